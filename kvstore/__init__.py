@@ -1,0 +1,3 @@
+"""A replicated, linearizable key-value store on Multi-Paxos."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The aiohttp front end that every replica has."""

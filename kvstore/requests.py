@@ -1,0 +1,120 @@
+"""What a front end can ask of a replica, and every way in which the answer can fail.
+
+The front end (`kvstore.http`) knows this file and nothing behind it; the runtime implements `Replica`.
+"""
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from kvstore.commands import Command, Result
+
+
+class Consistency(StrEnum):
+    """How current a read must be."""
+
+    LINEARIZABLE = "linearizable"
+    """As current as the moment the request arrived; by the leader's lease or a read index."""
+    QUORUM = "quorum"
+    """The same, confirmed by a majority for this read, whatever the clocks do."""
+    STALE = "stale"
+    """What this replica has applied, at once."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A key's present value. `revision`: of the store when it was last put; `create_revision`: when it was created;
+    `version`: how often it was put since then, from 1."""
+
+    value: bytes
+    revision: int
+    create_revision: int
+    version: int
+
+
+class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
+    """`record` is None for an absent key. `applied`: the slot this replica had applied; `revision`: the store's revision
+    at it; `age_ms`: time since the last word from the leader (0 on the leader itself), None when there was none yet."""
+
+    record: Record | None
+    applied: int
+    revision: int
+    age_ms: float | None
+
+
+class Outcome(StrEnum):
+    """What became of a request that was not answered as asked."""
+
+    FAILED = "failed"
+    """It left no trace and never will."""
+    UNKNOWN = "unknown"
+    """It may have been done, or may yet be done (rule 23)."""
+
+
+class Reason(StrEnum):
+    """Why a request was not answered as asked."""
+
+    NO_LEADER = "no-leader"
+    """No leader was reached in time: fewer than a majority of the replicas are up and connected."""
+    TIMEOUT = "timeout"
+    """The command is on its way, but was not seen applied in time."""
+    OVERLOADED = "overloaded"
+    """Too many requests are in flight on this replica."""
+    STOPPING = "stopping"
+    """This replica is shutting down."""
+
+
+class Refused(Exception):
+    """A request ended without its answer. For a read the outcome is always FAILED."""
+
+    def __init__(self, reason: Reason, outcome: Outcome) -> None:
+        super().__init__(f"{reason} ({outcome})")
+        self.reason = reason
+        self.outcome = outcome
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """One member as this replica sees it. `heard_ms_ago` is None until it was heard, and 0 for the replica itself."""
+
+    id: str
+    address: str
+    connected: bool
+    heard_ms_ago: float | None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What `GET /status` tells. `ballot` and `promised` are written `round.node`; `role` is `leader`, `candidate` or
+    `follower`; `leader` is None while none is known; `lease_left_ms` is None on a replica that does not lead."""
+
+    id: str
+    cluster: str
+    role: str
+    ready: bool
+    ballot: str
+    promised: str
+    leader: str | None
+    lease_left_ms: float | None
+    chosen: int
+    applied: int
+    revision: int
+    keys: int
+    members: list[MemberStatus]
+    version: str
+    wire_version: int
+
+
+class Replica(Protocol):
+    """One replica as its front end sees it. All of it belongs to one event loop."""
+
+    async def write(self, command: Command) -> Result:
+        """Order and apply `command`. Raises Refused."""
+
+    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
+        """The record of `key`. Raises Refused; never for STALE."""
+
+    def status(self) -> Status:
+        """A picture of this moment."""
+
+    @property
+    def stopping(self) -> bool:
+        """True from the moment that a shutdown began: take what is in flight, then no more."""

@@ -1,0 +1,195 @@
+"""Everything that replicas say to each other.
+
+Phase 1, once for a new leader, over every slot from the first that it does not know to be chosen:
+
+    candidate               acceptors
+        | Canvass              |      would you promise?        (nothing changes, nobody is deposed)
+        |--------------------->|
+        |         CanvassReply |
+        |<---------------------|
+        | Prepare(b, from)     |
+        |--------------------->|      promise b, make it durable
+        |    Promise(b, pages) |      with all that was accepted from there on
+        |<---------------------|
+
+Phase 2, alone in the steady state, several slots at a time:
+
+      leader                acceptors
+        | Accept(b, s, v)      |
+        |--------------------->|      accept, make it durable
+        |       Accepted(b, s) |
+        |<---------------------|
+        |  a majority: chosen  |
+        | Chosen(b, up to s)   |      or the same news on the next Accept or Heartbeat
+        |--------------------->|
+
+Leases, every heartbeat interval, and at once when a read wants a quorum:
+
+      leader                acceptors
+        | Heartbeat(b, nonce)  |
+        |--------------------->|      grant: refuse other candidates for a lease from now on
+        | HeartbeatAck(nonce)  |
+        |<---------------------|
+
+A replica that lacks chosen slots asks anybody with Fetch and gets Learn. One that does not lead hands commands to the
+leader with Propose and asks for read indices with ReadIndex. Reject answers what a higher promise or a grant forbids.
+
+Every message may be lost, copied, delayed and reordered; each may be repeated by its sender without harm. The sender is
+not a field: it is what the link proved (rule 9).
+"""
+
+import msgspec
+
+from paxos.types import Ballot, Count, NodeId, PValue, Slot
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, forbid_unknown_fields=True):
+    """Base of all messages. On the wire each is an array that begins with its name."""
+
+
+class Canvass(Message):
+    """Candidate to all: would you promise to me now? Sent before a Prepare, so that a node that cannot win disturbs
+    nobody (rule 13). The receiver answers with CanvassReply and changes nothing."""
+
+    nonce: Count
+
+
+class CanvassReply(Message):
+    """Acceptor to candidate. `willing`: no grant to another and no wait after a restart stands against a promise.
+    `promised` and `chosen` are the acceptor's promise and chosen prefix: the candidate numbers its ballot above the
+    one and fetches up to the other first."""
+
+    nonce: Count
+    willing: bool
+    promised: Ballot
+    chosen: Slot
+
+
+class Prepare(Message):
+    """Phase 1a, candidate to acceptors: promise `ballot` for every slot from `from_slot` on. Also asks for the next page
+    of an answer that did not fit one message. Leaves once the candidate's round is durable (rule 2)."""
+
+    ballot: Ballot
+    from_slot: Slot
+
+
+class Promise(Message):
+    """Phase 1b, acceptor to candidate, after the promise is durable (rule 1). `accepted` holds what it accepted from
+    `from_slot` up to, not including, `next_slot`; `next_slot` 0 means that nothing follows."""
+
+    ballot: Ballot
+    from_slot: Slot
+    accepted: tuple[PValue, ...]
+    next_slot: Slot
+
+
+class Accept(Message):
+    """Phase 2a, leader to acceptors: accept `value` for `slot`. `chosen`: the leader's chosen prefix, see Chosen."""
+
+    ballot: Ballot
+    slot: Slot
+    value: bytes
+    chosen: Slot
+
+
+class Accepted(Message):
+    """Phase 2b, acceptor to leader, after what it accepted is durable (rule 1). One message for each Accept."""
+
+    ballot: Ballot
+    slot: Slot
+
+
+class Chosen(Message):
+    """Leader to all: every slot up to `upto` is chosen. Whoever accepted a slot under this very ballot holds the chosen
+    value of it; whoever did not must Fetch it (rule 12)."""
+
+    ballot: Ballot
+    upto: Slot
+
+
+class Reject(Message):
+    """Acceptor to whoever asked under `ballot`: no. `promised` above `ballot`: outbid. Otherwise a grant or the wait after
+    a restart forbids it for now. `floor` above the asked slot: the acceptor no longer has those slots at hand, fetch
+    what is chosen up to `floor` - 1 first (rule 11)."""
+
+    ballot: Ballot
+    promised: Ballot
+    floor: Slot
+
+
+class Heartbeat(Message):
+    """Leader to all: I lead `ballot`, renew my lease. `nonce` is fresh for each round of heartbeats (rule 16)."""
+
+    ballot: Ballot
+    nonce: Count
+    chosen: Slot
+
+
+class HeartbeatAck(Message):
+    """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease."""
+
+    ballot: Ballot
+    nonce: Count
+    granted: bool
+    chosen: Slot
+
+
+class Release(Message):
+    """Leader to all: I stop leading `ballot`, my grants end, and `successor` should run at once ("" for anybody)."""
+
+    ballot: Ballot
+    successor: NodeId
+
+
+class Fetch(Message):
+    """Any replica to any: send me chosen slots from `from_slot` on. Answered by Learn when there are any."""
+
+    from_slot: Slot
+
+
+class Learn(Message):
+    """Chosen slots without a gap, in order; as many as fit a page. `chosen`: the sender's chosen prefix."""
+
+    entries: tuple[PValue, ...]
+    chosen: Slot
+
+
+class Propose(Message):
+    """A replica to the leader: order these payloads. No answer: the sender sees them applied, or repeats them."""
+
+    payloads: tuple[bytes, ...]
+
+
+class ReadIndex(Message):
+    """A replica to the leader: how far must I have applied to read what is current? `quorum`: trust no lease."""
+
+    token: Count
+    quorum: bool
+
+
+class ReadIndexReply(Message):
+    """Leader to the replica: apply up to `slot` and read."""
+
+    token: Count
+    slot: Slot
+
+
+AnyMessage = (
+    Canvass
+    | CanvassReply
+    | Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Chosen
+    | Reject
+    | Heartbeat
+    | HeartbeatAck
+    | Release
+    | Fetch
+    | Learn
+    | Propose
+    | ReadIndex
+    | ReadIndexReply
+)
+"""All that can arrive. `Replica.receive` matches over it and the type checker sees that nothing is left out."""

@@ -1,0 +1,77 @@
+"""The words of the protocol: who takes part, what is ordered, and under which number.
+
+Sources: Lamport, "Paxos Made Simple" (2001), section 2; Lamport, "The Part-Time Parliament" (1998), section 3 for the
+multi-decree form; van Renesse and Altinbuken, "Paxos Made Moderately Complex" (2015) for ballots as pairs and slots.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+NodeId = Annotated[str, msgspec.Meta(min_length=0, max_length=32)]
+"""Name of a member, `n1`; at most 32 characters. Names are compared, so all members must spell them alike."""
+
+Slot = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""Position in the replicated log, from 1. As a prefix, 0 means "nothing yet"."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""A nonce, a token or a sequence number."""
+
+Time = int
+"""A reading of the local monotonic clock in nanoseconds. Readings of two machines are never compared."""
+
+MS = 1_000_000
+"""Nanoseconds in a millisecond."""
+
+
+class Ballot(NamedTuple):
+    """Number of an attempt to lead: totally ordered, and unique because it ends in the name of who made it (rule 7)."""
+
+    round: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    node: NodeId
+
+    def __str__(self) -> str:
+        return f"{self.round}.{self.node}"
+
+
+ZERO = Ballot(0, "")
+"""Below every ballot that anybody can use."""
+
+NOOP = b""
+"""The value that fills a gap: it is chosen like any other and changes nothing when applied."""
+
+
+class PValue(NamedTuple):
+    """A slot, and the value that was accepted for it under a ballot: the unit of log, promise and catch-up."""
+
+    slot: Slot
+    ballot: Ballot
+    value: bytes
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """The members whose acceptors vote. Order carries no meaning; names are unique."""
+
+    voters: tuple[NodeId, ...]
+
+    def others(self, node: NodeId) -> list[NodeId]:
+        """Every voter but `node`."""
+        return [voter for voter in self.voters if voter != node]
+
+
+_payloads_encoder = msgspec.msgpack.Encoder()
+_payloads_decoder = msgspec.msgpack.Decoder(list[bytes])
+
+
+def pack(payloads: Sequence[bytes]) -> bytes:
+    """One value for one slot out of the payloads that shall be ordered in it, in this order."""
+    return _payloads_encoder.encode(payloads) if payloads else NOOP
+
+
+def unpack(value: bytes) -> Collection[bytes]:
+    """The payloads of a value that `pack` made.
+
+    Raises msgspec.DecodeError when the bytes are of another origin.
+    """
+    return _payloads_decoder.decode(value) if value else ()

@@ -1,0 +1,1 @@
+"""What a replica must not forget: SQLite on disk, and the reference implementation in memory."""
