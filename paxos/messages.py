@@ -47,17 +47,18 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, 
     """Base of all messages. On the wire each is an array that begins with its name."""
 
 
-class Canvass(Message):
-    """Candidate to all: would you promise to me now? Sent before a Prepare, so that a node that cannot win disturbs
-    nobody (rule 13). The receiver answers with CanvassReply and changes nothing."""
+class Canvass(Message, frozen=True):
+    """Candidate to all: would you promise to me now, for every slot from `from_slot` on? Sent before a Prepare, so that
+    a node that cannot win disturbs nobody (rule 13). The receiver answers with CanvassReply and changes nothing."""
 
     nonce: Count
+    from_slot: Slot
 
 
-class CanvassReply(Message):
-    """Acceptor to candidate. `willing`: no grant to another and no wait after a restart stands against a promise.
-    `promised` and `chosen` are the acceptor's promise and chosen prefix: the candidate numbers its ballot above the
-    one and fetches up to the other first."""
+class CanvassReply(Message, frozen=True):
+    """Acceptor to candidate. `willing`: no grant to another and no wait after a restart stands against a promise,
+    and the slots asked for are at hand. `promised` and `chosen` are the acceptor's promise and chosen prefix: the
+    candidate numbers its ballot above the one and fetches up to the other."""
 
     nonce: Count
     willing: bool
@@ -65,15 +66,15 @@ class CanvassReply(Message):
     chosen: Slot
 
 
-class Prepare(Message):
-    """Phase 1a, candidate to acceptors: promise `ballot` for every slot from `from_slot` on. Also asks for the next page
-    of an answer that did not fit one message. Leaves once the candidate's round is durable (rule 2)."""
+class Prepare(Message, frozen=True):
+    """Phase 1a, candidate to acceptors: promise `ballot` for every slot from `from_slot` on. Also asks for the next
+    page of an answer that did not fit one message. Leaves once the candidate's round is durable (rule 2)."""
 
     ballot: Ballot
     from_slot: Slot
 
 
-class Promise(Message):
+class Promise(Message, frozen=True):
     """Phase 1b, acceptor to candidate, after the promise is durable (rule 1). `accepted` holds what it accepted from
     `from_slot` up to, not including, `next_slot`; `next_slot` 0 means that nothing follows."""
 
@@ -83,7 +84,7 @@ class Promise(Message):
     next_slot: Slot
 
 
-class Accept(Message):
+class Accept(Message, frozen=True):
     """Phase 2a, leader to acceptors: accept `value` for `slot`. `chosen`: the leader's chosen prefix, see Chosen."""
 
     ballot: Ballot
@@ -92,14 +93,14 @@ class Accept(Message):
     chosen: Slot
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     """Phase 2b, acceptor to leader, after what it accepted is durable (rule 1). One message for each Accept."""
 
     ballot: Ballot
     slot: Slot
 
 
-class Chosen(Message):
+class Chosen(Message, frozen=True):
     """Leader to all: every slot up to `upto` is chosen. Whoever accepted a slot under this very ballot holds the chosen
     value of it; whoever did not must Fetch it (rule 12)."""
 
@@ -107,17 +108,17 @@ class Chosen(Message):
     upto: Slot
 
 
-class Reject(Message):
-    """Acceptor to whoever asked under `ballot`: no. `promised` above `ballot`: outbid. Otherwise a grant or the wait after
-    a restart forbids it for now. `floor` above the asked slot: the acceptor no longer has those slots at hand, fetch
-    what is chosen up to `floor` - 1 first (rule 11)."""
+class Reject(Message, frozen=True):
+    """Acceptor to whoever asked under `ballot`: no. `promised` above `ballot`: outbid. Otherwise a grant or the wait
+    after a restart forbids it for now. `floor` above the asked slot: the acceptor no longer has those slots at hand,
+    fetch what is chosen up to `floor` - 1 first (rule 11)."""
 
     ballot: Ballot
     promised: Ballot
     floor: Slot
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     """Leader to all: I lead `ballot`, renew my lease. `nonce` is fresh for each round of heartbeats (rule 16)."""
 
     ballot: Ballot
@@ -125,7 +126,7 @@ class Heartbeat(Message):
     chosen: Slot
 
 
-class HeartbeatAck(Message):
+class HeartbeatAck(Message, frozen=True):
     """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease."""
 
     ballot: Ballot
@@ -134,40 +135,40 @@ class HeartbeatAck(Message):
     chosen: Slot
 
 
-class Release(Message):
+class Release(Message, frozen=True):
     """Leader to all: I stop leading `ballot`, my grants end, and `successor` should run at once ("" for anybody)."""
 
     ballot: Ballot
     successor: NodeId
 
 
-class Fetch(Message):
+class Fetch(Message, frozen=True):
     """Any replica to any: send me chosen slots from `from_slot` on. Answered by Learn when there are any."""
 
     from_slot: Slot
 
 
-class Learn(Message):
+class Learn(Message, frozen=True):
     """Chosen slots without a gap, in order; as many as fit a page. `chosen`: the sender's chosen prefix."""
 
     entries: tuple[PValue, ...]
     chosen: Slot
 
 
-class Propose(Message):
+class Propose(Message, frozen=True):
     """A replica to the leader: order these payloads. No answer: the sender sees them applied, or repeats them."""
 
     payloads: tuple[bytes, ...]
 
 
-class ReadIndex(Message):
+class ReadIndex(Message, frozen=True):
     """A replica to the leader: how far must I have applied to read what is current? `quorum`: trust no lease."""
 
     token: Count
     quorum: bool
 
 
-class ReadIndexReply(Message):
+class ReadIndexReply(Message, frozen=True):
     """Leader to the replica: apply up to `slot` and read."""
 
     token: Count

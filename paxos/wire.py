@@ -13,7 +13,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Longest message: a batch (1 MiB and the value that went over it) with room to spare."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyMessage)
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 _VERSION_BYTE = bytes([VERSION])
 
 

@@ -1,0 +1,92 @@
+"""A replica that wants to lead: it asks whether it could, then runs phase 1."""
+
+from paxos.acceptor import Acceptor
+from paxos.messages import Canvass, CanvassReply, Prepare, Promise
+from paxos.options import Options
+from paxos.outbox import Outbox
+from paxos.proposer import Campaign
+from paxos.quorum import can_reach_quorum, is_quorum
+from paxos.types import MS, Ballot, Count, Membership, NodeId, Time
+
+
+class Candidate:
+    """One candidacy, from the first question to the last promise. `campaign` is None while it only asks (rule 13)."""
+
+    def __init__(
+        self, *, node: NodeId, nonce: Count, acceptor: Acceptor, membership: Membership, options: Options, out: Outbox
+    ) -> None:
+        self._node = node
+        self._nonce = nonce
+        self._acceptor = acceptor
+        self._membership = membership
+        self._options = options
+        self._out = out
+        self._willing = {node}
+        self._unwilling: set[NodeId] = set()
+        self.campaign: Campaign | None = None
+        self._resend_at: Time = 0
+        self.expires: Time = 0
+
+    def canvass(self, now: Time) -> None:
+        """Ask everybody whether they would promise."""
+        self.expires = now + self._options.lease_ms * MS
+        self._resend_at = self.expires
+        for other in self._membership.others(self._node):
+            self._out.send(other, Canvass(self._nonce, self._acceptor.log.chosen + 1))
+
+    def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
+        """Count one answer to the question of this candidacy."""
+        if message.nonce == self._nonce:
+            (self._willing if message.willing else self._unwilling).add(sender)
+
+    def may_prepare(self) -> bool:
+        """True when a majority would promise and nothing was prepared yet."""
+        return self.campaign is None and is_quorum(self._willing, self._membership)
+
+    def prepare(self, number: int, now: Time) -> None:
+        """Begin phase 1 of round `number`, which is durable before any Prepare leaves (rule 2)."""
+        ballot = Ballot(number, self._node)
+        from_slot = self._acceptor.log.chosen + 1
+        self.campaign = Campaign(ballot, from_slot, self._membership)
+        self.expires = now + self._options.lease_ms * MS
+        self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
+        self._ask(self.campaign, self._membership.others(self._node), now)
+
+    def promised(self, sender: NodeId, message: Promise, now: Time) -> Campaign | None:
+        """Take a page of a promise and ask for the next one; the campaign, once it is won."""
+        campaign = self.campaign
+        if campaign is None or message.ballot != campaign.ballot:
+            return None
+        campaign.promise(sender, message)
+        if campaign.elected():
+            return campaign
+        if message.next_slot:
+            self._ask(campaign, [sender], now)
+        return None
+
+    def refused(self, sender: NodeId, ballot: Ballot) -> None:
+        """An acceptor will not promise to `ballot`."""
+        if self.campaign is not None and ballot == self.campaign.ballot:
+            self._unwilling.add(sender)
+
+    def hopeless(self, now: Time) -> bool:
+        """True when too many refused, or when it took too long."""
+        return now >= self.expires or not can_reach_quorum(self._unwilling, self._membership)
+
+    def tick(self, now: Time) -> None:
+        """Ask again those that have not answered."""
+        if self.campaign is not None and now >= self._resend_at:
+            self._ask(self.campaign, list(self.campaign.owed), now)
+
+    def next_deadline(self) -> Time:
+        """When `tick` or `hopeless` has something to say."""
+        return min(self._resend_at, self.expires)
+
+    def _ask(self, campaign: Campaign, acceptors: list[NodeId], now: Time) -> None:
+        self._resend_at = now + self._options.retransmit_ms * MS
+        for acceptor in acceptors:
+            prepare = Prepare(campaign.ballot, campaign.owed.get(acceptor, 0))
+            if acceptor == self._node:
+                self._acceptor.prepare(self._node, prepare, now)
+            elif acceptor in campaign.owed:
+                self._out.vote(acceptor, prepare)

@@ -1,0 +1,43 @@
+"""When to run for leader: after silence, at a random moment, and the longer the more often it failed.
+
+Paxos is safe whoever runs, and makes progress when, for long enough, only one does (Lamport, "Paxos Made Simple",
+section 2.4). Random delays that grow with each failure bring that about (rule 14).
+"""
+
+from random import Random
+
+from paxos.options import Options
+from paxos.types import MS, Time
+
+
+class Election:
+    """The moment of the next candidacy."""
+
+    def __init__(self, options: Options, rng: Random, due: Time) -> None:
+        self._unit = options.election_jitter_ms * MS
+        self._longest = 2 * options.lease_ms * MS
+        self._rng = rng
+        self._failures = 0
+        self.due = due + self._jitter()
+
+    def heard(self, until: Time) -> None:
+        """A leader is alive; nobody needs to run before its grant ends at `until`."""
+        self._failures = 0
+        self.due = until + self._jitter()
+
+    def yielded(self, now: Time) -> None:
+        """Somebody else was promised: leave it the time to become leader."""
+        self.due = max(self.due, now + self._unit + self._jitter())
+
+    def failed(self, now: Time) -> None:
+        """A candidacy or a leadership ended without success: wait, twice as long as the last time."""
+        longest = min(self._unit << self._failures, self._longest)
+        self._failures = min(self._failures + 1, 16)
+        self.due = now + self._rng.randint(longest // 4, longest)
+
+    def at_once(self, now: Time) -> None:
+        """A leader handed over to this replica."""
+        self.due = now
+
+    def _jitter(self) -> Time:
+        return self._rng.randint(self._unit // 8, self._unit)

@@ -1,0 +1,186 @@
+"""A replica that leads: it renews its lease, orders what is proposed, and says how current a read must be."""
+
+from collections import deque
+
+import msgspec
+
+from paxos.acceptor import Acceptor
+from paxos.errors import require
+from paxos.learner import Learner
+from paxos.lease import Lease
+from paxos.messages import Accept, Accepted, AnyMessage, Chosen, Heartbeat, HeartbeatAck, ReadIndexReply, Release
+from paxos.options import Options
+from paxos.outbox import Outbox
+from paxos.proposer import Campaign, Pipeline
+from paxos.reads import ReadRequests
+from paxos.types import MS, Count, Membership, NodeId, Slot, Time
+
+
+class PendingRead(msgspec.Struct):
+    """A read that waits for a majority to confirm the leader. `nonce` 0: its round has not been sent yet."""
+
+    origin: NodeId
+    token: Count
+    quorum: bool
+    nonce: Count = 0
+    slot: Slot = 0
+
+
+class Leader:
+    """One leadership, under one ballot, from the end of phase 1 to the first sign that it is over."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        campaign: Campaign,
+        acceptor: Acceptor,
+        learner: Learner,
+        own_reads: ReadRequests,
+        membership: Membership,
+        options: Options,
+        out: Outbox,
+        now: Time,
+    ) -> None:
+        self._node = node
+        self.ballot = campaign.ballot
+        self._acceptor = acceptor
+        self._learner = learner
+        self._own_reads = own_reads
+        self._others = membership.others(node)
+        self._options = options
+        self._out = out
+        self._heard: dict[NodeId, Time] = {}
+        self._behind: dict[NodeId, Slot] = {}
+        self._own_votes: deque[tuple[Slot, Time]] = deque()
+        self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
+        self._told: Slot = 0
+        self._confirmed_at = now
+        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), membership, options)
+        self.lease = Lease(options, membership)
+        self._heartbeat_due = now
+
+    @property
+    def established(self) -> bool:
+        """True once all that was recovered and one no-op of the own ballot are chosen: only then is the chosen prefix
+        as long as any earlier leader's (rule 10)."""
+        return self._learner.chosen >= self.pipeline.own_noop
+
+    def lease_holds(self, now: Time) -> bool:
+        """True when a read of what is applied now needs to ask nobody (rule 18)."""
+        return now < self.lease.until and self.established
+
+    def accepted(self, sender: NodeId, message: Accepted) -> None:
+        """Count a vote; its ballot must be this one (rule 9)."""
+        if message.ballot != self.ballot:
+            return
+        if sender == self._node:
+            while self._own_votes and self._own_votes[0][0] <= message.slot:
+                self._own_votes.popleft()
+        if self.pipeline.accepted(sender, message.slot):
+            self._learner.decide(message.slot)
+
+    def acknowledged(self, sender: NodeId, message: HeartbeatAck, now: Time) -> None:
+        """A voter answered a heartbeat: the lease may grow, and reads that waited for a majority may have it."""
+        if message.ballot != self.ballot:
+            return
+        self._heard[sender] = now
+        self._behind[sender] = message.chosen
+        self._answer_round(sender, message.nonce, message.granted)
+
+    def read(self, origin: NodeId, token: Count, *, quorum: bool) -> None:
+        """`origin` wants to know how far to apply; answered by `flush` or by a later answer to a heartbeat."""
+        self._reads.setdefault((origin, token), PendingRead(origin, token, quorum))
+
+    def flush(self, now: Time) -> None:
+        """Begin slots, answer or confirm reads, and tell the others what is chosen if nothing else did."""
+        for slot, value in self.pipeline.propose(now):
+            accept = Accept(self.ballot, slot, value, self._learner.chosen)
+            self._broadcast(accept)
+            self._own_votes.append((slot, now))
+            require(self._acceptor.accept(self._node, accept), "a leader's own acceptor has promised to another")
+            self._told = accept.chosen
+        self._flush_reads(now)
+        if self._learner.chosen > self._told:
+            self._told = self._learner.chosen
+            self._broadcast(Chosen(self.ballot, self._told))
+
+    def tick(self, now: Time) -> None:
+        """Renew the lease and repeat what was not answered."""
+        if now >= self._heartbeat_due:
+            self._heartbeat(now)
+        for slot, value, missing in self.pipeline.overdue(now):
+            accept = Accept(self.ballot, slot, value, self._learner.chosen)
+            for voter in missing:
+                if voter != self._node:
+                    self._out.send(voter, accept)
+
+    def stalled(self, now: Time) -> bool:
+        """True when for too long no majority answered, nothing was chosen, or the own disk was silent (rule 19)."""
+        oldest = self.pipeline.oldest()
+        since = [self._confirmed_at]
+        if oldest is not None:
+            since.append(oldest)
+        if self._own_votes:
+            since.append(self._own_votes[0][1])
+        return min(since) + self._options.stall_ms * MS < now
+
+    def next_deadline(self) -> Time:
+        """When `tick` or `stalled` has something to say."""
+        resend = self.pipeline.next_resend()
+        return self._heartbeat_due if resend is None else min(self._heartbeat_due, resend)
+
+    def release(self, *, choose_successor: bool) -> None:
+        """Give the lease up. The successor is whoever was heard within the last heartbeats and has the longest
+        prefix."""
+        successor = ""
+        if choose_successor and self._heard:
+            newest = max(self._heard.values()) - 3 * self._options.heartbeat_ms * MS
+            alive = [node for node in self._others if self._heard.get(node, newest - 1) >= newest]
+            successor = max(alive, key=lambda node: (self._behind[node], node), default="")
+        self._broadcast(Release(self.ballot, successor))
+        self._acceptor.grant.release(self.ballot, 0)
+
+    def _heartbeat(self, now: Time) -> Count:
+        nonce = self.lease.begin_round(now)
+        self._heartbeat_due = now + self._options.heartbeat_ms * MS
+        self._told = self._learner.chosen
+        self._broadcast(Heartbeat(self.ballot, nonce, self._told))
+        granted = self._acceptor.grant.renew(self.ballot, now)
+        self._answer_round(self._node, nonce, granted)
+        return nonce
+
+    def _answer_round(self, sender: NodeId, nonce: Count, granted: bool) -> None:
+        before = self.lease.confirmed
+        self.lease.answer(sender, nonce, granted=granted)
+        confirmed = self.lease.confirmed
+        if confirmed == before:
+            return
+        self._confirmed_at = self.lease.sent_at(confirmed) or self._confirmed_at
+        for read in [read for read in self._reads.values() if 0 < read.nonce <= confirmed]:
+            self._answer(read, read.slot, "quorum")
+
+    def _flush_reads(self, now: Time) -> None:
+        fresh = [read for read in self._reads.values() if not read.nonce]
+        if not fresh or not self.established:
+            return
+        slot, nonce = self._learner.chosen, self.lease.next_nonce
+        by_lease = self.lease_holds(now)
+        for read in fresh:
+            if by_lease and not read.quorum:
+                self._answer(read, slot, "lease")
+            else:
+                read.nonce, read.slot = nonce, slot
+        if any(read.nonce for read in fresh):
+            self._heartbeat(now)
+
+    def _answer(self, read: PendingRead, slot: Slot, way: str) -> None:
+        del self._reads[read.origin, read.token]
+        if read.origin == self._node:
+            self._own_reads.index(read.token, slot, way)
+        else:
+            self._out.send(read.origin, ReadIndexReply(read.token, slot))
+
+    def _broadcast(self, message: AnyMessage) -> None:
+        for other in self._others:
+            self._out.send(other, message)

@@ -1,0 +1,96 @@
+"""The learner: which slots are chosen, in order, and how a replica gets those that it missed.
+
+"To learn that a value has been chosen, a learner must find out that a proposal has been accepted by a majority of
+acceptors" (Lamport, "Paxos Made Simple", section 2.3). Here the leader is the distinguished learner: it counts, and
+tells the others a prefix. The prefix comes with the leader's ballot, and speaks for a slot only to those who accepted
+that slot under this very ballot; everybody else fetches the value (rule 12).
+"""
+
+from paxos.acceptor import Acceptor
+from paxos.errors import require
+from paxos.messages import Fetch, Learn
+from paxos.options import Options
+from paxos.outbox import Outbox
+from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
+
+
+class Learner:
+    """Moves the chosen prefix of the log, slot after slot without a gap."""
+
+    def __init__(self, acceptor: Acceptor, options: Options, out: Outbox) -> None:
+        self._acceptor = acceptor
+        self._log = acceptor.log
+        self._out = out
+        self._retry = options.retransmit_ms * MS
+        self._decided: set[Slot] = set()
+        self._announced = (ZERO, 0)
+        self._source: NodeId = ""
+        self._goal: Slot = 0
+        self._fetching: tuple[Slot, Time] | None = None
+
+    @property
+    def chosen(self) -> Slot:
+        """The chosen prefix."""
+        return self._log.chosen
+
+    def decide(self, slot: Slot) -> None:
+        """The leader counted a majority for what its own acceptor holds for `slot`."""
+        if slot > self.chosen:
+            self._decided.add(slot)
+            self._advance()
+
+    def announce(self, ballot: Ballot, upto: Slot) -> None:
+        """The leader of `ballot` says that all slots up to `upto` are chosen."""
+        self._announced = max(self._announced, (ballot, upto))
+        self._advance()
+        self.hear(ballot.node, upto)
+
+    def hear(self, source: NodeId, chosen: Slot) -> None:
+        """`source` has a chosen prefix of `chosen`, and can be asked for what is missing here."""
+        if chosen >= self._goal:
+            self._source, self._goal = source, chosen
+
+    def accepted(self) -> None:
+        """The own acceptor holds a new value: an earlier announcement may speak for it."""
+        self._advance()
+
+    def learn(self, message: Learn) -> None:
+        """Chosen values from a peer. They are kept as accepted under the ballot with which the peer holds them, and
+        like every accepted value they raise the promise to it, so that no older leader can replace them."""
+        for pvalue in message.entries:
+            if pvalue.slot > self.chosen:
+                self._keep(pvalue)
+        self._fetching = None
+        self._advance()
+
+    def fetch(self, now: Time) -> None:
+        """Ask for the next page of what is missing, one request at a time."""
+        if self._goal <= self.chosen:
+            self._fetching = None
+        elif self._fetching is None or self._fetching[0] <= self.chosen or self._fetching[1] <= now:
+            self._fetching = (self.chosen + 1, now + self._retry)
+            self._out.send(self._source, Fetch(self.chosen + 1))
+
+    def next_deadline(self) -> Time | None:
+        """When an unanswered Fetch is repeated."""
+        return self._fetching[1] if self._fetching is not None else None
+
+    def _keep(self, pvalue: PValue) -> None:
+        held = self._log.get(pvalue.slot)
+        if held is not None and held.ballot >= pvalue.ballot:
+            require(
+                held.value == pvalue.value, f"slot {pvalue.slot} is chosen and holds another value of a higher ballot"
+            )
+        else:
+            self._acceptor.adopt(pvalue)
+        self._decided.add(pvalue.slot)
+
+    def _advance(self) -> None:
+        ballot, upto = self._announced
+        while True:
+            slot = self._log.chosen + 1
+            held = self._log.get(slot)
+            if held is None or not (slot in self._decided or (slot <= upto and held.ballot == ballot)):
+                return
+            self._decided.discard(slot)
+            self._out.choose(slot, self._log.choose_next().value)

@@ -1,0 +1,137 @@
+"""The proposer: phase 1 over a range of slots, then phase 2 alone, several slots at a time.
+
+"If the proposer receives a response to its prepare requests from a majority of acceptors, then it can issue a proposal
+with number n and value v, where v is the value of the highest-numbered proposal among the responses, or is any value if
+the responses reported no proposals" (Lamport, "Paxos Made Simple", section 2.2). Section 3 of the same paper runs phase
+1 for all slots at once and fills gaps with no-ops.
+"""
+
+from collections import deque
+
+import msgspec
+
+from paxos.messages import Promise
+from paxos.options import Options
+from paxos.quorum import is_quorum
+from paxos.types import MS, NOOP, Ballot, Membership, NodeId, PValue, Slot, Time, pack
+
+
+class Campaign:
+    """Phase 1 of one ballot, over every slot from `from_slot` on: who promised, and what must be proposed again."""
+
+    def __init__(self, ballot: Ballot, from_slot: Slot, membership: Membership) -> None:
+        self.ballot = ballot
+        self.from_slot = from_slot
+        self._membership = membership
+        self.owed = dict.fromkeys(membership.voters, from_slot)
+        """The acceptors that have not answered in full, each with the slot at which its next page begins."""
+        self._promised: set[NodeId] = set()
+        self._highest: dict[Slot, PValue] = {}
+
+    def promise(self, sender: NodeId, message: Promise) -> None:
+        """Take one page of an acceptor's answer; pages count in order, each once."""
+        if self.owed.get(sender) != message.from_slot:
+            return
+        for pvalue in message.accepted:
+            best = self._highest.get(pvalue.slot)
+            if best is None or pvalue.ballot > best.ballot:
+                self._highest[pvalue.slot] = pvalue
+        if message.next_slot > message.from_slot:
+            self.owed[sender] = message.next_slot
+        else:
+            del self.owed[sender]
+            self._promised.add(sender)
+
+    def elected(self) -> bool:
+        """True once a majority promised and told all that it had accepted."""
+        return is_quorum(self._promised, self._membership)
+
+    def recovered(self) -> list[bytes]:
+        """What has to be proposed from `from_slot` on, without a gap: for each slot the value of the highest ballot
+        heard of, a no-op where there was none (rule 10)."""
+        last = max(self._highest, default=self.from_slot - 1)
+        slots = range(self.from_slot, last + 1)
+        return [self._highest[slot].value if slot in self._highest else NOOP for slot in slots]
+
+
+class Proposal(msgspec.Struct):
+    """A slot under way: who accepted it, since when it is, and when it is sent again."""
+
+    value: bytes
+    proposed_at: Time
+    resend_at: Time
+    wait: Time
+    accepted: set[NodeId]
+
+
+class Pipeline:
+    """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for their majority."""
+
+    def __init__(self, from_slot: Slot, recovered: list[bytes], membership: Membership, options: Options) -> None:
+        """`recovered` goes first, slot by slot, and then one no-op of the ballot's own."""
+        self._membership = membership
+        self._options = options
+        self._next_slot = from_slot
+        self._recovered = deque([*recovered, NOOP])
+        self._queue: deque[bytes] = deque()
+        self._under_way: dict[Slot, Proposal] = {}
+        self.own_noop = from_slot + len(recovered)
+
+    def enqueue(self, payloads: tuple[bytes, ...]) -> None:
+        """Have these ordered in this order, as soon as there is room."""
+        self._queue.extend(payloads)
+
+    @property
+    def queued(self) -> int:
+        """Payloads that wait for a slot."""
+        return len(self._queue)
+
+    def propose(self, now: Time) -> list[tuple[Slot, bytes]]:
+        """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits."""
+        begun = []
+        wait = self._options.retransmit_ms * MS
+        while len(self._under_way) < self._options.window and (self._recovered or self._queue):
+            value = self._recovered.popleft() if self._recovered else self._batch()
+            slot, self._next_slot = self._next_slot, self._next_slot + 1
+            self._under_way[slot] = Proposal(value, now, now + wait, wait, set())
+            begun.append((slot, value))
+        return begun
+
+    def accepted(self, sender: NodeId, slot: Slot) -> bool:
+        """`sender` accepted `slot` under the pipeline's ballot; True when that made its majority."""
+        proposal = self._under_way.get(slot)
+        if proposal is None:
+            return False
+        proposal.accepted.add(sender)
+        if not is_quorum(proposal.accepted, self._membership):
+            return False
+        del self._under_way[slot]
+        return True
+
+    def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
+        """Slots to send again, each with those who have not answered; the wait doubles each time."""
+        again = []
+        for slot, proposal in self._under_way.items():
+            if proposal.resend_at <= now:
+                proposal.wait *= 2
+                proposal.resend_at = now + proposal.wait
+                missing = [voter for voter in self._membership.voters if voter not in proposal.accepted]
+                again.append((slot, proposal.value, missing))
+        return again
+
+    def next_resend(self) -> Time | None:
+        """The earliest moment at which `overdue` has something."""
+        return min((proposal.resend_at for proposal in self._under_way.values()), default=None)
+
+    def oldest(self) -> Time | None:
+        """Since when the oldest slot waits for its majority."""
+        first = next(iter(self._under_way.values()), None)
+        return first.proposed_at if first is not None else None
+
+    def _batch(self) -> bytes:
+        payloads = [self._queue.popleft()]
+        room = self._options.max_batch_bytes - len(payloads[0])
+        while self._queue and len(self._queue[0]) <= room:
+            payloads.append(self._queue.popleft())
+            room -= len(payloads[-1])
+        return pack(payloads)

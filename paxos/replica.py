@@ -1,0 +1,391 @@
+"""One replica: all roles of Multi-Paxos put together.
+
+The host hands in what happened (`receive`, `propose`, `read`, `tick`), each with the time of its clock *after* it
+happened, and takes out what shall happen (`take`). Nothing here waits, sends, stores or measures.
+
+The reign of a leader, and why a read under its lease is current: a leader of ballot b holds grants of a majority, so no
+candidate can gather promises of one, so nothing is chosen under a higher ballot; nothing is chosen under a lower one
+either, because a majority promised b. What is chosen under b is counted here first. So the chosen prefix of this
+replica contains every write that was ever acknowledged, as long as the lease holds.
+"""
+
+from enum import StrEnum
+from random import Random
+from typing import assert_never
+
+from paxos.acceptor import Acceptor
+from paxos.candidate import Candidate
+from paxos.election import Election
+from paxos.errors import require
+from paxos.leader import Leader
+from paxos.learner import Learner
+from paxos.lease import Grant
+from paxos.log import Log
+from paxos.messages import (
+    Accept,
+    Accepted,
+    AnyMessage,
+    Canvass,
+    CanvassReply,
+    Chosen,
+    Fetch,
+    Heartbeat,
+    HeartbeatAck,
+    Learn,
+    Prepare,
+    Promise,
+    Propose,
+    ReadIndex,
+    ReadIndexReply,
+    Reject,
+    Release,
+)
+from paxos.options import Options
+from paxos.outbox import Outbox
+from paxos.proposer import Campaign
+from paxos.reads import ReadRequests
+from paxos.ready import Ready
+from paxos.types import MS, Ballot, Count, Membership, NodeId, PValue, Slot, Time
+
+
+class Role(StrEnum):
+    """What a replica does besides accepting and learning, which all do."""
+
+    LEADER = "leader"
+    CANDIDATE = "candidate"
+    FOLLOWER = "follower"
+
+
+class Replica:
+    """A member of the cluster. It belongs to one thread."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        membership: Membership,
+        options: Options,
+        rng: Random,
+        now: Time,
+        *,
+        promised: Ballot,
+        chosen: Slot,
+        tail: list[PValue],
+        restarted: bool,
+    ) -> None:
+        """What storage recovered: the promise, the chosen prefix, and in `tail` the accepted values from some slot at
+        or below `chosen` + 1 to the end. `restarted`: it has run before and may have granted a lease a moment ago."""
+        require(node in membership.voters, f"{node} is not a member")
+        require(all(pvalue.ballot <= promised for pvalue in tail), "an accepted ballot is above the stored promise")
+        self.node = node
+        self.options = options
+        self._membership = membership
+        self._out = Outbox()
+        self._log = Log(options, chosen, tail)
+        self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
+        self._learner = Learner(self._acceptor, options, self._out)
+        first_due = self._acceptor.grant.until if restarted else now
+        self._election = Election(options, rng, first_due)
+        self._reads = ReadRequests(options.retransmit_ms * MS)
+        self._candidate: Candidate | None = None
+        self._leader: Leader | None = None
+        self._followed: Ballot | None = None
+        self._highest_round = promised.round
+        self._candidacies: Count = 0
+        self._retired = False
+
+    # What is known
+
+    @property
+    def role(self) -> Role:
+        """Leader from the end of phase 1 on; candidate while it asks or prepares."""
+        if self._leader is not None:
+            return Role.LEADER
+        return Role.CANDIDATE if self._candidate is not None else Role.FOLLOWER
+
+    @property
+    def leading(self) -> Ballot | None:
+        """The ballot of the leader this replica follows, or is; None while none is known."""
+        return self._leader.ballot if self._leader is not None else self._followed
+
+    @property
+    def promised(self) -> Ballot:
+        """The acceptor's promise."""
+        return self._acceptor.promised
+
+    @property
+    def chosen(self) -> Slot:
+        """The chosen prefix."""
+        return self._log.chosen
+
+    @property
+    def queued(self) -> int:
+        """Payloads that wait for a slot on the leader."""
+        return self._leader.pipeline.queued if self._leader is not None else 0
+
+    @property
+    def lease_until(self) -> Time | None:
+        """Until when the lease holds; None on a replica that does not lead."""
+        return self._leader.lease.until if self._leader is not None else None
+
+    def lease_holds(self, now: Time) -> bool:
+        """True when what is applied here is current, without asking anybody (rule 18)."""
+        return self._leader is not None and self._leader.lease_holds(now)
+
+    def next_deadline(self) -> Time:
+        """When `tick` wants to be called, at the latest."""
+        if self._leader is not None:
+            deadline = self._leader.next_deadline()
+        elif self._candidate is not None:
+            deadline = self._candidate.next_deadline()
+        else:
+            deadline = self._election.due
+        others = (self._reads.next_deadline(), self._learner.next_deadline())
+        return min([deadline, *(other for other in others if other is not None)])
+
+    # What happens
+
+    def propose(self, payloads: tuple[bytes, ...]) -> bool:
+        """Have payloads ordered, here or by the leader that is known; False when none is. True promises nothing: the
+        caller sees them applied, or proposes them again when `leading` changes."""
+        if self._leader is not None:
+            self._leader.pipeline.enqueue(payloads)
+        elif self._followed is not None:
+            self._out.send(self._followed.node, Propose(payloads))
+        else:
+            return False
+        return True
+
+    def read(self, token: Count, now: Time, *, quorum: bool) -> None:
+        """Find out how far to apply for a read that began before now; the answer is a ReadReady of `token`."""
+        self._reads.begin(token, now, quorum=quorum)
+
+    def forget_read(self, token: Count) -> None:
+        """Nobody waits for `token` any more."""
+        self._reads.forget(token)
+
+    def tick(self, now: Time) -> None:
+        """Time has passed."""
+        if self._leader is not None:
+            self._leader.tick(now)
+            if self._leader.stalled(now):
+                self._leader.release(choose_successor=False)
+                self._step_down(now)
+        elif self._candidate is not None:
+            self._candidate.tick(now)
+            self._continue_candidacy(now)
+        elif now >= self._election.due:
+            self._run(now)
+
+    def hand_over(self, now: Time) -> None:
+        """Stop leading, in favour of the peer that is best prepared; and never run again. For a clean shutdown."""
+        self._retired = True
+        self._candidate = None
+        if self._leader is not None:
+            self._leader.release(choose_successor=True)
+            self._step_down(now)
+
+    def take(self, now: Time) -> Ready:
+        """What shall happen because of all that happened since the last call."""
+        self._ask_for_reads(now)
+        if self._leader is not None:
+            self._leader.flush(now)
+        self._learner.fetch(now)
+        for token, slot, way in self._reads.reached(self.chosen):
+            self._out.answer_read(token, slot, way)
+        return self._out.take()
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> None:  # noqa: C901, PLR0912 - a case a message
+        """A message of a member; `sender` is what the link proved. What speaks for a ballot must come from its
+        owner."""
+        promised = self._acceptor.promised
+        match message:
+            case Accepted():
+                if self._leader is not None:
+                    self._leader.accepted(sender, message)
+            case Accept(ballot=ballot) | Heartbeat(ballot=ballot) | Chosen(ballot=ballot) | Release(ballot=ballot):
+                if ballot.node == sender:
+                    self._from_leader(sender, message, now)
+            case HeartbeatAck():
+                if self._leader is not None:
+                    self._leader.acknowledged(sender, message, now)
+            case Propose(payloads=payloads):
+                if self._leader is not None:
+                    self._leader.pipeline.enqueue(payloads)
+            case ReadIndex(token=token, quorum=quorum):
+                if self._leader is not None:
+                    self._leader.read(sender, token, quorum=quorum)
+            case ReadIndexReply(token=token, slot=slot):
+                self._reads.index(token, slot)
+            case Canvass():
+                self._acceptor.canvass(sender, message, now)
+            case Prepare(ballot=ballot):
+                if ballot.node == sender:
+                    self._acceptor.prepare(sender, message, now)
+            case CanvassReply() | Promise() | Reject():
+                self._answered(sender, message, now)
+            case Fetch(from_slot=from_slot):
+                if from_slot <= self.chosen:
+                    self._out.serve_fetch(sender, from_slot, self.chosen)
+            case Learn():
+                self._learner.learn(message)
+                self._learner.hear(sender, message.chosen)
+            case _:
+                assert_never(message)
+        if self._acceptor.promised != promised:
+            self._promised(now)
+
+    # As a follower
+
+    def _from_leader(self, sender: NodeId, message: Accept | Heartbeat | Chosen | Release, now: Time) -> None:
+        ballot = message.ballot
+        match message:
+            case Accept():
+                if self._acceptor.accept(sender, message):
+                    self._follow(ballot, now)
+                    self._learner.accepted()
+                    self._learner.announce(ballot, message.chosen)
+            case Heartbeat():
+                if self._acceptor.heartbeat(sender, message, now):
+                    self._follow(ballot, now)
+                    self._election.heard(self._acceptor.grant.until)
+                    self._learner.announce(ballot, message.chosen)
+            case Chosen():
+                self._learner.announce(ballot, message.upto)
+            case Release():
+                self._released(message, now)
+            case _:
+                assert_never(message)
+
+    def _follow(self, ballot: Ballot, now: Time) -> None:
+        self._highest_round = max(self._highest_round, ballot.round)
+        if self._followed is None or ballot > self._followed:
+            self._followed = ballot
+            self._candidate = self._leader = None
+            self._election.yielded(now)
+            self._reads.leader_changed(now)
+
+    def _released(self, message: Release, now: Time) -> None:
+        self._acceptor.grant.release(message.ballot, now)
+        if self._followed == message.ballot:
+            self._followed = None
+            if message.successor == self.node:
+                self._election.at_once(now)
+            else:
+                self._election.yielded(now)
+
+    def _promised(self, now: Time) -> None:
+        """The own promise rose. Whoever promised to another leads and runs no more (rule 20)."""
+        promised = self._acceptor.promised
+        self._highest_round = max(self._highest_round, promised.round)
+        if promised.node != self.node and promised != self._followed:
+            self._candidate = self._leader = self._followed = None
+            self._election.yielded(now)
+            self._reads.leader_changed(now)
+
+    # As a candidate
+
+    def _run(self, now: Time) -> None:
+        self._followed = None
+        if self._retired or self._acceptor.grant.refuses(self.node, now):
+            self._election.failed(now)
+            return
+        self._stand().canvass(now)
+        self._continue_candidacy(now)
+
+    def _stand(self) -> Candidate:
+        self._candidacies += 1
+        self._candidate = Candidate(
+            node=self.node,
+            nonce=self._candidacies,
+            acceptor=self._acceptor,
+            membership=self._membership,
+            options=self.options,
+            out=self._out,
+        )
+        return self._candidate
+
+    def _answered(self, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time) -> None:
+        if isinstance(message, CanvassReply):
+            self._highest_round = max(self._highest_round, message.promised.round)
+            self._learner.hear(sender, message.chosen)
+        elif isinstance(message, Reject):
+            self._highest_round = max(self._highest_round, message.promised.round)
+            self._learner.hear(sender, message.floor - 1)
+        if self._candidate is not None:
+            self._answered_candidate(self._candidate, sender, message, now)
+        elif self._leader is not None and isinstance(message, Reject) and message.ballot == self._leader.ballot:
+            self._outbid(self._leader, message, now)
+
+    def _answered_candidate(
+        self, candidate: Candidate, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time
+    ) -> None:
+        match message:
+            case CanvassReply():
+                candidate.canvassed(sender, message)
+            case Promise():
+                campaign = candidate.promised(sender, message, now)
+                if campaign is not None:
+                    self._lead(campaign, now)
+                    return
+            case Reject():
+                candidate.refused(sender, message.ballot)
+            case _:
+                assert_never(message)
+        self._continue_candidacy(now)
+
+    def _continue_candidacy(self, now: Time) -> None:
+        candidate = self._candidate
+        if candidate is None:
+            return
+        if candidate.may_prepare():
+            self._highest_round += 1
+            candidate.prepare(self._highest_round, now)
+        elif candidate.hopeless(now):
+            self._candidate = None
+            self._election.failed(now)
+
+    # As a leader
+
+    def _lead(self, campaign: Campaign, now: Time) -> None:
+        require(self._acceptor.promised == campaign.ballot, "elected under a ballot that the own acceptor left behind")
+        self._candidate = None
+        self._leader = Leader(
+            node=self.node,
+            campaign=campaign,
+            acceptor=self._acceptor,
+            learner=self._learner,
+            own_reads=self._reads,
+            membership=self._membership,
+            options=self.options,
+            out=self._out,
+            now=now,
+        )
+        self._reads.leader_changed(now)
+        self._leader.tick(now)
+
+    def _outbid(self, leader: Leader, message: Reject, now: Time) -> None:
+        """A voter promised a higher ballot. While the lease holds nobody else can lead, so the voter is won back under
+        a ballot above its promise; otherwise somebody else is on the way."""
+        if message.promised <= leader.ballot:
+            return
+        still_mine = leader.lease_holds(now)
+        self._step_down(now)
+        if still_mine:
+            self._highest_round += 1
+            self._stand().prepare(self._highest_round, now)
+
+    def _step_down(self, now: Time) -> None:
+        self._leader = None
+        self._reads.leader_changed(now)
+        self._election.failed(now)
+
+    # For readers
+
+    def _ask_for_reads(self, now: Time) -> None:
+        if self.leading is None:
+            return
+        for token, quorum in self._reads.due(now):
+            if self._leader is not None:
+                self._leader.read(self.node, token, quorum=quorum)
+            elif self._followed is not None:
+                self._out.send(self._followed.node, ReadIndex(token, quorum))
