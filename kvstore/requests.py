@@ -33,8 +33,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
-    """`record` is None for an absent key. `applied`: the slot this replica had applied; `revision`: the store's revision
-    at it; `age_ms`: time since the last word from the leader (0 on the leader itself), None when there was none yet."""
+    """`record` is None for an absent key. `applied`: the slot this replica had applied; `revision`: the store's
+    revision at it; `age_ms`: time since the last word from the leader (0 on the leader itself), None when there was
+    none yet."""
 
     record: Record | None
     applied: int
