@@ -1,7 +1,7 @@
 """The contract between a replica and its storage."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -14,8 +14,8 @@ class StorageError(Exception):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its openings
-    from 1 and is durable before `open` returns, so (node, incarnation, boot) names one life of one process."""
+    """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its
+    openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process."""
 
     cluster: str
     node: NodeId
@@ -44,16 +44,56 @@ class Storage(Protocol):
         """What was durable at opening."""
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
-        """Accepted entries of `from_slot` .. `upto` in slot order, at least one where there is one, then only as many as
-        keep the sum of the values within `max_bytes`. Raises StorageError on a damaged row (rule 5)."""
+        """Accepted entries of `from_slot` .. `upto` in slot order, at least one where there is one, then only as many
+        as keep the sum of the values within `max_bytes`. Raises StorageError on damage (rule 5): a row that is not what
+        was written, or an absent one of the chosen prefix."""
 
     def write(self, writes: list[Write]) -> None:
         """Store the records of all `writes` in order, as one transaction, durable on return: all or nothing.
 
-        A later accept of a slot replaces the earlier; `promise` and `chosen` never go down."""
+        A later accept of a slot replaces the earlier; `promise` and `chosen` never go down, and `chosen` never passes
+        the end of the log: StorageError, and nothing of `writes` is stored. Writes without records touch no disk."""
 
     def close(self) -> None:
         """Release the file. Everything written stays."""
+
+
+class Marks(NamedTuple):
+    """What a storage keeps beside the entries, and the rule for how it may move."""
+
+    promised: Ballot = ZERO
+    chosen: Slot = 0
+    last: Slot = 0
+
+    def after(self, writes: Sequence[Write]) -> "Marks":
+        """The marks once `writes` are stored. Raises StorageError when they break the contract."""
+        promised, chosen, last = self
+        for write in writes:
+            if write.promise is not None:
+                if write.promise < promised:
+                    raise _misuse(f"the promise would go down from {promised} to {write.promise}")
+                promised = write.promise
+            if write.accepts:
+                last = max(last, *(entry.slot for entry in write.accepts))
+            if write.chosen is not None:
+                if write.chosen < chosen:
+                    raise _misuse(f"the chosen prefix would go down from {chosen} to {write.chosen}")
+                if write.chosen > last:
+                    raise _misuse(f"the chosen prefix {write.chosen} would pass the end of the log, {last}")
+                chosen = write.chosen
+        return Marks(promised, chosen, last)
+
+
+def _misuse(what: str) -> StorageError:
+    return StorageError(
+        f"{what}: the write was refused and nothing of it was stored. "
+        "This is a bug of the replica, not of the disk: start it again, and report this line"
+    )
+
+
+def has_records(write: Write) -> bool:
+    """True when there is something to store; votes alone only wait for what was handed over before them."""
+    return write.promise is not None or bool(write.accepts) or write.chosen is not None
 
 
 def scan(storage: Storage, from_slot: Slot, upto: Slot, page_bytes: int = 1 << 20) -> Iterator[PValue]:

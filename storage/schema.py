@@ -1,0 +1,81 @@
+"""The tables, how an older file becomes a present one, and whose file it is.
+
+    identity   one row: cluster, node, incarnation, boot
+    acceptor   one row: the promise (round, node) and the chosen prefix
+    log        a row for each slot: the ballot (round, node) and the value that was accepted last
+
+Every table ends in a checksum over the row, see `storage.rows`.
+"""
+
+import secrets
+import sqlite3
+from pathlib import Path
+
+from msgspec.structs import astuple, replace
+from sqlite_utils import Database
+from sqlite_utils.db import Table
+
+from paxos.types import ZERO, NodeId
+from storage.base import Identity, StorageError
+from storage.rows import checksum, only_row
+
+INCARNATION_BITS = 62
+
+
+def claim(connection: sqlite3.Connection, path: Path, cluster: str, node: NodeId) -> Identity:
+    """Make the file at `path` ready for one more life of `node`: create or upgrade the tables and count the boot, all
+    in one transaction. Raises StorageError when the file is another's, damaged or of a newer version."""
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    with database.atomic():
+        if _upgrade(database, path) == 0:
+            identity = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=1)
+            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?)", _identity_row(identity))
+        else:
+            found = Identity(*only_row(connection, path, "identity"))
+            if (found.cluster, found.node) != (cluster, node):
+                raise StorageError(
+                    f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "
+                    f"of cluster {cluster}: start it under the names the data belongs to, or give another --data"
+                )
+            identity = replace(found, boot=found.boot + 1)
+            connection.execute(
+                "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, checksum = ?",
+                _identity_row(identity),
+            )
+    return identity
+
+
+def _identity_row(identity: Identity) -> tuple[int | str, ...]:
+    fields = astuple(identity)
+    return (*fields, checksum(b"", *fields))
+
+
+def _upgrade(database: Database, path: Path) -> int:
+    """Bring the tables up to date; returns the version that was found, 0 for a new file."""
+    found: int = database.execute("PRAGMA user_version").fetchone()[0]
+    if found > len(_MIGRATIONS):
+        raise StorageError(
+            f"{path} was written by a newer version of this program (schema {found}, this one knows up to "
+            f"{len(_MIGRATIONS)}): start that version, or give another --data"
+        )
+    for migrate in _MIGRATIONS[found:]:
+        migrate(database)
+    database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    return found
+
+
+def _create_tables(database: Database) -> None:
+    _create(database, "identity", {"cluster": str, "node": str, "incarnation": int, "boot": int})
+    _create(database, "acceptor", {"round": int, "node": str, "chosen": int})
+    _create(database, "log", {"slot": int, "round": int, "node": str, "value": bytes}, pk="slot")
+    empty = (*ZERO, 0)
+    database.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", (*empty, checksum(b"", *empty)))
+
+
+def _create(database: Database, name: str, columns: dict[str, type], pk: str | None = None) -> Table:
+    columns = {**columns, "checksum": int}
+    return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk}, strict=True)
+
+
+_MIGRATIONS = (_create_tables,)
+"""Each turns the schema of its index into the next. A released one is never changed."""
