@@ -4,8 +4,8 @@ SQLite reads frames up to the first whose checksum is wrong and silently forgets
 in the midst of a write leaves behind. But a damaged bit in an early frame looks the same and takes committed votes with
 it. They can be told apart, because a transaction is synced before the next one begins: a torn write is always the last
 transaction. So a frame after a commit frame, both of this log and neither before the first bad frame, means that
-a transaction which was once durable cannot be read any more. (Damage within the last transaction alone cannot be told
-from a torn write; only the peers know.)
+a transaction which was once durable cannot be read any more. (Damage within the last transaction alone, or to the mark
+that ends the one before it, cannot be told from a torn write; only the peers know.)
 
 Format: https://www.sqlite.org/fileformat2.html#walformat
 """
