@@ -1,0 +1,204 @@
+"""An asyncio client that knows what it may repeat.
+
+A request goes to one replica; where that replica certainly did not do it, it goes on to the next one, and round again
+with growing random pauses until the deadline. Reads are always repeated. A write is repeated only while it certainly
+left no trace: one that may have been done ends in `UnknownOutcome`; the caller alone knows whether to repeat it.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, NoReturn, Self
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from yarl import URL
+
+from kvstore.commands import DeleteResult, PutResult
+from kvstore.requests import Consistency, Outcome, Record, Status
+
+DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
+CONNECT_MS = 1000
+"""A machine that is up answers a connection within this time, or another one is asked."""
+
+_ABSENT = "urn:kvstore:problem:no-such-key"
+_TRANSIENT = frozenset({408, 429})
+"""Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
+
+Method = Literal["GET", "PUT", "DELETE"]
+
+
+class ClientError(Exception):
+    """A request ended without its answer. The message says what is known and what to do."""
+
+
+class Unavailable(ClientError):
+    """Not done, and it left no trace: no replica could take it before the deadline. It may be repeated."""
+
+
+class UnknownOutcome(ClientError):
+    """A write that may have been done, or may yet be: read the key before deciding whether to repeat it."""
+
+
+class Rejected(ClientError):
+    """No replica will ever take this request, it has to be changed: a key or value that is too long, for instance."""
+
+
+class _ConnectionLostError(Exception):
+    """The connection broke after the request may have left."""
+
+
+class _Problem(msgspec.Struct):
+    """The part of an RFC 9457 body that decides what may be repeated."""
+
+    type: str = ""
+    title: str = ""
+    detail: str = ""
+    outcome: Outcome | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+
+async def _never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Hide a broken connection from aiohttp, which would send a PUT or DELETE a second time by itself."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _ConnectionLostError(str(error) or type(error).__name__) from error
+
+
+class Client:
+    """Talks to the replicas at `endpoints`, base addresses like `http://127.0.0.1:8001`. Use it in `async with`.
+
+    `timeout_ms` bounds a call with all its repetitions, `attempt_ms` the wait for one replica; a replica ends each
+    request by itself within 3 s. Every call raises Unavailable, UnknownOutcome (writes only) or Rejected.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str] = DEFAULT_ENDPOINTS, *, timeout_ms: int = 10_000, attempt_ms: int = 4_000
+    ) -> None:
+        if not endpoints:
+            raise ValueError("a client needs at least one endpoint")
+        self.endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
+        self._timeout_s = timeout_ms / 1000
+        self._attempt_s = min(timeout_ms, attempt_ms) / 1000
+        self._preferred = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, middlewares=(_never_resend,))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, key: bytes | str, consistency: Consistency = Consistency.LINEARIZABLE) -> Record | None:
+        """The record of `key`, None when it is absent."""
+        answer = await self._call("GET", f"{_path(key)}?consistency={consistency}")
+        if answer.status == 404:
+            return None
+        headers = answer.headers
+        return Record(
+            answer.body, int(headers["KV-Revision"]), int(headers["KV-Create-Revision"]), int(headers["KV-Version"])
+        )
+
+    async def put(self, key: bytes | str, value: bytes) -> PutResult:
+        """Set `key` to `value`."""
+        answer = await self._call("PUT", _path(key), value)
+        return msgspec.json.decode(answer.body, type=PutResult)
+
+    async def delete(self, key: bytes | str) -> DeleteResult | None:
+        """Remove `key`; None when it was absent."""
+        answer = await self._call("DELETE", _path(key))
+        return None if answer.status == 404 else msgspec.json.decode(answer.body, type=DeleteResult)
+
+    async def status(self, endpoint: str) -> Status:
+        """What the replica at `endpoint` tells about itself; asked once. Raises Unavailable."""
+        answer = await self._ask(endpoint, "GET", "/status", b"")
+        try:
+            return msgspec.json.decode(answer.body, type=Status)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
+
+    async def _call(self, method: Method, path: str, body: bytes = b"") -> _Answer:
+        repeated = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=stop_after_delay(self._timeout_s),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        return await repeated(self._ask_in_turn, method, path, body)
+
+    async def _ask_in_turn(self, method: Method, path: str, body: bytes) -> _Answer:
+        """One round over all replicas, beginning with the one that answered last."""
+        refusals: list[str] = []
+        for _ in self.endpoints:
+            endpoint = self.endpoints[self._preferred]
+            try:
+                return await self._ask(endpoint, method, path, body)
+            except Unavailable as error:
+                refusals.append(str(error))
+                self._preferred = (self._preferred + 1) % len(self.endpoints)
+        raise Unavailable("; ".join(refusals))
+
+    async def _ask(self, endpoint: str, method: Method, path: str, body: bytes) -> _Answer:
+        if self._session is None:
+            raise RuntimeError("use the client in `async with`")
+        timeout = aiohttp.ClientTimeout(total=self._attempt_s, sock_connect=CONNECT_MS / 1000)
+        url = URL(endpoint + path, encoded=True)  # encoded: a key's `..`, `//` and `%2F` stay as they are
+        try:
+            async with self._session.request(
+                method, url, data=body or None, timeout=timeout, allow_redirects=False
+            ) as response:
+                answer = _Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unavailable(f"{endpoint} is not reached: {error}") from error
+        except (_ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
+            _fail(method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
+        return _accept(endpoint, method, answer)
+
+
+def _path(key: bytes | str) -> str:
+    return f"/kv/{quote(key, safe='')}"
+
+
+def _accept(endpoint: str, method: Method, answer: _Answer) -> _Answer:
+    """The answer, if it is one; else the error that says what may be repeated."""
+    if answer.status in {200, 201}:
+        return answer
+    problem = _problem(answer)
+    if problem.type == _ABSENT:
+        return answer
+    text = f"{endpoint} answered {answer.status}: {problem.detail or problem.title or 'no reason given'}"
+    if 400 <= answer.status < 500 and answer.status not in _TRANSIENT:
+        raise Rejected(text)
+    if problem.outcome is Outcome.FAILED:
+        raise Unavailable(text)
+    return _fail(method, text, None)
+
+
+def _problem(answer: _Answer) -> _Problem:
+    try:
+        return msgspec.json.decode(answer.body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _Problem()
+
+
+def _fail(method: Method, text: str, cause: BaseException | None) -> NoReturn:
+    """A read may always be repeated; about a write, whoever does not know must say so (rule 23)."""
+    if method == "GET":
+        raise Unavailable(text) from cause
+    raise UnknownOutcome(f"{text}; the write may have been done or not: read the key to see") from cause

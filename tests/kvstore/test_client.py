@@ -1,0 +1,218 @@
+"""The client against scripted replicas: what it repeats, what it never repeats, and what it says about the rest."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from kvstore.client import Client, Rejected, Unavailable, UnknownOutcome
+from kvstore.commands import DeleteResult, PutResult
+from kvstore.requests import Consistency, Record, Status
+
+T = TypeVar("T")
+
+
+def value(body: bytes) -> web.Response:
+    fields = {"KV-Revision": "7", "KV-Create-Revision": "3", "KV-Version": "2", "ETag": '"7"'}
+    return web.Response(body=body, headers=fields)
+
+
+def problem(status: int, outcome: str | None = None, name: str = "no-leader") -> web.Response:
+    document = {"type": f"urn:kvstore:problem:{name}", "title": name, "detail": "what to do", "outcome": outcome}
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json")
+
+
+class Scripted:
+    """A replica that gives its answers in order, and remembers what it was asked. An answer of None hangs up."""
+
+    def __init__(self, *answers: web.Response | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, bytes]] = []
+        self.url = ""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append((request.method, request.raw_path, await request.read()))
+        answer = self.answers.pop(0)
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+
+@asynccontextmanager
+async def serving(*replicas: Scripted) -> AsyncIterator[list[str]]:
+    runners = []
+    for replica in replicas:
+        runner = web.ServerRunner(web.Server(replica.handle), shutdown_timeout=0.01)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        replica.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        runners.append(runner)
+    try:
+        yield [replica.url for replica in replicas]
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def free_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def talk(*replicas: Scripted, call: Callable[[Client], Coroutine[Any, Any, T]], attempt_ms: int = 4_000) -> T:
+    async def run() -> T:
+        async with serving(*replicas) as urls, Client(urls, attempt_ms=attempt_ms) as client:
+            return await call(client)
+
+    return asyncio.run(run())
+
+
+def test_get_gives_the_value_byte_for_byte_with_its_revisions() -> None:
+    replica = Scripted(value(b"\x00\xff\r\n"))
+    assert talk(replica, call=lambda client: client.get("k")) == Record(b"\x00\xff\r\n", 7, 3, 2)
+    assert replica.asked == [("GET", "/kv/k?consistency=linearizable", b"")]
+
+
+def test_an_absent_key_is_none_but_a_stranger_s_404_is_not() -> None:
+    assert talk(Scripted(problem(404, name="no-such-key")), call=lambda client: client.get("k")) is None
+    with pytest.raises(Rejected):
+        talk(Scripted(web.Response(status=404)), call=lambda client: client.get("k"))
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        (b"a/b", "/kv/a%2Fb"),
+        (b"..", "/kv/.."),
+        (b"a/../b", "/kv/a%2F..%2Fb"),
+        (b"//", "/kv/%2F%2F"),
+        (b"%2F", "/kv/%252F"),
+        (b"\xff\x00", "/kv/%FF%00"),
+        (b"?q#f +&", "/kv/%3Fq%23f%20%2B%26"),
+        ("é", "/kv/%C3%A9"),
+    ],
+)
+def test_a_key_travels_byte_for_byte(key: bytes | str, path: str) -> None:
+    replica = Scripted(web.json_response({"revision": 1, "version": 1}, status=201))
+    assert talk(replica, call=lambda client: client.put(key, b"")) == PutResult(1, 1)
+    assert replica.asked == [("PUT", path, b"")]
+
+
+def test_delete_tells_what_was_deleted_or_that_nothing_was() -> None:
+    deleted = Scripted(web.json_response({"key": "k", "revision": 9, "version": 2, "deleted_revision": 7}))
+    assert talk(deleted, call=lambda client: client.delete("k")) == DeleteResult(9, 2, 7)
+    assert talk(Scripted(problem(404, "failed", "no-such-key")), call=lambda client: client.delete("k")) is None
+
+
+@pytest.mark.parametrize("status", [503, 429, 408])
+def test_a_write_that_failed_for_certain_goes_on_to_the_next_replica(status: int) -> None:
+    first = Scripted(problem(status, "failed"))
+    second = Scripted(web.json_response({"revision": 5, "version": 2}))
+    assert talk(first, second, call=lambda client: client.put("k", b"v")) == PutResult(5, 2)
+    assert first.asked == second.asked == [("PUT", "/kv/k", b"v")]
+
+
+def test_a_replica_that_is_down_is_passed_over_and_not_asked_first_again() -> None:
+    async def run() -> None:
+        up = Scripted(value(b"1"), value(b"2"))
+        async with serving(up) as urls, Client([free_url(), *urls]) as client:
+            first, second = await client.get("k"), await client.get("k")
+            assert first is not None
+            assert second is not None
+            assert (first.value, second.value) == (b"1", b"2")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answer", [problem(503, "unknown"), problem(500), web.Response(status=502), None])
+def test_a_write_that_may_have_been_done_is_never_sent_again(answer: web.Response | None) -> None:
+    replica, other = Scripted(answer), Scripted()
+    with pytest.raises(UnknownOutcome, match="may have been done"):
+        talk(replica, other, call=lambda client: client.put("k", b"v"))
+    assert len(replica.asked) == 1
+    assert not other.asked
+
+
+def test_a_write_on_a_connection_that_was_kept_open_is_not_sent_again_either() -> None:
+    replica = Scripted(value(b"v"), None)
+
+    async def call(client: Client) -> None:
+        await client.get("k")
+        with pytest.raises(UnknownOutcome):
+            await client.put("k", b"v")
+
+    talk(replica, call=call)
+    assert [method for method, _, _ in replica.asked] == ["GET", "PUT"]
+
+
+def test_a_write_without_an_answer_has_an_unknown_outcome() -> None:
+    class Silent(Scripted):
+        async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+            await asyncio.Event().wait()
+            raise AssertionError("never set")
+
+    with pytest.raises(UnknownOutcome):
+        talk(Silent(), call=lambda client: client.put("k", b"v"), attempt_ms=50)
+
+
+@pytest.mark.parametrize("answer", [problem(503), web.Response(status=500), None])
+def test_a_read_is_always_repeated(answer: web.Response | None) -> None:
+    first, second = Scripted(answer), Scripted(value(b"v"))
+    record = talk(first, second, call=lambda client: client.get("k", Consistency.QUORUM))
+    assert record is not None
+    assert record.value == b"v"
+    assert second.asked == [("GET", "/kv/k?consistency=quorum", b"")]
+
+
+def test_after_a_round_without_luck_another_round_follows() -> None:
+    replica = Scripted(problem(503, "failed"), problem(503, "failed"), web.json_response({"revision": 1, "version": 1}))
+    assert talk(replica, call=lambda client: client.put("k", b"v")) == PutResult(1, 1)
+    assert len(replica.asked) == 3
+
+
+def test_at_the_deadline_nothing_was_done_and_each_replica_s_reason_is_told() -> None:
+    async def run() -> None:
+        down = [free_url(), free_url()]
+        async with Client(down, timeout_ms=1) as client:
+            with pytest.raises(Unavailable, match="is not reached") as raised:
+                await client.put("k", b"v")
+            assert all(url in str(raised.value) for url in down)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_what_no_replica_will_take_is_not_tried_again(status: int) -> None:
+    replica, other = Scripted(problem(status, "failed")), Scripted()
+    with pytest.raises(Rejected, match="what to do"):
+        talk(replica, other, call=lambda client: client.put("k", b"v"))
+    assert not other.asked
+
+
+def test_status_is_asked_of_one_replica_once() -> None:
+    status = Status("n1", "c", "leader", True, "1.n1", "1.n1", "n1", 400.0, 5, 5, 3, 2, [], "0.1.0", 1)
+    replica = Scripted(web.Response(body=msgspec.json.encode(status)), web.Response(body=b"hello"), problem(503))
+
+    async def call(client: Client) -> None:
+        assert await client.status(replica.url) == status
+        with pytest.raises(Unavailable, match="not a replica"):
+            await client.status(replica.url)
+        with pytest.raises(Unavailable):
+            await client.status(replica.url)
+
+    talk(replica, call=call)
+
+
+def test_misuse_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="at least one endpoint"):
+        Client([])
+    with pytest.raises(RuntimeError, match="async with"):
+        asyncio.run(Client().get("k"))
