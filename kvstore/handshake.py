@@ -1,0 +1,274 @@
+"""How two replicas make sure of each other before any message is decoded: pure, bytes in and bytes out.
+
+Each replica dials each other one and only sends on the link that it dialled. Every link opens with:
+
+      dialer                          listener
+        | Hello                          |      who I am, and a nonce
+        |------------------------------->|      same version and cluster? a member, and not myself?
+        |                      Challenge |      who I am, my nonce, and my proof
+        |<-------------------------------|
+        | Proof                          |      is it whom I dialled? is the proof right? then mine
+        |------------------------------->|      is the proof right?
+        |                        Welcome |
+        |<-------------------------------|
+
+Whoever answers "no" sends Refusal, with the reason for the other side's log, and closes.
+
+A proof is HMAC-SHA256 under the cluster's shared secret over everything that both sides said. The two nonces make it
+fresh: a recorded proof is worthless on another link. The role in it makes the proofs of the two ends different: one
+sent back to its maker proves nothing. All this shows who opened the link; it encrypts nothing. And whoever can listen,
+or dial, may try secrets against a proof at home, so the secret must be long and random.
+
+The first incarnation that a peer proves is remembered for as long as this process lives, and another one is refused: a
+wiped or copied data directory must not vote in the name of the one it replaced.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from paxos import wire
+from paxos.types import NodeId
+
+NONCE_BYTES = 32
+MAX_HANDSHAKE_BYTES = 1024
+"""Longest frame on a link whose other end has not proved itself."""
+
+MAX_CLUSTER_CHARS = 128
+_MAX_TEXT_CHARS = 240  # fits MAX_HANDSHAKE_BYTES at 4 bytes each
+
+_Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+_Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Incarnation = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Reason(StrEnum):
+    """Why a link was refused; the label of the metric that counts refusals."""
+
+    VERSION = "version"
+    CLUSTER = "wrong-cluster"
+    UNKNOWN_NODE = "unknown-node"
+    OWN_ID = "own-id"
+    WRONG_NODE = "wrong-node"
+    PROOF = "wrong-secret"
+    INCARNATION = "other-incarnation"
+    TOO_LONG = "frame-too-long"
+    GARBAGE = "garbage"
+    TIMEOUT = "handshake-timeout"
+    BUSY = "too-many-connections"
+    OTHER = "other"
+    """A peer of a later release gave a reason that this one has no name for."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Reason":  # noqa: ARG003 - the enum's interface
+        return cls.OTHER
+
+
+class LinkRefused(Exception):
+    """The link must end. `by_peer`: the other side refused it; otherwise send it `refusal` before closing."""
+
+    def __init__(self, reason: Reason, text: str, *, by_peer: bool = False) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.by_peer = by_peer
+
+
+class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of the handshake's messages. Fields that a later version appends are skipped, so that it can be named."""
+
+
+class Hello(_Handshake, frozen=True):
+    """Dialer to listener, first: the version of the messages that it will send, and who it is."""
+
+    version: Annotated[int, msgspec.Meta(ge=0)]
+    cluster: Annotated[str, msgspec.Meta(max_length=MAX_CLUSTER_CHARS)]
+    node: NodeId
+    incarnation: _Incarnation
+    nonce: _Nonce
+
+
+class Challenge(_Handshake, frozen=True):
+    """Listener to dialer: who answers, and the proof that it knows the secret."""
+
+    node: NodeId
+    incarnation: _Incarnation
+    nonce: _Nonce
+    proof: _Digest
+
+
+class Proof(_Handshake, frozen=True):
+    """Dialer to listener: its own proof."""
+
+    proof: _Digest
+
+
+class Welcome(_Handshake, frozen=True):
+    """Listener to dialer: messages may follow."""
+
+
+class Refusal(_Handshake, frozen=True):
+    """Either side, at any time, last: why the link ends and what to do about it."""
+
+    reason: Reason
+    text: Annotated[str, msgspec.Meta(max_length=_MAX_TEXT_CHARS)]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal)
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This replica as its links present it (a dataclass, because its repr can leave the secret out).
+
+    `peers`: the other members. `seen`: the incarnation that each of them proved first, kept by the handshakes.
+    Raises ValueError on a cluster name that no handshake could carry.
+    """
+
+    cluster: str
+    node: str
+    incarnation: int
+    secret: bytes = field(repr=False)
+    peers: frozenset[str]
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.cluster) > MAX_CLUSTER_CHARS:
+            raise ValueError(f"cluster name of {len(self.cluster)} characters: use at most {MAX_CLUSTER_CHARS}")
+
+
+class Dialer:
+    """The dialling end of one link, to `peer`. `done` once that has proved itself and welcomed us."""
+
+    def __init__(self, local: Local, peer: str, nonce: bytes) -> None:
+        self.peer = peer
+        self.done = False
+        self._local = local
+        self._hello = Hello(wire.VERSION, local.cluster, local.node, local.incarnation, nonce)
+        self._challenge: Challenge | None = None
+
+    def hello(self) -> bytes:
+        """The payload that opens the link."""
+        return _encode(self._hello)
+
+    def receive(self, payload: bytes) -> bytes | None:
+        """Take one payload; the answer to send, if there is one. Raises LinkRefused."""
+        match _decode(payload):
+            case Challenge() as challenge if self._challenge is None:
+                self._challenge = challenge
+                return self._answer(challenge)
+            case Welcome() if self._challenge is not None and not self.done:
+                self.done = True
+                return None
+            case message:
+                raise _unexpected(message)
+
+    def _answer(self, challenge: Challenge) -> bytes:
+        if challenge.node != self.peer:
+            text = f"{self.peer!r} was dialled, but {challenge.node!r} answers: correct the address of {self.peer!r}"
+            raise LinkRefused(Reason.WRONG_NODE, text)
+        if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, challenge)):
+            raise _wrong_secret(self._local.node, self.peer)
+        _recognise(self._local, self.peer, challenge.incarnation)
+        return _encode(Proof(_prove(self._local, "dialer", self._hello, challenge)))
+
+
+class Listener:
+    """The listening end of one link. `peer` is who the other end claims to be; `done` once it has proved that."""
+
+    def __init__(self, local: Local, nonce: bytes) -> None:
+        self.peer = ""
+        self.done = False
+        self._local = local
+        self._nonce = nonce
+        self._hello: Hello | None = None
+        self._challenge: Challenge | None = None
+
+    def receive(self, payload: bytes) -> bytes:
+        """Take one payload; the answer to send. Raises LinkRefused."""
+        match _decode(payload):
+            case Hello() as hello if self._hello is None:
+                self._hello = hello
+                self.peer = hello.node
+                return self._greet(hello)
+            case Proof(proof) if self._hello is not None and self._challenge is not None and not self.done:
+                return self._admit(proof, self._hello, self._challenge)
+            case message:
+                raise _unexpected(message)
+
+    def _greet(self, hello: Hello) -> bytes:
+        local = self._local
+        if hello.version != wire.VERSION:
+            text = f"{hello.node!r} speaks version {hello.version}, {local.node!r} version {wire.VERSION}"
+            raise LinkRefused(Reason.VERSION, f"{text}: run releases that share a version on all replicas")
+        if hello.cluster != local.cluster:
+            text = f"{hello.node!r} is in cluster {hello.cluster!r}, {local.node!r} in cluster {local.cluster!r}"
+            raise LinkRefused(Reason.CLUSTER, f"{text}: correct the cluster name, or the address that was dialled")
+        if hello.node == local.node:
+            text = f"{local.node!r} was dialled by {local.node!r}: give every replica an id of its own"
+            raise LinkRefused(
+                Reason.OWN_ID, f"{text}, and check that no peer's address leads back to the replica itself"
+            )
+        if hello.node not in local.peers:
+            text = f"{hello.node!r} is not a member for {local.node!r}, which knows {', '.join(sorted(local.peers))}"
+            raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: give all replicas the same list of members")
+        unproved = Challenge(local.node, local.incarnation, self._nonce, bytes(32))
+        proof = _prove(local, "listener", hello, unproved)
+        self._challenge = msgspec.structs.replace(unproved, proof=proof)
+        return _encode(self._challenge)
+
+    def _admit(self, proof: bytes, hello: Hello, challenge: Challenge) -> bytes:
+        if not hmac.compare_digest(proof, _prove(self._local, "dialer", hello, challenge)):
+            raise _wrong_secret(self._local.node, hello.node)
+        _recognise(self._local, hello.node, hello.incarnation)
+        self.done = True
+        return _encode(Welcome())
+
+
+def refusal(refused: LinkRefused) -> bytes:
+    """The payload that tells the other side why the link ends."""
+    return _encode(Refusal(refused.reason, refused.text[:_MAX_TEXT_CHARS]))
+
+
+def _decode(payload: bytes) -> Hello | Challenge | Proof | Welcome:
+    try:
+        message: Hello | Challenge | Proof | Welcome | Refusal = _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LinkRefused(Reason.GARBAGE, f"not a handshake ({error}): only replicas may connect here") from error
+    if isinstance(message, Refusal):
+        printable = "".join(char if char.isprintable() else "?" for char in message.text)  # it goes to the log
+        raise LinkRefused(message.reason, printable, by_peer=True)
+    return message
+
+
+def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes:
+    # As msgpack every field carries its own length: no two transcripts have the same bytes.
+    transcript = (
+        f"kvstore peer link, {role}",
+        (hello.version, hello.cluster),
+        (hello.node, hello.incarnation, hello.nonce),
+        (challenge.node, challenge.incarnation, challenge.nonce),
+    )
+    return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)
+
+
+def _recognise(local: Local, peer: str, incarnation: int) -> None:
+    known = local.seen.setdefault(peer, incarnation)
+    if known != incarnation:
+        text = f"{peer!r} has other data than before (incarnation {incarnation:x}, was {known:x})"
+        raise LinkRefused(
+            Reason.INCARNATION, f"{text}: give it its own data directory back, or stop the one that is new"
+        )
+
+
+def _wrong_secret(node: str, peer: str) -> LinkRefused:
+    return LinkRefused(Reason.PROOF, f"{node!r} and {peer!r} have different secrets: give all replicas the same one")
+
+
+def _unexpected(message: object) -> LinkRefused:
+    return LinkRefused(Reason.GARBAGE, f"{type(message).__name__} out of turn: only replicas may connect here")
