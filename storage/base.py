@@ -73,8 +73,8 @@ class Marks(NamedTuple):
                 if write.promise < promised:
                     raise _misuse(f"the promise would go down from {promised} to {write.promise}")
                 promised = write.promise
-            if write.accepts:
-                last = max(last, *(entry.slot for entry in write.accepts))
+            for entry in write.accepts:
+                last = max(last, entry.slot)
             if write.chosen is not None:
                 if write.chosen < chosen:
                     raise _misuse(f"the chosen prefix would go down from {chosen} to {write.chosen}")

@@ -8,22 +8,25 @@ from pathlib import Path
 from paxos.types import Ballot, PValue, Slot
 from storage.base import Marks
 from storage.errors import damaged
-from storage.rows import checksum, only_row
+from storage.rows import checksum, only_row, with_checksum
 
 
 def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> None:
     """Store accepted entries in this order; a later one of a slot replaces the earlier."""
     connection.executemany(
         "INSERT OR REPLACE INTO log (slot, round, node, value, checksum) VALUES (?, ?, ?, ?, ?)",
-        [(slot, *ballot, value, checksum(value, slot, *ballot)) for slot, ballot, value in entries],
+        [
+            (slot, round_, node, value, checksum(f"{slot} {round_} {node}", value))
+            for slot, (round_, node), value in entries
+        ],
     )
 
 
 def store_marks(connection: sqlite3.Connection, marks: Marks) -> None:
     """Store the promise and the chosen prefix."""
-    fields = (*marks.promised, marks.chosen)
     connection.execute(
-        "UPDATE acceptor SET round = ?, node = ?, chosen = ?, checksum = ?", (*fields, checksum(b"", *fields))
+        "UPDATE acceptor SET round = ?, node = ?, chosen = ?, checksum = ?",
+        with_checksum(*marks.promised, marks.chosen),
     )
 
 
@@ -51,7 +54,7 @@ def load_entries(
         for slot, round_, node, value, stored in rows:
             if slot > expected and expected <= chosen:
                 break
-            if not isinstance(value, bytes) or checksum(value, slot, round_, node) != stored:
+            if not isinstance(value, bytes) or checksum(f"{slot} {round_} {node}", value) != stored:
                 raise damaged(path, f"the row of slot {slot} in table log does not have its checksum")
             max_bytes -= len(value)
             if page and max_bytes < 0:

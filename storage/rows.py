@@ -8,9 +8,14 @@ from typing import Any
 from storage.errors import damaged
 
 
-def checksum(value: bytes, *fields: int | str) -> int:
-    """CRC-32 of the fields of a row; `fields` are numbers and names, which hold no space."""
-    return zlib.crc32(value, zlib.crc32(" ".join(map(str, fields)).encode()))
+def checksum(fields: str, value: bytes = b"") -> int:
+    """CRC-32 of a row: its numbers and names with a space between them, which none of them holds, and its blob."""
+    return zlib.crc32(value, zlib.crc32(fields.encode()))
+
+
+def with_checksum(*fields: int | str) -> tuple[int | str, ...]:
+    """A row without a blob, complete."""
+    return (*fields, checksum(" ".join(map(str, fields))))
 
 
 def decode_text(data: bytes) -> str:
@@ -23,7 +28,7 @@ def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[An
     rows = connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 -- the name is a constant of ours
     if len(rows) != 1:
         raise damaged(path, f"table {table} has {len(rows)} rows instead of one")
-    *fields, stored = rows[0]
-    if checksum(b"", *fields) != stored:
+    *fields, _ = rows[0]
+    if with_checksum(*fields) != rows[0]:
         raise damaged(path, f"the row of table {table} does not have its checksum")
     return tuple(fields)

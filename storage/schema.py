@@ -17,7 +17,7 @@ from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
 from storage.base import Identity, StorageError
-from storage.rows import checksum, only_row
+from storage.rows import only_row, with_checksum
 
 INCARNATION_BITS = 62
 
@@ -29,7 +29,7 @@ def claim(connection: sqlite3.Connection, path: Path, cluster: str, node: NodeId
     with database.atomic():
         if _upgrade(database, path) == 0:
             identity = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=1)
-            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?)", _identity_row(identity))
+            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?)", with_checksum(*astuple(identity)))
         else:
             found = Identity(*only_row(connection, path, "identity"))
             if (found.cluster, found.node) != (cluster, node):
@@ -40,14 +40,9 @@ def claim(connection: sqlite3.Connection, path: Path, cluster: str, node: NodeId
             identity = replace(found, boot=found.boot + 1)
             connection.execute(
                 "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, checksum = ?",
-                _identity_row(identity),
+                with_checksum(*astuple(identity)),
             )
     return identity
-
-
-def _identity_row(identity: Identity) -> tuple[int | str, ...]:
-    fields = astuple(identity)
-    return (*fields, checksum(b"", *fields))
 
 
 def _upgrade(database: Database, path: Path) -> int:
@@ -68,8 +63,7 @@ def _create_tables(database: Database) -> None:
     _create(database, "identity", {"cluster": str, "node": str, "incarnation": int, "boot": int})
     _create(database, "acceptor", {"round": int, "node": str, "chosen": int})
     _create(database, "log", {"slot": int, "round": int, "node": str, "value": bytes}, pk="slot")
-    empty = (*ZERO, 0)
-    database.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", (*empty, checksum(b"", *empty)))
+    database.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(*ZERO, 0))
 
 
 def _create(database: Database, name: str, columns: dict[str, type], pk: str | None = None) -> Table:

@@ -116,6 +116,19 @@ def test_each_write_is_synced_before_it_returns(directory: Path) -> None:
 
 
 @needs_strace
+def test_what_a_killed_process_left_is_checkpointed_before_anything_rests_on_it(directory: Path) -> None:
+    """Rule 4."""
+    with start(directory, 1_000_000, 80) as child:
+        lines = reports(child)
+        assert [next(lines), next(lines)] == ["open", "1"]
+        kill(child)
+    _, calls = traced(directory, 1, 80)
+    synced = next(iter(syncs_before_each_report(calls).values()))
+    log, database = str(directory / "kvstore.db-wal"), str(directory / "kvstore.db")
+    assert synced.index(log) < synced.index(database) < len(synced) - 1 - synced[::-1].index(log)
+
+
+@needs_strace
 @pytest.mark.parametrize(
     ("file", "nth", "size"),
     [("kvstore.db-wal", 2, 80), ("kvstore.db-wal", 5, 80), ("kvstore.db", 1, 80_000)],
