@@ -1,0 +1,101 @@
+"""Every answer that is not the one asked for: `application/problem+json` after RFC 9457.
+
+`type` is a URN (`urn:kvstore:problem:no-leader`): programs compare it, nobody fetches it, and it is the same on every
+replica. `detail` says what to do next. `outcome` tells a writer whether the write may have happened (rule 23).
+"""
+
+import msgspec
+import orjson
+
+from kvstore.http.answer import Answer
+from kvstore.requests import Outcome, Reason, Refused
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A sort of problem: its status, the end of its `type`, and its title, the same each time it occurs."""
+
+    status: int
+    name: str
+    title: str
+
+
+MALFORMED = Kind(400, "malformed-request", "The request is malformed")
+INVALID_KEY = Kind(400, "invalid-key", "The key is not valid")
+INVALID_QUERY = Kind(400, "invalid-query", "The query is not valid")
+UNSUPPORTED = Kind(400, "unsupported-header", "A header asks for what this store does not do")
+NO_SUCH_KEY = Kind(404, "no-such-key", "The key is absent")
+NO_SUCH_RESOURCE = Kind(404, "no-such-resource", "There is nothing at this path")
+METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The method is not allowed here")
+BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
+VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
+EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
+OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
+INTERNAL = Kind(500, "internal-error", "The replica failed on this request")
+NO_LEADER = Kind(503, "no-leader", "No leader was reached in time")
+TIMEOUT = Kind(503, "timeout", "The request was not done in time")
+STOPPING = Kind(503, "stopping", "This replica is shutting down")
+NOT_READY = Kind(503, "not-ready", "This replica is not ready")
+
+RETRY_AFTER = b"Retry-After: 1\r\n"
+
+
+class Problem(Exception):
+    """Raised where a request cannot be answered as asked. `fields`: further header lines, each with its CRLF."""
+
+    def __init__(self, kind: Kind, detail: str, *, outcome: Outcome = Outcome.FAILED, fields: bytes = b"") -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.outcome = outcome
+        self.fields = fields
+
+    def answer(self, method: str) -> Answer:
+        """The answer to a request by `method`; only one that could have changed something is told the outcome."""
+        document: dict[str, str | int] = {
+            "type": f"urn:kvstore:problem:{self.kind.name}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+        }
+        if method not in SAFE_METHODS:
+            document["outcome"] = self.outcome
+        fields = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + self.fields
+        return Answer(self.kind.status, fields, orjson.dumps(document) + b"\n")
+
+
+_REFUSALS = {
+    Reason.NO_LEADER: NO_LEADER,
+    Reason.TIMEOUT: TIMEOUT,
+    Reason.OVERLOADED: OVERLOADED,
+    Reason.STOPPING: STOPPING,
+}
+_ADVICE = {
+    Reason.NO_LEADER: "No majority of the replicas is up and connected, or it is electing a leader. Try again; if it "
+    "lasts, start those that GET /status shows as missing. Reads with ?consistency=stale go on.",
+    Reason.TIMEOUT: "No majority confirmed it in time. Try again; if it lasts, see GET /status for who is missing.",
+    Reason.OVERLOADED: "This replica has as many requests in flight as it takes. Try again, more slowly.",
+    Reason.STOPPING: "Send the request to another replica.",
+}
+_UNKNOWN_WRITE = " The write may have been done or may yet be done: read the key before you rely on either."
+
+
+def refusal(refused: Refused) -> Problem:
+    """The problem that tells why the replica did not answer."""
+    detail = _ADVICE[refused.reason]
+    if refused.outcome is Outcome.UNKNOWN:
+        detail += _UNKNOWN_WRITE
+    return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=RETRY_AFTER)
+
+
+def not_allowed(method: str, allowed: str) -> Problem:
+    """405 for a path that knows only the methods in `allowed`, a comma-separated list."""
+    detail = f"{method} is not possible here. Use one of: {allowed}."
+    return Problem(METHOD_NOT_ALLOWED, detail, fields=f"Allow: {allowed}\r\n".encode())
+
+
+def internal_error() -> Problem:
+    """500 for what nobody foresaw. A write may have gone out before it."""
+    detail = "The replica's log has the cause. Try another replica, and report this together with the log."
+    return Problem(INTERNAL, detail, outcome=Outcome.UNKNOWN)

@@ -1,0 +1,139 @@
+"""What Prometheus sees of a replica.
+
+Two ways in: what has a distribution is observed where it happens (`observe_*`); what a replica counts anyway is pulled
+from it as a `Snapshot` when Prometheus asks. Each `Metrics` has a registry of its own, several can live in one process.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_REQUEST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
+_FSYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of a replica at one moment; all counts are since its start unless said otherwise."""
+
+    messages: dict[tuple[str, str], int]
+    """Protocol messages by (kind, direction): `("Accept", "sent")`, `("Accepted", "received")`."""
+
+    reads: dict[str, int]
+    """Reads answered by way: lease, read_index, quorum, stale."""
+
+    chosen: int
+    """Slots chosen, as a prefix of the log: it goes on across restarts."""
+
+    applied: int
+    """Slots applied, as `chosen`."""
+
+    leader_changes: int
+    """How often another leader was seen than the one before."""
+
+    is_leader: bool
+    queues: dict[str, int]
+    """Present depth of each queue by its name."""
+
+    dropped: dict[str, int]
+    """Messages that a full link queue dropped, by peer."""
+
+
+class Metrics:
+    """The metrics of one replica."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._batches = Histogram(
+            "kvstore_batch_commands",
+            "Commands in each chosen slot that this replica proposed",
+            buckets=_BATCH_BUCKETS,
+            registry=self._registry,
+        )
+        self._fsyncs = Histogram(
+            "kvstore_fsync_seconds",
+            "Time for a transaction to become durable",
+            buckets=_FSYNC_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "kvstore_http_requests", "HTTP requests answered", ["method", "route", "status"], registry=self._registry
+        )
+        self._latencies = Histogram(
+            "kvstore_http_request_seconds",
+            "Time from a request's headers to its answer",
+            ["method", "route"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.http_in_flight = Gauge(
+            "kvstore_http_requests_in_flight", "Requests for keys in progress", registry=self._registry
+        )
+        self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def observe_batch(self, commands: int) -> None:
+        """A slot with so many commands was proposed."""
+        self._batches.observe(commands)
+
+    def observe_fsync(self, seconds: float) -> None:
+        """A transaction took so long to become durable."""
+        self._fsyncs.observe(seconds)
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered. `route` is one of a fixed few; methods without a meaning here count as one."""
+        pair = self._by_request.get((method, route, status))
+        if pair is None:
+            pair = self._resolve(method, route, status)
+        pair[0].inc()
+        pair[1].observe(seconds)
+
+    def _resolve(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        name = method if method in _METHODS else "other"
+        pair = self._requests.labels(name, route, str(status)), self._latencies.labels(name, route)
+        self._by_request[method, route, status] = pair
+        return pair
+
+    def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Pull `snapshot` at each scrape. Once for each Metrics."""
+        self._registry.register(_Pulled(snapshot))
+
+    def render(self) -> bytes:
+        """All of it in the text format, whose media type is `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+class _Pulled(Collector):
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._snapshot()
+        messages = CounterMetricFamily(
+            "kvstore_messages", "Protocol messages by kind and direction", labels=["kind", "direction"]
+        )
+        for (kind, direction), count in seen.messages.items():
+            messages.add_metric([kind, direction], count)
+        yield messages
+        yield _counters("kvstore_reads", "Reads answered, by what made them current", "way", seen.reads)
+        yield _counters("kvstore_link_dropped_messages", "Messages dropped by full queues", "peer", seen.dropped)
+        yield CounterMetricFamily("kvstore_chosen_slots", "Slots known to be chosen", value=seen.chosen)
+        yield CounterMetricFamily("kvstore_applied_slots", "Slots applied", value=seen.applied)
+        yield CounterMetricFamily("kvstore_leader_changes", "Changes of leader seen", value=seen.leader_changes)
+        yield GaugeMetricFamily("kvstore_is_leader", "1 while this replica leads", value=seen.is_leader)
+        queues = GaugeMetricFamily("kvstore_queue_depth", "What waits in each queue", labels=["queue"])
+        for name, depth in seen.queues.items():
+            queues.add_metric([name], depth)
+        yield queues
+
+
+def _counters(name: str, documentation: str, label: str, counts: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

@@ -1,0 +1,200 @@
+"""A replica in memory, a front end before it, and a client that sees every byte."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+import uvloop
+from yarl import URL
+
+from kvstore.commands import Command, Delete, DeleteResult, NotFound, Put, PutResult, Result
+from kvstore.http.limits import Limits
+from kvstore.http.server import Frontend
+from kvstore.metrics import Metrics
+from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Record, Status
+
+HANGS_S = 30.0
+
+STATUS = Status(
+    id="n1",
+    cluster="c",
+    role="follower",
+    ready=True,
+    ballot="3.n2",
+    promised="3.n2",
+    leader="n2",
+    lease_left_ms=None,
+    chosen=12,
+    applied=11,
+    revision=9,
+    keys=4,
+    members=[MemberStatus(id="n2", address="127.0.0.1:9002", connected=True, heard_ms_ago=3.5)],
+    version="0.1.0",
+    wire_version=1,
+)
+
+
+class FakeReplica:
+    """`fails` is raised by every request; while `gate` is closed requests wait, and `arrived` gets each one's key."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, Record] = {}
+        self.revision = 0
+        self.reads: list[tuple[bytes, Consistency]] = []
+        self.age_ms: float | None = 4.4
+        self.present = STATUS
+        self.stopping = False
+        self.fails: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self.done: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def _pass(self, key: bytes) -> None:
+        self.arrived.put_nowait(key)
+        await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+
+    async def write(self, command: Command) -> Result:
+        await self._pass(command.key)
+        result = self._apply(command)
+        self.done.put_nowait(command.key)
+        return result
+
+    def _apply(self, command: Command) -> Result:
+        old = self.records.get(command.key)
+        match command:
+            case Put(key, value):
+                self.revision += 1
+                created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
+                self.records[key] = Record(value, self.revision, created, version)
+                return PutResult(self.revision, version)
+            case Delete(key):
+                if old is None:
+                    return NotFound(self.revision)
+                del self.records[key]
+                self.revision += 1
+                return DeleteResult(self.revision, old.version, old.revision)
+
+    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
+        self.reads.append((key, consistency))
+        await self._pass(key)
+        return ReadAnswer(self.records.get(key), 11, self.revision, self.age_ms)
+
+    def status(self) -> Status:
+        return self.present
+
+
+class Reply(msgspec.Struct):
+    """An answer off the wire; header names in lower case, as they are the same in any."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return int(self.line.split()[1])
+
+    def problem(self) -> dict[str, Any]:
+        assert self.headers["content-type"] == "application/problem+json"
+        document: dict[str, Any] = json.loads(self.body)
+        assert document["status"] == self.status
+        assert document["type"].startswith("urn:kvstore:problem:")
+        assert document["title"]
+        assert document["detail"]
+        assert "Traceback" not in self.body.decode()
+        return document
+
+
+class Wire:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def reply(self, *, head: bool = False) -> Reply:
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(_field(line) for line in lines[1:-2])
+        length = 0 if head else int(headers.get("content-length", 0))
+        return Reply(lines[0], headers, await self.reader.readexactly(length))
+
+    async def ask(self, data: bytes) -> Reply:
+        self.send(data)
+        return await self.reply(head=data.startswith(b"HEAD "))
+
+    async def closed(self) -> bytes:
+        """What still comes before the end."""
+        return await self.reader.read()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+
+def _field(line: str) -> tuple[str, str]:
+    name, value = line.split(": ", 1)
+    return name.lower(), value
+
+
+class Store:
+    """A running front end and all that a test needs around it."""
+
+    def __init__(self, replica: FakeReplica, metrics: Metrics, frontend: Frontend, port: int) -> None:
+        self.replica = replica
+        self.metrics = metrics
+        self.frontend = frontend
+        self.port = port
+
+    async def wire(self) -> Wire:
+        return Wire(*await asyncio.open_connection("127.0.0.1", self.port, limit=4 * 1024 * 1024))
+
+    def url(self, target: str) -> URL:
+        return URL(f"http://127.0.0.1:{self.port}{target}", encoded=True)
+
+    async def call(self, method: str, target: str, data: Any = None, **options: Any) -> Reply:
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(method, self.url(target), data=data, **options) as response,
+        ):
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(f"HTTP/1.1 {response.status} {response.reason}", headers, await response.read())
+
+
+Scenario = Callable[[Store], Awaitable[None]]
+
+
+def run(scenario: Scenario, limits: Limits | None = None, loops: Callable[[], Any] = uvloop.new_event_loop) -> None:
+    """Run `scenario` against a fresh front end; a stall fails instead of hanging."""
+
+    async def main() -> None:
+        replica, metrics = FakeReplica(), Metrics()
+        frontend = Frontend(replica, metrics, limits)
+        port = await frontend.start("127.0.0.1", 0)
+        try:
+            async with asyncio.timeout(HANGS_S):
+                await scenario(Store(replica, metrics, frontend, port))
+        finally:
+            replica.gate.set()
+            await frontend.stop(0)
+
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(main())
+
+
+def request(method: str, target: str, *fields: str, body: bytes = b"") -> bytes:
+    """The bytes of a request; with a body also its length."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: store", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
