@@ -33,6 +33,11 @@ class Learner:
         """The chosen prefix."""
         return self._log.chosen
 
+    @property
+    def behind(self) -> bool:
+        """True while a peer is known to have a longer prefix."""
+        return self._goal > self.chosen
+
     def decide(self, slot: Slot) -> None:
         """The leader counted a majority for what its own acceptor holds for `slot`."""
         if slot > self.chosen:

@@ -118,6 +118,13 @@ class Replica:
         return self._log.chosen
 
     @property
+    def caught_up(self) -> bool:
+        """True when there is a leader, and all that is known to be chosen anywhere is chosen here."""
+        if self._leader is not None:
+            return self._leader.established
+        return self._followed is not None and not self._learner.behind
+
+    @property
     def queued(self) -> int:
         """Payloads that wait for a slot on the leader."""
         return self._leader.pipeline.queued if self._leader is not None else 0
@@ -139,7 +146,8 @@ class Replica:
             deadline = self._candidate.next_deadline()
         else:
             deadline = self._election.due
-        others = (self._reads.next_deadline(), self._learner.next_deadline())
+        asking = self._reads.next_deadline() if self.leading is not None else None
+        others = (asking, self._learner.next_deadline())
         return min([deadline, *(other for other in others if other is not None)])
 
     # What happens

@@ -1,0 +1,340 @@
+"""The asyncio driver of a node: an inbox, one timer, the storage thread, the peer links and the front end.
+
+All that arrives within one turn of the event loop is handed to the node first, then the node takes one step: so whatever
+comes together travels together, and nothing waits for company that is not there.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+import uvloop
+
+from kvstore import __version__
+from kvstore.commands import Command, Result
+from kvstore.config import Settings
+from kvstore.http.limits import Limits
+from kvstore.http.server import Frontend
+from kvstore.metrics import Metrics, Snapshot
+from kvstore.node import Node
+from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
+from kvstore.transport import Transport
+from paxos import wire
+from paxos.messages import AnyMessage
+from paxos.options import Options
+from paxos.ready import Envelope, ServeFetch, Write
+from paxos.replica import Role
+from paxos.types import MS, Membership, NodeId, PValue, Time
+from storage.sqlite import SqliteStorage, open_storage
+from storage.writer import Writer
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_clock() -> Time:
+    """Nanoseconds on a clock that nobody sets, and that goes on while the machine sleeps where the system has one."""
+    return time.clock_gettime_ns(_CLOCK)
+
+
+class Runtime:
+    """One running replica. Everything but the storage thread happens in the event loop that it is made in.
+
+    It is what `kvstore.requests.Replica` describes. `ended` is done when the replica cannot go on; its exception says
+    why. After that it votes and answers no more (rule 4).
+    """
+
+    def __init__(self, settings: Settings, storage: SqliteStorage) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._stopping = False
+        self._pump_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: Time = 0
+        self._metrics = Metrics()
+        self._node = Node(
+            storage,
+            Membership(tuple(settings.members)),
+            options_of(settings),
+            clock=boot_clock,
+            rng=Random(secrets.randbits(64)),
+            request_timeout_ms=settings.request_timeout_ms,
+            max_waiting=settings.max_in_flight,
+            on_batch=self._metrics.observe_batch,
+        )
+        self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
+        peers = {name: address for name, address in settings.members.items() if name != settings.node}
+        self._transport = Transport(
+            node=settings.node,
+            cluster=settings.cluster,
+            incarnation=storage.recovered().identity.incarnation,
+            secret=settings.shared_secret(),
+            listen=settings.peer_bind,
+            peers=peers,
+            on_message=self._received,
+            on_change=self._link_changed,
+        )
+        self._frontend = Frontend(self, self._metrics, limits_of(settings))
+        self._metrics.watch(self._snapshot)
+
+    # The life of a replica
+
+    async def start(self) -> None:
+        """Listen and take part. Raises OSError when an address cannot be listened on."""
+        settings = self._settings
+        await self._transport.start()
+        await self._frontend.start(settings.listen.host, settings.listen.port)
+        self._wake()
+        log.info(
+            "%s serves clients on http://%s and peers on %s, with %d slots from %s",
+            settings.node,
+            settings.listen,
+            settings.peer_bind,
+            self._node.applied,
+            settings.data,
+        )
+
+    async def stop(self) -> None:
+        """Hand over, answer what is in flight by way of the next leader, and end."""
+        log.info("%s is stopping: it hands over and answers what is in flight", self._settings.node)
+        self._stopping = True
+        self._node.hand_over()
+        self._wake()
+        await self._frontend.stop(self._settings.request_timeout_ms)
+        await self._close()
+        log.info("%s has stopped", self._settings.node)
+
+    async def abandon(self) -> None:
+        """End at once, after a failure: nothing is answered or voted any more."""
+        await self._frontend.stop(0)
+        await self._transport.stop()
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._transport.stop()
+        self._writer.stop()
+
+    # What the front end asks
+
+    @property
+    def stopping(self) -> bool:
+        """See Replica."""
+        return self._stopping
+
+    async def write(self, command: Command) -> Result:
+        """See Replica."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._node.write(command, partial(_settle, future))
+        self._wake()
+        return await future
+
+    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
+        """See Replica."""
+        future: asyncio.Future[ReadAnswer] = self._loop.create_future()
+        self._node.read(key, consistency, partial(_settle, future))
+        if not future.done():
+            self._wake()
+        return await future
+
+    def status(self) -> Status:
+        """See Replica."""
+        node, settings, now = self._node, self._settings, boot_clock()
+        replica = node.replica
+        leading, until = replica.leading, replica.lease_until
+        return Status(
+            id=node.id,
+            cluster=settings.cluster,
+            role=replica.role,
+            ready=replica.caught_up and not self._stopping and not self.ended.done(),
+            ballot=str(leading) if leading is not None else "",
+            promised=str(replica.promised),
+            leader=leading.node if leading is not None else None,
+            lease_left_ms=max(0.0, (until - now) / MS) if until is not None else None,
+            chosen=replica.chosen,
+            applied=node.applied,
+            revision=node.machine.revision,
+            keys=len(node.machine.records),
+            members=[self._member(name, now) for name in settings.members],
+            version=__version__,
+            wire_version=wire.VERSION,
+        )
+
+    def _member(self, name: NodeId, now: Time) -> MemberStatus:
+        address = str(self._settings.members[name])
+        if name == self._node.id:
+            return MemberStatus(name, address, connected=True, heard_ms_ago=0.0)
+        heard = self._node.heard.get(name)
+        ago = (now - heard) / MS if heard is not None else None
+        return MemberStatus(name, address, self._transport.connected(name), ago)
+
+    def _snapshot(self) -> Snapshot:
+        node, stats = self._node, self._node.stats
+        messages = {(kind, "sent"): count for kind, count in stats.sent.items()}
+        messages |= {(kind, "received"): count for kind, count in stats.received.items()}
+        return Snapshot(
+            messages=messages,
+            reads=dict(stats.reads),
+            chosen=node.replica.chosen,
+            applied=node.applied,
+            leader_changes=stats.leader_changes,
+            is_leader=node.replica.role is Role.LEADER,
+            queues={
+                "requests": node.waiting,
+                "proposals": node.replica.queued,
+                "link_bytes": self._transport.queued_bytes,
+            },
+            dropped={"all": self._transport.stats.dropped_frames},
+        )
+
+    # What happens
+
+    def _wake(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _received(self, sender: NodeId, message: AnyMessage) -> None:
+        self._do(lambda: self._node.receive(sender, message))
+
+    def _durable(self, writes: list[Write], seconds: float) -> None:
+        if seconds:
+            self._metrics.observe_fsync(seconds)
+        self._do(lambda: self._node.durable(writes))
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._do(self._node.tick)
+
+    def _link_changed(self, peer: NodeId, connected: bool) -> None:  # noqa: FBT001 - the transport's callback
+        log.info("%s: the link to %s is %s", self._settings.node, peer, "up" if connected else "down")
+
+    def _do(self, event: Callable[[], None]) -> None:
+        if self.ended.done():
+            return
+        try:
+            event()
+        except Exception as error:  # noqa: BLE001 - whatever broke, this replica's votes are not to be trusted
+            self._fail(error)
+        self._wake()
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        if self.ended.done():
+            return
+        before = self._node.replica.leading
+        try:
+            ready = self._node.step()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
+        self._send(ready.messages)
+        if ready.write is not None:
+            self._writer.submit(ready.write)
+        for fetch in ready.fetches:
+            self._serve(fetch)
+        self._arm()
+        leading = self._node.replica.leading
+        if leading != before and leading is not None:
+            log.info("%s: %s leads, ballot %s", self._settings.node, leading.node, leading)
+
+    def _send(self, envelopes: list[Envelope]) -> None:
+        encoded: AnyMessage | None = None
+        frame = b""
+        for envelope in envelopes:
+            if envelope.message is not encoded:  # a broadcast is encoded once
+                encoded = envelope.message
+                frame = wire.encode(encoded)
+            self._transport.send(envelope.to, frame)
+
+    def _serve(self, fetch: ServeFetch) -> None:
+        def send(entries: list[PValue]) -> None:
+            self._do(lambda: self._node.fetched(fetch.to, entries))
+
+        self._writer.read(fetch.from_slot, fetch.upto, self._node.replica.options.page_bytes, send)
+
+    def _arm(self) -> None:
+        """One timer, moved only when it would ring too late: a tick that comes early is harmless."""
+        due = self._node.next_deadline()
+        if self._timer is not None:
+            if self._timer_due <= due:
+                return
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(0, due - boot_clock()) / 1e9, self._ring)
+
+    def _fail(self, error: Exception) -> None:
+        """Rule 4: the process ends without another vote, and its next start recovers."""
+        if not self.ended.done():
+            log.critical("%s cannot go on: %s", self._settings.node, error, exc_info=error)
+            self.ended.set_exception(error)
+
+
+def _settle(future: "asyncio.Future[Answer]", answer: "Answer | Refused") -> None:
+    if future.done():
+        return  # the client has gone
+    if isinstance(answer, Refused):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def options_of(settings: Settings) -> Options:
+    """The protocol's part of the settings."""
+    return Options(
+        heartbeat_ms=settings.heartbeat_ms,
+        lease_ms=settings.lease_ms,
+        clock_drift_ppm=settings.clock_drift_ppm,
+        election_jitter_ms=settings.election_jitter_ms,
+        retransmit_ms=2 * settings.heartbeat_ms,
+        stall_ms=settings.stall_ms,
+        window=settings.window,
+        max_batch_bytes=settings.max_batch_bytes,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The front end's part of the settings."""
+    return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
+
+
+async def _run(settings: Settings) -> None:
+    storage = open_storage(settings.data, settings.cluster, settings.node)
+    runtime = Runtime(settings, storage)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    await runtime.start()
+    asked = loop.create_task(stop.wait())
+    waiting: list[asyncio.Future[Any]] = [asked, runtime.ended]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if runtime.ended.done():
+        await runtime.abandon()
+        runtime.ended.result()
+    await runtime.stop()
+
+
+def serve(settings: Settings) -> None:
+    """Run one replica until SIGTERM or SIGINT. Raises StorageError, OSError or whatever else ended it, once it has."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    for warning in settings.warnings():
+        log.warning("%s", warning)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    uvloop.run(_run(settings))
