@@ -83,4 +83,4 @@ class BothStorages(RuleBasedStateMachine):
 
 
 TestBothStorages = BothStorages.TestCase
-TestBothStorages.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestBothStorages.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
