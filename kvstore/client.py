@@ -5,6 +5,7 @@ with growing random pauses until the deadline. Reads are always repeated. A writ
 left no trace: one that may have been done ends in `UnknownOutcome`; the caller alone knows whether to repeat it.
 """
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, Self
@@ -164,8 +165,10 @@ class Client:
                 method, url, data=body or None, timeout=timeout, allow_redirects=False
             ) as response:
                 answer = _Answer(response.status, response.headers, await response.read())
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unavailable(f"{endpoint} is not reached: {error}") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Unavailable(f"{endpoint} is not reached: no answer to a connection") from error
         except (_ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
             _fail(method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
         return _accept(endpoint, method, answer)

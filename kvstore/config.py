@@ -196,15 +196,19 @@ class Settings(BaseSettings):
 
     def warnings(self) -> list[str]:
         """What is allowed and hardly meant, a line each with what to do."""
-        voters = len(self.members)
-        if voters % 2:
-            return []
-        return [
-            (
-                f"{voters} voters tolerate {(voters - 1) // 2} failures, no more than {voters - 1} would, and every write "
-                f"waits for one voter more: use {voters - 1} or {voters + 1} members"
-            )
-        ]
+        return voters_warnings(len(self.members))
+
+
+def voters_warnings(voters: int) -> list[str]:
+    """What is to be said about this number of voters: nothing when it is odd."""
+    if voters % 2:
+        return []
+    return [
+        (
+            f"{voters} voters tolerate as many failures as {voters - 1} would, {(voters - 1) // 2}, and each write "
+            f"waits for one voter more: use {voters - 1} or {voters + 1} members"
+        )
+    ]
 
 
 def _membership_problems(settings: Settings) -> Iterator[str]:

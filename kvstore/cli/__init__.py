@@ -1,0 +1,24 @@
+"""The command `kvstore`: one replica, a cluster on this machine, and a client."""
+
+import typer
+
+from kvstore.cli.cluster import cluster
+from kvstore.cli.keys import delete, get, put, status
+from kvstore.cli.serve import serve
+
+app = typer.Typer(
+    name="kvstore",
+    help="A replicated, linearizable key-value store. `kvstore cluster` starts one to try on this machine.",
+    epilog="Exit status: 0 done, 1 the key is absent (get, delete) or a replica failed, 2 wrong usage or settings, "
+    "3 not done and safe to repeat, 4 a write that may have been done.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (cluster, serve, get, put, delete, status):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the script and of `python -m kvstore`."""
+    app()

@@ -1,0 +1,330 @@
+"""A cluster of real processes on this machine: `LocalCluster`, which `kvstore cluster` runs and tests break.
+
+Everything lives in one directory: `secret`, and for each replica its settings `n1.toml`, its output `n1.log` and its
+data `n1/`. A replica that died stays dead until somebody starts it: here, or by hand, `kvstore serve --config n1.toml`.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from kvstore.client import Client, Unavailable
+from kvstore.config import ENV_PREFIX, Address
+from kvstore.requests import Status
+
+HOST = "127.0.0.1"
+STOP_S = 10.0
+"""A replica that was asked to stop and has not done so after this time is killed."""
+POLL_S = 0.05
+STATUS_MS = 500
+FREE_PORTS = range(12_000, 32_000)
+"""Below the ports that systems give to outgoing connections: those could take a dead replica's port from it."""
+
+_PR_SET_PDEATHSIG = 1
+_OWN_SETTINGS = {"node", "members", "listen", "peer_listen", "data", "secret", "secret_file"}
+_libc = ctypes.CDLL(None)
+
+
+class ClusterError(Exception):
+    """A local cluster cannot start or does not come up. The message says why and what to do."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where one replica of a local cluster listens and keeps its files."""
+
+    name: str
+    listen: Address
+    peers: Address
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """Base address for clients."""
+        return f"http://{self.listen}"
+
+    @property
+    def config(self) -> Path:
+        """The file that `kvstore serve --config` takes."""
+        return self.directory / f"{self.name}.toml"
+
+    @property
+    def log(self) -> Path:
+        """What the replica printed."""
+        return self.directory / f"{self.name}.log"
+
+    @property
+    def data(self) -> Path:
+        """Directory of the replica's own data."""
+        return self.directory / self.name
+
+
+class LocalCluster:
+    """`nodes` replicas n1, n2, ... in `directory`: clients on `port` and the next ones, peers on `peer_port` and the
+    next ones, on free ports when they are None. `settings` holds for all replicas.
+
+    A replica ends when the thread that started it does: call `start` from the main thread. The order of use is
+    `prepare`, `start`, `wait_ready`, anything, `stop`.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        directory: Path,
+        *,
+        port: int | None = None,
+        peer_port: int | None = None,
+        settings: Mapping[str, int | str] | None = None,
+    ) -> None:
+        self.directory = directory.absolute()
+        ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
+        peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else _free_ports(nodes, taken=ports)
+        self.places = {
+            name: Place(name, Address(HOST, listen), Address(HOST, peers), self.directory)
+            for name, listen, peers in zip(_names(nodes), ports, peer_ports, strict=True)
+        }
+        self._settings = dict(settings or {})
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Base addresses of all replicas, for a client."""
+        return [place.url for place in self.places.values()]
+
+    def prepare(self) -> None:
+        """Check ports and what is in the directory, then write the secret and the settings. Raises ClusterError."""
+        self._refuse_other_size()
+        self._refuse_used_ports()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _make_secret(self.directory / "secret")
+        for place in self.places.values():
+            place.config.write_text(self._config_of(place))
+
+    def start(self, names: Iterable[str] | None = None) -> None:
+        """Start these replicas, all by default; those that run are left alone."""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name.removeprefix(ENV_PREFIX).lower() not in _OWN_SETTINGS or not name.startswith(ENV_PREFIX)
+        }
+        for name in self._chosen(names):
+            if self.runs(name):
+                continue
+            place = self.places[name]
+            with place.log.open("ab") as log:
+                self._processes[name] = subprocess.Popen(  # noqa: S603 - our own program
+                    [sys.executable, "-m", "kvstore", "serve", "--config", str(place.config)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops all in order
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509 - called before any thread is started
+                )
+
+    def runs(self, name: str) -> bool:
+        """True while the process that `start` made for this replica is there, paused or not."""
+        process = self._processes.get(name)
+        return process is not None and process.poll() is None
+
+    def exit_of(self, name: str) -> int | None:
+        """Exit status of a replica that ended, the negative signal if one ended it; None while it runs."""
+        process = self._processes.get(name)
+        return None if process is None else process.poll()
+
+    def process_id(self, name: str) -> int:
+        """The process id of a replica that was started here."""
+        return self._processes[name].pid
+
+    def kill(self, *names: str) -> None:
+        """End these replicas with SIGKILL, all at once; they are gone on return."""
+        for name in names:
+            self._processes[name].kill()
+        for name in names:
+            self._processes[name].wait()
+
+    def pause(self, name: str) -> None:
+        """Stop a replica with SIGSTOP: it keeps its connections and does nothing."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a paused replica continue."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    async def stop(self, names: Iterable[str] | None = None) -> list[str]:
+        """End these replicas with SIGTERM, all by default, and wait. Gives the names of those that had to be killed."""
+        running = [name for name in self._chosen(names) if self.runs(name)]
+        for name in running:
+            self._processes[name].terminate()
+            self.resume(name)  # a paused one could not end
+        deadline = time.monotonic() + STOP_S
+        while any(map(self.runs, running)) and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells of an exit
+            await asyncio.sleep(POLL_S)
+        stubborn = [name for name in running if self.runs(name)]
+        self.kill(*stubborn)
+        return stubborn
+
+    async def restart(self, name: str) -> None:
+        """Stop a replica in order and start it again."""
+        await self.stop([name])
+        self.start([name])
+
+    async def statuses(self, client: Client) -> dict[str, Status | None]:
+        """What each replica says about itself, None for those that do not answer in time."""
+
+        async def ask(place: Place) -> Status | None:
+            try:
+                return await client.status(place.url)
+            except Unavailable:
+                return None
+
+        return dict(zip(self.places, await asyncio.gather(*map(ask, self.places.values())), strict=True))
+
+    def status_client(self) -> Client:
+        """A client for `statuses`: it does not wait long for a replica that is stopped."""
+        return Client(self.endpoints, timeout_ms=STATUS_MS, attempt_ms=STATUS_MS)
+
+    async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = 30.0) -> str:
+        """Wait until these replicas are ready, all by default, and follow one leader; gives its name.
+
+        Raises ClusterError when one of them ends or the time is over.
+        """
+        wanted = self._chosen(names)
+        deadline = time.monotonic() + timeout_s
+        async with self.status_client() as client:
+            while True:
+                statuses = await self.statuses(client)
+                leader = leader_of(statuses)
+                if leader and all((status := statuses[name]) and status.ready for name in wanted):
+                    return leader
+                for name in wanted:
+                    if self.exit_of(name) is not None:
+                        raise ClusterError(self._obituary(name))
+                if time.monotonic() > deadline:
+                    late = [name for name in wanted if (status := statuses[name]) is None or not status.ready]
+                    raise ClusterError(
+                        f"not ready after {timeout_s:.0f} s: {', '.join(late) or 'no replica leads'}; "
+                        f"see {self.directory}/*.log"
+                    )
+                await asyncio.sleep(POLL_S)
+
+    def _obituary(self, name: str) -> str:
+        place = self.places[name]
+        lines = place.log.read_text(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+        return (
+            f"{name} ended at start ({describe_exit(self.exit_of(name))}): {last}\nAll of its output is in {place.log}"
+        )
+
+    def _chosen(self, names: Iterable[str] | None) -> list[str]:
+        return list(self.places if names is None else names)
+
+    def _config_of(self, place: Place) -> str:
+        values: dict[str, int | str] = {
+            "node": place.name,
+            "listen": str(place.listen),
+            "data": str(place.data),
+            "secret_file": str(self.directory / "secret"),
+            **self._settings,
+        }
+        members = {other.name: str(other.peers) for other in self.places.values()}
+        # JSON's strings and whole numbers are TOML's too.
+        return "\n".join(
+            [
+                "# Written anew by `kvstore cluster` each time that it starts.",
+                *(f"{name} = {json.dumps(value)}" for name, value in values.items()),
+                "",
+                "[members]",
+                *(f"{name} = {json.dumps(address)}" for name, address in members.items()),
+                "",
+            ]
+        )
+
+    def _refuse_other_size(self) -> None:
+        if not self.directory.is_dir():
+            return
+        found = {path.name for path in self.directory.iterdir() if path.is_dir() and re.fullmatch(r"n\d+", path.name)}
+        if found and found != set(self.places):
+            raise ClusterError(
+                f"{self.directory} holds the data of {len(found)} replicas, and the members of a cluster are fixed: "
+                f"run it with {len(found)} nodes, or give these {len(self.places)} another directory"
+            )
+
+    def _refuse_used_ports(self) -> None:
+        ports = [address.port for place in self.places.values() for address in (place.listen, place.peers)]
+        if len(set(ports)) < len(ports):
+            raise ClusterError(
+                f"clients and peers of {len(self.places)} replicas need {len(ports)} ports, and these ranges overlap: "
+                "move --port or --peer-port"
+            )
+        used = [
+            f"{address} ({place.name}'s {use})"
+            for place in self.places.values()
+            for use, address in (("clients", place.listen), ("peers", place.peers))
+            if not _is_free(address.port)
+        ]
+        if used:
+            raise ClusterError(
+                f"in use already: {', '.join(used)}. Is another cluster running? Stop it, or choose other ports: "
+                "kvstore cluster --port 18001 --peer-port 19001"
+            )
+
+
+def leader_of(statuses: Mapping[str, Status | None]) -> str | None:
+    """The replica that leads: of those that say so, the one with the highest ballot; another one has not heard yet."""
+    leaders = [status for status in statuses.values() if status is not None and status.role == "leader"]
+    return max(leaders, key=lambda status: int(status.ballot.partition(".")[0])).id if leaders else None
+
+
+def describe_exit(code: int | None) -> str:
+    """How a process ended, for people: `killed by SIGKILL`, `exit status 1`."""
+    if code is None:
+        return "running"
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _names(nodes: int) -> list[str]:
+    return [f"n{number}" for number in range(1, nodes + 1)]
+
+
+def _free_ports(count: int, taken: Iterable[int] = ()) -> list[int]:
+    ports: list[int] = []
+    while len(ports) < count:
+        port = secrets.choice(FREE_PORTS)
+        if port not in {*ports, *taken} and _is_free(port):
+            ports.append(port)
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _make_secret(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: have the system end it in order when its parent dies, however that happens. Linux only."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
