@@ -16,7 +16,7 @@ from kvstore.client import Client, Unavailable
 from kvstore.config import voters_warnings
 from kvstore.supervisor import ClusterError, LocalCluster, Place
 
-LOOK_S = 0.05
+LOOK_S = 0.1
 FAILED = 1
 USAGE = 2
 

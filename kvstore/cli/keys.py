@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -92,7 +93,7 @@ async def _ask_all(client: Client) -> dict[str, Status | str]:
 
 
 def _table(answers: dict[str, Status | str]) -> Table:
-    table = Table("replica", "role", "ballot", "lease", "applied", "keys", "peers", "endpoint")
+    table = Table("replica", "role", "ballot", "lease", "applied", "keys", "peers", "endpoint", box=SIMPLE_HEAD)
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
         if isinstance(answer, str):

@@ -18,7 +18,8 @@ class Sighting(NamedTuple):
 
 
 class Watch:
-    """Compares each observation with the one before. All replicas are up and `leader` leads when it begins."""
+    """Compares each observation with the one before. When it begins, all replicas are up and whoever leads is
+    known."""
 
     def __init__(self, names: list[str], start_command: Callable[[str], str]) -> None:
         self._start_command = start_command
@@ -79,4 +80,4 @@ class Watch:
         if status.ballot == self._ballot:
             return None
         self._ballot = status.ballot
-        return f"{leader} leads" if led_at is None else f"{leader} leads, {max(at - led_at, 0):.1f} s without a leader"
+        return None if led_at is None else f"{leader} leads, {max(at - led_at, 0):.1f} s without a leader"
