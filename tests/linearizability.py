@@ -14,8 +14,8 @@ FOREVER = 1 << 62
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One call. `kind` is put, delete or get. `value`: what was put, or what get saw (None: absent). `found`: what delete
-    said, None when unknown. `called` and `returned` are instants of one clock."""
+    """One call. `kind` is put, delete or get. `value`: what was put, or what get saw (None: absent). `found`: what
+    delete said, None when unknown. `called` and `returned` are instants of one clock."""
 
     kind: str
     key: bytes

@@ -7,8 +7,8 @@ from tests.simulation.world import Cluster, Machine
 
 
 class Safety:
-    """Watches every step: one value for each slot, applied without a gap, promises that never go back, votes that rest on
-    durable records, one lease at a time."""
+    """Watches every step: one value for each slot, applied without a gap, promises that never go back, votes that rest
+    on durable records, one lease at a time."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -34,7 +34,9 @@ class Safety:
         for envelope in ready.messages:
             message = envelope.message
             if isinstance(message, Promise | Accepted):
-                assert message.ballot <= durable.promised, f"{machine.name} sent {message} before its promise is durable"
+                assert message.ballot <= durable.promised, (
+                    f"{machine.name} sent {message} before its promise is durable"
+                )
             if isinstance(message, Accepted):
                 held = durable.read(message.slot)
                 assert held is not None, f"{machine.name} voted for slot {message.slot} before it is durable"

@@ -5,6 +5,7 @@ The simulator runs the production node (`kvstore.node`) and the production codec
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import msgspec
@@ -60,7 +61,7 @@ class World:
         """Have `event` happen after a random time within bounds."""
         self.after_ms(self.rng.uniform(*bounds), event)
 
-    def run(self, until: Time, after_each: Callable[[], None]) -> None:
+    def run(self, until: Time, after_each: Callable[[], None] = lambda: None) -> None:
         """Let everything happen up to `until`. A cluster that does far more than it should is stuck in a loop."""
         most = self._scheduled + 1_000_000
         while self._events and self._events[0][0] <= until:
@@ -135,13 +136,14 @@ class Machine:
         self._timer = None
         self._settle()
 
-    def crash(self) -> None:
-        """Lose the process, and of the writes under way everything but a random, whole prefix."""
+    def crash(self, kept: int | None = None) -> None:
+        """Lose the process, and of the writes under way everything but the first `kept`; a random number by default."""
         self.node = None
         self.paused = False
         self._life += 1
         self._backlog.clear()
-        kept = self._world.rng.randint(0, len(self._undurable))
+        if kept is None:
+            kept = self._world.rng.randint(0, len(self._undurable))
         self._storage.write(self._undurable[:kept])
         self._undurable.clear()
         self._writing = False
@@ -179,8 +181,7 @@ class Machine:
             self._sync()
         for fetch in ready.fetches:
             entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
-            if entries:
-                self._later((0.05, 0.3), lambda node, to=fetch.to, entries=entries: node.fetched(to, entries))
+            self._later((0.05, 0.3), partial(Node.fetched, to=fetch.to, entries=entries))
         self._arm(node)
 
     def _sync(self) -> None:
@@ -230,6 +231,8 @@ class Cluster:
         self.membership = Membership(names)
         self._cut: set[tuple[NodeId, NodeId]] = set()
         self.faulty = True
+        self.events = 0
+        """Steps that nodes took."""
         self.observers: list[Callable[[Machine, Ready], None]] = []
         self.machines = {name: Machine(self.world, name, self) for name in names}
         for every_ms, fault in (
@@ -242,6 +245,7 @@ class Cluster:
 
     def stepped(self, machine: Machine, ready: Ready) -> None:
         """A node took a step."""
+        self.events += 1
         for observer in self.observers:
             observer(machine, ready)
 
@@ -283,7 +287,7 @@ class Cluster:
         for machine in self.machines.values() if everybody else [rng.choice(list(self.machines.values()))]:
             if machine.node is not None:
                 machine.crash()
-                self.world.between_ms(self.faults.down_ms, lambda machine=machine: self._restart(machine))
+                self.world.between_ms(self.faults.down_ms, partial(self._restart, machine))
 
     def _restart(self, machine: Machine) -> None:
         if machine.node is None:
