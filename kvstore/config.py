@@ -327,7 +327,7 @@ def _origins_in(text: str, origins: Mapping[str, str]) -> str:
 
 
 def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ": remove it, or see `kvstore serve --help` for all settings"
 
 

@@ -276,8 +276,8 @@ class LocalCluster:
         ]
         if used:
             raise ClusterError(
-                f"in use already: {', '.join(used)}. Is another cluster running? Stop it, or choose other ports: "
-                "kvstore cluster --port 18001 --peer-port 19001"
+                f"in use already: {', '.join(used)}. Is another cluster running? Stop it, or choose other ports with "
+                "--port and --peer-port"
             )
 
 

@@ -20,8 +20,6 @@ LOOK_S = 0.1
 FAILED = 1
 USAGE = 2
 
-_Port = typer.Option(min=1, max=65000)
-
 
 def cluster(
     nodes: Annotated[int, typer.Option(min=1, max=15, help="How many replicas. Fixed once there is data.")] = 3,

@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kvstore.client import DEFAULT_ENDPOINTS, Client, Rejected, Unavailable, UnknownOutcome
 from kvstore.requests import Consistency, Status
@@ -93,7 +93,18 @@ async def _ask_all(client: Client) -> dict[str, Status | str]:
 
 
 def _table(answers: dict[str, Status | str]) -> Table:
-    table = Table("replica", "role", "ballot", "lease", "applied", "keys", "peers", "endpoint", box=SIMPLE_HEAD)
+    table = Table(
+        "replica",
+        "role",
+        "ballot",
+        "lease",
+        "applied",
+        "keys",
+        "peers",
+        Column("endpoint", no_wrap=True),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
         if isinstance(answer, str):

@@ -1,0 +1,180 @@
+"""Local clusters: what is prepared and refused without a process, then real ones."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvstore.cli.cluster import start_command
+from kvstore.client import Client
+from kvstore.config import load
+from kvstore.supervisor import ClusterError, LocalCluster, describe_exit
+
+
+def test_prepare_writes_settings_that_serve_takes(tmp_path: Path) -> None:
+    cluster = LocalCluster(3, tmp_path / "data", settings={"lease_ms": 700, "log_level": "debug"})
+    cluster.prepare()
+    for name, place in cluster.places.items():
+        settings = load({}, place.config)
+        assert (settings.node, settings.listen, settings.peer_bind) == (name, place.listen, place.peers)
+        assert (settings.lease_ms, settings.log_level, settings.data) == (700, "debug", place.data)
+        assert len(settings.members) == 3
+        assert len(settings.shared_secret()) == 64
+
+
+def test_the_secret_is_private_and_stays(tmp_path: Path) -> None:
+    LocalCluster(1, tmp_path).prepare()
+    secret = tmp_path / "secret"
+    first = secret.read_text()
+    assert secret.stat().st_mode & 0o777 == 0o600
+    LocalCluster(1, tmp_path).prepare()
+    assert secret.read_text() == first
+
+
+def test_data_of_another_number_of_replicas_is_refused(tmp_path: Path) -> None:
+    for name in ("n1", "n2", "n3"):
+        (tmp_path / name).mkdir()
+    LocalCluster(3, tmp_path).prepare()
+    with pytest.raises(ClusterError, match=r"holds the data of 3 replicas.*run it with 3 nodes"):
+        LocalCluster(5, tmp_path).prepare()
+
+
+def test_ports_in_use_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"in use already: 127.0.0.1:{port} \(n1's clients\)"):
+            LocalCluster(1, tmp_path / "data", port=port).prepare()
+    assert not (tmp_path / "data").exists()
+
+
+def test_ranges_of_ports_that_overlap_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="overlap"):
+        LocalCluster(3, tmp_path, port=18001, peer_port=18003).prepare()
+
+
+def test_ports_chosen_freely_are_all_different(tmp_path: Path) -> None:
+    places = LocalCluster(5, tmp_path).places.values()
+    assert len({address.port for place in places for address in (place.listen, place.peers)}) == 10
+
+
+@pytest.mark.parametrize(("code", "text"), [(None, "running"), (-9, "killed by SIGKILL"), (3, "exit status 3")])
+def test_an_exit_is_described_for_people(code: int | None, text: str) -> None:
+    assert describe_exit(code) == text
+
+
+def test_the_command_to_start_a_replica_is_short_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert start_command(LocalCluster(1, Path("data")).places["n1"]).endswith(" serve --config data/n1.toml")
+
+
+@pytest.mark.cluster
+def test_a_cluster_starts_survives_a_kill_and_has_its_data_in_the_next_run(tmp_path: Path) -> None:
+    async def story() -> None:
+        cluster = LocalCluster(3, tmp_path)
+        cluster.prepare()
+        cluster.start()
+        try:
+            leader = await cluster.wait_ready()
+            async with Client(cluster.endpoints) as client:
+                await client.put("k", b"1")
+                cluster.kill(leader)
+                assert cluster.exit_of(leader) == -signal.SIGKILL
+                rest = [name for name in cluster.places if name != leader]
+                assert await cluster.wait_ready(rest) in rest
+                cluster.start([leader])
+                await cluster.wait_ready()
+                cluster.pause(rest[0])
+                cluster.resume(rest[0])
+                await cluster.restart(rest[0])
+                await cluster.wait_ready()
+                await client.put("k", b"2")
+            assert await cluster.stop() == []
+            assert [cluster.exit_of(name) for name in cluster.places] == [0, 0, 0]
+            cluster.start()
+            await cluster.wait_ready()
+            async with Client(cluster.endpoints) as client:
+                record = await client.get("k")
+                assert record is not None
+                assert record.value == b"2"
+        finally:
+            await cluster.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.cluster
+def test_a_replica_that_cannot_start_ends_the_wait_with_its_last_words(tmp_path: Path) -> None:
+    async def story() -> None:
+        cluster = LocalCluster(1, tmp_path, settings={"lease_ms": 20})
+        cluster.prepare()
+        cluster.start()
+        with pytest.raises(ClusterError, match=r"n1 ended at start \(exit status 2\): kvstore: lease_ms"):
+            await cluster.wait_ready()
+
+    asyncio.run(story())
+
+
+def command(tmp_path: Path, cluster: LocalCluster) -> "subprocess.Popen[str]":
+    first = cluster.places["n1"]
+    ports = ["--port", str(first.listen.port), "--peer-port", str(first.peers.port)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "kvstore", "cluster", "--nodes", "1", "--data", str(tmp_path), *ports],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200", "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def read_until(process: "subprocess.Popen[str]", text: str) -> str:
+    """The output up to the line that holds `text`."""
+    assert process.stdout is not None
+    lines = ""
+    for line in process.stdout:
+        lines += line
+        if text in line:
+            return lines
+    raise AssertionError(f"the output ended without {text!r}:\n{lines}")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_tells_what_to_try_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with command(tmp_path, LocalCluster(1, tmp_path)) as process:
+        greeting = read_until(process, "Ctrl-C")
+        assert re.search(r"n1  http://127.0.0.1:\d+  peers 127.0.0.1:\d+  process \d+  leads", greeting)
+        assert greeting.count("curl ") == 2
+        process.send_signal(number)
+        assert "the data stays in" in read_until(process, "stopped;")
+    assert process.returncode == 0
+
+
+@pytest.mark.cluster
+def test_the_command_tells_of_a_replica_that_dies(tmp_path: Path) -> None:
+    with command(tmp_path, LocalCluster(1, tmp_path)) as process:
+        greeting = re.search(r"process (\d+)", read_until(process, "Ctrl-C"))
+        assert greeting is not None
+        os.kill(int(greeting[1]), signal.SIGKILL)
+        assert "n1 died (killed by SIGKILL)" in read_until(process, "start it again with")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "stopped;")
+    assert process.returncode == 0
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child is not told of its parent's end")
+def test_the_replicas_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    cluster = LocalCluster(1, tmp_path)
+    with command(tmp_path, cluster) as process:
+        read_until(process, "Ctrl-C")
+        process.kill()
+    log = cluster.places["n1"].log
+    with subprocess.Popen(["tail", "-n", "+1", "-F", log], stdout=subprocess.PIPE, text=True) as following:
+        read_until(following, "has stopped")
+        following.kill()
