@@ -116,7 +116,7 @@ class Transport:
         """End all links, after handing to the network what was sent. Frames are dropped from now on."""
         for dialer in self._dialers:
             dialer.cancel()
-        await asyncio.gather(*self._dialers, return_exceptions=True)
+        await asyncio.gather(*self._dialers, return_exceptions=True)  # a turn of the loop: what was just sent leaves
         if self._server is None:
             return
         self._server.close()
@@ -389,10 +389,6 @@ class _Outgoing(_Link):
     def resume_writing(self) -> None:
         self._paused = False
         self._flush()
-
-    def finish(self) -> None:
-        self._flush()
-        super().finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

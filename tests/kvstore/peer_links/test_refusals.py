@@ -1,6 +1,7 @@
 """Who and what a peer link refuses, over loopback sockets; an existing good link is unharmed."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -115,6 +116,21 @@ def test_a_proved_peer_that_sends_garbage_is_told_and_cut_off(
             await lines.wait_for("link from 'n3'", "was refused here")
             assert n2.inbox.get_nowait() == ("n3", Fetch(5))
             assert n2.inbox.empty()
+            await unharmed()
+
+    run(story())
+
+
+def test_the_reason_reaches_a_peer_that_reads_only_after_it_has_sent_everything(run: Run, nowhere: Address) -> None:
+    def shout(address: Address) -> bytes:
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"\xff" * (16 << 20))
+            connection.shutdown(socket.SHUT_WR)
+            return connection.makefile("rb").read()
+
+    async def story() -> None:
+        async with good_link(nowhere) as (n2, unharmed):
+            assert b"frame of 4294967295 bytes, at most 1024 are allowed" in await asyncio.to_thread(shout, n2.address)
             await unharmed()
 
     run(story())

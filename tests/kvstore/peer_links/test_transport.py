@@ -139,6 +139,20 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_gets_the_newest(run:
     run(story())
 
 
+def test_a_long_queue_stays_in_the_queue_while_the_socket_is_full(run: Run) -> None:
+    async def story() -> None:
+        async with strange_listener() as (address, callers), Node("n1", {"n2": address}, max_queue_bytes=1 << 30) as n1:
+            await (await callers.get()).welcome(who("n2"))
+            assert await n1.changes.get() == ("n2", True)
+            for _ in range(64):
+                n1.transport.send("n2", bytes(1 << 20))
+            await asyncio.sleep(0)
+            assert 32 << 20 <= n1.transport.queued_bytes < 64 << 20
+            assert n1.transport.stats.dropped_frames == 0
+
+    run(story())
+
+
 def test_what_waits_for_a_link_that_breaks_is_counted_as_dropped(run: Run) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
