@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -92,7 +91,7 @@ def _check_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
-Members = Annotated[dict[Name, Listen], NoDecode, BeforeValidator(_parse_members)]
+Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
 
 
 def _number(default: int, unit: str, least: int, most: int, description: str) -> Any:
@@ -106,7 +105,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,  # text in the environment has the same form as text in a flag, never JSON
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     node: Name = Field("n1", description="name of this replica among the members")

@@ -61,6 +61,28 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert (settings.lease_ms, settings.heartbeat_ms, settings.window, settings.stall_ms) == (603, 62, 6, 1000)
 
 
+def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        name: {
+            "node": "n2",
+            "cluster": "other",
+            "members": THREE,
+            "listen": "[::1]:7001",
+            "peer_listen": "0.0.0.0:7002",
+            "data": "/d",
+            "secret": SECRET,
+            "log_level": "debug",
+        }.get(name, str(field.default))
+        for name, field in Settings.model_fields.items()
+        if name != "secret_file"
+    }
+    by_flags = load(texts, None)
+    for name, text in texts.items():
+        monkeypatch.setenv(f"KVSTORE_{name.upper()}", text)
+    assert load({}, None) == by_flags
+    assert by_flags.listen == Address("::1", 7001)
+
+
 def test_settings_made_directly_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVSTORE_WINDOW", "99")
     assert Settings().window == 16
