@@ -59,8 +59,16 @@ class Connection(RequestHandler):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse. When that fails in the middle of a body, aiohttp queues an error but lets the body's reader wait."""
-        super().data_received(data)
+        """Parse. When that fails in the middle of a body, aiohttp queues an error but lets the body's reader wait.
+
+        A hostile authority in an absolute target (`http://[]@/`) makes it fail with what is not a parser's error. The
+        parser refuses all that follows such a failure: fed once more, it says so in the way that is answered.
+        """
+        try:
+            super().data_received(data)
+        except Exception:  # noqa: BLE001  see above
+            _log.debug("not HTTP", exc_info=True)
+            super().data_received(b"")
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             self._break_bodies(RequestPayloadError("what was sent is not HTTP"))
 
@@ -120,7 +128,7 @@ def make_request(
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     """A request whose parsed URL is left out when it is not a plain path: only the raw target is ever looked at, and
-    what aiohttp does to foreign schemes and authorities can fail."""
+    aiohttp fails on some authorities (`http://xn--/`) at a place where the connection would hang with no answer."""
     if isinstance(connection, Connection):
         connection.reading(body)
     if not message.path.startswith("/"):

@@ -1,15 +1,17 @@
 import asyncio
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.http import answer
 from kvstore.http.limits import Limits
 from kvstore.http.target import decode_key
-from kvstore.requests import Consistency, Outcome, Reason, Refused
+from kvstore.requests import Consistency, Outcome, Reason, Record, Refused
 from tests.kvstore.http.fake import Store, Wire, request, run
 
 MIB = 1024 * 1024
@@ -476,5 +478,29 @@ def test_a_client_that_leaves_while_its_413_lingers() -> None:
             assert reply.status == 413
             await _drop(wire)
         assert (await store.call("GET", "/livez")).status == 200
+
+    run(scenario)
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "TAKE_TIMEOUT_S", 0.02)
+
+    async def scenario(store: Store) -> None:
+        store.replica.records[b"a"] = Record(bytes(32 * MIB), 1, 1, 1)
+        with socket.create_connection(("127.0.0.1", store.port)) as client:
+            client.sendall(request("GET", "/kv/a"))
+            await store.replica.arrived.get()
+            await store.frontend._all_left.wait()
+        assert (await store.call("GET", "/livez")).status == 200
+
+    run(scenario)
+
+
+def test_a_client_that_takes_a_long_answer_slowly_gets_all_of_it() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.records[b"a"] = Record(bytes(32 * MIB), 1, 1, 1)
+        async with await store.wire() as wire:
+            assert len((await wire.ask(request("GET", "/kv/a"))).body) == 32 * MIB
+            assert (await wire.ask(request("GET", "/livez"))).status == 200
 
     run(scenario)

@@ -19,6 +19,7 @@ NOT_HTTP = {
     "raw utf-8 in target": b"GET /kv/\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",
     "relative target": b"GET kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
     "broken authority": b"GET http://[::1/kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "authority that upsets the URL library": b"GET http://[]@/kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
     "no authority": b"GET http:///kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
     "star without options": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "http/0.9": b"GET /kv/a\r\n\r\n",
@@ -111,6 +112,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
         ("HTTP://user@store/kv/a", 200),
         ("https://store/kv/a", 200),
         ("foo://store/kv/a", 200),
+        ("http://xn--/kv/a", 200),
         ("http://store", 200),
         ("http://store?x=1", 400),
         ("http://store/kv//", 404),
@@ -198,7 +200,7 @@ def test_headers_that_drip_do_not_hold_a_connection() -> None:
 
 
 _FRAGMENTS = st.sampled_from(
-    b"GET |PUT |DELETE |OPTIONS *|CONNECT a:1|/kv/|/kv/a|%|%zz|?|consistency=|#|http://|[|]|@|:99999| HTTP/1.1\r\n"
+    b"GET |PUT |DELETE |OPTIONS *|CONNECT a:1|/kv/|/kv/a|%|%zz|?|consistency=|#|http://|[|]|@|xn--|:99999| HTTP/1.1\r\n"
     b"| HTTP/1.0\r\n|Host: a\r\n|\r\n|Content-Length: |3\r\n|0\r\n\r\n|abc|Transfer-Encoding: chunked\r\n|\x00|\xff"
     b"|Expect: 100-continue\r\n|Connection: upgrade\r\nUpgrade: websocket\r\n|Connection: close\r\n"
     b"|GET /kv/a HTTP/1.1\r\nHost: a\r\n\r\n|PUT /kv/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".split(
