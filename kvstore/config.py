@@ -21,7 +21,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kvstore.http.limits import Limits
+from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
+
+_PROTOCOL, _FRONT_END = Options(), Limits()
+"""Who has a setting has its default."""
 
 ENV_PREFIX = "KVSTORE_"
 MIN_SECRET_LENGTH = 16
@@ -131,34 +136,50 @@ class Settings(BaseSettings):
         description=f"shared by all members, {MIN_SECRET_LENGTH} characters at least; needed when there are several",
     )
     secret_file: Path | None = Field(None, description="file that holds the secret, instead of `secret`")
-    heartbeat_ms: int = _number(100, "ms", 5, 60_000, "time between two heartbeats of a leader")
+    heartbeat_ms: int = _number(_PROTOCOL.heartbeat_ms, "ms", 5, 60_000, "time between two heartbeats of a leader")
     lease_ms: int = _number(
-        500,
+        _PROTOCOL.lease_ms,
         "ms",
         20,
         600_000,
         "how long a leader serves reads alone after a majority answered; a failover takes about as long",
     )
     clock_drift_ppm: int = _number(
-        10_000, "ppm", 0, 500_000, "bound on the difference between the rates of two members' clocks, per million"
+        _PROTOCOL.clock_drift_ppm,
+        "ppm",
+        0,
+        500_000,
+        "bound on the difference between the rates of two members' clocks, per million",
     )
     election_jitter_ms: int = _number(
-        150, "ms", 1, 60_000, "random delay of a candidacy up to this long, so that two seldom collide"
+        _PROTOCOL.election_jitter_ms,
+        "ms",
+        1,
+        60_000,
+        "random delay of a candidacy up to this long, so that two seldom collide",
     )
     stall_ms: int = _number(
-        1000, "ms", 20, 600_000, "a leader whose own disk or commits stand still for this long steps down"
+        _PROTOCOL.stall_ms, "ms", 20, 600_000, "a leader whose own disk or commits stand still for this long steps down"
     )
     request_timeout_ms: int = _number(
         2500, "ms", 50, 600_000, "a request without an answer ends after this time with an error"
     )
-    max_value_bytes: int = _number(1024 * 1024, "bytes", 1, MAX_MESSAGE_BYTES, "longest value")
+    max_value_bytes: int = _number(_FRONT_END.max_value_bytes, "bytes", 1, MAX_MESSAGE_BYTES, "longest value")
     max_batch_bytes: int = _number(
-        1024 * 1024, "bytes", 1024, MAX_MESSAGE_BYTES, "a batch that has reached this size takes no further command"
+        _PROTOCOL.max_batch_bytes,
+        "bytes",
+        1024,
+        MAX_MESSAGE_BYTES,
+        "a batch that has reached this size takes no further command",
     )
     max_in_flight: int = _number(
-        4096, "requests", 1, 1_000_000, "requests that one replica works on at once; more are refused with 429"
+        _FRONT_END.max_in_flight,
+        "requests",
+        1,
+        1_000_000,
+        "requests that one replica works on at once; more are refused with 429",
     )
-    window: int = _number(16, "slots", 1, 4096, "slots that a leader has under way at once")
+    window: int = _number(_PROTOCOL.window, "slots", 1, 4096, "slots that a leader has under way at once")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
     @classmethod

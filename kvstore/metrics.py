@@ -41,8 +41,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, int]
     """Present depth of each queue by its name."""
 
-    dropped: dict[str, int]
-    """Messages that a full link queue dropped, by peer."""
+    dropped_frames: int
+    """Messages that no link could take: the peer was away, or its queue was full."""
 
 
 class Metrics:
@@ -52,7 +52,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._batches = Histogram(
             "kvstore_batch_commands",
-            "Commands in each chosen slot that this replica proposed",
+            "Commands in each slot that this replica applied",
             buckets=_BATCH_BUCKETS,
             registry=self._registry,
         )
@@ -78,7 +78,7 @@ class Metrics:
         self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe_batch(self, commands: int) -> None:
-        """A slot with so many commands was proposed."""
+        """A slot with so many commands was applied."""
         self._batches.observe(commands)
 
     def observe_fsync(self, seconds: float) -> None:
@@ -120,8 +120,13 @@ class _Pulled(Collector):
         for (kind, direction), count in seen.messages.items():
             messages.add_metric([kind, direction], count)
         yield messages
-        yield _counters("kvstore_reads", "Reads answered, by what made them current", "way", seen.reads)
-        yield _counters("kvstore_link_dropped_messages", "Messages dropped by full queues", "peer", seen.dropped)
+        reads = CounterMetricFamily("kvstore_reads", "Reads answered, by what made them current", labels=["way"])
+        for way, count in seen.reads.items():
+            reads.add_metric([way], count)
+        yield reads
+        yield CounterMetricFamily(
+            "kvstore_link_dropped_messages", "Messages that no link could take", value=seen.dropped_frames
+        )
         yield CounterMetricFamily("kvstore_chosen_slots", "Slots known to be chosen", value=seen.chosen)
         yield CounterMetricFamily("kvstore_applied_slots", "Slots applied", value=seen.applied)
         yield CounterMetricFamily("kvstore_leader_changes", "Changes of leader seen", value=seen.leader_changes)
@@ -130,10 +135,3 @@ class _Pulled(Collector):
         for name, depth in seen.queues.items():
             queues.add_metric([name], depth)
         yield queues
-
-
-def _counters(name: str, documentation: str, label: str, counts: dict[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, documentation, labels=[label])
-    for value, count in counts.items():
-        family.add_metric([value], count)
-    return family

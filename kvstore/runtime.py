@@ -1,7 +1,7 @@
 """The asyncio driver of a node: an inbox, one timer, the storage thread, the peer links and the front end.
 
-All that arrives within one turn of the event loop is handed to the node first, then the node takes one step: so whatever
-comes together travels together, and nothing waits for company that is not there.
+All that arrives within one turn of the event loop is handed to the node first, then the node takes one step: so
+whatever comes together travels together, and nothing waits for company that is not there.
 """
 
 import asyncio
@@ -198,7 +198,7 @@ class Runtime:
                 "proposals": node.replica.queued,
                 "link_bytes": self._transport.queued_bytes,
             },
-            dropped={"all": self._transport.stats.dropped_frames},
+            dropped_frames=self._transport.stats.dropped_frames,
         )
 
     # What happens
@@ -220,7 +220,7 @@ class Runtime:
         self._timer = None
         self._do(self._node.tick)
 
-    def _link_changed(self, peer: NodeId, connected: bool) -> None:  # noqa: FBT001 - the transport's callback
+    def _link_changed(self, peer: NodeId, connected: bool) -> None:
         log.info("%s: the link to %s is %s", self._settings.node, peer, "up" if connected else "down")
 
     def _do(self, event: Callable[[], None]) -> None:

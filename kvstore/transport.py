@@ -14,7 +14,7 @@ import operator
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar, cast
 
@@ -76,7 +76,7 @@ class Transport:
         incarnation: int,
         secret: bytes,
         listen: Address,
-        peers: dict[str, Address],
+        peers: Mapping[str, Address],
         on_message: Callable[[str, AnyMessage], None],
         on_change: Callable[[str, bool], None],
         max_queue_bytes: int = 32 * 1024 * 1024,

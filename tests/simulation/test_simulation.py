@@ -148,9 +148,8 @@ def power_fails_after(steps: int, kept: int | None) -> bool:
         story.run_ms(50)
         answer = answers[0]
         assert isinstance(answer, ReadAnswer), f"after step {steps}: no read of {key!r}"
-        assert answer.record is not None and int(answer.record.value[1:]) >= int(value[1:]), (
-            f"step {steps} lost {key!r}"
-        )
+        assert answer.record is not None, f"step {steps} lost {key!r}"
+        assert int(answer.record.value[1:]) >= int(value[1:]), f"step {steps} lost the last value of {key!r}"
     same_state(story.cluster)
     return True
 

@@ -13,7 +13,7 @@ SNAPSHOT = Snapshot(
     leader_changes=1,
     is_leader=True,
     queues={"inbox": 3},
-    dropped={"n2": 8},
+    dropped_frames=8,
 )
 
 
@@ -43,7 +43,7 @@ def test_what_a_replica_counts_is_pulled_at_each_scrape() -> None:
     assert found["kvstore_leader_changes_total{}"] == 1
     assert found["kvstore_is_leader{}"] == 1
     assert found["kvstore_queue_depth{queue=inbox}"] == 3
-    assert found["kvstore_link_dropped_messages_total{peer=n2}"] == 8
+    assert found["kvstore_link_dropped_messages_total{}"] == 8
     seen.append(Snapshot(**{name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__} | {"chosen": 13}))
     assert samples(metrics.render().decode())["kvstore_chosen_slots_total{}"] == 13
 
