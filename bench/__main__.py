@@ -1,0 +1,128 @@
+"""`python -m bench`: what the store can do on this machine."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import compare as comparing
+from bench import failover as failing_over
+from bench.errors import BenchError
+from bench.processes import check_platform
+from bench.report import comparison_report, failover_report, print_report
+from bench.scratch import scratch_directory
+from bench.stores import find_etcd
+from bench.wrk import find_wrk
+from kvstore.supervisor import ClusterError
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="bench",
+    help="Measure the store on this machine, in real processes. Only ratios of one run on one machine mean something.",
+    epilog="Exit status: 0 within the limits, 1 beyond them or not measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
+
+
+@app.command()
+def failover(
+    kills: Annotated[int, typer.Option(min=2, help="How often the leader is killed.")] = 50,
+    nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients write.")] = 4,
+    json: Json = None,
+) -> None:
+    """Kill the leader with SIGKILL while clients write: the time without a successful write, and what was lost."""
+    with scratch_directory() as directory, _progress() as bar:
+        killing = bar.add_task("kills", total=kills)
+        reading = bar.add_task("reading back", total=None, visible=False)
+        progress = failing_over.Progress(
+            killed=lambda outage_ms: bar.update(killing, advance=1, description=f"kills, last {outage_ms:.0f} ms"),
+            read=lambda total: bar.update(reading, advance=1, total=total, visible=True),
+        )
+        found = _run(failing_over.measure(directory, nodes=nodes, clients=clients, kills=kills, progress=progress))
+        bar.stop()
+        _write_json(json, found)
+        print_report(failover_report(found))
+        if found.lost:
+            raise BenchError(
+                f"{len(found.lost)} acknowledged writes are lost: this must never happen, please report it"
+            )
+    raise typer.Exit(not found.within_limits)
+
+
+@app.command()
+def compare(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each store is measured.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="Length of each load.")] = 5,
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="Requests under way at once.")] = 64,
+    json: Json = None,
+) -> None:
+    """Compare with etcd: put and linearizable get a second at the leader, in turn on the same machine."""
+    check_platform()
+    wrk, etcd = find_wrk(), find_etcd()
+    with scratch_directory() as directory, _progress() as bar:
+        task = bar.add_task("loads", total=4 * rounds)
+        found = _run(
+            comparing.measure(
+                directory,
+                wrk=wrk,
+                etcd=etcd,
+                rounds=rounds,
+                seconds=seconds,
+                connections=connections,
+                progress=lambda one: bar.update(
+                    task, advance=1, description=f"{one.store} {one.operation} {one.per_second:,.0f}/s"
+                ),
+            )
+        )
+    _write_json(json, found)
+    print_report(comparison_report(found))
+    raise typer.Exit(not found.within_limits)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, transient=True)
+
+
+def _run(measuring: Coroutine[None, None, T]) -> T:
+    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started."""
+
+    async def run() -> T:
+        task = asyncio.create_task(measuring)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _write_json(path: Path | None, found: msgspec.Struct) -> None:
+    if path is not None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except (BenchError, ClusterError, OSError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
