@@ -6,8 +6,9 @@ left no trace: one that may have been done ends in `UnknownOutcome`; the caller 
 """
 
 import os
+import time
 from collections.abc import Sequence
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Literal, NoReturn, Self
 from urllib.parse import quote
 
@@ -76,6 +77,23 @@ async def _never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHand
         raise _ConnectionLostError(str(error) or type(error).__name__) from error
 
 
+class _Progress(msgspec.Struct):
+    """Of one attempt. `begun`: a byte of the request may have left."""
+
+    begun: bool = False
+
+
+def _watch_progress() -> aiohttp.TraceConfig:
+    async def begin(
+        _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        context.trace_request_ctx.begun = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(begin)  # aiohttp sends it before the headers go, in spite of its name
+    return trace
+
+
 class Client:
     """Talks to the replicas at `endpoints`, base addresses like `http://127.0.0.1:8001`. Use it in `async with`.
 
@@ -90,13 +108,15 @@ class Client:
             raise ValueError("a client needs at least one endpoint")
         self.endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
         self._timeout_s = timeout_ms / 1000
-        self._attempt_s = min(timeout_ms, attempt_ms) / 1000
+        self._attempt_s = attempt_ms / 1000
         self._preferred = 0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, middlewares=(_never_resend,))
+        self._session = aiohttp.ClientSession(
+            connector=connector, middlewares=(_never_resend,), trace_configs=[_watch_progress()]
+        )
         return self
 
     async def __aexit__(
@@ -128,48 +148,54 @@ class Client:
 
     async def status(self, endpoint: str) -> Status:
         """What the replica at `endpoint` tells about itself; asked once. Raises Unavailable."""
-        answer = await self._ask(endpoint, "GET", "/status", b"")
+        answer = await self._ask(endpoint, "GET", "/status", b"", min(self._attempt_s, self._timeout_s))
         try:
             return msgspec.json.decode(answer.body, type=Status)
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
 
     async def _call(self, method: Method, path: str, body: bytes = b"") -> _Answer:
+        deadline = time.monotonic() + self._timeout_s
         repeated = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_delay(self._timeout_s),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        return await repeated(self._ask_in_turn, method, path, body)
+        return await repeated(self._ask_in_turn, method, path, body, deadline)
 
-    async def _ask_in_turn(self, method: Method, path: str, body: bytes) -> _Answer:
+    async def _ask_in_turn(self, method: Method, path: str, body: bytes, deadline: float) -> _Answer:
         """One round over all replicas, beginning with the one that answered last."""
         refusals: list[str] = []
         for _ in self.endpoints:
             endpoint = self.endpoints[self._preferred]
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                refusals.append("the time is over")
+                break
             try:
-                return await self._ask(endpoint, method, path, body)
+                return await self._ask(endpoint, method, path, body, min(self._attempt_s, left_s))
             except Unavailable as error:
                 refusals.append(str(error))
                 self._preferred = (self._preferred + 1) % len(self.endpoints)
         raise Unavailable("; ".join(refusals))
 
-    async def _ask(self, endpoint: str, method: Method, path: str, body: bytes) -> _Answer:
+    async def _ask(self, endpoint: str, method: Method, path: str, body: bytes, timeout_s: float) -> _Answer:
         if self._session is None:
             raise RuntimeError("use the client in `async with`")
-        timeout = aiohttp.ClientTimeout(total=self._attempt_s, sock_connect=CONNECT_MS / 1000)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_MS / 1000)
         url = URL(endpoint + path, encoded=True)  # encoded: a key's `..`, `//` and `%2F` stay as they are
+        progress = _Progress()
         try:
             async with self._session.request(
-                method, url, data=body or None, timeout=timeout, allow_redirects=False
+                method, url, data=body or None, timeout=timeout, allow_redirects=False, trace_request_ctx=progress
             ) as response:
                 answer = _Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise Unavailable(f"{endpoint} is not reached: no answer to a connection") from error
         except (_ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
+            if not progress.begun:
+                raise Unavailable(f"{endpoint} is not reached: {str(error) or 'timed out'}") from error
             _fail(method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
         return _accept(endpoint, method, answer)
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -178,15 +178,40 @@ def test_after_a_round_without_luck_another_round_follows() -> None:
     assert len(replica.asked) == 3
 
 
-def test_at_the_deadline_nothing_was_done_and_each_replica_s_reason_is_told() -> None:
+def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
     async def run() -> None:
         down = [free_url(), free_url()]
-        async with Client(down, timeout_ms=1) as client:
-            with pytest.raises(Unavailable, match="is not reached") as raised:
-                await client.put("k", b"v")
-            assert all(url in str(raised.value) for url in down)
+        async with Client(down) as client:
+            for url in down:
+                with pytest.raises(Unavailable, match=f"{url} is not reached: Connection refused"):
+                    await client.status(url)
 
     asyncio.run(run())
+
+
+def test_at_the_deadline_a_write_that_never_left_is_not_done_for_certain() -> None:
+    async def run() -> None:
+        async with Client([free_url(), free_url()], timeout_ms=1) as client:
+            with pytest.raises(Unavailable, match=r"is not reached|the time is over"):
+                await client.put("k", b"v")
+
+    asyncio.run(run())
+
+
+def test_a_replica_that_takes_no_connection_was_asked_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        address = full.getsockname()
+        for _ in range(3):  # nobody accepts: once the queue is full, the system leaves connections unanswered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+
+        async def run() -> None:
+            async with Client([f"http://127.0.0.1:{address[1]}"], timeout_ms=100) as client:
+                with pytest.raises(Unavailable):
+                    await client.put("k", b"v")
+
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize("status", [400, 413])
