@@ -86,7 +86,7 @@ class Node:
         self._tokens = 0
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
-        self._votes: list[Envelope] = []
+        self._answers: list[Envelope] = []
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
 
@@ -145,11 +145,12 @@ class Node:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
                 else:
-                    self._votes.append(vote)
+                    self._answers.append(vote)
 
     def fetched(self, to: NodeId, entries: list[PValue]) -> None:
         """Storage gave the page of a ServeFetch."""
-        self._votes.append(Envelope(to, Learn(tuple(entries), self.replica.chosen)))
+        if entries:
+            self._answers.append(Envelope(to, Learn(tuple(entries), self.replica.chosen)))
 
     def tick(self) -> None:
         """Time has passed; to be called at `next_deadline` at the latest, and harmless before it."""
@@ -190,9 +191,9 @@ class Node:
             for queries in self._queries.values():
                 for request in queries.answered(read.token):
                     self._answer(request.key, request.reply, read.way)
-        if self._votes:
-            ready.messages += self._votes
-            self._votes = []
+        if self._answers:
+            ready.messages += self._answers
+            self._answers = []
         for envelope in ready.messages:
             self.stats.sent[type(envelope.message).__name__] += 1
         return ready

@@ -65,11 +65,11 @@ class Learner:
         for pvalue in message.entries:
             if pvalue.slot > self.chosen:
                 self._keep(pvalue)
-        self._fetching = None
         self._advance()
 
     def fetch(self, now: Time) -> None:
-        """Ask for the next page of what is missing, one request at a time."""
+        """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
+        something, or after a while. Copies of an answer therefore bring no further questions."""
         if self._goal <= self.chosen:
             self._fetching = None
         elif self._fetching is None or self._fetching[0] <= self.chosen or self._fetching[1] <= now:
