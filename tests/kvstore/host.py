@@ -1,0 +1,134 @@
+"""One node with its peers, its disk and its clock played by the test."""
+
+from random import Random
+
+from kvstore.commands import Command, Result
+from kvstore.node import Node
+from kvstore.requests import Consistency, ReadAnswer, Refused
+from paxos.messages import (
+    Accept,
+    Accepted,
+    AnyMessage,
+    Canvass,
+    CanvassReply,
+    Heartbeat,
+    HeartbeatAck,
+    Prepare,
+    Promise,
+)
+from paxos.options import Options
+from paxos.ready import Envelope, ServeFetch, Write
+from paxos.replica import Role
+from paxos.types import MS, ZERO, Ballot, Membership
+from storage.memory import MemoryStorage
+
+TIMEOUT_MS = 2500
+B1 = Ballot(1, "n2")
+
+
+class Host:
+    """Node n1 of three; what it sends is kept until the test takes it."""
+
+    def __init__(self, storage: MemoryStorage | None = None, *, options: Options | None = None, waiting: int = 100):
+        self.storage = storage or MemoryStorage("test", "n1")
+        self.now = 10**12
+        self.slept_before_reading: dict[int, int] = {}
+        """How long the process sleeps before it reads its clock for the n-th time from now."""
+        self.readings = 0
+        self.batches: list[int] = []
+        self.writes: list[Write] = []
+        self.fetches: list[ServeFetch] = []
+        self.node = Node(
+            self.storage,
+            Membership(("n1", "n2", "n3")),
+            options or Options(),
+            clock=self.clock,
+            rng=Random(1),
+            request_timeout_ms=TIMEOUT_MS,
+            max_waiting=waiting,
+            on_batch=self.batches.append,
+        )
+
+    def clock(self) -> int:
+        self.readings += 1
+        self.now += self.slept_before_reading.pop(self.readings, 0)
+        return self.now
+
+    def sleep_before_reading(self, reading: int, ms: int) -> None:
+        self.slept_before_reading[self.readings + reading] = ms * MS
+
+    def step(self) -> list[Envelope]:
+        ready = self.node.step()
+        if ready.write is not None:
+            self.writes.append(ready.write)
+        self.fetches += ready.fetches
+        return ready.messages
+
+    def sync(self) -> None:
+        """The disk confirms all that was handed over."""
+        writes, self.writes = self.writes, []
+        self.storage.write(writes)
+        self.node.durable(writes)
+
+    def receive(self, sender: str, *messages: AnyMessage) -> None:
+        for message in messages:
+            self.node.receive(sender, message)
+
+    def later(self, ms: int) -> None:
+        self.now += ms * MS
+        self.node.tick()
+
+    def ring(self) -> None:
+        self.now = max(self.now, self.node.next_deadline())
+        self.node.tick()
+
+    def write(self, command: Command) -> list[Result | Refused]:
+        answers: list[Result | Refused] = []
+        self.node.write(command, answers.append)
+        return answers
+
+    def read(self, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> list[ReadAnswer | Refused]:
+        answers: list[ReadAnswer | Refused] = []
+        self.node.read(key, consistency, answers.append)
+        return answers
+
+    def settle(self) -> list[AnyMessage]:
+        """The disk and n2 answer everything at once, until nothing more happens. All that was sent to n2 meanwhile."""
+        sent: list[AnyMessage] = []
+        while True:
+            messages = [envelope.message for envelope in self.step() if envelope.to == "n2"]
+            if not messages and not self.writes:
+                return sent
+            self.sync()
+            for message in messages:
+                sent.append(message)
+                self.receive("n2", *answers_of_an_acceptor(message))
+
+    def lead(self) -> Ballot:
+        """Win an election and hold a lease."""
+        while self.node.replica.role is not Role.LEADER:
+            self.ring()
+            self.settle()
+        assert self.node.replica.lease_holds(self.now)
+        ballot = self.node.replica.leading
+        assert ballot is not None
+        return ballot
+
+    def follow(self, ballot: Ballot = B1) -> None:
+        self.receive(ballot.node, Heartbeat(ballot, 1, 0))
+        self.step()
+        assert self.node.replica.leading == ballot
+
+
+def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:
+    match message:
+        case Canvass(nonce=nonce):
+            return [CanvassReply(nonce, willing=True, promised=ZERO, chosen=0)]
+        case Prepare(ballot=ballot, from_slot=from_slot):
+            return [Promise(ballot, from_slot, (), 0)]
+        case Accept(ballot=ballot, slot=slot):
+            return [Accepted(ballot, slot)]
+        case Heartbeat(ballot=ballot, nonce=nonce, chosen=chosen):
+            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen)]
+        case _:
+            return []
