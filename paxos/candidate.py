@@ -74,9 +74,9 @@ class Candidate:
         return now >= self.expires or not can_reach_quorum(self._unwilling, self._membership)
 
     def tick(self, now: Time) -> None:
-        """Ask again those that have not answered."""
+        """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""
         if self.campaign is not None and now >= self._resend_at:
-            self._ask(self.campaign, list(self.campaign.owed), now)
+            self._ask(self.campaign, self._membership.others(self._node), now)
 
     def next_deadline(self) -> Time:
         """When `tick` or `hopeless` has something to say."""
@@ -85,8 +85,11 @@ class Candidate:
     def _ask(self, campaign: Campaign, acceptors: list[NodeId], now: Time) -> None:
         self._resend_at = now + self._options.retransmit_ms * MS
         for acceptor in acceptors:
-            prepare = Prepare(campaign.ballot, campaign.owed.get(acceptor, 0))
-            if acceptor == self._node:
-                self._acceptor.prepare(self._node, prepare, now)
-            elif acceptor in campaign.owed:
+            from_slot = campaign.owed.get(acceptor)
+            if from_slot is None:
+                continue
+            prepare = Prepare(campaign.ballot, from_slot)
+            if acceptor != self._node:
                 self._out.vote(acceptor, prepare)
+            elif from_slot >= self._acceptor.log.floor:
+                self._acceptor.prepare(self._node, prepare, now)
