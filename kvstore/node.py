@@ -83,7 +83,7 @@ class Node:
             self.id, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
         self._queries = {False: Queries(), True: Queries()}
-        self._tokens = 0
+        self._tokens = self._boot << 32  # an answer to an earlier life must not fit a question of this one
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
@@ -109,9 +109,9 @@ class Node:
         if consistency is Consistency.STALE:
             self._answer(key, reply, "stale")
             return
-        if consistency is Consistency.LINEARIZABLE and self.replica.lease_holds(self._clock()):
+        if consistency is Consistency.LINEARIZABLE and self._may_read():
             answer = self._look_up(key)
-            if self.replica.lease_holds(self._clock()):  # rule 18: the process may have slept since the first look
+            if self._may_read():  # rule 18: the process may have slept since the first look
                 self.stats.reads["lease"] += 1
                 reply(answer)
                 return
@@ -206,6 +206,10 @@ class Node:
         return (self._clock() - self._leader_heard) / MS if self._leader_heard is not None else None
 
     # Inside
+
+    def _may_read(self) -> bool:
+        """True when the state is current without asking anybody: chosen is not applied until the next step."""
+        return self.replica.lease_holds(self._clock()) and self.applied == self.replica.chosen
 
     def _follow_leader(self) -> None:
         """Repeat to a new leader all that is on its way: it may have heard of none of it."""

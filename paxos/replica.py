@@ -90,7 +90,7 @@ class Replica:
         self._leader: Leader | None = None
         self._followed: Ballot | None = None
         self._highest_round = promised.round
-        self._candidacies: Count = 0
+        self._candidacies: Count = rng.getrandbits(48)  # no answer to an earlier life fits
         self._retired = False
 
     # What is known

@@ -25,6 +25,8 @@ class Faults(msgspec.Struct, frozen=True):
     copies: float = 0.0
     delay_ms: tuple[float, float] = (0.2, 1.0)
     """Shortest and longest time on the way; whatever differs by chance is reordered."""
+    turn_ms: tuple[float, float] = (0.0, 0.2)
+    """Length of a turn of the event loop: what arrives within one is handed to the node before it takes a step."""
     stray: float = 0.0
     """A message that takes up to a second."""
     fsync_ms: tuple[float, float] = (0.1, 0.5)
@@ -107,6 +109,7 @@ class Machine:
         self._writing = False
         self._life = 0
         self._timer: Time | None = None
+        self._turn_scheduled = False
         self.node: Node | None = None
         self.start()
 
@@ -134,6 +137,7 @@ class Machine:
             max_waiting=1000,
         )
         self._timer = None
+        self._turn_scheduled = False
         self._settle()
 
     def crash(self, kept: int | None = None) -> None:
@@ -167,6 +171,18 @@ class Machine:
             self._backlog.append(lambda: self.happens(event))
             return
         event(self.node)
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._world.between_ms(self._cluster.faults.turn_ms, partial(self._turn, self._life))
+
+    def _turn(self, life: int) -> None:
+        """The node's step, after all that came in the same turn of the event loop."""
+        if life != self._life:
+            return
+        if self.paused:
+            self._backlog.append(partial(self._turn, life))
+            return
+        self._turn_scheduled = False
         self._settle()
 
     def _settle(self) -> None:
