@@ -33,13 +33,15 @@ local makers = {
   },
 }
 
-local requests, turn = {}, 0
+local requests, turn
 
 function init(arguments)
   local make = makers[arguments[1]][arguments[2]]
+  requests = {}
   for number = 1, tonumber(arguments[3]) do
     requests[number] = make(("key-%05d"):format(number))
   end
+  turn = #requests - 1 -- wrk asks for one request and throws it away: let that be the last
 end
 
 function request()

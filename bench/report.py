@@ -30,6 +30,7 @@ def failover_report(found: Failovers) -> RenderableType:
 def comparison_report(found: Comparison) -> RenderableType:
     """A row for each store and operation, and the ratios of the rounds."""
     table = Table("", "per s", "least - most", "p50 ms", "p99 ms", "CPU µs", "MiB", "errors", box=SIMPLE_HEAD)
+    table.show_edge, table.collapse_padding = False, True
     for operation in OPERATIONS:
         for store in (OURS, THEIRS):
             table.add_row(f"{store} {operation}", *_cells(found.of(store, operation)))
