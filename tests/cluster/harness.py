@@ -1,0 +1,299 @@
+"""Clusters of real processes under a load of clients, and the history of what those asked and were told."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from kvstore.http.problems import NO_SUCH_KEY, RETRY_AFTER
+from kvstore.requests import Consistency, Outcome
+from kvstore.supervisor import POLL_S, LocalCluster
+from tests.linearizability import FOREVER, Operation, Verdict, check
+
+STORY_S = 120.0
+"""A test that has taken so long hangs, and fails."""
+ANSWER_S = 5.0
+"""A replica ends each request within 3 s; the rest is for a busy machine."""
+ROUNDS = 5
+"""An operation that every replica refused so often has failed. A refusal takes its replica 2.5 s while nobody leads."""
+THINK_S = 0.004
+"""Longest pause of a client between two operations: the replicas that restart need the processor too."""
+
+
+class NotSent(Exception):
+    """No connection was made, so nothing was asked."""
+
+
+class NoAnswer(Exception):
+    """The request may have arrived."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a replica answered."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    def problem(self) -> dict[str, Any]:
+        """The body of an answer that is not the one asked for."""
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        document: dict[str, Any] = msgspec.json.decode(self.body)
+        assert document["status"] == self.status
+        assert document["title"]
+        assert document["detail"]
+        return document
+
+
+class Ending(Enum):
+    """What became of a call."""
+
+    DONE = "done"
+    NOT_SENT = "not sent"
+    FAILED = "failed"
+    """It was refused, and left no trace."""
+    UNKNOWN = "unknown"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """How one call to one replica ended, and why."""
+
+    ending: Ending
+    why: str
+    value: bytes | None = None
+    """What a get saw."""
+    found: bool | None = None
+    """Whether the key was there."""
+
+
+class Client:
+    """A client with connections of its own, which asks one replica once and enters what it learnt into `history`.
+    Use it in `async with`."""
+
+    def __init__(self, cluster: LocalCluster, history: "History") -> None:
+        self._urls = {name: place.url for name, place in cluster.places.items()}
+        self._history = history
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+        self._session._retry_connection = False  # else aiohttp sends a write again by itself when a connection breaks
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(self, method: str, name: str, target: str, body: bytes | None = None) -> Reply:
+        """The answer of replica `name`. Raises NotSent or NoAnswer."""
+        url = URL(self._urls[name] + target, encoded=True)
+        try:
+            async with self._session.request(method, url, data=body) as response:
+                return Reply(response.status, response.headers, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSent(repr(error)) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NoAnswer(repr(error)) from error
+
+    async def put(self, name: str, key: bytes, value: bytes | None = None) -> Call:
+        """Put `value`, one of a kind by default."""
+        body = self._history.fresh_value() if value is None else value
+        return await self._perform("put", name, key, target(key), body)
+
+    async def delete(self, name: str, key: bytes) -> Call:
+        """Delete."""
+        return await self._perform("delete", name, key, target(key))
+
+    async def get(self, name: str, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> Call:
+        """Get; not to be called with STALE, which is not linearizable."""
+        return await self._perform("get", name, key, f"{target(key)}?consistency={consistency}")
+
+    async def _perform(self, kind: str, name: str, key: bytes, target: str, body: bytes | None = None) -> Call:
+        method = kind.upper()
+        called = time.monotonic_ns()
+        try:
+            reply = await self.ask(method, name, target, body)
+        except NotSent as error:
+            return Call(Ending.NOT_SENT, f"{method} at {name}: {error}")
+        except NoAnswer as error:
+            call = Call(Ending.UNKNOWN, f"{method} at {name}: {error}")
+        else:
+            call = _judge(kind, reply, f"{method} at {name}: {reply.status} {reply.body[:300]!r}")
+        if call.ending is not Ending.FAILED:
+            returned = time.monotonic_ns() if call.ending is Ending.DONE else FOREVER
+            value = body if kind == "put" else call.value
+            found = call.found if kind == "delete" else None
+            self._history.operations.append(Operation(kind, key, value, called, returned, found))
+        return call
+
+
+def _judge(kind: str, reply: Reply, why: str) -> Call:
+    if reply.status in {200, 201}:
+        return Call(Ending.DONE, why, reply.body if kind == "get" else None, found=True)
+    problem = reply.problem()
+    if problem["type"].endswith(NO_SUCH_KEY.name):
+        return Call(Ending.DONE, why, found=False)
+    assert reply.status in {429, 503}, why
+    assert f"Retry-After: {reply.headers['Retry-After']}\r\n".encode() == RETRY_AFTER
+    known = kind == "get" or Outcome(problem["outcome"]) is Outcome.FAILED
+    return Call(Ending.FAILED if known else Ending.UNKNOWN, why)
+
+
+def target(key: bytes) -> str:
+    """The path of a key."""
+    return "/kv/" + quote(key, safe="/")
+
+
+class History:
+    """What was asked and answered, over `keys` keys."""
+
+    def __init__(self, keys: int = 8) -> None:
+        self.keys = [b"k%d" % number for number in range(keys)]
+        self.operations: list[Operation] = []
+        self._values = itertools.count()
+
+    def fresh_value(self) -> bytes:
+        """A value that was never put before."""
+        return b"v%d" % next(self._values)
+
+    def acknowledged(self, *kinds: str) -> int:
+        """How many operations of these kinds were answered."""
+        return sum(operation.kind in kinds and operation.returned != FOREVER for operation in self.operations)
+
+    async def verify(self, cluster: LocalCluster, *, least: int) -> None:
+        """Read every key through every replica that runs, then check all of it. `least`: as many acknowledged writes
+        and reads must be in it, or it shows nothing."""
+        async with Client(cluster, self) as client:
+            for name in filter(cluster.runs, cluster.places):
+                for key in self.keys:
+                    call = await client.get(name, key)
+                    assert call.ending is Ending.DONE, f"the final read failed: {call.why}"
+        assert self.acknowledged("put", "delete") >= least
+        assert self.acknowledged("get") >= least
+        verdict, culprit = check(self.operations)
+        assert verdict is Verdict.LINEARIZABLE, f"the history of {culprit!r} is {verdict.value}:\n{self._of(culprit)}"
+
+    def _of(self, key: bytes | None) -> str:
+        operations = sorted((each for each in self.operations if each.key == key), key=lambda each: each.called)
+        return "\n".join(map(repr, operations))
+
+
+class Load:
+    """Clients in closed loops. Each operation goes to replicas in turn until one does it, or may have done it."""
+
+    def __init__(self, cluster: LocalCluster, history: History, names: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._history = history
+        self._names = names
+        self._progress = asyncio.Event()
+        self.stopping = False
+        self.acknowledged = 0
+        self.troubles: list[str] = []
+        """Requests that reached a replica and were not done by it, or not for sure."""
+        self.given_up: list[str] = []
+        """Operations that no replica did, though all of them were asked again and again."""
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more operations are acknowledged."""
+        goal = self.acknowledged + count
+        while self.acknowledged < goal:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def client(self, number: int) -> None:
+        """Operate until `stopping`."""
+        rng = Random(number)
+        async with Client(self._cluster, self._history) as client:
+            while not self.stopping:
+                await self._operate(client, rng)
+                await asyncio.sleep(rng.uniform(0, THINK_S))
+
+    async def _operate(self, client: Client, rng: Random) -> None:
+        kind = rng.choice(("put", "put", "delete", "get", "get", "get", "quorum"))
+        key = rng.choice(self._history.keys)
+        first = rng.randrange(len(self._names))
+        last = ""
+        for turn in range(first, first + ROUNDS * len(self._names)):
+            call = await _call(client, kind, self._names[turn % len(self._names)], key)
+            last = call.why
+            if call.ending is Ending.DONE:
+                self.acknowledged += 1
+                self._progress.set()
+                return
+            if call.ending is not Ending.NOT_SENT:
+                self.troubles.append(call.why)
+            if self.stopping or (call.ending is Ending.UNKNOWN and kind in {"put", "delete"}):
+                return
+        self.given_up.append(last)
+
+
+async def _call(client: Client, kind: str, name: str, key: bytes) -> Call:
+    match kind:
+        case "put":
+            return await client.put(name, key)
+        case "delete":
+            return await client.delete(name, key)
+        case "quorum":
+            return await client.get(name, key, Consistency.QUORUM)
+        case _:
+            return await client.get(name, key)
+
+
+@asynccontextmanager
+async def load(
+    cluster: LocalCluster, history: History, names: Collection[str] | None = None, clients: int = 6
+) -> AsyncIterator[Load]:
+    """A load on these replicas, all by default; at the end every operation under way has ended."""
+    running = Load(cluster, history, list(names or cluster.places))
+    tasks = [asyncio.create_task(running.client(number)) for number in range(clients)]
+    try:
+        yield running
+    finally:
+        running.stopping = True
+        await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[LocalCluster]:
+    """A ready cluster. When the test ends, however that happens, no process is left; a failure prints the logs, and an
+    error in them is a failure."""
+    cluster = LocalCluster(nodes, directory / "cluster", settings=settings)
+    cluster.prepare()
+    cluster.start()
+    try:
+        async with asyncio.timeout(STORY_S):
+            await cluster.wait_ready()
+            yield cluster
+    except BaseException:
+        for name, place in cluster.places.items():
+            print(f"---- {name}\n{place.log.read_text(errors='replace')}")
+        raise
+    finally:
+        cluster.kill(*filter(cluster.runs, cluster.places))
+    for place in cluster.places.values():
+        log = place.log.read_text()
+        assert not any(alarm in log for alarm in (" ERROR ", " CRITICAL ", "Traceback")), log
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Ask until it holds; the deadline is the test's."""
+    while not await holds():  # noqa: ASYNC110 - other processes set no event
+        await asyncio.sleep(POLL_S)
+
+
+def others(cluster: LocalCluster, *names: str) -> list[str]:
+    """The replicas but these."""
+    return [name for name in cluster.places if name not in names]
