@@ -20,8 +20,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Wait for an answer before asking again; doubles with each repetition of an Accept."""
     stall_ms: int = 1000
     """A leader whose oldest proposal is older than this steps down (rule 19)."""
-    window: int = 16
-    """Slots that a leader has under way at once."""
+    window: int = 4
+    """Slots that a leader has under way at once. Fewer make fuller slots: on two cores 4 had the throughput of 16 at 64
+    and 256 connections, and half its 99th percentile."""
     max_batch_bytes: int = 1 << 20
     """Payload bytes in one slot; a single payload may exceed it."""
     page_bytes: int = 1 << 20

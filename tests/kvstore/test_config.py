@@ -19,6 +19,7 @@ from kvstore.config import (
     settings_table,
     voters_warnings,
 )
+from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
 THREE = "n1=127.0.0.1:9001,n2=127.0.0.1:9002,n3=127.0.0.1:9003"
@@ -85,7 +86,7 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
 
 def test_settings_made_directly_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVSTORE_WINDOW", "99")
-    assert Settings().window == 16
+    assert Settings().window == Options().window
 
 
 def test_members_are_text_or_a_table(tmp_path: Path) -> None:
