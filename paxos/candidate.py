@@ -1,27 +1,25 @@
 """A replica that wants to lead: it asks whether it could, then runs phase 1."""
 
 from paxos.acceptor import Acceptor
+from paxos.member import Member
 from paxos.messages import Canvass, CanvassReply, Prepare, Promise
-from paxos.options import Options
-from paxos.outbox import Outbox
 from paxos.proposer import Campaign
 from paxos.quorum import can_reach_quorum, is_quorum
-from paxos.types import MS, Ballot, Count, Membership, NodeId, Time
+from paxos.types import MS, Ballot, Count, NodeId, Time
 
 
 class Candidate:
     """One candidacy, from the first question to the last promise. `campaign` is None while it only asks (rule 13)."""
 
-    def __init__(
-        self, *, node: NodeId, nonce: Count, acceptor: Acceptor, membership: Membership, options: Options, out: Outbox
-    ) -> None:
-        self._node = node
+    def __init__(self, member: Member, nonce: Count, acceptor: Acceptor) -> None:
+        self._node = member.node
+        self._others = member.others
+        self._membership = member.membership
+        self._options = member.options
+        self._out = member.out
         self._nonce = nonce
         self._acceptor = acceptor
-        self._membership = membership
-        self._options = options
-        self._out = out
-        self._willing = {node}
+        self._willing = {member.node}
         self._unwilling: set[NodeId] = set()
         self.campaign: Campaign | None = None
         self._resend_at: Time = 0
@@ -31,7 +29,7 @@ class Candidate:
         """Ask everybody whether they would promise."""
         self.expires = now + self._options.lease_ms * MS
         self._resend_at = self.expires
-        for other in self._membership.others(self._node):
+        for other in self._others:
             self._out.send(other, Canvass(self._nonce, self._acceptor.log.chosen + 1))
 
     def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
@@ -50,7 +48,7 @@ class Candidate:
         self.campaign = Campaign(ballot, from_slot, self._membership)
         self.expires = now + self._options.lease_ms * MS
         self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
-        self._ask(self.campaign, self._membership.others(self._node), now)
+        self._ask(self.campaign, self._others, now)
 
     def promised(self, sender: NodeId, message: Promise, now: Time) -> Campaign | None:
         """Take a page of a promise and ask for the next one; the campaign, once it is won."""
@@ -76,7 +74,7 @@ class Candidate:
     def tick(self, now: Time) -> None:
         """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""
         if self.campaign is not None and now >= self._resend_at:
-            self._ask(self.campaign, self._membership.others(self._node), now)
+            self._ask(self.campaign, self._others, now)
 
     def next_deadline(self) -> Time:
         """When `tick` or `hopeless` has something to say."""

@@ -8,12 +8,11 @@ from paxos.acceptor import Acceptor
 from paxos.errors import require
 from paxos.learner import Learner
 from paxos.lease import Lease
+from paxos.member import Member
 from paxos.messages import Accept, Accepted, AnyMessage, Chosen, Heartbeat, HeartbeatAck, ReadIndexReply, Release
-from paxos.options import Options
-from paxos.outbox import Outbox
 from paxos.proposer import Campaign, Pipeline
 from paxos.reads import ReadRequests
-from paxos.types import MS, Count, Membership, NodeId, Slot, Time
+from paxos.types import MS, Count, NodeId, Slot, Time
 
 
 class PendingRead(msgspec.Struct):
@@ -31,33 +30,31 @@ class Leader:
 
     def __init__(
         self,
-        *,
-        node: NodeId,
+        member: Member,
         campaign: Campaign,
         acceptor: Acceptor,
         learner: Learner,
+        *,
         own_reads: ReadRequests,
-        membership: Membership,
-        options: Options,
-        out: Outbox,
         now: Time,
     ) -> None:
-        self._node = node
+        """`campaign` is won; `own_reads` gets the indices that this replica itself asked for."""
+        self._node = member.node
+        self._others = member.others
+        self._options = member.options
+        self._out = member.out
         self.ballot = campaign.ballot
         self._acceptor = acceptor
         self._learner = learner
         self._own_reads = own_reads
-        self._others = membership.others(node)
-        self._options = options
-        self._out = out
         self._heard: dict[NodeId, Time] = {}
-        self._behind: dict[NodeId, Slot] = {}
+        self._chosen_by: dict[NodeId, Slot] = {}
         self._own_votes: deque[tuple[Slot, Time]] = deque()
         self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
         self._told: Slot = 0
         self._confirmed_at = now
-        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), membership, options)
-        self.lease = Lease(options, membership)
+        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.membership, member.options)
+        self.lease = Lease(member.options, member.membership)
         self._heartbeat_due = now
 
     @property
@@ -85,7 +82,7 @@ class Leader:
         if message.ballot != self.ballot:
             return
         self._heard[sender] = now
-        self._behind[sender] = message.chosen
+        self._chosen_by[sender] = message.chosen
         self._answer_round(sender, message.nonce, message.granted)
 
     def read(self, origin: NodeId, token: Count, *, quorum: bool) -> None:
@@ -137,7 +134,7 @@ class Leader:
         if choose_successor and self._heard:
             newest = max(self._heard.values()) - 3 * self._options.heartbeat_ms * MS
             alive = [node for node in self._others if self._heard.get(node, newest - 1) >= newest]
-            successor = max(alive, key=lambda node: (self._behind[node], node), default="")
+            successor = max(alive, key=lambda node: (self._chosen_by[node], node), default="")
         self._broadcast(Release(self.ballot, successor))
         self._acceptor.grant.release(self.ballot, 0)
 

@@ -44,7 +44,9 @@ class ReadReady(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServeFetch(msgspec.Struct, frozen=True, gc=False):
-    """Read the chosen slots `from_slot` .. `upto` from storage, a page of them, and send them to `to` as Learn."""
+    """Read the chosen slots `from_slot` .. `upto` from storage, a page of them, and send them to `to` as Learn. The
+    read comes after every write handed over before it is durable: earlier, storage may hold another value than the
+    chosen."""
 
     to: NodeId
     from_slot: Slot

@@ -21,6 +21,7 @@ from paxos.leader import Leader
 from paxos.learner import Learner
 from paxos.lease import Grant
 from paxos.log import Log
+from paxos.member import Member
 from paxos.messages import (
     Accept,
     Accepted,
@@ -78,8 +79,8 @@ class Replica:
         require(all(pvalue.ballot <= promised for pvalue in tail), "an accepted ballot is above the stored promise")
         self.node = node
         self.options = options
-        self._membership = membership
         self._out = Outbox()
+        self._member = Member(node, membership, options, self._out)
         self._log = Log(options, chosen, tail)
         self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
         self._learner = Learner(self._acceptor, options, self._out)
@@ -180,7 +181,7 @@ class Replica:
                 self._step_down(now)
         elif self._candidate is not None:
             self._candidate.tick(now)
-            self._continue_candidacy(now)
+            self._continue_candidacy(self._candidate, now)
         elif now >= self._election.due:
             self._run(now)
 
@@ -297,19 +298,13 @@ class Replica:
         if self._retired or self._acceptor.grant.refuses(self.node, now):
             self._election.failed(now)
             return
-        self._stand().canvass(now)
-        self._continue_candidacy(now)
+        candidate = self._stand()
+        candidate.canvass(now)
+        self._continue_candidacy(candidate, now)
 
     def _stand(self) -> Candidate:
         self._candidacies += 1
-        self._candidate = Candidate(
-            node=self.node,
-            nonce=self._candidacies,
-            acceptor=self._acceptor,
-            membership=self._membership,
-            options=self.options,
-            out=self._out,
-        )
+        self._candidate = Candidate(self._member, self._candidacies, self._acceptor)
         return self._candidate
 
     def _answered(self, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time) -> None:
@@ -339,12 +334,9 @@ class Replica:
                 candidate.refused(sender, message.ballot)
             case _:
                 assert_never(message)
-        self._continue_candidacy(now)
+        self._continue_candidacy(candidate, now)
 
-    def _continue_candidacy(self, now: Time) -> None:
-        candidate = self._candidate
-        if candidate is None:
-            return
+    def _continue_candidacy(self, candidate: Candidate, now: Time) -> None:
         if candidate.may_prepare():
             self._highest_round += 1
             candidate.prepare(self._highest_round, now)
@@ -357,17 +349,7 @@ class Replica:
     def _lead(self, campaign: Campaign, now: Time) -> None:
         require(self._acceptor.promised == campaign.ballot, "elected under a ballot that the own acceptor left behind")
         self._candidate = None
-        self._leader = Leader(
-            node=self.node,
-            campaign=campaign,
-            acceptor=self._acceptor,
-            learner=self._learner,
-            own_reads=self._reads,
-            membership=self._membership,
-            options=self.options,
-            out=self._out,
-            now=now,
-        )
+        self._leader = Leader(self._member, campaign, self._acceptor, self._learner, own_reads=self._reads, now=now)
         self._reads.leader_changed(now)
         self._leader.tick(now)
 
@@ -390,10 +372,11 @@ class Replica:
     # For readers
 
     def _ask_for_reads(self, now: Time) -> None:
-        if self.leading is None:
+        leading = self.leading
+        if leading is None:
             return
         for token, quorum in self._reads.due(now):
             if self._leader is not None:
                 self._leader.read(self.node, token, quorum=quorum)
-            elif self._followed is not None:
-                self._out.send(self._followed.node, ReadIndex(token, quorum))
+            else:
+                self._out.send(leading.node, ReadIndex(token, quorum))

@@ -35,7 +35,7 @@ def test_whoever_does_not_vote_is_no_replica() -> None:
     with pytest.raises(InvariantError, match="n9 is not a member"):
         type(bench.replica)(
             "n9",
-            bench.replica._membership,
+            bench.replica._member.membership,
             bench.replica.options,
             bench.replica._election._rng,
             0,

@@ -13,7 +13,7 @@ import msgspec
 from kvstore.node import Node
 from paxos import wire
 from paxos.options import Options
-from paxos.ready import Ready, Write
+from paxos.ready import Ready, ServeFetch, Write
 from paxos.types import MS, Ballot, Membership, NodeId, PValue, Slot, Time
 from storage.memory import MemoryStorage
 
@@ -106,6 +106,7 @@ class Machine:
         self.paused = False
         self._backlog: list[Callable[[], None]] = []
         self._undurable: list[Write] = []
+        self._fetches: list[tuple[int, ServeFetch]] = []
         self._writing = False
         self._life = 0
         self._timer: Time | None = None
@@ -150,6 +151,7 @@ class Machine:
             kept = self._world.rng.randint(0, len(self._undurable))
         self._storage.write(self._undurable[:kept])
         self._undurable.clear()
+        self._fetches.clear()
         self._writing = False
 
     def pause(self) -> None:
@@ -195,10 +197,17 @@ class Machine:
         if ready.write is not None:
             self._undurable.append(ready.write)
             self._sync()
-        for fetch in ready.fetches:
+        self._fetches += [(len(self._undurable), fetch) for fetch in ready.fetches]
+        self._serve_fetches(0)
+        self._arm(node)
+
+    def _serve_fetches(self, synced: int) -> None:
+        """Read for peers, each request after the writes that were under way when it came."""
+        self._fetches = [(writes - synced, fetch) for writes, fetch in self._fetches]
+        for _, fetch in [first for first in self._fetches if first[0] <= 0]:
             entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
             self._later((0.05, 0.3), partial(Node.fetched, to=fetch.to, entries=entries))
-        self._arm(node)
+        self._fetches = [waiting for waiting in self._fetches if waiting[0] > 0]
 
     def _sync(self) -> None:
         if self._writing or not self._undurable:
@@ -214,6 +223,7 @@ class Machine:
         del self._undurable[:group]
         self._storage.write(writes)
         self._writing = False
+        self._serve_fetches(group)
         node.durable(writes)
         self._sync()
 
