@@ -28,6 +28,8 @@ ANSWER_S = 5.0
 """A replica ends each request within 3 s; the rest is for a busy machine."""
 ROUNDS = 5
 """An operation that every replica refused so often has failed. A refusal takes its replica 2.5 s while nobody leads."""
+STEADY = {"lease_ms": 20_000, "stall_ms": 20_000}
+"""With these nobody stands for election for want of processor time: if another one leads, there is a cause."""
 THINK_S = 0.004
 """Longest pause of a client between two operations: the replicas that restart need the processor too."""
 

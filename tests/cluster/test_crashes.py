@@ -80,8 +80,8 @@ def test_all_killed_at_once_under_load_come_back_with_every_acknowledged_write(t
 
 
 async def assert_unavailable(client: Client, name: str, *, led: bool) -> None:
-    """Whoever needs a majority is told so, in time; whoever does not goes on. One that `led` heard no other leader, and so
-    has no age to tell."""
+    """Whoever needs a majority is told so, in time; whoever does not goes on. One that `led` heard of no other leader,
+    and so has no age to tell."""
     path = target(b"k")
     calls = [("PUT", path), ("DELETE", path), ("GET", path), ("HEAD", path), ("GET", f"{path}?consistency=quorum")]
     for reply in await asyncio.gather(*(client.ask(method, name, path) for method, path in calls)):

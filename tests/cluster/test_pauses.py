@@ -12,24 +12,30 @@ from tests.linearizability import Operation
 
 pytestmark = pytest.mark.cluster
 
-PAUSES = 4
+PAUSES = 3
+BIG = bytes(1 << 20)
 
 
 class QueuedRead:
-    """A read that has left: it waits in the socket of a replica that does not run."""
+    """A read that waits in the socket of a replica that does not run. The connection was made while it ran."""
 
     def __init__(self, key: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._key = key
         self._reader = reader
         self._writer = writer
-        self._called = time.monotonic_ns()
+        self._called = 0
 
     @classmethod
-    async def send(cls, cluster: LocalCluster, name: str, key: bytes) -> "QueuedRead":
+    async def connect(cls, cluster: LocalCluster, name: str, key: bytes) -> "QueuedRead":
         read = cls(key, *await asyncio.open_connection(*cluster.places[name].listen))
-        read._writer.write(f"GET {target(key)} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-        await read._writer.drain()
+        read._writer.write(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await read._reader.readuntil(b"\r\n\r\n")
         return read
+
+    async def send(self) -> None:
+        self._called = time.monotonic_ns()
+        self._writer.write(f"GET {target(self._key)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        await self._writer.drain()
 
     async def answered(self) -> Operation:
         head, _, body = (await self._reader.read()).partition(b"\r\n\r\n")
@@ -41,14 +47,20 @@ class QueuedRead:
 
 
 async def pause_leader_past_its_lease(cluster: LocalCluster, history: History) -> None:
+    """Large writes on their way to the leader hold up the news of its successor: when it continues, the reads that wait
+    for it come first."""
     old = await cluster.wait_ready()
     rest = others(cluster, old)
+    queued = [await QueuedRead.connect(cluster, old, key) for key in history.keys * 3]
     cluster.pause(old)
-    new = await cluster.wait_ready(rest)
-    assert new in rest
+    async with Client(cluster, history) as client:
+        big = [asyncio.create_task(client.put(name, b"big", BIG)) for name in rest * 4]
+        assert await cluster.wait_ready(rest) in rest
+        await asyncio.gather(*big)
     async with load(cluster, history, rest) as running_load, Client(cluster, history) as client:
         await running_load.more(100)
-        queued = [await QueuedRead.send(cluster, old, key) for key in history.keys * 3]
+        for read in queued:
+            await read.send()
         cluster.resume(old)
         history.operations += await asyncio.gather(*(read.answered() for read in queued))
         for key in history.keys * 3:
@@ -61,7 +73,8 @@ async def pause_leader_past_its_lease(cluster: LocalCluster, history: History) -
 def test_a_leader_paused_past_its_lease_serves_no_stale_read_when_it_continues(tmp_path: Path) -> None:
     async def story() -> None:
         history = History()
-        async with running(tmp_path) as cluster, Client(cluster, history) as client:
+        # With a long stall_ms nothing but the lease tells it, or else it would step down first, for having stood still.
+        async with running(tmp_path, stall_ms=60_000) as cluster, Client(cluster, history) as client:
             for key in history.keys:
                 assert (await client.put("n1", key)).ending is Ending.DONE  # what a stale read would see
             for _ in range(PAUSES):

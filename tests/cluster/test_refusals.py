@@ -1,5 +1,4 @@
-"""Who and what a running cluster refuses, with a reason, unharmed. The lease is long: if another one leads afterwards,
-it was the intruder's doing."""
+"""Who and what a running cluster refuses, with a reason, unharmed."""
 
 import asyncio
 import os
@@ -15,11 +14,9 @@ import pytest
 from kvstore.frames import frame
 from kvstore.handshake import MAX_HANDSHAKE_BYTES
 from kvstore.supervisor import LocalCluster
-from tests.cluster.harness import Client, Ending, History, others, running, until
+from tests.cluster.harness import STEADY, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster
-
-STEADY = {"lease_ms": 20_000, "stall_ms": 20_000}
 
 
 def command(cluster: LocalCluster, name: str, *flags: str) -> list[str]:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import History, load, others, running
+from tests.cluster.harness import STEADY, History, load, others, running
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_leader_that_is_told_to_stop_fails_no_request(tmp_path: Path) -> None:
+def test_a_leader_that_is_told_to_stop_hands_over_and_fails_no_request(tmp_path: Path) -> None:
+    """Its lease would outlast the requests: unless it is given up, they fail."""
+
     async def story() -> None:
         history = History()
-        async with running(tmp_path) as cluster:
+        async with running(tmp_path, **STEADY) as cluster:
             leader = await cluster.wait_ready()
             async with load(cluster, history) as running_load:
                 await running_load.more(200)

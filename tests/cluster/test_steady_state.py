@@ -1,5 +1,4 @@
-"""What a settled cluster does not send, by its own counters. The lease is long: no election for want of processor time
-comes in between."""
+"""What a settled cluster does not send, by its own counters."""
 
 import asyncio
 import itertools
@@ -10,11 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvstore.supervisor import LocalCluster
-from tests.cluster.harness import Client, Ending, History, running, until
+from tests.cluster.harness import STEADY, Client, Ending, History, running, until
 
 pytestmark = pytest.mark.cluster
 
-STEADY = {"lease_ms": 20_000, "stall_ms": 20_000}
 CLIENTS = 8
 CALLS = 1000
 
