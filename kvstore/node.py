@@ -216,6 +216,8 @@ class Node:
         leading = self.replica.leading
         if leading == self._leading:
             return
+        if self._leading is not None and self._leading.node == self.id:
+            self._leader_heard = self._clock()  # until now the leader was heard all the time
         self._leading = leading
         if leading is not None:
             self.stats.leader_changes += 1

@@ -31,7 +31,7 @@ from paxos.messages import AnyMessage
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.replica import Role
-from paxos.types import MS, Membership, NodeId, PValue, Time
+from paxos.types import MS, Ballot, Membership, NodeId, PValue, Time
 from storage.sqlite import SqliteStorage, open_storage
 from storage.writer import Writer
 
@@ -63,6 +63,7 @@ class Runtime:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         self._pump_scheduled = False
+        self._told: Ballot | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
@@ -236,7 +237,6 @@ class Runtime:
         self._pump_scheduled = False
         if self.ended.done():
             return
-        before = self._node.replica.leading
         try:
             ready = self._node.step()
         except Exception as error:  # noqa: BLE001 - as above
@@ -248,9 +248,7 @@ class Runtime:
         for fetch in ready.fetches:
             self._serve(fetch)
         self._arm()
-        leading = self._node.replica.leading
-        if leading != before and leading is not None:
-            log.info("%s: %s leads, ballot %s", self._settings.node, leading.node, leading)
+        self._tell_leader()
 
     def _send(self, envelopes: list[Envelope]) -> None:
         encoded: AnyMessage | None = None
@@ -276,6 +274,13 @@ class Runtime:
             self._timer.cancel()
         self._timer_due = due
         self._timer = self._loop.call_later(max(0, due - boot_clock()) / 1e9, self._ring)
+
+    def _tell_leader(self) -> None:
+        leading = self._node.replica.leading
+        if leading != self._told:
+            self._told = leading
+            if leading is not None:
+                log.info("%s: %s leads, ballot %s", self._settings.node, leading.node, leading)
 
     def _fail(self, error: Exception) -> None:
         """Rule 4: the process ends without another vote, and its next start recovers."""

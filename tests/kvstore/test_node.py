@@ -311,6 +311,18 @@ def test_a_stale_read_is_answered_from_memory_with_its_age() -> None:
     assert host.node.stats.reads == {"stale": 2}
 
 
+def test_whoever_led_heard_the_leader_until_then() -> None:
+    host = Host()
+    host.lead()
+    host.now += 10 * MS
+    host.node.hand_over()
+    host.step()
+    host.now += 30 * MS
+    (answer,) = host.read(b"k", STALE)
+    assert isinstance(answer, ReadAnswer)
+    assert answer.age_ms == 30.0
+
+
 def test_rule_23_a_read_that_no_leader_answers_fails_in_time_and_late_answers_meet_nobody() -> None:
     host = Host()
     host.follow()
