@@ -2,9 +2,9 @@
 
 from random import Random
 
-from kvstore.commands import Command, Result
+from kvstore.commands import Bundle, Command, Result, pack_bundle
 from kvstore.node import Node
-from kvstore.requests import Consistency, ReadAnswer, Refused
+from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Record, Refused
 from paxos.messages import (
     Accept,
     Accepted,
@@ -19,10 +19,11 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.replica import Role
-from paxos.types import MS, ZERO, Ballot, Membership
+from paxos.types import MS, ZERO, Ballot, Membership, PValue, Slot, pack
 from storage.memory import MemoryStorage
 
 TIMEOUT_MS = 2500
+LINEARIZABLE, QUORUM, STALE = Consistency.LINEARIZABLE, Consistency.QUORUM, Consistency.STALE
 B1 = Ballot(1, "n2")
 
 
@@ -132,3 +133,35 @@ def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:
             return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen)]
         case _:
             return []
+
+
+def value(*commands: Command, origin: str = "n2", boot: int = 1, sequence: int = 1) -> bytes:
+    """The value of a slot with one bundle."""
+    return pack([pack_bundle(Bundle(origin, boot, sequence, 1, list(commands)))])
+
+
+def stored(*values: bytes, chosen: Slot | None = None) -> MemoryStorage:
+    """Storage of n1 with these accepted from slot 1 on, after one life."""
+    storage = MemoryStorage("test", "n1")
+    accepts = [PValue(slot, B1, one) for slot, one in enumerate(values, 1)]
+    storage.write([Write(promise=B1, accepts=accepts, chosen=chosen)])
+    return storage.reopen()
+
+
+def record(data: bytes, revision: int = 1, created: int = 1, version: int = 1) -> Record:
+    return Record(data, revision, created, version)
+
+
+def seen(answers: list[ReadAnswer | Refused]) -> list[bytes | None]:
+    """The values that were read."""
+    values = []
+    for answer in answers:
+        assert isinstance(answer, ReadAnswer)
+        values.append(answer.record.value if answer.record is not None else None)
+    return values
+
+
+def refusal(answers: list[Result | Refused] | list[ReadAnswer | Refused]) -> tuple[Reason, Outcome]:
+    (answer,) = answers
+    assert isinstance(answer, Refused)
+    return answer.reason, answer.outcome
