@@ -39,6 +39,7 @@ MAX_HANDSHAKE_BYTES = 1024
 """Longest frame on a link whose other end has not proved itself."""
 
 MAX_CLUSTER_CHARS = 128
+MAX_TERMS_CHARS = 256
 _MAX_TEXT_CHARS = 240  # fits MAX_HANDSHAKE_BYTES at 4 bytes each
 
 _Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     CLUSTER = "wrong-cluster"
     UNKNOWN_NODE = "unknown-node"
     OWN_ID = "own-id"
+    TERMS = "other-terms"
     WRONG_NODE = "wrong-node"
     PROOF = "wrong-secret"
     INCARNATION = "other-incarnation"
@@ -83,13 +85,15 @@ class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Hello(_Handshake, frozen=True):
-    """Dialer to listener, first: the version of the messages that it will send, and who it is."""
+    """Dialer to listener, first: the version of the messages that it will send, who it is, and by which settings it
+    goes that must be the same everywhere."""
 
     version: Annotated[int, msgspec.Meta(ge=0)]
     cluster: Annotated[str, msgspec.Meta(max_length=MAX_CLUSTER_CHARS)]
     node: NodeId
     incarnation: _Incarnation
     nonce: _Nonce
+    terms: Annotated[str, msgspec.Meta(max_length=MAX_TERMS_CHARS)]
 
 
 class Challenge(_Handshake, frozen=True):
@@ -126,8 +130,9 @@ _decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal
 class Local:
     """This replica as its links present it (a dataclass, because its repr can leave the secret out).
 
-    `peers`: the other members. `seen`: the incarnation that each of them proved first, kept by the handshakes.
-    Raises ValueError on a cluster name that no handshake could carry.
+    `peers`: the other members. `terms`: the settings that all members must share, as a text; safety rests on them.
+    `seen`: the incarnation that each peer proved first, kept by the handshakes. Raises ValueError on a cluster name or
+    terms that no handshake could carry.
     """
 
     cluster: str
@@ -135,11 +140,14 @@ class Local:
     incarnation: int
     secret: bytes = field(repr=False)
     peers: frozenset[str]
+    terms: str = ""
     seen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.cluster) > MAX_CLUSTER_CHARS:
             raise ValueError(f"cluster name of {len(self.cluster)} characters: use at most {MAX_CLUSTER_CHARS}")
+        if len(self.terms) > MAX_TERMS_CHARS:
+            raise ValueError(f"terms of {len(self.terms)} characters: use at most {MAX_TERMS_CHARS}")
 
 
 class Dialer:
@@ -149,7 +157,7 @@ class Dialer:
         self.peer = peer
         self.done = False
         self._local = local
-        self._hello = Hello(wire.VERSION, local.cluster, local.node, local.incarnation, nonce)
+        self._hello = Hello(wire.VERSION, local.cluster, local.node, local.incarnation, nonce, local.terms)
         self._challenge: Challenge | None = None
 
     def hello(self) -> bytes:
@@ -217,6 +225,9 @@ class Listener:
         if hello.node not in local.peers:
             text = f"{hello.node!r} is not a member for {local.node!r}, which knows {', '.join(sorted(local.peers))}"
             raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: give all replicas the same list of members")
+        if hello.terms != local.terms:
+            text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
+            raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
         unproved = Challenge(local.node, local.incarnation, self._nonce, bytes(32))
         proof = _prove(local, "listener", hello, unproved)
         self._challenge = msgspec.structs.replace(unproved, proof=proof)
@@ -251,7 +262,7 @@ def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes
     transcript = (
         f"kvstore peer link, {role}",
         (hello.version, hello.cluster),
-        (hello.node, hello.incarnation, hello.nonce),
+        (hello.node, hello.incarnation, hello.nonce, hello.terms),
         (challenge.node, challenge.incarnation, challenge.nonce),
     )
     return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)

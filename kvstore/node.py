@@ -157,7 +157,7 @@ class Node:
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
-        self._submissions.expire(now)
+        self._submissions.expire(now, Reason.NO_LEADER if self._leading is None else Reason.OVERLOADED)
         for payload in self._submissions.overdue(now):
             self.replica.propose((payload,))
         for queries in self._queries.values():
@@ -178,7 +178,7 @@ class Node:
         """Carry on with all that happened, answer what can be answered, and say what the driver must do."""
         now = self._clock()
         self._follow_leader()
-        while self._submissions.has_queued and self._leading is not None:
+        while self._submissions.has_queued and self.replica.accepting:
             self.replica.propose((self._submissions.bundle(now),))
         for quorum, queries in self._queries.items():
             if queries.ask(self._tokens + 1):
@@ -237,8 +237,8 @@ class Node:
                 tail_bytes -= len(tail.popleft().value)
         if self.applied != chosen:
             raise StorageError(
-                f"the log ends at slot {self.applied}, but slots up to {chosen} are recorded as chosen: "
-                f"it is damaged and was not used. Replace this replica's data with a copy of its own backup"
+                f"the log ends at slot {self.applied}, but slots up to {chosen} are recorded as chosen: it is damaged "
+                "and was not used. Keep this replica stopped, and never start it with an empty directory"
             )
         return list(tail)
 

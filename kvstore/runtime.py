@@ -5,6 +5,7 @@ whatever comes together travels together, and nothing waits for company that is 
 """
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import signal
@@ -41,6 +42,9 @@ Answer = TypeVar("Answer")
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
+
+MAX_MEMBERS_CHARS = 160
+"""Longest list of members that peers compare by its text, longer ones by their digest."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -84,6 +88,7 @@ class Runtime:
             cluster=settings.cluster,
             incarnation=storage.recovered().identity.incarnation,
             secret=settings.shared_secret(),
+            terms=terms_of(settings),
             listen=settings.peer_bind,
             peers=peers,
             on_message=self._received,
@@ -310,6 +315,15 @@ def options_of(settings: Settings) -> Options:
         window=settings.window,
         max_batch_bytes=settings.max_batch_bytes,
     )
+
+
+def terms_of(settings: Settings) -> str:
+    """What all members must agree on: a majority is one of the same voters, and a lease as long for who grants it as
+    for who holds it."""
+    members = ",".join(sorted(settings.members))
+    if len(members) > MAX_MEMBERS_CHARS:
+        members = hashlib.sha256(members.encode()).hexdigest()
+    return f"members={members} lease_ms={settings.lease_ms} clock_drift_ppm={settings.clock_drift_ppm}"
 
 
 def limits_of(settings: Settings) -> Limits:

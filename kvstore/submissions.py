@@ -102,11 +102,12 @@ class Submissions:
         for request, result in zip(sent.requests[sent.gone :], results[sent.gone :], strict=True):
             request.reply(result)
 
-    def expire(self, now: Time) -> None:
-        """Answer those who waited for long enough: failed while the command was still here, unknown after that."""
+    def expire(self, now: Time, reason: Reason) -> None:
+        """Answer those who waited for long enough: failed, for `reason`, while the command was still here; unknown
+        after that."""
         while self._queue and self._queue[0].deadline <= now:
             self.waiting -= 1
-            self._queue.popleft().reply(Refused(Reason.NO_LEADER, Outcome.FAILED))
+            self._queue.popleft().reply(Refused(reason, Outcome.FAILED))
         for sequence, sent in list(self._sent.items()):
             while sent.gone < len(sent.requests) and sent.requests[sent.gone].deadline <= now:
                 sent.gone += 1

@@ -63,9 +63,10 @@ class Stats(msgspec.Struct):
 class Transport:
     """The peer links of one replica. All of it belongs to one event loop.
 
-    `node`, `cluster` and `incarnation` say who we are, `secret` proves it; `peers`: each other member and its address.
-    `on_message(sender, message)`: the sender is proved. `on_change(peer, connected)`: whether frames to it have a
-    link. Both are called from the loop and must not raise. Raises ValueError on a cluster name that is too long.
+    `node`, `cluster` and `incarnation` say who we are, `secret` proves it, `terms` is what all must agree on; `peers`:
+    each other member and its address. `on_message(sender, message)`: the sender is proved. `on_change(peer,
+    connected)`: whether frames to it have a link. Both are called from the loop and must not raise. Raises ValueError
+    on a cluster name that is too long.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Transport:
         cluster: str,
         incarnation: int,
         secret: bytes,
+        terms: str = "",
         listen: Address,
         peers: Mapping[str, Address],
         on_message: Callable[[str, AnyMessage], None],
@@ -85,7 +87,7 @@ class Transport:
         self.stats = Stats()
         self.address = listen
         """Where the transport listens: once it has started, with the port that it got for port 0."""
-        self.local = Local(cluster, node, incarnation, secret, frozenset(peers))
+        self.local = Local(cluster, node, incarnation, secret, frozenset(peers), terms)
         self.on_message = on_message
         self.max_queue_bytes = max_queue_bytes
         self.handshake_s = handshake_ms / 1000

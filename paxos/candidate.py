@@ -11,7 +11,8 @@ from paxos.types import MS, Ballot, Count, NodeId, Time
 class Candidate:
     """One candidacy, from the first question to the last promise. `campaign` is None while it only asks (rule 13)."""
 
-    def __init__(self, member: Member, nonce: Count, acceptor: Acceptor) -> None:
+    def __init__(self, member: Member, nonce: Count, acceptor: Acceptor, patience: Time) -> None:
+        self._patience = patience
         self._node = member.node
         self._others = member.others
         self._membership = member.membership
@@ -27,7 +28,7 @@ class Candidate:
 
     def canvass(self, now: Time) -> None:
         """Ask everybody whether they would promise."""
-        self.expires = now + self._options.lease_ms * MS
+        self.expires = now + self._patience
         self._resend_at = self.expires
         for other in self._others:
             self._out.send(other, Canvass(self._nonce, self._acceptor.log.chosen + 1))
@@ -46,7 +47,7 @@ class Candidate:
         ballot = Ballot(number, self._node)
         from_slot = self._acceptor.log.chosen + 1
         self.campaign = Campaign(ballot, from_slot, self._membership)
-        self.expires = now + self._options.lease_ms * MS
+        self.expires = now + self._patience
         self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
         self._ask(self.campaign, self._others, now)
 

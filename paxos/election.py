@@ -15,10 +15,16 @@ class Election:
 
     def __init__(self, options: Options, rng: Random, due: Time) -> None:
         self._unit = options.election_jitter_ms * MS
-        self._longest = 2 * options.lease_ms * MS
+        self._lease = options.lease_ms * MS
+        self._longest = 2 * self._lease
         self._rng = rng
         self._failures = 0
         self.due = due + self._jitter()
+
+    @property
+    def patience(self) -> Time:
+        """How long a candidacy may take: one lease, and twice as long with each failure, or slow disks elect nobody."""
+        return self._lease << min(self._failures, 6)
 
     def heard(self, until: Time) -> None:
         """A leader is alive; nobody needs to run before its grant ends at `until`."""

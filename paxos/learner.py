@@ -8,25 +8,26 @@ that slot under this very ballot; everybody else fetches the value (rule 12).
 
 from paxos.acceptor import Acceptor
 from paxos.errors import require
+from paxos.member import Member
 from paxos.messages import Fetch, Learn
-from paxos.options import Options
-from paxos.outbox import Outbox
 from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 
 
 class Learner:
     """Moves the chosen prefix of the log, slot after slot without a gap."""
 
-    def __init__(self, acceptor: Acceptor, options: Options, out: Outbox) -> None:
+    def __init__(self, acceptor: Acceptor, member: Member) -> None:
         self._acceptor = acceptor
         self._log = acceptor.log
-        self._out = out
-        self._retry = options.retransmit_ms * MS
+        self._out = member.out
+        self._others = member.others
+        self._retry = member.options.retransmit_ms * MS
         self._decided: set[Slot] = set()
         self._announced = (ZERO, 0)
         self._source: NodeId = ""
         self._goal: Slot = 0
         self._fetching: tuple[Slot, Time] | None = None
+        self._unanswered = 0
 
     @property
     def chosen(self) -> Slot:
@@ -69,16 +70,24 @@ class Learner:
 
     def fetch(self, now: Time) -> None:
         """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
-        something, or after a while. Copies of an answer therefore bring no further questions."""
+        something, or after a while, and then of another peer. Copies of an answer therefore bring no further
+        questions."""
         if self._goal <= self.chosen:
             self._fetching = None
-        elif self._fetching is None or self._fetching[0] <= self.chosen or self._fetching[1] <= now:
-            self._fetching = (self.chosen + 1, now + self._retry)
-            self._out.send(self._source, Fetch(self.chosen + 1))
+        elif self._fetching is None or self._fetching[0] <= self.chosen:
+            self._unanswered = 0
+            self._ask(self._source, now)
+        elif self._fetching[1] <= now:
+            self._unanswered += 1
+            self._ask(self._others[self._unanswered % len(self._others)], now)
 
     def next_deadline(self) -> Time | None:
         """When an unanswered Fetch is repeated."""
         return self._fetching[1] if self._fetching is not None else None
+
+    def _ask(self, peer: NodeId, now: Time) -> None:
+        self._fetching = (self.chosen + 1, now + self._retry)
+        self._out.send(peer, Fetch(self.chosen + 1))
 
     def _keep(self, pvalue: PValue) -> None:
         held = self._log.get(pvalue.slot)

@@ -25,6 +25,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     and 256 connections, and half its 99th percentile."""
     max_batch_bytes: int = 1 << 20
     """Payload bytes in one slot; a single payload may exceed it."""
+    max_queued_bytes: int = 8 << 20
+    """Payload bytes that wait for a slot on the leader; beyond them it takes no more until there is room."""
     page_bytes: int = 1 << 20
     """Value bytes in one Promise or Learn; a single value may exceed it."""
     recent_slots: int = 1024

@@ -74,12 +74,22 @@ class Pipeline:
         self._next_slot = from_slot
         self._recovered = deque([*recovered, NOOP])
         self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
         self._under_way: dict[Slot, Proposal] = {}
         self.own_noop = from_slot + len(recovered)
 
-    def enqueue(self, payloads: tuple[bytes, ...]) -> None:
-        """Have these ordered in this order, as soon as there is room."""
+    def enqueue(self, payloads: tuple[bytes, ...]) -> bool:
+        """Have these ordered in this order; False when too much waits already, then none of them is taken."""
+        if not self.has_room:
+            return False
         self._queue.extend(payloads)
+        self._queued_bytes += sum(map(len, payloads))
+        return True
+
+    @property
+    def has_room(self) -> bool:
+        """False while too much waits for a slot."""
+        return self._queued_bytes < self._options.max_queued_bytes
 
     @property
     def queued(self) -> int:
@@ -134,4 +144,5 @@ class Pipeline:
         while self._queue and len(self._queue[0]) <= room:
             payloads.append(self._queue.popleft())
             room -= len(payloads[-1])
+        self._queued_bytes -= sum(map(len, payloads))
         return pack(payloads)

@@ -83,7 +83,7 @@ class Replica:
         self._member = Member(node, membership, options, self._out)
         self._log = Log(options, chosen, tail)
         self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
-        self._learner = Learner(self._acceptor, options, self._out)
+        self._learner = Learner(self._acceptor, self._member)
         first_due = self._acceptor.grant.until if restarted else now
         self._election = Election(options, rng, first_due)
         self._reads = ReadRequests(options.retransmit_ms * MS)
@@ -107,6 +107,11 @@ class Replica:
     def leading(self) -> Ballot | None:
         """The ballot of the leader this replica follows, or is; None while none is known."""
         return self._leader.ballot if self._leader is not None else self._followed
+
+    @property
+    def accepting(self) -> bool:
+        """True when `propose` would take something now."""
+        return self._leader.pipeline.has_room if self._leader is not None else self._followed is not None
 
     @property
     def promised(self) -> Ballot:
@@ -154,15 +159,14 @@ class Replica:
     # What happens
 
     def propose(self, payloads: tuple[bytes, ...]) -> bool:
-        """Have payloads ordered, here or by the leader that is known; False when none is. True promises nothing: the
-        caller sees them applied, or proposes them again when `leading` changes."""
+        """Have payloads ordered, here or by the leader that is known; False when none is, or too much waits here: then
+        nothing was done. True promises nothing: the caller sees them applied, or proposes them again."""
         if self._leader is not None:
-            self._leader.pipeline.enqueue(payloads)
-        elif self._followed is not None:
+            return self._leader.pipeline.enqueue(payloads)
+        if self._followed is not None:
             self._out.send(self._followed.node, Propose(payloads))
-        else:
-            return False
-        return True
+            return True
+        return False
 
     def read(self, token: Count, now: Time, *, quorum: bool) -> None:
         """Find out how far to apply for a read that began before now; the answer is a ReadReady of `token`."""
@@ -304,7 +308,7 @@ class Replica:
 
     def _stand(self) -> Candidate:
         self._candidacies += 1
-        self._candidate = Candidate(self._member, self._candidacies, self._acceptor)
+        self._candidate = Candidate(self._member, self._candidacies, self._acceptor, self._election.patience)
         return self._candidate
 
     def _answered(self, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time) -> None:

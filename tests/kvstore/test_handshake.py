@@ -16,9 +16,15 @@ MEMBERS = {"n1", "n2", "n3"}
 
 
 def local(
-    node: str, *, cluster: str = "c", incarnation: int = 7, secret: bytes = SECRET, peers: set[str] | None = None
+    node: str,
+    *,
+    cluster: str = "c",
+    incarnation: int = 7,
+    secret: bytes = SECRET,
+    peers: set[str] | None = None,
+    terms: str = "lease_ms=500",
 ) -> Local:
-    return Local(cluster, node, incarnation, secret, frozenset(peers or MEMBERS - {node}))
+    return Local(cluster, node, incarnation, secret, frozenset(peers or MEMBERS - {node}), terms)
 
 
 def dialer(who: Local | None = None, peer: str = "n2", nonce: bytes = b"d" * 32) -> Dialer:
@@ -69,6 +75,12 @@ def test_two_members_with_one_secret_welcome_each_other_and_know_who_it_is() -> 
             "'n1' is in cluster 'blue', 'n2' in cluster 'c'",
         ),
         (dialer(local("n9")), listener(), Reason.UNKNOWN_NODE, "'n9' is not a member for 'n2', which knows n1, n3"),
+        (
+            dialer(local("n1", terms="lease_ms=50")),
+            listener(),
+            Reason.TERMS,
+            "'n1' goes by lease_ms=50; 'n2' by lease_ms=",
+        ),
         (dialer(local("n2")), listener(), Reason.OWN_ID, "'n2' was dialled by 'n2': give every replica an id"),
         (dialer(), listener(local("n3")), Reason.WRONG_NODE, "'n2' was dialled, but 'n3' answers: correct the address"),
         (dialer(local("n1", secret=b"x")), listener(), Reason.PROOF, "'n1' and 'n2' have different secrets"),
@@ -208,6 +220,11 @@ def test_the_longest_names_fit_the_longest_handshake_frame() -> None:
 def test_a_cluster_name_that_no_handshake_could_carry_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="use at most 128"):
         local("n1", cluster="c" * 129)
+
+
+def test_terms_that_no_handshake_could_carry_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="use at most 256"):
+        local("n1", terms="t" * 257)
 
 
 def test_the_secret_is_in_no_text() -> None:

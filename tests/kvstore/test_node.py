@@ -150,6 +150,22 @@ def test_rule_23_too_many_requests_are_refused_before_they_leave_a_trace() -> No
     assert host.node.waiting == 2
 
 
+def test_rule_26_what_has_no_room_on_the_leader_waits_and_fails_without_a_trace() -> None:
+    host = Host(options=Options(window=1, max_queued_bytes=1))
+    host.lead()
+    under_way = host.write(Put(b"a", b"1"))
+    host.step()
+    queued = host.write(Put(b"b", b"2"))
+    host.step()
+    waiting = host.write(Put(b"c", b"3"))
+    host.step()
+    assert host.node.replica.queued == 1
+    host.later(TIMEOUT_MS)
+    assert refusal(waiting) == (Reason.OVERLOADED, Outcome.FAILED)
+    for sent in (under_way, queued):
+        assert refusal(sent) == (Reason.TIMEOUT, Outcome.UNKNOWN)
+
+
 def test_rule_3_votes_for_peers_leave_after_the_write_and_own_ones_count_then() -> None:
     host = Host()
     host.receive("n2", Prepare(B1, 1))

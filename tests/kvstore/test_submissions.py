@@ -80,9 +80,9 @@ def test_rule_23_a_command_that_never_left_has_failed() -> None:
     clients.add(Put(b"a", b""), deadline=10)
     clients.add(Put(b"b", b""), deadline=20)
     assert clients.submissions.next_deadline() == 10
-    clients.submissions.expire(9)
+    clients.submissions.expire(9, Reason.NO_LEADER)
     assert clients.told == []
-    clients.submissions.expire(10)
+    clients.submissions.expire(10, Reason.NO_LEADER)
     assert clients.refusals() == [(b"a", Reason.NO_LEADER, Outcome.FAILED)]
     assert clients.submissions.waiting == 1
     assert clients.bundle().commands == [Put(b"b", b"")]
@@ -94,7 +94,7 @@ def test_rule_23_a_command_that_left_and_was_not_seen_is_unknown() -> None:
     clients.add(Put(b"b", b""), deadline=20)
     clients.bundle()
     assert clients.submissions.next_deadline() == 10
-    clients.submissions.expire(10)
+    clients.submissions.expire(10, Reason.NO_LEADER)
     assert clients.refusals() == [(b"a", Reason.TIMEOUT, Outcome.UNKNOWN)]
     assert clients.submissions.next_deadline() == 20
     assert clients.sent() == [1]
@@ -107,7 +107,7 @@ def test_rule_23_a_bundle_that_nobody_waits_for_is_not_repeated() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""), deadline=10)
     clients.bundle()
-    clients.submissions.expire(10)
+    clients.submissions.expire(10, Reason.NO_LEADER)
     assert clients.sent() == []
     assert clients.submissions.next_deadline() is None
     clients.submissions.applied(1, [PutResult(1, 1)])
@@ -118,7 +118,7 @@ def test_rule_22_a_late_copy_of_a_bundle_that_was_given_up_is_not_applied_after_
     clients, machine = Clients(), StateMachine()
     clients.add(Put(b"k", b"old"), deadline=10)
     late = clients.bundle()
-    clients.submissions.expire(10)
+    clients.submissions.expire(10, Reason.NO_LEADER)
     clients.add(Put(b"k", b"new"))
     assert machine.apply(clients.bundle()) == [PutResult(1, 1)]
     assert machine.apply(late) is None

@@ -75,3 +75,17 @@ def test_a_successor_runs_at_once() -> None:
     one = election(1)
     one.at_once(START)
     assert one.due == START
+
+
+def test_a_candidacy_gets_twice_the_time_after_each_failure() -> None:
+    """Two syncs of the disk lie between the first Prepare and the last Promise: slow disks must elect somebody too."""
+    election = Election(Options(lease_ms=500), Random(1), 0)
+    assert election.patience == 500 * MS
+    for lease in (2, 4, 8):
+        election.failed(0)
+        assert election.patience == lease * 500 * MS
+    for _ in range(20):
+        election.failed(0)
+    assert election.patience == 64 * 500 * MS
+    election.heard(0)
+    assert election.patience == 500 * MS

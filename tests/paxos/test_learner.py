@@ -122,7 +122,8 @@ def test_learnt_slots_may_come_in_any_order() -> None:
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a"), (2, b"b")])
 
 
-def test_a_fetch_that_is_not_answered_is_repeated() -> None:
+def test_a_fetch_that_is_not_answered_goes_to_another_peer() -> None:
+    """A link may be cut in one direction only: whoever told of the slots may never hear the question."""
     bench = Bench()
     asked = bench.now
     bench.receive("n2", Chosen(B1, 9))
@@ -131,6 +132,8 @@ def test_a_fetch_that_is_not_answered_is_repeated() -> None:
     bench.later(199)
     bench.expect()
     bench.later(1)
+    bench.expect(to("n3", Fetch(1)))
+    bench.later(200)
     bench.expect(to("n2", Fetch(1)))
 
 

@@ -120,6 +120,18 @@ def test_no_more_slots_are_under_way_than_the_window_holds() -> None:
     assert one.propose(START) == [(3, NOOP)]
 
 
+def test_rule_26_the_queue_is_bounded_and_takes_more_when_there_is_room() -> None:
+    phase_2 = pipeline(window=1, max_queued_bytes=4, max_batch_bytes=2)
+    assert phase_2.enqueue((b"aa", b"bb"))
+    assert not phase_2.has_room
+    assert not phase_2.enqueue((b"cc",))
+    assert phase_2.queued == 2
+    assert [value for _, value in phase_2.propose(0)] == [NOOP]
+    assert [phase_2.accepted(name, 1) for name in ("n1", "n2")] == [False, True]
+    assert [value for _, value in phase_2.propose(0)] == [pack([b"aa"])]
+    assert phase_2.enqueue((b"cc",))
+
+
 def test_rule_9_a_slot_is_chosen_by_a_majority_of_voters_and_once() -> None:
     one = pipeline()
     one.propose(START)
