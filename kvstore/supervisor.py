@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client, ClientError
 from kvstore.config import ENV_PREFIX, Address
 from kvstore.requests import Status
 
@@ -39,6 +39,10 @@ _libc = ctypes.CDLL(None)
 
 class ClusterError(Exception):
     """A local cluster cannot start or does not come up. The message says why and what to do."""
+
+
+class NotReadyError(ClusterError):
+    """The replicas run, and have not become ready in time; they may yet."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -183,13 +187,8 @@ class LocalCluster:
     async def statuses(self, client: Client) -> dict[str, Status | None]:
         """What each replica says about itself, None for those that do not answer in time."""
 
-        async def ask(place: Place) -> Status | None:
-            try:
-                return await client.status(place.url)
-            except Unavailable:
-                return None
-
-        return dict(zip(self.places, await asyncio.gather(*map(ask, self.places.values())), strict=True))
+        found = await asyncio.gather(*(status_of(client, place) for place in self.places.values()))
+        return dict(zip(self.places, found, strict=True))
 
     def status_client(self) -> Client:
         """A client for `statuses`: it does not wait long for a replica that is stopped."""
@@ -198,7 +197,7 @@ class LocalCluster:
     async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = 30.0) -> str:
         """Wait until these replicas are ready, all by default, and follow one leader; gives its name.
 
-        Raises ClusterError when one of them ends or the time is over.
+        Raises ClusterError when one of them ends, NotReadyError when the time is over.
         """
         wanted = self._chosen(names)
         deadline = time.monotonic() + timeout_s
@@ -213,7 +212,7 @@ class LocalCluster:
                         raise ClusterError(self._obituary(name))
                 if time.monotonic() > deadline:
                     late = [name for name in wanted if (status := statuses[name]) is None or not status.ready]
-                    raise ClusterError(
+                    raise NotReadyError(
                         f"not ready after {timeout_s:.0f} s: {', '.join(late) or 'no replica leads'}; "
                         f"see {self.directory}/*.log"
                     )
@@ -281,6 +280,14 @@ class LocalCluster:
             )
 
 
+async def status_of(client: Client, place: Place) -> Status | None:
+    """What the replica says about itself; None when it does not answer in time, or something else answers there."""
+    try:
+        return await client.status(place.url)
+    except (ClientError, msgspec.MsgspecError):
+        return None
+
+
 def leader_of(statuses: Mapping[str, Status | None]) -> str | None:
     """The replica that leads: of those that say so, the one with the highest ballot; another one has not heard yet."""
     leaders = [status for status in statuses.values() if status is not None and status.role == "leader"]
@@ -291,7 +298,10 @@ def describe_exit(code: int | None) -> str:
     """How a process ended, for people: `killed by SIGKILL`, `exit status 1`."""
     if code is None:
         return "running"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    if code >= 0:
+        return f"exit status {code}"
+    named = {number.value: number.name for number in signal.Signals}
+    return f"killed by {named.get(-code, f'signal {-code}')}"
 
 
 def _names(nodes: int) -> list[str]:

@@ -22,8 +22,8 @@ def damaged(path: Path, what: str) -> StorageError:
     """The error for data that is not what was written: damaged is not absent, it may have been a vote (rule 5)."""
     return StorageError(
         f"{path}: {what}. Nothing of it was used, and this replica does not vote with what is left. "
-        f"Move {path.parent} away and keep it, do not put an older copy in its place (it has forgotten votes), "
-        "and replace this replica by an empty one: its peers have the data"
+        f"Keep this replica stopped and {path.parent} as it is, the others go on while they are a majority. "
+        "Never start it on an empty directory or an older copy: it would have forgotten its votes"
     )
 
 

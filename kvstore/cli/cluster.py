@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from kvstore.cli.watch import Sighting, Watch
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client
 from kvstore.config import voters_warnings
-from kvstore.supervisor import ClusterError, LocalCluster, Place
+from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, Place, status_of
 
 LOOK_S = 0.1
 FAILED = 1
@@ -70,7 +70,7 @@ async def _run(local: LocalCluster, console: Console) -> None:
 
 
 async def _tell(local: LocalCluster, console: Console) -> None:
-    leader = await local.wait_ready()
+    leader = await _wait_ready(local, console)
     _greet(local, leader, console)
     watch = Watch(list(local.places), lambda name: start_command(local.places[name]))
     seen: dict[str, Sighting] = {}
@@ -84,12 +84,18 @@ async def _tell(local: LocalCluster, console: Console) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-async def _look(client: Client, place: Place, seen: dict[str, Sighting]) -> None:
+async def _wait_ready(local: LocalCluster, console: Console) -> str:
+    """A replica with a long log may take minutes to replay it: as long as all processes live, say so and wait."""
     while True:
         try:
-            seen[place.name] = Sighting(await client.status(place.url), time.monotonic())
-        except Unavailable:
-            seen[place.name] = Sighting(None, time.monotonic())
+            return await local.wait_ready()
+        except NotReadyError as waiting:
+            console.print(f"{waiting}. Still waiting: a long log takes a while to replay; Ctrl-C stops all.")
+
+
+async def _look(client: Client, place: Place, seen: dict[str, Sighting]) -> None:
+    while True:
+        seen[place.name] = Sighting(await status_of(client, place), time.monotonic())
         await asyncio.sleep(LOOK_S)
 
 

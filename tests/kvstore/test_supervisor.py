@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from kvstore.cli.cluster import start_command
 from kvstore.client import Client
 from kvstore.config import load
+from kvstore.requests import Status
 from kvstore.supervisor import ClusterError, LocalCluster, describe_exit
 
 
@@ -63,7 +66,9 @@ def test_ports_chosen_freely_are_all_different(tmp_path: Path) -> None:
     assert len({address.port for place in places for address in (place.listen, place.peers)}) == 10
 
 
-@pytest.mark.parametrize(("code", "text"), [(None, "running"), (-9, "killed by SIGKILL"), (3, "exit status 3")])
+@pytest.mark.parametrize(
+    ("code", "text"), [(None, "running"), (-9, "killed by SIGKILL"), (-40, "killed by signal 40"), (3, "exit status 3")]
+)
 def test_an_exit_is_described_for_people(code: int | None, text: str) -> None:
     assert describe_exit(code) == text
 
@@ -178,3 +183,36 @@ def test_the_replicas_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> No
     with subprocess.Popen(["tail", "-n", "+1", "-F", log], stdout=subprocess.PIPE, text=True) as following:
         read_until(following, "has stopped")
         following.kill()
+
+
+@pytest.mark.parametrize("code", [200, 404])
+def test_whatever_else_answers_at_a_replicas_address_is_no_replica(tmp_path: Path, code: int) -> None:
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(b"not a status")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    cluster = LocalCluster(2, tmp_path / "data")
+    servers = [
+        ThreadingHTTPServer((place.listen.host, place.listen.port), Foreign) for place in cluster.places.values()
+    ]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+
+    async def ask() -> dict[str, Status | None]:
+        async with cluster.status_client() as client:
+            return await cluster.statuses(client)
+
+    try:
+        assert asyncio.run(ask()) == {"n1": None, "n2": None}
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+        for thread in threads:
+            thread.join()
