@@ -332,7 +332,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 async def _run(settings: Settings) -> None:
-    storage = open_storage(settings.data, settings.cluster, settings.node)
+    storage = open_storage(settings.data, settings.cluster, settings.node, settings.members)
     runtime = Runtime(settings, storage)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

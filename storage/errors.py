@@ -9,7 +9,6 @@ from storage.base import StorageError
 
 _NEXT = {
     sqlite3.SQLITE_BUSY: "another program has it open: close that program",
-    sqlite3.SQLITE_NOTADB: "it is not a database of this store: move it away, or give another --data",
     sqlite3.SQLITE_FULL: "the disk is full: free some space and start the replica again",
     sqlite3.SQLITE_READONLY: "give the user of this process the right to write it and its directory",
     sqlite3.SQLITE_CANTOPEN: "give the user of this process the right to write it and its directory",
@@ -21,9 +20,9 @@ _OTHERWISE = "start the replica again; if it comes back, report this line"
 def damaged(path: Path, what: str) -> StorageError:
     """The error for data that is not what was written: damaged is not absent, it may have been a vote (rule 5)."""
     return StorageError(
-        f"{path}: {what}. Nothing of it was used, and this replica does not vote with what is left. "
-        f"Keep this replica stopped and {path.parent} as it is, the others go on while they are a majority. "
-        "Never start it on an empty directory or an older copy: it would have forgotten its votes"
+        f"{path}: {what}. The data was left as it is: keep this replica stopped as long as a majority of the others is "
+        "up, or restore a copy of its own data that is not older than its last stop. Never start it with an empty "
+        "directory or an older copy: it would have forgotten its votes"
     )
 
 
@@ -31,7 +30,8 @@ def unusable(directory: Path, error: OSError) -> StorageError:
     """The error for a directory that the system does not let us use."""
     return StorageError(
         f"{directory} cannot hold the data ({error.strerror}: {error.filename}): "
-        "give the user of this process the right to create and write it, or give another --data"
+        "give the user of this process the right to create and write it, or, if this replica never ran, "
+        "give another --data"
     )
 
 
@@ -43,6 +43,6 @@ def reported(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # The low byte is the kind of error, what is above it tells kinds of that kind apart.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_CORRUPT:
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise damaged(path, str(error)) from error
         raise StorageError(f"{path}: {error}; {_NEXT.get(code, _OTHERWISE)}") from error

@@ -1,6 +1,6 @@
 """The tables, how an older file becomes a present one, and whose file it is.
 
-    identity   one row: cluster, node, incarnation, boot
+    identity   one row: cluster, node, incarnation, boot, and the members with commas between them
     acceptor   one row: the promise (round, node) and the chosen prefix
     log        a row for each slot: the ballot (round, node) and the value that was accepted last
 
@@ -9,6 +9,7 @@ Every table ends in a checksum over the row, see `storage.rows`.
 
 import secrets
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 
 from msgspec.structs import astuple, replace
@@ -17,32 +18,60 @@ from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
 from storage.base import Identity, StorageError
+from storage.errors import damaged
 from storage.rows import only_row, with_checksum
 
 INCARNATION_BITS = 62
 
 
-def claim(connection: sqlite3.Connection, path: Path, cluster: str, node: NodeId) -> Identity:
+def claim(
+    connection: sqlite3.Connection,
+    path: Path,
+    cluster: str,
+    node: NodeId,
+    *,
+    members: Collection[NodeId],
+    last_boot: int,
+) -> Identity:
     """Make the file at `path` ready for one more life of `node`: create or upgrade the tables and count the boot, all
-    in one transaction. Raises StorageError when the file is another's, damaged or of a newer version."""
+    in one transaction. Raises StorageError when the file is another's, was started with other `members`, is damaged, of
+    a newer version, or does not know of `last_boot`: then some of it was lost, or an older copy has taken its place."""
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    voters = ",".join(sorted(members))
     with database.atomic():
         if _upgrade(database, path) == 0:
-            identity = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=1)
-            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?)", with_checksum(*astuple(identity)))
+            found = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=0)
+            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum(*astuple(found), voters))
         else:
-            found = Identity(*only_row(connection, path, "identity"))
-            if (found.cluster, found.node) != (cluster, node):
-                raise StorageError(
-                    f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "
-                    f"of cluster {cluster}: start it under the names the data belongs to, or give another --data"
-                )
-            identity = replace(found, boot=found.boot + 1)
-            connection.execute(
-                "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, checksum = ?",
-                with_checksum(*astuple(identity)),
-            )
+            *fields, found_voters = only_row(connection, path, "identity")
+            found = Identity(*fields)
+            _refuse_other_names(path, found, cluster, node)
+            _refuse_other_members(path, found_voters, voters)
+        if found.boot < last_boot:
+            raise damaged(path, f"it has reached boot {found.boot}, but this replica had reached boot {last_boot}")
+        identity = replace(found, boot=found.boot + 1)
+        connection.execute(
+            "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, members = ?, checksum = ?",
+            with_checksum(*astuple(identity), voters),
+        )
     return identity
+
+
+def _refuse_other_names(path: Path, found: Identity, cluster: str, node: NodeId) -> None:
+    if (found.cluster, found.node) != (cluster, node):
+        raise StorageError(
+            f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "
+            f"of cluster {cluster}: start it under the names the data belongs to, or give it its own --data"
+        )
+
+
+def _refuse_other_members(path: Path, found: str, voters: str) -> None:
+    """A majority of one set of voters need not meet a majority of another."""
+    if found != voters:
+        raise StorageError(
+            f"{path} was started with the members {found}, but now they are {voters}: "
+            "give this replica the members it was started with (changing them is not possible yet)"
+        )
 
 
 def _upgrade(database: Database, path: Path) -> int:
@@ -51,7 +80,7 @@ def _upgrade(database: Database, path: Path) -> int:
     if found > len(_MIGRATIONS):
         raise StorageError(
             f"{path} was written by a newer version of this program (schema {found}, this one knows up to "
-            f"{len(_MIGRATIONS)}): start that version, or give another --data"
+            f"{len(_MIGRATIONS)}): start that version"
         )
     for migrate in _MIGRATIONS[found:]:
         migrate(database)
@@ -60,7 +89,7 @@ def _upgrade(database: Database, path: Path) -> int:
 
 
 def _create_tables(database: Database) -> None:
-    _create(database, "identity", {"cluster": str, "node": str, "incarnation": int, "boot": int})
+    _create(database, "identity", {"cluster": str, "node": str, "incarnation": int, "boot": int, "members": str})
     _create(database, "acceptor", {"round": int, "node": str, "chosen": int})
     _create(database, "log", {"slot": int, "round": int, "node": str, "value": bytes}, pk="slot")
     database.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(*ZERO, 0))

@@ -8,8 +8,8 @@ Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from paxos.ready import Write
@@ -38,14 +38,16 @@ _FRAMES_A_COMMIT = 3
 _ROW_BYTES = 64
 
 
-def open_storage(directory: Path, cluster: str, node: NodeId) -> "SqliteStorage":
+def open_storage(directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> "SqliteStorage":
     """Open the data of `node` of `cluster` in `directory`, or create it, and hold it until `close` or the end of the
-    process. Raises StorageError when that is not possible, or the data is damaged, another's or of a newer version."""
+    process. `members` are the voters, the same at every opening. Raises StorageError when that is not possible, or the
+    data is damaged, lost, another's, of other members or of a newer version."""
     path = directory / DATA_FILE
     with ExitStack() as resources:
         try:
             make_directory(directory)
-            resources.enter_context(hold(directory, f"node {node} of cluster {cluster}"))
+            held = resources.enter_context(closing(hold(directory, f"node {node} of cluster {cluster}")))
+            _refuse_lost(path, held.last_boot)
             _refuse_broken_wal(path)
             make_file(path)
             with reported(path):
@@ -53,12 +55,19 @@ def open_storage(directory: Path, cluster: str, node: NodeId) -> "SqliteStorage"
                 resources.callback(connection.close)
                 # What an earlier life left in the WAL is synced into the database before anything rests on it (rule 4).
                 _checkpoint(connection, path, "TRUNCATE")
-                identity = claim(connection, path, cluster, node)
+                identity = claim(connection, path, cluster, node, members=members, last_boot=held.last_boot)
                 marks = load_marks(connection, path)
             sync_directory(directory)
+            held.sign(identity.boot)
         except OSError as error:
             raise unusable(directory, error) from error
         return SqliteStorage(path, connection, Recovered(identity, *marks), resources.pop_all())
+
+
+def _refuse_lost(path: Path, last_boot: int) -> None:
+    """Asked before SQLite opens it: beside an empty database it would delete the write-ahead log."""
+    if last_boot and not (path.exists() and path.stat().st_size):
+        raise damaged(path, f"the database is gone, but this replica had reached boot {last_boot}")
 
 
 def _refuse_broken_wal(path: Path) -> None:

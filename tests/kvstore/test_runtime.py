@@ -46,7 +46,7 @@ def run(story: Coroutine[None, None, None]) -> None:
 
 
 async def started(settings: Settings) -> tuple[Runtime, SqliteStorage]:
-    storage = open_storage(settings.data, settings.cluster, settings.node)
+    storage = open_storage(settings.data, settings.cluster, settings.node, settings.members)
     runtime = Runtime(settings, storage)
     await runtime.start()
     return runtime, storage

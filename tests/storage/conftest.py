@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from storage.sqlite import SqliteStorage, open_storage
+from tests.storage.numbered_writes import MEMBERS
 
 
 @pytest.fixture
@@ -13,6 +14,6 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sqlite(directory: Path) -> Iterator[SqliteStorage]:
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     yield storage
     storage.close()

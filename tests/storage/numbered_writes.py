@@ -15,6 +15,8 @@ from paxos.types import Ballot, PValue, Slot
 from storage.base import StorageError
 from storage.sqlite import open_storage
 
+MEMBERS = ("n1", "n2", "n3")
+
 
 def transaction(number: int, size: int) -> list[Write]:
     first, second = slots(number)
@@ -37,7 +39,7 @@ def report(line: object) -> None:
 
 
 def main(directory: Path, count: int, size: int) -> None:
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     report("open")
     first = storage.recovered().promised.round + 1
     for number in range(first, first + count):

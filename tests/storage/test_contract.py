@@ -11,6 +11,7 @@ from paxos.types import NOOP, ZERO, Ballot, PValue
 from storage.base import Storage, StorageError, scan
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
+from tests.storage.numbered_writes import MEMBERS
 
 B1 = Ballot(1, "n1")
 B2 = Ballot(2, "n3")
@@ -29,7 +30,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     def sqlite() -> Storage:
         if opened:
             opened[-1].close()
-        return open_storage(tmp_path / "data", "test", "n1")
+        return open_storage(tmp_path / "data", "test", "n1", MEMBERS)
 
     def again() -> Storage:
         opened.append(memory() if request.param == "memory" else sqlite())

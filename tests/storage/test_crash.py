@@ -14,7 +14,7 @@ import pytest
 
 from storage.base import StorageError
 from storage.sqlite import open_storage
-from tests.storage.numbered_writes import entry
+from tests.storage.numbered_writes import MEMBERS, entry
 
 ROOT = Path(__file__).parents[2]
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -44,7 +44,7 @@ def kill(child: subprocess.Popen[str]) -> list[str]:
 
 def assert_prefix(directory: Path, reported: int, size: int) -> int:
     """All that was reported is there, and what is there is the first t transactions, each whole. Returns t."""
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     recovered = storage.recovered()
     stored = recovered.promised.round
     assert reported <= stored <= reported + 1
@@ -75,9 +75,9 @@ def test_a_second_process_is_told_who_has_the_directory_until_that_one_is_gone(d
         with pytest.raises(
             StorageError, match=f"{directory} is in use by process {child.pid}, node n1 of cluster test"
         ):
-            open_storage(directory, "test", "n1")
+            open_storage(directory, "test", "n1", MEMBERS)
         kill(child)
-    open_storage(directory, "test", "n1").close()
+    open_storage(directory, "test", "n1", MEMBERS).close()
 
 
 def traced(directory: Path, count: int, size: int, *options: str) -> tuple[list[str], list[str]]:

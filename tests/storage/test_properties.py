@@ -13,6 +13,7 @@ from paxos.types import Ballot, PValue
 from storage.base import Storage, StorageError
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
+from tests.storage.numbered_writes import MEMBERS
 
 ballots = st.builds(Ballot, st.integers(0, 3), st.sampled_from(["n1", "n2"]))
 pvalues = st.builds(PValue, st.integers(1, 8), ballots, st.binary(max_size=20))
@@ -34,7 +35,7 @@ class BothStorages(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(mkdtemp())
         self.images = 0
-        self.disk = open_storage(self.root / "0", "test", "n1")
+        self.disk = open_storage(self.root / "0", "test", "n1", MEMBERS)
         self.memory = MemoryStorage("test", "n1", self.disk.recovered().identity.incarnation)
 
     @rule(batch=st.lists(writes, max_size=3))
@@ -60,7 +61,7 @@ class BothStorages(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.disk.close()
-        self.disk = open_storage(self.root / str(self.images), "test", "n1")
+        self.disk = open_storage(self.root / str(self.images), "test", "n1", MEMBERS)
         self.memory = self.memory.reopen()
 
     @rule()
@@ -70,7 +71,7 @@ class BothStorages(RuleBasedStateMachine):
         image = self.root / str(self.images)
         shutil.copytree(self.root / str(self.images - 1), image)
         self.disk.close()
-        self.disk = open_storage(image, "test", "n1")
+        self.disk = open_storage(image, "test", "n1", MEMBERS)
         self.memory = self.memory.reopen()
 
     @invariant()

@@ -1,5 +1,6 @@
 """What only the storage on disk has: files, a lock, pragmas, a schema, and damage."""
 
+import shutil
 import sqlite3
 import stat
 from contextlib import closing
@@ -12,12 +13,13 @@ from paxos.types import Ballot, PValue
 from storage import sqlite as module
 from storage.base import StorageError
 from storage.sqlite import DATA_FILE, SqliteStorage, open_storage
+from tests.storage.numbered_writes import MEMBERS
 
 B1 = Ballot(1, "n1")
 
 
 def fill(directory: Path) -> None:
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     storage.write([Write(promise=B1, accepts=[PValue(slot, B1, b"value") for slot in range(1, 6)], chosen=3)])
     storage.close()
 
@@ -31,7 +33,7 @@ def change(directory: Path, sql: str) -> None:
 
 
 def open_and_read(directory: Path) -> list[PValue]:
-    with closing(open_storage(directory, "test", "n1")) as storage:
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         return storage.read(1, 5, 1000)
 
 
@@ -54,7 +56,7 @@ def test_less_durability_is_refused(
     """Rule 1: read the pragmas back at start; refuse to run on less. Here a weaker setting plays a weaker SQLite."""
     monkeypatch.setattr(module, "_PRAGMAS", (weaker,))
     with pytest.raises(StorageError, match=rf"answers \w+ to PRAGMA {weaker[0]}"):
-        open_storage(directory, "test", "n1")
+        open_storage(directory, "test", "n1", MEMBERS)
 
 
 def test_only_the_owner_can_read_the_files(sqlite: SqliteStorage, directory: Path) -> None:
@@ -66,9 +68,9 @@ def test_only_the_owner_can_read_the_files(sqlite: SqliteStorage, directory: Pat
 def test_a_second_opening_is_refused_while_the_first_lasts(sqlite: SqliteStorage, directory: Path) -> None:
     """Rule 28."""
     with pytest.raises(StorageError, match=r"in use by process \d+, node n1 of cluster test: stop that process"):
-        open_storage(directory, "test", "n1")
+        open_storage(directory, "test", "n1", MEMBERS)
     sqlite.close()
-    open_storage(directory, "test", "n1").close()
+    open_storage(directory, "test", "n1", MEMBERS).close()
 
 
 def test_a_program_that_reads_the_file_keeps_it_from_being_opened(directory: Path) -> None:
@@ -77,9 +79,9 @@ def test_a_program_that_reads_the_file_keeps_it_from_being_opened(directory: Pat
     tool.execute("BEGIN")
     tool.execute("SELECT * FROM log").fetchone()
     with pytest.raises(StorageError, match="another program has it open: close that program"):
-        open_storage(directory, "test", "n1")
+        open_storage(directory, "test", "n1", MEMBERS)
     tool.close()
-    open_storage(directory, "test", "n1").close()
+    open_storage(directory, "test", "n1", MEMBERS).close()
 
 
 @pytest.mark.parametrize(("cluster", "node"), [("test", "n2"), ("other", "n1")])
@@ -89,24 +91,79 @@ def test_data_of_another_node_or_cluster_is_refused_and_stays_as_it_is(
     """Rule 28."""
     fill(directory)
     with pytest.raises(StorageError, match=f"node n1 of cluster test, but this is node {node} of cluster {cluster}"):
-        open_storage(directory, cluster, node)
-    storage = open_storage(directory, "test", "n1")
+        open_storage(directory, cluster, node, MEMBERS)
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     assert storage.recovered().identity.boot == 2
     storage.close()
+
+
+@pytest.mark.parametrize("others", [("n1",), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4")])
+def test_other_members_are_refused_in_whatever_order_the_same_are_given(
+    directory: Path, others: tuple[str, ...]
+) -> None:
+    """Majorities of two sets of voters need not meet."""
+    fill(directory)
+    with pytest.raises(
+        StorageError, match=f"members n1,n2,n3, but now they are {','.join(others)}: give this replica the members"
+    ):
+        open_storage(directory, "test", "n1", others)
+    storage = open_storage(directory, "test", "n1", ["n3", "n1", "n2"])
+    assert storage.recovered().identity.boot == 2
+    storage.close()
+
+
+@pytest.mark.parametrize("boots", [1, 2])
+@pytest.mark.parametrize("lost", [DATA_FILE, DATA_FILE + "-wal"])
+def test_a_replica_whose_file_was_lost_does_not_start_as_if_it_were_new(
+    directory: Path, tmp_path: Path, boots: int, lost: str
+) -> None:
+    """Rule 5: it would have forgotten its votes. The image is what a killed process leaves."""
+    image = tmp_path / "image"
+    for _ in range(boots):
+        storage = open_storage(directory, "test", "n1", MEMBERS)
+        storage.write([Write(promise=B1)])
+        image = Path(shutil.copytree(directory, image, dirs_exist_ok=True))
+        storage.close()
+    (image / lost).unlink()
+    left = {path.name: path.read_bytes() for path in image.glob("kvstore*")}
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"this replica had reached boot {boots}.*Never start it with an empty"):
+            open_storage(image, "test", "n1", MEMBERS)
+    assert {path.name: path.read_bytes() for path in image.glob("kvstore*")} == left
+
+
+def test_an_older_copy_of_the_database_alone_is_refused(directory: Path) -> None:
+    fill(directory)
+    older = (directory / DATA_FILE).read_bytes()
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    storage.write([Write(promise=Ballot(2, "n1"))])
+    storage.close()
+    (directory / DATA_FILE).write_bytes(older)
+    with pytest.raises(StorageError, match="it has reached boot 1, but this replica had reached boot 2"):
+        open_storage(directory, "test", "n1", MEMBERS)
+
+
+def test_a_first_opening_that_failed_may_be_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as weaker:
+        weaker.setattr(module, "_PRAGMAS", (("synchronous", "NORMAL", 2),))
+        with pytest.raises(StorageError, match="answers 1 to PRAGMA synchronous"):
+            open_storage(directory, "test", "n1", MEMBERS)
+    (directory / DATA_FILE).unlink()
+    open_storage(directory, "test", "n1", MEMBERS).close()
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot hold the data .*give another --data"):
-        open_storage(tmp_path / "file" / "data", "test", "n1")
+        open_storage(tmp_path / "file" / "data", "test", "n1", MEMBERS)
 
 
 @pytest.mark.parametrize("content", [b"hello", b"hello" * 10_000])
 def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) -> None:
     directory.mkdir()
     (directory / DATA_FILE).write_bytes(content)
-    with pytest.raises(StorageError, match=r"not a database.*move it away"):
-        open_storage(directory, "test", "n1")
+    with pytest.raises(StorageError, match=r"not a database.*Never start it with an empty directory"):
+        open_storage(directory, "test", "n1", MEMBERS)
     assert (directory / DATA_FILE).read_bytes() == content
 
 
@@ -114,7 +171,7 @@ def test_a_newer_schema_is_refused(directory: Path) -> None:
     fill(directory)
     change(directory, "PRAGMA user_version = 2")
     with pytest.raises(StorageError, match=r"newer version of this program \(schema 2, this one knows up to 1\)"):
-        open_storage(directory, "test", "n1")
+        open_storage(directory, "test", "n1", MEMBERS)
 
 
 DAMAGE_TO_A_ROW = [
@@ -133,9 +190,9 @@ def test_a_damaged_row_is_told_and_never_used(directory: Path, damage: str) -> N
     """Rule 5: a damaged entry is not an absent one; a replica that finds damage does not vote."""
     fill(directory)
     change(directory, damage)
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     assert storage.read(3, 5, 1000) == [PValue(slot, B1, b"value") for slot in (3, 4, 5)]
-    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*Nothing of it was used.*replace"):
+    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*left as it is: keep this replica stopped"):
         storage.read(1, 5, 1000)
     with pytest.raises(StorageError, match="failed before"):
         storage.write([Write(promise=Ballot(2, "n1"))])
@@ -166,7 +223,7 @@ def test_a_damaged_promise_prefix_or_identity_is_refused_at_opening(directory: P
     fill(directory)
     change(directory, damage)
     with pytest.raises(StorageError, match=says):
-        open_storage(directory, "test", "n1")
+        open_storage(directory, "test", "n1", MEMBERS)
 
 
 def test_a_damaged_page_is_told_as_damage(directory: Path) -> None:
@@ -175,7 +232,7 @@ def test_a_damaged_page_is_told_as_damage(directory: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4096:] = b"\xaa" * 4096
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"malformed.*replace this replica"):
+    with pytest.raises(StorageError, match=r"malformed.*keep this replica stopped"):
         open_and_read(directory)
 
 
@@ -202,7 +259,7 @@ def test_a_checkpoint_that_cannot_finish_is_an_error(sqlite: SqliteStorage, monk
 
 
 def test_an_error_in_a_write_leaves_nothing_of_it(directory: Path) -> None:
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     storage.write([Write(promise=B1)])
     too_big = PValue(2**63, B1, b"value")
     with pytest.raises(OverflowError):
@@ -210,7 +267,7 @@ def test_an_error_in_a_write_leaves_nothing_of_it(directory: Path) -> None:
     with pytest.raises(StorageError, match="failed before"):
         storage.write([Write(promise=Ballot(3, "n1"))])
     storage.close()
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     assert (storage.recovered().promised, storage.recovered().last) == (B1, 0)
     storage.close()
 
@@ -223,7 +280,7 @@ def test_a_full_disk_says_what_to_do(sqlite: SqliteStorage) -> None:
 
 
 def test_closing_twice_is_closing_once(directory: Path) -> None:
-    storage = open_storage(directory, "test", "n1")
+    storage = open_storage(directory, "test", "n1", MEMBERS)
     storage.close()
     storage.close()
     with pytest.raises(StorageError, match="was closed"):
