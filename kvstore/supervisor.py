@@ -1,11 +1,13 @@
 """A cluster of real processes on this machine: `LocalCluster`, which `kvstore cluster` runs and tests break.
 
-Everything lives in one directory: `secret`, and for each replica its settings `n1.toml`, its output `n1.log` and its
-data `n1/`. A replica that died stays dead until somebody starts it: here, or by hand, `kvstore serve --config n1.toml`.
+Everything lives in one directory: `secret`, `cluster.lock`, and for each replica its settings `n1.toml`, its output
+`n1.log` and its data `n1/`. A replica that died stays dead until somebody starts it: here, or by hand,
+`kvstore serve --config n1.toml`.
 """
 
 import asyncio
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -15,7 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -105,6 +108,26 @@ class LocalCluster:
     def endpoints(self) -> list[str]:
         """Base addresses of all replicas, for a client."""
         return [place.url for place in self.places.values()]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the directory from other supervisors meanwhile, also when this process is killed: enter it before
+        `prepare`, which would rewrite the settings of a cluster that runs. Raises ClusterError when another has it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "cluster.lock").open("a+", errors="replace") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ClusterError(
+                    f"{self.directory} is in use by a cluster that runs ({lock.read() or 'its process is not known'}): "
+                    "stop that one, or give this one another directory with --data and other ports"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+            yield
 
     def prepare(self) -> None:
         """Check ports and what is in the directory, then write the secret and the settings. Raises ClusterError."""
@@ -211,11 +234,8 @@ class LocalCluster:
                     if self.exit_of(name) is not None:
                         raise ClusterError(self._obituary(name))
                 if time.monotonic() > deadline:
-                    late = [name for name in wanted if (status := statuses[name]) is None or not status.ready]
-                    raise NotReadyError(
-                        f"not ready after {timeout_s:.0f} s: {', '.join(late) or 'no replica leads'}; "
-                        f"see {self.directory}/*.log"
-                    )
+                    missing = what_is_missing({name: statuses[name] for name in wanted})
+                    raise NotReadyError(f"not ready yet: {missing}; see {self.directory}/*.log")
                 await asyncio.sleep(POLL_S)
 
     def _obituary(self, name: str) -> str:
@@ -284,8 +304,18 @@ async def status_of(client: Client, place: Place) -> Status | None:
     """What the replica says about itself; None when it does not answer in time, or something else answers there."""
     try:
         return await client.status(place.url)
-    except (ClientError, msgspec.MsgspecError):
+    except (ClientError, UnicodeDecodeError):  # the latter of a JSON text that is not UTF-8
         return None
+
+
+def what_is_missing(statuses: Mapping[str, Status | None]) -> str:
+    """Why a cluster whose replicas say this about themselves is not ready, for people."""
+    reasons = [
+        f"{name} is still starting: it replays its log" if status is None else f"{name} catches up with the others"
+        for name, status in statuses.items()
+        if status is None or not status.ready
+    ]
+    return ", ".join(reasons) or "no replica leads"
 
 
 def leader_of(statuses: Mapping[str, Status | None]) -> str | None:

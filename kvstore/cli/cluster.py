@@ -17,6 +17,9 @@ from kvstore.config import voters_warnings
 from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, Place, status_of
 
 LOOK_S = 0.1
+FIRST_WORD_S = 10.0
+"""A cluster that is not ready after this time is told of, and again each `NEXT_WORD_S`."""
+NEXT_WORD_S = 30.0
 FAILED = 1
 USAGE = 2
 
@@ -34,14 +37,14 @@ def cluster(
     for warning in voters_warnings(nodes):
         console.print(f"[yellow]warning:[/yellow] {warning}")
     local = LocalCluster(nodes, data, port=port, peer_port=peer_port)
+    code = USAGE
     try:
-        local.prepare()
+        with local.held():
+            local.prepare()
+            code = FAILED
+            asyncio.run(_run(local, console))
     except (ClusterError, OSError) as error:
-        _end(error, USAGE)
-    try:
-        asyncio.run(_run(local, console))
-    except (ClusterError, OSError) as error:
-        _end(error, FAILED)
+        _end(error, code)
 
 
 def _end(error: Exception, code: int) -> None:
@@ -70,7 +73,7 @@ async def _run(local: LocalCluster, console: Console) -> None:
 
 
 async def _tell(local: LocalCluster, console: Console) -> None:
-    leader = await _wait_ready(local, console)
+    leader = await until_ready(local, console)
     _greet(local, leader, console)
     watch = Watch(list(local.places), lambda name: start_command(local.places[name]))
     seen: dict[str, Sighting] = {}
@@ -84,13 +87,18 @@ async def _tell(local: LocalCluster, console: Console) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-async def _wait_ready(local: LocalCluster, console: Console) -> str:
-    """A replica with a long log may take minutes to replay it: as long as all processes live, say so and wait."""
+async def until_ready(local: LocalCluster, console: Console) -> str:
+    """Wait as long as all processes live, for one may take minutes to replay a long log, and say what is missing.
+
+    Gives the leader's name; raises ClusterError when a replica ends.
+    """
+    patience_s = FIRST_WORD_S
     while True:
         try:
-            return await local.wait_ready()
+            return await local.wait_ready(timeout_s=patience_s)
         except NotReadyError as waiting:
-            console.print(f"{waiting}. Still waiting: a long log takes a while to replay; Ctrl-C stops all.")
+            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {waiting}. Still waiting; Ctrl-C stops all.")
+            patience_s = NEXT_WORD_S
 
 
 async def _look(client: Client, place: Place, seen: dict[str, Sighting]) -> None:

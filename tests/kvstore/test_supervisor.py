@@ -1,6 +1,7 @@
 """Local clusters: what is prepared and refused without a process, then real ones."""
 
 import asyncio
+import io
 import os
 import re
 import signal
@@ -8,16 +9,19 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from kvstore.cli.cluster import start_command
+from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
 from kvstore.client import Client
 from kvstore.config import load
 from kvstore.requests import Status
-from kvstore.supervisor import ClusterError, LocalCluster, describe_exit
+from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, describe_exit, what_is_missing
 
 
 def test_prepare_writes_settings_that_serve_takes(tmp_path: Path) -> None:
@@ -78,6 +82,57 @@ def test_the_command_to_start_a_replica_is_short_from_here(tmp_path: Path, monke
     assert start_command(LocalCluster(1, Path("data")).places["n1"]).endswith(" serve --config data/n1.toml")
 
 
+def test_a_directory_that_is_held_is_refused_until_it_is_let_go(tmp_path: Path) -> None:
+    refused = pytest.raises(ClusterError, match=rf"process {os.getpid()}\): stop that one, or give this one another")
+    with LocalCluster(1, tmp_path).held(), refused, LocalCluster(1, tmp_path).held():
+        pass
+    with LocalCluster(1, tmp_path).held():
+        pass
+
+
+def status(name: str, *, ready: bool) -> Status:
+    return Status(name, "c", "follower", ready, "1.n1", "1.n1", None, None, 1, 1, 1, 1, [], "0", 1)
+
+
+def test_what_is_missing_is_said_of_each_replica_that_is_late() -> None:
+    text = what_is_missing({"n1": None, "n2": status("n2", ready=False), "n3": status("n3", ready=True)})
+    assert text == "n1 is still starting: it replays its log, n2 catches up with the others"
+    assert what_is_missing({"n1": status("n1", ready=True)}) == "no replica leads"
+
+
+def test_a_long_start_is_waited_for_and_told_of_now_and_then(tmp_path: Path) -> None:
+    waits = []
+
+    class Slow(LocalCluster):
+        async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = 30.0) -> str:
+            waits.append(timeout_s)
+            if len(waits) < 4:
+                raise NotReadyError("not ready yet: n1 is still starting")
+            return "n1"
+
+    said = io.StringIO()
+    assert asyncio.run(until_ready(Slow(1, tmp_path), Console(file=said, width=200))) == "n1"
+    assert waits == [FIRST_WORD_S, NEXT_WORD_S, NEXT_WORD_S, NEXT_WORD_S]
+    assert said.getvalue().count("n1 is still starting. Still waiting; Ctrl-C stops all.") == 3
+
+
+@pytest.mark.cluster
+def test_a_wait_that_ends_while_the_processes_live_says_what_is_missing(tmp_path: Path) -> None:
+    async def story() -> None:
+        cluster = LocalCluster(1, tmp_path)
+        cluster.prepare()
+        cluster.start()
+        try:
+            cluster.pause("n1")
+            with pytest.raises(NotReadyError, match="n1 is still starting: it replays its log"):
+                await cluster.wait_ready(timeout_s=0)
+            assert cluster.runs("n1")
+        finally:
+            await cluster.stop()
+
+    asyncio.run(story())
+
+
 @pytest.mark.cluster
 def test_a_cluster_starts_survives_a_kill_and_has_its_data_in_the_next_run(tmp_path: Path) -> None:
     async def story() -> None:
@@ -125,16 +180,24 @@ def test_a_replica_that_cannot_start_ends_the_wait_with_its_last_words(tmp_path:
     asyncio.run(story())
 
 
-def command(tmp_path: Path, cluster: LocalCluster) -> "subprocess.Popen[str]":
+@contextmanager
+def command(tmp_path: Path, cluster: LocalCluster, stderr: int | None = None) -> "Iterator[subprocess.Popen[str]]":
+    """`kvstore cluster` of one replica with the ports of `cluster`; a test that fails does not wait for its end."""
     first = cluster.places["n1"]
     ports = ["--port", str(first.listen.port), "--peer-port", str(first.peers.port)]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "kvstore", "cluster", "--nodes", "1", "--data", str(tmp_path), *ports],
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env=os.environ | {"COLUMNS": "200", "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:
@@ -157,6 +220,32 @@ def test_the_command_tells_what_to_try_and_stops_cleanly(tmp_path: Path, number:
         assert greeting.count("curl ") == 2
         process.send_signal(number)
         assert "the data stays in" in read_until(process, "stopped;")
+    assert process.returncode == 0
+
+
+@pytest.mark.cluster
+def test_the_command_stops_cleanly_before_its_replicas_are_ready(tmp_path: Path) -> None:
+    cluster = LocalCluster(1, tmp_path)
+    log = cluster.places["n1"].log
+    os.mkfifo(log)  # opened by the command when it starts the replica, which cannot be ready that moment
+    with command(tmp_path, cluster) as process, log.open("rb"):
+        process.send_signal(signal.SIGINT)
+        assert "leads" not in read_until(process, "stopped;")
+    assert process.returncode == 0
+
+
+@pytest.mark.cluster
+def test_a_second_command_on_the_same_data_is_refused_and_changes_no_settings(tmp_path: Path) -> None:
+    first = LocalCluster(1, tmp_path)
+    with command(tmp_path, first) as process:
+        read_until(process, "Ctrl-C")
+        before = first.places["n1"].config.read_text()
+        with command(tmp_path, LocalCluster(1, tmp_path), stderr=subprocess.STDOUT) as second:
+            assert f"(process {process.pid})" in read_until(second, "stop that one, or give this one another directory")
+        assert second.returncode == 2
+        assert first.places["n1"].config.read_text() == before
+        process.send_signal(signal.SIGINT)
+        read_until(process, "stopped;")
     assert process.returncode == 0
 
 
@@ -185,13 +274,13 @@ def test_the_replicas_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> No
         following.kill()
 
 
-@pytest.mark.parametrize("code", [200, 404])
-def test_whatever_else_answers_at_a_replicas_address_is_no_replica(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize(("code", "body"), [(200, b"not a status"), (200, b'{"id": "\xff"}'), (404, b"")])
+def test_whatever_else_answers_at_a_replicas_address_is_no_replica(tmp_path: Path, code: int, body: bytes) -> None:
     class Foreign(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(code)
             self.end_headers()
-            self.wfile.write(b"not a status")
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
