@@ -30,10 +30,6 @@ class Write(msgspec.Struct):
     chosen: Slot | None = None
     votes: list[Envelope] = []
 
-    def is_empty(self) -> bool:
-        """True when there is nothing to store and nobody waits."""
-        return self.promise is None and not self.accepts and self.chosen is None and not self.votes
-
 
 class ReadReady(msgspec.Struct, frozen=True, gc=False):
     """The reads under `token` may be answered from any state that has applied `slot`. `way`: how that was confirmed."""

@@ -54,11 +54,3 @@ def test_a_chosen_prefix_alone_is_no_transaction_and_rides_with_the_next_one() -
     assert ready.write == Write(chosen=2, votes=[Envelope("n2", Accepted(BALLOT, 3))])
     out.vote("n2", Accepted(BALLOT, 3))
     assert out.take().write == Write(votes=[Envelope("n2", Accepted(BALLOT, 3))])
-
-
-def test_a_write_is_empty_when_it_has_nothing_to_store_and_nobody_waits() -> None:
-    assert Write().is_empty()
-    assert not Write(promise=BALLOT).is_empty()
-    assert not Write(accepts=[PValue(1, BALLOT, b"")]).is_empty()
-    assert not Write(chosen=1).is_empty()
-    assert not Write(votes=[Envelope("n2", Accepted(BALLOT, 1))]).is_empty()
