@@ -17,10 +17,10 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from bench.linearizability import FOREVER, Operation, Verdict, check
 from kvstore.http.problems import NO_SUCH_KEY, RETRY_AFTER
 from kvstore.requests import Consistency, Outcome
 from kvstore.supervisor import POLL_S, LocalCluster
-from tests.linearizability import FOREVER, Operation, Verdict, check
 
 STORY_S = 120.0
 """A test that has taken so long hangs, and fails."""

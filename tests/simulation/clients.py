@@ -1,9 +1,9 @@
 """Clients of a simulated cluster, and the history of what they asked and were told."""
 
+from bench.linearizability import FOREVER, Operation
 from kvstore.commands import Command, Delete, DeleteResult, Put, Result
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
-from tests.linearizability import FOREVER, Operation
 from tests.simulation.world import Cluster, Machine
 
 

@@ -3,8 +3,8 @@
 import sys
 from random import Random
 
+from bench.linearizability import Operation, Verdict, check
 from paxos.types import MS
-from tests.linearizability import Operation, Verdict, check
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client
 from tests.simulation.world import Cluster, Faults

@@ -9,13 +9,13 @@ from random import Random
 
 import pytest
 
+from bench.linearizability import Operation
 from kvstore.commands import Put, PutResult, Result
 from kvstore.requests import Consistency, ReadAnswer, Refused
 from paxos import wire
 from paxos.ready import Ready
 from paxos.replica import Role
 from paxos.types import MS
-from tests.linearizability import Operation
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client
 from tests.simulation.run import draw_faults, simulate
