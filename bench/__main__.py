@@ -1,6 +1,7 @@
 """`python -m bench`: what the store can do on this machine."""
 
 import asyncio
+import secrets
 import signal
 import sys
 from collections.abc import Coroutine
@@ -14,6 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import compare as comparing
 from bench import failover as failing_over
 from bench.errors import BenchError
+from bench.faults import command as faulting
+from bench.faults.found import Verdict
+from bench.faults.plan import Fault
+from bench.faults.report import summary
+from bench.faults.run import Order
 from bench.processes import check_platform
 from bench.report import comparison_report, failover_report, print_report
 from bench.scratch import scratch_directory
@@ -89,6 +95,40 @@ def compare(
     _write_json(json, found)
     print_report(comparison_report(found))
     raise typer.Exit(not found.within_limits)
+
+
+@app.command()
+def faults(
+    *,
+    fault: Annotated[
+        list[Fault] | None, typer.Option(help="A fault to make, again for each; all that can be made by default.")
+    ] = None,
+    seconds: Annotated[int, typer.Option(min=5, max=86_400, help="How long faults are made.")] = 60,
+    kills: Annotated[
+        int, typer.Option(min=0, help="Instead of --seconds: until so many replicas were killed with SIGKILL.")
+    ] = 0,
+    nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients.")] = 8,
+    seed: Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")] = None,
+    json: Json = None,
+) -> None:
+    """Torture a cluster under clients, then check every answer: linearizable, and nothing acknowledged lost."""
+    order = Order(
+        faults=fault or [],
+        seconds=seconds,
+        kills=kills,
+        nodes=nodes,
+        clients=clients,
+        seed=secrets.randbelow(1 << 32) if seed is None else seed,
+    )
+    with scratch_directory() as directory:
+        found, calls = _run(faulting.run(directory, order))
+        _write_json(json, found)
+        print_report(summary(found))
+        if found.verdict is not Verdict.OK:
+            history = (json or directory / "faults").with_suffix(".history.jsonl")
+            faulting.write_history(history, calls, found)
+            raise BenchError(f"the run is {found.verdict}, see above; what the clients saw is in {history}")
 
 
 def _progress() -> Progress:

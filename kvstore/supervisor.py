@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -129,14 +130,17 @@ class LocalCluster:
             lock.flush()
             yield
 
-    def prepare(self) -> None:
-        """Check ports and what is in the directory, then write the secret and the settings. Raises ClusterError."""
+    def prepare(self, via: Mapping[tuple[str, str], Address] = MappingProxyType({})) -> None:
+        """Check ports and what is in the directory, then write the secret and the settings. Raises ClusterError.
+
+        `via`: where the first of two replicas dials the second, if not at its peer listener: a proxy between them.
+        """
         self._refuse_other_size()
         self._refuse_used_ports()
         self.directory.mkdir(parents=True, exist_ok=True)
         _make_secret(self.directory / "secret")
         for place in self.places.values():
-            place.config.write_text(self._config_of(place))
+            place.config.write_text(self._config_of(place, via))
 
     def start(self, names: Iterable[str] | None = None) -> None:
         """Start these replicas, all by default; those that run are left alone."""
@@ -249,7 +253,7 @@ class LocalCluster:
     def _chosen(self, names: Iterable[str] | None) -> list[str]:
         return list(self.places if names is None else names)
 
-    def _config_of(self, place: Place) -> str:
+    def _config_of(self, place: Place, via: Mapping[tuple[str, str], Address]) -> str:
         values: dict[str, int | str] = {
             "node": place.name,
             "listen": str(place.listen),
@@ -257,7 +261,7 @@ class LocalCluster:
             "secret_file": str(self.directory / "secret"),
             **self._settings,
         }
-        members = {other.name: str(other.peers) for other in self.places.values()}
+        members = {name: str(via.get((place.name, name), other.peers)) for name, other in self.places.items()}
         # JSON's strings and whole numbers are TOML's too.
         return "\n".join(
             [

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
 from kvstore.client import Client
-from kvstore.config import load
+from kvstore.config import Address, load
 from kvstore.requests import Status
 from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, describe_exit, what_is_missing
 
@@ -33,6 +33,15 @@ def test_prepare_writes_settings_that_serve_takes(tmp_path: Path) -> None:
         assert (settings.lease_ms, settings.log_level, settings.data) == (700, "debug", place.data)
         assert len(settings.members) == 3
         assert len(settings.shared_secret()) == 64
+
+
+def test_a_link_may_lead_over_an_address_of_its_own(tmp_path: Path) -> None:
+    cluster = LocalCluster(3, tmp_path)
+    cluster.prepare({("n1", "n2"): Address("127.0.0.1", 7)})
+    members = {name: load({}, place.config).members for name, place in cluster.places.items()}
+    assert members["n1"]["n2"].port == 7
+    members["n1"]["n2"] = cluster.places["n2"].peers  # all else leads where it did
+    assert all(each == {name: place.peers for name, place in cluster.places.items()} for each in members.values())
 
 
 def test_the_secret_is_private_and_stays(tmp_path: Path) -> None:
