@@ -1,0 +1,196 @@
+"""The states of single machines and the messages, each known by a small integer, and what an input makes of a machine.
+
+An input and a machine always give the same, so each pair is run once, by the production code, and looked up from then
+on. A set of messages is the bits of an integer.
+"""
+
+from collections.abc import Hashable, Iterator
+
+import msgspec
+
+from paxos.errors import InvariantError
+from paxos.messages import AnyMessage
+from paxos.types import Ballot, NodeId, PValue, Slot
+from storage.base import StorageError
+from tests.exploration.machine import Input, Machine, Violation, pickled, unpickled
+
+CONTROLS = {control: -1 - number for number, control in enumerate(Input)}
+"""Codes of inputs: messages from 0 on, all others below."""
+
+LOSING = 1 << 16
+"""Added to the code of an input whose write is going to be lost."""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What an input makes of a machine. `sends` is a set of messages; `writes`: something that a crash can lose."""
+
+    after: int
+    sends: int
+    writes: bool
+    marks: tuple[str, ...]
+
+
+class Local(msgspec.Struct):
+    """One state of one machine. Of the messages whose effect on it is `known`, `active` ones change it, and `replies`
+    only make it send something."""
+
+    data: bytes
+    name: NodeId
+    votes: int
+    prefix: tuple[bytes, ...]
+    ballot: Ballot | None
+    leads: bool
+    holds_lease: bool
+    losing: bool
+    controls: tuple[int, ...]
+    known: int = 0
+    active: int = 0
+    replies: list[tuple[int, Outcome]] = []
+    outcomes: dict[int, Outcome] = {}
+
+
+class Broken(Exception):
+    """What must never happen has happened; `step`: the input that did it, with the place of its machine, when it was an
+    input to one machine and not what all machines are together."""
+
+    def __init__(self, what: str, step: tuple[int, int] | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.step = step
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A message on its way; the sender is what the link proves."""
+
+    sender: NodeId
+    to: NodeId
+    message: AnyMessage
+
+
+class Space:
+    """All that was ever interned."""
+
+    def __init__(self, machines: list[Machine], letters: list[Letter]) -> None:
+        """The state in which everything begins; `letters` are on their way."""
+        self.locals: list[Local] = []
+        self.letters: list[Letter] = []
+        self.votes: list[PValue] = []
+        self.names = [machine.name for machine in machines]
+        self.inbox = [0] * len(machines)
+        """For each machine the messages to it."""
+        self._like = machines[0]
+        self._numbers: dict[Hashable, int] = {}
+        self._letter_numbers: dict[Letter, int] = {}
+        self._vote_numbers: dict[PValue, int] = {}
+        self.begin = tuple(self._intern(machine) for machine in machines)
+        self.sent = self._letter_set(letters)
+
+    def outcome(self, place: int, number: int, code: int) -> Outcome:
+        """What input `code` makes of machine state `number`, which stands at `place`. Raises Broken."""
+        local = self.locals[number]
+        known = local.outcomes.get(code)
+        if known is None:
+            known = local.outcomes[code] = self._run(place, local, code)
+        return known
+
+    def answer(self, machines: tuple[int, ...], sent: int) -> tuple[int, list[tuple[int, int, Outcome]]]:
+        """Deliver whatever only makes its receiver send something, until that brings nothing new: all that is sent
+        then, and what was done for it, as place, code and outcome. Raises Broken."""
+        done: list[tuple[int, int, Outcome]] = []
+        grown = True
+        while grown:
+            grown = False
+            for place, number in enumerate(machines):
+                local = self.locals[number]
+                unknown = sent & self.inbox[place] & ~local.known
+                if unknown:
+                    self._learn(place, number, unknown)
+                for letter, outcome in local.replies:
+                    if sent & letter and outcome.sends & ~sent:
+                        sent |= outcome.sends
+                        done.append((place, letter.bit_length() - 1, outcome))
+                        grown = True
+        return sent, done
+
+    def _learn(self, place: int, number: int, letters: int) -> None:
+        local = self.locals[number]
+        for code in members(letters):
+            outcome = self.outcome(place, number, code)
+            local.known |= 1 << code
+            if outcome.after != number:
+                local.active |= 1 << code
+            elif outcome.sends:
+                local.replies.append((1 << code, outcome))
+
+    def _run(self, place: int, local: Local, code: int) -> Outcome:
+        machine = unpickled(local.data, self._like)
+        machine.losing = code >= LOSING // 2
+        plain = code - LOSING if machine.losing else code
+        try:
+            if plain >= 0:
+                letter = self.letters[plain]
+                machine.receive(letter.sender, letter.message)
+            else:
+                machine.happen(list(Input)[-1 - plain])
+        except (InvariantError, StorageError, Violation) as broken:
+            raise Broken(f"{local.name} stops: {broken}", (place, code)) from broken
+        letters = [Letter(machine.name, envelope.to, envelope.message) for envelope in machine.sent]
+        writes, marks = machine.recorded, tuple(sorted(machine.marks))
+        return Outcome(self._intern(machine), self._letter_set(letters), writes, marks)
+
+    def _intern(self, machine: Machine) -> int:
+        key = machine.frozen()
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.locals)
+            votes = 0
+            for pvalue in machine.votes:
+                if pvalue not in self._vote_numbers:
+                    self._vote_numbers[pvalue] = len(self.votes)
+                    self.votes.append(pvalue)
+                votes |= 1 << self._vote_numbers[pvalue]
+            self.locals.append(
+                Local(
+                    data=b"",
+                    name=machine.name,
+                    votes=votes,
+                    prefix=tuple(machine.prefix),
+                    ballot=machine.ballot,
+                    leads=machine.leads,
+                    holds_lease=machine.holds_lease,
+                    losing=machine.lost_after is not None,
+                    controls=tuple(CONTROLS[control] for control in machine.inputs()),
+                )
+            )
+            self.locals[number].data = pickled(machine)
+        return number
+
+    def _letter_set(self, letters: list[Letter]) -> int:
+        found = 0
+        for letter in letters:
+            number = self._letter_numbers.get(letter)
+            if number is None:
+                number = self._letter_numbers[letter] = len(self.letters)
+                self.letters.append(letter)
+                self.inbox[self.names.index(letter.to)] |= 1 << number
+            found |= 1 << number
+        return found
+
+
+def members(numbers: int) -> Iterator[int]:
+    """The numbers in a set, ascending."""
+    while numbers:
+        lowest = numbers & -numbers
+        yield lowest.bit_length() - 1
+        numbers ^= lowest
+
+
+def chosen(space: Space, votes: int) -> dict[Slot, bytes] | str:
+    """The value of each slot for which some ballot is in `votes`, or what is wrong with them."""
+    values: dict[Slot, PValue] = {}
+    for number in members(votes):
+        pvalue = space.votes[number]
+        other = values.setdefault(pvalue.slot, pvalue)
+        if other.value != pvalue.value:
+            return f"two values are chosen for slot {pvalue.slot}: under {other.ballot} and under {pvalue.ballot}"
+    return {slot: pvalue.value for slot, pvalue in values.items()}
