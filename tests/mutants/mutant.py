@@ -1,0 +1,43 @@
+"""What a mutant is: a bug planted on purpose, to show that the checks find it."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Net(StrEnum):
+    """What can catch a bug, in the order in which they are cast."""
+
+    UNIT = "unit"
+    SIMULATION = "simulation"
+    EXPLORATION = "exploration"
+
+
+EVERY = frozenset(Net)
+UNIT = frozenset({Net.UNIT})
+"""The simulator and the explorer have no SQLite, no sockets, no secrets and no process of their own."""
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One small patch: in the file `path`, `before`, which stands there once, becomes `after`. `breaks` says what is
+    wrong then; `rules` are the rules of docs/rules.md that it breaks; `nets` are those that could see it."""
+
+    name: str
+    rules: tuple[int, ...]
+    breaks: str
+    path: str
+    before: str
+    after: str
+    nets: frozenset[Net] = EVERY
+
+    def apply(self, root: Path) -> None:
+        """Plant it in the tree at `root`. Raises ValueError when the code is not what the patch was made for."""
+        file = root / self.path
+        file.write_text(self.patched(file.read_text()))
+
+    def patched(self, source: str) -> str:
+        """The text of the file with the bug in it."""
+        if source.count(self.before) != 1:
+            raise ValueError(f"mutant {self.name}: its text is not in {self.path} exactly once, adapt it to the code")
+        return source.replace(self.before, self.after)

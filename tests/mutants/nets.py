@@ -1,0 +1,93 @@
+"""The nets: commands that end well on sound code and should not on a mutant. Each runs in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from tests.mutants.mutant import Mutant, Net
+
+_PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not cluster")
+_NODE = tuple(
+    f"tests/kvstore/test_{name}.py" for name in ("node", "node_reads", "queries", "submissions", "state_machine")
+)
+_LINKS = ("tests/kvstore/test_handshake.py", "tests/kvstore/test_frames.py", "tests/kvstore/peer_links")
+_UNIT_TESTS = {
+    "paxos": ("tests/paxos", *_NODE[:2]),
+    "storage": ("tests/storage",),
+    "kvstore/node.py": _NODE,
+    "kvstore/queries.py": _NODE,
+    "kvstore/submissions.py": _NODE,
+    "kvstore/state_machine.py": _NODE,
+    "kvstore/handshake.py": _LINKS,
+    "kvstore/frames.py": _LINKS,
+    "kvstore/runtime.py": ("tests/kvstore/test_runtime.py",),
+}
+"""The tests that are about a file or a room, so that not all of them run for each mutant."""
+_STORIES = "not seed"
+"""The tests of the simulator that tell a story; the others run seeds."""
+_MESSAGE_CHARS = 100
+
+
+class Cast(msgspec.Struct, frozen=True):
+    """One command of a net."""
+
+    net: Net
+    arguments: tuple[str, ...]
+
+
+class Catch(msgspec.Struct, frozen=True):
+    """What a cast brought. `by`: the seed, test or schedule that failed, "" if nothing did."""
+
+    by: str
+    seconds: float
+
+
+def casts(mutant: Mutant, seeds: int) -> list[Cast]:
+    """What to cast for this mutant, in order; of one net the later only if the earlier caught nothing."""
+    room = mutant.path.partition("/")[0]
+    tests = _UNIT_TESTS.get(mutant.path) or _UNIT_TESTS[room]
+    every = (
+        Cast(Net.UNIT, (*_PYTEST, *tests)),
+        Cast(Net.SIMULATION, ("-m", "tests.mutants.seeds", str(seeds))),
+        Cast(Net.SIMULATION, (*_PYTEST, "tests/simulation/test_simulation.py", "-k", _STORIES)),
+        Cast(Net.EXPLORATION, ("-m", "tests.exploration", "--quick")),
+    )
+    return [cast for cast in every if cast.net in mutant.nets]
+
+
+def run(cast: Cast, root: Path, limit_s: float | None) -> Catch:
+    """Cast it in the tree at `root`. Without an end within `limit_s` it is ended, and has caught something."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *cast.arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # what it started ends with it
+    )
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+        by = _culprit(output) if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        by = "no end"
+    return Catch(by, time.monotonic() - start)
+
+
+def _culprit(output: str) -> str:
+    lines = output.strip().splitlines() or ["no output"]
+    for line in lines:
+        if found := re.match(r"(?:FAILED|ERROR) [\w/.]+(?:::(\S+))?", line):
+            return found[1] or line
+    return next((line for line in lines if line.startswith("seed ")), lines[-1])[:_MESSAGE_CHARS]

@@ -1,0 +1,63 @@
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import leading, nets, records, service, voting
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.mutant import Net
+
+ROOT = Path(__file__).parent.parent.parent
+RULES = re.findall(
+    r"^\*\*(\d+)\. (.*?)(?=^\*\*\d|^## |\Z)", (ROOT / "docs/rules.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_fits_the_code_and_still_is_a_program(name: str) -> None:
+    mutant = MUTANTS[name]
+    source = (ROOT / mutant.path).read_text()
+    patched = mutant.patched(source)
+    assert ast.dump(ast.parse(patched)) != ast.dump(ast.parse(source))
+    assert mutant.nets
+    assert nets.casts(mutant, 1)
+
+
+def test_there_are_enough_and_no_two_have_one_name() -> None:
+    every = [*voting.MUTANTS, *leading.MUTANTS, *service.MUTANTS, *records.MUTANTS]
+    assert len(every) == len(MUTANTS) >= 40
+
+
+def test_every_rule_that_is_built_has_a_mutant_and_no_other() -> None:
+    built = {int(number) for number, text in RULES if "\n- Kept: " in text}
+    assert {rule for mutant in MUTANTS.values() for rule in mutant.rules} == built
+
+
+def test_each_mutant_is_another_one() -> None:
+    assert len({(mutant.path, mutant.before, mutant.after) for mutant in MUTANTS.values()}) == len(MUTANTS)
+
+
+def test_a_patch_that_does_not_fit_is_told() -> None:
+    mutant = next(iter(MUTANTS.values()))
+    with pytest.raises(ValueError, match="adapt it to the code"):
+        mutant.patched("")
+
+
+SOUND = nets.Cast(Net.UNIT, ("-c", "pass"))
+FAILING = nets.Cast(Net.UNIT, ("-c", "raise SystemExit('seed 7: AssertionError two values')"))
+PYTEST = nets.Cast(Net.UNIT, ("-c", "print('FAILED tests/a/test_b.py::test_c[1] - assert'); raise SystemExit(1)"))
+ENDLESS = nets.Cast(Net.UNIT, ("-c", "import threading; threading.Event().wait()"))
+
+
+@pytest.mark.parametrize(
+    ("cast", "by"),
+    [(SOUND, ""), (FAILING, "seed 7: AssertionError two values"), (PYTEST, "test_c[1]")],
+    ids=["sound", "seed", "test"],
+)
+def test_a_net_names_what_it_caught(cast: nets.Cast, by: str, tmp_path: Path) -> None:
+    assert nets.run(cast, tmp_path, 60).by == by
+
+
+def test_what_does_not_end_is_caught(tmp_path: Path) -> None:
+    assert nets.run(ENDLESS, tmp_path, 0.2).by == "no end"

@@ -1,0 +1,287 @@
+"""Mutants of promises, votes, quorums and what is learnt: `paxos/` without leases and leaders."""
+
+from tests.mutants.mutant import UNIT, Mutant
+
+MUTANTS = (
+    Mutant(
+        "round-reused",
+        (2, 7),
+        "A candidate that holds the highest promise itself prepares its old ballot again.",
+        "paxos/replica.py",
+        "            self._highest_round += 1\n            candidate.prepare",
+        "            self._highest_round += self.promised.node != self.node\n            candidate.prepare",
+    ),
+    Mutant(
+        "round-below-those-heard-of",
+        (2,),
+        "A candidate does not number its ballot above the promises that it was told.",
+        "paxos/replica.py",
+        "            self._highest_round = max(self._highest_round, message.promised.round)\n"
+        "            self._learner.hear(sender, message.chosen)",
+        "            self._learner.hear(sender, message.chosen)",
+    ),
+    Mutant(
+        "ballots-compared-by-round",
+        (7, 8),
+        "An acceptor promises to two nodes in one round.",
+        "paxos/acceptor.py",
+        "if ballot < self.promised or (ballot > self.promised and",
+        "if ballot.round < self.promised.round or (ballot.round > self.promised.round and",
+    ),
+    Mutant(
+        "promises-below-its-promise",
+        (8,),
+        "An acceptor answers a lower ballot with a Promise.",
+        "paxos/acceptor.py",
+        "if ballot < self.promised or (ballot > self.promised and",
+        "if (ballot > self.promised and",
+    ),
+    Mutant(
+        "accepts-below-its-promise",
+        (8,),
+        "An acceptor accepts under a ballot lower than its promise.",
+        "paxos/acceptor.py",
+        "        if ballot < self.promised:\n            self._reject(sender, ballot)\n            return False\n"
+        "        if ballot > self.promised:",
+        "        if ballot > self.promised:",
+    ),
+    Mutant(
+        "accept-raises-no-promise",
+        (8,),
+        "An acceptor that accepts a higher ballot goes on to answer lower ones.",
+        "paxos/acceptor.py",
+        "        if ballot > self.promised:\n            self._promise(ballot)\n        held = self.log.get(slot)",
+        "        held = self.log.get(slot)",
+    ),
+    Mutant(
+        "learning-raises-no-promise",
+        (8,),
+        "A value that was learnt can be replaced by an older leader's.",
+        "paxos/acceptor.py",
+        "        if pvalue.ballot > self.promised:\n            self._promise(pvalue.ballot)\n",
+        "",
+    ),
+    Mutant(
+        "promise-never-recorded",
+        (1, 8),
+        "A promise is kept in memory and never stored.",
+        "paxos/outbox.py",
+        "        self._write.promise = ballot",
+        "        pass",
+    ),
+    Mutant(
+        "accepted-values-not-told",
+        (10,),
+        "A Promise hides what the acceptor has accepted.",
+        "paxos/acceptor.py",
+        "accepted, next_slot = self.log.page(from_slot)",
+        "accepted, next_slot = (), 0",
+    ),
+    Mutant(
+        "rest-of-promise-not-told",
+        (9, 10),
+        "A Promise whose values do not fit one page says that nothing follows.",
+        "paxos/log.py",
+        "return tuple(pvalues), slot",
+        "return tuple(pvalues), 0",
+    ),
+    Mutant(
+        "pages-counted-in-any-order",
+        (9,),
+        "A copy of a promise's last page counts as the whole promise.",
+        "paxos/proposer.py",
+        "if self.owed.get(sender) != message.from_slot:",
+        "if sender not in self.owed:",
+    ),
+    Mutant(
+        "cut-taken-for-empty",
+        (11,),
+        "An acceptor answers for slots that it no longer has at hand as if nothing had been accepted there.",
+        "paxos/acceptor.py",
+        "        elif from_slot < self.log.floor:\n"
+        "            self._reject(sender, ballot, self.log.floor)\n"
+        "        else:\n"
+        "            if ballot > self.promised:\n"
+        "                self._promise(ballot)\n"
+        "            accepted, next_slot = self.log.page(from_slot)",
+        "        else:\n"
+        "            if ballot > self.promised:\n"
+        "                self._promise(ballot)\n"
+        "            accepted, next_slot = self.log.page(max(from_slot, self.log.floor))",
+    ),
+    Mutant(
+        "quorum-one-short",
+        (9,),
+        "A voter less than a majority is enough.",
+        "paxos/quorum.py",
+        "> len(voters)",
+        ">= len(voters) - 1",
+    ),
+    Mutant(
+        "half-is-a-majority",
+        (9,),
+        "Half of an even number of voters is enough.",
+        "paxos/quorum.py",
+        "> len(voters)",
+        ">= len(voters)",
+    ),
+    Mutant(
+        "anybody-counts",
+        (9,),
+        "Whoever does not vote counts towards a majority.",
+        "paxos/quorum.py",
+        "return 2 * sum(voter in senders for voter in voters) > len(voters)",
+        "return 2 * len(set(senders)) > len(voters)",
+        UNIT,  # there are no such members yet
+    ),
+    Mutant(
+        "votes-counted-by-number",
+        (9,),
+        "Each answer is one more vote, a copy of it, too.",
+        "paxos/proposer.py",
+        "proposal.accepted.add(sender)",
+        "proposal.accepted.add(self._membership.voters[len(proposal.accepted)])",
+    ),
+    Mutant(
+        "votes-of-any-ballot",
+        (9, 20),
+        "A leader counts a vote that was given under an earlier ballot of its own.",
+        "paxos/leader.py",
+        '        """Count a vote; its ballot must be this one (rule 9)."""\n'
+        "        if message.ballot != self.ballot:\n            return\n",
+        '        """Count a vote; its ballot must be this one (rule 9)."""\n',
+    ),
+    Mutant(
+        "promises-of-any-ballot",
+        (9, 20),
+        "A candidate counts a promise to an earlier ballot of its own.",
+        "paxos/candidate.py",
+        "if campaign is None or message.ballot != campaign.ballot:",
+        "if campaign is None:",
+    ),
+    Mutant(
+        "answers-to-any-question",
+        (9, 13),
+        "A candidate counts answers to an earlier candidacy's question.",
+        "paxos/candidate.py",
+        "if message.nonce == self._nonce:",
+        "if True:",
+    ),
+    Mutant(
+        "anybody-speaks-for-a-ballot",
+        (9,),
+        "A message that speaks for a ballot is taken from others than its owner.",
+        "paxos/replica.py",
+        "                if ballot.node == sender:\n                    self._from_leader",
+        "                if True:\n                    self._from_leader",
+        UNIT,  # replicas do not lie
+    ),
+    Mutant(
+        "lowest-ballot-adopted",
+        (10,),
+        "A new leader proposes the value of the lowest ballot again.",
+        "paxos/proposer.py",
+        "pvalue.ballot > best.ballot",
+        "pvalue.ballot < best.ballot",
+    ),
+    Mutant(
+        "first-value-adopted",
+        (10,),
+        "A new leader proposes the value again that it heard of first.",
+        "paxos/proposer.py",
+        "if best is None or pvalue.ballot > best.ballot:",
+        "if best is None:",
+    ),
+    Mutant(
+        "gaps-closed-up",
+        (10,),
+        "Recovered values move down into the slots that nobody had a value for.",
+        "paxos/proposer.py",
+        "return [self._highest[slot].value if slot in self._highest else NOOP for slot in slots]",
+        "return [self._highest[slot].value for slot in slots if slot in self._highest]",
+    ),
+    Mutant(
+        "prepares-above-what-it-accepted",
+        (10,),
+        "A candidate asks only for slots that its own acceptor has no value for.",
+        "paxos/candidate.py",
+        "        ballot = Ballot(number, self._node)\n        from_slot = self._acceptor.log.chosen + 1",
+        "        ballot = Ballot(number, self._node)\n        from_slot = self._acceptor.log.last + 1",
+    ),
+    Mutant(
+        "chosen-under-any-ballot",
+        (12,),
+        "A value accepted under an old ballot is taken for the one that a new leader calls chosen.",
+        "paxos/learner.py",
+        "(slot <= upto and held.ballot == ballot)",
+        "slot <= upto",
+    ),
+    Mutant(
+        "gap-learnt-as-no-op",
+        (12,),
+        "A slot that was missed is passed over as if a no-op had been chosen there.",
+        "paxos/learner.py",
+        "            held = self._log.get(slot)\n            if held is None or not (slot in",
+        "            held = self._log.get(slot)\n"
+        "            if held is None and slot <= upto:\n"
+        '                held = PValue(slot, ballot, b"")\n'
+        "                self._log.put(held)\n"
+        "            if held is None or not (slot in",
+    ),
+    Mutant(
+        "accepted-served-as-chosen",
+        (12,),
+        "Whoever fetches is sent what was accepted, chosen or not.",
+        "paxos/replica.py",
+        "self._out.serve_fetch(sender, from_slot, self.chosen)",
+        "self._out.serve_fetch(sender, from_slot, self._log.last)",
+    ),
+    Mutant(
+        "prepares-without-asking",
+        (13,),
+        "A candidate does not ask first whether a majority would promise.",
+        "paxos/candidate.py",
+        "self.campaign is None and is_quorum(self._willing, self._membership)",
+        "self.campaign is None",
+    ),
+    Mutant(
+        "willing-under-a-grant",
+        (13, 16),
+        "An acceptor encourages a candidate although it has granted a lease to another.",
+        "paxos/acceptor.py",
+        "willing = not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
+        "willing = message.from_slot >= self.log.floor",
+    ),
+    Mutant(
+        "high-promise-deposes",
+        (13,),
+        "A leader steps down because one voter came back with a higher promise.",
+        "paxos/replica.py",
+        "still_mine = leader.lease_holds(now)",
+        "still_mine = False",
+    ),
+    Mutant(
+        "wait-never-grows",
+        (14,),
+        "Candidates that fail try again as soon as the first time.",
+        "paxos/election.py",
+        "longest = min(self._unit << self._failures, self._longest)",
+        "longest = self._unit",
+    ),
+    Mutant(
+        "no-randomness",
+        (14,),
+        "All candidates wait for the same time.",
+        "paxos/election.py",
+        "return self._rng.randint(self._unit // 8, self._unit)",
+        "return self._unit",
+    ),
+    Mutant(
+        "fetches-without-waiting",
+        (26,),
+        "A replica that lags asks again with every step.",
+        "paxos/learner.py",
+        "        elif self._fetching is None or self._fetching[0] <= self.chosen:",
+        "        elif self._goal:",
+    ),
+)
