@@ -16,7 +16,7 @@ from bench import compare as comparing
 from bench import failover as failing_over
 from bench.errors import BenchError
 from bench.faults import command as faulting
-from bench.faults.found import Verdict
+from bench.faults.found import Verdict, conclude
 from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order
@@ -111,6 +111,7 @@ def faults(
     clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients.")] = 8,
     seed: Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")] = None,
     json: Json = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all of it to FILE, too.")] = None,
 ) -> None:
     """Torture a cluster under clients, then check every answer: linearizable, and nothing acknowledged lost."""
     order = Order(
@@ -121,12 +122,14 @@ def faults(
         clients=clients,
         seed=secrets.randbelow(1 << 32) if seed is None else seed,
     )
+    faulting.check_page(html)
     with scratch_directory() as directory:
         found, calls = _run(faulting.run(directory, order))
-        _write_json(json, found)
+        _write_json(json, conclude(found))
+        faulting.write_page(html, found)
         print_report(summary(found))
         if found.verdict is not Verdict.OK:
-            history = (json or directory / "faults").with_suffix(".history.jsonl")
+            history = (html or json or directory / "faults").with_suffix(".history.jsonl")
             faulting.write_history(history, calls, found)
             raise BenchError(f"the run is {found.verdict}, see above; what the clients saw is in {history}")
 

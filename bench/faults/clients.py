@@ -118,19 +118,28 @@ class Load:
         self._stopping = False
         self.calls: list[Call] = []
         self.answered = 0
+        self.before_read_back = 0
+        """How many calls were made under faults; those after them read everything back."""
 
     def stop(self) -> None:
         """Let each client end after the request that is under way."""
         self._stopping = True
 
     async def client(self, number: int) -> None:
-        """One client. It goes to any replica but those that just failed it."""
+        """One client. It has a replica of its own, and goes to another one for a while when that has failed it: so a
+        replica that hangs holds up its own clients only."""
         rng = Random(f"{self._seed}/{number}")
-        avoided = dict.fromkeys(self._urls, 0.0)
+        names = list(self._urls)
+        own = names[number % len(names)]
+        avoided = dict.fromkeys(names, 0.0)
         async with session() as http:
             while not self._stopping:
                 now = time.monotonic()
-                replica = rng.choice([name for name, until in avoided.items() if until <= now] or list(avoided))
+                willing = [name for name in names if avoided[name] <= now]
+                if not willing:
+                    await asyncio.sleep(min(avoided.values()) - now)
+                    continue
+                replica = own if own in willing else rng.choice(willing)
                 kind, key = rng.choice(KINDS), self._keys.draw(rng)
                 done = await call(http, replica, self._urls[replica], kind, key, value=self._keys.fresh_value())
                 self.calls.append(done)
@@ -142,6 +151,7 @@ class Load:
 
     async def read_back(self, timeout_s: float) -> None:
         """Read each key through every replica. Raises TimeoutError when one of them does not answer."""
+        self.before_read_back = len(self.calls)
         left: Iterator[tuple[str, str]] = iter([(key, name) for key in self._used() for name in self._urls])
 
         async def reader() -> None:

@@ -1,5 +1,6 @@
 """`python -m bench faults`: what the user said, the run, and what is left of it."""
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.errors import BenchError
 from bench.faults.found import Found
 from bench.faults.history import Call, by_key
 from bench.faults.report import scene_line
@@ -28,6 +30,20 @@ async def run(directory: Path, order: Order) -> tuple[Found, list[Call]]:
             live.update(Text(text), refresh=True)
 
         return await torment(directory, order, show, say)
+
+
+def check_page(path: Path | None) -> None:
+    """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
+    if path is not None and importlib.util.find_spec("jinja2") is None:
+        raise BenchError("--html needs Jinja: pip install kvstore[bench], or leave --html out")
+
+
+def write_page(path: Path | None, found: Found) -> None:
+    """The page, if one is wanted."""
+    if path is not None:
+        from bench.faults.page import render  # noqa: PLC0415 - Jinja is an extra, the rest works without it
+
+        path.write_text(render(found))
 
 
 def write_history(path: Path, calls: Iterable[Call], found: Found) -> None:

@@ -36,6 +36,21 @@ class Verdict(StrEnum):
     """The search was given up for too many keys."""
     OK = "ok"
 
+    @property
+    def sentence(self) -> str:
+        """What it means, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Verdict.LOST: "Acknowledged writes are gone. This must never happen: please report it.",
+    Verdict.ILLEGAL: "No order explains the answers. This must never happen: please report it.",
+    Verdict.DOWN: "A replica did not behave: please report it, together with its log.",
+    Verdict.VOID: "This shows nothing: too little happened.",
+    Verdict.UNVERIFIED: "This does not show enough: too much could not be verified.",
+    Verdict.OK: "Nothing acknowledged was lost, and an order explains every answer.",
+}
+
 
 class Bin(msgspec.Struct):
     """Calls that ended in one BIN_S, by outcome."""
@@ -57,6 +72,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     command: str
     seed: int
+    began_at: str
+    """Date and time, UTC."""
     nodes: int
     clients: int
     seconds: float
@@ -66,6 +83,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Faults that cannot be made here, and why."""
     strikes: list[Strike]
     kills: int
+    """How many processes were ended with SIGKILL."""
     troubles: list[str]
     """What replicas did that nothing excuses: ended, or did not come back."""
     lanes: dict[str, list[Span]]
@@ -83,6 +101,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, outcome: str) -> int:
         """How many calls had this outcome."""
         return sum(outcomes.get(outcome, 0) for outcomes in self.counts.values())
+
+    @property
+    def landed(self) -> int:
+        """Faults that had an effect."""
+        return sum(strike.effect > 0 for strike in self.strikes)
 
     @property
     def acknowledged(self) -> int:
@@ -121,12 +144,27 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
             yield f"only {self.calls} calls in {self.seconds:.0f} s: use more clients, or a machine that is less busy"
         if self.of("answered") < ANSWERED_PER_S * self.seconds:
             yield f"only {self.of('answered')} calls were answered in {self.seconds:.0f} s: name fewer faults"
+        if not self.landed:
+            yield "nothing was done to it: use more --seconds"
         landed = {strike.fault for strike in self.strikes if strike.effect}
         for fault in self.asked:
             if fault not in landed:
                 tried = sum(strike.fault is fault for strike in self.strikes)
                 why = f"{tried} times without effect" if tried else "the time was over before: use more --seconds"
                 yield f"{fault} never landed: {why}"
+
+
+class Conclusion(msgspec.Struct, frozen=True):
+    """What is written for programs."""
+
+    verdict: Verdict
+    reasons: list[tuple[Verdict, str]]
+    found: Found
+
+
+def conclude(found: Found) -> Conclusion:
+    """The verdict, and all that it rests on."""
+    return Conclusion(found.verdict, found.reasons(), found)
 
 
 def count(calls: Iterable[Call]) -> dict[str, dict[str, int]]:

@@ -10,7 +10,7 @@ from bench.linearizability import FOREVER, Operation, Verdict, check
 Kind = Literal["put", "delete", "get", "quorum", "stale"]
 """What was asked; the last three are reads."""
 Outcome = Literal["answered", "unknown", "refused"]
-"""Unknown: a write that may have been done, or may yet be. Refused: a write that left no trace, or an unanswered read."""
+"""Unknown: a write that may have been done, or may yet be. Refused: a write without a trace, or an unanswered read."""
 
 WRITES = frozenset({"put", "delete"})
 

@@ -35,6 +35,11 @@ class Way:
         self.delayed = 0
         """How often bytes came and were delayed."""
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing gets through."""
+        return not self._open.is_set()
+
     def cut(self) -> None:
         """Let nothing through until `heal`."""
         self._open.clear()
@@ -44,13 +49,13 @@ class Way:
         self._delay_s = delay_s
 
     def heal(self) -> None:
-        """Carry everything again, at once."""
+        """Carry everything again: what is held back at once, what is delayed when it is due."""
         self._delay_s = 0.0
         self._open.set()
 
     async def opened(self) -> None:
         """Wait until it is not cut."""
-        self.held += not self._open.is_set()
+        self.held += self.is_cut
         await self._open.wait()
 
     async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -60,7 +65,7 @@ class Way:
             both.create_task(self._deliver(chunks, sink))
             chunk = await _read(source)
             while chunk:
-                self.held += not self._open.is_set()
+                self.held += self.is_cut
                 self.delayed += self._delay_s > 0
                 await chunks.put((asyncio.get_running_loop().time() + self._delay_s, chunk))
                 chunk = await _read(source)

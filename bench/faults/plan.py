@@ -74,12 +74,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 CALM_S = 0.5, 2.0
 LASTING_S = {
     Fault.KILL: (0.05, 1.5),
-    Fault.STORM: (2.0, 4.0),
+    Fault.STORM: (2.0, 6.0),
 }
 LASTING_ELSE_S = 0.7, 3.0
 """Longer than a lease of default length."""
 DELAY_MS = 5, 300
-BEAT_S = 0.05, 1.2
+BEAT_S = 0.05, 2.0
+"""A replica needs up to a second to start: of some storms it sees nothing but starts, in others it votes again."""
 _REACHES = (Reach.ONE, Reach.ONE, Reach.ONE, Reach.MINORITY, Reach.MINORITY, Reach.ALL)
 
 

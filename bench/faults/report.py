@@ -11,15 +11,6 @@ from bench.faults.run import Scene
 REASONS = 10
 """Lines of what is wrong; all of it is in the JSON."""
 
-SENTENCES = {
-    Verdict.OK: "nothing acknowledged was lost, and an order explains every answer",
-    Verdict.LOST: "acknowledged writes are gone: this must never happen, please report it",
-    Verdict.ILLEGAL: "no order explains the answers: this must never happen, please report it",
-    Verdict.DOWN: "a replica did not behave: please report it together with its log",
-    Verdict.VOID: "this shows nothing: too little happened",
-    Verdict.UNVERIFIED: "this does not show enough: too much could not be verified",
-}
-
 
 def scene_line(scene: Scene, goal: str) -> str:
     """What goes on, in a line."""
@@ -47,7 +38,7 @@ def summary(found: Found) -> RenderableType:
         f"{judgement.keys} keys: {len(judgement.illegal)} illegal, {len(judgement.unverified)} unverified "
         f"({100 * len(judgement.unverified) / max(1, judgement.keys):.2g} %); "
         f"{len(judgement.backwards)} revisions went back",
-        f"[{'green' if good else 'red'}]{found.verdict}[/]: {SENTENCES[found.verdict]}",
+        f"[{'green' if good else 'red'}]{found.verdict}[/]: {found.verdict.sentence}",
         *reasons[:REASONS],
         *more,
         f"again: {found.command}",

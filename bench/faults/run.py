@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,7 @@ async def torment(
         try:
             cluster.start()
             await cluster.wait_ready()
+            began_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             scene = _scene(cluster, links, order.seed)
             await _act(order, asked, scene, cluster, show)
             seconds = scene.now()
@@ -83,10 +85,12 @@ async def torment(
         finally:
             await cluster.stop()
     calls = scene.load.calls
+    under_fire = calls[: scene.load.before_read_back]
     say(f"looking for an order that explains {len(calls)} calls")
     found = Found(
         command=order.command,
         seed=order.seed,
+        began_at=began_at,
         nodes=order.nodes,
         clients=order.clients,
         seconds=seconds,
@@ -96,8 +100,8 @@ async def torment(
         kills=scene.tormentor.kills,
         troubles=troubles,
         lanes=scene.watch.lanes,
-        bins=bins(calls, scene.began_ns),
-        latencies=latencies(calls, scene.began_ns),
+        bins=bins(under_fire, scene.began_ns),
+        latencies=latencies(under_fire, scene.began_ns),
         counts=count(calls),
         judgement=judge(calls),
     )

@@ -59,6 +59,7 @@ class Tormentor:
 
     async def strike(self, plan: Plan, leader: str | None) -> None:
         """Do it, for as long as is planned."""
+        self.revive()
         victims = plan.victims(leader)
         self.under_way = f"{plan.fault} {' '.join(victims)}"
         began_s = self._now()
@@ -127,7 +128,7 @@ class Tormentor:
             self._cluster.pause(name)
         self.paused.update(victims)
         await asyncio.sleep(plan.lasting_s)
-        stopped = sum(_is_stopped(self._cluster.process_id(name)) for name in victims)
+        stopped = sum(_is_stopped(self._cluster.process_id(name)) for name in filter(self._cluster.runs, victims))
         for name in victims:
             self._cluster.resume(name)
         self.paused.clear()

@@ -1,0 +1,136 @@
+"""One recorded call for one request, whatever a replica answers or fails to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from bench.faults.clients import CALLS_OF_KEY, KEYS, Keys, Load, call, session
+from bench.faults.history import Call, Kind
+
+BREAK = ""
+"""As an answer: the connection ends instead."""
+
+
+def answer(status: int, body: str, *fields: str) -> str:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Content-Type: application/json", *fields]
+    return "\r\n".join([*lines, "", body])
+
+
+PUT = answer(201, '{"key": "k", "revision": 7, "version": 1}')
+DELETED = answer(200, '{"key": "k", "revision": 8, "deleted_revision": 7, "version": 1}')
+ABSENT = answer(404, '{"type": "urn:kvstore:problem:no-such-key", "status": 404, "outcome": "failed"}')
+FAILED = answer(503, '{"type": "urn:kvstore:problem:no-leader", "status": 503, "outcome": "failed"}')
+UNKNOWN = answer(503, '{"type": "urn:kvstore:problem:timeout", "status": 503, "outcome": "unknown"}')
+UNREADABLE = answer(503, '{"type": "urn:kvstore:problem:timeout", "status": 503}')
+
+
+@asynccontextmanager
+async def replica(*answers: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """Its address, and the first line of each request that it got. It gives these answers in turn."""
+    requests: list[str] = []
+    left = iter(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await _head(reader):
+            requests.append(head.splitlines()[0])
+            text = next(left)
+            if text == BREAK:
+                break
+            writer.write(text.encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
+    server.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> str:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return ""
+    lengths = [line.split()[1] for line in head.splitlines() if line.lower().startswith("content-length:")]
+    await reader.readexactly(int(lengths[0]) if lengths else 0)
+    return head
+
+
+async def ask(kind: Kind, *answers: str) -> tuple[list[Call], list[str]]:
+    async with replica(*answers) as (url, requests), session() as http:
+        calls = [await call(http, "n1", url, kind, "g0/k1", value="v1") for _ in answers]
+    return calls, requests
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "outcome", "value", "revision"),
+    [
+        ("put", PUT, "answered", "v1", 7),
+        ("delete", DELETED, "answered", None, 8),
+        ("delete", ABSENT, "answered", None, None),
+        ("get", answer(200, "v0", "KV-Revision: 5"), "answered", "v0", 5),
+        ("get", ABSENT, "answered", None, None),
+        ("quorum", FAILED, "refused", None, None),
+        ("put", FAILED, "refused", "v1", None),
+        ("put", UNKNOWN, "unknown", "v1", None),
+        ("delete", UNREADABLE, "unknown", None, None),
+        ("put", BREAK, "unknown", "v1", None),
+        ("get", BREAK, "refused", None, None),
+    ],
+)
+def test_what_became_of_a_request(
+    kind: Kind, given: str, outcome: str, value: str | None, revision: int | None
+) -> None:
+    (made,), requests = asyncio.run(ask(kind, given))
+    assert (made.kind, made.outcome, made.value, made.revision) == (kind, outcome, value, revision)
+    assert made.called_ns <= made.returned_ns
+    assert len(requests) == 1
+
+
+def test_the_way_to_read_is_asked_for() -> None:
+    _, (quorum,) = asyncio.run(ask("quorum", ABSENT))
+    assert quorum == "GET /kv/g0/k1?consistency=quorum HTTP/1.1"
+    _, (linearizable,) = asyncio.run(ask("get", ABSENT))
+    assert linearizable == "GET /kv/g0/k1 HTTP/1.1"
+
+
+def test_a_write_is_not_sent_again_when_a_connection_in_use_breaks() -> None:
+    calls, requests = asyncio.run(ask("put", PUT, BREAK))
+    assert [made.outcome for made in calls] == ["answered", "unknown"]
+    assert len(requests) == 2
+
+
+def test_nothing_was_done_where_nobody_listens() -> None:
+    async def story() -> Call:
+        async with replica() as (url, _):
+            pass
+        async with session() as http:
+            return await call(http, "n1", url, "put", "k", value="v")
+
+    assert asyncio.run(story()).outcome == "refused"
+
+
+def test_keys_are_shared_for_a_while_and_values_never() -> None:
+    keys, rng = Keys(), Random(1)
+    drawn = [keys.draw(rng) for _ in range(2 * KEYS * CALLS_OF_KEY)]
+    assert len(set(drawn[: KEYS * CALLS_OF_KEY])) == KEYS
+    assert not set(drawn[: KEYS * CALLS_OF_KEY]) & set(drawn[KEYS * CALLS_OF_KEY :])
+    assert len({keys.fresh_value() for _ in range(100)}) == 100
+
+
+def test_a_client_leaves_a_replica_that_fails_it_for_another_one() -> None:
+    async def story() -> list[Call]:
+        done = answer(200, '{"revision": 1}', "KV-Revision: 1")
+        async with replica(*[FAILED] * 1000) as (bad, _), replica(*[done] * 1000) as (good, __):
+            load = Load({"bad": bad, "good": good}, seed=1)
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                group.create_task(load.client(0))
+                while load.answered < 3:  # noqa: ASYNC110 - a counter sets no event
+                    await asyncio.sleep(0.001)
+                load.stop()
+        return load.calls
+
+    calls = asyncio.run(story())
+    assert calls[0].replica == "bad"
+    assert calls[1].replica == "good"
