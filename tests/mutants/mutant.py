@@ -1,7 +1,6 @@
 """What a mutant is: a bug planted on purpose, to show that the checks find it."""
 
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -31,13 +30,8 @@ class Mutant(msgspec.Struct, frozen=True):
     after: str
     nets: frozenset[Net] = EVERY
 
-    def apply(self, root: Path) -> None:
-        """Plant it in the tree at `root`. Raises ValueError when the code is not what the patch was made for."""
-        file = root / self.path
-        file.write_text(self.patched(file.read_text()))
-
     def patched(self, source: str) -> str:
-        """The text of the file with the bug in it."""
+        """The text of the file with the bug in it. Raises ValueError when it is not what the patch was made for."""
         if source.count(self.before) != 1:
             raise ValueError(f"mutant {self.name}: its text is not in {self.path} exactly once, adapt it to the code")
         return source.replace(self.before, self.after)

@@ -90,11 +90,13 @@ class Runner:
 
     def _try(self, mutant: Mutant) -> Found:
         tree = self._trees.get()
+        file = tree / mutant.path
+        sound = file.read_text()
         try:
-            mutant.apply(tree)
+            file.write_text(mutant.patched(sound))
             return Found(mutant, self._cast_all(mutant, tree))
         finally:
-            shutil.copyfile(ROOT / mutant.path, tree / mutant.path)
+            file.write_text(sound)
             shutil.rmtree(tree / ".hypothesis", ignore_errors=True)  # or one mutant's examples help to catch the next
             self._trees.put(tree)
 

@@ -183,6 +183,16 @@ def test_a_fetch_is_served_from_storage_when_there_is_something() -> None:
     bench.expect()
 
 
+def test_rule_12_what_is_accepted_and_not_known_to_be_chosen_is_served_to_nobody() -> None:
+    bench = holding(b"a", b"b", b"c")
+    bench.receive("n2", Chosen(B1, 1))
+    bench.expect(chosen=[(1, b"a")])
+    bench.receive("n3", Fetch(1))
+    bench.expect(fetches=[ServeFetch("n3", 1, 1)])
+    bench.receive("n3", Fetch(2))
+    bench.expect()
+
+
 def test_caught_up_means_a_leader_and_nothing_missing() -> None:
     bench = Bench(promised=B1)
     assert not bench.replica.caught_up

@@ -2,9 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paxos.lease import Grant, Lease
+from paxos.messages import Heartbeat
 from paxos.options import Options
 from paxos.types import MS, Ballot, Membership
-from tests.paxos.harness import ACCEPTOR_LEASE, LEADER_LEASE, OPTIONS, START
+from tests.paxos.harness import ACCEPTOR_LEASE, LEADER_LEASE, OPTIONS, START, Bench, ack, establish
 
 B1, B2, B3 = Ballot(1, "n1"), Ballot(2, "n2"), Ballot(3, "n1")
 THREE = Membership(("n1", "n2", "n3"))
@@ -165,3 +166,15 @@ def test_rule_15_a_lease_ends_before_any_grant_it_rests_on_whatever_the_rates(
     lease_ends = options.lease_for_leader * 1_000_000 * acceptor_rate
     grant_ends = options.lease_for_acceptor * 1_000_000 * leader_rate + delay * leader_rate * acceptor_rate
     assert lease_ends <= grant_ends
+
+
+def test_rule_15_an_answer_that_arrives_late_extends_the_lease_from_when_its_heartbeat_was_sent() -> None:
+    bench = Bench()
+    ballot = establish(bench)
+    sent = bench.now
+    bench.ring()
+    bench.expect(*bench.to_all(Heartbeat(ballot, 2, 1)))
+    bench.later(50)
+    bench.receive("n2", ack(ballot, 1))
+    bench.expect()
+    assert bench.replica.lease_until == sent + LEADER_LEASE
