@@ -6,7 +6,7 @@ delivered now, later, again, or never, which is delay, reordering, copies and lo
 Two reductions lose no violation, because whatever can be delivered out of a set of messages can be delivered out of a
 larger one, and because all that is checked is checked on the machines and not on the messages:
 
-- A state is passed over when the same machines were already seen with the same messages and perhaps more.
+- A state is passed over when the same machines were already seen with the same messages, or more, and as many crashes left.
 - A message that changes nothing in its receiver and only makes it answer is delivered at once.
 
 The search goes by depth, so the schedule of a violation is the shortest one: a state is only ever passed over in favour
@@ -16,14 +16,13 @@ of one that took no more steps.
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
 
 import msgspec
 
-from paxos.types import Slot
+from paxos.types import PValue, Slot
 from tests.exploration.machine import Input, Machine
 from tests.exploration.schedule import readable, told
-from tests.exploration.space import CONTROLS, LOSING, Broken, Letter, Local, Outcome, Space, chosen, members
+from tests.exploration.space import CONTROLS, LOSING, Broken, Letter, Links, Local, Outcome, Space, members
 
 CRASH = CONTROLS[Input.CRASH]
 PASS = CONTROLS[Input.PASS]
@@ -61,12 +60,12 @@ class State(msgspec.Struct, frozen=True, gc=False):
 class Explorer:
     """One exploration, from one state on."""
 
-    def __init__(self, machines: list[Machine], letters: list[Letter], crashes: int) -> None:
+    def __init__(self, machines: list[Machine], letters: list[Letter], links: Links, crashes: int) -> None:
         """`letters` are on their way; up to `crashes` crashes may happen."""
         self.found = Found()
-        self._space = Space(machines, letters)
+        self._space = Space(machines, letters, links)
         self._crashes = crashes
-        self._seen: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        self._seen: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._next: list[State] = []
         self._parents = array("l", [0])
         self._steps = array("l", [0])
@@ -77,7 +76,7 @@ class Explorer:
 
     def run(self, limit: int) -> Found:
         """Visit up to `limit` states."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             self._visit(self._space.begin, self._space.sent, self._crashes)
             while self._next and self.found.states < limit:
@@ -91,7 +90,7 @@ class Explorer:
             self.found.exhausted = not self._next
         except Broken as broken:
             self.found.violation = self._tell(broken)
-        self.found.seconds = time.perf_counter() - began
+        self.found.seconds = time.process_time() - began
         self.found.machine_states = len(self._space.locals)
         self.found.messages = len(self._space.letters)
         return self.found
@@ -144,16 +143,22 @@ class Explorer:
             self.found.goals[mark] += 1
 
     def _visit(self, machines: tuple[int, ...], sent: int, crashes: int) -> None:
-        seen = self._seen.setdefault((machines, crashes), [])
-        if any(not sent & ~more for more in seen):
-            return
-        self._check(machines)
-        sent, answers = self._space.answer(machines, sent)
+        seen = self._seen.get(machines)
+        if seen is None:
+            seen = self._seen[machines] = []
+            self._check(machines)
+        sent &= ~self._space.spent(machines)
+        for more, left in seen:
+            if crashes <= left and not sent & ~more:
+                return
+        sent, answers = self._space.answer(machines, sent, self._space.spent(machines))
         for _, _, outcome in answers:
             self._count(outcome)
-        if any(not sent & ~more for more in seen):
-            return
-        seen.append(sent)
+        sent &= ~self._space.spent(machines)
+        for more, left in seen:
+            if crashes <= left and not sent & ~more:
+                return
+        seen.append((sent, crashes))
         self._parents.append(self._index)
         self._steps.append((self._doing[1] + OFFSET) * PLACES + self._doing[0])
         self._next.append(State(machines, sent, crashes, len(self._parents) - 1))

@@ -8,7 +8,6 @@ from tests.exploration.machine import Input
 from tests.exploration.space import CONTROLS, LOSING, Broken, Outcome, Space, members
 
 WORDS = {CONTROLS[Input.RUN]: "gives up what it did and runs"}
-WORDS |= {CONTROLS[Input.SYNC]: "has its oldest write durable and counts its own vote"}
 WORDS |= {CONTROLS[Input.CRASH]: "crashes, loses {lost} and starts again"}
 WORDS |= {CONTROLS[Input.TICK]: "finds that a deadline has passed"}
 WORDS |= {CONTROLS[Input.HAND_OVER]: "hands over"}
@@ -115,7 +114,7 @@ class Replay:
 
     def _answer(self) -> None:
         try:
-            sent, answers = self._space.answer(self._machines, self._sent)
+            sent, answers = self._space.answer(self._machines, self._sent, 0)
         except Broken:
             return
         for place, code, outcome in answers:
@@ -124,5 +123,4 @@ class Replay:
         self._sent = sent
 
     def _lost(self, number: int) -> str:
-        machine = self._space.wake(number)
-        return "what was not durable" if machine.losing or machine.undurable else "nothing"
+        return "what was not durable" if self._space.locals[number].losing else "nothing"

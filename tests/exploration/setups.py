@@ -4,14 +4,12 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from paxos.messages import Heartbeat, HeartbeatAck, Message, Release
+from paxos.messages import Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, Release
 from paxos.options import Options
 from paxos.types import NodeId
 from tests.exploration.explorer import Explorer, Found
 from tests.exploration.machine import MEMBERSHIP, Input, Leaseless, Left, Machine, Scope
-from tests.exploration.space import Letter
-
-LEASES: tuple[type[Message], ...] = (Heartbeat, HeartbeatAck, Release)
+from tests.exploration.space import Letter, Links
 
 
 class Rehearsal:
@@ -35,11 +33,8 @@ class Rehearsal:
         self._collect(name)
 
     def settle(self, among: Collection[NodeId] = MEMBERSHIP.voters) -> None:
-        """Deliver each message once, in order, and sync every write; what goes to or comes from others is lost."""
+        """Deliver each message once, in order; what goes to or comes from others is lost."""
         while True:
-            for name in among:
-                while Input.SYNC in self.machines[name].inputs():
-                    self.happen(name, Input.SYNC)
             if self._delivered == len(self.letters):
                 return
             letter = self.letters[self._delivered]
@@ -61,19 +56,36 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     shows: str
     scope: Scope
+    links: Links
     left: dict[NodeId, Left]
     crashes: int
     script: Callable[[Rehearsal], None]
     goals: tuple[str, ...]
     rates_ms: dict[NodeId, int] = {}
-    limit: int = 1_000_000
+    limit: int = 400_000
+    quick: int = 20_000
+    """Of states."""
 
-    def explore(self) -> Found:
-        """Follow the script, then every schedule."""
-        rehearsal = Rehearsal(self.scope, {name: msgspec.structs.replace(left) for name, left in self.left.items()}, self.rates_ms)
+    def explore(self, limit: int) -> Found:
+        """Follow the script, then every schedule, up to `limit` states."""
+        left = {name: msgspec.structs.replace(left) for name, left in self.left.items()}
+        rehearsal = Rehearsal(self.scope, left, self.rates_ms)
         self.script(rehearsal)
         letters = list(dict.fromkeys(rehearsal.letters))
-        return Explorer(list(rehearsal.machines.values()), letters, self.crashes).run(self.limit)
+        return Explorer(list(rehearsal.machines.values()), letters, self.links, self.crashes).run(limit)
+
+    def missed(self, found: Found) -> list[str]:
+        """The goals that were not reached."""
+        return [goal for goal in self.goals if not found.goals[goal]]
+
+    def bounds(self) -> str:
+        """What may happen, in words."""
+        bounds = [f"crashes {self.crashes}", f"slots {self.links.slots}"]
+        for name, left in self.left.items():
+            bounds += [f"{name} runs {left.runs}"] if left.runs else []
+            bounds += [f"{name} hands over {left.hand_overs}"] if left.hand_overs else []
+        steps = max(left.steps for left in self.left.values())
+        return ", ".join([*bounds, f"steps of time {steps}"] if steps else bounds)
 
 
 def contested(cluster: Rehearsal) -> None:
@@ -99,32 +111,89 @@ def cut(cluster: Rehearsal) -> None:
     cluster.settle(["n1", "n2"])
 
 
-CONSENSUS = Leaseless(window=1, stall_ms=1)
+def led(cluster: Rehearsal) -> None:
+    """n1 leads, everybody knows it, and its first lease has just begun."""
+    cluster.machines["n1"].left.runs += 1
+    cluster.happen("n1", Input.TICK)
+    cluster.settle()
+
+
+LEASES: tuple[type[Message], ...] = (Heartbeat, HeartbeatAck, Release)
+
 ONE_SLOT = Setup(
     name="one slot",
     shows="two candidates for a slot that a third node accepted a value for",
-    scope=Scope(CONSENSUS, True, 2, LEASES),
+    scope=Scope(Leaseless(window=1, stall_ms=1), timeless=True),
+    links=Links(2, (*LEASES, Fetch, Chosen, Reject)),
+    left={"n1": Left(runs=2), "n2": Left(runs=1)},
+    crashes=0,
+    script=contested,
+    goals=("ballots compete", "values chosen", "values of earlier ballots adopted"),
+)
+CRASHES = msgspec.structs.replace(
+    ONE_SLOT,
+    name="one slot, crashes",
+    links=Links(2, (*LEASES, Fetch, Chosen)),
     left={"n1": Left(runs=1), "n2": Left(runs=1)},
     crashes=1,
-    script=contested,
-    goals=(),
+    goals=(*ONE_SLOT.goals, "crashes that lose votes"),
 )
 TWO_SLOTS = Setup(
     name="two slots",
-    shows="two candidates, a window of two slots",
-    scope=Scope(Leaseless(window=2, stall_ms=1), True, 2, LEASES),
+    shows="two candidates, and two slots under way at once",
+    scope=Scope(Leaseless(window=2, stall_ms=1), timeless=True),
+    links=Links(2, (*LEASES, Reject)),
     left={"n1": Left(runs=1), "n2": Left(runs=1)},
-    crashes=1,
+    crashes=0,
     script=blank,
-    goals=(),
+    goals=("ballots compete", "values chosen", "values of earlier ballots adopted", "gaps filled with no-ops"),
 )
 LOG_CUT = Setup(
     name="log cut",
-    shows="a candidate from below the floor of the others",
-    scope=Scope(Leaseless(window=2, stall_ms=1, recent_slots=1), True, 2, LEASES),
-    left={"n1": Left(runs=1), "n3": Left(runs=2)},
+    shows="a candidate that lacks what the others cut from their logs",
+    scope=Scope(Leaseless(window=1, stall_ms=1, recent_slots=1), timeless=True),
+    links=Links(2, LEASES),
+    left={"n3": Left(runs=2)},
     crashes=1,
     script=cut,
-    goals=(),
+    goals=("candidates told to fetch", "values fetched", "crashes that lose votes"),
 )
-ALL = (ONE_SLOT, TWO_SLOTS, LOG_CUT)
+TIMED = Options(
+    heartbeat_ms=2,
+    lease_ms=8,
+    clock_drift_ppm=500_000,
+    election_jitter_ms=0,
+    retransmit_ms=1000,
+    stall_ms=1000,
+    window=1,
+)
+"""Rates of 1 and 3 are as far apart as half and one and a half: then a lease of 4 ms on the slow clock and a grant of
+12 ms on the fast one end at the same moment, and a lease or a grant of 8 ms would be wrong by a whole step."""
+
+LEASE = Setup(
+    name="lease",
+    shows="a leader with a slow clock, acceptors with fast ones that forget their grants",
+    scope=Scope(TIMED, timeless=False),
+    links=Links(2, (Reject,)),
+    rates_ms={"n1": 1, "n2": 3, "n3": 3},
+    left={"n1": Left(steps=5), "n2": Left(runs=1, steps=5), "n3": Left(steps=5)},
+    crashes=1,
+    script=led,
+    goals=("leases held", "candidates refused by a grant", "late acknowledgements"),
+)
+HAND_OVER = Setup(
+    name="lease hand-over",
+    shows="a lease given up, taken over, and late copies of its release",
+    scope=Scope(TIMED, timeless=False),
+    links=Links(2, (Reject,)),
+    rates_ms={"n1": 3, "n2": 1, "n3": 3},
+    left={
+        "n1": Left(runs=1, steps=4, hand_overs=1),
+        "n2": Left(runs=1, steps=4),
+        "n3": Left(steps=4),
+    },
+    crashes=1,
+    script=led,
+    goals=("leases held", "late releases"),
+)
+ALL = (ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, HAND_OVER)

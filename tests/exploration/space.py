@@ -9,10 +9,11 @@ from collections.abc import Hashable, Iterator
 import msgspec
 
 from paxos.errors import InvariantError
-from paxos.messages import AnyMessage
+from paxos.messages import Accept, Accepted, AnyMessage, Heartbeat, HeartbeatAck, Message, Prepare, Promise, Reject
 from paxos.types import Ballot, NodeId, PValue, Slot
 from storage.base import StorageError
-from tests.exploration.machine import Input, Machine, Violation, pickled, unpickled
+from tests.exploration.identity import identity, pickled, unpickled
+from tests.exploration.machine import Input, Machine, Violation
 
 CONTROLS = {control: -1 - number for number, control in enumerate(Input)}
 """Codes of inputs: messages from 0 on, all others below."""
@@ -42,11 +43,19 @@ class Local(msgspec.Struct):
     leads: bool
     holds_lease: bool
     losing: bool
+    runs: int
+    """Candidacies that are left to it."""
+    promised: Ballot
+    """As it is on its disk."""
     controls: tuple[int, ...]
     known: int = 0
     active: int = 0
     replies: list[tuple[int, Outcome]] = []
     outcomes: dict[int, Outcome] = {}
+    judged: int = 0
+    spent: int = 0
+    outbid: int = 0
+    abandoned: int = 0
 
 
 class Broken(Exception):
@@ -67,11 +76,23 @@ class Letter(msgspec.Struct, frozen=True):
     message: AnyMessage
 
 
+class Links(msgspec.Struct, frozen=True):
+    """What bounds the messages: `lost` are always lost, and so are Accepts of slots after `slots`."""
+
+    slots: Slot
+    lost: tuple[type[Message], ...] = ()
+
+    def carries(self, message: AnyMessage) -> bool:
+        """True when it may arrive."""
+        return not isinstance(message, self.lost) and not (isinstance(message, Accept) and message.slot > self.slots)
+
+
 class Space:
     """All that was ever interned."""
 
-    def __init__(self, machines: list[Machine], letters: list[Letter]) -> None:
+    def __init__(self, machines: list[Machine], letters: list[Letter], links: Links) -> None:
         """The state in which everything begins; `letters` are on their way."""
+        self._links = links
         self.locals: list[Local] = []
         self.letters: list[Letter] = []
         self.votes: list[PValue] = []
@@ -82,6 +103,7 @@ class Space:
         self._numbers: dict[Hashable, int] = {}
         self._letter_numbers: dict[Letter, int] = {}
         self._vote_numbers: dict[PValue, int] = {}
+        self._spent: dict[tuple[int, ...], tuple[int, int, int]] = {}
         self.begin = tuple(self._intern(machine) for machine in machines)
         self.sent = self._letter_set(letters)
 
@@ -93,9 +115,9 @@ class Space:
             known = local.outcomes[code] = self._run(place, local, code)
         return known
 
-    def answer(self, machines: tuple[int, ...], sent: int) -> tuple[int, list[tuple[int, int, Outcome]]]:
-        """Deliver whatever only makes its receiver send something, until that brings nothing new: all that is sent
-        then, and what was done for it, as place, code and outcome. Raises Broken."""
+    def answer(self, machines: tuple[int, ...], sent: int, spent: int) -> tuple[int, list[tuple[int, int, Outcome]]]:
+        """Deliver whatever only makes its receiver send something, until that brings nothing new but `spent`
+        letters: all that is sent then, and what was done for it, as place, code and outcome. Raises Broken."""
         done: list[tuple[int, int, Outcome]] = []
         grown = True
         while grown:
@@ -106,11 +128,55 @@ class Space:
                 if unknown:
                     self._learn(place, number, unknown)
                 for letter, outcome in local.replies:
-                    if sent & letter and outcome.sends & ~sent:
-                        sent |= outcome.sends
+                    if sent & letter and outcome.sends & ~spent & ~sent:
+                        sent |= outcome.sends & ~spent
                         done.append((place, letter.bit_length() - 1, outcome))
                         grown = True
         return sent, done
+
+    def spent(self, machines: tuple[int, ...]) -> int:
+        """Letters that nothing can come of any more, whatever happens: answers to a question that is settled, and
+        questions under ballots that were given up and are outbid where they go. Promises never go down, rounds are
+        never used again, and both is checked by other means, so nothing is lost by dropping them."""
+        count = len(self.letters)
+        cached = self._spent.get(machines)
+        if cached is None or cached[0] != count:
+            cached = self._spent[machines] = count, *self._judged(machines, (1 << count) - 1)
+        _, spent, abandoned = cached
+        for number in machines:
+            local = self.locals[number]
+            spent |= local.outbid & local.known & ~local.active & abandoned
+        return spent
+
+    def _judged(self, machines: tuple[int, ...], letters: int) -> tuple[int, int]:
+        spent = abandoned = 0
+        for number in machines:
+            local = self.locals[number]
+            if letters & ~local.judged:
+                self._judge(local, letters & ~local.judged)
+            spent |= local.spent
+            abandoned |= local.abandoned
+        return spent, abandoned
+
+    def _judge(self, local: Local, letters: int) -> None:
+        local.judged |= letters
+        for number in members(letters):
+            letter, bit = self.letters[number], 1 << number
+            ballot = getattr(letter.message, "ballot", None)
+            if ballot is None:
+                continue
+            given_up = ballot.node == local.name and ballot != local.ballot
+            match letter.message:
+                case Promise() | Accepted() | HeartbeatAck() if letter.to == local.name:
+                    if given_up or (local.leads and isinstance(letter.message, Promise)):
+                        local.spent |= bit
+                case Reject(floor=0) if letter.to == local.name and given_up and not local.runs:
+                    local.spent |= bit
+                case Prepare() | Accept() | Heartbeat():
+                    if letter.to == local.name and ballot < local.promised:
+                        local.outbid |= bit
+                    if letter.sender == local.name and given_up and (not local.runs or Reject in self._links.lost):
+                        local.abandoned |= bit
 
     def _learn(self, place: int, number: int, letters: int) -> None:
         local = self.locals[number]
@@ -124,22 +190,22 @@ class Space:
 
     def _run(self, place: int, local: Local, code: int) -> Outcome:
         machine = unpickled(local.data, self._like)
-        machine.losing = code >= LOSING // 2
-        plain = code - LOSING if machine.losing else code
+        losing = code >= LOSING // 2
+        code = code - LOSING if losing else code
         try:
-            if plain >= 0:
-                letter = self.letters[plain]
-                machine.receive(letter.sender, letter.message)
+            if code >= 0:
+                letter = self.letters[code]
+                machine.receive(letter.sender, letter.message, losing=losing)
             else:
-                machine.happen(list(Input)[-1 - plain])
+                machine.happen(list(Input)[-1 - code], losing=losing)
         except (InvariantError, StorageError, Violation) as broken:
             raise Broken(f"{local.name} stops: {broken}", (place, code)) from broken
         letters = [Letter(machine.name, envelope.to, envelope.message) for envelope in machine.sent]
-        writes, marks = machine.recorded, tuple(sorted(machine.marks))
+        writes, marks = machine.wrote, tuple(sorted(machine.marks))
         return Outcome(self._intern(machine), self._letter_set(letters), writes, marks)
 
     def _intern(self, machine: Machine) -> int:
-        key = machine.frozen()
+        key = identity(machine)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self.locals)
@@ -158,7 +224,9 @@ class Space:
                     ballot=machine.ballot,
                     leads=machine.leads,
                     holds_lease=machine.holds_lease,
-                    losing=machine.lost_after is not None,
+                    losing=machine.losing,
+                    runs=machine.left.runs,
+                    promised=machine.storage.marks.promised,
                     controls=tuple(CONTROLS[control] for control in machine.inputs()),
                 )
             )
@@ -168,6 +236,8 @@ class Space:
     def _letter_set(self, letters: list[Letter]) -> int:
         found = 0
         for letter in letters:
+            if not self._links.carries(letter.message):
+                continue
             number = self._letter_numbers.get(letter)
             if number is None:
                 number = self._letter_numbers[letter] = len(self.letters)
@@ -183,14 +253,3 @@ def members(numbers: int) -> Iterator[int]:
         lowest = numbers & -numbers
         yield lowest.bit_length() - 1
         numbers ^= lowest
-
-
-def chosen(space: Space, votes: int) -> dict[Slot, bytes] | str:
-    """The value of each slot for which some ballot is in `votes`, or what is wrong with them."""
-    values: dict[Slot, PValue] = {}
-    for number in members(votes):
-        pvalue = space.votes[number]
-        other = values.setdefault(pvalue.slot, pvalue)
-        if other.value != pvalue.value:
-            return f"two values are chosen for slot {pvalue.slot}: under {other.ballot} and under {pvalue.ballot}"
-    return {slot: pvalue.value for slot, pvalue in values.items()}

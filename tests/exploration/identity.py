@@ -1,0 +1,120 @@
+"""When two machines are the same, and copies of machines.
+
+What nothing that is explored depends on is left out of a machine's identity, and all of it is named here.
+"""
+
+import pickle
+from collections import deque
+from collections.abc import Hashable
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from kvstore.node import Node
+from paxos.acceptor import Acceptor
+from paxos.candidate import Candidate
+from paxos.election import Election
+from paxos.leader import Leader
+from paxos.learner import Learner
+from paxos.lease import Lease
+from paxos.log import Log
+from paxos.messages import Message
+from paxos.proposer import Campaign, Pipeline, Proposal
+from paxos.ready import Envelope
+from paxos.replica import Replica
+from paxos.types import Ballot, PValue
+from tests.exploration.machine import Machine
+
+ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
+
+STATELESS = ("stats", "_submissions", "_queries", "machine", "_on_batch")
+"""The fields of a node that nothing changes here: metrics, requests of clients, of which there are none, and the state
+machine, which passes over payloads that are no bundles. All copies share them."""
+
+IGNORED: dict[type, set[str]] = {
+    Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id"},
+    Replica: {"node", "options", "_member", "_reads"},
+    Leader: {"_node", "_others", "_options", "_heard", "_own_reads", "_reads"},
+    Learner: {"_others"},
+    Log: {"_options"},
+    Candidate: {"_node", "_others", "_membership", "_options"},
+    Campaign: {"_membership"},
+    Pipeline: {"_membership", "_options"},
+    Election: {"_rng"},
+    Lease: {"_membership"},
+}
+"""What never changes, when somebody was heard last, and reads, of which there are none."""
+
+TIMES: dict[type, set[str]] = {
+    Node: {"_clock", "_boot"},
+    Replica: {"_election", "_candidacies", "_followed", "_highest_round"},
+    Acceptor: {"grant"},
+    Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due"},
+    Learner: {"_fetching", "_unanswered"},
+    Candidate: {"_patience", "_nonce", "_willing", "_resend_at", "expires"},
+    Proposal: {"proposed_at", "resend_at", "wait"},
+}
+"""Left out, too, where leases have no length: nothing depends on the time then but when a replica gives up and runs, and
+that is an input of its own; a candidate's first question is answered at once."""
+
+
+def identity(machine: Machine) -> Hashable:
+    """Equal for machines that behave alike from now on."""
+    timeless = machine.scope.timeless
+    replica = machine.node.replica
+    left = machine.left
+    storage = (machine.storage.marks, frozenset(machine.storage._log.values()))
+    done = (machine.name, left.runs, left.hand_overs, left.steps, machine.losing, machine.payload, machine.votes)
+    state = _value(machine.node, timeless, set())
+    if not timeless:
+        return done, storage, state, machine.life
+    fetching = replica._learner._fetching
+    # A follower's leader is nothing to it before it runs, when it forgets it; rounds are nothing to who runs no more.
+    followed = replica._followed if machine.ballot is not None else None
+    highest_round = replica._highest_round if left.runs else 0
+    return done, storage, state, fetching and fetching[0], followed, highest_round
+
+
+def pickled(machine: Machine) -> bytes:
+    """A copy to be woken with `unpickled`."""
+    scope, fields = machine.scope, vars(machine.node)
+    kept = {name: fields.pop(name) for name in STATELESS}
+    del machine.scope
+    machine.begin()
+    data = pickle.dumps(machine, pickle.HIGHEST_PROTOCOL)
+    machine.scope = scope
+    fields.update(kept)
+    return data
+
+
+def unpickled(data: bytes, like: Machine) -> Machine:
+    """The machine as it was, with nothing done since. What has no state comes from `like`."""
+    machine: Machine = pickle.loads(data)
+    machine.scope = like.scope
+    shared = vars(like.node)
+    vars(machine.node).update({name: shared[name] for name in STATELESS})
+    return machine
+
+
+def _value(value: Any, timeless: bool, seen: set[int]) -> Hashable:
+    kind = type(value)
+    if kind in ATOMS or isinstance(value, Message | Envelope):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, tuple | list | deque):
+        return tuple([_value(item, timeless, seen) for item in value])
+    if kind in {set, frozenset}:
+        return frozenset(value)
+    if kind is dict:
+        return frozenset([(key, _value(item, timeless, seen)) for key, item in value.items()])
+    if id(value) in seen:
+        return kind.__name__
+    seen.add(id(value))
+    present = value.__struct_fields__ if isinstance(value, msgspec.Struct) else tuple(vars(value))
+    return tuple([_value(getattr(value, name), timeless, seen) for name in _compared(kind, present, timeless)])
+
+
+@cache
+def _compared(kind: type, names: tuple[str, ...], timeless: bool) -> tuple[str, ...]:
+    skipped = IGNORED.get(kind, set()) | (TIMES.get(kind, set()) if timeless else set())
+    return tuple([name for name in names if name not in skipped])
