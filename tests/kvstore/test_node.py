@@ -9,6 +9,7 @@ from kvstore.node import REPEAT_MS
 from kvstore.requests import Outcome, Reason
 from paxos.messages import (
     Accept,
+    Accepted,
     Canvass,
     CanvassReply,
     Chosen,
@@ -18,6 +19,7 @@ from paxos.messages import (
     Prepare,
     Promise,
     Propose,
+    Reject,
     Release,
 )
 from paxos.options import Options
@@ -175,6 +177,33 @@ def test_rule_3_votes_for_peers_leave_after_the_write_and_own_ones_count_then() 
     assert host.step() == []
 
 
+def test_rule_1_an_accepted_leaves_after_the_write() -> None:
+    host = Host()
+    host.receive("n2", Accept(B1, 1, NOOP, 0))
+    assert host.step() == []
+    host.sync()
+    assert host.step() == [Envelope("n2", Accepted(B1, 1))]
+
+
+def test_rule_2_a_prepare_leaves_after_the_write() -> None:
+    host = Host()
+    host.ring()
+    canvass = next(envelope.message for envelope in host.step() if envelope.to == "n2")
+    host.receive("n2", *answers_of_an_acceptor(canvass))
+    assert host.step() == []
+    host.sync()
+    assert host.step() == [Envelope(peer, Prepare(Ballot(1, "n1"), 1)) for peer in ("n2", "n3")]
+
+
+def test_rule_8_a_promise_outlives_a_restart_though_nothing_was_accepted_under_it() -> None:
+    storage = stored(value(Put(b"k", b"v")))
+    promised = Ballot(5, "n3")
+    storage.write([Write(promise=promised)])
+    host = Host(storage.reopen())
+    host.receive("n2", Accept(B1, 2, NOOP, 0))
+    assert host.step() == [Envelope("n2", Reject(B1, promised, 0))]
+
+
 # Learning, handing over, restarting
 
 
@@ -292,3 +321,17 @@ def test_messages_are_counted_by_kind_and_direction() -> None:
     host.step()
     assert host.node.stats.received == {"Canvass": 2}
     assert host.node.stats.sent == {"CanvassReply": 2}
+
+
+def test_rule_22_a_result_of_an_earlier_life_answers_no_request_of_this_one() -> None:
+    host = Host(stored())
+    host.follow()
+    answers = host.write(Put(b"k", b"v"))
+    host.step()
+    host.receive("n2", Accept(B1, 1, value(Delete(b"k"), origin="n1", boot=1), 0), Chosen(B1, 1))
+    host.step()
+    assert host.node.applied == 1
+    assert answers == []
+    host.receive("n2", Accept(B1, 2, value(Put(b"k", b"v"), origin="n1", boot=2), 1), Chosen(B1, 2))
+    host.step()
+    assert answers == [PutResult(1, 1)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kvstore.commands import Put, PutResult
 from kvstore.config import Address, Settings
 from kvstore.handshake import MAX_TERMS_CHARS
 from kvstore.requests import Consistency, Outcome, Reason, Refused
-from kvstore.runtime import Runtime, terms_of
+from kvstore.runtime import Runtime, boot_clock, terms_of
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage
 
@@ -147,3 +148,9 @@ def test_a_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
         await runtime.stop()
 
     run(story())
+
+
+def test_rule_18_time_is_read_from_a_clock_that_nobody_sets() -> None:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    before = time.clock_gettime_ns(clock)
+    assert before <= boot_clock() <= time.clock_gettime_ns(clock)

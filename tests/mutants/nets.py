@@ -29,8 +29,8 @@ _UNIT_TESTS = {
     "kvstore/runtime.py": ("tests/kvstore/test_runtime.py",),
 }
 """The tests that are about a file or a room, so that not all of them run for each mutant."""
-_STORIES = "not seed"
-"""The tests of the simulator that tell a story; the others run seeds."""
+_NAMED = re.compile(r"(?:FAILED|ERROR) \S+?::(\S+)|(seed \d+: .*)|(.*\S) +violation$| +(NOT REACHED: [^.]*)")
+"""How a net names what it caught: a test, a seed, a set-up or a goal."""
 _MESSAGE_CHARS = 100
 
 
@@ -55,7 +55,7 @@ def casts(mutant: Mutant, seeds: int) -> list[Cast]:
     every = (
         Cast(Net.UNIT, (*_PYTEST, *tests)),
         Cast(Net.SIMULATION, ("-m", "tests.mutants.seeds", str(seeds))),
-        Cast(Net.SIMULATION, (*_PYTEST, "tests/simulation/test_simulation.py", "-k", _STORIES)),
+        Cast(Net.SIMULATION, (*_PYTEST, "tests/simulation/test_stories.py")),
         Cast(Net.EXPLORATION, ("-m", "tests.exploration", "--quick")),
     )
     return [cast for cast in every if cast.net in mutant.nets]
@@ -87,7 +87,5 @@ def run(cast: Cast, root: Path, limit_s: float | None) -> Catch:
 
 def _culprit(output: str) -> str:
     lines = output.strip().splitlines() or ["no output"]
-    for line in lines:
-        if found := re.match(r"(?:FAILED|ERROR) [\w/.]+(?:::(\S+))?", line):
-            return found[1] or line
-    return next((line for line in lines if line.startswith("seed ")), lines[-1])[:_MESSAGE_CHARS]
+    found = next(filter(None, map(_NAMED.match, lines)), None)
+    return (next(filter(None, found.groups())) if found else lines[-1])[:_MESSAGE_CHARS]
