@@ -27,7 +27,7 @@ class Election:
         return self._lease << min(self._failures, 6)
 
     def heard(self, until: Time) -> None:
-        """A leader is alive; nobody needs to run before its grant ends at `until`."""
+        """A leader is alive, whether it was granted a lease or not; nobody needs to run before `until`."""
         self._failures = 0
         self.due = until + self._jitter()
 

@@ -260,7 +260,7 @@ class Replica:
             case Heartbeat():
                 if self._acceptor.heartbeat(sender, message, now):
                     self._follow(ballot, now)
-                    self._election.heard(self._acceptor.grant.until)
+                    self._election.heard(now + self.options.lease_for_acceptor)
                     self._learner.announce(ballot, message.chosen)
             case Chosen():
                 self._learner.announce(ballot, message.upto)

@@ -28,6 +28,11 @@ class MemoryStorage:
         """See Storage."""
         return self._recovered
 
+    @property
+    def marks(self) -> Marks:
+        """The promise, the chosen prefix and the end of the log as they are stored now."""
+        return self._marks
+
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
         page: list[PValue] = []

@@ -104,6 +104,16 @@ def test_rule_16_a_replica_that_granted_a_lease_does_not_run_itself() -> None:
     assert bench.replica.next_deadline() > bench.now
 
 
+def test_rule_13_a_replica_that_hears_a_leader_does_not_run_when_its_grant_to_another_ends() -> None:
+    bench = Bench(promised=B1)
+    follow(bench, B1)
+    bench.later(400)
+    newer = Ballot(B1.round + 1, "n3")
+    bench.receive("n3", Heartbeat(newer, 1, 0))
+    bench.expect(to("n3", HeartbeatAck(newer, 1, granted=False, chosen=0)))
+    assert bench.replica.next_deadline() > bench.now + 500 * MS
+
+
 def test_rule_17_after_a_restart_the_own_candidacy_waits_too() -> None:
     bench = Bench(restarted=True)
     assert bench.replica.next_deadline() > START + 505 * MS

@@ -1,48 +1,124 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
-from paxos.messages import Accepted, Promise
+from kvstore.commands import unpack_bundle
+from kvstore.requests import ReadAnswer
+from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
-from paxos.types import ZERO, Ballot, NodeId, Slot
-from tests.simulation.world import Cluster, Machine
+from paxos.types import ZERO, Ballot, NodeId, Slot, unpack
+from tests.simulation.cluster import Cluster
+from tests.simulation.machine import Machine
+from tests.simulation.reference import Reference
 
 
 class Safety:
-    """Watches every step: one value for each slot, applied without a gap, promises that never go back, votes that rest
-    on durable records, one lease at a time."""
+    """Watches a cluster: one value for each slot, and a majority of disks that holds it; promises that never go back;
+    votes that rest on durable records; ballots used by one life; one lease at a time; and on every replica the state
+    that the log says."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
+        self.reference = Reference()
+        self.reads = 0
+        """Answers that were compared with the log."""
         self._promised: dict[NodeId, Ballot] = {}
-        cluster.observers.append(self._stepped)
+        self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
+        self._prepared: dict[Ballot, int] = {}
+        self._answers: list[tuple[bytes, ReadAnswer]] = []
+        cluster.watchers.append(self)
 
-    def after_event(self) -> None:
-        """At one moment, one replica at most may believe that it can read alone."""
-        holders = [
-            machine.name
-            for machine in self._cluster.machines.values()
-            if machine.node is not None and machine.node.replica.lease_holds(machine.clock())
-        ]
-        assert len(holders) <= 1, f"{holders} hold a lease at the same time"
+    @property
+    def ballots(self) -> int:
+        """Ballots for which somebody ran."""
+        return len(self._prepared)
 
-    def _stepped(self, machine: Machine, ready: Ready) -> None:
+    def started(self, machine: Machine) -> None:
+        """What was replayed is the state as of then."""
         node = machine.node
         assert node is not None
+        self._promises(machine)
+        assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
+        assert node.machine.records == self.reference.records(node.applied), f"{machine.name} starts on a wrong state"
+        assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} starts on a wrong state"
+
+    def moved(self, machine: Machine) -> None:
+        """A lease begins only with what was handed to a node, so only that one has to be looked at."""
+        node = machine.node
+        if node is None or not node.replica.lease_holds(machine.clock()):
+            return
+        for other in self._cluster.machines.values():
+            if other is not machine and other.node is not None:
+                both = other.node.replica.lease_holds(other.clock())
+                assert not both, f"{machine.name} and {other.name} hold a lease at the same time"
+
+    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+        """To be compared when the step is over, which may be the first to apply what the answer holds."""
+        self._answers.append((key, answer))
+
+    def stepped(self, machine: Machine, ready: Ready) -> None:
+        """Everything that one step shows."""
+        self.moved(machine)
         for slot, value in ready.chosen:
-            assert self.values.setdefault(slot, value) == value, f"two values were chosen for slot {slot}"
+            self._chosen(slot, value)
+        if ready.chosen:
+            self._state(machine, ready)
+        self._messages(machine, ready)
+        self._promises(machine)
+        for key, answer in self._answers:
+            assert answer.applied <= self.reference.applied
+            expected = self.reference.record(key, answer.applied)
+            assert answer.record == expected, f"{key!r} was answered with what slot {answer.applied} does not hold"
+        self.reads += len(self._answers)
+        self._answers.clear()
+
+    def _chosen(self, slot: Slot, value: bytes) -> None:
+        known = self.values.get(slot)
+        assert known is None or known == value, f"two values were chosen for slot {slot}"
+        if known is not None:
+            return
+        holders = [machine.name for machine in self._cluster.machines.values() if self._holds(machine, slot, value)]
+        assert 2 * len(holders) > len(self._cluster.machines), f"slot {slot} was chosen and only {holders} hold it"
+        assert slot == self.reference.applied + 1, f"slot {slot} was applied before the one that comes before it"
+        self.values[slot] = value
+        self.reference.apply(value)
+
+    def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
+        held = machine.durable.read(slot, slot, 0)
+        return bool(held) and held[0].value == value
+
+    def _state(self, machine: Machine, ready: Ready) -> None:
+        """The keys that were just changed, and the revision, are those of the log."""
+        node = machine.node
+        assert node is not None
+        assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has another revision"
+        for _, value in ready.chosen:
+            for payload in unpack(value):
+                for command in unpack_bundle(payload).commands:
+                    expected = self.reference.record(command.key, node.applied)
+                    assert node.machine.get(command.key) == expected, f"{machine.name} differs at {command.key!r}"
+
+    def _messages(self, machine: Machine, ready: Ready) -> None:
         durable = machine.durable
+        promised = durable.marks.promised
         for envelope in ready.messages:
             message = envelope.message
-            if isinstance(message, Promise | Accepted):
-                assert message.ballot <= durable.promised, (
-                    f"{machine.name} sent {message} before its promise is durable"
-                )
+            if isinstance(message, Promise | Accepted | Prepare):
+                assert message.ballot <= promised, f"{machine.name} sent {message} before its promise is durable"
             if isinstance(message, Accepted):
-                held = durable.read(message.slot)
-                assert held is not None, f"{machine.name} voted for slot {message.slot} before it is durable"
-                assert held.ballot >= message.ballot, f"{machine.name} voted for a ballot that is not durable"
-        assert durable.promised >= self._promised.get(machine.name, ZERO), f"{machine.name} lowered its promise"
-        self._promised[machine.name] = durable.promised
+                held = durable.read(message.slot, message.slot, 0)
+                assert held, f"{machine.name} voted for slot {message.slot} before it is durable"
+                assert held[0].ballot >= message.ballot, f"{machine.name} voted for a ballot that is not durable"
+            elif isinstance(message, Prepare):
+                life = self._prepared.setdefault(message.ballot, machine.life)
+                assert life == machine.life, f"{machine.name} uses ballot {message.ballot} in two lives"
+            elif isinstance(message, Accept):
+                value = self._proposed.setdefault((message.slot, message.ballot), message.value)
+                assert value == message.value, f"two values were proposed for slot {message.slot} under one ballot"
+
+    def _promises(self, machine: Machine) -> None:
+        promised = machine.durable.marks.promised
+        assert promised >= self._promised.get(machine.name, ZERO), f"{machine.name} lowered its promise"
+        self._promised[machine.name] = promised
 
 
 def same_state(cluster: Cluster) -> None:

@@ -1,88 +1,135 @@
 """Clients of a simulated cluster, and the history of what they asked and were told."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from bench.linearizability import FOREVER, Operation
-from kvstore.commands import Command, Delete, DeleteResult, Put, Result
+from kvstore.commands import Delete, DeleteResult, Put, Result
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
-from tests.simulation.world import Cluster, Machine
+from tests.simulation.cluster import Cluster
+from tests.simulation.machine import Machine
+
+PATIENCE_MS = 4000
+"""A replica that dies never answers; then the outcome is unknown."""
+KINDS = ("put", "put", "put", "get", "get", "get", "quorum", "stale", "delete")
 
 
 class Client:
     """One closed loop: an operation on a random key at a random replica, the answer, a short thought, the next."""
 
-    def __init__(self, cluster: Cluster, name: int, history: list[Operation], keys: int) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        history: list[Operation],
+        *,
+        machines: Sequence[Machine] | None = None,
+        kinds: tuple[str, ...] = KINDS,
+    ) -> None:
         self._cluster = cluster
         self._world = cluster.world
+        self._rng = cluster.scenario.rng(f"client/{name}")
         self._name = name
         self._history = history
-        self._keys = keys
+        self.machines = machines or list(cluster.machines.values())
+        self._kinds = kinds
         self._count = 0
+        self._again: Request | None = None
         self.answered = 0
         self.stopped = False
-        self._world.between_ms((0, 20), self._next)
+        self._think()
 
     def _next(self) -> None:
         if self.stopped:
             return
-        self._count += 1
-        rng = self._world.rng
-        machine = rng.choice(list(self._cluster.machines.values()))
-        key = b"k%d" % rng.randrange(self._keys)
-        kind = rng.choice(("put", "put", "get", "get", "get", "quorum", "delete"))
-        call = Call(self, machine, kind, key, b"%d.%d" % (self._name, self._count))
-        self._world.after_ms(4000, call.give_up)
+        machine = self._rng.choice(self.machines)
+        request = self._again or self._draw()
+        self._again = None
+        call = Call(self._cluster, self, machine, request)
+        self._world.after_ms(PATIENCE_MS, call.give_up)
         machine.happens(call.begin)
 
-    def finished(self, operation: Operation | None) -> None:
-        """A call ended; None when it left no trace."""
-        if operation is not None:
+    def _draw(self) -> "Request":
+        self._count += 1
+        key = b"k%d" % self._rng.randrange(self._cluster.scenario.keys)
+        return Request(self._rng.choice(self._kinds), key, f"{self._name}.{self._count}".encode())
+
+    def finished(self, call: "Call", operation: Operation | None) -> None:
+        """A call ended; None when it left no trace. What was refused or is unknown is often tried again, as people do:
+        that is another operation with the same value."""
+        if operation is not None and call.request.kind != "stale":
             self._history.append(operation)
-            self.answered += operation.returned != FOREVER
-        self._world.between_ms((1, 30), self._next)
+        if operation is not None and operation.returned != FOREVER:
+            self.answered += 1
+        elif self._rng.random() < 0.5:
+            self._again = call.request
+        self._think()
+
+    def _think(self) -> None:
+        self._world.between_ms(self._rng, (0.1, self._cluster.scenario.think_ms), self._next)
+
+
+class Request(NamedTuple):
+    """What is asked: put, delete, or a get, by the kind of its consistency. The value is for put."""
+
+    kind: str
+    key: bytes
+    value: bytes
 
 
 class Call:
-    """One operation under way. A replica that dies answers never: then the outcome is unknown."""
+    """One operation under way."""
 
-    def __init__(self, client: Client, machine: Machine, kind: str, key: bytes, value: bytes) -> None:
+    def __init__(self, cluster: Cluster, client: Client, machine: Machine, request: Request) -> None:
+        self._cluster = cluster
         self._client = client
         self._machine = machine
-        self._world = client._world
-        self._kind = "get" if kind == "quorum" else kind
-        self._consistency = Consistency.QUORUM if kind == "quorum" else Consistency.LINEARIZABLE
-        self._key = key
-        self._value = value
-        self._called = self._world.now
+        self.request = request
+        self._called = cluster.world.now
         self._done = False
 
     def begin(self, node: Node) -> None:
         """The request reaches the replica."""
-        if self._kind == "get":
-            node.read(self._key, self._consistency, self._answered)
-        else:
-            command: Command = Put(self._key, self._value) if self._kind == "put" else Delete(self._key)
-            node.write(command, self._answered)
+        kind, key, value = self.request
+        match kind:
+            case "put":
+                node.write(Put(key, value), self._wrote)
+            case "delete":
+                node.write(Delete(key), self._wrote)
+            case _:
+                node.read(key, Consistency.LINEARIZABLE if kind == "get" else Consistency(kind), self._read)
 
     def give_up(self) -> None:
         """No answer came."""
         if not self._done:
-            self._done = True
-            self._client.finished(self._operation(FOREVER, None, None))
+            self._finish(self._operation(FOREVER, None, None))
 
-    def _answered(self, answer: ReadAnswer | Result | Refused) -> None:
+    def _read(self, answer: ReadAnswer | Refused) -> None:
+        if isinstance(answer, Refused):
+            self._finish(None)
+            return
+        self._cluster.answered(self._machine, self.request.key, answer)
+        seen = answer.record.value if answer.record is not None else None
+        self._finish(self._operation(self._cluster.world.now, seen, None))
+
+    def _wrote(self, answer: Result | Refused) -> None:
+        if not isinstance(answer, Refused):
+            self._finish(self._operation(self._cluster.world.now, None, isinstance(answer, DeleteResult)))
+        elif answer.outcome is Outcome.UNKNOWN:
+            self._finish(self._operation(FOREVER, None, None))
+        else:
+            self._finish(None)
+
+    def _finish(self, operation: Operation | None) -> None:
         if self._done:
             return
         self._done = True
-        if isinstance(answer, Refused):
-            unknown = answer.outcome is Outcome.UNKNOWN
-            self._client.finished(self._operation(FOREVER, None, None) if unknown else None)
-        elif isinstance(answer, ReadAnswer):
-            seen = answer.record.value if answer.record is not None else None
-            self._client.finished(self._operation(self._world.now, seen, None))
-        else:
-            self._client.finished(self._operation(self._world.now, None, isinstance(answer, DeleteResult)))
+        self._cluster.note("", f"{self.request.kind} {self.request.key!r} at {self._machine.name} ends", operation)
+        self._client.finished(self, operation)
 
     def _operation(self, returned: int, seen: bytes | None, found: bool | None) -> Operation:
-        value = self._value if self._kind == "put" else seen
-        found = found if self._kind == "delete" else None
-        return Operation(self._kind, self._key, value, self._called, returned, found)
+        kind, key, value = self.request
+        if kind == "put":
+            return Operation(kind, key, value, self._called, returned)
+        return Operation("delete" if kind == "delete" else "get", key, seen, self._called, returned, found)

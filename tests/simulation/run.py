@@ -1,68 +1,125 @@
-"""One simulated run from one seed, and the command that repeats it: `python -m tests.simulation.run SEED [COUNT]`."""
+"""One simulated run of a scenario: faults, calm, and what must hold at the end."""
 
-import sys
-from random import Random
+from collections import Counter
+
+import msgspec
 
 from bench.linearizability import Operation, Verdict, check
-from paxos.types import MS
+from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client
-from tests.simulation.world import Cluster, Faults
+from tests.simulation.cluster import Cluster
+from tests.simulation.scenario import Scenario, draw, moment
+from tests.simulation.trace import Trace
+
+SETTLE_MS = 3000
+"""After the last operation every replica has the same state within this time."""
+QUIET_MS = 2000
+"""The slowest sync that began under the faults ends within this time, and with it the last reason to step down."""
+PROBE_MS = 50
+"""How often is looked whether everybody recovered."""
 
 
-def draw_faults(seed: int) -> Faults:
-    """Everything from a quiet network to a hostile one."""
-    rng = Random(seed * 7919 + 1)
+class Summary(msgspec.Struct):
+    """What happened in a run, or in many: what never happens is not tested."""
 
-    def sometimes(value: float) -> float:
-        return value if rng.random() < 0.6 else 0.0
+    runs: int = 0
+    simulated_ms: int = 0
+    steps: int = 0
+    operations: int = 0
+    slots: int = 0
+    reads: int = 0
+    ballots: int = 0
+    frames: Counter[str] = msgspec.field(default_factory=Counter)
+    struck: Counter[str] = msgspec.field(default_factory=Counter)
 
-    return Faults(
-        loss=sometimes(rng.choice((0.01, 0.05, 0.2))),
-        copies=sometimes(rng.choice((0.01, 0.1))),
-        delay_ms=rng.choice(((0.2, 1.0), (0.2, 20.0), (1.0, 60.0))),
-        stray=sometimes(0.01),
-        fsync_ms=rng.choice(((0.1, 0.5), (1.0, 20.0))),
-        slow_fsync=sometimes(0.005),
-        crash_every_ms=sometimes(rng.choice((500.0, 2000.0))),
-        partition_every_ms=sometimes(rng.choice((500.0, 2000.0))),
-        pause_every_ms=sometimes(rng.choice((700.0, 2000.0))),
-        drift_ppm=rng.choice((0, 5000, 9900)),
-    )
+    def add(self, other: "Summary") -> None:
+        """Count another run in."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def simulate(seed: int, *, faulty_ms: int = 8000, calm_ms: int = 6000) -> dict[str, int]:
-    """Run clients against faults, then without; raise AssertionError on any violation. Counts of what happened."""
-    cluster = Cluster(seed, draw_faults(seed), nodes=5 if seed % 4 == 0 else 3)
-    safety = Safety(cluster)
-    history: list[Operation] = []
-    clients = [Client(cluster, number, history, keys=3) for number in range(4)]
-    cluster.world.run(faulty_ms * MS, safety.after_event)
-    cluster.heal()
-    before = sum(client.answered for client in clients)
-    cluster.world.run((faulty_ms + calm_ms) * MS, safety.after_event)
-    after = sum(client.answered for client in clients)
-    assert after > before, "no progress after the faults stopped"
-    for client in clients:
-        client.stopped = True
-    cluster.world.run((faulty_ms + calm_ms + 6000) * MS, safety.after_event)
-    same_state(cluster)
-    verdict, key = check(history)
-    assert verdict is Verdict.LINEARIZABLE, f"history of {key!r}: {verdict}"
-    return {"operations": after, "slots": len(safety.values)}
+class Run:
+    """A cluster under a scenario, with its clients and checkers."""
+
+    def __init__(self, scenario: Scenario, trace: Trace | None = None) -> None:
+        self.scenario = scenario
+        self.cluster = Cluster(scenario, trace)
+        self.safety = Safety(self.cluster)
+        self.history: list[Operation] = []
+
+    def run(self) -> Summary:
+        """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
+        scenario, cluster = self.scenario, self.cluster
+        clients = [Client(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
+        cluster.world.run(moment(scenario.faulty_ms))
+        for client in clients:
+            client.stopped = True
+        cluster.heal(scenario.core)
+        clients += self._recover()
+        if scenario.core:
+            cluster.heal()
+        self._pass_ms(SETTLE_MS)
+        same_state(cluster)
+        self._check_history()
+        return self._summary(clients)
+
+    def _recover(self) -> list[Client]:
+        """Each replica of the core must take a write and a read in time, and then keep its leader."""
+        cluster = self.cluster
+        probes = [
+            Client(cluster, f"{name}/{kind}", self.history, machines=[cluster.machines[name]], kinds=(kind,))
+            for name in self._core
+            for kind in ("put", "get")
+        ]
+        due = cluster.world.now + moment(self.scenario.recovery_ms)
+        while not all(probe.answered for probe in probes):
+            assert cluster.world.now < due, "no progress after the faults stopped"
+            self._pass_ms(PROBE_MS)
+        for probe in probes:
+            probe.stopped = True
+        self._pass_ms(QUIET_MS)
+        before = self._leader_changes()
+        self._pass_ms(SETTLE_MS)
+        assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"
+        return probes
+
+    @property
+    def _core(self) -> tuple[NodeId, ...]:
+        return self.scenario.core or self.scenario.names
+
+    def _leader_changes(self) -> list[int]:
+        nodes = [self.cluster.machines[name].node for name in self._core]
+        return [node.stats.leader_changes for node in nodes if node is not None]
+
+    def _check_history(self) -> None:
+        """Every acknowledged write is in the log that the last reads see, and all answers fit one order."""
+        for number in range(self.scenario.keys):
+            key, now = b"k%d" % number, self.cluster.world.now
+            record = self.safety.reference.record(key, self.safety.reference.applied)
+            last = Operation("get", key, record.value if record is not None else None, now + 1, now + 2)
+            self.history.append(last)
+        verdict, key_ = check(self.history)
+        assert verdict is Verdict.LINEARIZABLE, f"the history of {key_!r} is {verdict.value}"
+
+    def _pass_ms(self, duration_ms: int) -> None:
+        self.cluster.world.run(self.cluster.world.now + moment(duration_ms))
+
+    def _summary(self, clients: list[Client]) -> Summary:
+        cluster = self.cluster
+        return Summary(
+            runs=1,
+            simulated_ms=cluster.world.now // MS,
+            steps=cluster.steps,
+            operations=sum(client.answered for client in clients),
+            slots=len(self.safety.values),
+            reads=self.safety.reads,
+            ballots=self.safety.ballots,
+            frames=cluster.network.count,
+            struck=cluster.struck,
+        )
 
 
-def main() -> None:
-    first, count = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    for seed in range(first, first + count):
-        try:
-            counts = simulate(seed)
-        except BaseException:
-            print(f"seed {seed} fails: python -m tests.simulation.run {seed}")
-            raise
-        if count == 1:
-            print(f"seed {seed}: {counts}")
-
-
-if __name__ == "__main__":
-    main()
+def simulate(seed: int) -> Summary:
+    """Run the scenario of `seed`."""
+    return Run(draw(seed)).run()

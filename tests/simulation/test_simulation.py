@@ -1,246 +1,92 @@
 """Whole clusters of the production node under simulated faults. A failure names the seed and the command to repeat
 it."""
 
-import hashlib
 import os
 import subprocess
 import sys
-from random import Random
+from random import SystemRandom
 
 import pytest
 
-from bench.linearizability import Operation
-from kvstore.commands import Put, PutResult, Result
-from kvstore.requests import Consistency, ReadAnswer, Refused
-from paxos import wire
-from paxos.ready import Ready
-from paxos.replica import Role
-from paxos.types import MS
-from tests.simulation.checkers import Safety, same_state
-from tests.simulation.clients import Client
-from tests.simulation.run import draw_faults, simulate
-from tests.simulation.world import Cluster, Faults, Machine
+from tests.simulation.run import Run
+from tests.simulation.scenario import Faults, Kind, Scenario, Strike, draw
+from tests.simulation.search import try_seeds
+from tests.simulation.shrink import failure, shrink, simplifications
+from tests.simulation.trace import Trace
 
-FIXED_SEEDS = range(1, 41)
-REGRESSIONS = {
-    100760: "every copy of a Learn asked for one more: questions grew without bound",
-}
-NEW_SEEDS = 8
+BATCH = 10
+"""Seeds of one test: many enough to be worth a worker's while."""
+FIXED = range(0, 300, BATCH)
+NEW = SystemRandom().sample(range(10**6, 10**9, BATCH), 3)
 
 
-@pytest.mark.parametrize("seed", [*FIXED_SEEDS, *REGRESSIONS])
-def test_a_faulty_cluster_stays_linearizable_and_recovers(seed: int) -> None:
-    simulate(seed)
+def try_batch(first: int) -> None:
+    found = try_seeds(list(range(first, first + BATCH)))
+    for seed, violation in found.failed.items():
+        print(f"{violation}: python -m tests.simulation {seed}")
+    assert not found.failed
+    assert found.summary.operations > 0
 
 
-def test_seeds_that_nobody_has_seen() -> None:
-    for seed in Random().sample(range(1000, 10**9), NEW_SEEDS):
-        print(f"python -m tests.simulation.run {seed}")
-        simulate(seed)
+@pytest.mark.parametrize("first", FIXED)
+def test_a_faulty_cluster_stays_linearizable_and_recovers(first: int) -> None:
+    try_batch(first)
 
 
-def trace(seed: int) -> str:
-    """A digest of everything that every node of a run sends, stores and applies."""
-    cluster = Cluster(seed, draw_faults(seed))
-    digest = hashlib.sha256()
-
-    def note(machine: Machine, ready: Ready) -> None:
-        digest.update(f"{cluster.world.now} {machine.name} {ready.chosen} {ready.reads}".encode())
-        for envelope in ready.messages:
-            digest.update(envelope.to.encode() + wire.encode(envelope.message))
-        if ready.write is not None:
-            digest.update(repr((ready.write.promise, ready.write.accepts, ready.write.chosen)).encode())
-
-    cluster.observers.append(note)
-    history: list[Operation] = []
-    for number in range(3):
-        Client(cluster, number, history, keys=2)
-    cluster.world.run(3000 * MS)
-    return digest.hexdigest()
+@pytest.mark.parametrize("number", range(len(NEW)))
+def test_seeds_that_nobody_has_seen(number: int) -> None:
+    print(f"python -m tests.simulation --first {NEW[number]} --seeds {BATCH}")
+    try_batch(NEW[number])
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+@pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed: str) -> None:
     """Rule 21: nothing rests on the order of sets or of hashing."""
-    code = "from tests.simulation.test_simulation import trace; print(trace(7))"
+    trace = Trace(digest=True)
+    Run(draw(7), trace).run()
+    command = [sys.executable, "-m", "tests.simulation", "7", "--digest"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == trace(7)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == trace.digest()
 
 
-class Story:
-    """A cluster told what to do, with writes and reads at chosen replicas."""
-
-    def __init__(self, seed: int = 1, nodes: int = 3, faults: Faults | None = None) -> None:
-        self.cluster = Cluster(seed, faults or Faults(), nodes)
-        self.safety = Safety(self.cluster)
-        self.machines = self.cluster.machines
-
-    def run_ms(self, duration_ms: float) -> None:
-        self.cluster.world.run(self.cluster.world.now + int(duration_ms * MS), self.safety.after_event)
-
-    def put(self, name: str, key: bytes, value: bytes) -> list[Result | Refused]:
-        answers: list[Result | Refused] = []
-        self.machines[name].happens(lambda node: node.write(Put(key, value), answers.append))
-        return answers
-
-    def get(
-        self, name: str, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE
-    ) -> list[ReadAnswer | Refused]:
-        answers: list[ReadAnswer | Refused] = []
-        self.machines[name].happens(lambda node: node.read(key, consistency, answers.append))
-        return answers
-
-    def sent(self, kind: str) -> int:
-        """Messages of a kind that all replicas sent."""
-        return sum(machine.node.stats.sent[kind] for machine in self.machines.values() if machine.node is not None)
-
-    def leader(self) -> Machine:
-        (leader,) = [
-            machine
-            for machine in self.machines.values()
-            if machine.node is not None and not machine.paused and machine.node.replica.role is Role.LEADER
-        ]
-        return leader
+def test_every_fault_is_drawn_and_hits_somebody() -> None:
+    """What never happens is not tested."""
+    summary = try_seeds(list(range(30))).summary
+    assert set(summary.struck) == set(Kind)
+    assert {name for name, count in summary.frames.items() if count} == {
+        "sent", "lost", "copied", "strayed", "replayed", "cut off"
+    }  # fmt: skip
+    assert summary.ballots > 10 * summary.runs / 3
 
 
-@pytest.mark.parametrize("kept", [0, None])
-def test_losing_what_is_not_durable_at_any_point_loses_no_acknowledged_write(kept: int | None) -> None:
-    """Rules 1 and 3: all replicas lose power after the same step, for every step of a run."""
-    steps = 1
-    while power_fails_after(steps, kept):
-        steps += 3
+def test_clocks_that_drift_more_than_declared_break_the_lease() -> None:
+    """The declared bound carries weight: without it two replicas hold a lease at the same time."""
+    assert any(failure(drifting(seed)) == "AssertionError: n and n hold a lease at the same time" for seed in range(20))
 
 
-def power_fails_after(steps: int, kept: int | None) -> bool:
-    """Write until `steps` steps were taken, crash everybody, and look for what was acknowledged. False: not so many."""
-    story = Story(seed=3)
-    acknowledged: dict[bytes, bytes] = {}
-    count = 0
-
-    def write_next(_answer: Result | Refused | None = None) -> None:
-        nonlocal count
-        if count == 30:
-            return
-        count += 1
-        key, value = b"k%d" % (count % 4), b"v%d" % count
-
-        def answered(answer: Result | Refused) -> None:
-            if isinstance(answer, PutResult):
-                acknowledged[key] = value
-            write_next()
-
-        name = f"n{count % 3 + 1}"
-        story.cluster.world.after_ms(
-            1, lambda: story.machines[name].happens(lambda node: node.write(Put(key, value), answered))
-        )
-
-    write_next()
-    while story.cluster.events < steps:
-        if story.cluster.world.now > 3000 * MS:
-            return False
-        story.run_ms(0.05)
-    for machine in story.machines.values():
-        machine.crash(kept)
-    expected = dict(acknowledged)
-    count = 30
-    story.cluster.heal()
-    story.run_ms(3000)
-    for key, value in expected.items():
-        answers = story.get("n1", key)
-        story.run_ms(50)
-        answer = answers[0]
-        assert isinstance(answer, ReadAnswer), f"after step {steps}: no read of {key!r}"
-        assert answer.record is not None, f"step {steps} lost {key!r}"
-        assert int(answer.record.value[1:]) >= int(value[1:]), f"step {steps} lost the last value of {key!r}"
-    same_state(story.cluster)
-    return True
+def drifting(seed: int) -> Scenario:
+    """Half of the clocks run twice as fast as the others; leaders are cut off again and again."""
+    strikes = tuple(Strike(at_ms, Kind.CUT, ("leader",), 700) for at_ms in range(500, 8000, 900))
+    return Scenario(seed=seed, faults=Faults(drift_ppm=900_000), strikes=strikes)
 
 
-def test_a_leader_paused_past_its_lease_serves_no_stale_read() -> None:
-    """Rule 18, and rule 20: what it believed before the pause is checked again after it."""
-    story = Story()
-    story.run_ms(1000)
-    old = story.leader()
-    put = story.put(old.name, b"k", b"before")
-    story.run_ms(50)
-    assert isinstance(put[0], PutResult)
-    old.pause()
-    story.run_ms(2000)
-    new = story.leader()
-    assert new is not old
-    put = story.put(new.name, b"k", b"after")
-    story.run_ms(50)
-    assert isinstance(put[0], PutResult)
-    asked = story.get(old.name, b"k")  # arrives while it sleeps
-    old.resume()
-    story.run_ms(500)
-    assert isinstance(asked[0], ReadAnswer)
-    assert asked[0].record is not None
-    assert asked[0].record.value == b"after"
+def test_a_scenario_that_fails_is_shrunk_to_what_it_takes() -> None:
+    """Here it takes one strike, one fault, one option and nothing else."""
+    scenario = next(
+        scenario
+        for scenario in map(draw, range(1000))
+        if len(scenario.strikes) > 10 and scenario.faults.loss and "window" in scenario.options and scenario.core
+    )
+    needed = scenario.strikes[len(scenario.strikes) // 2]
 
+    def fails(simpler: Scenario) -> str | None:
+        whole = needed in simpler.strikes and simpler.faults.loss and "window" in simpler.options
+        return "it" if whole else None
 
-def test_the_steady_state_needs_no_prepare_and_lease_reads_no_message() -> None:
-    story = Story()
-    story.run_ms(1000)
-    leader = story.leader()
-    assert leader.node is not None
-    prepares = story.sent("Prepare")
-    for number in range(1000):
-        story.put("n1", b"k", b"%d" % number)
-        story.run_ms(5)
-    assert story.sent("Prepare") == prepares
-    before = dict(leader.node.stats.sent)
-    for _ in range(1000):
-        (answer,) = story.get(leader.name, b"k")
-        assert isinstance(answer, ReadAnswer)
-    assert dict(leader.node.stats.sent) == before
-    assert leader.node.stats.reads["lease"] == 1000
-
-
-def test_a_cluster_without_a_majority_refuses_and_comes_back() -> None:
-    story = Story()
-    story.run_ms(1000)
-    story.machines["n1"].crash()
-    story.machines["n2"].crash()
-    story.run_ms(1000)
-    put = story.put("n3", b"k", b"v")
-    get = story.get("n3", b"k")
-    stale = story.get("n3", b"k", Consistency.STALE)
-    assert isinstance(stale[0], ReadAnswer)
-    story.run_ms(2600)
-    assert isinstance(put[0], Refused)
-    assert isinstance(get[0], Refused)
-    story.machines["n1"].start()
-    story.run_ms(2500)
-    put = story.put("n3", b"k", b"w")
-    story.run_ms(100)
-    assert isinstance(put[0], PutResult)
-
-
-def test_a_clean_shutdown_of_the_leader_fails_no_write() -> None:
-    story = Story()
-    story.run_ms(1000)
-    leader = story.leader()
-    answers = []
-    for number in range(20):
-        answers.append(story.put(leader.name, b"k", b"%d" % number))
-        story.run_ms(1)
-        if number == 10:
-            leader.happens(lambda node: node.hand_over())
-    story.run_ms(300)
-    assert all(isinstance(answer[0], PutResult) for answer in answers)
-    assert story.leader() is not leader
-
-
-def test_a_replica_that_was_away_catches_up() -> None:
-    story = Story()
-    story.run_ms(1000)
-    away = next(machine for machine in story.machines.values() if machine is not story.leader())
-    away.crash()
-    for number in range(1500):
-        story.put(story.leader().name, b"k%d" % number, b"v" * 2000)
-        story.run_ms(2)
-    away.start()
-    story.run_ms(3000)
-    same_state(story.cluster)
+    simplest = shrink(scenario, fails)
+    assert simplest.strikes == (needed,)
+    assert simplest.faults == Faults(loss=scenario.faults.loss)
+    assert simplest.options == {"window": scenario.options["window"]}
+    assert (simplest.core, simplest.keys, simplest.clients) == ((), 1, 1)
+    assert not any(fails(simpler) for simpler in simplifications(simplest) if simpler.faulty_ms == simplest.faulty_ms)

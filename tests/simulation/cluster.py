@@ -1,0 +1,196 @@
+"""A simulated cluster: machines, the network between them, and the faults of a scenario as they strike."""
+
+from collections import Counter
+from functools import partial
+from typing import Protocol
+
+from kvstore.requests import ReadAnswer
+from paxos import wire
+from paxos.options import Options
+from paxos.ready import Ready
+from paxos.replica import Role
+from paxos.types import ZERO, Membership, NodeId, Time
+from tests.simulation.machine import Machine
+from tests.simulation.network import Network, links
+from tests.simulation.scenario import LEADER, Faults, Kind, Scenario, Strike, moment
+from tests.simulation.trace import Trace
+from tests.simulation.world import World
+
+STORM_UP_MS = (0.1, 40)
+"""How long a process lives between two deaths of a storm."""
+ENDLESS_STORM_UP_MS = (50, 400)
+"""The same in a storm without end: each life reads the whole log."""
+
+
+class Watcher(Protocol):
+    """Looks on, and raises AssertionError at what must not be."""
+
+    def started(self, machine: Machine) -> None:
+        """A process started; it has taken no step."""
+
+    def moved(self, machine: Machine) -> None:
+        """Something was handed to a node, which is None when it died of it."""
+
+    def stepped(self, machine: Machine, ready: Ready) -> None:
+        """A node took a step; nothing of it was carried out yet."""
+
+    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+        """A node answered a read; its step may not be over."""
+
+
+class Cluster:
+    """Machines under a scenario's faults, until `heal`."""
+
+    def __init__(self, scenario: Scenario, trace: Trace | None = None) -> None:
+        self.scenario = scenario
+        self.faults = scenario.faults
+        self.options = Options(**scenario.options)
+        self.membership = Membership(scenario.names)
+        self.world = World()
+        self.trace = trace or Trace()
+        self.network = Network(self.world, scenario, self._deliver)
+        self.watchers: list[Watcher] = []
+        self.steps = 0
+        """Steps that nodes took."""
+        self.struck: Counter[str] = Counter()
+        """Strikes by kind, those that hit somebody."""
+        self.machines = {name: Machine(name, self) for name in scenario.names}
+        for machine in self.machines.values():
+            machine.start()
+        for strike in scenario.strikes:
+            self.world.at(moment(strike.at_ms), partial(self._strike, strike))
+        self._faulty = True
+        self._whole = False
+
+    def leader(self) -> Machine | None:
+        """Who leads under the highest ballot, as far as the running processes know."""
+        leaders = [
+            (machine.node.replica.leading or ZERO, machine)
+            for machine in self.machines.values()
+            if machine.node is not None and machine.node.replica.role is Role.LEADER
+        ]
+        return max(leaders, key=lambda one: one[0])[1] if leaders else None
+
+    def heal(self, core: tuple[NodeId, ...] = ()) -> None:
+        """No more faults; everybody up and connected, or those of `core` only, while the others go on to suffer."""
+        self._faulty = False
+        self._whole = not core
+        self.faults = Faults()
+        self.note("", "heal", core)
+        self.network.mend_all()
+        for machine in self.machines.values():
+            machine.disk_fails = 0
+            if core and machine.name not in core:
+                self._break_for_good(machine)
+            else:
+                machine.start()
+                machine.resume()
+
+    # What machines report
+
+    def note(self, who: str, what: str, detail: object = "") -> None:
+        """Add to the trace."""
+        self.trace.note(self.world.now, who, what, detail)
+
+    def started(self, machine: Machine) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.started(machine)
+
+    def moved(self, machine: Machine) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.moved(machine)
+
+    def stepped(self, machine: Machine, ready: Ready) -> None:
+        """See Watcher."""
+        self.steps += 1
+        if ready.chosen:
+            self.note(machine.name, "applies", ready.chosen)
+        if ready.write is not None:
+            self.note(machine.name, "writes", (ready.write.promise, ready.write.accepts, ready.write.chosen))
+        for watcher in self.watchers:
+            watcher.stepped(machine, ready)
+
+    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.answered(machine, key, answer)
+
+    def transmit(self, sender: NodeId, to: NodeId, frame: bytes) -> None:
+        """Put a frame on the network."""
+        self.network.send(sender, to, frame, self.faults)
+
+    def _deliver(self, sender: NodeId, to: NodeId, frame: bytes) -> None:
+        message = wire.decode(frame)
+        self.note(to, f"from {sender}", message)
+        self.machines[to].happens(lambda node: node.receive(sender, message))
+
+    # Faults
+
+    def _strike(self, strike: Strike) -> None:
+        if not self._faulty:
+            return
+        victims = self._victims(strike)
+        if not victims and strike.kind is not Kind.RING:
+            return
+        self.struck[strike.kind] += 1
+        self.note("", f"strike {strike.kind}", victims)
+        over = moment(strike.at_ms + strike.length_ms)
+        cut = links(strike.kind, [victim.name for victim in victims], list(self.machines))
+        if cut:
+            self.network.cut(cut)
+            self.world.at(over, lambda: self.network.mend(cut) if self._faulty else None)
+        for machine in victims:
+            self._hit(machine, strike, over)
+
+    def _victims(self, strike: Strike) -> list[Machine]:
+        if strike.victims == (LEADER,):
+            leader = self.leader()
+            return [leader] if leader is not None else []
+        return [self.machines[name] for name in strike.victims]
+
+    def _hit(self, machine: Machine, strike: Strike, over: Time) -> None:
+        match strike.kind:
+            case Kind.CRASH:
+                machine.crash()
+                self.world.at(over, machine.start)
+            case Kind.STORM:
+                self._storm(machine, over)
+            case Kind.PAUSE:
+                machine.pause()
+                self.world.at(over, machine.resume)
+            case Kind.DISK:
+                machine.disk_fails += 1
+                self.world.at(over, lambda: self._mend_disk(machine))
+            case _:
+                pass  # the links are cut
+
+    def _mend_disk(self, machine: Machine) -> None:
+        machine.disk_fails = max(0, machine.disk_fails - 1)
+
+    def _storm(self, machine: Machine, over: Time | None) -> None:
+        """Die and start again until `over`; None for as long as others only are whole."""
+        if self._whole:
+            return
+        machine.crash()
+        machine.start()
+        if over is None or (self._faulty and self.world.now < over):
+            rng = self.scenario.rng(f"storm/{machine.name}/{machine.life}")
+            up_ms = STORM_UP_MS if over is not None else ENDLESS_STORM_UP_MS
+            self.world.between_ms(rng, up_ms, lambda: self._storm(machine, over))
+
+    def _break_for_good(self, machine: Machine) -> None:
+        """Leave a machine in a state that must not hinder the others."""
+        rng = self.scenario.rng(f"broken/{machine.name}")
+        kind = rng.choice((Kind.CRASH, Kind.STORM, Kind.PAUSE, Kind.CUT, Kind.MUTE, Kind.DEAF))
+        self.note(machine.name, f"stays broken: {kind}")
+        machine.start()
+        machine.resume()
+        self.network.cut(links(kind, [machine.name], list(self.machines)))
+        if kind is Kind.CRASH:
+            machine.crash()
+        elif kind is Kind.PAUSE:
+            machine.pause()
+        elif kind is Kind.STORM:
+            self._storm(machine, None)

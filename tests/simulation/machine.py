@@ -1,0 +1,199 @@
+"""One simulated host: the production node, on a clock and a disk that are not."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kvstore.node import Node
+from paxos import wire
+from paxos.ready import ServeFetch, Write
+from paxos.types import NodeId, Time
+from storage.memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+REQUEST_TIMEOUT_MS = 2500
+
+
+class Machine:
+    """A clock with its own rate, a disk that loses what is not durable, and the node while it runs."""
+
+    def __init__(self, name: NodeId, cluster: "Cluster") -> None:
+        self.name = name
+        self._cluster = cluster
+        self._world = cluster.world
+        self._rng = cluster.scenario.rng(f"machine/{name}")
+        self._storage = MemoryStorage("simulated", name)
+        drift = cluster.scenario.faults.drift_ppm / 2e6
+        self._rate = 1 + self._rng.choice((-drift, drift, self._rng.uniform(-drift, drift)))
+        self._offset = self._rng.randint(0, 10**15)
+        self.paused = False
+        self.disk_fails = 0
+        """Strikes that make every sync fail now."""
+        self._backlog: list[Callable[[], None]] = []
+        self._undurable: list[Write] = []
+        self._fetches: list[tuple[int, ServeFetch]] = []
+        self._writing = False
+        self.life = 0
+        self._timer: Time | None = None
+        self._turn_scheduled = False
+        self.node: Node | None = None
+
+    @property
+    def durable(self) -> MemoryStorage:
+        """What a crash now would leave."""
+        return self._storage
+
+    def clock(self) -> Time:
+        """The host's monotonic clock."""
+        return self._offset + int(self._world.now * self._rate)
+
+    def start(self) -> None:
+        """Start the process on what the disk holds, unless it runs."""
+        if self.node is not None:
+            return
+        self.life += 1
+        if self.life > 1:
+            self._storage = self._storage.reopen()
+        self.node = Node(
+            self._storage,
+            self._cluster.membership,
+            self._cluster.options,
+            clock=self.clock,
+            rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            max_waiting=1000,
+        )
+        self._timer = None
+        self._turn_scheduled = False
+        self._cluster.note(self.name, "starts", self.life)
+        self._cluster.started(self)
+        self._settle()
+
+    def crash(self, kept: int | None = None) -> None:
+        """Lose the process, and of the writes under way everything but the first `kept`; a random number by default."""
+        if self.node is None:
+            return
+        self.node = None
+        self.paused = False
+        self.life += 1
+        self._backlog.clear()
+        if kept is None:
+            kept = self._rng.randint(0, len(self._undurable))
+        self._cluster.note(self.name, "dies", f"and loses {len(self._undurable[kept:])} writes")
+        self._storage.write(self._undurable[:kept])
+        self._undurable.clear()
+        self._fetches.clear()
+        self._writing = False
+
+    def pause(self) -> None:
+        """Stop the process as SIGSTOP does: what arrives waits."""
+        self.paused = self.node is not None
+
+    def resume(self) -> None:
+        """Let it go on with all that arrived, in order."""
+        self.paused = False
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            event()
+
+    def happens(self, event: Callable[[Node], None]) -> None:
+        """Let the node take part in `event`, when it runs, and carry out what follows."""
+        if self.node is None:
+            return
+        if self.paused:
+            self._backlog.append(partial(self.happens, event))
+            return
+        event(self.node)
+        self._cluster.moved(self)
+        self._schedule_turn()
+
+    def _schedule_turn(self) -> None:
+        if self.node is not None and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._world.between_ms(self._rng, self._cluster.faults.turn_ms, partial(self._turn, self.life))
+
+    def _turn(self, life: int) -> None:
+        """The node's step, after all that came in the same turn of the event loop."""
+        if life != self.life:
+            return
+        if self.paused:
+            self._backlog.append(partial(self._turn, life))
+            return
+        self._turn_scheduled = False
+        self._settle()
+
+    def _settle(self) -> None:
+        node = self.node
+        assert node is not None
+        ready = node.step()
+        self._cluster.stepped(self, ready)
+        fatal = self._rng.random() < self._cluster.faults.crash_in_step
+        sent = self._rng.randint(0, len(ready.messages)) if fatal else len(ready.messages)
+        for envelope in ready.messages[:sent]:
+            self._cluster.transmit(self.name, envelope.to, wire.encode(envelope.message))
+        if ready.write is not None and not (fatal and self._rng.random() < 0.5):
+            self._undurable.append(ready.write)
+        if fatal:
+            self._die()
+            return
+        self._sync()
+        self._fetches += [(len(self._undurable), fetch) for fetch in ready.fetches]
+        self._serve_fetches(0)
+        self._arm(node)
+
+    def _die(self) -> None:
+        """End by itself, and be started again by whoever watches over processes."""
+        self.crash()
+        self._world.between_ms(self._rng, (1, 300), self.start)
+
+    def _serve_fetches(self, synced: int) -> None:
+        """Read for peers, each request after the writes that were under way when it came."""
+        if not self._fetches:
+            return
+        self._fetches = [(writes - synced, fetch) for writes, fetch in self._fetches]
+        for _, fetch in [first for first in self._fetches if first[0] <= 0]:
+            entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
+            self._later((0.05, 0.3), partial(Node.fetched, to=fetch.to, entries=entries))
+        self._fetches = [waiting for waiting in self._fetches if waiting[0] > 0]
+
+    def _sync(self) -> None:
+        if self._writing or not self._undurable:
+            return
+        self._writing = True
+        group = len(self._undurable)
+        faults = self._cluster.faults
+        slow = self._rng.random() < faults.slow_fsync
+        self._later((1.0, 1500.0) if slow else faults.fsync_ms, lambda node: self._synced(node, group))
+
+    def _synced(self, node: Node, group: int) -> None:
+        if self.disk_fails:
+            self._die()  # rule 4
+            return
+        writes = self._undurable[:group]
+        del self._undurable[:group]
+        self._storage.write(writes)
+        self._cluster.note(self.name, "made durable", group)
+        self._writing = False
+        self._serve_fetches(group)
+        node.durable(writes)
+        self._sync()
+
+    def _later(self, bounds: tuple[float, float], event: Callable[[Node], None]) -> None:
+        life = self.life
+        self._world.between_ms(self._rng, bounds, lambda: self.happens(event) if self.life == life else None)
+
+    def _arm(self, node: Node) -> None:
+        deadline = node.next_deadline()
+        if self._timer == deadline:
+            return
+        self._timer = deadline
+        life = self.life
+        left = max(0, deadline - self.clock())
+        self._world.at(self._world.now + int(left / self._rate) + 1, lambda: self._ring(deadline, life))
+
+    def _ring(self, deadline: Time, life: int) -> None:
+        if self.life == life and self._timer == deadline:
+            self._timer = None
+            self.happens(Node.tick)

@@ -1,0 +1,74 @@
+"""The simulated network: it loses, copies, delays and reorders frames, brings old ones again, and can be cut."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from paxos.types import NodeId
+from tests.simulation.scenario import Faults, Kind, Scenario
+from tests.simulation.world import World
+
+STRAY_MS = (0.2, 1000.0)
+REPLAY_MS = (0.2, 10_000.0)
+
+Link = tuple[NodeId, NodeId]
+
+
+class Network:
+    """Frames on their way. What becomes of one is drawn when it is sent; a cut link loses what would arrive."""
+
+    def __init__(self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes], None]) -> None:
+        self._world = world
+        self._deliver = deliver
+        self._rngs = {name: scenario.rng(f"network/{name}") for name in scenario.names}
+        self._cut: Counter[Link] = Counter()
+        self.count: Counter[str] = Counter()
+        """What became of frames."""
+
+    def send(self, sender: NodeId, to: NodeId, frame: bytes, faults: Faults) -> None:
+        """Take a frame, and do with it what `faults` allow."""
+        rng, count = self._rngs[sender], self.count
+        count["sent"] += 1
+        arrive = self._arrival(sender, to, frame)
+        if rng.random() < faults.replay:
+            count["replayed"] += 1
+            self._world.between_ms(rng, REPLAY_MS, arrive)
+        if rng.random() < faults.loss:
+            count["lost"] += 1
+            return
+        if rng.random() < faults.copies:
+            count["copied"] += 1
+            self._world.between_ms(rng, faults.delay_ms, arrive)
+        stray = rng.random() < faults.stray
+        count["strayed"] += stray
+        self._world.between_ms(rng, STRAY_MS if stray else faults.delay_ms, arrive)
+
+    def cut(self, links: Sequence[Link]) -> None:
+        """Let nothing pass on these links."""
+        self._cut.update(links)
+
+    def mend(self, links: Sequence[Link]) -> None:
+        """Undo one `cut` of these links; others may overlap."""
+        self._cut.subtract(links)
+
+    def mend_all(self) -> None:
+        """Let everything pass."""
+        self._cut.clear()
+
+    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes) -> Callable[[], None]:
+        def arrive() -> None:
+            if self._cut[sender, to] > 0:
+                self.count["cut off"] += 1
+            else:
+                self._deliver(sender, to, frame)
+
+        return arrive
+
+
+def links(kind: Kind, victims: Sequence[NodeId], names: Sequence[NodeId]) -> list[Link]:
+    """The links that a strike of this kind cuts."""
+    if kind is Kind.RING:
+        following = dict(zip(names, [*names[1:], names[0]], strict=True))
+        return [(a, b) for a in names for b in names if b not in (a, following[a])]
+    outward = [(a, b) for a in victims for b in names if b not in victims]
+    inward = [(b, a) for a, b in outward]
+    return {Kind.CUT: outward + inward, Kind.MUTE: outward, Kind.DEAF: inward}.get(kind, [])

@@ -1,0 +1,74 @@
+"""What the store should hold after each slot: a second, plainer reading of the log to compare replicas with.
+
+It knows the rules for request ids and revisions, and nothing of the code that implements them.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+
+from kvstore.commands import Bundle, Delete, Put, unpack_bundle
+from kvstore.requests import Record
+from paxos.types import Slot, unpack
+
+
+class Reference:
+    """Applies each slot once, in order, and remembers every record that every key ever had."""
+
+    def __init__(self) -> None:
+        self.applied: Slot = 0
+        self._revisions = [0]
+        self._versions: dict[bytes, list[tuple[Slot, Record | None]]] = defaultdict(list)
+        self._applied_ids: set[tuple[str, int, int]] = set()
+        self._boots: dict[str, int] = {}
+        self._settled: dict[tuple[str, int], int] = {}
+
+    def apply(self, value: bytes) -> None:
+        """The value of the next slot."""
+        self.applied += 1
+        self._revisions.append(self._revisions[-1])
+        for payload in unpack(value):
+            bundle = unpack_bundle(payload)
+            if self._is_new(bundle):
+                for command in bundle.commands:
+                    self._change(command)
+
+    def revision(self, slot: Slot) -> int:
+        """The revision of the store once `slot` is applied."""
+        return self._revisions[slot]
+
+    def record(self, key: bytes, slot: Slot) -> Record | None:
+        """What `key` holds once `slot` is applied."""
+        versions = self._versions.get(key, [])
+        index = bisect_right(versions, slot, key=lambda version: version[0])
+        return versions[index - 1][1] if index else None
+
+    def records(self, slot: Slot) -> dict[bytes, Record]:
+        """Every key once `slot` is applied."""
+        found = {key: self.record(key, slot) for key in self._versions}
+        return {key: record for key, record in found.items() if record is not None}
+
+    def _is_new(self, bundle: Bundle) -> bool:
+        """A request id counts once; not at all once a later life of its origin was seen, or once its origin promised
+        never to repeat it."""
+        name = (bundle.origin, bundle.boot, bundle.sequence)
+        life = name[:2]
+        if bundle.boot < self._boots.get(bundle.origin, 0):
+            return False
+        self._boots[bundle.origin] = bundle.boot
+        if name in self._applied_ids or bundle.sequence < self._settled.get(life, 0):
+            return False
+        self._settled[life] = max(self._settled.get(life, 0), bundle.settled_below)
+        self._applied_ids.add(name)
+        return True
+
+    def _change(self, command: Put | Delete) -> None:
+        old = self.record(command.key, self.applied)
+        if isinstance(command, Delete) and old is None:
+            return
+        self._revisions[-1] += 1
+        revision = self._revisions[-1]
+        new = None
+        if isinstance(command, Put):
+            created = old.create_revision if old is not None else revision
+            new = Record(command.value, revision, created, old.version + 1 if old is not None else 1)
+        self._versions[command.key].append((self.applied, new))

@@ -1,0 +1,199 @@
+"""What happens in a simulated run: its options, its faults and when they strike, all drawn from one seed.
+
+A run is hostile for `faulty_ms`, then calm: no more faults, the replicas of the core up and connected. In a run for
+liveness the core is a bare majority and the others stay broken in the worst ways; in a run for safety it is everybody.
+"""
+
+from enum import StrEnum
+from random import Random
+
+import msgspec
+
+from paxos.options import Options
+from paxos.types import MS, NodeId, Time
+
+
+class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What may go wrong at any moment. Times are milliseconds of simulated time."""
+
+    loss: float = 0.0
+    """Probability that a message is lost."""
+    copies: float = 0.0
+    """Probability that a message arrives twice."""
+    stray: float = 0.0
+    """Probability that a message takes up to a second."""
+    replay: float = 0.0
+    """Probability that a message arrives once more up to ten seconds later: an old frame."""
+    delay_ms: tuple[float, float] = (0.2, 1.0)
+    """Shortest and longest time on the way; whatever differs by chance is reordered."""
+    turn_ms: tuple[float, float] = (0.0, 0.2)
+    """Length of a turn of the event loop: what arrives within one is handed to the node before it takes a step."""
+    fsync_ms: tuple[float, float] = (0.1, 0.5)
+    """Shortest and longest time for a group of writes to become durable."""
+    slow_fsync: float = 0.0
+    """Probability that a sync takes up to 1.5 seconds."""
+    crash_in_step: float = 0.0
+    """Probability that the process dies within a step: after any number of its messages, before or after its write was
+    handed over."""
+    drift_ppm: int = 0
+    """Rates of two clocks differ by at most this."""
+
+
+class Kind(StrEnum):
+    """Ways in which a strike hits its victims."""
+
+    CRASH = "crash"
+    """They die, and start again when it is over."""
+    STORM = "storm"
+    """They die again and again, and live for some milliseconds in between."""
+    PAUSE = "pause"
+    """They stop as by SIGSTOP: what arrives waits."""
+    CUT = "cut"
+    """Nothing passes between them and the others."""
+    MUTE = "mute"
+    """Nothing passes from them to the others."""
+    DEAF = "deaf"
+    """Nothing passes from the others to them."""
+    RING = "ring"
+    """Everybody can only send to the next in a circle. It has no victims."""
+    DISK = "disk"
+    """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
+
+
+LEADER = "leader"
+"""Stands for whoever leads at that moment; nobody when nobody does."""
+
+
+class Strike(msgspec.Struct, frozen=True, array_like=True):
+    """One fault: when it begins, how it hits whom, and how long it lasts. Several may overlap."""
+
+    at_ms: int
+    kind: Kind
+    victims: tuple[str, ...]
+    length_ms: int
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, whole: the same scenario gives the same trace, byte for byte, in every process."""
+
+    seed: int
+    nodes: int = 3
+    core: tuple[NodeId, ...] = ()
+    """Who is up and connected once the faults are over; empty for everybody."""
+    clients: int = 4
+    keys: int = 3
+    think_ms: int = 30
+    """Longest pause of a client between two operations."""
+    faulty_ms: int = 8000
+    options: dict[str, int] = {}
+    """Settings of the protocol that differ from their defaults."""
+    faults: Faults = Faults()
+    strikes: tuple[Strike, ...] = ()
+
+    @property
+    def names(self) -> tuple[NodeId, ...]:
+        """The replicas."""
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def recovery_ms(self) -> int:
+        """Every replica of the core takes writes and reads within this time after the last fault: requests of before
+        time out, a restarted acceptor waits for a lease, and a few candidacies may collide."""
+        return 3500 + 12 * Options(**self.options).lease_ms
+
+    def rng(self, stream: str) -> Random:
+        """Chance for one purpose: what is taken from one stream changes nothing in another."""
+        return Random(f"{self.seed}/{stream}")
+
+
+def draw(seed: int) -> Scenario:
+    """Everything from a quiet network to a hostile one. One seed in three is a run for liveness."""
+    rng = Random(f"{seed}/scenario")
+    nodes = 5 if seed % 4 == 0 else 3
+    options = _draw_options(rng)
+    busy = rng.random() < 0.3
+    scenario = Scenario(
+        seed=seed,
+        nodes=nodes,
+        core=_draw_core(rng, nodes) if seed % 3 == 0 else (),
+        keys=rng.choice((1, 3)),
+        think_ms=3 if busy else 100,
+        faulty_ms=1000 if busy else 10_000,
+        options=options,
+        faults=_draw_faults(rng),
+    )
+    return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario))
+
+
+def _draw_core(rng: Random, nodes: int) -> tuple[NodeId, ...]:
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    return tuple(sorted(rng.sample(names, nodes // 2 + 1)))
+
+
+def _draw_options(rng: Random) -> dict[str, int]:
+    """The defaults, or short leases and small windows, pages and tails, where rare orders of events are frequent."""
+    if rng.random() < 0.4:
+        return {}
+    lease_ms = rng.choice((60, 150, 500))
+    return {
+        "lease_ms": lease_ms,
+        "heartbeat_ms": lease_ms // 5,
+        "election_jitter_ms": max(5, lease_ms // 4),
+        "window": rng.choice((1, 4, 16)),
+        "max_batch_bytes": rng.choice((64, 1 << 20)),
+        "page_bytes": rng.choice((60, 1 << 20)),
+        "recent_slots": rng.choice((1, 8, 1024)),
+    }
+
+
+def _draw_faults(rng: Random) -> Faults:
+    def sometimes(*values: float) -> float:
+        return rng.choice(values) if rng.random() < 0.6 else 0.0
+
+    return Faults(
+        loss=sometimes(0.01, 0.05, 0.2),
+        copies=sometimes(0.01, 0.1),
+        stray=sometimes(0.01, 0.05),
+        replay=sometimes(0.005, 0.02),
+        delay_ms=rng.choice(((0.2, 1.0), (0.2, 20.0), (1.0, 60.0))),
+        turn_ms=rng.choice(((0.0, 0.2), (0.0, 3.0))),
+        fsync_ms=rng.choice(((0.1, 0.5), (1.0, 20.0))),
+        slow_fsync=sometimes(0.005),
+        crash_in_step=sometimes(0.0005, 0.003),
+        drift_ppm=rng.choice((0, 5000, 9900)),
+    )
+
+
+def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
+    """None, a few, or so many that the next one comes before the last is over."""
+    every_ms = rng.choice((0.0, 0.02, 0.05, 0.2)) * scenario.faulty_ms
+    kinds = rng.sample(list(Kind), rng.randint(2, len(Kind)))
+    longest_ms = rng.choice((300, 1500))
+    strikes: list[Strike] = []
+    at_ms = 0.0
+    while every_ms:
+        at_ms += rng.uniform(0.2, 1.8) * every_ms
+        if at_ms >= scenario.faulty_ms:
+            break
+        kind = rng.choice(kinds)
+        length_ms = int(rng.choice((rng.uniform(1, 30), rng.uniform(50, longest_ms))))
+        strikes.append(Strike(int(at_ms), kind, _draw_victims(rng, kind, scenario.names), length_ms))
+    return tuple(strikes)
+
+
+def _draw_victims(rng: Random, kind: Kind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
+    if kind is Kind.RING:
+        return ()
+    chance = rng.random()
+    if chance < 0.3:
+        return (LEADER,)
+    if chance < 0.8:
+        return (rng.choice(names),)
+    if chance < 0.95 or kind in {Kind.CUT, Kind.MUTE, Kind.DEAF}:
+        return tuple(sorted(rng.sample(names, len(names) // 2)))
+    return names
+
+
+def moment(at_ms: float) -> Time:
+    """Simulated time in nanoseconds."""
+    return int(at_ms * MS)
