@@ -1,6 +1,6 @@
 """Mutants of leases, leaders and the reads that rest on them: the rest of `paxos/`."""
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import RUNNING, Mutant
 
 MUTANTS = (
     Mutant(
@@ -26,6 +26,7 @@ MUTANTS = (
         "paxos/proposer.py",
         "self._recovered = deque([*recovered, NOOP])",
         "self._recovered = deque(recovered)",
+        RUNNING,
     ),
     Mutant(
         "lease-before-established",
@@ -164,6 +165,7 @@ MUTANTS = (
         "paxos/leader.py",
         "slot, nonce = self._learner.chosen, self.lease.next_nonce\n",
         "slot, nonce = self._learner.chosen, self.lease.next_nonce - 1\n",
+        RUNNING,
     ),
     Mutant(
         "read-confirmed-by-any-answer",
@@ -172,6 +174,7 @@ MUTANTS = (
         "paxos/leader.py",
         "if 0 < read.nonce <= confirmed]",
         "if 0 < read.nonce]",
+        RUNNING,
     ),
     Mutant(
         "quorum-read-trusts-the-lease",
@@ -180,6 +183,7 @@ MUTANTS = (
         "paxos/leader.py",
         "if by_lease and not read.quorum:",
         "if by_lease:",
+        RUNNING,
     ),
     Mutant(
         "read-before-its-index",
@@ -188,6 +192,7 @@ MUTANTS = (
         "paxos/reads.py",
         "in self._indexed.items() if slot <= chosen]",
         "in self._indexed.items()]",
+        RUNNING,
     ),
     Mutant(
         "own-disk-may-stall",
@@ -196,6 +201,7 @@ MUTANTS = (
         "paxos/leader.py",
         "        if self._own_votes:\n            since.append(self._own_votes[0][1])\n",
         "",
+        RUNNING,
     ),
     Mutant(
         "proposals-may-stall",
@@ -204,6 +210,7 @@ MUTANTS = (
         "paxos/leader.py",
         "        if oldest is not None:\n            since.append(oldest)\n",
         "",
+        RUNNING,
     ),
     Mutant(
         "majority-may-be-silent",
@@ -212,6 +219,7 @@ MUTANTS = (
         "paxos/leader.py",
         "since = [self._confirmed_at]",
         "since = [now]",
+        RUNNING,
     ),
     Mutant(
         "leads-on-after-a-higher-promise",
@@ -228,5 +236,6 @@ MUTANTS = (
         "paxos/replica.py",
         "            self._election.yielded(now)\n            self._reads.leader_changed(now)\n\n    def _released",
         "            self._election.yielded(now)\n\n    def _released",
+        RUNNING,
     ),
 )

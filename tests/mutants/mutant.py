@@ -18,6 +18,10 @@ UNIT = frozenset({Net.UNIT})
 """The simulator and the explorer have no SQLite, no sockets, no secrets and no process of their own."""
 
 
+RUNNING = frozenset({Net.UNIT, Net.SIMULATION})
+"""The explorer has no clients, no state machine and no liveness: it looks at votes, values and leases."""
+
+
 class Mutant(msgspec.Struct, frozen=True):
     """One small patch: in the file `path`, `before`, which stands there once, becomes `after`. `breaks` says what is
     wrong then; `rules` are the rules of docs/rules.md that it breaks; `nets` are those that could see it."""

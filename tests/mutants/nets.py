@@ -29,7 +29,9 @@ _UNIT_TESTS = {
     "kvstore/runtime.py": ("tests/kvstore/test_runtime.py",),
 }
 """The tests that are about a file or a room, so that not all of them run for each mutant."""
-_NAMED = re.compile(r"(?:FAILED|ERROR) \S+?::(\S+)|(seed \d+: .*)|(.*\S) +violation$| +(NOT REACHED: [^.]*)")
+_NAMED = re.compile(
+    r"(?:FAILED|ERROR) \S+?::(\S+)|(seed \d+: .*)|([a-z][a-z ,-]*[a-z]) +\d.* violation$| *(NOT REACHED: [^.]*)"
+)
 """How a net names what it caught: a test, a seed, a set-up or a goal."""
 _MESSAGE_CHARS = 100
 

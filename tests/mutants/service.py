@@ -1,6 +1,6 @@
 """Mutants of the service: `kvstore/`."""
 
-from tests.mutants.mutant import UNIT, Mutant
+from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 STEP = "        if self._answers:\n            ready.messages += self._answers\n"
 
@@ -73,6 +73,7 @@ MUTANTS = (
         "kvstore/node.py",
         "                self._apply(pvalue.slot, pvalue.value)\n            tail",
         "                self.applied = pvalue.slot\n            tail",
+        RUNNING,
     ),
     Mutant(
         "applied-over-a-gap",
@@ -89,6 +90,7 @@ MUTANTS = (
         "kvstore/node.py",
         "self.replica.lease_holds(self._clock()) and self.applied == self.replica.chosen",
         "self.replica.lease_holds(self._clock())",
+        RUNNING,
     ),
     Mutant(
         "clock-read-once",
@@ -97,6 +99,7 @@ MUTANTS = (
         "kvstore/node.py",
         "            if self._may_read():  # rule 18",
         "            if True:  # rule 18",
+        RUNNING,
     ),
     Mutant(
         "index-of-an-earlier-life",
@@ -105,6 +108,7 @@ MUTANTS = (
         "kvstore/node.py",
         "self._tokens = self._boot << 32",
         "self._tokens = 0",
+        RUNNING,
     ),
     Mutant(
         "late-reads-join-the-question",
@@ -114,6 +118,7 @@ MUTANTS = (
         "        answered, self._asked = self._asked, deque()\n        return answered",
         "        answered = self._asked + self._queued\n"
         "        self._asked, self._queued = deque(), deque()\n        return answered",
+        RUNNING,
     ),
     Mutant(
         "wall-clock",
@@ -131,6 +136,7 @@ MUTANTS = (
         "kvstore/node.py",
         "for payload in self._submissions.all_sent():",
         "for payload in ():",
+        RUNNING,
     ),
     Mutant(
         "order-of-a-set",
@@ -139,6 +145,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "for command in bundle.commands]",
         "for command in set(bundle.commands)]",
+        RUNNING,
     ),
     Mutant(
         "clock-in-the-state",
@@ -147,6 +154,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "        self.revision = revision = self.revision + 1\n",
         '        self.revision = revision = self.revision + 1 + __import__("time").perf_counter_ns() // 1000 % 2\n',
+        RUNNING,
     ),
     Mutant(
         "repeated-bundle-applied-again",
@@ -155,6 +163,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "        if sequence < self._settled or sequence in self._applied:\n            return False\n",
         "",
+        RUNNING,
     ),
     Mutant(
         "settled-forgotten",
@@ -163,6 +172,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "if sequence < self._settled or sequence in self._applied:",
         "if sequence in self._applied:",
+        RUNNING,
     ),
     Mutant(
         "settled-too-much",
@@ -171,6 +181,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "while self._settled < settled_below:",
         "while self._settled <= settled_below:",
+        RUNNING,
     ),
     Mutant(
         "settled-while-under-way",
@@ -179,6 +190,7 @@ MUTANTS = (
         "kvstore/submissions.py",
         "settled_below = next(iter(self._sent), self._sequence)",
         "settled_below = self._sequence",
+        RUNNING,
     ),
     Mutant(
         "earlier-life-applied-again",
@@ -187,6 +199,7 @@ MUTANTS = (
         "kvstore/state_machine.py",
         "if bundle.boot < origin.boot or not origin",
         "if not origin",
+        RUNNING,
     ),
     Mutant(
         "result-of-an-earlier-life",
@@ -195,6 +208,7 @@ MUTANTS = (
         "kvstore/node.py",
         "bundle.origin == self.id and bundle.boot == self._boot:",
         'bundle.origin == self.id and hasattr(self, "_submissions"):',
+        RUNNING,
     ),
     Mutant(
         "time-out-called-failed",
@@ -203,6 +217,7 @@ MUTANTS = (
         "kvstore/submissions.py",
         "Refused(Reason.TIMEOUT, Outcome.UNKNOWN)",
         "Refused(Reason.TIMEOUT, Outcome.FAILED)",
+        RUNNING,
     ),
     Mutant(
         "queue-without-bound",

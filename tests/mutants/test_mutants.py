@@ -45,15 +45,24 @@ def test_a_patch_that_does_not_fit_is_told() -> None:
 
 
 SOUND = nets.Cast(Net.UNIT, ("-c", "pass"))
-FAILING = nets.Cast(Net.UNIT, ("-c", "raise SystemExit('seed 7: AssertionError two values')"))
-PYTEST = nets.Cast(Net.UNIT, ("-c", "print('FAILED tests/a/test_b.py::test_c[1] - assert'); raise SystemExit(1)"))
 ENDLESS = nets.Cast(Net.UNIT, ("-c", "import threading; threading.Event().wait()"))
+
+
+def failing(*lines: str) -> nets.Cast:
+    return nets.Cast(Net.UNIT, ("-c", f"print({chr(10).join(lines)!r}); raise SystemExit(1)"))
 
 
 @pytest.mark.parametrize(
     ("cast", "by"),
-    [(SOUND, ""), (FAILING, "seed 7: AssertionError two values"), (PYTEST, "test_c[1]")],
-    ids=["sound", "seed", "test"],
+    [
+        (SOUND, ""),
+        (failing("..F", "FAILED tests/a/test_b.py::test_c[1] - assert", "1 failed"), "test_c[1]"),
+        (failing("seed 7: AssertionError two values"), "seed 7: AssertionError two values"),
+        (failing("one slot, crashes    20,001   7  2.7  violation", "violated, or not reached"), "one slot, crashes"),
+        (failing("    NOT REACHED: late releases. More", "violated, or not reached"), "NOT REACHED: late releases"),
+        (failing("Traceback", "ImportError: no"), "ImportError: no"),
+    ],
+    ids=["sound", "test", "seed", "set-up", "goal", "anything else"],
 )
 def test_a_net_names_what_it_caught(cast: nets.Cast, by: str, tmp_path: Path) -> None:
     assert nets.run(cast, tmp_path, 60).by == by

@@ -1,6 +1,6 @@
 """Mutants of promises, votes, quorums and what is learnt: `paxos/` without leases and leaders."""
 
-from tests.mutants.mutant import UNIT, Mutant
+from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 MUTANTS = (
     Mutant(
@@ -19,6 +19,7 @@ MUTANTS = (
         "            self._highest_round = max(self._highest_round, message.promised.round)\n"
         "            self._learner.hear(sender, message.chosen)",
         "            self._learner.hear(sender, message.chosen)",
+        RUNNING,
     ),
     Mutant(
         "ballots-compared-by-round",
@@ -166,6 +167,7 @@ MUTANTS = (
         "paxos/candidate.py",
         "if message.nonce == self._nonce:",
         "if True:",
+        RUNNING,
     ),
     Mutant(
         "anybody-speaks-for-a-ballot",
@@ -243,6 +245,7 @@ MUTANTS = (
         "paxos/candidate.py",
         "self.campaign is None and is_quorum(self._willing, self._membership)",
         "self.campaign is None",
+        RUNNING,
     ),
     Mutant(
         "willing-under-a-grant",
@@ -251,6 +254,7 @@ MUTANTS = (
         "paxos/acceptor.py",
         "willing = not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
         "willing = message.from_slot >= self.log.floor",
+        RUNNING,
     ),
     Mutant(
         "high-promise-deposes",
@@ -259,6 +263,7 @@ MUTANTS = (
         "paxos/replica.py",
         "still_mine = leader.lease_holds(now)",
         "still_mine = False",
+        RUNNING,
     ),
     Mutant(
         "wait-never-grows",
@@ -267,6 +272,7 @@ MUTANTS = (
         "paxos/election.py",
         "longest = min(self._unit << self._failures, self._longest)",
         "longest = self._unit",
+        RUNNING,
     ),
     Mutant(
         "no-randomness",
@@ -275,6 +281,7 @@ MUTANTS = (
         "paxos/election.py",
         "return self._rng.randint(self._unit // 8, self._unit)",
         "return self._unit",
+        RUNNING,
     ),
     Mutant(
         "fetches-without-waiting",
@@ -283,5 +290,6 @@ MUTANTS = (
         "paxos/learner.py",
         "        elif self._fetching is None or self._fetching[0] <= self.chosen:",
         "        elif self._goal:",
+        RUNNING,
     ),
 )
