@@ -7,6 +7,8 @@ import pytest
 from tests.mutants import leading, nets, records, service, voting
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Net
+from tests.mutants.runner import Found
+from tests.mutants.table import row, to_keep
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = re.findall(
@@ -70,3 +72,22 @@ def test_a_net_names_what_it_caught(cast: nets.Cast, by: str, tmp_path: Path) ->
 
 def test_what_does_not_end_is_caught(tmp_path: Path) -> None:
     assert nets.run(ENDLESS, tmp_path, 0.2).by == "no end"
+
+
+def test_the_table_says_what_caught_a_mutant_and_what_missed_it() -> None:
+    everywhere = MUTANTS["lowest-ballot-adopted"]
+    caught = Found(
+        everywhere,
+        {
+            Net.UNIT: nets.Catch("test_a[1-2]", 1.0),
+            Net.SIMULATION: nets.Catch("seed 3: AssertionError two values", 2.0),
+            Net.EXPLORATION: nets.Catch("", 1.0),
+        },
+    )
+    survived = Found(MUTANTS["fsync-off"], {Net.UNIT: nets.Catch("", 1.0)})
+    assert (caught.caught, survived.caught) == (True, False)
+    assert row(caught) == (everywhere.name, "10", "test_a", "seed 3", "missed", "4")
+    assert row(survived) == ("fsync-off", "1", "missed", "-", "-", "1")
+    document = to_keep([caught, survived], seeds=50)
+    assert "1 of 2 are caught" in document
+    assert f"| {everywhere.name} | {everywhere.breaks} | 10 | test_a | seed 3 | missed |" in document
