@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 N ?= 3
 WORKERS ?= auto
+SEEDS ?= 1000
 
 # The interpreter is part of the stamp's name: another PYTHON makes the environment anew.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.made-by-$(VERSION)
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help cluster test quick check format lint types lock clean
+.PHONY: help cluster test quick simulate explore mutants torture check format lint types lock clean
 
 help:  ## this list
 	@echo "usage: make <target> [PYTHON=python3.12]"
@@ -20,12 +21,25 @@ help:  ## this list
 cluster: $(STAMP)  ## run a cluster on this machine until Ctrl-C: make cluster [N=3]; its data stays in ./data
 	@exec $(BIN)/kvstore cluster --nodes $(N) --data data
 
-test: $(STAMP)  ## all tests: the quick ones in parallel with every branch of paxos/ covered, then real processes
+test: $(STAMP)  ## all tests: the quick ones with every branch of paxos/ covered, new seeds, then real processes
 	$(PYTEST) -n $(WORKERS) -m "not cluster" --cov --cov-fail-under=100
+	$(BIN)/python -m tests.simulation --seeds 100
 	$(PYTEST) -m cluster
 
 quick: $(STAMP)  ## only the tests that start no real cluster
 	$(PYTEST) -n $(WORKERS) -m "not cluster" -q
+
+simulate: $(STAMP)  ## whole clusters under simulated faults, on all cores: make simulate [SEEDS=1000]
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+explore: $(STAMP)  ## every schedule of small clusters
+	$(BIN)/python -m tests.exploration
+
+mutants: $(STAMP)  ## plant bugs, one at a time, and see that simulation, exploration or a test finds each
+	$(BIN)/python -m tests.mutants
+
+torture: $(STAMP)  ## a cluster of real processes under faults and clients, every answer checked; writes torture.html
+	$(BIN)/python -m bench faults --html torture.html
 
 check: format lint types test  ## all that a change must pass: format, lint, types, tests (import rules among them)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.linearizability import FOREVER, Operation
-from kvstore.commands import Delete, DeleteResult, Put, Result
+from kvstore.commands import Delete, DeleteResult, NotFound, Put, Result
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
 from tests.simulation.cluster import Cluster
@@ -15,6 +15,20 @@ PATIENCE_MS = 4000
 KINDS = ("put", "put", "put", "get", "get", "get", "quorum", "stale", "delete")
 
 
+class History:
+    """What was asked and told, and the highest revision that anybody was told: whoever asks later is told no lower one,
+    and a change has a higher one."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.revision = 0
+
+    def told(self, revision: int, floor: int, *, change: bool) -> None:
+        """An answer came to a request that was made when the highest revision was `floor`."""
+        assert revision >= floor + change, f"revision {revision} was answered after {floor}: it goes back in time"
+        self.revision = max(self.revision, revision)
+
+
 class Client:
     """One closed loop: an operation on a random key at a random replica, the answer, a short thought, the next."""
 
@@ -22,7 +36,7 @@ class Client:
         self,
         cluster: Cluster,
         name: str,
-        history: list[Operation],
+        history: History,
         *,
         machines: Sequence[Machine] | None = None,
         kinds: tuple[str, ...] = KINDS,
@@ -31,7 +45,7 @@ class Client:
         self._world = cluster.world
         self._rng = cluster.scenario.rng(f"client/{name}")
         self._name = name
-        self._history = history
+        self.history = history
         self.machines = machines or list(cluster.machines.values())
         self._kinds = kinds
         self._count = 0
@@ -59,7 +73,7 @@ class Client:
         """A call ended; None when it left no trace. What was refused or is unknown is often tried again, as people do:
         that is another operation with the same value."""
         if operation is not None and call.request.kind != "stale":
-            self._history.append(operation)
+            self.history.operations.append(operation)
         if operation is not None and operation.returned != FOREVER:
             self.answered += 1
         elif self._rng.random() < 0.5:
@@ -87,6 +101,7 @@ class Call:
         self._machine = machine
         self.request = request
         self._called = cluster.world.now
+        self._floor = client.history.revision
         self._done = False
 
     def begin(self, node: Node) -> None:
@@ -110,11 +125,15 @@ class Call:
             self._finish(None)
             return
         self._cluster.answered(self._machine, self.request.key, answer)
+        if self.request.kind != "stale" and not self._done:
+            self._client.history.told(answer.revision, self._floor, change=False)
         seen = answer.record.value if answer.record is not None else None
         self._finish(self._operation(self._cluster.world.now, seen, None))
 
     def _wrote(self, answer: Result | Refused) -> None:
         if not isinstance(answer, Refused):
+            change = not isinstance(answer, NotFound)
+            self._client.history.told(answer.revision, self._floor, change=change)
             self._finish(self._operation(self._cluster.world.now, None, isinstance(answer, DeleteResult)))
         elif answer.outcome is Outcome.UNKNOWN:
             self._finish(self._operation(FOREVER, None, None))

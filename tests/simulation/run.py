@@ -7,7 +7,7 @@ import msgspec
 from bench.linearizability import Operation, Verdict, check
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
-from tests.simulation.clients import Client
+from tests.simulation.clients import Client, History
 from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.trace import Trace
@@ -46,7 +46,7 @@ class Run:
         self.scenario = scenario
         self.cluster = Cluster(scenario, trace)
         self.safety = Safety(self.cluster)
-        self.history: list[Operation] = []
+        self.history = History()
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
@@ -98,8 +98,8 @@ class Run:
             key, now = b"k%d" % number, self.cluster.world.now
             record = self.safety.reference.record(key, self.safety.reference.applied)
             last = Operation("get", key, record.value if record is not None else None, now + 1, now + 2)
-            self.history.append(last)
-        verdict, key_ = check(self.history)
+            self.history.operations.append(last)
+        verdict, key_ = check(self.history.operations)
         assert verdict is Verdict.LINEARIZABLE, f"the history of {key_!r} is {verdict.value}"
 
     def _pass_ms(self, duration_ms: int) -> None:
