@@ -19,7 +19,7 @@ from bench.faults import command as faulting
 from bench.faults.found import Verdict, conclude
 from bench.faults.plan import Fault
 from bench.faults.report import summary
-from bench.faults.run import Order
+from bench.faults.run import Order, not_offered
 from bench.processes import check_platform
 from bench.report import comparison_report, failover_report, print_report
 from bench.scratch import scratch_directory
@@ -123,8 +123,9 @@ def faults(
         seed=secrets.randbelow(1 << 32) if seed is None else seed,
     )
     faulting.check_page(html)
+    missing = _run(not_offered(order))
     with scratch_directory() as directory:
-        found, calls = _run(faulting.run(directory, order))
+        found, calls = _run(faulting.run(directory, order, missing))
         _write_json(json, conclude(found))
         faulting.write_page(html, found)
         print_report(summary(found))

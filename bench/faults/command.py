@@ -12,11 +12,12 @@ from rich.text import Text
 from bench.errors import BenchError
 from bench.faults.found import Found
 from bench.faults.history import Call, by_key
+from bench.faults.plan import Fault
 from bench.faults.report import scene_line
 from bench.faults.run import Order, Scene, torment
 
 
-async def run(directory: Path, order: Order) -> tuple[Found, list[Call]]:
+async def run(directory: Path, order: Order, missing: dict[Fault, str]) -> tuple[Found, list[Call]]:
     """The run, with a line that says how it goes."""
     console = Console(stderr=True)
     goal = f"{order.kills} kills" if order.kills else f"{order.seconds} s"
@@ -29,7 +30,7 @@ async def run(directory: Path, order: Order) -> tuple[Found, list[Call]]:
         def say(text: str) -> None:
             live.update(Text(text), refresh=True)
 
-        return await torment(directory, order, show, say)
+        return await torment(directory, order, missing, show, say)
 
 
 def check_page(path: Path | None) -> None:

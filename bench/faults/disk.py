@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kvstore.supervisor import POLL_S
 
@@ -64,15 +65,16 @@ class Tampering:
         return self._said.read_text(errors="replace")
 
 
-async def why_not(directory: Path) -> str:
+async def why_not() -> str:
     """Why disks cannot be tampered with here, empty when they can: tried on a process of our own."""
     if shutil.which("strace") is None:
         return "strace is not installed: apt install strace"
     sleeper = subprocess.Popen(["sleep", "60"])  # noqa: ASYNC220, S607 - starts at once; from POSIX
     try:
-        tampering = Tampering(sleeper.pid, SYNCS, "error=EIO", directory / "probe.strace")
-        said = await tampering.attach()
-        tampering.detach()
+        with TemporaryDirectory() as directory:
+            tampering = Tampering(sleeper.pid, SYNCS, "error=EIO", Path(directory) / "probe.strace")
+            said = await tampering.attach()
+            tampering.detach()
     finally:
         sleeper.kill()
         sleeper.wait()

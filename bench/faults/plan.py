@@ -48,8 +48,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `leader_first`; what only some faults have a use for is drawn for all of them."""
 
     fault: Fault
+    hasty: bool
+    """It does not wait until the cluster has recovered from the last one."""
     calm_s: float
-    """Time before it, counted from the end of the last one."""
+    """Time that is left before it."""
     lasting_s: float
     reach: Reach
     leader_first: bool
@@ -71,7 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(order[:count])
 
 
-CALM_S = 0.5, 2.0
+CALM_S = 0.2, 1.5
 LASTING_S = {
     Fault.KILL: (0.05, 1.5),
     Fault.STORM: (2.0, 6.0),
@@ -91,6 +93,7 @@ def schedule(seed: int, faults: Sequence[Fault], names: Sequence[str]) -> Iterat
         for fault in rng.sample(faults, len(faults)):
             yield Plan(
                 fault=fault,
+                hasty=rng.random() < 0.3,
                 calm_s=rng.uniform(*CALM_S),
                 lasting_s=rng.uniform(*LASTING_S.get(fault, LASTING_ELSE_S)),
                 reach=rng.choice(_REACHES),

@@ -15,15 +15,17 @@ from bench.faults.clients import Load
 from bench.faults.found import Found, bins, count, latencies
 from bench.faults.history import Call, judge
 from bench.faults.links import Links
-from bench.faults.plan import DISK, Fault, schedule
+from bench.faults.plan import DISK, Fault, Plan, schedule
 from bench.faults.tormentor import Tormentor
-from bench.faults.watch import Watch
+from bench.faults.watch import POLL_S, Watch
 from kvstore.supervisor import ClusterError, LocalCluster
 
 READY_S = 60.0
 """All healed, the replicas have so long to become ready: they replay their logs."""
 READ_BACK_S = 300.0
 SHOW_S = 0.25
+RECOVERY_S = 10.0
+"""Longer is waited for nobody; who never comes back is told of at the end."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,16 +62,26 @@ class Scene(msgspec.Struct, frozen=True):
         return (time.monotonic_ns() - self.began_ns) / 1e9
 
 
-async def torment(
-    directory: Path, order: Order, show: Callable[[Scene], None], say: Callable[[str], None]
-) -> tuple[Found, list[Call]]:
-    """Do all of it in a new cluster in `directory`. `show` is told what goes on, several times a second; `say` which
-    part of it begins. Raises BenchError when a fault is wanted that cannot be made here."""
-    not_offered = await _not_offered(directory)
+async def not_offered(order: Order) -> dict[Fault, str]:
+    """Faults that cannot be made here, and why. Raises BenchError when one of them is ordered."""
+    why = await disk.why_not()
+    missing = dict.fromkeys(sorted(DISK), why) if why else {}
     for fault in order.faults:
-        if fault in not_offered:
-            raise BenchError(f"{fault} cannot be made here: {not_offered[fault]}")
-    asked = order.faults or [fault for fault in Fault if fault not in not_offered]
+        if fault in missing:
+            raise BenchError(f"{fault} cannot be made here: {missing[fault]}")
+    return missing
+
+
+async def torment(
+    directory: Path,
+    order: Order,
+    missing: dict[Fault, str],
+    show: Callable[[Scene], None],
+    say: Callable[[str], None],
+) -> tuple[Found, list[Call]]:
+    """Do all of it in a new cluster in `directory`, but for the faults that are `missing` here. `show` is told what
+    goes on, several times a second; `say` which part of it begins. Raises ClusterError when none comes up."""
+    asked = order.faults or [fault for fault in Fault if fault not in missing]
     cluster = LocalCluster(order.nodes, directory)
     async with Links(cluster.places) as links:
         cluster.prepare(links.addresses)
@@ -95,7 +107,7 @@ async def torment(
         clients=order.clients,
         seconds=seconds,
         asked=asked,
-        not_offered=not_offered,
+        not_offered=missing,
         strikes=scene.tormentor.strikes,
         kills=scene.tormentor.kills,
         troubles=troubles,
@@ -116,11 +128,6 @@ def _scene(cluster: LocalCluster, links: Links, seed: int) -> Scene:
     return Scene(began_ns, load, tormentor, watch)
 
 
-async def _not_offered(directory: Path) -> dict[Fault, str]:
-    why = await disk.why_not(directory)
-    return dict.fromkeys(sorted(DISK), why) if why else {}
-
-
 async def _act(
     order: Order, asked: Sequence[Fault], scene: Scene, cluster: LocalCluster, show: Callable[[Scene], None]
 ) -> None:
@@ -130,7 +137,7 @@ async def _act(
             group.create_task(scene.load.client(number))
         around = [group.create_task(scene.watch.run()), group.create_task(_keep_showing(scene, show))]
         for plan in schedule(order.seed, asked, list(cluster.places)):
-            await asyncio.sleep(plan.calm_s)
+            await _rest(plan, scene)
             if scene.now() >= order.seconds if not order.kills else scene.tormentor.kills >= order.kills:
                 break
             await scene.tormentor.strike(plan, scene.watch.leader)
@@ -139,6 +146,15 @@ async def _act(
         scene.load.stop()
         for task in around:
             task.cancel()
+
+
+async def _rest(plan: Plan, scene: Scene) -> None:
+    if not plan.hasty:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERY_S):
+                while not scene.watch.recovered:  # noqa: ASYNC110 - the watch itself polls
+                    await asyncio.sleep(POLL_S)
+    await asyncio.sleep(plan.calm_s)
 
 
 async def _keep_showing(scene: Scene, show: Callable[[Scene], None]) -> None:

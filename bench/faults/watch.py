@@ -37,6 +37,11 @@ class Watch:
         """Who leads, as far as is known."""
         return leader_of(self._statuses)
 
+    @property
+    def recovered(self) -> bool:
+        """Whether all replicas follow a leader, as far as is known."""
+        return self.leader is not None and all(status and status.ready for status in self._statuses.values())
+
     async def run(self) -> None:
         """Watch until cancelled."""
         async with self._cluster.status_client() as client, asyncio.TaskGroup() as polls:

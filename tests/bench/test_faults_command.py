@@ -47,7 +47,7 @@ def test_without_jinja_a_page_is_refused_before_the_run(monkeypatch: pytest.Monk
 
 
 def test_a_fault_that_cannot_be_made_here_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_strace(directory: Path) -> str:
+    async def no_strace() -> str:
         return "strace is not installed"
 
     monkeypatch.setattr(disk, "why_not", no_strace)

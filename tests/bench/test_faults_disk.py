@@ -25,9 +25,9 @@ EIO = 5
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
-def test_without_strace_the_reason_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_strace_the_reason_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "apt install strace" in asyncio.run(why_not(tmp_path))
+    assert "apt install strace" in asyncio.run(why_not())
 
 
 def syncer(directory: Path) -> "subprocess.Popen[bytes]":
@@ -36,7 +36,7 @@ def syncer(directory: Path) -> "subprocess.Popen[bytes]":
 
 @needs_strace
 def test_syncs_of_a_running_process_fail_and_are_counted(tmp_path: Path) -> None:
-    if why := asyncio.run(why_not(tmp_path)):
+    if why := asyncio.run(why_not()):
         pytest.skip(why)
     with syncer(tmp_path) as process:
         assert process.stdout is not None
@@ -50,7 +50,7 @@ def test_syncs_of_a_running_process_fail_and_are_counted(tmp_path: Path) -> None
 
 @needs_strace
 def test_a_process_that_is_let_go_runs_on(tmp_path: Path) -> None:
-    if why := asyncio.run(why_not(tmp_path)):
+    if why := asyncio.run(why_not()):
         pytest.skip(why)
     with syncer(tmp_path) as process:
         assert process.stdout is not None

@@ -46,6 +46,7 @@ def test_victims_are_the_first_in_order_with_the_leader_in_front_where_that_is_p
 ) -> None:
     plan = Plan(
         fault=Fault.KILL,
+        hasty=True,
         calm_s=0,
         lasting_s=0,
         reach=reach,

@@ -16,6 +16,7 @@ from kvstore.supervisor import LocalCluster
 
 PLAN = Plan(
     fault=Fault.KILL,
+    hasty=True,
     calm_s=0.0,
     lasting_s=0.0,
     reach=Reach.MINORITY,
