@@ -29,7 +29,7 @@ def main(
     if write and names:
         raise typer.BadParameter("--write is for the table of all mutants: leave the names out")
     chosen = [MUTANTS[name] for name in names] if names else list(MUTANTS.values())
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     with Runner(jobs, seeds) as runner:
         try:
             runner.measure(chosen)
