@@ -20,6 +20,7 @@ THINK_S = 0.03
 AVOID_S = 0.3, 1.5
 """A replica that did not do what it was asked is left alone for so long."""
 KINDS: tuple[Kind, ...] = ("put", "put", "put", "put", "delete", "get", "get", "get", "get", "quorum", "stale")
+READS: tuple[Kind, ...] = ("get", "get", "get", "get", "stale")
 KEYS = 5
 """Keys in use at the same time: few, so that clients meet at each of them."""
 CALLS_OF_KEY = 150
@@ -127,10 +128,12 @@ class Load:
 
     async def client(self, number: int) -> None:
         """One client. It has a replica of its own, and goes to another one for a while when that has failed it: so a
-        replica that hangs holds up its own clients only."""
+        replica that hangs holds up its own clients only. Every second client of a replica does nothing but read: those
+        that write wait for an answer as soon as its leader is cut off, when its reads are of interest."""
         rng = Random(f"{self._seed}/{number}")
         names = list(self._urls)
         own = names[number % len(names)]
+        kinds = READS if number // len(names) % 2 else KINDS
         avoided = dict.fromkeys(names, 0.0)
         async with session() as http:
             while not self._stopping:
@@ -140,7 +143,7 @@ class Load:
                     await asyncio.sleep(min(avoided.values()) - now)
                     continue
                 replica = own if own in willing else rng.choice(willing)
-                kind, key = rng.choice(KINDS), self._keys.draw(rng)
+                kind, key = rng.choice(kinds), self._keys.draw(rng)
                 done = await call(http, replica, self._urls[replica], kind, key, value=self._keys.fresh_value())
                 self.calls.append(done)
                 if done.outcome == "answered":

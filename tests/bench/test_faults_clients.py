@@ -119,6 +119,22 @@ def test_keys_are_shared_for_a_while_and_values_never() -> None:
     assert len({keys.fresh_value() for _ in range(100)}) == 100
 
 
+def test_every_second_client_of_a_replica_only_reads() -> None:
+    async def kinds_of(number: int) -> set[str]:
+        done = answer(200, '{"revision": 1}', "KV-Revision: 1")
+        async with replica(*[done] * 1000) as (url, _):
+            load = Load({"n1": url}, seed=1)
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                group.create_task(load.client(number))
+                while load.answered < 30:  # noqa: ASYNC110 - a counter sets no event
+                    await asyncio.sleep(0.001)
+                load.stop()
+        return {made.kind for made in load.calls}
+
+    assert asyncio.run(kinds_of(0)) >= {"put", "get"}
+    assert asyncio.run(kinds_of(1)) == {"get", "stale"}
+
+
 def test_a_client_leaves_a_replica_that_fails_it_for_another_one() -> None:
     async def story() -> list[Call]:
         done = answer(200, '{"revision": 1}', "KV-Revision: 1")
