@@ -108,14 +108,15 @@ def render(found: Found) -> str:
 
 def _tiles(found: Found) -> dict[str, str]:
     judgement = found.judgement
+    sound = judgement.keys - len(judgement.unverified) - len(judgement.illegal)
     return {
         "calls answered": f"{found.of('answered'):,}",
         "of unknown outcome": f"{found.of('unknown'):,}",
         "refused": f"{found.of('refused'):,}",
         "writes acknowledged": f"{found.acknowledged:,}",
         "of these lost": f"{len(judgement.lost):,}",
-        "keys verified": f"{judgement.keys - len(judgement.unverified):,} of {judgement.keys:,}",
-        "keys illegal": f"{len(judgement.illegal):,}",
+        "keys linearizable": f"{sound:,} of {judgement.keys:,}",
+        "keys unverified": f"{len(judgement.unverified):,}",
         "faults landed": f"{found.landed:,} of {len(found.strikes):,}",
         "killed with SIGKILL": f"{found.kills:,}",
         "changes of leader": f"{changes_of_leader(found.lanes):,}",
