@@ -11,7 +11,7 @@ from paxos.ready import Ready
 from paxos.replica import Role
 from paxos.types import ZERO, Membership, NodeId, Time
 from tests.simulation.machine import Machine
-from tests.simulation.network import Network, links
+from tests.simulation.network import Link, Network, links
 from tests.simulation.scenario import LEADER, Faults, Kind, Scenario, Strike, moment
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
@@ -59,6 +59,7 @@ class Cluster:
             machine.start()
         for strike in scenario.strikes:
             self.world.at(moment(strike.at_ms), partial(self._strike, strike))
+        self._relayed: Machine | None = None
         self._faulty = True
         self._whole = False
 
@@ -80,6 +81,7 @@ class Cluster:
         self.network.mend_all()
         for machine in self.machines.values():
             machine.disk_fails = 0
+            machine.doomed = False
             if core and machine.name not in core:
                 self._break_for_good(machine)
             else:
@@ -145,7 +147,7 @@ class Cluster:
             self._hit(machine, strike, over)
 
     def _victims(self, strike: Strike) -> list[Machine]:
-        if strike.victims == (LEADER,):
+        if strike.victims == (LEADER,) or strike.kind is Kind.RELAY:
             leader = self.leader()
             return [leader] if leader is not None else []
         return [self.machines[name] for name in strike.victims]
@@ -160,11 +162,25 @@ class Cluster:
             case Kind.PAUSE:
                 machine.pause()
                 self.world.at(over, machine.resume)
+            case Kind.RELAY:
+                self._relay(machine)
             case Kind.DISK:
                 machine.disk_fails += 1
                 self.world.at(over, lambda: self._mend_disk(machine))
             case _:
                 pass  # the links are cut
+
+    def _relay(self, machine: Machine) -> None:
+        if self._relayed is not None:
+            self.network.mend(self._isolation(self._relayed))
+            self._relayed.doomed = False
+            self._relayed.start()
+        self._relayed = machine
+        self.network.cut(self._isolation(machine))
+        machine.doomed = self.scenario.rng(f"relay/{self.world.now}").random() < 0.5
+
+    def _isolation(self, machine: Machine) -> list[Link]:
+        return links(Kind.CUT, [machine.name], list(self.machines))
 
     def _mend_disk(self, machine: Machine) -> None:
         machine.disk_fails = max(0, machine.disk_fails - 1)

@@ -29,6 +29,8 @@ class Machine:
         self._rate = 1 + self._rng.choice((-drift, drift, self._rng.uniform(-drift, drift)))
         self._offset = self._rng.randint(0, 10**15)
         self.paused = False
+        self.doomed = False
+        """It dies in the next step that has something to write, and stays dead until somebody starts it."""
         self.disk_fails = 0
         """Strikes that make every sync fail now."""
         self._backlog: list[Callable[[], None]] = []
@@ -53,6 +55,7 @@ class Machine:
         """Start the process on what the disk holds, unless it runs."""
         if self.node is not None:
             return
+        self.doomed = False
         self.life += 1
         if self.life > 1:
             self._storage = self._storage.reopen()
@@ -129,7 +132,7 @@ class Machine:
         assert node is not None
         ready = node.step()
         self._cluster.stepped(self, ready)
-        fatal = self._rng.random() < self._cluster.faults.crash_in_step
+        fatal = self._rng.random() < self._cluster.faults.crash_in_step or (self.doomed and ready.write is not None)
         sent = self._rng.randint(0, len(ready.messages)) if fatal else len(ready.messages)
         for envelope in ready.messages[:sent]:
             self._cluster.transmit(self.name, envelope.to, wire.encode(envelope.message))
@@ -144,8 +147,10 @@ class Machine:
         self._arm(node)
 
     def _die(self) -> None:
-        """End by itself, and be started again by whoever watches over processes."""
+        """End by itself. Whoever watches over processes starts it again, unless it was doomed."""
         self.crash()
+        if self.doomed:
+            return
         self._world.between_ms(self._rng, (1, 300), self.start)
 
     def _serve_fetches(self, synced: int) -> None:

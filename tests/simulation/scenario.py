@@ -56,6 +56,9 @@ class Kind(StrEnum):
     """Nothing passes from the others to them."""
     RING = "ring"
     """Everybody can only send to the next in a circle. It has no victims."""
+    RELAY = "relay"
+    """The leader is cut off, and often dies of its next write; whoever was hit so before comes back, with what it
+    accepted and nobody else may have. It has no victims, and lasts until the next one."""
     DISK = "disk"
     """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
 
@@ -167,7 +170,7 @@ def _draw_faults(rng: Random) -> Faults:
 def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
     """None, a few, or so many that the next one comes before the last is over."""
     every_ms = rng.choice((0.0, 0.02, 0.05, 0.2)) * scenario.faulty_ms
-    kinds = rng.sample(list(Kind), rng.randint(2, len(Kind)))
+    kinds = rng.sample(list(Kind), rng.randint(1, len(Kind)))
     longest_ms = rng.choice((300, 1500))
     strikes: list[Strike] = []
     at_ms = 0.0
@@ -182,7 +185,7 @@ def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
 
 
 def _draw_victims(rng: Random, kind: Kind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
-    if kind is Kind.RING:
+    if kind in {Kind.RING, Kind.RELAY}:
         return ()
     chance = rng.random()
     if chance < 0.3:
