@@ -4,6 +4,7 @@ from collections import Counter
 from functools import partial
 from typing import Protocol
 
+from kvstore.node import Node
 from kvstore.requests import ReadAnswer
 from paxos import wire
 from paxos.options import Options
@@ -18,6 +19,8 @@ from tests.simulation.world import World
 
 STORM_UP_MS = (0.1, 40)
 """How long a process lives between two deaths of a storm."""
+SHUTDOWN_MS = (1, 50)
+"""How long a process lives once it was told to stop."""
 ENDLESS_STORM_UP_MS = (50, 400)
 """The same in a storm without end: each life reads the whole log."""
 
@@ -137,9 +140,10 @@ class Cluster:
         if not victims and strike.kind is not Kind.RING:
             return
         self.struck[strike.kind] += 1
-        self.note("", f"strike {strike.kind}", victims)
+        names = [victim.name for victim in victims]
+        self.note("", f"strike {strike.kind}", names)
         over = moment(strike.at_ms + strike.length_ms)
-        cut = links(strike.kind, [victim.name for victim in victims], list(self.machines))
+        cut = links(strike.kind, names, list(self.machines))
         if cut:
             self.network.cut(cut)
             self.world.at(over, lambda: self.network.mend(cut) if self._faulty else None)
@@ -157,6 +161,8 @@ class Cluster:
             case Kind.CRASH:
                 machine.crash()
                 self.world.at(over, machine.start)
+            case Kind.STOP:
+                self._stop(machine, over)
             case Kind.STORM:
                 self._storm(machine, over)
             case Kind.PAUSE:
@@ -169,6 +175,14 @@ class Cluster:
                 self.world.at(over, lambda: self._mend_disk(machine))
             case _:
                 pass  # the links are cut
+
+    def _stop(self, machine: Machine, over: Time) -> None:
+        """Unless it dies before, a process that shuts down dies in peace."""
+        life = machine.life
+        machine.happens(Node.hand_over)
+        rng = self.scenario.rng(f"stop/{machine.name}/{life}")
+        self.world.between_ms(rng, SHUTDOWN_MS, lambda: machine.crash() if machine.life == life else None)
+        self.world.at(over + moment(SHUTDOWN_MS[1]), machine.start)
 
     def _relay(self, machine: Machine) -> None:
         if self._relayed is not None:

@@ -13,8 +13,6 @@ from storage.memory import MemoryStorage
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-REQUEST_TIMEOUT_MS = 2500
-
 
 class Machine:
     """A clock with its own rate, a disk that loses what is not durable, and the node while it runs."""
@@ -65,7 +63,7 @@ class Machine:
             self._cluster.options,
             clock=self.clock,
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            request_timeout_ms=self._cluster.scenario.request_timeout_ms,
             max_waiting=1000,
         )
         self._timer = None

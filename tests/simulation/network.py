@@ -14,7 +14,8 @@ Link = tuple[NodeId, NodeId]
 
 
 class Network:
-    """Frames on their way. What becomes of one is drawn when it is sent; a cut link loses what would arrive."""
+    """Frames on their way. What becomes of one is drawn when it is sent. A cut link loses what is sent meanwhile, and
+    half of what is on its way when it is cut."""
 
     def __init__(self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes], None]) -> None:
         self._world = world
@@ -28,7 +29,10 @@ class Network:
         """Take a frame, and do with it what `faults` allow."""
         rng, count = self._rngs[sender], self.count
         count["sent"] += 1
-        arrive = self._arrival(sender, to, frame)
+        if self._cut[sender, to] > 0:
+            count["cut off"] += 1
+            return
+        arrive = self._arrival(sender, to, frame, through=rng.random() < 0.5)
         if rng.random() < faults.replay:
             count["replayed"] += 1
             self._world.between_ms(rng, REPLAY_MS, arrive)
@@ -54,9 +58,9 @@ class Network:
         """Let everything pass."""
         self._cut.clear()
 
-    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes) -> Callable[[], None]:
+    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, *, through: bool) -> Callable[[], None]:
         def arrive() -> None:
-            if self._cut[sender, to] > 0:
+            if self._cut[sender, to] > 0 and not through:
                 self.count["cut off"] += 1
             else:
                 self._deliver(sender, to, frame)

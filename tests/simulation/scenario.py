@@ -46,6 +46,8 @@ class Kind(StrEnum):
     """They die, and start again when it is over."""
     STORM = "storm"
     """They die again and again, and live for some milliseconds in between."""
+    STOP = "stop"
+    """They shut down cleanly: they hand over, live on for a moment, and start again when it is over."""
     PAUSE = "pause"
     """They stop as by SIGSTOP: what arrives waits."""
     CUT = "cut"
@@ -88,6 +90,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     think_ms: int = 30
     """Longest pause of a client between two operations."""
     faulty_ms: int = 8000
+    request_timeout_ms: int = 2500
     options: dict[str, int] = {}
     """Settings of the protocol that differ from their defaults."""
     faults: Faults = Faults()
@@ -102,7 +105,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def recovery_ms(self) -> int:
         """Every replica of the core takes writes and reads within this time after the last fault: requests of before
         time out, a restarted acceptor waits for a lease, and a few candidacies may collide."""
-        return 3500 + 12 * Options(**self.options).lease_ms
+        return 1000 + self.request_timeout_ms + 12 * Options(**self.options).lease_ms
 
     def rng(self, stream: str) -> Random:
         """Chance for one purpose: what is taken from one stream changes nothing in another."""
@@ -114,14 +117,15 @@ def draw(seed: int) -> Scenario:
     rng = Random(f"{seed}/scenario")
     nodes = 5 if seed % 4 == 0 else 3
     options = _draw_options(rng)
-    busy = rng.random() < 0.3
+    think_ms, faulty_ms = rng.choice(((3, 1000), (20, 3000), (100, 10_000)))
     scenario = Scenario(
         seed=seed,
         nodes=nodes,
         core=_draw_core(rng, nodes) if seed % 3 == 0 else (),
         keys=rng.choice((1, 3)),
-        think_ms=3 if busy else 100,
-        faulty_ms=1000 if busy else 10_000,
+        think_ms=think_ms,
+        faulty_ms=faulty_ms,
+        request_timeout_ms=rng.choice((200, 2500)),
         options=options,
         faults=_draw_faults(rng),
     )
@@ -159,7 +163,7 @@ def _draw_faults(rng: Random) -> Faults:
         stray=sometimes(0.01, 0.05),
         replay=sometimes(0.005, 0.02),
         delay_ms=rng.choice(((0.2, 1.0), (0.2, 20.0), (1.0, 60.0))),
-        turn_ms=rng.choice(((0.0, 0.2), (0.0, 3.0))),
+        turn_ms=rng.choice(((0.0, 0.2), (0.0, 3.0), (0.0, 20.0))),
         fsync_ms=rng.choice(((0.1, 0.5), (1.0, 20.0))),
         slow_fsync=sometimes(0.005),
         crash_in_step=sometimes(0.0005, 0.003),

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from paxos.types import MS, Time
+from tests.simulation.words import words
 
 LAST = 60
 """Events that are kept to be shown."""
@@ -28,7 +29,7 @@ class Trace:
     def lines(self) -> Iterator[str]:
         """The kept events, a line each, times in milliseconds."""
         for now, who, what, detail in self._events:
-            yield f"{now / MS:12.3f}  {who:<3} {what} {detail}".rstrip()
+            yield f"{now / MS:12.3f}  {who:<3} {what} {words(detail)}".rstrip()
 
     def digest(self) -> str:
         """A hash of every event so far."""

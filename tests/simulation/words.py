@@ -1,0 +1,44 @@
+"""Messages, values and results in few words, for people who read a trace."""
+
+import msgspec
+
+from kvstore.commands import Bundle, Put, unpack_bundle
+from paxos.types import Ballot, PValue, unpack
+
+
+def words(thing: object) -> str:
+    """A value is shown by the commands in it, a ballot as `round.node`, a message by its name and fields."""
+    match thing:
+        case bytes():
+            return _value(thing)
+        case Ballot():
+            return str(thing)
+        case PValue(slot, ballot, value):
+            return f"{slot}@{ballot}={_value(value)}"
+        case tuple() | list():
+            return "[" + ", ".join(map(words, thing)) + "]"
+        case msgspec.Struct():
+            fields = (f"{name} {words(getattr(thing, name))}" for name in thing.__struct_fields__)
+            return f"{type(thing).__name__}({', '.join(fields)})"
+        case _:
+            return str(thing)
+
+
+def _value(value: bytes) -> str:
+    """The bundles of a slot, or one on its way to the leader; anything else is a key or a value of a client."""
+    try:
+        return "; ".join(_bundle(unpack_bundle(payload)) for payload in unpack(value)) or "no-op"
+    except msgspec.DecodeError:
+        pass
+    try:
+        return _bundle(unpack_bundle(value))
+    except msgspec.DecodeError:
+        return value.decode()
+
+
+def _bundle(bundle: Bundle) -> str:
+    commands = " ".join(
+        f"{command.key.decode()}={command.value.decode()}" if isinstance(command, Put) else f"-{command.key.decode()}"
+        for command in bundle.commands
+    )
+    return f"{bundle.origin}/{bundle.boot}/{bundle.sequence}: {commands}"
