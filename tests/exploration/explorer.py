@@ -3,11 +3,12 @@
 A state is the three machines and the set of messages that were ever sent. A message never leaves that set: it may be
 delivered now, later, again, or never, which is delay, reordering, copies and loss at once.
 
-Two reductions lose no violation, because whatever can be delivered out of a set of messages can be delivered out of a
-larger one, and because all that is checked is checked on the machines and not on the messages:
+Three reductions lose no violation, because whatever can be delivered out of a set of messages can be delivered out of
+a larger one, and because all that is checked is checked on the machines and not on the messages:
 
-- A state is passed over when the same machines were already seen with the same messages, or more, and as many crashes left.
+- A state is passed over when its machines were already seen with these messages, or more, and as many crashes left.
 - A message that changes nothing in its receiver and only makes it answer is delivered at once.
+- A message that changes nothing in its receiver any more, whatever happens, is forgotten: see `Space.spent`.
 
 The search goes by depth, so the schedule of a violation is the shortest one: a state is only ever passed over in favour
 of one that took no more steps.
@@ -62,13 +63,13 @@ class Explorer:
 
     def __init__(self, machines: list[Machine], letters: list[Letter], links: Links, crashes: int) -> None:
         """`letters` are on their way; up to `crashes` crashes may happen."""
-        self.found = Found()
         self._space = Space(machines, letters, links)
+        self.found = Found(goals=self._space.goals)
         self._crashes = crashes
         self._seen: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._next: list[State] = []
-        self._parents = array("l", [0])
-        self._steps = array("l", [0])
+        self._parents = array("l")
+        self._steps = array("l")
         self._values: dict[int, dict[Slot, bytes]] = {}
         self._agreed: set[tuple[int, int]] = set()
         self._index = 0
@@ -209,6 +210,8 @@ class Explorer:
     def _lead_alone(self, holder: Local, all_: list[Local]) -> None:
         """While a lease holds nobody else has one, and nobody is elected above it."""
         self.found.goals["leases held"] += 1
+        if holder.ballot is not None and holder.ballot.node != self._space.names[0]:
+            self.found.goals["leases handed over"] += 1
         for other in all_:
             if other is holder or other.ballot is None or holder.ballot is None:
                 continue

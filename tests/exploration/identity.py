@@ -23,7 +23,7 @@ from paxos.messages import Message
 from paxos.proposer import Campaign, Pipeline, Proposal
 from paxos.ready import Envelope
 from paxos.replica import Replica
-from paxos.types import Ballot, PValue
+from paxos.types import Ballot, PValue, Time
 from tests.exploration.machine import Machine
 
 ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
@@ -55,8 +55,20 @@ TIMES: dict[type, set[str]] = {
     Candidate: {"_patience", "_nonce", "_willing", "_resend_at", "expires"},
     Proposal: {"proposed_at", "resend_at", "wait"},
 }
-"""Left out, too, where leases have no length: nothing depends on the time then but when a replica gives up and runs, and
-that is an input of its own; a candidate's first question is answered at once."""
+"""Left out, too, where leases have no length: nothing depends on the time then but when a replica gives up and runs,
+and that is an input of its own; a candidate's first question is answered at once."""
+
+LOGS: dict[type, set[str]] = {
+    Node: {"_boot"},
+    Replica: {"_out", "_learner", "_log", "_election", "_candidacies", "_followed", "_highest_round"},
+    Acceptor: {"log", "_out"},
+    Leader: {"_learner", "_told", "_chosen_by", "_own_votes", "_confirmed_at", "pipeline"},
+    Lease: {"_answered", "confirmed"},
+}
+"""Left out where leases are explored and no Accept arrives: the log stays as it is, nobody waits for a quorum."""
+
+DEADLINES = {"until", "due", "expires", "_resend_at", "_heartbeat_due"}
+"""How long ago one passed makes no difference."""
 
 
 def identity(machine: Machine) -> Hashable:
@@ -64,16 +76,19 @@ def identity(machine: Machine) -> Hashable:
     timeless = machine.scope.timeless
     replica = machine.node.replica
     left = machine.left
-    storage = (machine.storage.marks, frozenset(machine.storage._log.values()))
+    now = None if timeless else machine.clock()
     done = (machine.name, left.runs, left.hand_overs, left.steps, machine.losing, machine.payload, machine.votes)
-    state = _value(machine.node, timeless, set())
-    if not timeless:
-        return done, storage, state, machine.life
-    fetching = replica._learner._fetching
-    # A follower's leader is nothing to it before it runs, when it forgets it; rounds are nothing to who runs no more.
+    state = (machine.storage.marks.promised, _value(machine.node, now, set()))
+    # A follower's leader is nothing to it before it runs, when it forgets it; and all that only says when and how to
+    # run is nothing to who runs no more.
     followed = replica._followed if machine.ballot is not None else None
-    highest_round = replica._highest_round if left.runs else 0
-    return done, storage, state, fetching and fetching[0], followed, highest_round
+    running = replica._highest_round if left.runs else 0
+    if not timeless:
+        due = (_value(replica._election, now, set()), replica._candidacies, replica._followed) if left.runs else None
+        return done, state, followed, running, due
+    fetching = replica._learner._fetching
+    log = (machine.storage.marks, frozenset(machine.storage._log.values()), fetching and fetching[0])
+    return done, state, followed, running, log
 
 
 def pickled(machine: Machine) -> bytes:
@@ -97,24 +112,30 @@ def unpickled(data: bytes, like: Machine) -> Machine:
     return machine
 
 
-def _value(value: Any, timeless: bool, seen: set[int]) -> Hashable:
+def _value(value: Any, now: Time | None, seen: set[int]) -> Hashable:
     kind = type(value)
     if kind in ATOMS or isinstance(value, Message | Envelope):
         return value  # type: ignore[no-any-return]
     if isinstance(value, tuple | list | deque):
-        return tuple([_value(item, timeless, seen) for item in value])
+        return tuple([_value(item, now, seen) for item in value])
     if kind in {set, frozenset}:
         return frozenset(value)
     if kind is dict:
-        return frozenset([(key, _value(item, timeless, seen)) for key, item in value.items()])
+        return frozenset([(key, _value(item, now, seen)) for key, item in value.items()])
     if id(value) in seen:
         return kind.__name__
     seen.add(id(value))
     present = value.__struct_fields__ if isinstance(value, msgspec.Struct) else tuple(vars(value))
-    return tuple([_value(getattr(value, name), timeless, seen) for name in _compared(kind, present, timeless)])
+    return tuple([_value(_at(value, name, now), now, seen) for name in _compared(kind.__name__, present, now is None)])
+
+
+def _at(value: Any, name: str, now: Time | None) -> Any:
+    field = getattr(value, name)
+    return max(field, now) if now is not None and name in DEADLINES else field
 
 
 @cache
-def _compared(kind: type, names: tuple[str, ...], timeless: bool) -> tuple[str, ...]:
-    skipped = IGNORED.get(kind, set()) | (TIMES.get(kind, set()) if timeless else set())
+def _compared(kind: str, names: tuple[str, ...], timeless: bool) -> tuple[str, ...]:
+    tables = (IGNORED, TIMES if timeless else LOGS)
+    skipped = {name for table in tables for type_ in table if type_.__name__ == kind for name in table[type_]}
     return tuple([name for name in names if name not in skipped])

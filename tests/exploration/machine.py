@@ -1,11 +1,11 @@
 """One replica as the explorer sees it: the production node, its disk, and the inputs that can reach them.
 
-A disk is reduced to two cases for each write, and no violation is lost by that. Either the write survives; then it may as
-well be durable at once: its votes can still be delivered at any later time, nobody tells the replica about them, and an
-own vote that is counted early leads nowhere that votes of others delivered late do not lead to. Or the next crash loses
-it; then it takes all later writes with it, and no vote that waits for them ever leaves. Which of the two is decided when
-the write is made: `losing`. A machine that loses its writes and neither runs nor leads can only send what carries no
-vote, so it crashes at once.
+A disk is reduced to two cases for each write, and no violation is lost by that. Either the write survives; then it may
+as well be durable at once: its votes can still be delivered at any later time, nobody tells the replica about them, and
+an own vote that is counted early leads nowhere that votes of others delivered late do not lead to. Or the next crash
+loses it; then it takes all later writes with it, and no vote that waits for them ever leaves. Which of the two is
+decided when the write is made: `losing`. A machine that loses its writes and neither runs nor leads can only send what
+carries no vote, so it crashes at once.
 """
 
 from collections.abc import Iterable
@@ -221,8 +221,9 @@ class Machine:
 
     @property
     def holds_lease(self) -> bool:
-        """It may answer reads alone."""
-        return self.node.replica.lease_holds(self.clock())
+        """Its lease has not run out, whether or not it is established and may use it."""
+        leader = self.node.replica._leader
+        return leader is not None and self.clock() < leader.lease.until
 
     # What it does
 

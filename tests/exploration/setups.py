@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from paxos.messages import Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, Release
+from paxos.messages import Accept, Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, Release
 from paxos.options import Options
 from paxos.types import NodeId
 from tests.exploration.explorer import Explorer, Found
 from tests.exploration.machine import MEMBERSHIP, Input, Leaseless, Left, Machine, Scope
-from tests.exploration.space import Letter, Links
+from tests.exploration.space import WRONG, Letter, Links
 
 
 class Rehearsal:
@@ -32,14 +32,14 @@ class Rehearsal:
         self.machines[name].propose(payload)
         self._collect(name)
 
-    def settle(self, among: Collection[NodeId] = MEMBERSHIP.voters) -> None:
-        """Deliver each message once, in order; what goes to or comes from others is lost."""
+    def settle(self, among: Collection[NodeId] = MEMBERSHIP.voters, lost: tuple[type[Message], ...] = ()) -> None:
+        """Deliver each message once, in order, except what is `lost` and what goes to or comes from others."""
         while True:
             if self._delivered == len(self.letters):
                 return
             letter = self.letters[self._delivered]
             self._delivered += 1
-            if letter.sender in among and letter.to in among:
+            if letter.sender in among and letter.to in among and not isinstance(letter.message, lost):
                 self.machines[letter.to].receive(letter.sender, letter.message)
                 self._collect(letter.to)
 
@@ -70,7 +70,10 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         """Follow the script, then every schedule, up to `limit` states."""
         left = {name: msgspec.structs.replace(left) for name, left in self.left.items()}
         rehearsal = Rehearsal(self.scope, left, self.rates_ms)
-        self.script(rehearsal)
+        try:
+            self.script(rehearsal)
+        except WRONG as wrong:
+            return Found(violation=f"  => before the exploration began: {wrong}")
         letters = list(dict.fromkeys(rehearsal.letters))
         return Explorer(list(rehearsal.machines.values()), letters, self.links, self.crashes).run(limit)
 
@@ -104,18 +107,30 @@ def blank(cluster: Rehearsal) -> None:
 
 
 def cut(cluster: Rehearsal) -> None:
-    """n1 and n2 chose two slots and cut their logs below; n3 heard of nothing."""
+    """n1 and n2 chose three slots and have only the last at hand; n3 heard of nothing."""
     cluster.machines["n1"].left.runs += 1
-    cluster.propose("n1", b"x")
     cluster.happen("n1", Input.RUN)
-    cluster.settle(["n1", "n2"])
+    for payload in (b"x", b"y"):
+        cluster.propose("n1", payload)
+        cluster.settle(["n1", "n2"])
 
 
 def led(cluster: Rehearsal) -> None:
-    """n1 leads, everybody knows it, and its first lease has just begun."""
+    """n1 leads, everybody knows it, and its first lease has just begun; nothing is chosen."""
     cluster.machines["n1"].left.runs += 1
     cluster.happen("n1", Input.TICK)
-    cluster.settle()
+    cluster.settle(lost=(Accept,))
+
+
+def handed_over(cluster: Rehearsal) -> None:
+    """n1 led and handed over to n3, which leads now; n1 was started again."""
+    led(cluster)
+    cluster.machines["n3"].left.runs += 1
+    cluster.happen("n1", Input.HAND_OVER)
+    cluster.settle(lost=(Accept,))
+    cluster.happen("n3", Input.TICK)
+    cluster.settle(lost=(Accept,))
+    cluster.happen("n1", Input.CRASH)
 
 
 LEASES: tuple[type[Message], ...] = (Heartbeat, HeartbeatAck, Release)
@@ -152,7 +167,7 @@ LOG_CUT = Setup(
     name="log cut",
     shows="a candidate that lacks what the others cut from their logs",
     scope=Scope(Leaseless(window=1, stall_ms=1, recent_slots=1), timeless=True),
-    links=Links(2, LEASES),
+    links=Links(3, LEASES),
     left={"n3": Left(runs=2)},
     crashes=1,
     script=cut,
@@ -174,7 +189,7 @@ LEASE = Setup(
     name="lease",
     shows="a leader with a slow clock, acceptors with fast ones that forget their grants",
     scope=Scope(TIMED, timeless=False),
-    links=Links(2, (Reject,)),
+    links=Links(0, (Reject, Fetch, Chosen)),
     rates_ms={"n1": 1, "n2": 3, "n3": 3},
     left={"n1": Left(steps=5), "n2": Left(runs=1, steps=5), "n3": Left(steps=5)},
     crashes=1,
@@ -183,17 +198,24 @@ LEASE = Setup(
 )
 HAND_OVER = Setup(
     name="lease hand-over",
-    shows="a lease given up, taken over, and late copies of its release",
+    shows="a lease given up, and taken over by a leader with a slow clock",
     scope=Scope(TIMED, timeless=False),
-    links=Links(2, (Reject,)),
-    rates_ms={"n1": 3, "n2": 1, "n3": 3},
-    left={
-        "n1": Left(runs=1, steps=4, hand_overs=1),
-        "n2": Left(runs=1, steps=4),
-        "n3": Left(steps=4),
-    },
-    crashes=1,
+    links=Links(0, (Reject, Fetch, Chosen)),
+    rates_ms={"n1": 3, "n2": 3, "n3": 1},
+    left={"n1": Left(steps=4, hand_overs=1), "n2": Left(runs=1, steps=4), "n3": Left(runs=1, steps=4)},
+    crashes=0,
     script=led,
-    goals=("leases held", "late releases"),
+    goals=("leases held", "leases handed over"),
 )
-ALL = (ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, HAND_OVER)
+LATE_RELEASE = Setup(
+    name="late release",
+    shows="copies of a release that come when the next leader has its lease",
+    scope=Scope(TIMED, timeless=False),
+    links=Links(0, (Reject, Fetch, Chosen)),
+    rates_ms={"n1": 3, "n2": 3, "n3": 1},
+    left={"n1": Left(runs=1, steps=4), "n2": Left(steps=4), "n3": Left(steps=4)},
+    crashes=0,
+    script=handed_over,
+    goals=("leases held", "late releases", "candidates refused by a grant"),
+)
+ALL = (ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, HAND_OVER, LATE_RELEASE)

@@ -4,6 +4,7 @@ An input and a machine always give the same, so each pair is run once, by the pr
 on. A set of messages is the bits of an integer.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
 
 import msgspec
@@ -17,6 +18,9 @@ from tests.exploration.machine import Input, Machine, Violation
 
 CONTROLS = {control: -1 - number for number, control in enumerate(Input)}
 """Codes of inputs: messages from 0 on, all others below."""
+
+WRONG = (InvariantError, StorageError, Violation)
+"""What ends a machine although nothing went wrong around it."""
 
 LOSING = 1 << 16
 """Added to the code of an input whose write is going to be lost."""
@@ -53,6 +57,8 @@ class Local(msgspec.Struct):
     replies: list[tuple[int, Outcome]] = []
     outcomes: dict[int, Outcome] = {}
     judged: int = 0
+    """The messages that the following three tell something about, see `Space.spent`: answers to this machine that come
+    too late, questions to it below its promise, and questions of its own that it gave up."""
     spent: int = 0
     outbid: int = 0
     abandoned: int = 0
@@ -99,6 +105,8 @@ class Space:
         self.names = [machine.name for machine in machines]
         self.inbox = [0] * len(machines)
         """For each machine the messages to it."""
+        self.goals: Counter[str] = Counter()
+        """What inputs did that is worth counting: those that change nothing once for each machine state."""
         self._like = machines[0]
         self._numbers: dict[Hashable, int] = {}
         self._letter_numbers: dict[Letter, int] = {}
@@ -135,9 +143,9 @@ class Space:
         return sent, done
 
     def spent(self, machines: tuple[int, ...]) -> int:
-        """Letters that nothing can come of any more, whatever happens: answers to a question that is settled, and
-        questions under ballots that were given up and are outbid where they go. Promises never go down, rounds are
-        never used again, and both is checked by other means, so nothing is lost by dropping them."""
+        """Letters that nothing can come of any more: answers to a question that is settled, and questions under ballots
+        that were given up and that are outbid, and refused, where they go. Promises never go down and rounds are never
+        used again; both is checked by `Machine`, and a test compares with what is reached when nothing is dropped."""
         count = len(self.letters)
         cached = self._spent.get(machines)
         if cached is None or cached[0] != count:
@@ -185,7 +193,9 @@ class Space:
             local.known |= 1 << code
             if outcome.after != number:
                 local.active |= 1 << code
-            elif outcome.sends:
+                continue
+            self.goals.update(outcome.marks)
+            if outcome.sends:
                 local.replies.append((1 << code, outcome))
 
     def _run(self, place: int, local: Local, code: int) -> Outcome:
@@ -198,7 +208,7 @@ class Space:
                 machine.receive(letter.sender, letter.message, losing=losing)
             else:
                 machine.happen(list(Input)[-1 - code], losing=losing)
-        except (InvariantError, StorageError, Violation) as broken:
+        except WRONG as broken:
             raise Broken(f"{local.name} stops: {broken}", (place, code)) from broken
         letters = [Letter(machine.name, envelope.to, envelope.message) for envelope in machine.sent]
         writes, marks = machine.wrote, tuple(sorted(machine.marks))
