@@ -10,8 +10,6 @@ from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
 
-PATIENCE_MS = 4000
-"""A replica that dies never answers; then the outcome is unknown."""
 KINDS = ("put", "put", "put", "get", "get", "get", "quorum", "stale", "delete")
 
 
@@ -21,7 +19,13 @@ class History:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.under_way: dict[Call, None] = {}
         self.revision = 0
+
+    def close(self) -> None:
+        """What is still under way may have taken effect."""
+        for call in list(self.under_way):
+            call.give_up()
 
     def told(self, revision: int, floor: int, *, change: bool) -> None:
         """An answer came to a request that was made when the highest revision was `floor`."""
@@ -61,7 +65,8 @@ class Client:
         request = self._again or self._draw()
         self._again = None
         call = Call(self._cluster, self, machine, request)
-        self._world.after_ms(PATIENCE_MS, call.give_up)
+        self.history.under_way[call] = None
+        self._world.after_ms(self._cluster.scenario.patience_ms, call.give_up)
         machine.happens(call.begin)
 
     def _draw(self) -> "Request":
@@ -116,7 +121,7 @@ class Call:
                 node.read(key, Consistency.LINEARIZABLE if kind == "get" else Consistency(kind), self._read)
 
     def give_up(self) -> None:
-        """No answer came."""
+        """No answer came: the outcome is unknown."""
         if not self._done:
             self._finish(self._operation(FOREVER, None, None))
 
@@ -144,6 +149,7 @@ class Call:
         if self._done:
             return
         self._done = True
+        del self._client.history.under_way[self]
         self._cluster.note("", f"{self.request.kind} {self.request.key!r} at {self._machine.name} ends", operation)
         self._client.finished(self, operation)
 

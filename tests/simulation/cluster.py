@@ -182,7 +182,7 @@ class Cluster:
         machine.happens(Node.hand_over)
         rng = self.scenario.rng(f"stop/{machine.name}/{life}")
         self.world.between_ms(rng, SHUTDOWN_MS, lambda: machine.crash() if machine.life == life else None)
-        self.world.at(over + moment(SHUTDOWN_MS[1]), machine.start)
+        self.world.at(max(over, self.world.now + moment(SHUTDOWN_MS[1])), machine.start)
 
     def _relay(self, machine: Machine) -> None:
         if self._relayed is not None:
@@ -200,15 +200,14 @@ class Cluster:
         machine.disk_fails = max(0, machine.disk_fails - 1)
 
     def _storm(self, machine: Machine, over: Time | None) -> None:
-        """Die and start again until `over`; None for as long as others only are whole."""
-        if self._whole:
+        """Die and start again until `over`; None for as long as only the core is whole."""
+        if self._whole if over is None else not self._faulty or self.world.now >= over:
             return
         machine.crash()
         machine.start()
-        if over is None or (self._faulty and self.world.now < over):
-            rng = self.scenario.rng(f"storm/{machine.name}/{machine.life}")
-            up_ms = STORM_UP_MS if over is not None else ENDLESS_STORM_UP_MS
-            self.world.between_ms(rng, up_ms, lambda: self._storm(machine, over))
+        rng = self.scenario.rng(f"storm/{machine.name}/{machine.life}")
+        up_ms = STORM_UP_MS if over is not None else ENDLESS_STORM_UP_MS
+        self.world.between_ms(rng, up_ms, lambda: self._storm(machine, over))
 
     def _break_for_good(self, machine: Machine) -> None:
         """Leave a machine in a state that must not hinder the others."""

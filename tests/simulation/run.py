@@ -12,9 +12,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.trace import Trace
 
-SETTLE_MS = 3000
-"""After the last operation every replica has the same state within this time."""
-QUIET_MS = 2000
+QUIET_MS = 1600
 """The slowest sync that began under the faults ends within this time, and with it the last reason to step down."""
 PROBE_MS = 50
 """How often is looked whether everybody recovered."""
@@ -59,8 +57,9 @@ class Run:
         clients += self._recover()
         if scenario.core:
             cluster.heal()
-        self._pass_ms(SETTLE_MS)
+        self._pass_ms(self.scenario.settle_ms)
         same_state(cluster)
+        self.history.close()
         self._check_history()
         return self._summary(clients)
 
@@ -80,7 +79,7 @@ class Run:
             probe.stopped = True
         self._pass_ms(QUIET_MS)
         before = self._leader_changes()
-        self._pass_ms(SETTLE_MS)
+        self._pass_ms(self.scenario.settle_ms)
         assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"
         return probes
 

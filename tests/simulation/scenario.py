@@ -102,10 +102,20 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return tuple(f"n{number}" for number in range(1, self.nodes + 1))
 
     @property
+    def patience_ms(self) -> int:
+        """A client waits for so long: a replica answers earlier, unless it dies."""
+        return self.request_timeout_ms + 300
+
+    @property
     def recovery_ms(self) -> int:
-        """Every replica of the core takes writes and reads within this time after the last fault: requests of before
-        time out, a restarted acceptor waits for a lease, and a few candidacies may collide."""
-        return 1000 + self.request_timeout_ms + 12 * Options(**self.options).lease_ms
+        """Every replica of the core takes writes and reads within this time after the last fault: a request is lost in
+        a shutdown that is under way, one times out, a restarted acceptor waits for a lease, candidacies collide."""
+        return 1000 + 2 * self.patience_ms + 12 * Options(**self.options).lease_ms
+
+    @property
+    def settle_ms(self) -> int:
+        """Without faults and requests, every replica has the same state within this time, and nobody runs in it."""
+        return 500 + 5 * Options(**self.options).lease_ms
 
     def rng(self, stream: str) -> Random:
         """Chance for one purpose: what is taken from one stream changes nothing in another."""
