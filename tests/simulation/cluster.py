@@ -7,6 +7,7 @@ from typing import Protocol
 from kvstore.node import Node
 from kvstore.requests import ReadAnswer
 from paxos import wire
+from paxos.messages import AnyMessage
 from paxos.options import Options
 from paxos.ready import Ready
 from paxos.replica import Role
@@ -122,9 +123,9 @@ class Cluster:
         for watcher in self.watchers:
             watcher.answered(machine, key, answer)
 
-    def transmit(self, sender: NodeId, to: NodeId, frame: bytes) -> None:
-        """Put a frame on the network."""
-        self.network.send(sender, to, frame, self.faults)
+    def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:
+        """Put a message on the network."""
+        self.network.send(sender, to, message, self.faults)
 
     def _deliver(self, sender: NodeId, to: NodeId, frame: bytes) -> None:
         message = wire.decode(frame)
@@ -137,9 +138,11 @@ class Cluster:
         if not self._faulty:
             return
         victims = self._victims(strike)
-        if not victims and strike.kind is not Kind.RING:
+        if not victims and strike.kind not in {Kind.RING, Kind.ECHO}:
             return
         self.struck[strike.kind] += 1
+        if strike.kind is Kind.ECHO:
+            self.network.echo()
         names = [victim.name for victim in victims]
         self.note("", f"strike {strike.kind}", names)
         over = moment(strike.at_ms + strike.length_ms)

@@ -5,7 +5,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kvstore.node import Node
-from paxos import wire
 from paxos.ready import ServeFetch, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
@@ -133,7 +132,7 @@ class Machine:
         fatal = self._rng.random() < self._cluster.faults.crash_in_step or (self.doomed and ready.write is not None)
         sent = self._rng.randint(0, len(ready.messages)) if fatal else len(ready.messages)
         for envelope in ready.messages[:sent]:
-            self._cluster.transmit(self.name, envelope.to, wire.encode(envelope.message))
+            self._cluster.transmit(self.name, envelope.to, envelope.message)
         if ready.write is not None and not (fatal and self._rng.random() < 0.5):
             self._undurable.append(ready.write)
         if fatal:

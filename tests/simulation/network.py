@@ -1,14 +1,19 @@
 """The simulated network: it loses, copies, delays and reorders frames, brings old ones again, and can be cut."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from paxos import wire
+from paxos.messages import AnyMessage
 from paxos.types import NodeId
 from tests.simulation.scenario import Faults, Kind, Scenario
 from tests.simulation.world import World
 
 STRAY_MS = (0.2, 1000.0)
 REPLAY_MS = (0.2, 10_000.0)
+ECHO_MS = (0.0, 50.0)
+RECENT = 20
+"""Frames of each kind that an echo brings again."""
 
 Link = tuple[NodeId, NodeId]
 
@@ -22,17 +27,20 @@ class Network:
         self._deliver = deliver
         self._rngs = {name: scenario.rng(f"network/{name}") for name in scenario.names}
         self._cut: Counter[Link] = Counter()
+        self._recent: dict[str, deque[Callable[[], None]]] = {}
+        self._echo_rng = scenario.rng("network/echo")
         self.count: Counter[str] = Counter()
         """What became of frames."""
 
-    def send(self, sender: NodeId, to: NodeId, frame: bytes, faults: Faults) -> None:
-        """Take a frame, and do with it what `faults` allow."""
+    def send(self, sender: NodeId, to: NodeId, message: AnyMessage, faults: Faults) -> None:
+        """Take a message, and do with it what `faults` allow."""
         rng, count = self._rngs[sender], self.count
         count["sent"] += 1
         if self._cut[sender, to] > 0:
             count["cut off"] += 1
             return
-        arrive = self._arrival(sender, to, frame, through=rng.random() < 0.5)
+        arrive = self._arrival(sender, to, wire.encode(message), through=rng.random() < 0.5)
+        self._recent.setdefault(type(message).__name__, deque(maxlen=RECENT)).append(arrive)
         if rng.random() < faults.replay:
             count["replayed"] += 1
             self._world.between_ms(rng, REPLAY_MS, arrive)
@@ -45,6 +53,13 @@ class Network:
         stray = rng.random() < faults.stray
         count["strayed"] += stray
         self._world.between_ms(rng, STRAY_MS if stray else faults.delay_ms, arrive)
+
+    def echo(self) -> None:
+        """Bring the last frames of every kind again."""
+        for kind in sorted(self._recent):
+            for arrive in self._recent[kind]:
+                self.count["echoed"] += 1
+                self._world.between_ms(self._echo_rng, ECHO_MS, arrive)
 
     def cut(self, links: Sequence[Link]) -> None:
         """Let nothing pass on these links."""

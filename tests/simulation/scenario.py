@@ -61,6 +61,9 @@ class Kind(StrEnum):
     RELAY = "relay"
     """The leader is cut off, and often dies of its next write; whoever was hit so before comes back, with what it
     accepted and nobody else may have. It has no victims, and lasts until the next one."""
+    ECHO = "echo"
+    """The last frames of every kind arrive once more, from this life of a process and from earlier ones, long over or
+    not. It has no victims and takes no time."""
     DISK = "disk"
     """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
 
@@ -155,7 +158,7 @@ def _draw_options(rng: Random) -> dict[str, int]:
     return {
         "lease_ms": lease_ms,
         "heartbeat_ms": lease_ms // 5,
-        "election_jitter_ms": max(5, lease_ms // 4),
+        "election_jitter_ms": rng.choice((2, lease_ms // 4)),
         "window": rng.choice((1, 4, 16)),
         "max_batch_bytes": rng.choice((64, 1 << 20)),
         "page_bytes": rng.choice((60, 1 << 20)),
@@ -199,7 +202,7 @@ def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
 
 
 def _draw_victims(rng: Random, kind: Kind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
-    if kind in {Kind.RING, Kind.RELAY}:
+    if kind in {Kind.RING, Kind.RELAY, Kind.ECHO}:
         return ()
     chance = rng.random()
     if chance < 0.3:
