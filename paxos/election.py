@@ -32,18 +32,24 @@ class Election:
         self.due = until + self._jitter()
 
     def yielded(self, now: Time) -> None:
-        """Somebody else was promised: leave it the time to become leader."""
-        self.due = max(self.due, now + self._unit + self._jitter())
+        """Somebody else was promised: leave it the time to become leader, twice as much with each time that nobody
+        did."""
+        longest = self._back_off()
+        self.due = max(self.due, now + longest + self._rng.randint(longest // 8, longest))
 
     def failed(self, now: Time) -> None:
         """A candidacy or a leadership ended without success: wait, twice as long as the last time."""
-        longest = min(self._unit << self._failures, self._longest)
-        self._failures = min(self._failures + 1, 16)
+        longest = self._back_off()
         self.due = now + self._rng.randint(longest // 4, longest)
 
     def at_once(self, now: Time) -> None:
         """A leader handed over to this replica."""
         self.due = now
+
+    def _back_off(self) -> Time:
+        longest = min(self._unit << self._failures, self._longest)
+        self._failures = min(self._failures + 1, 16)
+        return longest
 
     def _jitter(self) -> Time:
         return self._rng.randint(self._unit // 8, self._unit)

@@ -40,6 +40,19 @@ def test_rule_14_whoever_promised_to_another_leaves_it_time(seed: int) -> None:
     assert in_jitter(one.due, START + 1000 * MS + UNIT)
 
 
+@given(seeds)
+def test_rule_14_the_time_left_to_others_doubles_until_one_of_them_leads(seed: int) -> None:
+    """Without that, candidates whose phase 1 takes longer outbid each other for ever."""
+    one = election(seed)
+    for longest in [UNIT, 2 * UNIT, 4 * UNIT, 8 * UNIT, 1000 * MS, 1000 * MS]:
+        one.due = START
+        one.yielded(START)
+        assert START + longest + longest // 8 <= one.due <= START + 2 * longest
+    one.heard(START)
+    one.yielded(START)
+    assert one.due <= START + 2 * UNIT
+
+
 def test_rule_14_yielding_never_brings_a_candidacy_forward() -> None:
     one = election(1)
     one.heard(START + 10_000 * MS)
