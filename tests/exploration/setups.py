@@ -50,6 +50,10 @@ class Rehearsal:
         machine.begin()
 
 
+LIMIT, QUICK_LIMIT = 1_000_000, 20_000
+"""States that an exploration visits at most. The first is above what any set-up has, the second keeps a run short."""
+
+
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """A cluster, what may happen to it, and what must have been seen for the exploration to be worth anything."""
 
@@ -62,9 +66,6 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     script: Callable[[Rehearsal], None]
     goals: tuple[str, ...]
     rates_ms: dict[NodeId, int] = {}
-    limit: int = 400_000
-    quick: int = 20_000
-    """Of states."""
 
     def explore(self, limit: int) -> Found:
         """Follow the script, then every schedule, up to `limit` states."""
@@ -140,7 +141,7 @@ ONE_SLOT = Setup(
     shows="two candidates for a slot that a third node accepted a value for",
     scope=Scope(Leaseless(window=1, stall_ms=1), timeless=True),
     links=Links(2, (*LEASES, Fetch, Chosen, Reject)),
-    left={"n1": Left(runs=2), "n2": Left(runs=1)},
+    left={"n1": Left(runs=2), "n2": Left(runs=2)},
     crashes=0,
     script=contested,
     goals=("ballots compete", "values chosen", "values of earlier ballots adopted"),
@@ -157,9 +158,9 @@ TWO_SLOTS = Setup(
     name="two slots",
     shows="two candidates, and two slots under way at once",
     scope=Scope(Leaseless(window=2, stall_ms=1), timeless=True),
-    links=Links(2, (*LEASES, Reject)),
+    links=Links(2, (*LEASES, Reject, Fetch)),
     left={"n1": Left(runs=1), "n2": Left(runs=1)},
-    crashes=0,
+    crashes=1,
     script=blank,
     goals=("ballots compete", "values chosen", "values of earlier ballots adopted", "gaps filled with no-ops"),
 )
@@ -167,7 +168,7 @@ LOG_CUT = Setup(
     name="log cut",
     shows="a candidate that lacks what the others cut from their logs",
     scope=Scope(Leaseless(window=1, stall_ms=1, recent_slots=1), timeless=True),
-    links=Links(3, LEASES),
+    links=Links(3, (*LEASES, Chosen)),
     left={"n3": Left(runs=2)},
     crashes=1,
     script=cut,
@@ -191,10 +192,10 @@ LEASE = Setup(
     scope=Scope(TIMED, timeless=False),
     links=Links(0, (Reject, Fetch, Chosen)),
     rates_ms={"n1": 1, "n2": 3, "n3": 3},
-    left={"n1": Left(steps=5), "n2": Left(runs=1, steps=5), "n3": Left(steps=5)},
+    left={"n1": Left(steps=6), "n2": Left(runs=1, steps=6), "n3": Left(steps=6)},
     crashes=1,
     script=led,
-    goals=("leases held", "candidates refused by a grant", "late acknowledgements"),
+    goals=("leases held", "candidates refused by a grant", "late acknowledgements", "leases handed over"),
 )
 HAND_OVER = Setup(
     name="lease hand-over",
@@ -219,3 +220,18 @@ LATE_RELEASE = Setup(
     goals=("leases held", "late releases", "candidates refused by a grant"),
 )
 ALL = (ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, HAND_OVER, LATE_RELEASE)
+
+QUICK = (
+    msgspec.structs.replace(ONE_SLOT, left={"n1": Left(runs=2), "n2": Left(runs=1)}),
+    CRASHES,
+    msgspec.structs.replace(TWO_SLOTS, crashes=0),
+    LOG_CUT,
+    msgspec.structs.replace(
+        LEASE,
+        left={"n1": Left(steps=5), "n2": Left(runs=1, steps=5), "n3": Left(steps=5)},
+        goals=("leases held", "candidates refused by a grant", "late acknowledgements"),
+    ),
+    HAND_OVER,
+    LATE_RELEASE,
+)
+"""The same with narrower bounds, so that the few states of a quick run go deep."""

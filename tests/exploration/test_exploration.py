@@ -16,8 +16,10 @@ from paxos.types import MS, ZERO, NodeId, PValue, Slot, Time
 from tests.exploration.explorer import Explorer
 from tests.exploration.identity import pickled
 from tests.exploration.machine import Left, Machine
-from tests.exploration.setups import CRASHES, LATE_RELEASE, LEASE, LOG_CUT, ONE_SLOT, TWO_SLOTS, Setup
+from tests.exploration.setups import QUICK, QUICK_LIMIT, Setup
 from tests.exploration.space import Space
+
+ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, _, LATE_RELEASE = QUICK
 
 
 def lowest_ballot(self: Campaign, sender: NodeId, message: Promise) -> None:
@@ -130,7 +132,7 @@ SMALL = replace(ONE_SLOT, left={"n1": Left(runs=1), "n2": Left(runs=1)})
     ("setup", "states", "transitions", "depth"), [(SMALL, 3691, 9435, 16), (LATE_RELEASE, 1061, 4594, 14)]
 )
 def test_a_small_scope_is_as_large_as_ever_and_holds(setup: Setup, states: int, transitions: int, depth: int) -> None:
-    found = setup.explore(20_000)
+    found = setup.explore(QUICK_LIMIT)
     assert not found.violation, found.violation
     assert found.exhausted
     assert not setup.missed(found)
@@ -144,7 +146,7 @@ def test_a_limit_of_states_is_not_taken_for_the_end() -> None:
 
 
 def test_what_drops_spent_letters_reaches_the_same_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    reached = []
+    reached: list[int] = []
     look = Explorer._check
 
     def count(explorer: Explorer, machines: tuple[int, ...]) -> None:
@@ -177,7 +179,7 @@ def test_machines_that_count_as_one_behave_alike(setup: Setup, monkeypatch: pyte
     setup.explore(1_000)
     monkeypatch.undo()
     (space,) = spaces
-    assert len(others) > 100
+    assert len(others) > 20
     for number, data in list(others.items())[:50]:
         local = space.locals[number]
         twin = replace(local, data=data)
@@ -190,7 +192,7 @@ def test_machines_that_count_as_one_behave_alike(setup: Setup, monkeypatch: pyte
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     setup, owner, name, wrong = PLANTED[bug]
     monkeypatch.setattr(owner, name, wrong)
-    found = setup.explore(200_000)
+    found = setup.explore(QUICK_LIMIT)
     assert "  => " in found.violation, found
 
 
