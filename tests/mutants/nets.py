@@ -51,13 +51,12 @@ class Catch(msgspec.Struct, frozen=True):
 
 
 def casts(mutant: Mutant, seeds: int) -> list[Cast]:
-    """What to cast for this mutant, in order; of one net the later only if the earlier caught nothing."""
+    """What to cast for this mutant, in order."""
     room = mutant.path.partition("/")[0]
     tests = _UNIT_TESTS.get(mutant.path) or _UNIT_TESTS[room]
     every = (
         Cast(Net.UNIT, (*_PYTEST, *tests)),
         Cast(Net.SIMULATION, ("-m", "tests.mutants.seeds", str(seeds))),
-        Cast(Net.SIMULATION, (*_PYTEST, "tests/simulation/test_stories.py")),
         Cast(Net.EXPLORATION, ("-m", "tests.exploration", "--quick")),
     )
     return [cast for cast in every if cast.net in mutant.nets]

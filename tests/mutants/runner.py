@@ -101,13 +101,7 @@ class Runner:
             self._trees.put(tree)
 
     def _cast_all(self, mutant: Mutant, tree: Path) -> dict[Net, Catch]:
-        catches: dict[Net, Catch] = {}
-        for cast in nets.casts(mutant, self._seeds):
-            before = catches.get(cast.net, Catch("", 0.0))
-            if not before.by:
-                catch = nets.run(cast, tree, self._limits_s[cast])
-                catches[cast.net] = Catch(catch.by, before.seconds + catch.seconds)
-        return catches
+        return {cast.net: nets.run(cast, tree, self._limits_s[cast]) for cast in nets.casts(mutant, self._seeds)}
 
 
 def _copy(root: Path, tree: Path) -> None:

@@ -14,7 +14,7 @@ _INTRODUCTION = """\
 
 Bugs that are planted on purpose, one at a time, to show that the checks bite: `make mutants` runs each of them through
 three nets and writes this table. {caught} of {total} are caught. The nets are the unit tests, the simulator with seeds
-1 to {seeds} and its stories, and the explorer. A cell names the test, the first seed or the schedule that caught it;
+1 to {seeds}, and the explorer. A cell names the test, the first seed or the schedule that caught it;
 "missed" is for a net that could have; "-" for one that cannot see such a bug, for it has no database, no sockets and no
 process.
 """
