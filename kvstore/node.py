@@ -233,7 +233,11 @@ class Node:
                 self._apply(pvalue.slot, pvalue.value)
             tail.append(pvalue)
             tail_bytes += len(pvalue.value)
-            while tail[0].slot <= chosen and (len(tail) > options.recent_slots or tail_bytes > options.recent_bytes):
+            while (
+                tail
+                and tail[0].slot <= chosen
+                and (len(tail) > options.recent_slots or tail_bytes > options.recent_bytes)
+            ):
                 tail_bytes -= len(tail.popleft().value)
         if self.applied != chosen:
             raise StorageError(

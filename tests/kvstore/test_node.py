@@ -267,6 +267,14 @@ def test_a_restart_holds_a_bounded_tail_at_hand(bounds: Options) -> None:
     assert [reply.willing for reply in replies if isinstance(reply, CanvassReply)] == [True, False]
 
 
+def test_a_restart_may_hold_nothing_of_what_is_chosen_at_hand() -> None:
+    host = Host(stored(value(Put(b"k", b"a")), chosen=1), options=Options(recent_slots=0))
+    host.now += 506 * MS
+    host.receive("n3", Canvass(1, 1), Canvass(2, 2))
+    replies = [envelope.message for envelope in host.step()]
+    assert [reply.willing for reply in replies if isinstance(reply, CanvassReply)] == [False, True]
+
+
 class Gapped(MemoryStorage):
     """Storage whose log lost a slot."""
 
