@@ -57,7 +57,6 @@ class Safety:
 
     def stepped(self, machine: Machine, ready: Ready) -> None:
         """Everything that one step shows."""
-        self.moved(machine)
         for slot, value in ready.chosen:
             self._chosen(slot, value)
         if ready.chosen:

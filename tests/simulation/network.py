@@ -1,6 +1,6 @@
 """The simulated network: it loses, copies, delays and reorders frames, brings old ones again, and can be cut."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 
 from paxos import wire
@@ -12,7 +12,7 @@ from tests.simulation.world import World
 STRAY_MS = (0.2, 1000.0)
 REPLAY_MS = (0.2, 10_000.0)
 ECHO_MS = (0.0, 50.0)
-RECENT = 20
+RECENT = 8
 """Frames of each kind that an echo brings again."""
 
 Link = tuple[NodeId, NodeId]
@@ -27,7 +27,7 @@ class Network:
         self._deliver = deliver
         self._rngs = {name: scenario.rng(f"network/{name}") for name in scenario.names}
         self._cut: Counter[Link] = Counter()
-        self._recent: dict[str, deque[Callable[[], None]]] = {}
+        self._recent: dict[str, deque[Callable[[], None]]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._echo_rng = scenario.rng("network/echo")
         self.count: Counter[str] = Counter()
         """What became of frames."""
@@ -39,8 +39,8 @@ class Network:
         if self._cut[sender, to] > 0:
             count["cut off"] += 1
             return
-        arrive = self._arrival(sender, to, wire.encode(message), through=rng.random() < 0.5)
-        self._recent.setdefault(type(message).__name__, deque(maxlen=RECENT)).append(arrive)
+        arrive = self._arrival(sender, to, wire.encode(message))
+        self._recent[type(message).__name__].append(arrive)
         if rng.random() < faults.replay:
             count["replayed"] += 1
             self._world.between_ms(rng, REPLAY_MS, arrive)
@@ -73,9 +73,9 @@ class Network:
         """Let everything pass."""
         self._cut.clear()
 
-    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, *, through: bool) -> Callable[[], None]:
+    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes) -> Callable[[], None]:
         def arrive() -> None:
-            if self._cut[sender, to] > 0 and not through:
+            if self._cut[sender, to] > 0 and self._rngs[sender].random() < 0.5:
                 self.count["cut off"] += 1
             else:
                 self._deliver(sender, to, frame)

@@ -12,8 +12,6 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.trace import Trace
 
-QUIET_MS = 1600
-"""The slowest sync that began under the faults ends within this time, and with it the last reason to step down."""
 PROBE_MS = 50
 """How often is looked whether everybody recovered."""
 
@@ -57,7 +55,7 @@ class Run:
         clients += self._recover()
         if scenario.core:
             cluster.heal()
-        self._pass_ms(self.scenario.settle_ms)
+            self._pass_ms(scenario.settle_ms)
         same_state(cluster)
         self.history.close()
         self._check_history()
@@ -77,7 +75,7 @@ class Run:
             self._pass_ms(PROBE_MS)
         for probe in probes:
             probe.stopped = True
-        self._pass_ms(QUIET_MS)
+        self._pass_ms(self.scenario.quiet_ms)
         before = self._leader_changes()
         self._pass_ms(self.scenario.settle_ms)
         assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"

@@ -31,7 +31,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fsync_ms: tuple[float, float] = (0.1, 0.5)
     """Shortest and longest time for a group of writes to become durable."""
     slow_fsync: float = 0.0
-    """Probability that a sync takes up to 1.5 seconds."""
+    """Probability that a sync takes up to three leases."""
     crash_in_step: float = 0.0
     """Probability that the process dies within a step: after any number of its messages, before or after its write was
     handed over."""
@@ -116,9 +116,20 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return 1000 + 2 * self.patience_ms + 12 * Options(**self.options).lease_ms
 
     @property
+    def slow_fsync_ms(self) -> int:
+        """The slowest sync, which keeps a leader busy until it steps down (rule 19)."""
+        return 3 * Options(**self.options).lease_ms
+
+    @property
+    def quiet_ms(self) -> int:
+        """A reason of before to depose the leader has passed after this time: its slow sync has, or a leader that is
+        not of the core has died and was succeeded."""
+        return self.slow_fsync_ms + (500 + 4 * Options(**self.options).lease_ms if self.core else 0)
+
+    @property
     def settle_ms(self) -> int:
         """Without faults and requests, every replica has the same state within this time, and nobody runs in it."""
-        return 500 + 5 * Options(**self.options).lease_ms
+        return 500 + 3 * Options(**self.options).lease_ms
 
     def rng(self, stream: str) -> Random:
         """Chance for one purpose: what is taken from one stream changes nothing in another."""
@@ -159,6 +170,7 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "lease_ms": lease_ms,
         "heartbeat_ms": lease_ms // 5,
         "election_jitter_ms": rng.choice((2, lease_ms // 4)),
+        "stall_ms": 2 * lease_ms,
         "window": rng.choice((1, 4, 16)),
         "max_batch_bytes": rng.choice((64, 1 << 20)),
         "page_bytes": rng.choice((60, 1 << 20)),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from paxos.errors import InvariantError
+from paxos.options import Options
 from storage.base import StorageError
 from tests.simulation.run import Run
 from tests.simulation.scenario import Faults, Scenario, Strike
@@ -64,7 +65,9 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
         if getattr(scenario.faults, name) != default:
             yield replace(scenario, faults=replace(scenario.faults, **{name: default}))
     for name in scenario.options:
-        yield replace(scenario, options={key: value for key, value in scenario.options.items() if key != name})
+        options = {key: value for key, value in scenario.options.items() if key != name}
+        if Options(**options).heartbeat_ms < Options(**options).lease_ms:  # a leader that is too slow fails, too
+            yield replace(scenario, options=options)
     if scenario.core:
         yield replace(scenario, core=())
     for clients in range(1, scenario.clients):
