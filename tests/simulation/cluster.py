@@ -86,6 +86,8 @@ class Cluster:
         for machine in self.machines.values():
             machine.disk_fails = 0
             machine.doomed = False
+            if machine.stopping:
+                machine.crash()
             if core and machine.name not in core:
                 self._break_for_good(machine)
             else:
@@ -182,6 +184,7 @@ class Cluster:
     def _stop(self, machine: Machine, over: Time) -> None:
         """Unless it dies before, a process that shuts down dies in peace."""
         life = machine.life
+        machine.stopping = True
         machine.happens(Node.hand_over)
         rng = self.scenario.rng(f"stop/{machine.name}/{life}")
         self.world.between_ms(rng, SHUTDOWN_MS, lambda: machine.crash() if machine.life == life else None)

@@ -28,6 +28,8 @@ class Machine:
         self.paused = False
         self.doomed = False
         """It dies in the next step that has something to write, and stays dead until somebody starts it."""
+        self.stopping = False
+        """It was told to shut down."""
         self.disk_fails = 0
         """Strikes that make every sync fail now."""
         self._backlog: list[Callable[[], None]] = []
@@ -52,7 +54,7 @@ class Machine:
         """Start the process on what the disk holds, unless it runs."""
         if self.node is not None:
             return
-        self.doomed = False
+        self.doomed = self.stopping = False
         self.life += 1
         if self.life > 1:
             self._storage = self._storage.reopen()

@@ -55,7 +55,7 @@ class Run:
         clients += self._recover()
         if scenario.core:
             cluster.heal()
-            self._pass_ms(scenario.settle_ms)
+            self._catch_up()
         same_state(cluster)
         self.history.close()
         self._check_history()
@@ -80,6 +80,14 @@ class Run:
         self._pass_ms(self.scenario.settle_ms)
         assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"
         return probes
+
+    def _catch_up(self) -> None:
+        """Those that were broken get all they missed, in pages as small as one slot."""
+        slots = len(self.safety.values)
+        due = self.cluster.world.now + moment(self.scenario.settle_ms + 5 * slots)
+        nodes = [machine.node for machine in self.cluster.machines.values() if machine.node is not None]
+        while self.cluster.world.now < due and any(node.applied < slots for node in nodes):
+            self._pass_ms(PROBE_MS)
 
     @property
     def _core(self) -> tuple[NodeId, ...]:

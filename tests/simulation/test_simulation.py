@@ -15,7 +15,7 @@ from tests.simulation.trace import Trace
 
 BATCH = 10
 """Seeds of one test: many enough to be worth a worker's while."""
-FIXED = range(0, 300, BATCH)
+FIXED = range(0, 200, BATCH)
 EVENTFUL = 16
 """A seed with many strikes of many kinds."""
 
