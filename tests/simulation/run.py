@@ -83,10 +83,10 @@ class Run:
 
     def _catch_up(self) -> None:
         """Those that were broken get all they missed, in pages as small as one slot."""
-        slots = len(self.safety.values)
-        due = self.cluster.world.now + moment(self.scenario.settle_ms + 5 * slots)
+        self._pass_ms(self.scenario.settle_ms)
+        due = self.cluster.world.now + moment(5 * len(self.safety.values))
         nodes = [machine.node for machine in self.cluster.machines.values() if machine.node is not None]
-        while self.cluster.world.now < due and any(node.applied < slots for node in nodes):
+        while self.cluster.world.now < due and any(node.applied < len(self.safety.values) for node in nodes):
             self._pass_ms(PROBE_MS)
 
     @property
