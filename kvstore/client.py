@@ -25,7 +25,7 @@ DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://1
 CONNECT_MS = 1000
 """A machine that is up answers a connection within this time, or another one is asked."""
 
-_ABSENT = "urn:kvstore:problem:no-such-key"
+NO_SUCH_KEY = "urn:kvstore:problem:no-such-key"
 _TRANSIENT = frozenset({408, 429})
 """Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
 
@@ -48,7 +48,7 @@ class Rejected(ClientError):
     """No replica will ever take this request, it has to be changed: a key or value that is too long, for instance."""
 
 
-class _ConnectionLostError(Exception):
+class ConnectionLostError(Exception):
     """The connection broke after the request may have left."""
 
 
@@ -67,14 +67,14 @@ class _Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-async def _never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Hide a broken connection from aiohttp, which would send a PUT or DELETE a second time by itself."""
     try:
         return await send(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _ConnectionLostError(str(error) or type(error).__name__) from error
+        raise ConnectionLostError(str(error) or type(error).__name__) from error
 
 
 class _Progress(msgspec.Struct):
@@ -115,7 +115,7 @@ class Client:
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(
-            connector=connector, middlewares=(_never_resend,), trace_configs=[_watch_progress()]
+            connector=connector, middlewares=(never_resend,), trace_configs=[_watch_progress()]
         )
         return self
 
@@ -193,7 +193,7 @@ class Client:
                 answer = _Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
-        except (_ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
+        except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
             if not progress.begun:
                 raise Unavailable(f"{endpoint} is not reached: {str(error) or 'timed out'}") from error
             _fail(method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
@@ -209,7 +209,7 @@ def _accept(endpoint: str, method: Method, answer: _Answer) -> _Answer:
     if answer.status in {200, 201}:
         return answer
     problem = _problem(answer)
-    if problem.type == _ABSENT:
+    if problem.type == NO_SUCH_KEY:
         return answer
     text = f"{endpoint} answered {answer.status}: {problem.detail or problem.title or 'no reason given'}"
     if 400 <= answer.status < 500 and answer.status not in _TRANSIENT:

@@ -12,6 +12,7 @@ import msgspec
 from yarl import URL
 
 from bench.faults.history import WRITES, Call, Kind, Outcome
+from kvstore.client import NO_SUCH_KEY, ConnectionLostError, never_resend
 
 ANSWER_S = 4.0
 """A replica ends each request within 3 s."""
@@ -27,25 +28,11 @@ CALLS_OF_KEY = 150
 """Then others take their place: a history stays short enough to be checked."""
 
 
-class _Lost(Exception):
-    """The connection broke, or nothing came in time."""
-
-
-async def _never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Hide a broken connection from aiohttp, which would send a write a second time by itself."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except aiohttp.ClientError as error:
-        raise _Lost from error
-
-
 @asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """Connections of one client."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-    async with aiohttp.ClientSession(timeout=timeout, middlewares=(_never_resend,)) as opened:
+    async with aiohttp.ClientSession(timeout=timeout, middlewares=(never_resend,)) as opened:
         yield opened
 
 
@@ -78,14 +65,14 @@ async def _ask(
             body, status, headers = await response.read(), response.status, response.headers
     except aiohttp.ClientConnectorError:
         return "refused", None, None  # nothing was sent
-    except (_Lost, aiohttp.ClientError, TimeoutError):
+    except (ConnectionLostError, aiohttp.ClientError, TimeoutError):
         return ("unknown" if writes else "refused"), None, None
     if status in {200, 201}:
         if writes:
             return "answered", None, msgspec.json.decode(body, type=_Answer).revision
         return "answered", body.decode(), int(headers["KV-Revision"])
     problem = msgspec.json.decode(body, type=_Answer)
-    if status == 404 and problem.type.endswith(":no-such-key"):
+    if status == 404 and problem.type == NO_SUCH_KEY:
         return "answered", None, None
     return ("unknown" if writes and problem.outcome != "failed" else "refused"), None, None
 

@@ -206,7 +206,7 @@ def _line(heights: Sequence[float | None]) -> str:
         joined = index > 0 and heights[index - 1] is not None
         parts.append(f"{'L' if joined else 'M'}{index + 0.5},{_y(value)}")
         if not joined:
-            parts.append(f"h{0.01}")
+            parts.append("h0.01")
     return "".join(parts)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,38 +31,35 @@ def test_without_strace_the_reason_says_how_to_get_it(monkeypatch: pytest.Monkey
     assert "apt install strace" in asyncio.run(why_not())
 
 
-def syncer(directory: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", SYNCER, str(directory / "file")], stdout=subprocess.PIPE)
-
-
-@needs_strace
-def test_syncs_of_a_running_process_fail_and_are_counted(tmp_path: Path) -> None:
+@pytest.fixture
+def syncer(tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that syncs a file again and again, where strace may attach to one."""
     if why := asyncio.run(why_not()):
         pytest.skip(why)
-    with syncer(tmp_path) as process:
+    with subprocess.Popen([sys.executable, "-c", SYNCER, str(tmp_path / "file")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"syncing\n"
-        tampering = Tampering(process.pid, SYNCS, "error=EIO", tmp_path / "syncer.strace")
-        assert asyncio.run(tampering.attach()) == ""
-        assert process.wait(30) == EIO
-        tampering.detach()
-        assert tampering.injected > 0
-
-
-@needs_strace
-def test_a_process_that_is_let_go_runs_on(tmp_path: Path) -> None:
-    if why := asyncio.run(why_not()):
-        pytest.skip(why)
-    with syncer(tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"syncing\n"
-        tampering = Tampering(process.pid, SYNCS, "delay_enter=1000", tmp_path / "syncer.strace")
-        assert asyncio.run(tampering.attach()) == ""
-        while not tampering.injected:
-            pass
-        tampering.detach()
-        assert process.poll() is None
+        yield process
         process.kill()
+
+
+@needs_strace
+def test_syncs_of_a_running_process_fail_and_are_counted(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+    tampering = Tampering(syncer.pid, SYNCS, "error=EIO", tmp_path / "syncer.strace")
+    assert asyncio.run(tampering.attach()) == ""
+    assert syncer.wait(30) == EIO
+    tampering.detach()
+    assert tampering.injected > 0
+
+
+@needs_strace
+def test_a_process_that_is_let_go_runs_on(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+    tampering = Tampering(syncer.pid, SYNCS, "delay_enter=1000", tmp_path / "syncer.strace")
+    assert asyncio.run(tampering.attach()) == ""
+    while not tampering.injected:
+        pass
+    tampering.detach()
+    assert syncer.poll() is None
 
 
 @needs_strace

@@ -208,14 +208,11 @@ HAND_OVER = Setup(
     script=led,
     goals=("leases held", "leases handed over"),
 )
-LATE_RELEASE = Setup(
+LATE_RELEASE = msgspec.structs.replace(
+    HAND_OVER,
     name="late release",
     shows="copies of a release that come when the next leader has its lease",
-    scope=Scope(TIMED, timeless=False),
-    links=Links(0, (Reject, Fetch, Chosen)),
-    rates_ms={"n1": 3, "n2": 3, "n3": 1},
     left={"n1": Left(runs=1, steps=4), "n2": Left(steps=4), "n3": Left(steps=4)},
-    crashes=0,
     script=handed_over,
     goals=("leases held", "late releases", "candidates refused by a grant"),
 )

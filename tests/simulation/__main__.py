@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tests.simulation.run import Run
+from tests.simulation.run import Run, Summary
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.search import Found, search
 from tests.simulation.shrink import VIOLATIONS, shrink
@@ -42,16 +42,23 @@ def main(  # noqa: PLR0917 - one for each option
 def run_one(scenario: Scenario, *, trace: bool, digest: bool) -> None:
     """Run a scenario; when it fails, say how, and shrink it."""
     events = Trace(last=None if trace else LAST, digest=digest)
-    try:
-        summary = Run(scenario, events).run()
-    except VIOLATIONS as error:
-        print_trace(events)
-        console.print(f"[red]{type(error).__name__}: {error}[/red]")
+    summary = attempt(scenario, events)
+    if summary is None:
         explain(scenario)
         sys.exit(1)
     if trace:
         print_trace(events)
     console.print(events.digest() if digest else msgspec.json.encode(summary).decode())
+
+
+def attempt(scenario: Scenario, events: Trace) -> Summary | None:
+    """Run a scenario; None when it fails: then its last events and what was violated are printed."""
+    try:
+        return Run(scenario, events).run()
+    except VIOLATIONS as error:
+        print_trace(events)
+        console.print(f"[red]{type(error).__name__}: {error}[/red]")
+        return None
 
 
 def run_many(seeds: int, first: int, jobs: int) -> None:
@@ -93,12 +100,7 @@ def explain(scenario: Scenario) -> None:
     """Print the simplest scenario that fails like this one, its last events, and the command that repeats it."""
     with console.status("looking for the simplest scenario that fails like this"):
         simplest = shrink(scenario)
-    events = Trace()
-    try:
-        Run(simplest, events).run()
-    except VIOLATIONS as error:
-        print_trace(events)
-        console.print(f"[red]{type(error).__name__}: {error}[/red]")
+    attempt(simplest, Trace())
     text = msgspec.json.encode(simplest).decode()
     console.print(f"The simplest that fails like this, with {len(simplest.strikes)} strikes:")
     console.print(f"  python -m tests.simulation --scenario '{text}'", markup=False)

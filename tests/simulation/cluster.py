@@ -14,16 +14,16 @@ from paxos.replica import Role
 from paxos.types import ZERO, Membership, NodeId, Time
 from tests.simulation.machine import Machine
 from tests.simulation.network import Link, Network, links
-from tests.simulation.scenario import LEADER, Faults, Kind, Scenario, Strike, moment
+from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Kind, Scenario, Strike, moment
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
 
 STORM_UP_MS = (0.1, 40)
 """How long a process lives between two deaths of a storm."""
-SHUTDOWN_MS = (1, 50)
-"""How long a process lives once it was told to stop."""
 ENDLESS_STORM_UP_MS = (50, 400)
 """The same in a storm without end: each life reads the whole log."""
+SHUTDOWN_MS = (1, 50)
+"""How long a process lives once it was told to stop."""
 
 
 class Watcher(Protocol):
@@ -140,7 +140,7 @@ class Cluster:
         if not self._faulty:
             return
         victims = self._victims(strike)
-        if not victims and strike.kind not in {Kind.RING, Kind.ECHO}:
+        if not victims and strike.kind not in EVERYWHERE:
             return
         self.struck[strike.kind] += 1
         if strike.kind is Kind.ECHO:
@@ -156,7 +156,7 @@ class Cluster:
             self._hit(machine, strike, over)
 
     def _victims(self, strike: Strike) -> list[Machine]:
-        if strike.victims == (LEADER,) or strike.kind is Kind.RELAY:
+        if strike.victims == (LEADER,):
             leader = self.leader()
             return [leader] if leader is not None else []
         return [self.machines[name] for name in strike.victims]

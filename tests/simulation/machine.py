@@ -169,8 +169,8 @@ class Machine:
         group = len(self._undurable)
         faults = self._cluster.faults
         slow = self._rng.random() < faults.slow_fsync
-        slow_ms = (1.0, self._cluster.scenario.slow_fsync_ms)
-        self._later(slow_ms if slow else faults.fsync_ms, lambda node: self._synced(node, group))
+        bounds_ms = (1.0, self._cluster.scenario.slow_fsync_ms) if slow else faults.fsync_ms
+        self._later(bounds_ms, lambda node: self._synced(node, group))
 
     def _synced(self, node: Node, group: int) -> None:
         if self.disk_fails:

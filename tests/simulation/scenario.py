@@ -57,16 +57,19 @@ class Kind(StrEnum):
     DEAF = "deaf"
     """Nothing passes from the others to them."""
     RING = "ring"
-    """Everybody can only send to the next in a circle. It has no victims."""
+    """Everybody can only send to the next in a circle."""
     RELAY = "relay"
     """The leader is cut off, and often dies of its next write; whoever was hit so before comes back, with what it
-    accepted and nobody else may have. It has no victims, and lasts until the next one."""
+    accepted and nobody else may have. It lasts until the next one."""
     ECHO = "echo"
     """The last frames of every kind arrive once more, from this life of a process and from earlier ones, long over or
-    not. It has no victims and takes no time."""
+    not. It takes no time."""
     DISK = "disk"
     """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
 
+
+EVERYWHERE = frozenset({Kind.RING, Kind.ECHO})
+"""These have no victims."""
 
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
@@ -102,7 +105,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def names(self) -> tuple[NodeId, ...]:
         """The replicas."""
-        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+        return names_of(self.nodes)
+
+    @property
+    def lease_ms(self) -> int:
+        """Of this run's options."""
+        return Options(**self.options).lease_ms
 
     @property
     def patience_ms(self) -> int:
@@ -113,27 +121,32 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def recovery_ms(self) -> int:
         """Every replica of the core takes writes and reads within this time after the last fault: a request is lost in
         a shutdown that is under way, one times out, a restarted acceptor waits for a lease, candidacies collide."""
-        return 1000 + 2 * self.patience_ms + 12 * Options(**self.options).lease_ms
+        return 1000 + 2 * self.patience_ms + 12 * self.lease_ms
 
     @property
     def slow_fsync_ms(self) -> int:
         """The slowest sync, which keeps a leader busy until it steps down (rule 19)."""
-        return 3 * Options(**self.options).lease_ms
+        return 3 * self.lease_ms
 
     @property
     def quiet_ms(self) -> int:
         """A reason of before to depose the leader has passed after this time: its slow sync has, or a leader that is
         not of the core has died and was succeeded."""
-        return self.slow_fsync_ms + (500 + 4 * Options(**self.options).lease_ms if self.core else 0)
+        return self.slow_fsync_ms + (500 + 4 * self.lease_ms if self.core else 0)
 
     @property
     def settle_ms(self) -> int:
         """Without faults and requests, every replica has the same state within this time, and nobody runs in it."""
-        return 500 + 3 * Options(**self.options).lease_ms
+        return 500 + 3 * self.lease_ms
 
     def rng(self, stream: str) -> Random:
         """Chance for one purpose: what is taken from one stream changes nothing in another."""
         return Random(f"{self.seed}/{stream}")
+
+
+def names_of(nodes: int) -> tuple[NodeId, ...]:
+    """What so many replicas are called."""
+    return tuple(f"n{number}" for number in range(1, nodes + 1))
 
 
 def draw(seed: int) -> Scenario:
@@ -157,8 +170,7 @@ def draw(seed: int) -> Scenario:
 
 
 def _draw_core(rng: Random, nodes: int) -> tuple[NodeId, ...]:
-    names = [f"n{number}" for number in range(1, nodes + 1)]
-    return tuple(sorted(rng.sample(names, nodes // 2 + 1)))
+    return tuple(sorted(rng.sample(names_of(nodes), nodes // 2 + 1)))
 
 
 def _draw_options(rng: Random) -> dict[str, int]:
@@ -214,8 +226,10 @@ def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
 
 
 def _draw_victims(rng: Random, kind: Kind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
-    if kind in {Kind.RING, Kind.RELAY, Kind.ECHO}:
+    if kind in EVERYWHERE:
         return ()
+    if kind is Kind.RELAY:
+        return (LEADER,)
     chance = rng.random()
     if chance < 0.3:
         return (LEADER,)

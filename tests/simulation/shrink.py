@@ -65,9 +65,10 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
         if getattr(scenario.faults, name) != default:
             yield replace(scenario, faults=replace(scenario.faults, **{name: default}))
     for name in scenario.options:
-        options = {key: value for key, value in scenario.options.items() if key != name}
-        if Options(**options).heartbeat_ms < Options(**options).lease_ms:  # a leader that is too slow fails, too
-            yield replace(scenario, options=options)
+        left = {key: value for key, value in scenario.options.items() if key != name}
+        options = Options(**left)
+        if options.heartbeat_ms < options.lease_ms:  # a leader that is too slow fails, too
+            yield replace(scenario, options=left)
     if scenario.core:
         yield replace(scenario, core=())
     for clients in range(1, scenario.clients):

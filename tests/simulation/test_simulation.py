@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.simulation.run import Run
-from tests.simulation.scenario import Faults, Kind, Scenario, Strike, draw
+from tests.simulation.scenario import LEADER, Faults, Kind, Scenario, Strike, draw
 from tests.simulation.search import try_seeds
 from tests.simulation.shrink import failure, shrink, simplifications
 from tests.simulation.trace import Trace
@@ -59,7 +59,7 @@ def test_clocks_that_drift_more_than_declared_break_the_lease() -> None:
 
 def drifting(seed: int) -> Scenario:
     """Half of the clocks run twice as fast as the others; leaders are cut off again and again."""
-    strikes = tuple(Strike(at_ms, Kind.CUT, ("leader",), 700) for at_ms in range(500, 8000, 900))
+    strikes = tuple(Strike(at_ms, Kind.CUT, (LEADER,), 700) for at_ms in range(500, 8000, 900))
     return Scenario(seed=seed, faults=Faults(drift_ppm=900_000), strikes=strikes)
 
 
