@@ -1,4 +1,14 @@
-"""The contract between a replica and its storage."""
+"""The contract between a replica and its storage.
+
+Three things are stored, in transactions that hold parts of all of them: what the acceptor must not forget (promise and
+accepted entries), the state that applying the chosen entries gave (rows by revision), and how far that went (rule 6).
+
+    log      slot:   cut | ........ kept ........ applied ...... chosen ...... last
+    state    revision:   only what is alive | compacted ... every change ... | revision
+
+The log below the applied slot is kept for peers that lag a little, and cut in time; a peer that lags behind the cut is
+sent the state. Superseded revisions are kept for a while, and compacted.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -7,6 +17,10 @@ import msgspec
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
+
+CHAIN_BYTES = 16
+GENESIS = bytes(CHAIN_BYTES)
+"""The chain before the first slot."""
 
 
 class StorageError(Exception):
@@ -23,15 +37,104 @@ class Identity(msgspec.Struct, frozen=True):
     boot: int
 
 
+class Change(NamedTuple):
+    """A row of the state: what `revision` did to `key`.
+
+    A put has the whole record after it. A deletion has no value, and `create_revision` and `version` are 0.
+    `supersedes` is the revision of the put that this change replaced or deleted, 0 where the key was absent.
+    """
+
+    revision: int
+    key: bytes
+    value: bytes | None
+    create_revision: int
+    version: int
+    supersedes: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the state machine came: all slots up to `applied` gave the rows up to `revision`.
+
+    `chain` is a running hash of the values of these slots, `digest` a sum over all records that are alive, and `extra`
+    what else the state holds, opaque here.
+    """
+
+    applied: Slot = 0
+    revision: int = 0
+    chain: bytes = GENESIS
+    digest: int = 0
+    extra: bytes = b""
+
+
+class Cut(NamedTuple):
+    """The log begins behind `slot`; `chain` is the running hash up to it."""
+
+    slot: Slot = 0
+    chain: bytes = GENESIS
+
+
+class StatePage(NamedTuple):
+    """Rows of the state behind some revision, in order. `progress` is set when they reach its end: these rows and those
+    before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and nothing
+    else is: behind it there is a row for each revision.
+
+    So a page follows others only while `compacted` is not above the revision they reach, or not above that of the first
+    of them. Otherwise deletions are missing of keys that they hold.
+    """
+
+    changes: list[Change]
+    compacted: int
+    progress: Progress | None
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """A page of another replica's state that shall replace the own one: the rows behind revision `after`, see
+    StatePage. With `after` 0 it begins anew, and what was staged before is dropped. The last page has `progress`: the
+    transaction that stores it puts the staged state in the place of the old one, whole or not at all."""
+
+    after: int
+    page: StatePage
+
+
+class StateWrite(Write):
+    """A Write, and what the state machine has to store with it.
+
+    A write with neither changes nor progress leaves the state as it is. `cut` and `compact` only ever rise.
+    """
+
+    changes: list[Change] = msgspec.field(default_factory=list)
+    """In order of revision, from the stored revision + 1 on to that of `progress`, each with its own."""
+
+    progress: Progress | None = None
+    """Not below the stored one, `applied` at most the chosen prefix that is stored with it."""
+
+    cut: Cut | None = None
+    """Entries up to this slot, at most the applied one, are no longer needed. Their rows go later, in slices."""
+
+    compact: int = 0
+    """What is superseded or deleted up to this revision is no longer needed. Its rows go later, in slices."""
+
+    staged: Staged | None = None
+    """Not together with changes or progress of one's own."""
+
+
 class Recovered(msgspec.Struct):
     """What was durable when the storage was opened."""
 
     identity: Identity
     promised: Ballot = ZERO
     chosen: Slot = 0
-    """Every slot up to here is known to be chosen and present in the log with its chosen value."""
+    """Every slot up to here is known to be chosen, and behind the cut present in the log with its chosen value."""
     last: Slot = 0
-    """Highest slot with an accepted value, 0 when there is none."""
+    """Highest slot with an accepted value; not below `chosen`."""
+    cut: Cut = Cut()
+    progress: Progress = Progress()
+    compacted: int = 0
+    """The highest `compact`, and what an installed state left out. Rows may still be there, see `Storage.tidy`."""
+    log_bytes: int = 0
+    """Sum of the values in the log behind the cut."""
+    staged: int = 0
+    """Highest revision of the pages that were staged and not installed, 0 when there are none."""
 
 
 class Storage(Protocol):
@@ -45,55 +148,37 @@ class Storage(Protocol):
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """Accepted entries of `from_slot` .. `upto` in slot order, at least one where there is one, then only as many
-        as keep the sum of the values within `max_bytes`. Raises StorageError on damage (rule 5): a row that is not what
-        was written, or an absent one of the chosen prefix."""
+        as keep the sum of the values within `max_bytes`. None at all when `from_slot` is cut. Raises StorageError on
+        damage (rule 5): a row that is not what was written, or an absent one of the chosen prefix."""
 
-    def write(self, writes: list[Write]) -> None:
+    def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
+        """Rows behind revision `after`, at least one where there is one, then only as many as keep the sum of keys and
+        values within `max_bytes`; of the state, or of what is staged (then `progress` is always None). Raises
+        StorageError on a damaged row."""
+
+    def write(self, writes: Sequence[Write]) -> None:
         """Store the records of all `writes` in order, as one transaction, durable on return: all or nothing.
 
-        A later accept of a slot replaces the earlier; `promise` and `chosen` never go down, and `chosen` never passes
-        the end of the log: StorageError, and nothing of `writes` is stored. Writes without records touch no disk."""
+        A later accept of a slot replaces the earlier; an accept of a slot that is cut is dropped. Nothing that can only
+        rise goes down, `chosen` never passes the end of the log, and the state follows without a gap: StorageError, and
+        nothing of `writes` is stored. Writes without records touch no disk."""
+
+    def tidy(self) -> bool:
+        """One slice of what was put off: rows that are cut, compacted or of a replaced state go. False when nothing is
+        left to do. `write` does a slice too, so that the storage stays bounded under any load."""
 
     def close(self) -> None:
         """Release the file. Everything written stays."""
 
 
-class Marks(NamedTuple):
-    """What a storage keeps beside the entries, and the rule for how it may move."""
-
-    promised: Ballot = ZERO
-    chosen: Slot = 0
-    last: Slot = 0
-
-    def after(self, writes: Sequence[Write]) -> "Marks":
-        """The marks once `writes` are stored. Raises StorageError when they break the contract."""
-        promised, chosen, last = self
-        for write in writes:
-            if write.promise is not None:
-                if write.promise < promised:
-                    raise _misuse(f"the promise would go down from {promised} to {write.promise}")
-                promised = write.promise
-            for entry in write.accepts:
-                last = max(last, entry.slot)
-            if write.chosen is not None:
-                if write.chosen < chosen:
-                    raise _misuse(f"the chosen prefix would go down from {chosen} to {write.chosen}")
-                if write.chosen > last:
-                    raise _misuse(f"the chosen prefix {write.chosen} would pass the end of the log, {last}")
-                chosen = write.chosen
-        return Marks(promised, chosen, last)
-
-
-def _misuse(what: str) -> StorageError:
-    return StorageError(
-        f"{what}: the write was refused and nothing of it was stored. "
-        "This is a bug of the replica, not of the disk: start it again, and report this line"
-    )
-
-
 def has_records(write: Write) -> bool:
     """True when there is something to store; votes alone only wait for what was handed over before them."""
-    return write.promise is not None or bool(write.accepts) or write.chosen is not None
+    if write.promise is not None or write.accepts or write.chosen is not None:
+        return True
+    return isinstance(write, StateWrite) and (
+        bool(write.changes or write.compact)
+        or not (write.progress is None and write.cut is None and write.staged is None)
+    )
 
 
 def scan(storage: Storage, from_slot: Slot, upto: Slot, page_bytes: int = 1 << 20) -> Iterator[PValue]:

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from paxos.types import Ballot, PValue, Slot
-from storage.base import Marks
 from storage.errors import damaged
+from storage.marks import Marks
 from storage.rows import checksum, only_row, with_checksum
 
 

@@ -1,17 +1,26 @@
 """The reference implementation: the contract and nothing else, for the simulator and as the model in tests."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
-from storage.base import Identity, Marks, Recovered
+from storage.base import Change, Identity, Recovered, Staged, StatePage, StateWrite
+from storage.marks import Marks, Staging
 
 
 class MemoryStorage:
-    """Storage whose every write is durable at once. What a crash may lose is modelled by whoever hands writes over."""
+    """Storage whose every write is durable at once, and that puts nothing off. What a crash may lose is modelled by
+    whoever hands writes over."""
 
     def __init__(self, cluster: str, node: NodeId, incarnation: int = 1) -> None:
         self._log: dict[Slot, PValue] = {}
+        self._state: dict[int, Change] = {}
+        self._staged: dict[int, Change] = {}
+        self._compacted = 0
+        self._staging = Staging()
         self._marks = Marks()
         self._recovered = Recovered(Identity(cluster, node, incarnation, boot=1))
 
@@ -20,8 +29,11 @@ class MemoryStorage:
         identity = self._recovered.identity
         again = MemoryStorage(identity.cluster, identity.node, identity.incarnation)
         again._log = dict(self._log)
-        again._marks = self._marks
-        again._recovered = Recovered(replace(identity, boot=identity.boot + 1), *self._marks)
+        again._state = dict(self._state)
+        again._staged = dict(self._staged)
+        again._compacted, again._staging, again._marks = self._compacted, self._staging, self._marks
+        log_bytes = sum(len(entry.value) for entry in self._log.values())
+        again._recovered = self._marks.recovered(replace(identity, boot=identity.boot + 1), log_bytes)
         return again
 
     def recovered(self) -> Recovered:
@@ -30,12 +42,14 @@ class MemoryStorage:
 
     @property
     def marks(self) -> Marks:
-        """The promise, the chosen prefix and the end of the log as they are stored now."""
+        """What is stored beside the rows now."""
         return self._marks
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
         page: list[PValue] = []
+        if max(from_slot, 1) <= self._marks.cut.slot:
+            return page
         for slot in range(from_slot, min(upto, self._marks.last) + 1):
             if (entry := self._log.get(slot)) is not None:
                 max_bytes -= len(entry.value)
@@ -44,11 +58,54 @@ class MemoryStorage:
                 page.append(entry)
         return page
 
-    def write(self, writes: list[Write]) -> None:
+    def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """See Storage."""
-        self._marks = self._marks.after(writes)
+        rows, marks = (self._staged if staged else self._state), self._marks
+        compacted = marks.staging.compacted if staged else marks.compact
+        page: list[Change] = []
+        revisions = list(rows)
+        for revision in revisions[bisect_right(revisions, after) :]:
+            change = rows[revision]
+            max_bytes -= len(change.key) + len(change.value or b"")
+            if page and max_bytes < 0:
+                return StatePage(page, compacted, None)
+            page.append(change)
+        return StatePage(page, compacted, None if staged else marks.progress)
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """See Storage."""
+        marks = self._marks.after(writes)
         for write in writes:
-            self._log.update((entry.slot, entry) for entry in write.accepts)
+            self._log.update((entry.slot, entry) for entry in write.accepts if entry.slot > marks.cut.slot)
+            if isinstance(write, StateWrite):
+                self._state.update((change.revision, change) for change in write.changes)
+                if write.staged is not None:
+                    self._stage(write.staged)
+        for slot in range(self._marks.cut.slot + 1, marks.cut.slot + 1):
+            self._log.pop(slot, None)
+        self._compact(marks.compact)
+        self._marks = marks
+
+    def _stage(self, staged: Staged) -> None:
+        if staged.after == 0:
+            self._staged = {}
+        self._staged.update((change.revision, change) for change in staged.page.changes)
+        self._staging = self._staging.after(staged)
+        if staged.page.progress is not None:
+            self._state, self._compacted = self._staged, self._staging.lowest
+            self._staged, self._staging = {}, Staging()
+
+    def _compact(self, upto: int) -> None:
+        for revision in range(self._compacted + 1, upto + 1):
+            if (change := self._state.get(revision)) is not None:
+                self._state.pop(change.supersedes, None)
+                if change.value is None:
+                    del self._state[revision]
+        self._compacted = upto
+
+    def tidy(self) -> bool:
+        """See Storage."""
+        return False
 
     def close(self) -> None:
         """See Storage."""

@@ -15,10 +15,11 @@ from pathlib import Path
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
 from storage import wal
-from storage.base import Marks, Recovered, StorageError, has_records
+from storage.base import Recovered, StorageError, has_records
 from storage.directory import hold, make_directory, make_file, sync_directory
 from storage.errors import damaged, reported, unusable
 from storage.log import load_entries, load_marks, store_entries, store_marks
+from storage.marks import Marks
 from storage.rows import decode_text
 from storage.schema import claim
 
@@ -61,7 +62,7 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
             held.sign(identity.boot)
         except OSError as error:
             raise unusable(directory, error) from error
-        return SqliteStorage(path, connection, Recovered(identity, *marks), resources.pop_all())
+        return SqliteStorage(path, connection, marks.recovered(identity, 0), resources.pop_all())
 
 
 def _refuse_lost(path: Path, last_boot: int) -> None:

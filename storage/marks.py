@@ -1,0 +1,165 @@
+"""What a storage keeps beside the rows, and the rule for how it may move: the same for every Storage."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from paxos.ready import Write
+from paxos.types import ZERO, Ballot, Slot
+from storage.base import Cut, Identity, Progress, Recovered, Staged, StateWrite, StorageError
+
+
+class Staging(NamedTuple):
+    """What is staged: rows up to `revision`, see Staged.
+
+    `compacted` is that of the first page, and the one of the whole: what a later page leaves out lies behind its own
+    beginning. `lowest` is the least of any page: what a page has too much is superseded in between.
+    """
+
+    revision: int = 0
+    compacted: int = 0
+    lowest: int = 0
+
+    def after(self, staged: Staged) -> "Staging":
+        """What is staged with one page more. Raises StorageError when the page does not follow."""
+        after, page = staged.after, staged.page
+        first = after == 0
+        if not first and after != self.revision:
+            raise misuse(f"a page behind revision {after} would be staged, but what is staged ends at {self.revision}")
+        base = page.compacted if first else self.compacted
+        if page.compacted > max(after, base):
+            raise misuse(f"a page that is compacted up to {page.compacted} would be staged behind revision {after}")
+        revision = after
+        for change in page.changes:
+            if not revision < change.revision <= max(revision, base) + 1:
+                raise misuse(f"revision {change.revision} would be staged behind revision {revision}")
+            revision = change.revision
+        if page.progress is not None and page.progress.revision != max(revision, base):
+            raise misuse(f"the state of revision {page.progress.revision} would end at {max(revision, base)}")
+        return Staging(revision, base, page.compacted if first else min(page.compacted, self.lowest))
+
+
+class Marks(NamedTuple):
+    """The promise, how far the log is chosen and goes, where it begins, and how far the state came."""
+
+    promised: Ballot = ZERO
+    chosen: Slot = 0
+    last: Slot = 0
+    cut: Cut = Cut()
+    progress: Progress = Progress()
+    compact: int = 0
+    """The highest revision up to which superseded rows are no longer needed."""
+    staging: Staging = Staging()
+
+    def after(self, writes: Sequence[Write]) -> "Marks":
+        """The marks once `writes` are stored. Raises StorageError when they break the contract."""
+        marks = self
+        for write in writes:
+            marks = _after_votes(marks, write)
+            if isinstance(write, StateWrite):
+                marks = _after_state(marks, write)
+        return marks
+
+    def recovered(self, identity: Identity, log_bytes: int) -> Recovered:
+        """The same for whoever opens the storage."""
+        return Recovered(
+            identity,
+            self.promised,
+            self.chosen,
+            self.last,
+            self.cut,
+            self.progress,
+            self.compact,
+            log_bytes,
+            self.staging.revision,
+        )
+
+
+def _after_votes(marks: Marks, write: Write) -> Marks:
+    promised, chosen, last = marks.promised, marks.chosen, marks.last
+    if write.promise is not None:
+        if write.promise < promised:
+            raise misuse(f"the promise would go down from {promised} to {write.promise}")
+        promised = write.promise
+    for entry in write.accepts:
+        last = max(last, entry.slot)
+    if write.chosen is not None:
+        if write.chosen < chosen:
+            raise misuse(f"the chosen prefix would go down from {chosen} to {write.chosen}")
+        if write.chosen > last:
+            raise misuse(f"the chosen prefix {write.chosen} would pass the end of the log, {last}")
+        chosen = write.chosen
+    return marks._replace(promised=promised, chosen=chosen, last=last)
+
+
+def _after_state(marks: Marks, write: StateWrite) -> Marks:
+    if write.staged is not None:
+        if write.changes or write.progress is not None:
+            raise misuse("a staged state and changes of the own one would be stored together")
+        marks = _after_page(marks, write.staged)
+    if write.progress is not None:
+        marks = _after_progress(marks, write, write.progress)
+    elif write.changes:
+        raise misuse(f"changes up to revision {write.changes[-1].revision} would be stored without progress")
+    if write.cut is not None:
+        marks = _after_cut(marks, write.cut)
+    if write.compact:
+        marks = _after_compact(marks, write.compact)
+    return marks
+
+
+def _after_progress(marks: Marks, write: StateWrite, to: Progress) -> Marks:
+    stored = marks.progress
+    if to.applied < stored.applied:
+        raise misuse(f"the applied slot would go down from {stored.applied} to {to.applied}")
+    if to.applied > marks.chosen:
+        raise misuse(f"the applied slot {to.applied} would pass the chosen prefix, {marks.chosen}")
+    expected = stored.revision
+    for change in write.changes:
+        expected += 1
+        if change.revision != expected:
+            raise misuse(f"a change has revision {change.revision} instead of {expected}")
+    if to.revision != expected:
+        raise misuse(f"the changes end at revision {expected}, but the state would be of revision {to.revision}")
+    return marks._replace(progress=to)
+
+
+def _after_cut(marks: Marks, cut: Cut) -> Marks:
+    if cut.slot < marks.cut.slot:
+        raise misuse(f"the cut would go down from slot {marks.cut.slot} to {cut.slot}")
+    if cut.slot > marks.progress.applied:
+        raise misuse(f"the cut at slot {cut.slot} would pass the applied slot, {marks.progress.applied}")
+    return marks._replace(cut=cut)
+
+
+def _after_compact(marks: Marks, compact: int) -> Marks:
+    if compact < marks.compact:
+        raise misuse(f"the compacted revision would go down from {marks.compact} to {compact}")
+    if compact > marks.progress.revision:
+        raise misuse(f"compacting up to revision {compact} would pass the stored one, {marks.progress.revision}")
+    return marks._replace(compact=compact)
+
+
+def _after_page(marks: Marks, staged: Staged) -> Marks:
+    staging = marks.staging.after(staged)
+    progress = staged.page.progress
+    if progress is None:
+        return marks._replace(staging=staging)
+    if progress.applied < marks.progress.applied:
+        raise misuse(f"the applied slot would go down from {marks.progress.applied} to {progress.applied}")
+    applied = progress.applied
+    return marks._replace(
+        chosen=max(marks.chosen, applied),
+        last=max(marks.last, applied),
+        cut=Cut(applied, progress.chain),
+        progress=progress,
+        compact=staging.compacted,
+        staging=Staging(),
+    )
+
+
+def misuse(what: str) -> StorageError:
+    """The error for a write that breaks the contract."""
+    return StorageError(
+        f"{what}: the write was refused and nothing of it was stored. "
+        "This is a bug of the replica, not of the disk: start it again, and report this line"
+    )
