@@ -29,6 +29,8 @@ NO_SUCH_KEY = "urn:kvstore:problem:no-such-key"
 _TRANSIENT = frozenset({408, 429})
 """Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
 
+_FULL = 507
+
 Method = Literal["GET", "PUT", "DELETE"]
 
 
@@ -45,7 +47,8 @@ class UnknownOutcome(ClientError):
 
 
 class Rejected(ClientError):
-    """No replica will ever take this request, it has to be changed: a key or value that is too long, for instance."""
+    """No replica takes this request, repeating it helps nobody: a key or value is too long, for instance, or the store
+    is full."""
 
 
 class ConnectionLostError(Exception):
@@ -212,7 +215,7 @@ def _accept(endpoint: str, method: Method, answer: _Answer) -> _Answer:
     if problem.type == NO_SUCH_KEY:
         return answer
     text = f"{endpoint} answered {answer.status}: {problem.detail or problem.title or 'no reason given'}"
-    if 400 <= answer.status < 500 and answer.status not in _TRANSIENT:
+    if answer.status == _FULL or (400 <= answer.status < 500 and answer.status not in _TRANSIENT):
         raise Rejected(text)
     if problem.outcome is Outcome.FAILED:
         raise Unavailable(text)

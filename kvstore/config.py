@@ -21,11 +21,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kvstore import retention
 from kvstore.http.limits import Limits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
-_PROTOCOL, _FRONT_END = Options(), Limits()
+_PROTOCOL, _FRONT_END, _RETENTION = Options(), Limits(), retention.Limits()
 """Who has a setting has its default."""
 
 ENV_PREFIX = "KVSTORE_"
@@ -178,6 +179,19 @@ class Settings(BaseSettings):
         1,
         1_000_000,
         "requests that one replica works on at once; more are refused with 429",
+    )
+    quota_bytes: int = _number(
+        2 << 30,
+        "bytes",
+        1024,
+        1 << 50,
+        "keys and values that the store holds at most, with 64 bytes for each; above it a PUT is refused with 507",
+    )
+    history_revisions: int = _number(
+        _RETENTION.history_revisions, "revisions", 0, 1_000_000_000, "how many superseded revisions are kept at most"
+    )
+    history_age_ms: int = _number(
+        _RETENTION.history_age_ms, "ms", 0, 10**12, "how long a superseded revision is kept at most"
     )
     window: int = _number(_PROTOCOL.window, "slots", 1, 4096, "slots that a leader has under way at once")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")

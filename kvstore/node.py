@@ -3,26 +3,30 @@
 It joins the protocol, the state machine and the requests of clients. It owns no socket, thread or event loop: the
 driver (`kvstore.runtime`, or the simulator, which runs this very code) calls a method for each thing that happened,
 then `step`, and carries out the Ready that it returns: messages at once, the write, then `durable`, the fetches, then
-`fetched`.
+`fetched` or `read_state`.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-import msgspec
-
-from kvstore.commands import Command, unpack_bundle
+from kvstore.commands import Command, Put
+from kvstore.keeper import Keeper
 from kvstore.queries import Queries, ReadReply, ReadRequest
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
+from kvstore.retention import Limits
 from kvstore.state_machine import StateMachine
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
-from paxos.messages import AnyMessage, Learn
+from kvstore.transfer import MOST_PAGE_BYTES, Incoming, state_message
+from paxos.messages import AnyMessage, FetchState, Learn, State
 from paxos.options import Options
-from paxos.ready import Envelope, Ready, Write
+from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
 from paxos.replica import Replica
-from paxos.types import MS, Ballot, Membership, NodeId, PValue, Slot, Time, unpack
-from storage.base import Storage, StorageError, scan
+from paxos.types import MS, Ballot, Membership, NodeId, PValue, Slot, Time
+from storage.base import StatePage, StateWrite, Storage, scan
+
+HEARD_MS = 1000
+"""A peer that was heard within this time is alive, and can be asked for its state."""
 
 REPEAT_MS = 1000
 """A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
@@ -36,7 +40,7 @@ class Stats:
         self.sent: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.leader_changes = 0
-        self.malformed = 0
+        self.states_installed = 0
 
 
 class Node:
@@ -52,10 +56,13 @@ class Node:
         rng: Random,
         request_timeout_ms: int,
         max_waiting: int,
+        quota_bytes: int = 2**62,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Rebuild the state from `storage`, which belongs to the driver again afterwards. `on_batch` hears the number
-        of commands in each slot. Raises StorageError when what is stored cannot be used."""
+        """Load the state from `storage`, which belongs to the driver again afterwards. Above `quota_bytes` nothing is
+        taken that makes the state larger; `limits` say how much of the past is kept; `on_batch` hears the number of
+        commands in each slot. Raises StorageError when what is stored cannot be used."""
         recovered = storage.recovered()
         identity = recovered.identity
         self.id: NodeId = identity.node
@@ -64,10 +71,12 @@ class Node:
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
         self._on_batch = on_batch
-        self.machine = StateMachine()
-        self.applied: Slot = 0
+        self._quota_bytes = quota_bytes
         self.stats = Stats()
-        tail = self._replay(storage, recovered.chosen, recovered.last, options)
+        self._keeper = Keeper(storage, limits, clock())
+        self._incoming = Incoming(storage)
+        self._state_reads: list[ServeState] = []
+        from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
             membership,
@@ -76,7 +85,7 @@ class Node:
             clock(),
             promised=recovered.promised,
             chosen=recovered.chosen,
-            tail=tail,
+            tail=list(scan(storage, from_slot, recovered.last)),
             restarted=self._boot > 1,
         )
         self._submissions = Submissions(
@@ -90,6 +99,16 @@ class Node:
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
 
+    @property
+    def machine(self) -> StateMachine:
+        """The state as of `applied`."""
+        return self._keeper.ledger.machine
+
+    @property
+    def applied(self) -> Slot:
+        """Every slot up to here is applied."""
+        return self._keeper.ledger.applied
+
     # Requests
 
     @property
@@ -101,6 +120,8 @@ class Node:
         """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
         if self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
+        elif isinstance(command, Put) and self._exceeds_quota(command):
+            reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
             self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
 
@@ -135,12 +156,21 @@ class Node:
         if self._leading is not None and self._leading.node == sender:
             self._leader_heard = now
         self.stats.received[type(message).__name__] += 1
-        self.replica.receive(sender, message, now)
+        if isinstance(message, FetchState):
+            self._keeper.outgoing.asked(sender, message, now)
+            page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
+            self._state_reads.append(ServeState(sender, message.after, page_bytes))
+        elif isinstance(message, State):
+            self._take_state(sender, message, now)
+        else:
+            self.replica.receive(sender, message, now)
 
     def durable(self, writes: list[Write]) -> None:
         """These writes are durable: their votes may leave, and the own ones count."""
         now = self._clock()
         for write in writes:
+            if isinstance(write, StateWrite) and write.staged is not None:
+                self._incoming.stored()
             for vote in write.votes:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
@@ -150,7 +180,18 @@ class Node:
     def fetched(self, to: NodeId, entries: list[PValue]) -> None:
         """Storage gave the page of a ServeFetch."""
         if entries:
-            self._answers.append(Envelope(to, Learn(tuple(entries), self.replica.chosen)))
+            self._answers.append(Envelope(to, self._learn(tuple(entries))))
+
+    @property
+    def malformed(self) -> int:
+        """Payloads in the log that were no bundle."""
+        return self._keeper.ledger.malformed
+
+    def read_state(self, to: NodeId, after: int, page: StatePage) -> None:
+        """Storage gave the page of a ServeState."""
+        if page.progress is not None:
+            self._keeper.outgoing.ended(to)
+        self._answers.append(Envelope(to, state_message(after, page)))
 
     def tick(self) -> None:
         """Time has passed; to be called at `next_deadline` at the latest, and harmless before it."""
@@ -171,6 +212,7 @@ class Node:
             self._submissions.next_deadline(),
             self._queries[False].next_deadline(),
             self._queries[True].next_deadline(),
+            self._incoming.next_deadline() if self.replica.cut_off is not None else None,
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
@@ -186,7 +228,11 @@ class Node:
                 self.replica.read(self._tokens, now, quorum=quorum)
         ready = self.replica.take(now)
         for slot, value in ready.chosen:
-            self._on_batch(self._apply(slot, value))
+            if slot > self.applied:  # the state may have been replaced by a later one
+                self._on_batch(self._apply(slot, value, now))
+        self._keeper.attach(ready, now)
+        self._fetch_state(now)
+        self._serve(ready)
         for read in ready.reads:
             for queries in self._queries.values():
                 for request in queries.answered(read.token):
@@ -224,44 +270,56 @@ class Node:
             for payload in self._submissions.all_sent():
                 self.replica.propose((payload,))
 
-    def _replay(self, storage: Storage, chosen: Slot, last: Slot, options: Options) -> list[PValue]:
-        """Apply what is stored as chosen; the accepted values that the core shall hold at hand come back."""
-        tail: deque[PValue] = deque()
-        tail_bytes = 0
-        for pvalue in scan(storage, 1, last):
-            if pvalue.slot <= chosen:
-                self._apply(pvalue.slot, pvalue.value)
-            tail.append(pvalue)
-            tail_bytes += len(pvalue.value)
-            while (
-                tail
-                and tail[0].slot <= chosen
-                and (len(tail) > options.recent_slots or tail_bytes > options.recent_bytes)
-            ):
-                tail_bytes -= len(tail.popleft().value)
-        if self.applied != chosen:
-            raise StorageError(
-                f"the log ends at slot {self.applied}, but slots up to {chosen} are recorded as chosen: it is damaged "
-                "and was not used. Keep this replica stopped, and never start it with an empty directory"
-            )
-        return list(tail)
+    def _exceeds_quota(self, command: Put) -> bool:
+        growth = self.machine.growth(command.key, command.value)
+        return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
 
-    def _apply(self, slot: Slot, value: bytes) -> int:
-        if slot != self.applied + 1:
-            raise StorageError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
-        self.applied = slot
+    def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
         commands = 0
-        for payload in unpack(value):
-            try:
-                bundle = unpack_bundle(payload)
-            except msgspec.DecodeError:
-                self.stats.malformed += 1  # every replica passes over the same bytes
-                continue
+        for bundle, results in self._keeper.apply(slot, value, now):
             commands += len(bundle.commands)
-            results = self.machine.apply(bundle)
             if results is not None and bundle.origin == self.id and bundle.boot == self._boot:
                 self._submissions.applied(bundle.sequence, results)
         return commands
+
+    def _serve(self, ready: Ready) -> None:
+        """Of what peers fetch, what is cut is answered at once; the rest is for storage."""
+        reads: list[ServeFetch | ServeState] = []
+        for fetch in ready.fetches:
+            if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._keeper.cut:
+                self._answers.append(Envelope(fetch.to, self._learn(())))
+            else:
+                reads.append(fetch)
+        ready.fetches = reads + self._state_reads
+        self._state_reads = []
+
+    def _learn(self, entries: tuple[PValue, ...]) -> Learn:
+        return Learn(entries, self.replica.chosen, self._keeper.cut)
+
+    def _fetch_state(self, now: Time) -> None:
+        """Ask for the next page of a peer's state, while the log alone does not help."""
+        source = self.replica.cut_off
+        if source is None:
+            return
+        alive = [peer for peer, heard in self.heard.items() if now - heard < HEARD_MS * MS or peer == source]
+        leading = self._leading.node if self._leading is not None else None
+        question = self._incoming.ask(sorted(alive, key=lambda peer: (peer == leading, peer)), now)
+        if question is not None:
+            self._answers.append(Envelope(*question))
+
+    def _take_state(self, sender: NodeId, message: State, now: Time) -> None:
+        if self.replica.cut_off is None:
+            return
+        taken = self._incoming.take(sender, message, self.applied, now)
+        if taken is None:
+            return
+        staged, ledger = taken
+        if ledger is None:
+            self._keeper.stage(staged)
+        else:
+            self.stats.states_installed += 1
+            self._keeper.replace(ledger, staged)
+            self.replica.jump(ledger.applied, now)
 
     def _answer(self, key: bytes, reply: ReadReply, way: str) -> None:
         self.stats.reads[way] += 1

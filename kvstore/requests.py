@@ -61,6 +61,8 @@ class Reason(StrEnum):
     """The command is on its way, but was not seen applied in time."""
     OVERLOADED = "overloaded"
     """Too many requests are in flight on this replica."""
+    FULL = "full"
+    """The store has reached its quota: only what makes it smaller is taken."""
     STOPPING = "stopping"
     """This replica is shutting down."""
 

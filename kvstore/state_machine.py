@@ -4,29 +4,51 @@ Deterministic (rule 21): no clock, no randomness, no order of a set. The request
 so that a bundle that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
 """
 
+import struct
+import zlib
 from typing import assert_never
+
+import msgspec
 
 from kvstore.commands import Bundle, Command, Delete, DeleteResult, NotFound, Put, PutResult, Result
 from kvstore.requests import Record
+from storage.base import Change
+
+RECORD_BYTES = 64
+"""What a record takes beside its key and value, as far as the quota is concerned."""
+
+_DIGEST_MASK = 2**64 - 1
+_REVISIONS = struct.Struct("<QQQ")
 
 
 class Origin:
     """Which bundles of one node have been applied: all below `settled` count as done, and those in `applied`."""
 
-    def __init__(self, boot: int) -> None:
+    def __init__(self, boot: int, settled: int = 1, applied: tuple[int, ...] = ()) -> None:
         self.boot = boot
-        self._settled = 1
-        self._applied: set[int] = set()
+        self.settled = settled
+        self.applied = set(applied)
 
     def admit(self, sequence: int, settled_below: int) -> bool:
         """True for a bundle that has not been applied; it is noted as applied."""
-        if sequence < self._settled or sequence in self._applied:
+        if sequence < self.settled or sequence in self.applied:
             return False
-        self._applied.add(sequence)
-        while self._settled < settled_below:
-            self._applied.discard(self._settled)
-            self._settled += 1
+        self.applied.add(sequence)
+        while self.settled < settled_below:
+            self.applied.discard(self.settled)
+            self.settled += 1
         return True
+
+
+class _PackedOrigin(msgspec.Struct, frozen=True, array_like=True):
+    node: str
+    boot: int
+    settled: int
+    applied: tuple[int, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 
 
 class StateMachine:
@@ -35,11 +57,24 @@ class StateMachine:
     def __init__(self) -> None:
         self.records: dict[bytes, Record] = {}
         self.revision = 0
+        self.digest = 0
+        """Sum of `digest_of` over all records: equal states have equal ones, in whatever order they were made."""
+        self.size_bytes = 0
+        """What the records take: keys, values and `RECORD_BYTES` each."""
+        self.superseded_bytes = 0
+        """What all that was put and is not there any more took, and the deletions."""
+        self.changes: list[Change] = []
+        """What was done since somebody took this list, in order of revision."""
         self._origins: dict[str, Origin] = {}
 
     def get(self, key: bytes) -> Record | None:
         """The present record of `key`."""
         return self.records.get(key)
+
+    def growth(self, key: bytes, value: bytes) -> int:
+        """By how much a put would change `size_bytes`."""
+        old = self.records.get(key)
+        return len(value) - len(old.value) if old is not None else _size(key, value)
 
     def apply(self, bundle: Bundle) -> list[Result] | None:
         """The results of the bundle's commands, in order. None when it was applied before, or comes from an earlier
@@ -50,6 +85,33 @@ class StateMachine:
         if bundle.boot < origin.boot or not origin.admit(bundle.sequence, bundle.settled_below):
             return None
         return [self._apply(command) for command in bundle.commands]
+
+    def load(self, change: Change) -> None:
+        """Take over what `change` once did. In order of revision."""
+        key, value = change.key, change.value
+        old = self.records.pop(key, None)
+        if old is not None:
+            self._forget(key, old)
+        self.revision = change.revision
+        if value is None:
+            self.superseded_bytes += _size(key, b"")
+        else:
+            self._store(key, Record(value, change.revision, change.create_revision, change.version))
+
+    def pack_origins(self) -> bytes:
+        """The part of the state that is not in records."""
+        return _encoder.encode(
+            [
+                _PackedOrigin(node, origin.boot, origin.settled, tuple(sorted(origin.applied)))
+                for node, origin in sorted(self._origins.items())
+            ]
+        )
+
+    def unpack_origins(self, packed: bytes) -> None:
+        """Take over what `pack_origins` made. Raises msgspec.DecodeError on anything else."""
+        self._origins = {
+            origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
+        }
 
     def _apply(self, command: Command) -> Result:
         match command:
@@ -65,14 +127,42 @@ class StateMachine:
         old = self.records.get(key)
         if old is None:
             record = Record(value, revision, revision, 1)
+            superseded = 0
         else:
+            self._forget(key, old)
             record = Record(value, revision, old.create_revision, old.version + 1)
-        self.records[key] = record
+            superseded = old.revision
+        self._store(key, record)
+        self.changes.append(Change(revision, key, value, record.create_revision, record.version, superseded))
         return PutResult(revision, record.version)
 
     def _delete(self, key: bytes) -> DeleteResult | NotFound:
         old = self.records.pop(key, None)
         if old is None:
             return NotFound(self.revision)
+        self._forget(key, old)
         self.revision += 1
+        self.superseded_bytes += _size(key, b"")
+        self.changes.append(Change(self.revision, key, None, 0, 0, old.revision))
         return DeleteResult(self.revision, old.version, old.revision)
+
+    def _store(self, key: bytes, record: Record) -> None:
+        self.records[key] = record
+        self.digest = (self.digest + digest_of(key, record)) & _DIGEST_MASK
+        self.size_bytes += _size(key, record.value)
+
+    def _forget(self, key: bytes, record: Record) -> None:
+        self.digest = (self.digest - digest_of(key, record)) & _DIGEST_MASK
+        size = _size(key, record.value)
+        self.size_bytes -= size
+        self.superseded_bytes += size
+
+
+def digest_of(key: bytes, record: Record) -> int:
+    """A record's share of the digest, 32 bits."""
+    numbers = _REVISIONS.pack(record.revision, record.create_revision, record.version)
+    return zlib.crc32(record.value, zlib.crc32(key, zlib.crc32(numbers)))
+
+
+def _size(key: bytes, value: bytes) -> int:
+    return len(key) + len(value) + RECORD_BYTES

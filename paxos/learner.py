@@ -28,6 +28,8 @@ class Learner:
         self._goal: Slot = 0
         self._fetching: tuple[Slot, Time] | None = None
         self._unanswered = 0
+        self._cut: Slot = 0
+        self._cut_by: NodeId = ""
 
     @property
     def chosen(self) -> Slot:
@@ -38,6 +40,11 @@ class Learner:
     def behind(self) -> bool:
         """True while a peer is known to have a longer prefix."""
         return self._goal > self.chosen
+
+    @property
+    def cut_off(self) -> NodeId | None:
+        """A peer that has cut the next slot from its log: its state has to be fetched (rule 11)."""
+        return self._cut_by if self._cut > self.chosen else None
 
     def decide(self, slot: Slot) -> None:
         """The leader counted a majority for what its own acceptor holds for `slot`."""
@@ -68,11 +75,23 @@ class Learner:
                 self._keep(pvalue)
         self._advance()
 
+    def cut(self, source: NodeId, upto: Slot) -> None:
+        """`source` no longer has the slots up to `upto`."""
+        if upto > self._cut:
+            self._cut, self._cut_by = upto, source
+
+    def jump(self, slot: Slot) -> None:
+        """The state as of `slot` is known: go on behind it."""
+        self._log.jump(slot)
+        self._out.jump(slot)
+        self._decided = {decided for decided in self._decided if decided > slot}
+        self._advance()
+
     def fetch(self, now: Time) -> None:
         """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
         something, or after a while, and then of another peer. Copies of an answer therefore bring no further
         questions."""
-        if self._goal <= self.chosen:
+        if self._goal <= self.chosen or self.cut_off is not None:
             self._fetching = None
         elif self._fetching is None or self._fetching[0] <= self.chosen:
             self._unanswered = 0

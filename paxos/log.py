@@ -48,6 +48,15 @@ class Log:
         self._trim()
         return pvalue
 
+    def jump(self, slot: Slot) -> None:
+        """Everything up to `slot` is chosen, and what it led to is known: it is not needed here."""
+        require(slot > self.chosen, "the chosen prefix never goes down")
+        self._held = {held: pvalue for held, pvalue in self._held.items() if held > slot}
+        self._chosen_bytes = 0
+        self.chosen = slot
+        self.last = max(self.last, slot)
+        self.floor = slot + 1
+
     def page(self, from_slot: Slot) -> tuple[tuple[PValue, ...], Slot]:
         """Accepted values from `from_slot` on that fit a page, and the slot with which the next page begins (0:
         none)."""

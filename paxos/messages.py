@@ -31,8 +31,26 @@ Leases, every heartbeat interval, and at once when a read wants a quorum:
         | HeartbeatAck(nonce)  |
         |<---------------------|
 
-A replica that lacks chosen slots asks anybody with Fetch and gets Learn. One that does not lead hands commands to the
-leader with Propose and asks for read indices with ReadIndex. Reject answers what a higher promise or a grant forbids.
+A replica that lacks chosen slots asks anybody with Fetch and gets Learn. Where those slots are cut from the log it
+asks, page by page, for the state that they led to:
+
+      replica                 any peer
+        | Fetch(from s)        |
+        |--------------------->|
+        |   Learn((), cut > s) |
+        |<---------------------|
+        | FetchState(after r)  |      the rows of the state behind revision r
+        |--------------------->|
+        |      State(r, rows)  |
+        |<---------------------|
+        |  stored: the next    |
+        | FetchState(after r') |
+        |--------------------->|
+        |  State(r', rows, end)|      these were the last: the state as of a slot, and the log goes on from there
+        |<---------------------|
+
+One that does not lead hands commands to the leader with Propose and asks for read indices with ReadIndex. Reject
+answers what a higher promise or a grant forbids.
 
 Every message may be lost, copied, delayed and reordered; each may be repeated by its sender without harm. The sender is
 not a field: it is what the link proved (rule 9).
@@ -149,10 +167,30 @@ class Fetch(Message, frozen=True):
 
 
 class Learn(Message, frozen=True):
-    """Chosen slots without a gap, in order; as many as fit a page. `chosen`: the sender's chosen prefix."""
+    """Chosen slots without a gap, in order; as many as fit a page. `chosen`: the sender's chosen prefix. `cut`: its log
+    begins behind this slot. Where that is beyond the slot asked for there are no entries: fetch the state."""
 
     entries: tuple[PValue, ...]
     chosen: Slot
+    cut: Slot
+
+
+class FetchState(Message, frozen=True):
+    """Any replica to any: send me the rows of your state behind revision `after`. Answered by State."""
+
+    after: Count
+
+
+class State(Message, frozen=True):
+    """A page of the sender's state machine, for the hosts of both: the core looks at nothing in it. `rows` are packed,
+    `checksum` is over them; what was superseded up to revision `compacted` is not among them. `end` is empty but on the
+    last page, where it says as of when the pages are the whole state."""
+
+    after: Count
+    rows: bytes
+    compacted: Count
+    end: bytes
+    checksum: Count
 
 
 class Propose(Message, frozen=True):
@@ -189,6 +227,8 @@ AnyMessage = (
     | Release
     | Fetch
     | Learn
+    | FetchState
+    | State
     | Propose
     | ReadIndex
     | ReadIndexReply

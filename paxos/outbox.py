@@ -33,6 +33,10 @@ class Outbox:
         self._ready.chosen.append((slot, value))
         self._write.chosen = slot
 
+    def jump(self, slot: Slot) -> None:
+        """Have a chosen prefix remembered that was not reached slot by slot."""
+        self._write.chosen = slot
+
     def answer_read(self, token: int, slot: Slot, way: str) -> None:
         """Let the host answer the reads under `token`."""
         self._ready.reads.append(ReadReady(token, slot, way))

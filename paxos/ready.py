@@ -49,6 +49,15 @@ class ServeFetch(msgspec.Struct, frozen=True, gc=False):
     upto: Slot
 
 
+class ServeState(msgspec.Struct, frozen=True, gc=False):
+    """Read a page of the stored state, the rows behind revision `after`, of about `max_bytes`, and send it to `to` as
+    State. The core never asks for this, its host does."""
+
+    to: NodeId
+    after: int
+    max_bytes: int
+
+
 class Ready(msgspec.Struct):
     """The work of one step, in the order in which the host must do it."""
 
@@ -64,5 +73,5 @@ class Ready(msgspec.Struct):
     reads: list[ReadReady] = []
     """Reads that may be answered once `chosen` is applied."""
 
-    fetches: list[ServeFetch] = []
+    fetches: list[ServeFetch | ServeState] = []
     """Requests of peers that are answered from storage."""

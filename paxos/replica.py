@@ -30,6 +30,7 @@ from paxos.messages import (
     CanvassReply,
     Chosen,
     Fetch,
+    FetchState,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -40,6 +41,7 @@ from paxos.messages import (
     ReadIndexReply,
     Reject,
     Release,
+    State,
 )
 from paxos.options import Options
 from paxos.outbox import Outbox
@@ -131,6 +133,11 @@ class Replica:
         return self._followed is not None and not self._learner.behind
 
     @property
+    def cut_off(self) -> NodeId | None:
+        """The peer whose state this replica has to be given before it can go on: the log that it lacks is cut there."""
+        return self._learner.cut_off if self._leader is None else None
+
+    @property
     def queued(self) -> int:
         """Payloads that wait for a slot on the leader."""
         return self._leader.pipeline.queued if self._leader is not None else 0
@@ -197,6 +204,15 @@ class Replica:
             self._leader.release(choose_successor=True)
             self._step_down(now)
 
+    def jump(self, slot: Slot, now: Time) -> None:
+        """The host has the state as of `slot`, beyond the chosen prefix: everything up to it is chosen, and not needed.
+        Whoever prepared from an earlier slot begins again."""
+        require(self._leader is None, "a leader knows all that is chosen")
+        self._learner.jump(slot)
+        if self._candidate is not None:
+            self._candidate = None
+            self._election.failed(now)
+
     def take(self, now: Time) -> Ready:
         """What shall happen because of all that happened since the last call."""
         self._ask_for_reads(now)
@@ -242,6 +258,9 @@ class Replica:
             case Learn():
                 self._learner.learn(message)
                 self._learner.hear(sender, message.chosen)
+                self._learner.cut(sender, message.cut)
+            case FetchState() | State():
+                pass  # between the hosts
             case _:
                 assert_never(message)
         if self._acceptor.promised != promised:

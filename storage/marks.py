@@ -54,6 +54,8 @@ class Marks(NamedTuple):
         """The marks once `writes` are stored. Raises StorageError when they break the contract."""
         marks = self
         for write in writes:
+            if isinstance(write, StateWrite) and write.staged is not None:
+                marks = _after_page(marks, write.staged)  # first: the chosen prefix may rest on it
             marks = _after_votes(marks, write)
             if isinstance(write, StateWrite):
                 marks = _after_state(marks, write)
@@ -92,10 +94,8 @@ def _after_votes(marks: Marks, write: Write) -> Marks:
 
 
 def _after_state(marks: Marks, write: StateWrite) -> Marks:
-    if write.staged is not None:
-        if write.changes or write.progress is not None:
-            raise misuse("a staged state and changes of the own one would be stored together")
-        marks = _after_page(marks, write.staged)
+    if write.staged is not None and (write.changes or write.progress is not None):
+        raise misuse("a staged state and changes of the own one would be stored together")
     if write.progress is not None:
         marks = _after_progress(marks, write, write.progress)
     elif write.changes:

@@ -47,14 +47,26 @@ RULES = [
         "kvstore.node",
         frozenset(
             {"paxos", "storage.base"}
-            | {f"kvstore.{name}" for name in ("commands", "queries", "requests", "state_machine", "submissions")}
+            | {
+                f"kvstore.{name}"
+                for name in (
+                    "commands",
+                    "keeper",
+                    "queries",
+                    "requests",
+                    "retention",
+                    "state_machine",
+                    "submissions",
+                    "transfer",
+                )
+            }
         ),
         frozenset({"msgspec"}),
         IMPURE | ASYNC,
     ),
     *(
         Rule(f"kvstore.{name}", OURS - {"bench"}, None, frozenset())
-        for name in ("runtime", "transport", "http", "client", "cli", "supervisor")
+        for name in ("runtime", "links", "transport", "http", "client", "cli", "supervisor")
     ),
     Rule("kvstore", OURS - {"bench"}, None, ASYNC),
     Rule(

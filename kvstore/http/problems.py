@@ -35,6 +35,7 @@ OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
 INTERNAL = Kind(500, "internal-error", "The replica failed on this request")
 NO_LEADER = Kind(503, "no-leader", "No leader was reached in time")
 TIMEOUT = Kind(503, "timeout", "The request was not done in time")
+FULL = Kind(507, "quota-reached", "The store is full")
 STOPPING = Kind(503, "stopping", "This replica is shutting down")
 NOT_READY = Kind(503, "not-ready", "This replica is not ready")
 
@@ -69,6 +70,7 @@ _REFUSALS = {
     Reason.NO_LEADER: NO_LEADER,
     Reason.TIMEOUT: TIMEOUT,
     Reason.OVERLOADED: OVERLOADED,
+    Reason.FULL: FULL,
     Reason.STOPPING: STOPPING,
 }
 _ADVICE = {
@@ -76,6 +78,8 @@ _ADVICE = {
     "lasts, start those that GET /status shows as missing. Reads with ?consistency=stale go on.",
     Reason.TIMEOUT: "No majority confirmed it in time. Try again; if it lasts, see GET /status for who is missing.",
     Reason.OVERLOADED: "This replica has as many requests in flight as it takes. Try again, more slowly.",
+    Reason.FULL: "What is stored has reached quota_bytes. Delete keys, or raise the quota on all replicas; reads and "
+    "deletes go on.",
     Reason.STOPPING: "Send the request to another replica.",
 }
 _UNKNOWN_WRITE = " The write may have been done or may yet be done: read the key before you rely on either."
@@ -86,7 +90,8 @@ def refusal(refused: Refused) -> Problem:
     detail = _ADVICE[refused.reason]
     if refused.outcome is Outcome.UNKNOWN:
         detail += _UNKNOWN_WRITE
-    return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=RETRY_AFTER)
+    fields = b"" if refused.reason is Reason.FULL else RETRY_AFTER
+    return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 
 def not_allowed(method: str, allowed: str) -> Problem:

@@ -31,7 +31,7 @@ from paxos.messages import (
     Release,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, Write
+from paxos.ready import Envelope, ServeFetch, Write
 from paxos.replica import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Membership, NodeId, PValue, Time, pack
 from storage.base import has_records
@@ -274,6 +274,7 @@ class Machine:
                 self._store(ready.write)
             if not self.losing:
                 for fetch in ready.fetches:
+                    assert isinstance(fetch, ServeFetch), "no log is cut here"
                     page = self.storage.read(fetch.from_slot, fetch.upto, self.scope.options.page_bytes)
                     self.node.fetched(fetch.to, page)
             if not (ready.messages or ready.write or ready.fetches):

@@ -17,7 +17,7 @@ from paxos.messages import (
     Promise,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ServeFetch, Write
+from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
 from paxos.types import MS, ZERO, Ballot, Membership, PValue, Slot, pack
 from storage.memory import MemoryStorage
@@ -38,7 +38,7 @@ class Host:
         self.readings = 0
         self.batches: list[int] = []
         self.writes: list[Write] = []
-        self.fetches: list[ServeFetch] = []
+        self.fetches: list[ServeFetch | ServeState] = []
         self.node = Node(
             self.storage,
             Membership(("n1", "n2", "n3")),

@@ -214,7 +214,7 @@ def test_a_page_for_a_peer_leaves_with_the_next_step() -> None:
     assert host.fetches == [ServeFetch("n3", 1, 1)]
     entries = host.storage.read(1, 1, 1 << 20)
     host.node.fetched("n3", entries)
-    assert host.step() == [Envelope("n3", Learn(tuple(entries), 1))]
+    assert host.step() == [Envelope("n3", Learn(tuple(entries), 1, 0))]
     host.node.fetched("n3", [])
     assert host.step() == []
 
@@ -282,7 +282,7 @@ class Gapped(MemoryStorage):
         super().__init__("test", "n1")
         self.write([Write(promise=B1, accepts=[PValue(slot, B1, NOOP) for slot in (1, 2, 3)], chosen=3)])
         del self._log[lost]
-        self._recovered.promised, self._recovered.chosen, self._recovered.last = self._marks
+        self._recovered = self.marks.recovered(self._recovered.identity, log_bytes=0)
 
 
 def test_rule_5_a_log_with_a_gap_is_not_used() -> None:
@@ -298,7 +298,7 @@ def test_rule_5_a_log_that_ends_below_what_was_chosen_is_not_used() -> None:
 def test_rule_21_a_payload_that_is_no_bundle_is_passed_over_and_counted() -> None:
     host = Host(stored(pack([b"garbage", *unpack(value(Put(b"k", b"v")))]), chosen=1))
     assert seen(host.read(b"k", STALE)) == [b"v"]
-    assert host.node.stats.malformed == 1
+    assert host.node.malformed == 1
 
 
 # Deadlines

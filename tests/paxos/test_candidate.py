@@ -346,7 +346,7 @@ def test_rule_11_a_candidate_that_lags_fetches_what_an_acceptor_has_cut() -> Non
     bench.receive("n2", Reject(ballot, B1, 4))
     bench.expect(to("n2", Fetch(1)))
     values = [PValue(slot, Ballot(1, ME), b"v") for slot in (1, 2, 3)]
-    bench.receive("n2", Learn(tuple(values), 3))
+    bench.receive("n2", Learn(tuple(values), 3, 0))
     bench.expect(accepts=values, chosen=[(slot, b"v") for slot in (1, 2, 3)])
     bench.receive("n3", Reject(ballot, B1, 4))
     bench.expect()
@@ -359,7 +359,7 @@ def test_rule_8_a_value_learnt_under_a_higher_ballot_ends_the_candidacy() -> Non
     ballot = prepare(bench)
     bench.durable()
     higher = Ballot(3, "n3")
-    bench.receive("n3", Learn((PValue(1, higher, b"a"),), 1))
+    bench.receive("n3", Learn((PValue(1, higher, b"a"),), 1, 0))
     bench.expect(promise=higher, accepts=[PValue(1, higher, b"a")], chosen=[(1, b"a")])
     bench.receive("n2", Promise(ballot, 1, (), 0))
     bench.expect()
@@ -402,7 +402,7 @@ def test_nothing_is_sent_to_oneself_when_the_own_log_was_cut_during_the_candidac
     bench = Bench(options=replace(OPTIONS, recent_slots=1))
     ballot = prepare(bench)
     values = [PValue(slot, Ballot(0, "n2"), b"v") for slot in (1, 2, 3)]
-    bench.receive("n2", Learn(tuple(values), 3))
+    bench.receive("n2", Learn(tuple(values), 3, 0))
     bench.expect(accepts=values, chosen=[(slot, b"v") for slot in (1, 2, 3)])
     bench.ring()
     bench.expect(votes=bench.to_all(Prepare(ballot, 1)))
@@ -414,7 +414,7 @@ def test_rule_11_the_own_acceptor_is_not_asked_for_a_page_that_it_has_cut_meanwh
     bench = Bench(promised=B1, tail=held, options=replace(OPTIONS, page_bytes=3, recent_slots=1))
     ballot = prepare(bench)
     learnt = [PValue(3, B1, b"c")]
-    bench.receive("n2", Learn((*held, *learnt), 3))
+    bench.receive("n2", Learn((*held, *learnt), 3, 0))
     bench.expect(accepts=learnt, chosen=[(1, b"aa"), (2, b"bb"), (3, b"c")])
     bench.durable()
     bench.expect()

@@ -243,7 +243,7 @@ def test_rule_8_a_leader_that_learns_a_value_of_a_higher_ballot_leads_no_more() 
     bench = Bench()
     reign(bench)
     higher = Ballot(9, "n3")
-    bench.receive("n3", Learn((PValue(2, higher, b"b"),), 2))
+    bench.receive("n3", Learn((PValue(2, higher, b"b"),), 2, 0))
     bench.expect(promise=higher, accepts=[PValue(2, higher, b"b")], chosen=[(2, b"b")])
     assert bench.role() is Role.FOLLOWER
 
@@ -383,7 +383,7 @@ def test_a_leader_learns_what_it_lacks_like_everybody() -> None:
     bench = Bench()
     ballot = prepare(bench)
     bench.durable()
-    bench.receive("n2", Learn((PValue(1, Ballot(0, "n9"), b"a"),), 2))
+    bench.receive("n2", Learn((PValue(1, Ballot(0, "n9"), b"a"),), 2, 0))
     bench.expect(to("n2", Fetch(2)), accepts=[PValue(1, Ballot(0, "n9"), b"a")], chosen=[(1, b"a")])
     bench.receive("n2", Promise(ballot, 1, (PValue(1, Ballot(0, "n9"), b"a"), PValue(2, Ballot(0, "n9"), b"b")), 0))
     before = bench.to_all(Heartbeat(ballot, 1, 1))

@@ -36,7 +36,7 @@ def test_rule_12_chosen_under_another_ballot_says_nothing_about_the_value_held()
     bench = holding(b"a")
     bench.receive("n3", Chosen(B2, 1))
     bench.expect(to("n3", Fetch(1)))
-    bench.receive("n3", Learn((PValue(1, B2, b"other"),), 1))
+    bench.receive("n3", Learn((PValue(1, B2, b"other"),), 1, 0))
     bench.expect(promise=B2, accepts=[PValue(1, B2, b"other")], chosen=[(1, b"other")])
 
 
@@ -44,7 +44,7 @@ def test_rule_12_a_gap_holds_up_all_that_comes_after_it() -> None:
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a"), PValue(3, B1, b"c")])
     bench.receive("n2", Chosen(B1, 3))
     bench.expect(to("n2", Fetch(2)), chosen=[(1, b"a")])
-    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 3))
+    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 3, 0))
     bench.expect(accepts=[PValue(2, B1, b"b")], chosen=[(2, b"b"), (3, b"c")])
 
 
@@ -83,7 +83,7 @@ def test_rule_12_a_deposed_leader_may_still_say_what_it_counted() -> None:
 def test_rule_8_a_learnt_value_raises_the_promise_to_its_ballot() -> None:
     """Otherwise an older leader could put another value where this one is."""
     bench = Bench()
-    bench.receive("n3", Learn((PValue(1, B2, b"a"),), 1))
+    bench.receive("n3", Learn((PValue(1, B2, b"a"),), 1, 0))
     bench.expect(promise=B2, accepts=[PValue(1, B2, b"a")], chosen=[(1, b"a")])
     bench.receive("n2", Accept(B1, 1, b"b", 0))
     bench.expect(to("n2", Reject(B1, B2, 0)))
@@ -91,34 +91,34 @@ def test_rule_8_a_learnt_value_raises_the_promise_to_its_ballot() -> None:
 
 def test_a_learnt_value_below_the_promise_leaves_the_promise_alone() -> None:
     bench = Bench(promised=B3)
-    bench.receive("n3", Learn((PValue(1, B1, b"a"),), 1))
+    bench.receive("n3", Learn((PValue(1, B1, b"a"),), 1, 0))
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])
     assert bench.replica.promised == B3
 
 
 def test_a_learnt_value_that_is_held_under_a_higher_ballot_is_not_stored_again() -> None:
     bench = Bench(promised=B2, tail=[PValue(1, B2, b"a")])
-    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1))
+    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1, 0))
     bench.expect(chosen=[(1, b"a")])
 
 
 def test_rule_10_two_values_for_a_chosen_slot_end_the_process() -> None:
     bench = Bench(promised=B2, tail=[PValue(1, B2, b"a")])
     with pytest.raises(InvariantError, match="holds another value of a higher ballot"):
-        bench.receive("n2", Learn((PValue(1, B1, b"b"),), 1))
+        bench.receive("n2", Learn((PValue(1, B1, b"b"),), 1, 0))
 
 
 def test_what_is_known_to_be_chosen_is_not_learnt_again() -> None:
     bench = Bench(promised=B1, chosen=1, tail=[PValue(1, B1, b"a")])
-    bench.receive("n3", Learn((PValue(1, B2, b"a"), PValue(2, B1, b"b")), 2))
+    bench.receive("n3", Learn((PValue(1, B2, b"a"), PValue(2, B1, b"b")), 2, 0))
     bench.expect(accepts=[PValue(2, B1, b"b")], chosen=[(2, b"b")])
 
 
 def test_learnt_slots_may_come_in_any_order() -> None:
     bench = Bench(promised=B1)
-    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 0))
+    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 0, 0))
     bench.expect(accepts=[PValue(2, B1, b"b")])
-    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 0))
+    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 0, 0))
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a"), (2, b"b")])
 
 
@@ -141,9 +141,9 @@ def test_a_page_leads_to_the_next_until_nothing_is_missing() -> None:
     bench = Bench(promised=B1)
     bench.receive("n2", Chosen(B1, 2))
     bench.expect(to("n2", Fetch(1)))
-    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 2))
+    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 2, 0))
     bench.expect(to("n2", Fetch(2)), accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])
-    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 2))
+    bench.receive("n2", Learn((PValue(2, B1, b"b"),), 2, 0))
     bench.expect(accepts=[PValue(2, B1, b"b")], chosen=[(2, b"b")])
     assert bench.replica._learner.next_deadline() is None
 
@@ -154,7 +154,7 @@ def test_a_copy_of_a_page_does_not_double_the_requests() -> None:
     bench = Bench(promised=B1)
     bench.receive("n2", Chosen(B1, 9))
     bench.expect(to("n2", Fetch(1)))
-    page = Learn((PValue(1, B1, b"a"),), 9)
+    page = Learn((PValue(1, B1, b"a"),), 9, 0)
     bench.receive("n2", page)
     bench.expect(to("n2", Fetch(2)), accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])
     bench.receive("n2", page)
@@ -199,6 +199,6 @@ def test_caught_up_means_a_leader_and_nothing_missing() -> None:
     bench.receive("n2", Heartbeat(B1, 1, 1))
     bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0)), to("n2", Fetch(1)))
     assert not bench.replica.caught_up
-    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1))
+    bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1, 0))
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])
     assert bench.replica.caught_up

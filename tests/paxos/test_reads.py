@@ -206,7 +206,7 @@ def test_rule_20_reads_of_a_deposed_leader_are_put_to_the_next_one() -> None:
     bench.expect()
     bench.receive("n3", ReadIndexReply(1, 2))
     bench.expect()
-    bench.receive("n3", Learn((PValue(2, ballot, b"b"),), 2))
+    bench.receive("n3", Learn((PValue(2, ballot, b"b"),), 2, 0))
     bench.expect(
         accepts=[PValue(2, ballot, b"b")],
         chosen=[(2, b"b")],

@@ -13,6 +13,7 @@ from paxos.messages import (
     CanvassReply,
     Chosen,
     Fetch,
+    FetchState,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -23,6 +24,7 @@ from paxos.messages import (
     ReadIndexReply,
     Reject,
     Release,
+    State,
 )
 from paxos.types import Ballot, PValue
 
@@ -45,7 +47,9 @@ MESSAGES: dict[type[AnyMessage], st.SearchStrategy[AnyMessage]] = {
     HeartbeatAck: st.builds(HeartbeatAck, ballots, counts, st.booleans(), counts),
     Release: st.builds(Release, ballots, names),
     Fetch: st.builds(Fetch, counts),
-    Learn: st.builds(Learn, pvalues, counts),
+    Learn: st.builds(Learn, pvalues, counts, counts),
+    FetchState: st.builds(FetchState, counts),
+    State: st.builds(State, counts, values, counts, values, counts),
     Propose: st.builds(Propose, st.lists(values, max_size=4).map(tuple)),
     ReadIndex: st.builds(ReadIndex, counts, st.booleans()),
     ReadIndexReply: st.builds(ReadIndexReply, counts, counts),

@@ -5,6 +5,7 @@ from kvstore.requests import ReadAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, unpack
+from storage.base import Staged, StateWrite
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
 from tests.simulation.reference import Reference
@@ -21,6 +22,8 @@ class Safety:
         self.reference = Reference()
         self.reads = 0
         """Answers that were compared with the log."""
+        self.installs = 0
+        """States of peers that took the place of one's own; each was compared with the log."""
         self._promised: dict[NodeId, Ballot] = {}
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
@@ -38,8 +41,7 @@ class Safety:
         assert node is not None
         self._promises(machine)
         assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
-        assert node.machine.records == self.reference.records(node.applied), f"{machine.name} starts on a wrong state"
-        assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} starts on a wrong state"
+        self._whole_state(machine)
 
     def moved(self, machine: Machine) -> None:
         """A lease begins only with what was handed to a node, so only that one has to be looked at."""
@@ -61,6 +63,8 @@ class Safety:
             self._chosen(slot, value)
         if ready.chosen:
             self._state(machine, ready)
+        if isinstance(ready.write, StateWrite) and ready.write.staged is not None:
+            self._staged(machine, ready.write.staged)
         self._messages(machine, ready)
         self._promises(machine)
         for key, answer in self._answers:
@@ -81,7 +85,20 @@ class Safety:
         self.values[slot] = value
         self.reference.apply(value)
 
+    def _staged(self, machine: Machine, staged: Staged) -> None:
+        if staged.page.progress is not None:
+            self.installs += 1
+            self._whole_state(machine)
+
+    def _whole_state(self, machine: Machine) -> None:
+        node = machine.node
+        assert node is not None
+        assert node.machine.records == self.reference.records(node.applied), f"{machine.name} has a wrong state"
+        assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has a wrong state"
+
     def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
+        if slot <= machine.durable.marks.cut.slot:
+            return True  # it rests in the state, which is compared by itself
         held = machine.durable.read(slot, slot, 0)
         return bool(held) and held[0].value == value
 
@@ -103,7 +120,7 @@ class Safety:
             message = envelope.message
             if isinstance(message, Promise | Accepted | Prepare):
                 assert message.ballot <= promised, f"{machine.name} sent {message} before its promise is durable"
-            if isinstance(message, Accepted):
+            if isinstance(message, Accepted) and message.slot > durable.marks.cut.slot:
                 held = durable.read(message.slot, message.slot, 0)
                 assert held, f"{machine.name} voted for slot {message.slot} before it is durable"
                 assert held[0].ballot >= message.ballot, f"{machine.name} voted for a ballot that is not durable"

@@ -5,7 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kvstore.node import Node
-from paxos.ready import ServeFetch, Write
+from kvstore.retention import Limits
+from paxos.ready import ServeFetch, ServeState, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
 
@@ -34,7 +35,7 @@ class Machine:
         """Strikes that make every sync fail now."""
         self._backlog: list[Callable[[], None]] = []
         self._undurable: list[Write] = []
-        self._fetches: list[tuple[int, ServeFetch]] = []
+        self._fetches: list[tuple[int, ServeFetch | ServeState]] = []
         self._writing = False
         self.life = 0
         self._timer: Time | None = None
@@ -66,6 +67,7 @@ class Machine:
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
             request_timeout_ms=self._cluster.scenario.request_timeout_ms,
             max_waiting=1000,
+            limits=Limits(**self._cluster.scenario.limits),
         )
         self._timer = None
         self._turn_scheduled = False
@@ -158,9 +160,15 @@ class Machine:
             return
         self._fetches = [(writes - synced, fetch) for writes, fetch in self._fetches]
         for _, fetch in [first for first in self._fetches if first[0] <= 0]:
-            entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
-            self._later((0.05, 0.3), partial(Node.fetched, to=fetch.to, entries=entries))
+            self._later((0.05, 0.3), self._read(fetch))
         self._fetches = [waiting for waiting in self._fetches if waiting[0] > 0]
+
+    def _read(self, fetch: ServeFetch | ServeState) -> Callable[[Node], None]:
+        if isinstance(fetch, ServeState):
+            page = self._storage.read_state(fetch.after, fetch.max_bytes)
+            return partial(Node.read_state, to=fetch.to, after=fetch.after, page=page)
+        entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
+        return partial(Node.fetched, to=fetch.to, entries=entries)
 
     def _sync(self) -> None:
         if self._writing or not self._undurable:

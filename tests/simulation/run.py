@@ -26,6 +26,7 @@ class Summary(msgspec.Struct):
     slots: int = 0
     reads: int = 0
     ballots: int = 0
+    installs: int = 0
     frames: Counter[str] = msgspec.field(default_factory=Counter)
     struck: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -120,6 +121,7 @@ class Run:
             slots=len(self.safety.values),
             reads=self.safety.reads,
             ballots=self.safety.ballots,
+            installs=self.safety.installs,
             frames=cluster.network.count,
             struck=cluster.struck,
         )

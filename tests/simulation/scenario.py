@@ -99,6 +99,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_timeout_ms: int = 2500
     options: dict[str, int] = {}
     """Settings of the protocol that differ from their defaults."""
+    limits: dict[str, int] = {}
+    """How much of the past is kept, where that differs from the defaults."""
     faults: Faults = Faults()
     strikes: tuple[Strike, ...] = ()
 
@@ -164,6 +166,7 @@ def draw(seed: int) -> Scenario:
         faulty_ms=faulty_ms,
         request_timeout_ms=rng.choice((200, 2500)),
         options=options,
+        limits=_draw_limits(Random(f"{seed}/limits")),
         faults=_draw_faults(rng),
     )
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario))
@@ -187,6 +190,17 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "max_batch_bytes": rng.choice((64, 1 << 20)),
         "page_bytes": rng.choice((60, 1 << 20)),
         "recent_slots": rng.choice((1, 8, 1024)),
+    }
+
+
+def _draw_limits(rng: Random) -> dict[str, int]:
+    """The defaults, which no run exceeds, or a log so short that whoever lags a little has to be sent the state."""
+    if rng.random() < 0.3:
+        return {}
+    return {
+        "log_slots": rng.choice((0, 3, 20, 100)),
+        "history_revisions": rng.choice((0, 3, 50)),
+        "history_age_ms": rng.choice((0, 300, 10**6)),
     }
 
 

@@ -33,7 +33,7 @@ def _value(value: bytes) -> str:
     try:
         return _bundle(unpack_bundle(value))
     except msgspec.DecodeError:
-        return value.decode()
+        return value.decode(errors="backslashreplace")
 
 
 def _bundle(bundle: Bundle) -> str:

@@ -1,0 +1,110 @@
+"""The state of this replica and its storage: what is applied goes along with the next write, what is old goes.
+
+load:    rows of the state -> machine;  log behind it -> chain compared, the rest applied
+then:    chosen -> applied -> changes and progress ride on the write of the next step
+or:      the state of a peer, page by page, and in the end instead of the own one
+"""
+
+from typing import Any
+
+from kvstore.commands import Bundle, Result
+from kvstore.ledger import SLOTS_A_WRITE, Ledger, link, load_state, store_replayed
+from kvstore.retention import Limits, Retention
+from kvstore.transfer import Outgoing
+from paxos.ready import Ready, Write
+from paxos.types import Slot, Time
+from storage.base import Cut, Progress, Recovered, Staged, StateWrite, Storage, StorageError, scan
+
+
+class Keeper:
+    """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
+
+    def __init__(self, storage: Storage, limits: Limits, now: Time) -> None:
+        """Load what is stored. Raises StorageError when it is damaged."""
+        recovered = storage.recovered()
+        self.ledger = load_state(storage)
+        self._retention = Retention(limits, recovered.cut, recovered.compacted)
+        self._replay(storage, recovered)
+        self._superseded_bytes = 0
+        self._note_superseded(now)
+        self.outgoing = Outgoing()
+        self.cut: Slot = recovered.cut.slot
+        """The log is cut up to here, once all writes up to now are durable."""
+        self._stored = self.ledger.applied
+        self._staged: Staged | None = None
+
+    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[Bundle, list[Result] | None]]:
+        """Apply the next slot; see `Ledger.apply`."""
+        applied = list(self.ledger.apply(slot, value))
+        self._retention.applied(slot, self.ledger.chain, len(value))
+        self._note_superseded(now)
+        return applied
+
+    def stage(self, staged: Staged) -> None:
+        """Have a page of a peer's state stored with the next write."""
+        self._staged = staged
+
+    def replace(self, ledger: Ledger, staged: Staged) -> None:
+        """Go on from `ledger`, whose last page is `staged`."""
+        self.ledger = ledger
+        self._stored = self.cut = ledger.applied
+        self._superseded_bytes = ledger.machine.superseded_bytes
+        self._staged = staged
+        self._retention.jumped(Cut(ledger.applied, ledger.chain), staged.page.compacted)
+
+    def attach(self, ready: Ready, now: Time) -> None:
+        """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
+        own: the log has it. A staged page is, and goes alone."""
+        if self._staged is not None:
+            ready.write = _with_state(ready.write or Write(), staged=self._staged)
+            self._staged = None
+        elif ready.write is not None and self.ledger.applied > self._stored:
+            self._stored = self.ledger.applied
+            self.cut = self._retention.cut.slot
+            if not self.outgoing.hold(now):
+                self._retention.compact(now)
+            ready.write = _with_state(
+                ready.write,
+                changes=self.ledger.take_changes(),
+                progress=self.ledger.progress(),
+                cut=self._retention.cut,
+                compact=self._retention.compacted,
+            )
+
+    def _note_superseded(self, now: Time) -> None:
+        machine = self.ledger.machine
+        if machine.superseded_bytes > self._superseded_bytes:
+            self._retention.superseded(machine.revision, machine.superseded_bytes - self._superseded_bytes, now)
+            self._superseded_bytes = machine.superseded_bytes
+
+    def _replay(self, storage: Storage, recovered: Recovered) -> None:
+        """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""
+        ledger, stored = self.ledger, self.ledger.progress()
+        slot, chain = recovered.cut
+        for pvalue in scan(storage, slot + 1, recovered.chosen):
+            _compare(slot, chain, stored)
+            slot, _, value = pvalue
+            chain = link(chain, slot, value)
+            self._retention.applied(slot, chain, len(value))
+            if slot > stored.applied:
+                ledger.replay(slot, value)
+                if slot % SLOTS_A_WRITE == 0:
+                    store_replayed(storage, ledger)
+        _compare(slot, chain, stored)
+        if ledger.applied != recovered.chosen:
+            raise StorageError(
+                f"the log ends at slot {ledger.applied}, but slots up to {recovered.chosen} are recorded as chosen"
+            )
+        if ledger.applied > stored.applied:
+            store_replayed(storage, ledger)
+
+
+def _compare(slot: Slot, chain: bytes, stored: Progress) -> None:
+    if slot == stored.applied and chain != stored.chain:
+        raise StorageError(
+            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
+        )
+
+
+def _with_state(write: Write, **state: Any) -> StateWrite:
+    return StateWrite(write.promise, write.accepts, write.chosen, write.votes, **state)

@@ -1,0 +1,108 @@
+"""What this replica has applied: the state machine, the slot that it came to, and a running hash of the log up to it.
+
+Stored and loaded again it is the same, or the data is damaged: every row has its checksum, the chain says that no entry
+of the log is missing or another, and the digest that no record is.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from kvstore.commands import Bundle, Result, unpack_bundle
+from kvstore.state_machine import StateMachine
+from paxos.types import Slot, unpack
+from storage.base import CHAIN_BYTES, GENESIS, Change, Progress, StateWrite, Storage, StorageError
+
+PAGE_BYTES = 1 << 20
+SLOTS_A_WRITE = 1000
+"""While a log is replayed, what it led to is stored each time that so many slots are applied."""
+
+
+class Extra(msgspec.Struct, frozen=True, array_like=True):
+    """The state beside the records, as it stands in `Progress.extra`."""
+
+    origins: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Extra)
+
+
+def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
+    """The running hash of the log up to `slot`, from that of the slot before it."""
+    return blake2b(chain + slot.to_bytes(8) + value, digest_size=CHAIN_BYTES).digest()
+
+
+class Ledger:
+    """Applies slots in order, and keeps what has to be stored of that."""
+
+    def __init__(self) -> None:
+        self.machine = StateMachine()
+        self.applied: Slot = 0
+        self.chain = GENESIS
+        self.malformed = 0
+        """Payloads that were no bundle; every replica passes over the same bytes."""
+
+    def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[Bundle, list[Result] | None]]:
+        """Apply the next slot, bundle by bundle: each with what `StateMachine.apply` gave for it."""
+        if slot != self.applied + 1:
+            raise StorageError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
+        self.applied = slot
+        self.chain = link(self.chain, slot, value)
+        for payload in unpack(value):
+            try:
+                bundle = unpack_bundle(payload)
+            except msgspec.DecodeError:
+                self.malformed += 1
+                continue
+            yield bundle, self.machine.apply(bundle)
+
+    def replay(self, slot: Slot, value: bytes) -> None:
+        """Apply the next slot, for nobody."""
+        for _ in self.apply(slot, value):
+            pass
+
+    def progress(self) -> Progress:
+        """How far this is."""
+        machine = self.machine
+        extra = _encoder.encode(Extra(machine.pack_origins()))
+        return Progress(self.applied, machine.revision, self.chain, machine.digest, extra)
+
+    def take_changes(self) -> list[Change]:
+        """The rows that were made since the last call."""
+        changes, self.machine.changes = self.machine.changes, []
+        return changes
+
+    def finish(self, progress: Progress) -> None:
+        """All rows as of `progress` were given to `machine.load`. Raises StorageError when they are not those that
+        were stored."""
+        machine = self.machine
+        if machine.revision > progress.revision or machine.digest != progress.digest:
+            raise StorageError(
+                f"the records as of revision {progress.revision} do not have their digest ({machine.digest:x}, not "
+                f"{progress.digest:x}): some are missing or not what was stored"
+            )
+        machine.revision = progress.revision  # the last rows may have been deletions, and are compacted
+        if progress.extra:
+            machine.unpack_origins(_decoder.decode(progress.extra).origins)
+        self.applied, self.chain = progress.applied, progress.chain
+
+
+def load_state(storage: Storage) -> Ledger:
+    """The state as it is stored. Raises StorageError when it is damaged."""
+    ledger = Ledger()
+    after = 0
+    while True:
+        page = storage.read_state(after, PAGE_BYTES)
+        for change in page.changes:
+            ledger.machine.load(change)
+            after = change.revision
+        if page.progress is not None:
+            ledger.finish(page.progress)
+            return ledger
+
+
+def store_replayed(storage: Storage, ledger: Ledger) -> None:
+    """Store what replaying gave, so that the next start need not do it again."""
+    storage.write([StateWrite(changes=ledger.take_changes(), progress=ledger.progress())])
