@@ -1,14 +1,15 @@
 """How two replicas make sure of each other before any message is decoded: pure, bytes in and bytes out.
 
-Each replica dials each other one and only sends on the link that it dialled. Every link opens with:
+Each replica dials each other one twice, once for each channel, and only sends on the links that it dialled. Every link
+opens with:
 
       dialer                          listener
-        | Hello                          |      who I am, and a nonce
+        | Hello                          |      who I am, what the link is for, and a nonce
         |------------------------------->|      same version and cluster? a member, and not myself?
         |                      Challenge |      who I am, my nonce, and my proof
         |<-------------------------------|
-        | Proof                          |      is it whom I dialled? is the proof right? then mine
-        |------------------------------->|      is the proof right?
+        | Proof                          |      is it whom I dialled? is the proof right? is it that life? then mine
+        |------------------------------->|      is the proof right? is it that life?
         |                        Welcome |
         |<-------------------------------|
 
@@ -19,15 +20,22 @@ fresh: a recorded proof is worthless on another link. The role in it makes the p
 sent back to its maker proves nothing. All this shows who opened the link; it encrypts nothing. And whoever can listen,
 or dial, may try secrets against a proof at home, so the secret must be long and random.
 
-The first incarnation that a peer proves is remembered for as long as this process lives, and another one is refused: a
-wiped or copied data directory must not vote in the name of the one it replaced.
+A disk that was wiped, copied or put back must not vote in the name of the one that it replaced. So both ends prove
+their Identity: the incarnation of their data, how often a process has started on it, and a number of this very process.
+A peer has to be of the incarnation that the cluster has enrolled, or, as long as it has enrolled none, of the one that
+it proved first. The newest life that it proved is remembered for as long as this process lives:
+
+      fewer starts than it had       an older copy of the data has been put in the place of the newer: it forgot votes
+      as many, in another process    one state of the data was started twice: only one of them can be the replica
+      more                           it has restarted, and its earlier lives are over
 """
 
 import hashlib
 import hmac
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -38,13 +46,34 @@ NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 1024
 """Longest frame on a link whose other end has not proved itself."""
 
+LIFE_BITS = 62
+"""Random bits that tell two processes from each other, drawn when one starts."""
+
 MAX_CLUSTER_CHARS = 128
 MAX_TERMS_CHARS = 256
 _MAX_TEXT_CHARS = 240  # fits MAX_HANDSHAKE_BYTES at 4 bytes each
 
 _Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 _Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-_Incarnation = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Boot = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Channel(StrEnum):
+    """What a link is for. Each has a connection of its own, so that what is long never stands before what is urgent."""
+
+    MESSAGES = "messages"
+    BULK = "bulk"
+    """Pages of the log and of snapshots."""
+
+
+class Identity(NamedTuple):
+    """One life of one replica: the `incarnation` of its data, the durable count of the starts on that data, from 1 and
+    with this one, and the LIFE_BITS of the process."""
+
+    incarnation: int
+    boot: int
+    life: int
 
 
 class Reason(StrEnum):
@@ -58,6 +87,8 @@ class Reason(StrEnum):
     WRONG_NODE = "wrong-node"
     PROOF = "wrong-secret"
     INCARNATION = "other-incarnation"
+    OLDER_COPY = "older-copy"
+    USED_TWICE = "used-twice"
     TOO_LONG = "frame-too-long"
     GARBAGE = "garbage"
     TIMEOUT = "handshake-timeout"
@@ -85,24 +116,39 @@ class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Hello(_Handshake, frozen=True):
-    """Dialer to listener, first: the version of the messages that it will send, who it is, and by which settings it
-    goes that must be the same everywhere."""
+    """Dialer to listener, first: the version of the messages that it will send, who it is, by which settings it goes
+    that must be the same everywhere, and what it wants the link for."""
 
     version: Annotated[int, msgspec.Meta(ge=0)]
     cluster: Annotated[str, msgspec.Meta(max_length=MAX_CLUSTER_CHARS)]
     node: NodeId
-    incarnation: _Incarnation
+    incarnation: _Count
     nonce: _Nonce
     terms: Annotated[str, msgspec.Meta(max_length=MAX_TERMS_CHARS)]
+    boot: _Boot
+    life: _Count
+    channel: Channel
+
+    @property
+    def identity(self) -> Identity:
+        """What the dialer will have to prove."""
+        return Identity(self.incarnation, self.boot, self.life)
 
 
 class Challenge(_Handshake, frozen=True):
     """Listener to dialer: who answers, and the proof that it knows the secret."""
 
     node: NodeId
-    incarnation: _Incarnation
+    incarnation: _Count
     nonce: _Nonce
     proof: _Digest
+    boot: _Boot
+    life: _Count
+
+    @property
+    def identity(self) -> Identity:
+        """What the proof is for."""
+        return Identity(self.incarnation, self.boot, self.life)
 
 
 class Proof(_Handshake, frozen=True):
@@ -126,22 +172,24 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Local:
-    """This replica as its links present it (a dataclass, because its repr can leave the secret out).
+    """This replica as its links present it, and what it knows of its peers (a dataclass, because its repr can leave the
+    secret out).
 
     `peers`: the other members. `terms`: the settings that all members must share, as a text; safety rests on them.
-    `seen`: the incarnation that each peer proved first, kept by the handshakes. Raises ValueError on a cluster name or
-    terms that no handshake could carry.
+    `enrolled`: the incarnation of each peer that has one by the word of the cluster. `seen`: the newest that each peer
+    proved. Raises ValueError on a cluster name or terms that no handshake could carry.
     """
 
     cluster: str
     node: str
-    incarnation: int
+    identity: Identity
     secret: bytes = field(repr=False)
     peers: frozenset[str]
     terms: str = ""
-    seen: dict[str, int] = field(default_factory=dict)
+    enrolled: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, Identity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.cluster) > MAX_CLUSTER_CHARS:
@@ -149,15 +197,59 @@ class Local:
         if len(self.terms) > MAX_TERMS_CHARS:
             raise ValueError(f"terms of {len(self.terms)} characters: use at most {MAX_TERMS_CHARS}")
 
+    def set_peers(self, peers: Iterable[str]) -> None:
+        """Other members from now on. What was seen of one that is none any more is forgotten."""
+        self.peers = frozenset(peers)
+        self.seen = {peer: identity for peer, identity in self.seen.items() if peer in self.peers}
+
+    def enrol(self, incarnations: Mapping[str, int]) -> None:
+        """The cluster's word from now on. What was seen of a peer is forgotten where it contradicts that word, or
+        where the cluster took its word back: then the next proof is the first one."""
+        taken_back = self.enrolled.keys() - incarnations.keys()
+        self.enrolled = dict(incarnations)
+        self.seen = {
+            peer: identity
+            for peer, identity in self.seen.items()
+            if peer not in taken_back and self._awaited(peer, identity) == identity.incarnation
+        }
+
+    def recognise(self, peer: str, identity: Identity) -> None:
+        """Remember what `peer` proved. Raises LinkRefused unless it is the peer's newest life on the peer's disk."""
+        known = self.seen.get(peer, identity)
+        awaited = self._awaited(peer, known)
+        replace = f"run `kvstore member replace {peer}`"
+        if identity.incarnation != awaited:
+            text = f"{peer!r} has other data than before (incarnation {identity.incarnation:x}, was {awaited:x})"
+            advice = f"give it its own data directory back, or, if that is lost, {replace}"
+            raise LinkRefused(Reason.INCARNATION, f"{text}: {advice}")
+        if identity.boot < known.boot:
+            text = f"{peer!r} runs on an older copy of its data (boot {identity.boot}, was {known.boot})"
+            advice = f"it has forgotten votes: give it the newer data back, or, if that is lost, {replace}"
+            raise LinkRefused(Reason.OLDER_COPY, f"{text}; {advice}")
+        if identity.boot == known.boot and identity.life != known.life:
+            text = f"two processes were started as {peer!r} from one state of its data (boot {identity.boot})"
+            advice = f"stop one, and remove its data if that is a copy; if only a copy is left, {replace}"
+            raise LinkRefused(Reason.USED_TWICE, f"{text}: {advice}")
+        self.seen[peer] = identity
+
+    def _awaited(self, peer: str, known: Identity) -> int:
+        return self.enrolled.get(peer, known.incarnation)
+
 
 class Dialer:
-    """The dialling end of one link, to `peer`. `done` once that has proved itself and welcomed us."""
+    """The dialling end of one link, to `peer`. `proved` is set once that has proved itself, `done` once it has welcomed
+    us."""
 
-    def __init__(self, local: Local, peer: str, nonce: bytes) -> None:
+    def __init__(self, local: Local, peer: str, channel: Channel, nonce: bytes) -> None:
         self.peer = peer
+        self.channel = channel
+        self.proved: Identity | None = None
         self.done = False
         self._local = local
-        self._hello = Hello(wire.VERSION, local.cluster, local.node, local.incarnation, nonce, local.terms)
+        incarnation, boot, life = local.identity
+        self._hello = Hello(
+            wire.VERSION, local.cluster, local.node, incarnation, nonce, local.terms, boot, life, channel
+        )
         self._challenge: Challenge | None = None
 
     def hello(self) -> bytes:
@@ -182,15 +274,19 @@ class Dialer:
             raise LinkRefused(Reason.WRONG_NODE, text)
         if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, challenge)):
             raise _wrong_secret(self._local.node, self.peer)
-        _recognise(self._local, self.peer, challenge.incarnation)
+        self._local.recognise(self.peer, challenge.identity)
+        self.proved = challenge.identity
         return _encode(Proof(_prove(self._local, "dialer", self._hello, challenge)))
 
 
 class Listener:
-    """The listening end of one link. `peer` is who the other end claims to be; `done` once it has proved that."""
+    """The listening end of one link. `peer` is who the other end claims to be, `channel` what for; `proved` and `done`
+    once it has proved that."""
 
     def __init__(self, local: Local, nonce: bytes) -> None:
         self.peer = ""
+        self.channel = Channel.MESSAGES
+        self.proved: Identity | None = None
         self.done = False
         self._local = local
         self._nonce = nonce
@@ -203,6 +299,7 @@ class Listener:
             case Hello() as hello if self._hello is None:
                 self._hello = hello
                 self.peer = hello.node
+                self.channel = hello.channel
                 return self._greet(hello)
             case Proof(proof) if self._hello is not None and self._challenge is not None and not self.done:
                 return self._admit(proof, self._hello, self._challenge)
@@ -228,7 +325,8 @@ class Listener:
         if hello.terms != local.terms:
             text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
             raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
-        unproved = Challenge(local.node, local.incarnation, self._nonce, bytes(32))
+        incarnation, boot, life = local.identity
+        unproved = Challenge(local.node, incarnation, self._nonce, bytes(32), boot, life)
         proof = _prove(local, "listener", hello, unproved)
         self._challenge = msgspec.structs.replace(unproved, proof=proof)
         return _encode(self._challenge)
@@ -236,7 +334,8 @@ class Listener:
     def _admit(self, proof: bytes, hello: Hello, challenge: Challenge) -> bytes:
         if not hmac.compare_digest(proof, _prove(self._local, "dialer", hello, challenge)):
             raise _wrong_secret(self._local.node, hello.node)
-        _recognise(self._local, hello.node, hello.incarnation)
+        self._local.recognise(hello.node, hello.identity)
+        self.proved = hello.identity
         self.done = True
         return _encode(Welcome())
 
@@ -262,19 +361,10 @@ def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes
     transcript = (
         f"kvstore peer link, {role}",
         (hello.version, hello.cluster),
-        (hello.node, hello.incarnation, hello.nonce, hello.terms),
-        (challenge.node, challenge.incarnation, challenge.nonce),
+        (hello.node, *hello.identity, hello.nonce, hello.terms, hello.channel),
+        (challenge.node, *challenge.identity, challenge.nonce),
     )
     return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)
-
-
-def _recognise(local: Local, peer: str, incarnation: int) -> None:
-    known = local.seen.setdefault(peer, incarnation)
-    if known != incarnation:
-        text = f"{peer!r} has other data than before (incarnation {incarnation:x}, was {known:x})"
-        raise LinkRefused(
-            Reason.INCARNATION, f"{text}: give it its own data directory back, or stop the one that is new"
-        )
 
 
 def _wrong_secret(node: str, peer: str) -> LinkRefused:

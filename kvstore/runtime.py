@@ -21,6 +21,7 @@ import uvloop
 from kvstore import __version__
 from kvstore.commands import Command, Result
 from kvstore.config import Settings
+from kvstore.handshake import LIFE_BITS, Channel, Identity
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
 from kvstore.metrics import Metrics, Snapshot
@@ -28,7 +29,7 @@ from kvstore.node import Node
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
 from kvstore.transport import Transport
 from paxos import wire
-from paxos.messages import AnyMessage
+from paxos.messages import AnyMessage, Fetch, Learn
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.replica import Role
@@ -42,6 +43,9 @@ Answer = TypeVar("Answer")
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
+
+BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, Learn})
+"""Types of the messages that go by the bulk links."""
 
 MAX_MEMBERS_CHARS = 160
 """Longest list of members that peers compare by its text, longer ones by their digest."""
@@ -82,11 +86,12 @@ class Runtime:
             on_batch=self._metrics.observe_batch,
         )
         self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
+        own = storage.recovered().identity
         peers = {name: address for name, address in settings.members.items() if name != settings.node}
         self._transport = Transport(
             node=settings.node,
             cluster=settings.cluster,
-            incarnation=storage.recovered().identity.incarnation,
+            identity=Identity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
             secret=settings.shared_secret(),
             terms=terms_of(settings),
             listen=settings.peer_bind,
@@ -262,7 +267,8 @@ class Runtime:
             if envelope.message is not encoded:  # a broadcast is encoded once
                 encoded = envelope.message
                 frame = wire.encode(encoded)
-            self._transport.send(envelope.to, frame)
+            channel = Channel.BULK if type(envelope.message) in BULK else Channel.MESSAGES
+            self._transport.send(envelope.to, frame, channel)
 
     def _serve(self, fetch: ServeFetch) -> None:
         def send(entries: list[PValue]) -> None:

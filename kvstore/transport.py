@@ -1,28 +1,39 @@
-"""The links between replicas: asyncio around `kvstore.handshake`.
+"""The links between replicas, all together: whom to dial, which connection counts, and what goes over which.
 
-Each replica dials every other one and sends on the connection that it dialled; on those that it accepted it only
-receives. So two replicas share two one-way connections, and nobody has to agree on which of two crossing ones to keep.
+Each replica dials every other one and sends on the connections that it dialled; on those that it accepted it only
+receives. So nobody has to agree on which of two crossing ones to keep. It dials twice, for two channels:
+
+      n1                                             n2
+       |  messages: heartbeats, votes, requests ...   |
+       |--------------------------------------------->|
+       |  bulk: pages of the log and of snapshots     |
+       |--------------------------------------------->|
+       |                                              |      and as many the other way, dialled by n2
+
+What fills one of them, its queue and the socket's buffers, does not stand before what takes the other.
 
 Nothing here is reliable, and nothing has to be: the protocol repeats what is lost. A frame to a peer that is not
 connected is dropped at once. To one that reads too slowly, frames wait in a queue bounded in bytes, and the oldest are
 dropped first.
+
+Who the peers are, and which data the cluster has enrolled for each, may change at any time. A link to one that is none
+any more, to an address that is not the peer's any more, to other data than what is enrolled, or to an earlier life of
+the peer, is dropped.
 """
 
 import asyncio
 import logging
 import operator
-import secrets
-import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, cast
+from itertools import product
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from kvstore.frames import FrameQueue, FrameReader, frame
-from kvstore.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Dialer, LinkRefused, Listener, Local, Reason, refusal
+from kvstore.handshake import Channel, Identity, LinkRefused, Local, Reason
+from kvstore.links import LINGER_S, Incoming, Link, Outgoing
 from paxos import wire
 from paxos.messages import AnyMessage
 
@@ -31,23 +42,20 @@ log = logging.getLogger(__name__)
 Address = tuple[str, int]
 """Host and port."""
 
+_Key = tuple[str, Channel]
+"""A peer, and what a link with it is for."""
+
 MAX_UNPROVED_LINKS = 64
 """Accepted connections that may be in their handshake at the same time."""
 
-_WRITE_BYTES = 256 * 1024
-"""What one write takes from the queue at most: a socket that is full is noticed before the whole queue sits in it."""
-
-_LINGER_S = 1.0
-"""How long a closing link may take to hand over its last bytes."""
+MAX_BULK_BYTES = wire.MAX_MESSAGE_BYTES
+"""What waits for one bulk link at most: a few pages, and any one message that there can be."""
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 0.5
 """Bounds of the pause between two attempts to dial. Short: a peer is back a second after it died."""
 
 _REPEAT_S = 60.0
 """A complaint about the same peer, for the same reason, is logged once in this time."""
-
-_SILENCE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-"""A peer's host that acknowledges nothing for ten seconds is gone (seconds, seconds, a count, milliseconds)."""
 
 
 class Stats(msgspec.Struct):
@@ -63,10 +71,10 @@ class Stats(msgspec.Struct):
 class Transport:
     """The peer links of one replica. All of it belongs to one event loop.
 
-    `node`, `cluster` and `incarnation` say who we are, `secret` proves it, `terms` is what all must agree on; `peers`:
+    `node`, `cluster` and `identity` say who we are, `secret` proves it, `terms` is what all must agree on; `peers`:
     each other member and its address. `on_message(sender, message)`: the sender is proved. `on_change(peer,
-    connected)`: whether frames to it have a link. Both are called from the loop and must not raise. Raises ValueError
-    on a cluster name that is too long.
+    connected)`: whether messages to it have a link. Both are called from the loop and must not raise.
+    `max_queue_bytes`: of messages that wait for one peer. Raises ValueError on a cluster name that is too long.
     """
 
     def __init__(
@@ -74,7 +82,7 @@ class Transport:
         *,
         node: str,
         cluster: str,
-        incarnation: int,
+        identity: Identity,
         secret: bytes,
         terms: str = "",
         listen: Address,
@@ -87,18 +95,19 @@ class Transport:
         self.stats = Stats()
         self.address = listen
         """Where the transport listens: once it has started, with the port that it got for port 0."""
-        self.local = Local(cluster, node, incarnation, secret, frozenset(peers), terms)
+        self.local = Local(cluster, node, identity, secret, frozenset(peers), terms)
         self.on_message = on_message
-        self.max_queue_bytes = max_queue_bytes
         self.handshake_s = handshake_ms / 1000
+        self._max_queue_bytes = {Channel.MESSAGES: max_queue_bytes, Channel.BULK: MAX_BULK_BYTES}
         self._peers = dict(peers)
         self._on_change = on_change
         self._server: asyncio.Server | None = None
-        self._dialers: list[asyncio.Task[None]] = []
-        self._links: set[_Link] = set()
-        self._outgoing: dict[str, _Outgoing] = {}
-        self._incoming: dict[str, _Incoming] = {}
-        self._returned = {peer: asyncio.Event() for peer in peers}
+        self._dials = False
+        self._dialers: dict[_Key, _Dialling] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._links: set[Link] = set()
+        self._outgoing: dict[_Key, Outgoing] = {}
+        self._incoming: dict[_Key, Incoming] = {}
         self._complained: dict[tuple[str, str], float] = {}
 
     async def start(self) -> None:
@@ -106,29 +115,65 @@ class Transport:
         host, port = self.address
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Incoming(self), host, port)
+            self._server = await loop.create_server(lambda: Incoming(self), host, port)
         except OSError as error:
             why = f"cannot listen for peers on {host}:{port} ({error.strerror})"
             advice = "stop the process that uses the port, or give this replica another peer address"
             raise OSError(error.errno, f"{why}: {advice}") from error
         self.address = self._server.sockets[0].getsockname()[:2]
-        self._dialers = [loop.create_task(self._keep_dialled(peer)) for peer in self._peers]
+        self._dials = True
+        self._dial()
 
     async def stop(self) -> None:
         """End all links, after handing to the network what was sent. Frames are dropped from now on."""
-        for dialer in self._dialers:
-            dialer.cancel()
-        await asyncio.gather(*self._dialers, return_exceptions=True)  # a turn of the loop: what was just sent leaves
+        self._dials = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # a turn of the loop: what was just sent leaves
         if self._server is None:
             return
         self._server.close()
         for link in tuple(self._links):
             link.finish()
-        patience = asyncio.get_running_loop().call_later(_LINGER_S, self._drop_all)
+        patience = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)
         while self._links:
             await next(iter(self._links)).closed.wait()
         patience.cancel()
         await self._server.wait_closed()
+
+    def set_peers(self, peers: Mapping[str, Address]) -> None:
+        """From now on these are the other members. Those that are new are dialled; links with those that are gone, or
+        that have moved to another address, are dropped."""
+        left = {peer for peer, address in self._peers.items() if peers.get(peer) != address}
+        self._peers = dict(peers)
+        self.local.set_peers(peers)
+        for key in product(left, Channel):
+            if key in self._dialers:
+                self._dialers.pop(key).task.cancel()
+        self._drop(lambda link: link.handshake.peer in left)
+        self._complained = {key: at for key, at in self._complained.items() if key[0] not in left}
+        if self._dials:
+            self._dial()
+
+    def enrol(self, incarnations: Mapping[str, int]) -> None:
+        """From now on the cluster knows these peers by this data. Links with other data of theirs are dropped, and it
+        is refused. Of a peer that is not among them, the data that proves itself first counts."""
+        self.local.enrol(incarnations)
+        self._drop(
+            lambda link: (
+                (proved := link.handshake.proved) is not None
+                and incarnations.get(link.handshake.peer, proved.incarnation) != proved.incarnation
+            )
+        )
+
+    @property
+    def incarnations(self) -> dict[str, int]:
+        """Which data each peer runs on that has a link with us, in either direction: it has proved so."""
+        return {
+            link.handshake.peer: link.handshake.proved.incarnation
+            for link in self._links
+            if link.handshake.proved is not None and link.handshake.done and not link.ending
+        }
 
     @property
     def queued_bytes(self) -> int:
@@ -136,12 +181,12 @@ class Transport:
         return sum(link.queue.waiting_bytes for link in self._outgoing.values())
 
     def connected(self, peer: str) -> bool:
-        """Whether a frame to `peer` has a link to take."""
-        return peer in self._outgoing
+        """Whether a message to `peer` has a link to take."""
+        return (peer, Channel.MESSAGES) in self._outgoing
 
-    def send(self, to: str, frame: bytes) -> None:
+    def send(self, to: str, frame: bytes, channel: Channel = Channel.MESSAGES) -> None:
         """Send an encoded message. Never blocks and never raises: what cannot be sent is dropped and counted."""
-        link = self._outgoing.get(to)
+        link = self._outgoing.get((to, channel))
         if link is None:
             self.dropped(frame)
         elif len(frame) > wire.MAX_MESSAGE_BYTES:
@@ -168,246 +213,128 @@ class Transport:
             self._complained[key] = now
             log.warning("%s", text)
 
-    def opened(self, link: "_Link") -> None:
+    def opened(self, link: Link) -> None:
         """A connection was made. Raises LinkRefused when too many strangers are connected."""
         self._links.add(link)
-        strangers = sum(isinstance(other, _Incoming) and not other.handshake.done for other in self._links)
-        if isinstance(link, _Incoming) and strangers > MAX_UNPROVED_LINKS:
+        strangers = sum(isinstance(other, Incoming) and not other.handshake.done for other in self._links)
+        if isinstance(link, Incoming) and strangers > MAX_UNPROVED_LINKS:
             text = f"{strangers} connections have proved nothing yet: find out who else connects to this port"
             raise LinkRefused(Reason.BUSY, text)
 
-    def welcomed(self, link: "_Outgoing") -> None:
+    def refused(self, link: Link, refused: LinkRefused) -> None:
+        """One of its ends has refused a link."""
+        if refused.by_peer:
+            self.stats.refused_by_peers += 1
+        else:
+            self.stats.refused[refused.reason] += 1
+        host, port = (link.transport.get_extra_info("peername") or ("?", 0))[:2]
+        peer, where = link.handshake.peer, "there" if refused.by_peer else "here"
+        name = f"link {link.way} {peer or 'a stranger'!r} at {host}:{port}"
+        self.complain(peer, f"{where}: {refused.reason}", f"{name} was refused {where}: {refused.text}")
+
+    def welcomed(self, link: Outgoing) -> None:
         """A link that we dialled can take frames."""
-        peer = link.handshake.peer
-        self._outgoing[peer] = link
-        log.debug("link to %s is up", peer)
-        self._on_change(peer, True)
+        peer, channel = link.key
+        self._outgoing[link.key] = link
+        self._end_earlier_lives(link)
+        log.debug("link to %s for %s is up", peer, channel)
+        if channel is Channel.MESSAGES:
+            self._on_change(peer, True)
 
-    def admitted(self, link: "_Incoming") -> None:
+    def admitted(self, link: Incoming) -> None:
         """The other end of a connection that we accepted has proved who it is."""
-        peer = link.handshake.peer
-        older = self._incoming.get(peer)
-        self._incoming[peer] = link
+        older = self._incoming.get(link.key)
+        self._incoming[link.key] = link
         if older is not None:
-            older.drop()  # a peer keeps one link to us: it has given the older one up
-        self._returned[peer].set()  # whoever can dial us can be dialled
+            older.drop()  # a peer keeps one link of each kind to us: it has given the older one up
+        self._end_earlier_lives(link)
+        for channel in Channel:
+            if dialling := self._dialers.get((link.handshake.peer, channel)):
+                dialling.returned.set()  # whoever can dial us can be dialled
 
-    def lost(self, link: "_Link", cause: Exception | None) -> None:
+    def lost(self, link: Link, cause: Exception | None) -> None:
         """A connection is gone."""
-        peer = link.handshake.peer
         self._links.discard(link)
-        if self._incoming.get(peer) is link:
-            del self._incoming[peer]
-        if self._outgoing.get(peer) is link:
-            del self._outgoing[peer]
-            log.debug("link to %s is down (%s)", peer, cause or "closed")
-            self._on_change(peer, False)
+        if self._incoming.get(link.key) is link:
+            del self._incoming[link.key]
+        if self._outgoing.get(link.key) is link:
+            del self._outgoing[link.key]
+            peer, channel = link.key
+            log.debug("link to %s for %s is down (%s)", peer, channel, cause or "closed")
+            if channel is Channel.MESSAGES:
+                self._on_change(peer, False)
 
-    def _drop_all(self) -> None:
-        for link in tuple(self._links):
+    def _end_earlier_lives(self, newest: Link) -> None:
+        peer, lives = newest.handshake.peer, (None, newest.handshake.proved)
+        self._drop(lambda link: link.handshake.peer == peer and link.handshake.proved not in lives)
+
+    def _drop(self, condemned: Callable[[Link], bool]) -> None:
+        for link in tuple(filter(condemned, self._links)):
             link.drop()
 
-    async def _keep_dialled(self, peer: str) -> None:
-        """Dial, for ever, whenever there is no link to `peer`."""
+    def _dial(self) -> None:
+        """Dial every peer that is not dialled yet."""
+        for peer, channel in product(self._peers, Channel):
+            if (peer, channel) not in self._dialers:
+                make = partial(Outgoing, self, peer, channel, self._max_queue_bytes[channel])
+                dialling = _Dialling(self, peer, self._peers[peer], make)
+                self._dialers[peer, channel] = dialling
+                self._tasks.add(dialling.task)
+                dialling.task.add_done_callback(self._tasks.discard)
+
+
+class _Dialling:
+    """Keeps one link to `peer` dialled until its `task` is cancelled."""
+
+    def __init__(self, hub: Transport, peer: str, address: Address, make: Callable[[], Outgoing]) -> None:
+        self.returned = asyncio.Event()
+        """Set when the peer has dialled us: then it is back."""
+        self._hub = hub
+        self._peer = peer
+        self._address = address
+        self._make = make
+        self.task = asyncio.get_running_loop().create_task(self._keep_dialled())
+
+    async def _keep_dialled(self) -> None:
+        """Dial, for ever, whenever there is no link."""
         attempts = AsyncRetrying(
             retry=retry_if_result(operator.not_),
             wait=wait_random_exponential(multiplier=_RETRY_MIN_S, min=_RETRY_MIN_S, max=_RETRY_MAX_S),
-            sleep=partial(self._await_return, peer),
+            sleep=self._await_return,
         )
         while True:
-            await attempts(self._dial_once, peer)
+            await attempts(self._dial_once)
             await asyncio.sleep(_RETRY_MIN_S)  # a link that is lost as soon as it is made must not make a busy loop
 
-    async def _dial_once(self, peer: str) -> bool:
+    async def _dial_once(self) -> bool:
         """Dial, and outlive the link. Answers whether it ever was one."""
-        self._returned[peer].clear()
-        host, port = self._peers[peer]
-        link = _Outgoing(self, peer)
+        self.returned.clear()
+        link = self._make()
         try:
-            await self._connect(link, host, port)
+            await self._connect(link)
         except (OSError, ValueError, OverflowError) as error:  # the last two: no host or port is spelt like this
-            why = f"cannot reach {peer} at {host}:{port} ({str(error) or 'no answer'})"
-            self.complain(peer, "unreachable", f"{why}: start it, or correct its address; trying on")
+            host, port = self._address
+            why = f"cannot reach {self._peer} at {host}:{port} ({str(error) or 'no answer'})"
+            advice = "start it, or correct its address; trying on"
+            self._hub.complain(self._peer, "unreachable", f"{why}: {advice}")
             return False
         await link.closed.wait()
         return link.handshake.done
 
-    async def _connect(self, link: "_Outgoing", host: str, port: int) -> None:
+    async def _connect(self, link: Outgoing) -> None:
         connected = False
         try:
-            async with asyncio.timeout(self.handshake_s):
-                await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            async with asyncio.timeout(self._hub.handshake_s):
+                await asyncio.get_running_loop().create_connection(lambda: link, *self._address)
             connected = True
         finally:
-            if not connected and link in self._links:  # given up half-way, and not every loop tells the protocol so
-                link.connection_lost(None)
+            if not connected:
+                link.give_up()
 
-    async def _await_return(self, peer: str, pause_s: float) -> None:
-        """Pause, but not once `peer` has dialled us: then it is back."""
+    async def _await_return(self, pause_s: float) -> None:
+        """Pause, but not once the peer is back."""
         try:
             async with asyncio.timeout(pause_s):
-                await self._returned[peer].wait()
+                await self.returned.wait()
         except TimeoutError:
             pass
-
-
-class _Link(asyncio.Protocol):
-    """What both ends have in common: frames, a bound on the time of the handshake, and an end with a reason."""
-
-    way: ClassVar[str]
-    handshake: Dialer | Listener
-    transport: asyncio.Transport
-
-    def __init__(self, hub: Transport) -> None:
-        self.hub = hub
-        self.closed = asyncio.Event()
-        self.reader = FrameReader(MAX_HANDSHAKE_BYTES)
-        self.ending = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        _tune(transport.get_extra_info("socket"))
-        seconds = self.hub.handshake_s
-        text = f"no complete handshake within {seconds:g} s: only replicas may connect here, and one may be overloaded"
-        late = LinkRefused(Reason.TIMEOUT, text)
-        self.timer = asyncio.get_running_loop().call_later(seconds, self.refuse, late)
-        try:
-            self.hub.opened(self)
-        except LinkRefused as refused:
-            self.refuse(refused)
-            self.transport.close()  # at once: a flood of connections must not pile up
-
-    def data_received(self, data: bytes) -> None:
-        if self.ending:
-            return
-        try:
-            for payload in self.reader.feed(data):
-                self.take(payload)
-        except LinkRefused as refused:
-            self.refuse(refused)
-        except wire.WireError as error:
-            self.refuse(LinkRefused(Reason.GARBAGE, f"{error}: run the same release on all replicas"))
-
-    def take(self, payload: bytes) -> None:
-        """Act on one frame. Raises LinkRefused or WireError."""
-        raise NotImplementedError
-
-    def refuse(self, refused: LinkRefused) -> None:
-        """End the link, with the reason in the logs of both sides."""
-        if self.ending:
-            return
-        self.ending = True
-        self.timer.cancel()
-        host, port = (self.transport.get_extra_info("peername") or ("?", 0))[:2]
-        peer = self.handshake.peer
-        name = f"link {self.way} {peer or 'a stranger'!r} at {host}:{port}"
-        if refused.by_peer:
-            self.hub.stats.refused_by_peers += 1
-            self.hub.complain(peer, f"there: {refused.reason}", f"{name} was refused there: {refused.text}")
-            self.transport.close()
-            return
-        self.hub.stats.refused[refused.reason] += 1
-        self.hub.complain(peer, f"here: {refused.reason}", f"{name} was refused here: {refused.text}")
-        # Closing while the peer still sends resets the connection, and may take the reason from it. So: half-close,
-        # read on without looking, and let the peer close.
-        self.transport.write(frame(refusal(refused)))
-        self.transport.write_eof()
-        self.timer = asyncio.get_running_loop().call_later(_LINGER_S, self.drop)
-
-    def finish(self) -> None:
-        """Close, once what was written has left."""
-        self.ending = True
-        self.transport.close()
-
-    def drop(self) -> None:
-        """Close now."""
-        self.ending = True
-        self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ending = True
-        self.timer.cancel()
-        self.hub.lost(self, exc)
-        self.closed.set()
-
-
-class _Incoming(_Link):
-    """A connection that we accepted: a handshake, then messages."""
-
-    way = "from"
-    handshake: Listener
-
-    def __init__(self, hub: Transport) -> None:
-        self.handshake = Listener(hub.local, secrets.token_bytes(NONCE_BYTES))
-        super().__init__(hub)
-
-    def take(self, payload: bytes) -> None:
-        if self.handshake.done:
-            self.hub.on_message(self.handshake.peer, wire.decode(payload))
-            return
-        self.transport.write(frame(self.handshake.receive(payload)))
-        if self.handshake.done:
-            self.timer.cancel()
-            self.reader.max_bytes = wire.MAX_MESSAGE_BYTES
-            self.hub.admitted(self)
-
-
-class _Outgoing(_Link):
-    """A connection that we dialled: a handshake, then what we send."""
-
-    way = "to"
-    handshake: Dialer
-
-    def __init__(self, hub: Transport, peer: str) -> None:
-        self.handshake = Dialer(hub.local, peer, secrets.token_bytes(NONCE_BYTES))
-        super().__init__(hub)
-        self.queue = FrameQueue(hub.max_queue_bytes)
-        self._paused = False
-        self._flush_due = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.transport.write(frame(self.handshake.hello()))
-
-    def take(self, payload: bytes) -> None:
-        answer = self.handshake.receive(payload)
-        if answer is not None:
-            self.transport.write(frame(answer))
-        if self.handshake.done:
-            self.timer.cancel()
-            self.hub.welcomed(self)
-
-    def send(self, frame: bytes) -> None:
-        """Queue a frame; what is sent in one turn of the loop leaves in one write."""
-        for dropped in self.queue.append(frame):
-            self.hub.dropped(dropped)
-        if not (self._flush_due or self._paused):
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._flush()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        for dropped in self.queue.clear():
-            self.hub.dropped(dropped)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        while self.queue and not (self._paused or self.ending):
-            self.transport.write(self.queue.take(_WRITE_BYTES))
-
-
-def _tune(connection: socket.socket) -> None:
-    """No delay for small frames, and an end to a connection whose other host fell silent."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE.items():
-        option = getattr(socket, name, None)  # not on every system
-        if option is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -102,6 +102,31 @@ def test_nobody_connects_over_a_cut_link_whichever_direction_is_cut() -> None:
     asyncio.run(story(lambda pair: pair.back))
 
 
+def test_a_cut_holds_back_all_connections_of_a_replica_and_what_fills_one_does_not_stop_another() -> None:
+    async def story() -> None:
+        async with link() as pair:
+            _, bulk = await pair.dial()
+            _, far_bulk = await pair.accepted.get()  # which does not read
+            near_reader, near = await pair.dial()
+            far_reader, far = await pair.accepted.get()
+            bulk.write(bytes(64 << 20))
+            near.write(b"ping")
+            assert await far_reader.readexactly(4) == b"ping"
+            pair.forth.cut()
+            held = pair.forth.held
+            near.write(b"held")
+            await until(lambda: pair.forth.held > held)
+            far.write(b"pong")
+            assert await near_reader.readexactly(4) == b"pong"
+            pair.forth.heal()
+            assert await far_reader.readexactly(4) == b"held"
+            bulk.transport.abort()
+            for end in (near, far, far_bulk):
+                end.close()
+
+    asyncio.run(story())
+
+
 def test_a_delay_lets_bytes_arrive_later_and_in_order() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,7 +9,17 @@ from hypothesis import strategies as st
 
 from kvstore import handshake
 from kvstore.frames import FrameReader
-from kvstore.handshake import MAX_HANDSHAKE_BYTES, Dialer, LinkRefused, Listener, Local, Reason, refusal
+from kvstore.handshake import (
+    MAX_HANDSHAKE_BYTES,
+    Channel,
+    Dialer,
+    Identity,
+    LinkRefused,
+    Listener,
+    Local,
+    Reason,
+    refusal,
+)
 from paxos import wire
 
 SECRET = b"a long and random secret"
@@ -20,15 +31,20 @@ def local(
     *,
     cluster: str = "c",
     incarnation: int = 7,
+    boot: int = 5,
+    life: int = 55,
     secret: bytes = SECRET,
     peers: set[str] | None = None,
     terms: str = "lease_ms=500",
 ) -> Local:
-    return Local(cluster, node, incarnation, secret, frozenset(peers or MEMBERS - {node}), terms)
+    identity = Identity(incarnation, boot, life)
+    return Local(cluster, node, identity, secret, frozenset(peers or MEMBERS - {node}), terms)
 
 
-def dialer(who: Local | None = None, peer: str = "n2", nonce: bytes = b"d" * 32) -> Dialer:
-    return Dialer(who or local("n1"), peer, nonce)
+def dialer(
+    who: Local | None = None, peer: str = "n2", nonce: bytes = b"d" * 32, channel: Channel = Channel.MESSAGES
+) -> Dialer:
+    return Dialer(who or local("n1"), peer, channel, nonce)
 
 
 def listener(who: Local | None = None, nonce: bytes = b"l" * 32) -> Listener:
@@ -62,7 +78,15 @@ def test_two_members_with_one_secret_welcome_each_other_and_know_who_it_is() -> 
     assert one.done
     assert other.done
     assert other.peer == "n1"
-    assert (here.seen, there.seen) == ({"n2": 22}, {"n1": 11})
+    assert (one.proved, other.proved) == (there.identity, here.identity) == (Identity(22, 5, 55), Identity(11, 5, 55))
+    assert (here.seen, there.seen) == ({"n2": there.identity}, {"n1": here.identity})
+
+
+@pytest.mark.parametrize("channel", Channel)
+def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
+    one, other = dialer(channel=channel), listener()
+    play(one, other)
+    assert one.channel is other.channel is channel
 
 
 @pytest.mark.parametrize(
@@ -124,6 +148,90 @@ def test_a_peer_with_other_data_than_before_is_refused_at_either_end(wiped: str)
     refusal = refused(dialer(here), listener(there))
     assert refusal.reason is Reason.INCARNATION
     assert f"'{wiped}' has other data than before (incarnation 8, was 7)" in refusal.text
+    assert f"run `kvstore member replace {wiped}`" in refusal.text
+
+
+COPIES: list[tuple[dict[str, Any], Reason, str]] = [
+    ({"boot": 4, "life": 44}, Reason.OLDER_COPY, "'{}' runs on an older copy of its data (boot 4, was 5)"),
+    ({"boot": 5, "life": 99}, Reason.USED_TWICE, "two processes were started as '{}' from one state of its data"),
+]
+
+
+@pytest.mark.parametrize("at_fault", ["n1", "n2"])
+@pytest.mark.parametrize(("life", "reason", "text"), COPIES)
+def test_a_copy_of_the_data_of_a_peer_is_refused_at_either_end(
+    at_fault: str, life: dict[str, Any], reason: Reason, text: str
+) -> None:
+    lives = {name: local(name) for name in ("n1", "n2")}
+    genuine = dict(lives)
+    play(dialer(lives["n1"]), listener(lives["n2"]))
+    lives[at_fault] = local(at_fault, **life)
+    refusal = refused(dialer(lives["n1"]), listener(lives["n2"]))
+    assert refusal.reason is reason
+    assert text.format(at_fault) in refusal.text
+    assert f"run `kvstore member replace {at_fault}`" in refusal.text
+    play(dialer(genuine["n1"]), listener(genuine["n2"]))
+
+
+@pytest.mark.parametrize("restarted", ["n1", "n2"])
+def test_a_restart_replaces_the_life_before_it_and_nothing_brings_that_back(restarted: str) -> None:
+    lives = {name: local(name) for name in ("n1", "n2")}
+    earlier = lives[restarted]
+    play(dialer(lives["n1"]), listener(lives["n2"]))
+    lives[restarted] = local(restarted, boot=9, life=3)
+    play(dialer(lives["n1"]), listener(lives["n2"]))
+    lives[restarted] = earlier
+    assert refused(dialer(lives["n1"]), listener(lives["n2"])).reason is Reason.OLDER_COPY
+
+
+@pytest.mark.parametrize("enrolled", ["n1", "n2"])
+def test_a_peer_with_other_data_than_was_enrolled_is_refused_though_it_is_the_first(enrolled: str) -> None:
+    here, there = local("n1"), local("n2")
+    (there if enrolled == "n1" else here).enrol({enrolled: 8})
+    refusal = refused(dialer(here), listener(there))
+    assert refusal.reason is Reason.INCARNATION
+    assert f"'{enrolled}' has other data than before (incarnation 7, was 8)" in refusal.text
+    assert here.seen.keys() | there.seen.keys() <= {"n1", "n2"} - {enrolled}
+
+
+def test_enrolled_data_takes_the_place_of_what_was_seen_with_boots_of_its_own() -> None:
+    here, there = local("n1"), local("n2")
+    play(dialer(here), listener(there))
+    there.enrol({"n1": 8, "n2": 7, "n3": 9})
+    assert there.seen == {}
+    assert refused(dialer(here), listener(there)).reason is Reason.INCARNATION
+    play(dialer(local("n1", incarnation=8, boot=1)), listener(there))
+    assert there.seen == {"n1": Identity(8, 1, 55)}
+
+
+def test_what_was_seen_stays_while_the_cluster_says_the_same_and_goes_when_it_takes_its_word_back() -> None:
+    here, there = local("n1"), local("n2")
+    play(dialer(here), listener(there))
+    for word in ({}, {"n3": 1}, {"n1": 7, "n3": 1}, {"n1": 7}):
+        there.enrol(word)
+        assert there.seen == {"n1": here.identity}
+    there.enrol({})
+    assert there.seen == {}
+
+
+def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
+    here, there = local("n1"), local("n2")
+    play(dialer(here), listener(there))
+    there.set_peers(["n3"])
+    assert refused(dialer(here), listener(there)).reason is Reason.UNKNOWN_NODE
+    there.set_peers(["n1", "n3"])
+    play(dialer(local("n1", incarnation=8)), listener(there))
+
+
+@pytest.mark.parametrize("identity", [Identity(2**64 - 2, 2, 3), Identity(2**64 - 1, 1, 3), Identity(2**64 - 1, 2, 4)])
+def test_what_to_do_about_a_disk_reaches_the_other_side_however_long_its_name(identity: Identity) -> None:
+    here = local("n1")
+    here.recognise("n" * 32, Identity(2**64 - 1, 2, 3))
+    with pytest.raises(LinkRefused) as here_refused:
+        here.recognise("n" * 32, identity)
+    with pytest.raises(LinkRefused) as there_refused:
+        dialer().receive(refusal(here_refused.value))
+    assert there_refused.value.text == here_refused.value.text
 
 
 def test_an_unproved_incarnation_is_not_remembered() -> None:
@@ -134,11 +242,23 @@ def test_an_unproved_incarnation_is_not_remembered() -> None:
 
 
 def test_a_recorded_handshake_proves_nothing_on_another_link() -> None:
-    hello, _, proof, _ = play(dialer(), listener())
+    hello, challenge, proof, _ = play(dialer(), listener())
     other = listener(nonce=b"L" * 32)
     other.receive(hello)
     with pytest.raises(LinkRefused, match="different secrets"):
         other.receive(proof)
+    with pytest.raises(LinkRefused, match="different secrets"):
+        dialer(nonce=b"D" * 32).receive(challenge)
+
+
+def test_a_proof_for_one_channel_or_life_is_none_for_another() -> None:
+    hello, _, proof, _ = play(dialer(), listener())
+    for changed in (dialer(channel=Channel.BULK), dialer(local("n1", boot=6)), dialer(local("n1", life=56))):
+        assert changed.hello() != hello
+        other = listener()
+        other.receive(changed.hello())
+        with pytest.raises(LinkRefused, match="different secrets"):
+            other.receive(proof)
 
 
 def test_a_listeners_own_proof_sent_back_proves_nothing() -> None:
@@ -211,9 +331,10 @@ def test_a_reason_of_a_later_release_is_heard_as_other() -> None:
 
 def test_the_longest_names_fit_the_longest_handshake_frame() -> None:
     wide = "\N{CRAB}"
-    here = local(wide * 32, cluster=wide * 128, incarnation=2**64 - 1, peers={"é" * 32})
-    there = local("é" * 32, cluster=wide * 128, incarnation=2**64 - 1, peers={wide * 32})
-    said = play(dialer(here, peer="é" * 32), listener(there))
+    widest: dict[str, Any] = {"incarnation": 2**64 - 1, "boot": 2**64 - 1, "life": 2**64 - 1}
+    here = local(wide * 32, cluster=wide * 128, **widest, peers={"é" * 32}, terms="t" * 256)
+    there = local("é" * 32, cluster=wide * 128, **widest, peers={wide * 32}, terms="t" * 256)
+    said = play(dialer(here, "é" * 32, channel=Channel.MESSAGES), listener(there))
     assert max(map(len, said)) <= MAX_HANDSHAKE_BYTES
 
 

@@ -243,8 +243,8 @@ MUTANTS = (
         (28,),
         "A peer with other data than before votes on in the name of the one it replaced.",
         "kvstore/handshake.py",
-        "    if known != incarnation:\n",
-        "    if known < 0:\n",
+        "        if identity.incarnation != awaited:\n",
+        "        if awaited < 0:\n",
         UNIT,
     ),
     Mutant(

@@ -11,12 +11,13 @@ from typing import Any, Self
 import pytest
 
 from kvstore.frames import FrameReader, frame
-from kvstore.handshake import NONCE_BYTES, Dialer, LinkRefused, Listener, Local
+from kvstore.handshake import NONCE_BYTES, Channel, Dialer, Identity, LinkRefused, Listener, Local
 from kvstore.transport import Address, Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
 
 SECRET = b"a long and random secret"
+IDENTITY = Identity(incarnation=7, boot=5, life=55)
 HOST = "127.0.0.1"
 PATIENCE_S = 30
 """A test that waits so long has failed."""
@@ -57,7 +58,7 @@ class Node:
     def __init__(self, node: str, peers: dict[str, Address], port: int = 0, **settings: Any) -> None:
         self.inbox: asyncio.Queue[tuple[str, AnyMessage]] = asyncio.Queue()
         self.changes: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
-        defaults: dict[str, Any] = {"cluster": "c", "incarnation": 7, "secret": SECRET}
+        defaults: dict[str, Any] = {"cluster": "c", "identity": IDENTITY, "secret": SECRET}
         self.transport = Transport(
             node=node,
             listen=(HOST, port),
@@ -131,13 +132,13 @@ class Stranger:
         payload = await self.read()
         assert payload is not None
         with pytest.raises(LinkRefused) as caught:
-            Dialer(who("n3"), "n2", bytes(NONCE_BYTES)).receive(payload)
+            Dialer(who("n3"), "n2", Channel.MESSAGES, bytes(NONCE_BYTES)).receive(payload)
         assert await self.read() is None
         return caught.value
 
-    async def pose_as(self, local: Local, peer: str) -> None:
+    async def pose_as(self, local: Local, peer: str, channel: Channel = Channel.MESSAGES) -> None:
         """Go through the handshake as a dialer."""
-        dialer = Dialer(local, peer, secrets.token_bytes(NONCE_BYTES))
+        dialer = Dialer(local, peer, channel, secrets.token_bytes(NONCE_BYTES))
         self.write(dialer.hello())
         while not dialer.done:
             payload = await self.read()
@@ -145,13 +146,22 @@ class Stranger:
             if answer := dialer.receive(payload):
                 self.write(answer)
 
-    async def welcome(self, local: Local) -> None:
-        """Go through the handshake as a listener."""
+    async def welcome(self, local: Local) -> Channel:
+        """Go through the handshake as a listener; what the link is for."""
         listener = Listener(local, secrets.token_bytes(NONCE_BYTES))
         while not listener.done:
             payload = await self.read()
             assert payload is not None
             self.write(listener.receive(payload))
+        return listener.channel
+
+
+async def welcome_both(callers: "asyncio.Queue[Stranger]", local: Local) -> dict[Channel, Stranger]:
+    """Welcome the next two callers, which are one transport; each by what its link is for."""
+    both = [await callers.get(), await callers.get()]
+    links = {await caller.welcome(local): caller for caller in both}
+    assert links.keys() == set(Channel)
+    return links
 
 
 @asynccontextmanager
@@ -187,7 +197,7 @@ def who(node: str, **changes: Any) -> Local:
     members = {"n1", "n2", "n3"}
     identity: dict[str, Any] = {
         "cluster": "c",
-        "incarnation": 7,
+        "identity": IDENTITY,
         "secret": SECRET,
         "peers": frozenset(members - {node}),
     }

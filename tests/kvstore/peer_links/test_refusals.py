@@ -7,19 +7,22 @@ from typing import Any
 import pytest
 
 from kvstore.frames import frame
-from kvstore.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Dialer, Reason
+from kvstore.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, Dialer, Identity, Reason
 from kvstore.transport import MAX_UNPROVED_LINKS, Address
 from paxos import wire
 from paxos.messages import Fetch
 from tests.kvstore.peer_links.actors import (
     HOST,
+    IDENTITY,
     Lines,
     Node,
     Run,
+    free_port,
     good_link,
     strange_listener,
     stranger,
     who,
+    works,
 )
 
 INTRUDERS: dict[Reason, tuple[str, dict[str, Any], str]] = {
@@ -62,15 +65,57 @@ def test_another_member_behind_an_address_is_refused(run: Run, nowhere: Address,
     run(story())
 
 
-def test_a_peer_that_comes_back_with_other_data_is_refused(run: Run, nowhere: Address, lines: Lines) -> None:
+OTHER_DISKS = [
+    (IDENTITY._replace(incarnation=8), "'n3' has other data than before (incarnation 8, was 7)"),
+    (IDENTITY._replace(boot=4, life=44), "'n3' runs on an older copy of its data (boot 4, was 5)"),
+    (IDENTITY._replace(life=99), "two processes were started as 'n3' from one state of its data (boot 5)"),
+]
+
+
+@pytest.mark.parametrize(("identity", "text"), OTHER_DISKS)
+def test_a_peer_that_comes_back_with_other_data_is_refused(
+    run: Run, nowhere: Address, lines: Lines, identity: Identity, text: str
+) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed):
-            async with Node("n3", {"n2": n2.address}, incarnation=1) as n3:
+            async with Node("n3", {"n2": n2.address}) as n3:
                 assert await n3.changes.get() == ("n2", True)
-            async with Node("n3", {"n2": n2.address}, incarnation=2) as n3:
-                await lines.wait_for("was refused there", "'n3' has other data than before (incarnation 2, was 1)")
+            async with Node("n3", {"n2": n2.address}, identity=identity) as n3:
+                await lines.wait_for("link from 'n3'", "was refused here", text)
+                await lines.wait_for("link to 'n2'", "was refused there", text)
                 assert n3.changes.empty()
             await unharmed()
+
+    run(story())
+
+
+@pytest.mark.parametrize(("identity", "text"), OTHER_DISKS)
+def test_a_peer_that_is_found_with_other_data_is_refused(
+    run: Run, nowhere: Address, lines: Lines, identity: Identity, text: str
+) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with Node("n2", {"n3": (HOST, port)}) as n2:
+            async with Node("n3", {"n2": nowhere}, port):
+                assert await n2.changes.get() == ("n3", True)
+            assert await n2.changes.get() == ("n3", False)
+            async with Node("n3", {"n2": nowhere}, port, identity=identity):
+                await lines.wait_for("link to 'n3'", "was refused here", text)
+                await lines.wait_for("link from 'n2'", "was refused there", text)
+                assert n2.changes.empty()
+
+    run(story())
+
+
+def test_of_two_processes_with_one_identity_the_first_keeps_its_links(run: Run, nowhere: Address, lines: Lines) -> None:
+    async def story() -> None:
+        async with Node("n2", {"n3": nowhere}) as n2, Node("n3", {"n2": n2.address}) as n3:
+            assert await n3.changes.get() == ("n2", True)
+            async with Node("n3", {"n2": n2.address}, identity=IDENTITY._replace(life=99)) as twin:
+                await lines.wait_for("link from 'n3'", "was refused here", "stop one")
+                await works(n3, "n3", n2, "n2")
+                assert twin.changes.empty()
+                assert n3.changes.empty()
 
     run(story())
 
@@ -150,10 +195,10 @@ def test_a_silent_stranger_is_cut_off_in_time(run: Run, nowhere: Address) -> Non
 def test_a_silent_listener_is_given_up_and_dialled_again(run: Run) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}, handshake_ms=20) as n1:
-            first = await callers.get()
-            await first.read()
-            assert (await first.refusal()).reason is Reason.TIMEOUT
-            first.writer.close()
+            for first in (await callers.get(), await callers.get()):
+                await first.read()
+                assert (await first.refusal()).reason is Reason.TIMEOUT
+                first.writer.close()
             await (await callers.get()).read()
             assert not n1.transport.connected("n2")
 
@@ -181,7 +226,7 @@ def test_the_same_complaint_is_made_once(run: Run, nowhere: Address, lines: Line
                     other.write(b"garbage")
                     await other.refusal()
             async with stranger(n2.address) as other:
-                other.write(Dialer(who("n3", cluster="blue"), "n2", bytes(NONCE_BYTES)).hello())
+                other.write(Dialer(who("n3", cluster="blue"), "n2", Channel.BULK, bytes(NONCE_BYTES)).hello())
                 await other.refusal()
             assert n2.transport.stats.refused == {Reason.GARBAGE: 3, Reason.CLUSTER: 1}
             here = [line for line in lines.lines if "was refused here" in line]

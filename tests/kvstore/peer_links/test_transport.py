@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from kvstore import transport as module
-from kvstore.transport import Address
+from kvstore.handshake import Channel
+from kvstore.transport import MAX_BULK_BYTES, Address
 from paxos import wire
 from paxos.messages import Fetch, Propose
 from tests.kvstore.peer_links.actors import (
@@ -17,6 +18,7 @@ from tests.kvstore.peer_links.actors import (
     good_link,
     strange_listener,
     stranger,
+    welcome_both,
     who,
     works,
 )
@@ -50,6 +52,19 @@ def test_the_newer_link_of_a_peer_replaces_the_older(run: Run, nowhere: Address)
             assert await older.read() is None
             newer.write(wire.encode(Fetch(9)))
             assert await n2.inbox.get() == ("n3", Fetch(9))
+            await unharmed()
+
+    run(story())
+
+
+def test_one_link_of_a_peer_for_each_channel_is_kept(run: Run, nowhere: Address) -> None:
+    async def story() -> None:
+        async with good_link(nowhere) as (n2, unharmed), stranger(n2.address) as messages, stranger(n2.address) as bulk:
+            await messages.pose_as(who("n3"), "n2")
+            await bulk.pose_as(who("n3"), "n2", Channel.BULK)
+            for number, link in enumerate((messages, bulk, messages)):
+                link.write(wire.encode(Fetch(number)))
+                assert await n2.inbox.get() == ("n3", Fetch(number))
             await unharmed()
 
     run(story())
@@ -116,8 +131,7 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_gets_the_newest(run:
     async def story() -> None:
         bound, frames, size = 4 << 20, 64, 1 << 20
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}, max_queue_bytes=bound) as n1:
-            peer = await callers.get()
-            await peer.welcome(who("n2"))
+            peer = (await welcome_both(callers, who("n2")))[Channel.MESSAGES]
             assert await n1.changes.get() == ("n2", True)
             for number in range(frames):
                 n1.transport.send("n2", number.to_bytes(4, "big") + bytes(size - 4))
@@ -139,10 +153,75 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_gets_the_newest(run:
     run(story())
 
 
+def test_a_full_queue_of_bulk_does_not_stand_before_a_message(run: Run) -> None:
+    async def story() -> None:
+        page = bytes(1 << 20)
+        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+            links = await welcome_both(callers, who("n2"))
+            assert await n1.changes.get() == ("n2", True)
+            while n1.transport.queued_bytes < MAX_BULK_BYTES:  # nobody knows what the sockets take
+                n1.transport.send("n2", page, Channel.BULK)
+                await asyncio.sleep(0)
+            n1.transport.send("n2", page, Channel.BULK)
+            assert n1.transport.queued_bytes == MAX_BULK_BYTES
+            n1.transport.send("n2", b"urgent")
+            assert await links[Channel.MESSAGES].read() == b"urgent"
+            assert n1.transport.queued_bytes > 0
+            n1.transport.send("n2", b"the last page", Channel.BULK)
+            pages = [page]
+            while pages[-1] == page:
+                pages.append(await links[Channel.BULK].read() or b"")
+            assert pages[-1] == b"the last page"
+            assert n1.transport.queued_bytes == 0
+
+    run(story())
+
+
+def test_a_queue_of_bulk_holds_the_longest_message_that_there_can_be(run: Run, nowhere: Address) -> None:
+    async def story() -> None:
+        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+            assert await n1.changes.get() == ("n2", True)
+            message = Propose((bytes(wire.MAX_MESSAGE_BYTES - 64),))
+            while n2.inbox.empty():  # until there is a bulk link
+                n1.transport.send("n2", wire.encode(Fetch(1)), Channel.BULK)
+                await asyncio.sleep(0)
+            dropped = n1.transport.stats.dropped_frames
+            n1.transport.send("n2", wire.encode(message), Channel.BULK)
+            while (received := await n2.inbox.get()) == ("n1", Fetch(1)):
+                pass
+            assert received == ("n1", message)
+            assert n1.transport.stats.dropped_frames == dropped
+
+    run(story())
+
+
+def test_only_the_link_for_messages_makes_a_peer_connected(run: Run) -> None:
+    async def story() -> None:
+        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+            links = await welcome_both(callers, who("n2"))
+            assert await n1.changes.get() == ("n2", True)
+            links[Channel.BULK].writer.transport.abort()
+            again = await callers.get()
+            assert n1.transport.connected("n2")
+            n1.transport.send("n2", b"lost", Channel.BULK)
+            assert n1.transport.stats.dropped_frames == 1
+            assert await again.welcome(who("n2")) is Channel.BULK
+            links[Channel.MESSAGES].writer.transport.abort()
+            assert await n1.changes.get() == ("n2", False)
+            assert not n1.transport.connected("n2")
+            n1.transport.send("n2", b"lost")
+            n1.transport.send("n2", b"page", Channel.BULK)
+            assert await again.read() == b"page"
+            assert n1.transport.stats.dropped_frames == 2
+            assert n1.changes.empty()
+
+    run(story())
+
+
 def test_a_long_queue_stays_in_the_queue_while_the_socket_is_full(run: Run) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}, max_queue_bytes=1 << 30) as n1:
-            await (await callers.get()).welcome(who("n2"))
+            await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             for _ in range(64):
                 n1.transport.send("n2", bytes(1 << 20))
@@ -156,8 +235,7 @@ def test_a_long_queue_stays_in_the_queue_while_the_socket_is_full(run: Run) -> N
 def test_what_waits_for_a_link_that_breaks_is_counted_as_dropped(run: Run) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
-            peer = await callers.get()
-            await peer.welcome(who("n2"))
+            peer = (await welcome_both(callers, who("n2")))[Channel.MESSAGES]
             assert await n1.changes.get() == ("n2", True)
             while n1.transport.queued_bytes < 4 << 20:
                 n1.transport.send("n2", bytes(1 << 20))
@@ -174,7 +252,7 @@ def test_frames_of_one_turn_of_the_loop_leave_in_one_write(run: Run, nowhere: Ad
     async def story() -> None:
         async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
-            link = n1.transport._outgoing["n2"]
+            link = n1.transport._outgoing["n2", Channel.MESSAGES]
             writes: list[bytes] = []
 
             class Watched:
@@ -218,11 +296,11 @@ def test_what_was_sent_before_a_stop_still_arrives(run: Run, nowhere: Address) -
 
 
 def test_a_stop_does_not_wait_for_a_peer_that_does_not_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LINGER_S", 0.02)
+    monkeypatch.setattr(module, "LINGER_S", 0.02)
 
     async def story() -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
-            await (await callers.get()).welcome(who("n2"))
+            await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             while n1.transport.queued_bytes < 4 << 20:
                 n1.transport.send("n2", bytes(1 << 20))
