@@ -78,8 +78,8 @@ class StatePage(NamedTuple):
     before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and nothing
     else is: behind it there is a row for each revision.
 
-    So a page follows others only while `compacted` is not above the revision they reach, or not above that of the first
-    of them. Otherwise deletions are missing of keys that they hold.
+    So a page follows others only while `compacted` is not above the revision that they reach, or the same in all of
+    them. Otherwise deletions are missing of keys that they hold. That of what is staged is the least of its pages.
     """
 
     changes: list[Change]

@@ -1,4 +1,4 @@
-"""What an acceptor must not forget, as rows: the promise, the chosen prefix, and every accepted entry."""
+"""Every entry that the acceptor accepted, as a row."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from paxos.types import Ballot, PValue, Slot
 from storage.errors import damaged
-from storage.marks import Marks
-from storage.rows import checksum, only_row, with_checksum
+from storage.rows import Insert, checksum
+
+_INSERT = Insert("INSERT OR REPLACE INTO log", columns=5)
 
 
 def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> None:
     """Store accepted entries in this order; a later one of a slot replaces the earlier."""
-    connection.executemany(
-        "INSERT OR REPLACE INTO log (slot, round, node, value, checksum) VALUES (?, ?, ?, ?, ?)",
+    _INSERT.store(
+        connection,
         [
             (slot, round_, node, value, checksum(f"{slot} {round_} {node}", value))
             for slot, (round_, node), value in entries
@@ -22,27 +23,19 @@ def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> 
     )
 
 
-def store_marks(connection: sqlite3.Connection, marks: Marks) -> None:
-    """Store the promise and the chosen prefix."""
-    connection.execute(
-        "UPDATE acceptor SET round = ?, node = ?, chosen = ?, checksum = ?",
-        with_checksum(*marks.promised, marks.chosen),
-    )
-
-
-def load_marks(connection: sqlite3.Connection, path: Path) -> Marks:
-    """The promise, the chosen prefix and the end of the log. Raises StorageError when they are damaged."""
-    round_, node, chosen = only_row(connection, path, "acceptor")
-    last: Slot = connection.execute("SELECT coalesce(max(slot), 0) FROM log").fetchone()[0]
-    if chosen > last:
-        raise damaged(path, f"the log ends at slot {last}, but slots up to {chosen} are known to be chosen")
-    return Marks(Ballot(round_, node), chosen, last)
+def load_extent(connection: sqlite3.Connection, cut: Slot) -> tuple[Slot, int]:
+    """The last slot of the log and the sum of its values, behind `cut`."""
+    found: tuple[Slot, int] = connection.execute(
+        "SELECT coalesce(max(slot), 0), coalesce(sum(length(value)), 0) FROM log WHERE slot > ?", (cut,)
+    ).fetchone()
+    return found
 
 
 def load_entries(
     connection: sqlite3.Connection, path: Path, from_slot: Slot, upto: Slot, max_bytes: int, *, chosen: Slot
 ) -> list[PValue]:
-    """See `Storage.read`. `chosen` is the chosen prefix: a slot of it that is absent is damage, too."""
+    """See `Storage.read`; `from_slot` is not cut. `chosen` is the chosen prefix: a slot of it that is absent is damage,
+    too."""
     page: list[PValue] = []
     expected = max(from_slot, 1)
     with closing(

@@ -11,8 +11,8 @@ from storage.base import Cut, Identity, Progress, Recovered, Staged, StateWrite,
 class Staging(NamedTuple):
     """What is staged: rows up to `revision`, see Staged.
 
-    `compacted` is that of the first page, and the one of the whole: what a later page leaves out lies behind its own
-    beginning. `lowest` is the least of any page: what a page has too much is superseded in between.
+    `compacted` is that of the first page, and will be that of the whole. `lowest` is the least of any page: what was
+    superseded between the two may be there, and goes when the whole is installed.
     """
 
     revision: int = 0
@@ -26,7 +26,8 @@ class Staging(NamedTuple):
         if not first and after != self.revision:
             raise misuse(f"a page behind revision {after} would be staged, but what is staged ends at {self.revision}")
         base = page.compacted if first else self.compacted
-        if page.compacted > max(after, base):
+        lowest = page.compacted if first else min(page.compacted, self.lowest)
+        if page.compacted > after and not lowest == base == page.compacted:
             raise misuse(f"a page that is compacted up to {page.compacted} would be staged behind revision {after}")
         revision = after
         for change in page.changes:
@@ -35,7 +36,7 @@ class Staging(NamedTuple):
             revision = change.revision
         if page.progress is not None and page.progress.revision != max(revision, base):
             raise misuse(f"the state of revision {page.progress.revision} would end at {max(revision, base)}")
-        return Staging(revision, base, page.compacted if first else min(page.compacted, self.lowest))
+        return Staging(revision, base, lowest)
 
 
 class Marks(NamedTuple):

@@ -61,7 +61,7 @@ class MemoryStorage:
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """See Storage."""
         rows, marks = (self._staged if staged else self._state), self._marks
-        compacted = marks.staging.compacted if staged else marks.compact
+        compacted = marks.staging.lowest if staged else marks.compact
         page: list[Change] = []
         revisions = list(rows)
         for revision in revisions[bisect_right(revisions, after) :]:

@@ -3,6 +3,10 @@
     identity   one row: cluster, node, incarnation, boot, and the members with commas between them
     acceptor   one row: the promise (round, node) and the chosen prefix
     log        a row for each slot: the ballot (round, node) and the value that was accepted last
+    progress   one row: how far the state machine came, see `storage.base.Progress`
+    bounds     one row: where the log is cut, which table of the state is live and how far it is compacted, what the
+               other one holds, see `storage.bounds`
+    state_a, state_b   a row for each revision: what it did to a key, see `storage.base.Change`
 
 Every table ends in a checksum over the row, see `storage.rows`.
 """
@@ -18,7 +22,10 @@ from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
 from storage.base import Identity, StorageError
+from storage.bounds import Bounds, insert_first
 from storage.errors import damaged
+from storage.marks import Marks
+from storage.revisions import TABLES
 from storage.rows import only_row, with_checksum
 
 INCARNATION_BITS = 62
@@ -95,10 +102,23 @@ def _create_tables(database: Database) -> None:
     database.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(*ZERO, 0))
 
 
-def _create(database: Database, name: str, columns: dict[str, type], pk: str | None = None) -> Table:
+def _create_state(database: Database) -> None:
+    """The state of what is in the log already is not known yet: whoever opens the storage replays the log."""
+    _create(database, "progress", {"applied": int, "revision": int, "chain": bytes, "digest": str, "extra": bytes})
+    numbers = ("compacted", "compact", "staged", "staged_compacted", "staged_lowest")
+    _create(database, "bounds", {"cut": int, "chain": bytes, "live": str, **dict.fromkeys(numbers, int)})
+    row = {"revision": int, "key": bytes, "value": bytes, "create_revision": int, "version": int, "supersedes": int}
+    for name in TABLES:
+        _create(database, name, row, pk="revision", nullable="value")
+    insert_first(database.conn, Bounds(Marks(), live=TABLES[0], compacted=0))
+
+
+def _create(
+    database: Database, name: str, columns: dict[str, type], pk: str | None = None, nullable: str | None = None
+) -> Table:
     columns = {**columns, "checksum": int}
-    return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk}, strict=True)
+    return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk, nullable}, strict=True)
 
 
-_MIGRATIONS = (_create_tables,)
+_MIGRATIONS = (_create_tables, _create_state)
 """Each turns the schema of its index into the next. A released one is never changed."""

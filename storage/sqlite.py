@@ -8,18 +8,21 @@ Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
 from storage import wal
-from storage.base import Recovered, StorageError, has_records
+from storage.base import Recovered, StatePage, StateWrite, StorageError, has_records
+from storage.bounds import Bounds, load_bounds, store_bounds
 from storage.directory import hold, make_directory, make_file, sync_directory
 from storage.errors import damaged, reported, unusable
-from storage.log import load_entries, load_marks, store_entries, store_marks
+from storage.housekeeping import UNIT_BYTES, Housekeeping
+from storage.log import load_entries, store_entries
 from storage.marks import Marks
+from storage.revisions import NO_END, KeySpace
 from storage.rows import decode_text
 from storage.schema import claim
 
@@ -35,8 +38,11 @@ _PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
     ("wal_autocheckpoint", "0", 0),
 )
 _FRAME_BYTES = 4096 + 24
-_FRAMES_A_COMMIT = 3
+_FRAMES_A_COMMIT = 8
 _ROW_BYTES = 64
+_SLICE_UNITS = 512
+"""What is removed at once, by `tidy` or by a `write`: less often and more of it touches fewer pages."""
+_UNITS_A_WRITE = 16
 
 
 def open_storage(directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> "SqliteStorage":
@@ -57,12 +63,14 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
                 # What an earlier life left in the WAL is synced into the database before anything rests on it (rule 4).
                 _checkpoint(connection, path, "TRUNCATE")
                 identity = claim(connection, path, cluster, node, members=members, last_boot=held.last_boot)
-                marks = load_marks(connection, path)
+                bounds, log_bytes = load_bounds(connection, path)
+                space = KeySpace(connection, path, bounds)
             sync_directory(directory)
             held.sign(identity.boot)
         except OSError as error:
             raise unusable(directory, error) from error
-        return SqliteStorage(path, connection, marks.recovered(identity, 0), resources.pop_all())
+        recovered = bounds.marks.recovered(identity, log_bytes)
+        return SqliteStorage(path, connection, space, bounds, recovered, resources=resources.pop_all())
 
 
 def _refuse_lost(path: Path, last_boot: int) -> None:
@@ -72,11 +80,15 @@ def _refuse_lost(path: Path, last_boot: int) -> None:
 
 
 def _refuse_broken_wal(path: Path) -> None:
-    log = path.with_name(path.name + "-wal")
+    log = _wal_of(path)
     frame = wal.unreachable(log)
     if frame is not None:
         where = f"frame {frame}" if frame else "the header"
         raise damaged(log, f"{where} of the write-ahead log is damaged and hides the transactions behind it")
+
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -117,13 +129,25 @@ class SqliteStorage:
     After any error it refuses further use: what the disk holds is only known after opening it again (rule 4).
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, recovered: Recovered, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        space: KeySpace,
+        bounds: Bounds,
+        recovered: Recovered,
+        *,
+        resources: ExitStack,
+    ) -> None:
         self._path = path
         self._connection = connection
+        self._space = space
+        self._housekeeping = Housekeeping(connection, space)
+        self._bounds = bounds
         self._recovered = recovered
         self._resources = resources
-        self._marks = Marks(recovered.promised, recovered.chosen, recovered.last)
         self._wal_bytes = 0
+        self._owed_units = 0
         self._sound = True
 
     def recovered(self) -> Recovered:
@@ -133,26 +157,90 @@ class SqliteStorage:
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
         with self._sound_after():
-            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=self._marks.chosen)
+            marks = self._bounds.marks
+            if max(from_slot, 1) <= marks.cut.slot:
+                return []
+            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=marks.chosen)
 
-    def write(self, writes: list[Write]) -> None:
+    def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
+        """See Storage."""
+        with self._sound_after():
+            if staged:
+                return self._space.staged_page(after, max_bytes)
+            return self._space.page(after, max_bytes, self._bounds)
+
+    def write(self, writes: Sequence[Write]) -> None:
         """See Storage."""
         with self._sound_after():
             if not any(map(has_records, writes)):
                 return
-            marks = self._marks.after(writes)
-            accepts = [entry for write in writes for entry in write.accepts]
-            self._connection.execute("BEGIN IMMEDIATE")
-            store_entries(self._connection, accepts)
-            store_marks(self._connection, marks)
-            self._connection.execute("COMMIT")
-            self._marks = marks
-            self._checkpoint_when_due(accepts)
+            marks = self._bounds.marks.after(writes)
+            self._make_room(writes)
+            accepts = [entry for write in writes for entry in write.accepts if entry.slot > marks.cut.slot]
+            sizes = _sizes(accepts, writes)
+            with self._transaction():
+                store_entries(self._connection, accepts)
+                self._space.store(writes)
+                removed = self._tidy_in_passing(marks, sum(1 + size // UNIT_BYTES for size in sizes))
+                self._store_bounds(marks)
+            self._checkpoint_when_due(removed, sum(sizes) + len(sizes) * _ROW_BYTES)
 
-    def _checkpoint_when_due(self, accepts: list[PValue]) -> None:
-        """Bound the WAL. Its length is estimated: the file is used again from its start after a checkpoint, because
-        overwriting takes half as long to sync as growing, and so its size tells nothing."""
-        self._wal_bytes += _FRAMES_A_COMMIT * _FRAME_BYTES + sum(_ROW_BYTES + len(entry.value) for entry in accepts)
+    def tidy(self) -> bool:
+        """See Storage."""
+        with self._sound_after():
+            marks = self._bounds.marks
+            if not self._housekeeping.pending(marks):
+                return False
+            with self._transaction():
+                removed = self._housekeeping.slice(_SLICE_UNITS, marks)
+                self._store_bounds(marks)
+            self._checkpoint_when_due(removed)
+            return self._housekeeping.pending(marks)
+
+    def _make_room(self, writes: Sequence[Write]) -> None:
+        """Remove what a staged page would find in its place, in transactions of their own, so that its own is short.
+        None of it counts, so nothing changes if it ends here."""
+        staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
+        if staged is None or not self._space.littered:
+            return
+        upto = staged.page.changes[-1].revision if staged.page.changes else 0
+        removed = 1
+        while removed:
+            with self._transaction():
+                removed = self._housekeeping.clear_idle(_SLICE_UNITS, upto if staged.page.progress is None else NO_END)
+            self._checkpoint_when_due(removed)
+
+    def _tidy_in_passing(self, marks: Marks, stored: int) -> int:
+        """Remove twice as much as is stored, once that is worth a slice: so the file is bounded under any load."""
+        if not self._housekeeping.pending(marks):
+            self._owed_units = 0
+            return 0
+        self._owed_units += 2 * stored + _UNITS_A_WRITE
+        if self._owed_units < _SLICE_UNITS:
+            return 0
+        units, self._owed_units = self._owed_units, 0
+        return self._housekeeping.slice(units, marks)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """An error leaves it open; the storage is not used again, and closing rolls it back."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        yield
+        self._connection.execute("COMMIT")
+
+    def _store_bounds(self, marks: Marks) -> None:
+        bounds = Bounds(marks, self._space.live, self._space.compacted)
+        store_bounds(self._connection, self._bounds, bounds)
+        self._bounds = bounds
+
+    def _checkpoint_when_due(self, removed: int, stored_bytes: int = 0) -> None:
+        """Bound the WAL. Its size tells nothing: the file is used again from its start after a checkpoint, because
+        overwriting takes half as long to sync as growing. Its length is first estimated, with a page for each row that
+        was removed, and looked up when that is too much."""
+        self._wal_bytes += (_FRAMES_A_COMMIT + removed) * _FRAME_BYTES + stored_bytes
+        if self._wal_bytes < CHECKPOINT_BYTES:
+            return
+        self._wal_bytes = wal.length(_wal_of(self._path))
         if self._wal_bytes >= CHECKPOINT_BYTES:
             _checkpoint(self._connection, self._path, "PASSIVE")
             self._wal_bytes = 0
@@ -174,3 +262,13 @@ class SqliteStorage:
         with reported(self._path):
             yield
         self._sound = True
+
+
+def _sizes(accepts: list[PValue], writes: Sequence[Write]) -> list[int]:
+    """Bytes of each row that will be stored."""
+    sizes = [len(entry.value) for entry in accepts]
+    for write in writes:
+        if isinstance(write, StateWrite):
+            changes = write.changes if write.staged is None else write.staged.page.changes
+            sizes += [len(change.key) + len(change.value or b"") for change in changes]
+    return sizes

@@ -11,6 +11,7 @@ Format: https://www.sqlite.org/fileformat2.html#walformat
 """
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,24 @@ def unreachable(path: Path) -> int | None:
                 return first_bad
             committed = frame.commits
     return 0 if first_bad == 0 else None
+
+
+def length(path: Path) -> int:
+    """Bytes of the log at `path` since it last began anew; what an earlier round left behind them does not count.
+    Raises OSError."""
+    with path.open("rb", buffering=0) as log:
+        header = log.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return 0
+        _, _, page_bytes, _, salt, *_ = _HEADER.unpack(header)
+        frame_bytes: int = _FRAME.size + page_bytes
+
+        def is_old(number: int) -> bool:
+            log.seek(_HEADER.size + number * frame_bytes)
+            return bool(_FRAME.unpack(log.read(_FRAME.size))[2] != salt)
+
+        frames = (path.stat().st_size - _HEADER.size) // frame_bytes
+        return bisect_left(range(frames), x=True, key=is_old) * frame_bytes
 
 
 def _frames(content: bytes) -> Iterator[_Frame]:

@@ -8,30 +8,35 @@
         |<--------------------------------|                              |
 
 While one transaction is under way the next one gathers: no delay is added at low load, commits are shared at high load.
+When nothing was asked for a while the thread tidies the storage, slice by slice: a write waits for one of them at most.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import NamedTuple
 
 from paxos.ready import Write
 from paxos.types import PValue, Slot
-from storage.base import Storage, has_records
+from storage.base import StatePage, Storage, has_records
+
+IDLE_S = 0.01
+"""After so long without a job the storage is tidied. Under load it tidies in its own writes."""
 
 
 class _Read(NamedTuple):
-    from_slot: Slot
-    upto: Slot
-    max_bytes: int
-    done: Callable[[list[PValue]], None]
+    run: Callable[[], Callable[[], None]]
+    """Reads, and gives what to post."""
 
 
 class _Stop:
     pass
+
+
+_Job = Write | _Read | _Stop
 
 
 class Writer:
@@ -56,8 +61,9 @@ class Writer:
         self._on_durable = on_durable
         self._on_failure = on_failure
         # Measured against a deque under a Condition, submit to on_durable under uvloop: 10 to 25 % less at the median.
-        self._queue: SimpleQueue[Write | _Read | _Stop] = SimpleQueue()
-        self._taken: deque[Write | _Read | _Stop] = deque()
+        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._taken: deque[_Job] = deque()
+        self._untidy = True
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
@@ -67,7 +73,13 @@ class Writer:
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int, done: Callable[[list[PValue]], None]) -> None:
         """`Storage.read` once all that was submitted before is durable; the entries go to `done`."""
-        self._queue.put(_Read(from_slot, upto, max_bytes, done))
+        self._queue.put(_Read(lambda: partial(done, self._storage.read(from_slot, upto, max_bytes))))
+
+    def read_state(
+        self, after: int, max_bytes: int, done: Callable[[StatePage], None], *, staged: bool = False
+    ) -> None:
+        """`Storage.read_state` once all that was submitted before is durable; the page goes to `done`."""
+        self._queue.put(_Read(lambda: partial(done, self._storage.read_state(after, max_bytes, staged=staged))))
 
     def stop(self) -> None:
         """Finish what is queued, close the storage and wait for that. What is submitted later is never stored."""
@@ -89,16 +101,18 @@ class Writer:
         if isinstance(job, _Stop):
             return False
         if isinstance(job, _Read):
-            entries = self._storage.read(job.from_slot, job.upto, job.max_bytes)
-            self._post(partial(job.done, entries))
+            self._post(job.run())
         else:
             self._store([job, *self._further_writes()])
         return True
 
     def _take(self) -> None:
-        """Take all that is queued; wait only when there is nothing to do."""
-        if not self._taken:
-            self._taken.append(self._queue.get())
+        """Take all that is queued; wait only when there is nothing to do, and tidy meanwhile."""
+        while not self._taken:
+            try:
+                self._taken.append(self._queue.get(timeout=IDLE_S if self._untidy else None))
+            except Empty:
+                self._untidy = self._storage.tidy()
         for _ in range(self._queue.qsize()):
             self._taken.append(self._queue.get_nowait())
 
@@ -112,5 +126,6 @@ class Writer:
         if any(map(has_records, writes)):
             start = perf_counter()
             self._storage.write(writes)
+            self._untidy = True
             seconds = perf_counter() - start
         self._post(partial(self._on_durable, writes, seconds))

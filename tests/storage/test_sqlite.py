@@ -169,8 +169,8 @@ def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) 
 
 def test_a_newer_schema_is_refused(directory: Path) -> None:
     fill(directory)
-    change(directory, "PRAGMA user_version = 2")
-    with pytest.raises(StorageError, match=r"newer version of this program \(schema 2, this one knows up to 1\)"):
+    change(directory, "PRAGMA user_version = 3")
+    with pytest.raises(StorageError, match=r"newer version of this program \(schema 3, this one knows up to 2\)"):
         open_storage(directory, "test", "n1", MEMBERS)
 
 

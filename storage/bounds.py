@@ -1,0 +1,83 @@
+"""The marks as rows, one in each of three tables: written when they moved, verified when they are loaded."""
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from paxos.types import Ballot
+from storage.base import Cut, Progress
+from storage.errors import damaged
+from storage.log import load_extent
+from storage.marks import Marks, Staging
+from storage.rows import only_row, with_checksum
+
+
+class Bounds(NamedTuple):
+    """The marks, and where the state is: in the table `live`, as far as it is `compacted` by now."""
+
+    marks: Marks
+    live: str
+    compacted: int
+
+
+def store_bounds(connection: sqlite3.Connection, before: Bounds, after: Bounds) -> None:
+    """Store what is not as it was."""
+    old, new = before.marks, after.marks
+    if (new.promised, new.chosen) != (old.promised, old.chosen):
+        connection.execute(
+            "UPDATE acceptor SET round = ?, node = ?, chosen = ?, checksum = ?",
+            with_checksum(*new.promised, new.chosen),
+        )
+    if new.progress is not old.progress:
+        applied, revision, chain, digest, extra = progress_fields(new.progress)
+        connection.execute(
+            "UPDATE progress SET applied = ?, revision = ?, chain = ?, digest = ?, extra = ?, checksum = ?",
+            with_checksum(applied, revision, chain, digest, extra),
+        )
+    if _bounds_fields(after) != _bounds_fields(before):
+        connection.execute(
+            "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
+            "staged = ?, staged_compacted = ?, staged_lowest = ?, checksum = ?",
+            with_checksum(*_bounds_fields(after)),
+        )
+
+
+def insert_first(connection: sqlite3.Connection, first: Bounds) -> None:
+    """Fill the tables progress and bounds of a replica that has applied nothing."""
+    connection.execute(
+        "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", with_checksum(*progress_fields(first.marks.progress))
+    )
+    connection.execute("INSERT INTO bounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", with_checksum(*_bounds_fields(first)))
+
+
+def load_bounds(connection: sqlite3.Connection, path: Path) -> tuple[Bounds, int]:
+    """What is stored, and the bytes of the log. Raises StorageError when it is damaged."""
+    round_, node, chosen = only_row(connection, path, "acceptor")
+    applied, revision, chain, digest, extra = only_row(connection, path, "progress")
+    slot, cut_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
+    end, log_bytes = load_extent(connection, slot)
+    last = max(end, slot)
+    if chosen > last:
+        raise damaged(path, f"the log ends at slot {last}, but slots up to {chosen} are known to be chosen")
+    if applied > chosen:
+        raise damaged(path, f"slots up to {applied} are applied, but only those up to {chosen} are known to be chosen")
+    marks = Marks(
+        Ballot(round_, node),
+        chosen,
+        last,
+        Cut(slot, cut_chain),
+        Progress(applied, revision, chain, int(digest), extra),
+        compact,
+        Staging(*staging),
+    )
+    return Bounds(marks, live, compacted), log_bytes
+
+
+def progress_fields(progress: Progress) -> tuple[int, int, bytes, str, bytes]:
+    """A digest may be too big for an integer of SQLite."""
+    return progress.applied, progress.revision, progress.chain, str(progress.digest), progress.extra
+
+
+def _bounds_fields(bounds: Bounds) -> tuple[int | str | bytes, ...]:
+    marks = bounds.marks
+    return (*marks.cut, bounds.live, bounds.compacted, marks.compact, *marks.staging)
