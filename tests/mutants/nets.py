@@ -26,6 +26,8 @@ _UNIT_TESTS = {
     "kvstore/state_machine.py": _NODE,
     "kvstore/handshake.py": _LINKS,
     "kvstore/frames.py": _LINKS,
+    "kvstore/links.py": _LINKS,
+    "kvstore/transport.py": _LINKS,
     "kvstore/runtime.py": ("tests/kvstore/test_runtime.py",),
 }
 """The tests that are about a file or a room, so that not all of them run for each mutant."""

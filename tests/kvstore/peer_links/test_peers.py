@@ -6,8 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from kvstore import transport as module
+from kvstore.frames import frame
 from kvstore.handshake import NONCE_BYTES, Channel, Dialer, Reason
 from kvstore.transport import Address
+from paxos import wire
+from paxos.messages import AnyMessage, Fetch
 from tests.kvstore.peer_links.actors import (
     HOST,
     IDENTITY,
@@ -194,6 +197,24 @@ def test_who_is_no_peer_any_more_cannot_end_the_handshake_that_it_began(run: Run
     run(story())
 
 
+def test_nothing_of_a_peer_is_heard_behind_the_message_that_ended_its_membership(run: Run, nowhere: Address) -> None:
+    async def story() -> None:
+        async with good_link(nowhere) as (n2, _), stranger(n2.address) as other:
+            await other.pose_as(who("n3"), "n2")
+            heard: list[AnyMessage] = []
+
+            def obey(_: str, message: AnyMessage) -> None:
+                heard.append(message)
+                n2.transport.set_peers({"n1": nowhere})
+
+            n2.transport.on_message = obey
+            other.writer.write(b"".join(frame(wire.encode(Fetch(slot))) for slot in range(3)))
+            assert await other.read() is None
+            assert heard == [Fetch(0)]
+
+    run(story())
+
+
 def test_a_peer_that_has_moved_is_dialled_where_it_is_now(run: Run) -> None:
     async def story() -> None:
         async with (
@@ -224,7 +245,9 @@ def test_a_peer_that_cannot_be_reached_is_dialled_at_once_where_it_moves(
 
     async def story() -> None:
         async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": nowhere}) as n1:
-            await lines.wait_for("cannot reach n2 at")
+            await lines.wait_for("cannot reach n2 at 127.0.0.1")
+            n1.transport.set_peers({"n2": ("no..host", 1)})
+            await lines.wait_for("cannot reach n2 at no..host:1")
             n1.transport.set_peers({"n2": n2.address})
             assert await n1.changes.get() == ("n2", True)
 
