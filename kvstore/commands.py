@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from kvstore.members import Roster
+
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Set `key` to `value`."""
@@ -22,7 +24,14 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     key: bytes
 
 
-Command = Put | Delete
+class Reconfigure(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Make `roster` the members of the cluster."""
+
+    roster: Roster
+
+
+KeyCommand = Put | Delete
+Command = KeyCommand | Reconfigure
 
 
 class PutResult(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +55,21 @@ class NotFound(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
-Result = PutResult | DeleteResult | NotFound
+class Reconfigured(msgspec.Struct, frozen=True, gc=False):
+    """The members are those of `roster` from slot `first` on."""
+
+    roster: Roster
+    first: int
+
+
+class NotReconfigured(msgspec.Struct, frozen=True, gc=False):
+    """The members stay as they are; `why` is for people."""
+
+    why: str
+
+
+KeyResult = PutResult | DeleteResult | NotFound
+Result = KeyResult | Reconfigured | NotReconfigured
 
 
 class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -62,15 +62,18 @@ class Address(NamedTuple):
         return self.port == other.port and same_host
 
 
-def parse_address(text: object) -> object:
-    """The Address in `host:port`; anything but text is handed on to the type's own validation."""
-    if not isinstance(text, str):
-        return text
+def parse_address(text: str) -> Address:
+    """The Address in `host:port`. Raises ValueError."""
     host, _, port = text.strip().rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError(f"{text!r} is not an address: write host:port with a port of 1 to 65535, like 127.0.0.1:9001")
     return Address(host, int(port))
+
+
+def _parse_listen(text: object) -> object:
+    """Anything but text is handed on to the type's own validation."""
+    return parse_address(text) if isinstance(text, str) else text
 
 
 def _parse_members(text: object) -> object:
@@ -96,7 +99,7 @@ def _check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
-Listen = Annotated[Address, BeforeValidator(parse_address)]
+Listen = Annotated[Address, BeforeValidator(_parse_listen)]
 Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
 
 
@@ -125,6 +128,11 @@ class Settings(BaseSettings):
         {"n1": Address("127.0.0.1", 9001)},
         min_length=1,
         description="every voter and the address of its peer listener: `n1=127.0.0.1:9001,n2=...`; a table in the file",
+    )
+    join: bool = Field(
+        False,
+        description="true for a replica that joins a cluster which runs: members is then whom to take links from, and "
+        "the cluster's own word counts from the first contact on",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="where clients are served, over HTTP")
     peer_listen: Listen | None = Field(

@@ -9,6 +9,7 @@ from typing import Any
 
 from kvstore.commands import Bundle, Result
 from kvstore.ledger import SLOTS_A_WRITE, Ledger, link, load_state, store_replayed
+from kvstore.members import RosterEpoch
 from kvstore.retention import Limits, Retention
 from kvstore.transfer import Outgoing
 from paxos.ready import Ready, Write
@@ -19,10 +20,11 @@ from storage.base import Cut, Progress, Recovered, Staged, StateWrite, Storage, 
 class Keeper:
     """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
 
-    def __init__(self, storage: Storage, limits: Limits, now: Time) -> None:
-        """Load what is stored. Raises StorageError when it is damaged."""
+    def __init__(self, storage: Storage, epochs: list[RosterEpoch], limits: Limits, now: Time) -> None:
+        """Load what is stored; `epochs` are the members of a cluster that has stored nothing yet. Raises
+        StorageError when it is damaged."""
         recovered = storage.recovered()
-        self.ledger = load_state(storage)
+        self.ledger = load_state(storage, epochs)
         self._retention = Retention(limits, recovered.cut, recovered.compacted)
         self._replay(storage, recovered)
         self._superseded_bytes = 0

@@ -10,6 +10,7 @@ from hashlib import blake2b
 import msgspec
 
 from kvstore.commands import Bundle, Result, unpack_bundle
+from kvstore.members import RosterEpoch
 from kvstore.state_machine import StateMachine
 from paxos.types import Slot, unpack
 from storage.base import CHAIN_BYTES, GENESIS, Change, Progress, StateWrite, Storage, StorageError
@@ -23,6 +24,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     """The state beside the records, as it stands in `Progress.extra`."""
 
     origins: bytes
+    epochs: list[RosterEpoch]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -37,8 +39,9 @@ def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
 class Ledger:
     """Applies slots in order, and keeps what has to be stored of that."""
 
-    def __init__(self) -> None:
-        self.machine = StateMachine()
+    def __init__(self, epochs: list[RosterEpoch]) -> None:
+        """Before the first slot; `epochs`: the members that the cluster begins with."""
+        self.machine = StateMachine(epochs)
         self.applied: Slot = 0
         self.chain = GENESIS
         self.malformed = 0
@@ -56,7 +59,7 @@ class Ledger:
             except msgspec.DecodeError:
                 self.malformed += 1
                 continue
-            yield bundle, self.machine.apply(bundle)
+            yield bundle, self.machine.apply(bundle, slot)
 
     def replay(self, slot: Slot, value: bytes) -> None:
         """Apply the next slot, for nobody."""
@@ -66,7 +69,7 @@ class Ledger:
     def progress(self) -> Progress:
         """How far this is."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins()))
+        extra = _encoder.encode(Extra(machine.pack_origins(), machine.epochs))
         return Progress(self.applied, machine.revision, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
@@ -85,13 +88,15 @@ class Ledger:
             )
         machine.revision = progress.revision  # the last rows may have been deletions, and are compacted
         if progress.extra:
-            machine.unpack_origins(_decoder.decode(progress.extra).origins)
+            extra = _decoder.decode(progress.extra)
+            machine.unpack_origins(extra.origins)
+            machine.epochs = extra.epochs
         self.applied, self.chain = progress.applied, progress.chain
 
 
-def load_state(storage: Storage) -> Ledger:
-    """The state as it is stored. Raises StorageError when it is damaged."""
-    ledger = Ledger()
+def load_state(storage: Storage, epochs: list[RosterEpoch]) -> Ledger:
+    """The state as it is stored; see Ledger for `epochs`. Raises StorageError when it is damaged."""
+    ledger = Ledger(epochs)
     after = 0
     while True:
         page = storage.read_state(after, PAGE_BYTES)

@@ -7,22 +7,24 @@ then `step`, and carries out the Ready that it returns: messages at once, the wr
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
-from kvstore.commands import Command, Put
+from kvstore.commands import Command, Put, Reconfigure
 from kvstore.keeper import Keeper
+from kvstore.members import Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
 from kvstore.retention import Limits
 from kvstore.state_machine import StateMachine
+from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
 from kvstore.transfer import MOST_PAGE_BYTES, Incoming, state_message
 from paxos.messages import AnyMessage, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
-from paxos.replica import Replica
-from paxos.types import MS, Ballot, Membership, NodeId, PValue, Slot, Time
+from paxos.replica import Replica, Role
+from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
 
 HEARD_MS = 1000
@@ -49,7 +51,7 @@ class Node:
     def __init__(
         self,
         storage: Storage,
-        membership: Membership,
+        epochs: list[RosterEpoch],
         options: Options,
         *,
         clock: Callable[[], Time],
@@ -60,7 +62,8 @@ class Node:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Load the state from `storage`, which belongs to the driver again afterwards. Above `quota_bytes` nothing is
+        """Load the state from `storage`, which belongs to the driver again afterwards. `epochs`: the members that the
+        cluster begins with, none for a replica that shall join one and is told by it. Above `quota_bytes` nothing is
         taken that makes the state larger; `limits` say how much of the past is kept; `on_batch` hears the number of
         commands in each slot. Raises StorageError when what is stored cannot be used."""
         recovered = storage.recovered()
@@ -73,13 +76,13 @@ class Node:
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
         self.stats = Stats()
-        self._keeper = Keeper(storage, limits, clock())
+        self._keeper = Keeper(storage, epochs, limits, clock())
         self._incoming = Incoming(storage)
         self._state_reads: list[ServeState] = []
         from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
-            membership,
+            epochs_of(self.machine.epochs),
             options,
             rng,
             clock(),
@@ -96,6 +99,9 @@ class Node:
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
+        self._stewardship = Stewardship()
+        self.proved: Mapping[NodeId, int] = {}
+        """The data with which each linked member has proved itself, and the own; the driver keeps it up to date."""
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
 
@@ -183,6 +189,11 @@ class Node:
             self._answers.append(Envelope(to, self._learn(tuple(entries))))
 
     @property
+    def roster(self) -> Roster:
+        """The members, by the last change of them that was applied."""
+        return self.machine.roster
+
+    @property
     def malformed(self) -> int:
         """Payloads in the log that were no bundle."""
         return self._keeper.ledger.malformed
@@ -201,6 +212,8 @@ class Node:
         self._submissions.expire(now, Reason.NO_LEADER if self._leading is None else Reason.OVERLOADED)
         for payload in self._submissions.overdue(now):
             self.replica.propose((payload,))
+        if self.replica.role is Role.LEADER:
+            self._look_after_members(now)
         for queries in self._queries.values():
             token = queries.expire(now)
             if token is not None:
@@ -212,7 +225,7 @@ class Node:
             self._submissions.next_deadline(),
             self._queries[False].next_deadline(),
             self._queries[True].next_deadline(),
-            self._incoming.next_deadline() if self.replica.cut_off is not None else None,
+            self._incoming.next_deadline() if self._needs_state else None,
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
@@ -229,7 +242,10 @@ class Node:
         ready = self.replica.take(now)
         for slot, value in ready.chosen:
             if slot > self.applied:  # the state may have been replaced by a later one
+                version = self.roster.version
                 self._on_batch(self._apply(slot, value, now))
+                if self.roster.version != version:
+                    self.replica.reconfigure(epochs_of(self.machine.epochs)[-1], now)
         self._keeper.attach(ready, now)
         self._fetch_state(now)
         self._serve(ready)
@@ -290,25 +306,32 @@ class Node:
                 self._answers.append(Envelope(fetch.to, self._learn(())))
             else:
                 reads.append(fetch)
-        ready.fetches = reads + self._state_reads
+        ready.fetches = [*reads, *self._state_reads]
         self._state_reads = []
 
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
         return Learn(entries, self.replica.chosen, self._keeper.cut)
 
+    @property
+    def _needs_state(self) -> bool:
+        """The log alone does not help: it is cut at the peers, or this replica knows of no member yet."""
+        return self.replica.cut_off is not None or not self.machine.epochs
+
     def _fetch_state(self, now: Time) -> None:
-        """Ask for the next page of a peer's state, while the log alone does not help."""
-        source = self.replica.cut_off
-        if source is None:
+        """Ask for the next page of a peer's state."""
+        if not self._needs_state:
             return
+        source = self.replica.cut_off
         alive = [peer for peer, heard in self.heard.items() if now - heard < HEARD_MS * MS or peer == source]
+        if not alive:
+            return
         leading = self._leading.node if self._leading is not None else None
         question = self._incoming.ask(sorted(alive, key=lambda peer: (peer == leading, peer)), now)
         if question is not None:
             self._answers.append(Envelope(*question))
 
     def _take_state(self, sender: NodeId, message: State, now: Time) -> None:
-        if self.replica.cut_off is None:
+        if not self._needs_state:
             return
         taken = self._incoming.take(sender, message, self.applied, now)
         if taken is None:
@@ -319,7 +342,13 @@ class Node:
         else:
             self.stats.states_installed += 1
             self._keeper.replace(ledger, staged)
-            self.replica.jump(ledger.applied, now)
+            self.replica.jump(ledger.applied, epochs_of(ledger.machine.epochs), now)
+
+    def _look_after_members(self, now: Time) -> None:
+        """What a leader does for the others without being asked."""
+        change = self._stewardship.due(self.machine.epochs, self.proved, self.replica, now)
+        if change is not None:
+            self.write(Reconfigure(change), self._stewardship.answered)
 
     def _answer(self, key: bytes, reply: ReadReply, way: str) -> None:
         self.stats.reads[way] += 1

@@ -11,19 +11,20 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 import uvloop
 
-from kvstore import __version__
+from kvstore import __version__, retention
 from kvstore.commands import Command, Result
-from kvstore.config import Settings
+from kvstore.config import Address, Settings, parse_address
 from kvstore.handshake import LIFE_BITS, Channel, Identity
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
+from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
@@ -31,9 +32,10 @@ from kvstore.transport import Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch, Learn
 from paxos.options import Options
-from paxos.ready import Envelope, ServeFetch, Write
+from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
-from paxos.types import MS, Ballot, Membership, NodeId, PValue, Time
+from paxos.types import MS, Ballot, NodeId, PValue, Time
+from storage.base import StatePage
 from storage.sqlite import SqliteStorage, open_storage
 from storage.writer import Writer
 
@@ -77,17 +79,20 @@ class Runtime:
         self._metrics = Metrics()
         self._node = Node(
             storage,
-            Membership(tuple(settings.members)),
+            [] if settings.join else genesis(settings.members),
             options_of(settings),
             clock=boot_clock,
             rng=Random(secrets.randbits(64)),
             request_timeout_ms=settings.request_timeout_ms,
             max_waiting=settings.max_in_flight,
+            quota_bytes=settings.quota_bytes,
+            limits=retention_of(settings),
             on_batch=self._metrics.observe_batch,
         )
         self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
         own = storage.recovered().identity
-        peers = {name: address for name, address in settings.members.items() if name != settings.node}
+        self._incarnation = own.incarnation
+        self._roster: Roster | None = None
         self._transport = Transport(
             node=settings.node,
             cluster=settings.cluster,
@@ -95,10 +100,11 @@ class Runtime:
             secret=settings.shared_secret(),
             terms=terms_of(settings),
             listen=settings.peer_bind,
-            peers=peers,
+            peers={},
             on_message=self._received,
             on_change=self._link_changed,
         )
+        self._follow_roster()
         self._frontend = Frontend(self, self._metrics, limits_of(settings))
         self._metrics.watch(self._snapshot)
 
@@ -229,6 +235,7 @@ class Runtime:
 
     def _ring(self) -> None:
         self._timer = None
+        self._node.proved = {**self._transport.incarnations, self._node.id: self._incarnation}
         self._do(self._node.tick)
 
     def _link_changed(self, peer: NodeId, connected: bool) -> None:
@@ -259,6 +266,7 @@ class Runtime:
             self._serve(fetch)
         self._arm()
         self._tell_leader()
+        self._follow_roster()
 
     def _send(self, envelopes: list[Envelope]) -> None:
         encoded: AnyMessage | None = None
@@ -270,11 +278,18 @@ class Runtime:
             channel = Channel.BULK if type(envelope.message) in BULK else Channel.MESSAGES
             self._transport.send(envelope.to, frame, channel)
 
-    def _serve(self, fetch: ServeFetch) -> None:
-        def send(entries: list[PValue]) -> None:
-            self._do(lambda: self._node.fetched(fetch.to, entries))
+    def _serve(self, fetch: ServeFetch | ServeState) -> None:
+        if isinstance(fetch, ServeState):
+            self._writer.read_state(fetch.after, fetch.max_bytes, partial(self._send_state, fetch))
+        else:
+            page_bytes = self._node.replica.options.page_bytes
+            self._writer.read(fetch.from_slot, fetch.upto, page_bytes, partial(self._send_log, fetch))
 
-        self._writer.read(fetch.from_slot, fetch.upto, self._node.replica.options.page_bytes, send)
+    def _send_log(self, fetch: ServeFetch, entries: list[PValue]) -> None:
+        self._do(lambda: self._node.fetched(fetch.to, entries))
+
+    def _send_state(self, fetch: ServeState, page: StatePage) -> None:
+        self._do(lambda: self._node.read_state(fetch.to, fetch.after, page))
 
     def _arm(self) -> None:
         """One timer, moved only when it would ring too late: a tick that comes early is harmless."""
@@ -285,6 +300,22 @@ class Runtime:
             self._timer.cancel()
         self._timer_due = due
         self._timer = self._loop.call_later(max(0, due - boot_clock()) / 1e9, self._ring)
+
+    def _follow_roster(self) -> None:
+        """Link with whoever belongs to the cluster, on the disks that it knows. Before it knows of anybody, a replica
+        that joins takes links from those that it was told of."""
+        roster = self._node.roster
+        if roster is self._roster:
+            return
+        self._roster = roster
+        own, told = self._node.id, self._settings.members
+        addresses = {member.name: address_of(member, told) for member in roster.members} if roster.members else told
+        self._transport.set_peers({name: at for name, at in addresses.items() if name != own and at is not None})
+        self._transport.enrol(
+            {member.name: member.incarnation for member in roster.members if member.incarnation and member.name != own}
+        )
+        if roster.version:
+            log.info("%s: members %s, version %d", own, ", ".join(addresses), roster.version)
 
     def _tell_leader(self) -> None:
         leading = self._node.replica.leading
@@ -323,6 +354,13 @@ def options_of(settings: Settings) -> Options:
     )
 
 
+def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:
+    """Where `member` is reached: its own address, or else what this replica was told."""
+    if not member.address:
+        return told.get(member.name)
+    return parse_address(member.address)
+
+
 def terms_of(settings: Settings) -> str:
     """What all members must agree on: a majority is one of the same voters, and a lease as long for who grants it as
     for who holds it."""
@@ -335,6 +373,11 @@ def terms_of(settings: Settings) -> str:
 def limits_of(settings: Settings) -> Limits:
     """The front end's part of the settings."""
     return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
+
+
+def retention_of(settings: Settings) -> retention.Limits:
+    """How much of the past is kept."""
+    return retention.Limits(history_revisions=settings.history_revisions, history_age_ms=settings.history_age_ms)
 
 
 async def _run(settings: Settings) -> None:

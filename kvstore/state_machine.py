@@ -10,8 +10,22 @@ from typing import assert_never
 
 import msgspec
 
-from kvstore.commands import Bundle, Command, Delete, DeleteResult, NotFound, Put, PutResult, Result
+from kvstore.commands import (
+    Bundle,
+    Command,
+    Delete,
+    DeleteResult,
+    NotFound,
+    NotReconfigured,
+    Put,
+    PutResult,
+    Reconfigure,
+    Reconfigured,
+    Result,
+)
+from kvstore.members import Roster, RosterEpoch, in_force_from, refusal
 from kvstore.requests import Record
+from paxos.types import Slot
 from storage.base import Change
 
 RECORD_BYTES = 64
@@ -54,7 +68,10 @@ _decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 class StateMachine:
     """Keys and their records, and a revision that grows by one with every change."""
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: list[RosterEpoch]) -> None:
+        """`epochs`: the members that the cluster begins with, see `kvstore.members`."""
+        self.epochs = epochs
+        """Who decides the next slots; the last may be not in force yet."""
         self.records: dict[bytes, Record] = {}
         self.revision = 0
         self.digest = 0
@@ -76,15 +93,20 @@ class StateMachine:
         old = self.records.get(key)
         return len(value) - len(old.value) if old is not None else _size(key, value)
 
-    def apply(self, bundle: Bundle) -> list[Result] | None:
+    @property
+    def roster(self) -> Roster:
+        """The members, by the last change of them."""
+        return self.epochs[-1].roster if self.epochs else Roster()
+
+    def apply(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
         """The results of the bundle's commands, in order. None when it was applied before, or comes from an earlier
-        life of its origin: nobody waits for it any more."""
+        life of its origin: nobody waits for it any more. `slot` is where it was ordered."""
         origin = self._origins.get(bundle.origin)
         if origin is None or origin.boot < bundle.boot:
             origin = self._origins[bundle.origin] = Origin(bundle.boot)
         if bundle.boot < origin.boot or not origin.admit(bundle.sequence, bundle.settled_below):
             return None
-        return [self._apply(command) for command in bundle.commands]
+        return [self._apply(command, slot) for command in bundle.commands]
 
     def load(self, change: Change) -> None:
         """Take over what `change` once did. In order of revision."""
@@ -113,12 +135,14 @@ class StateMachine:
             origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
         }
 
-    def _apply(self, command: Command) -> Result:
+    def _apply(self, command: Command, slot: Slot) -> Result:
         match command:
             case Put(key=key, value=value):
                 return self._put(key, value)
             case Delete(key=key):
                 return self._delete(key)
+            case Reconfigure(roster=roster):
+                return self._reconfigure(roster, slot)
             case _:
                 assert_never(command)
 
@@ -145,6 +169,13 @@ class StateMachine:
         self.superseded_bytes += _size(key, b"")
         self.changes.append(Change(self.revision, key, None, 0, 0, old.revision))
         return DeleteResult(self.revision, old.version, old.revision)
+
+    def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
+        why = refusal(self.epochs, roster, slot)
+        if why is not None:
+            return NotReconfigured(why)
+        self.epochs = [self.epochs[-1], RosterEpoch(in_force_from(slot), roster)]
+        return Reconfigured(roster, self.epochs[-1].first)
 
     def _store(self, key: bytes, record: Record) -> None:
         self.records[key] = record

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from kvstore.commands import Bundle, Command, Delete, Put, Result, pack_bundle
+from kvstore.commands import Bundle, Command, Delete, Put, Reconfigure, Result, pack_bundle
 from kvstore.requests import Outcome, Reason, Refused
 from paxos.types import MS, Time
 
@@ -131,5 +131,7 @@ def size_bytes(command: Command) -> int:
             return len(key) + len(value) + OVERHEAD_BYTES
         case Delete(key=key):
             return len(key) + OVERHEAD_BYTES
+        case Reconfigure(roster=roster):
+            return OVERHEAD_BYTES * (1 + len(roster.members))
         case _:
             assert_never(command)

@@ -67,7 +67,7 @@ class Incoming:
             self._load(page)
 
     def _begin(self) -> None:
-        self._ledger = Ledger()
+        self._ledger = Ledger([])
         self._after = 0
         self._compacted = 0
 

@@ -4,7 +4,7 @@ from paxos.acceptor import Acceptor
 from paxos.member import Member
 from paxos.messages import Canvass, CanvassReply, Prepare, Promise
 from paxos.proposer import Campaign
-from paxos.quorum import can_reach_quorum, is_quorum
+from paxos.quorum import can_reach_quorum, is_quorum_of_each
 from paxos.types import MS, Ballot, Count, NodeId, Time
 
 
@@ -14,8 +14,10 @@ class Candidate:
     def __init__(self, member: Member, nonce: Count, acceptor: Acceptor, patience: Time) -> None:
         self._patience = patience
         self._node = member.node
+        self._configuration = member.configuration
+        self._from_slot = acceptor.log.chosen + 1
+        self._memberships = member.configuration.since(self._from_slot)
         self._others = member.others
-        self._membership = member.membership
         self._options = member.options
         self._out = member.out
         self._nonce = nonce
@@ -31,22 +33,23 @@ class Candidate:
         self.expires = now + self._patience
         self._resend_at = self.expires
         for other in self._others:
-            self._out.send(other, Canvass(self._nonce, self._acceptor.log.chosen + 1))
+            self._out.send(other, Canvass(self._nonce, self._from_slot))
 
     def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
         """Count one answer to the question of this candidacy."""
-        if message.nonce == self._nonce:
+        if message.nonce == self._nonce and self._configuration.is_voter(sender):
             (self._willing if message.willing else self._unwilling).add(sender)
 
     def may_prepare(self) -> bool:
         """True when a majority would promise and nothing was prepared yet."""
-        return self.campaign is None and is_quorum(self._willing, self._membership)
+        return self.campaign is None and is_quorum_of_each(self._willing, self._memberships)
 
     def prepare(self, number: int, now: Time) -> None:
         """Begin phase 1 of round `number`, which is durable before any Prepare leaves (rule 2)."""
         ballot = Ballot(number, self._node)
         from_slot = self._acceptor.log.chosen + 1
-        self.campaign = Campaign(ballot, from_slot, self._membership)
+        self._memberships = self._configuration.since(from_slot)
+        self.campaign = Campaign(ballot, from_slot, self._memberships)
         self.expires = now + self._patience
         self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
         self._ask(self.campaign, self._others, now)
@@ -54,7 +57,7 @@ class Candidate:
     def promised(self, sender: NodeId, message: Promise, now: Time) -> Campaign | None:
         """Take a page of a promise and ask for the next one; the campaign, once it is won."""
         campaign = self.campaign
-        if campaign is None or message.ballot != campaign.ballot:
+        if campaign is None or message.ballot != campaign.ballot or not self._configuration.is_voter(sender):
             return None
         campaign.promise(sender, message)
         if campaign.elected():
@@ -70,7 +73,7 @@ class Candidate:
 
     def hopeless(self, now: Time) -> bool:
         """True when too many refused, or when it took too long."""
-        return now >= self.expires or not can_reach_quorum(self._unwilling, self._membership)
+        return now >= self.expires or not can_reach_quorum(self._unwilling, self._memberships)
 
     def tick(self, now: Time) -> None:
         """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""

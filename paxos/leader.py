@@ -9,7 +9,17 @@ from paxos.errors import require
 from paxos.learner import Learner
 from paxos.lease import Lease
 from paxos.member import Member
-from paxos.messages import Accept, Accepted, AnyMessage, Chosen, Heartbeat, HeartbeatAck, ReadIndexReply, Release
+from paxos.messages import (
+    Accept,
+    Accepted,
+    AnyMessage,
+    Chosen,
+    Heartbeat,
+    HeartbeatAck,
+    Promise,
+    ReadIndexReply,
+    Release,
+)
 from paxos.proposer import Campaign, Pipeline
 from paxos.reads import ReadRequests
 from paxos.types import MS, Count, NodeId, Slot, Time
@@ -40,7 +50,7 @@ class Leader:
     ) -> None:
         """`campaign` is won; `own_reads` gets the indices that this replica itself asked for."""
         self._node = member.node
-        self._others = member.others
+        self._configuration = member.configuration
         self._options = member.options
         self._out = member.out
         self.ballot = campaign.ballot
@@ -53,8 +63,10 @@ class Leader:
         self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
         self._told: Slot = 0
         self._confirmed_at = now
-        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.membership, member.options)
-        self.lease = Lease(member.options, member.membership)
+        self._campaign = campaign
+        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.configuration, member.options)
+        self.pipeline.fill(member.configuration.pending_from)
+        self.lease = Lease(member.options, member.configuration.since(learner.chosen + 1))
         self._heartbeat_due = now
 
     @property
@@ -67,9 +79,20 @@ class Leader:
         """True when a read of what is applied now needs to ask nobody (rule 18)."""
         return now < self.lease.until and self.established
 
+    def reconfigure(self) -> bool:
+        """A later membership was chosen. False when it takes another phase 1 to propose what that one decides."""
+        self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
+        self.pipeline.fill(self._configuration.pending_from)
+        return self._campaign.covers(self._configuration.newest)
+
+    def promised(self, sender: NodeId, message: Promise) -> None:
+        """A promise that the election did not wait for."""
+        if message.ballot == self.ballot and self._configuration.is_voter(sender):
+            self._campaign.promise_late(sender, message, self.pipeline.next_slot)
+
     def accepted(self, sender: NodeId, message: Accepted) -> None:
         """Count a vote; its ballot must be this one (rule 9)."""
-        if message.ballot != self.ballot:
+        if message.ballot != self.ballot or not self._configuration.is_voter(sender):
             return
         if sender == self._node:
             while self._own_votes and self._own_votes[0][0] <= message.slot:
@@ -83,15 +106,23 @@ class Leader:
             return
         self._heard[sender] = now
         self._chosen_by[sender] = message.chosen
-        self._answer_round(sender, message.nonce, message.granted)
+        if self._configuration.is_voter(sender):
+            self._answer_round(sender, message.nonce, message.granted)
+
+    def chosen_by(self, member: NodeId) -> Slot:
+        """The chosen prefix of `member`, as far as it has told."""
+        return self._chosen_by.get(member, 0)
 
     def read(self, origin: NodeId, token: Count, *, quorum: bool) -> None:
         """`origin` wants to know how far to apply; answered by `flush` or by a later answer to a heartbeat."""
         self._reads.setdefault((origin, token), PendingRead(origin, token, quorum))
 
-    def flush(self, now: Time) -> None:
-        """Begin slots, answer or confirm reads, and tell the others what is chosen if nothing else did."""
-        for slot, value in self.pipeline.propose(now):
+    def flush(self, now: Time, applied: Slot) -> None:
+        """Begin slots, answer or confirm reads, and tell the others what is chosen if nothing else did. The host has
+        applied all slots up to `applied`."""
+        if self._configuration.forget_before(self._learner.chosen + 1):
+            self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
+        for slot, value in self.pipeline.propose(now, applied):
             accept = Accept(self.ballot, slot, value, self._learner.chosen)
             self._broadcast(accept)
             self._own_votes.append((slot, now))
@@ -133,7 +164,12 @@ class Leader:
         successor = ""
         if choose_successor and self._heard:
             newest = max(self._heard.values()) - 3 * self._options.heartbeat_ms * MS
-            alive = [node for node in self._others if self._heard.get(node, newest - 1) >= newest]
+            heirs = self._configuration.newest
+            alive = [
+                node
+                for node in heirs.voters
+                if node not in heirs.witnesses and node != self._node and self._heard.get(node, newest - 1) >= newest
+            ]
             successor = max(alive, key=lambda node: (self._chosen_by[node], node), default="")
         self._broadcast(Release(self.ballot, successor))
         self._acceptor.grant.release(self.ballot, 0)
@@ -144,7 +180,8 @@ class Leader:
         self._told = self._learner.chosen
         self._broadcast(Heartbeat(self.ballot, nonce, self._told))
         granted = self._acceptor.grant.renew(self.ballot, now)
-        self._answer_round(self._node, nonce, granted)
+        if self._configuration.is_voter(self._node):
+            self._answer_round(self._node, nonce, granted)
         return nonce
 
     def _answer_round(self, sender: NodeId, nonce: Count, granted: bool) -> None:
@@ -179,5 +216,5 @@ class Leader:
             self._out.send(read.origin, ReadIndexReply(read.token, slot))
 
     def _broadcast(self, message: AnyMessage) -> None:
-        for other in self._others:
+        for other in self._configuration.others:
             self._out.send(other, message)

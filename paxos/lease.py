@@ -43,9 +43,10 @@ class Grant:
 class Lease:
     """The leader's side: which round of heartbeats each voter answered last, and what follows from it."""
 
-    def __init__(self, options: Options, membership: Membership) -> None:
+    def __init__(self, options: Options, memberships: list[Membership]) -> None:
+        """`memberships`: each that may decide a slot which is not chosen. Whoever is to be elected needs them all."""
         self._length = options.lease_for_leader
-        self._membership = membership
+        self._memberships = memberships
         self._sent: dict[Count, Time] = {}
         self._granted: dict[NodeId, Time] = {}
         self._answered: dict[NodeId, Count] = {}
@@ -69,11 +70,17 @@ class Lease:
         if sent is None:
             return
         self._answered[sender] = max(nonce, self._answered.get(sender, 0))
-        self.confirmed = reached_by_quorum(self._answered, self._membership) or 0
         if granted:
             self._granted[sender] = max(sent, self._granted.get(sender, 0))
-            since = reached_by_quorum(self._granted, self._membership)
-            self.until = since + self._length if since is not None else 0
+        self._count()
+
+    def reconfigure(self, memberships: list[Membership]) -> None:
+        """From now on it takes a majority of each of these. Whoever has left the newest is not heard any more."""
+        self._memberships = memberships
+        voters = memberships[-1].voters
+        self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter in voters}
+        self._granted = {voter: sent for voter, sent in self._granted.items() if voter in voters}
+        self._count()
 
     @property
     def next_nonce(self) -> Count:
@@ -83,3 +90,8 @@ class Lease:
     def sent_at(self, nonce: Count) -> Time | None:
         """When the round of `nonce` left, unless that is long ago."""
         return self._sent.get(nonce)
+
+    def _count(self) -> None:
+        self.confirmed = reached_by_quorum(self._answered, self._memberships) or 0
+        since = reached_by_quorum(self._granted, self._memberships)
+        self.until = since + self._length if since is not None else 0

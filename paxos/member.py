@@ -2,20 +2,21 @@
 
 from typing import NamedTuple
 
+from paxos.configuration import Configuration
 from paxos.options import Options
 from paxos.outbox import Outbox
-from paxos.types import Membership, NodeId
+from paxos.types import NodeId
 
 
 class Member(NamedTuple):
     """Who the replica is, whom it counts, by which knobs it goes, and where it puts its work."""
 
     node: NodeId
-    membership: Membership
+    configuration: Configuration
     options: Options
     out: Outbox
 
     @property
     def others(self) -> list[NodeId]:
-        """The voters beside this one."""
-        return self.membership.others(self.node)
+        """The members beside this one."""
+        return self.configuration.others

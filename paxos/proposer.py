@@ -10,20 +10,22 @@ from collections import deque
 
 import msgspec
 
+from paxos.configuration import ALPHA, Configuration
 from paxos.messages import Promise
 from paxos.options import Options
-from paxos.quorum import is_quorum
+from paxos.quorum import is_quorum, is_quorum_of_each
 from paxos.types import MS, NOOP, Ballot, Membership, NodeId, PValue, Slot, Time, pack
 
 
 class Campaign:
     """Phase 1 of one ballot, over every slot from `from_slot` on: who promised, and what must be proposed again."""
 
-    def __init__(self, ballot: Ballot, from_slot: Slot, membership: Membership) -> None:
+    def __init__(self, ballot: Ballot, from_slot: Slot, memberships: list[Membership]) -> None:
+        """`memberships`: each that may decide a slot from `from_slot` on (rule 27)."""
         self.ballot = ballot
         self.from_slot = from_slot
-        self._membership = membership
-        self.owed = dict.fromkeys(membership.voters, from_slot)
+        self._memberships = memberships
+        self.owed = {voter: from_slot for membership in memberships for voter in membership.voters}
         """The acceptors that have not answered in full, each with the slot at which its next page begins."""
         self._promised: set[NodeId] = set()
         self._highest: dict[Slot, PValue] = {}
@@ -44,7 +46,21 @@ class Campaign:
 
     def elected(self) -> bool:
         """True once a majority promised and told all that it had accepted."""
-        return is_quorum(self._promised, self._membership)
+        return is_quorum_of_each(self._promised, self._memberships)
+
+    def promise_late(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
+        """An answer that came after the election. It counts when it holds nothing but slots before `next_slot`, which
+        the election has settled: otherwise it could have changed what was to be proposed again."""
+        if self.owed.get(sender) != message.from_slot or message.next_slot:
+            return
+        if all(pvalue.slot < next_slot for pvalue in message.accepted):
+            del self.owed[sender]
+            self._promised.add(sender)
+
+    def covers(self, membership: Membership) -> bool:
+        """A later membership was chosen: has a majority of it promised? Whoever left it is not heard any more."""
+        self._promised &= set(membership.voters)
+        return is_quorum(self._promised, membership)
 
     def recovered(self) -> list[bytes]:
         """What has to be proposed from `from_slot` on, without a gap: for each slot the value of the highest ballot
@@ -67,15 +83,16 @@ class Proposal(msgspec.Struct):
 class Pipeline:
     """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for their majority."""
 
-    def __init__(self, from_slot: Slot, recovered: list[bytes], membership: Membership, options: Options) -> None:
+    def __init__(self, from_slot: Slot, recovered: list[bytes], configuration: Configuration, options: Options) -> None:
         """`recovered` goes first, slot by slot, and then one no-op of the ballot's own."""
-        self._membership = membership
+        self._configuration = configuration
         self._options = options
         self._next_slot = from_slot
         self._recovered = deque([*recovered, NOOP])
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._under_way: dict[Slot, Proposal] = {}
+        self._fill_below: Slot = 0
         self.own_noop = from_slot + len(recovered)
 
     def enqueue(self, payloads: tuple[bytes, ...]) -> bool:
@@ -96,12 +113,30 @@ class Pipeline:
         """Payloads that wait for a slot."""
         return len(self._queue)
 
-    def propose(self, now: Time) -> list[tuple[Slot, bytes]]:
-        """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits."""
+    @property
+    def next_slot(self) -> Slot:
+        """The first slot that was not proposed."""
+        return self._next_slot
+
+    def fill(self, below: Slot) -> None:
+        """Let no-ops bring the log up to `below` where nothing else does."""
+        self._fill_below = below
+
+    def propose(self, now: Time, applied: Slot) -> list[tuple[Slot, bytes]]:
+        """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits. Who
+        decides a slot is known once ALPHA slots before it are `applied` (rule 27)."""
         begun = []
         wait = self._options.retransmit_ms * MS
-        while len(self._under_way) < self._options.window and (self._recovered or self._queue):
-            value = self._recovered.popleft() if self._recovered else self._batch()
+        last = applied + ALPHA
+        while len(self._under_way) < self._options.window and self._next_slot <= last:
+            if self._recovered:
+                value = self._recovered.popleft()
+            elif self._queue:
+                value = self._batch()
+            elif self._next_slot < self._fill_below:
+                value = NOOP
+            else:
+                break
             slot, self._next_slot = self._next_slot, self._next_slot + 1
             self._under_way[slot] = Proposal(value, now, now + wait, wait, set())
             begun.append((slot, value))
@@ -113,7 +148,7 @@ class Pipeline:
         if proposal is None:
             return False
         proposal.accepted.add(sender)
-        if not is_quorum(proposal.accepted, self._membership):
+        if not is_quorum(proposal.accepted, self._configuration.at(slot)):
             return False
         del self._under_way[slot]
         return True
@@ -125,7 +160,8 @@ class Pipeline:
             if proposal.resend_at <= now:
                 proposal.wait *= 2
                 proposal.resend_at = now + proposal.wait
-                missing = [voter for voter in self._membership.voters if voter not in proposal.accepted]
+                voters = self._configuration.at(slot).voters
+                missing = [voter for voter in voters if voter not in proposal.accepted]
                 again.append((slot, proposal.value, missing))
         return again
 

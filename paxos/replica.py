@@ -9,12 +9,14 @@ either, because a majority promised b. What is chosen under b is counted here fi
 replica contains every write that was ever acknowledged, as long as the lease holds.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from random import Random
 from typing import assert_never
 
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
+from paxos.configuration import Configuration, Epoch
 from paxos.election import Election
 from paxos.errors import require
 from paxos.leader import Leader
@@ -48,7 +50,7 @@ from paxos.outbox import Outbox
 from paxos.proposer import Campaign
 from paxos.reads import ReadRequests
 from paxos.ready import Ready
-from paxos.types import MS, Ballot, Count, Membership, NodeId, PValue, Slot, Time
+from paxos.types import MS, Ballot, Count, NodeId, PValue, Slot, Time
 
 
 class Role(StrEnum):
@@ -65,7 +67,7 @@ class Replica:
     def __init__(
         self,
         node: NodeId,
-        membership: Membership,
+        epochs: Sequence[Epoch],
         options: Options,
         rng: Random,
         now: Time,
@@ -75,14 +77,15 @@ class Replica:
         tail: list[PValue],
         restarted: bool,
     ) -> None:
-        """What storage recovered: the promise, the chosen prefix, and in `tail` the accepted values from some slot at
+        """`epochs`: the memberships that decide slots behind the chosen prefix, see Configuration. The rest is what
+        storage recovered: the promise, the chosen prefix, and in `tail` the accepted values from some slot at
         or below `chosen` + 1 to the end. `restarted`: it has run before and may have granted a lease a moment ago."""
-        require(node in membership.voters, f"{node} is not a member")
         require(all(pvalue.ballot <= promised for pvalue in tail), "an accepted ballot is above the stored promise")
         self.node = node
         self.options = options
         self._out = Outbox()
-        self._member = Member(node, membership, options, self._out)
+        self.configuration = Configuration(node, epochs)
+        self._member = Member(node, self.configuration, options, self._out)
         self._log = Log(options, chosen, tail)
         self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
         self._learner = Learner(self._acceptor, self._member)
@@ -94,6 +97,8 @@ class Replica:
         self._followed: Ballot | None = None
         self._highest_round = promised.round
         self._candidacies: Count = rng.getrandbits(48)  # no answer to an earlier life fits
+        self._handed_over: Slot = chosen
+        """Slots up to here were given to the host to apply, and have been by the time of the next call."""
         self._retired = False
 
     # What is known
@@ -146,6 +151,10 @@ class Replica:
     def lease_until(self) -> Time | None:
         """Until when the lease holds; None on a replica that does not lead."""
         return self._leader.lease.until if self._leader is not None else None
+
+    def chosen_by(self, member: NodeId) -> Slot:
+        """On the leader: the chosen prefix of `member`, as far as it has told; 0 elsewhere."""
+        return self._leader.chosen_by(member) if self._leader is not None else 0
 
     def lease_holds(self, now: Time) -> bool:
         """True when what is applied here is current, without asking anybody (rule 18)."""
@@ -204,11 +213,30 @@ class Replica:
             self._leader.release(choose_successor=True)
             self._step_down(now)
 
-    def jump(self, slot: Slot, now: Time) -> None:
+    def reconfigure(self, epoch: Epoch, now: Time) -> None:
+        """The host applied a membership: it decides the slots from `epoch.first` on (rule 27)."""
+        self.configuration.add(epoch)
+        self._reconfigured(now)
+        if self._leader is None:
+            return
+        if not self.configuration.may_lead(epoch.first):
+            self._leader.release(choose_successor=True)
+            self._step_down(now)
+        elif not self._leader.reconfigure():
+            self._step_down(now)
+            self._highest_round += 1
+            self._stand().prepare(self._highest_round, now)
+
+    def jump(self, slot: Slot, epochs: Sequence[Epoch], now: Time) -> None:
         """The host has the state as of `slot`, beyond the chosen prefix: everything up to it is chosen, and not needed.
         Whoever prepared from an earlier slot begins again."""
         require(self._leader is None, "a leader knows all that is chosen")
+        self.configuration.replace(epochs)
+        self._handed_over = slot
         self._learner.jump(slot)
+        self._reconfigured(now)
+
+    def _reconfigured(self, now: Time) -> None:
         if self._candidate is not None:
             self._candidate = None
             self._election.failed(now)
@@ -217,10 +245,11 @@ class Replica:
         """What shall happen because of all that happened since the last call."""
         self._ask_for_reads(now)
         if self._leader is not None:
-            self._leader.flush(now)
+            self._leader.flush(now, self._handed_over)
         self._learner.fetch(now)
         for token, slot, way in self._reads.reached(self.chosen):
             self._out.answer_read(token, slot, way)
+        self._handed_over = self.chosen
         return self._out.take()
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> None:  # noqa: C901, PLR0912 - a case a message
@@ -318,7 +347,8 @@ class Replica:
 
     def _run(self, now: Time) -> None:
         self._followed = None
-        if self._retired or self._acceptor.grant.refuses(self.node, now):
+        may_lead = self.configuration.may_lead(self.chosen + 1)
+        if self._retired or not may_lead or self._acceptor.grant.refuses(self.node, now):
             self._election.failed(now)
             return
         candidate = self._stand()
@@ -339,6 +369,8 @@ class Replica:
             self._learner.hear(sender, message.floor - 1)
         if self._candidate is not None:
             self._answered_candidate(self._candidate, sender, message, now)
+        elif self._leader is not None and isinstance(message, Promise):
+            self._leader.promised(sender, message)
         elif self._leader is not None and isinstance(message, Reject) and message.ballot == self._leader.ballot:
             self._outbid(self._leader, message, now)
 

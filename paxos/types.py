@@ -51,13 +51,20 @@ class PValue(NamedTuple):
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """The members whose acceptors vote. Order carries no meaning; names are unique."""
+    """Who takes part, and how (rule 29). Order carries no meaning; names are unique.
+
+    `voters` are the acceptors that count. `witnesses` are those of them that only accept: they never lead and keep no
+    state. `learners` learn, and their votes do not count.
+    """
 
     voters: tuple[NodeId, ...]
+    learners: tuple[NodeId, ...] = ()
+    witnesses: tuple[NodeId, ...] = ()
 
-    def others(self, node: NodeId) -> list[NodeId]:
-        """Every voter but `node`."""
-        return [voter for voter in self.voters if voter != node]
+    @property
+    def members(self) -> tuple[NodeId, ...]:
+        """All of them."""
+        return self.voters + self.learners
 
 
 _payloads_encoder = msgspec.msgpack.Encoder()

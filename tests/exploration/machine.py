@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kvstore.members import genesis
 from kvstore.node import Node
 from paxos.errors import require
 from paxos.messages import (
@@ -234,7 +235,7 @@ class Machine:
         self.losing = False
         self.node = Node(
             self.storage,
-            MEMBERSHIP,
+            genesis(MEMBERSHIP.voters),
             self.scope.options,
             clock=self.clock,
             rng=Scripted(self.life),

@@ -3,6 +3,7 @@
 from random import Random
 
 from kvstore.commands import Bundle, Command, Result, pack_bundle
+from kvstore.members import genesis
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Record, Refused
 from paxos.messages import (
@@ -19,7 +20,7 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
-from paxos.types import MS, ZERO, Ballot, Membership, PValue, Slot, pack
+from paxos.types import MS, ZERO, Ballot, PValue, Slot, pack
 from storage.memory import MemoryStorage
 
 TIMEOUT_MS = 2500
@@ -41,7 +42,7 @@ class Host:
         self.fetches: list[ServeFetch | ServeState] = []
         self.node = Node(
             self.storage,
-            Membership(("n1", "n2", "n3")),
+            genesis(("n1", "n2", "n3")),
             options or Options(),
             clock=self.clock,
             rng=Random(1),

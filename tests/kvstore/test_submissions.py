@@ -1,4 +1,4 @@
-from kvstore.commands import Bundle, Command, Delete, Put, PutResult, Result, unpack_bundle
+from kvstore.commands import Bundle, Delete, KeyCommand, Put, PutResult, Result, unpack_bundle
 from kvstore.requests import Outcome, Reason, Refused
 from kvstore.state_machine import StateMachine
 from kvstore.submissions import OVERHEAD_BYTES, Submissions, WriteRequest
@@ -14,7 +14,7 @@ class Clients:
         self.submissions = Submissions("n1", 3, max_batch_bytes=max_batch_bytes, repeat_ms=1000)
         self.told: list[tuple[bytes, Result | Refused]] = []
 
-    def add(self, command: Command, deadline: int = 10_000 * MS) -> None:
+    def add(self, command: KeyCommand, deadline: int = 10_000 * MS) -> None:
         self.submissions.add(WriteRequest(command, lambda answer: self.told.append((command.key, answer)), deadline))
 
     def bundle(self, now: int = 0) -> Bundle:
@@ -115,22 +115,22 @@ def test_rule_23_a_bundle_that_nobody_waits_for_is_not_repeated() -> None:
 
 
 def test_rule_22_a_late_copy_of_a_bundle_that_was_given_up_is_not_applied_after_the_next() -> None:
-    clients, machine = Clients(), StateMachine()
+    clients, machine = Clients(), StateMachine([])
     clients.add(Put(b"k", b"old"), deadline=10)
     late = clients.bundle()
     clients.submissions.expire(10, Reason.NO_LEADER)
     clients.add(Put(b"k", b"new"))
-    assert machine.apply(clients.bundle()) == [PutResult(1, 1)]
-    assert machine.apply(late) is None
+    assert machine.apply(clients.bundle(), 1) == [PutResult(1, 1)]
+    assert machine.apply(late, 1) is None
 
 
 def test_rule_22_a_bundle_that_is_still_wanted_is_applied_however_late() -> None:
-    clients, machine = Clients(), StateMachine()
+    clients, machine = Clients(), StateMachine([])
     clients.add(Put(b"k", b"first"))
     late = clients.bundle()
     clients.add(Put(b"k", b"second"))
-    assert machine.apply(clients.bundle()) == [PutResult(1, 1)]
-    assert machine.apply(late) == [PutResult(2, 2)]
+    assert machine.apply(clients.bundle(), 1) == [PutResult(1, 1)]
+    assert machine.apply(late, 1) == [PutResult(2, 2)]
 
 
 def test_what_is_on_its_way_is_repeated_with_a_doubling_wait() -> None:

@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 
+from paxos.configuration import Epoch
 from paxos.messages import (
     Accept,
     Accepted,
@@ -21,7 +22,7 @@ from paxos.messages import (
     Promise,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ReadReady, ServeFetch, Write
+from paxos.ready import Envelope, ReadReady, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Membership, NodeId, PValue, Slot, Time
 
@@ -43,7 +44,7 @@ class Work(msgspec.Struct):
     accepts: list[PValue]
     chosen: list[tuple[Slot, bytes]]
     reads: list[ReadReady]
-    fetches: list[ServeFetch]
+    fetches: list[ServeFetch | ServeState]
 
 
 class Bench:
@@ -64,7 +65,7 @@ class Bench:
         self.peers = [f"n{number}" for number in range(2, nodes + 1)]
         self.replica = Replica(
             ME,
-            Membership((ME, *self.peers)),
+            [Epoch(1, Membership((ME, *self.peers)))],
             options,
             Random(seed),
             self.now,

@@ -8,7 +8,7 @@ from paxos.types import MS, Ballot, Membership
 from tests.paxos.harness import ACCEPTOR_LEASE, LEADER_LEASE, OPTIONS, START, Bench, ack, establish
 
 B1, B2, B3 = Ballot(1, "n1"), Ballot(2, "n2"), Ballot(3, "n1")
-THREE = Membership(("n1", "n2", "n3"))
+THREE = [Membership(("n1", "n2", "n3"))]
 
 
 def grant(*, restarted: bool = False) -> Grant:
@@ -38,9 +38,9 @@ def test_rule_16_under_a_grant_everybody_but_its_holder_is_refused() -> None:
 
 def test_rule_17_after_a_restart_everybody_is_refused_for_one_lease() -> None:
     held = grant(restarted=True)
-    assert all(held.refuses(node, START + ACCEPTOR_LEASE - 1) for node in THREE.voters)
+    assert all(held.refuses(node, START + ACCEPTOR_LEASE - 1) for node in THREE[0].voters)
     assert not held.renew(B1, START + ACCEPTOR_LEASE - 1)
-    assert not any(held.refuses(node, START + ACCEPTOR_LEASE) for node in THREE.voters)
+    assert not any(held.refuses(node, START + ACCEPTOR_LEASE) for node in THREE[0].voters)
     assert held.renew(B1, START + ACCEPTOR_LEASE)
 
 
@@ -85,7 +85,7 @@ def test_rule_15_a_lease_counts_from_the_send_time_of_the_round_shortened_by_the
 
 
 def test_rule_15_a_lease_holds_over_the_quorum_th_of_its_acceptors() -> None:
-    lease = Lease(OPTIONS, Membership(("n1", "n2", "n3", "n4", "n5")))
+    lease = Lease(OPTIONS, [Membership(("n1", "n2", "n3", "n4", "n5"))])
     for number, node in enumerate(("n1", "n2", "n3")):
         lease.answer(node, lease.begin_round(START + number * MS), granted=True)
     assert lease.until == START + LEADER_LEASE

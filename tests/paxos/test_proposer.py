@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paxos.configuration import Configuration, Epoch
 from paxos.messages import Promise
 from paxos.options import Options
 from paxos.proposer import Campaign, Pipeline
@@ -17,11 +18,11 @@ def promise(*accepted: PValue, from_slot: Slot = 1, next_slot: Slot = 0) -> Prom
 
 
 def campaign(from_slot: Slot = 1) -> Campaign:
-    return Campaign(B9, from_slot, THREE)
+    return Campaign(B9, from_slot, [THREE])
 
 
 def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **options: int) -> Pipeline:
-    return Pipeline(from_slot, recovered or [], THREE, Options(**options))
+    return Pipeline(from_slot, recovered or [], Configuration("n1", [Epoch(1, THREE)]), Options(**options))
 
 
 # Phase 1
@@ -89,35 +90,35 @@ def test_rule_10_what_was_recovered_goes_first_then_the_own_no_op_then_the_queue
     one = pipeline([b"a", b"b"], from_slot=5)
     one.enqueue((b"new",))
     assert one.own_noop == 7
-    assert one.propose(START) == [(5, b"a"), (6, b"b"), (7, NOOP), (8, pack([b"new"]))]
-    assert one.propose(START) == []
+    assert one.propose(START, 10**6) == [(5, b"a"), (6, b"b"), (7, NOOP), (8, pack([b"new"]))]
+    assert one.propose(START, 10**6) == []
 
 
 def test_one_slot_holds_all_that_waited_and_fits() -> None:
     one = pipeline(max_batch_bytes=5)
-    one.propose(START)
+    one.propose(START, 10**6)
     one.enqueue((b"aa", b"bb", b"cc"))
     one.enqueue((b"d",))
     assert one.queued == 4
-    assert one.propose(START) == [(2, pack([b"aa", b"bb"])), (3, pack([b"cc", b"d"]))]
+    assert one.propose(START, 10**6) == [(2, pack([b"aa", b"bb"])), (3, pack([b"cc", b"d"]))]
     assert one.queued == 0
 
 
 def test_a_payload_that_is_bigger_than_a_batch_goes_alone() -> None:
     one = pipeline(max_batch_bytes=5)
-    one.propose(START)
+    one.propose(START, 10**6)
     one.enqueue((b"much too big", b"a"))
-    assert one.propose(START) == [(2, pack([b"much too big"])), (3, pack([b"a"]))]
+    assert one.propose(START, 10**6) == [(2, pack([b"much too big"])), (3, pack([b"a"]))]
 
 
 def test_no_more_slots_are_under_way_than_the_window_holds() -> None:
     one = pipeline([b"a", b"b"], window=2)
-    assert one.propose(START) == [(1, b"a"), (2, b"b")]
+    assert one.propose(START, 10**6) == [(1, b"a"), (2, b"b")]
     one.enqueue((b"new",))
-    assert one.propose(START) == []
+    assert one.propose(START, 10**6) == []
     one.accepted("n1", 1)
     one.accepted("n2", 1)
-    assert one.propose(START) == [(3, NOOP)]
+    assert one.propose(START, 10**6) == [(3, NOOP)]
 
 
 def test_rule_26_the_queue_is_bounded_and_takes_more_when_there_is_room() -> None:
@@ -126,15 +127,15 @@ def test_rule_26_the_queue_is_bounded_and_takes_more_when_there_is_room() -> Non
     assert not phase_2.has_room
     assert not phase_2.enqueue((b"cc",))
     assert phase_2.queued == 2
-    assert [value for _, value in phase_2.propose(0)] == [NOOP]
+    assert [value for _, value in phase_2.propose(0, 10**6)] == [NOOP]
     assert [phase_2.accepted(name, 1) for name in ("n1", "n2")] == [False, True]
-    assert [value for _, value in phase_2.propose(0)] == [pack([b"aa"])]
+    assert [value for _, value in phase_2.propose(0, 10**6)] == [pack([b"aa"])]
     assert phase_2.enqueue((b"cc",))
 
 
 def test_rule_9_a_slot_is_chosen_by_a_majority_of_voters_and_once() -> None:
     one = pipeline()
-    one.propose(START)
+    one.propose(START, 10**6)
     assert not one.accepted("n2", 1)
     assert not one.accepted("n2", 1)
     assert not one.accepted("stranger", 1)
@@ -145,14 +146,14 @@ def test_rule_9_a_slot_is_chosen_by_a_majority_of_voters_and_once() -> None:
 def test_rule_9_a_vote_for_a_slot_that_is_not_under_way_counts_nowhere() -> None:
     one = pipeline()
     assert not one.accepted("n1", 1)
-    one.propose(START)
+    one.propose(START, 10**6)
     assert not one.accepted("n2", 1)
 
 
 def test_a_slot_is_sent_again_to_those_who_have_not_answered_with_a_doubling_wait() -> None:
     one = pipeline()
     assert (one.next_resend(), one.oldest()) == (None, None)
-    one.propose(START)
+    one.propose(START, 10**6)
     one.accepted("n2", 1)
     assert (one.next_resend(), one.oldest()) == (START + WAIT, START)
     assert one.overdue(START + WAIT - 1) == []
@@ -185,14 +186,14 @@ def test_rule_10_a_value_once_chosen_is_the_value_of_every_later_ballot(
     chosen: dict[Slot, bytes] = {}
     for number, (quorum, deliveries, page) in enumerate(runs, 1):
         ballot = Ballot(number, "n1")
-        phase_1 = Campaign(ballot, 1, THREE)
+        phase_1 = Campaign(ballot, 1, [THREE])
         for name in sorted(quorum):
             promised[name] = ballot
             answer_in_pages(phase_1, name, accepted[name], page)
         assert phase_1.elected()
-        phase_2 = Pipeline(1, phase_1.recovered(), THREE, Options())
+        phase_2 = Pipeline(1, phase_1.recovered(), Configuration("n1", [Epoch(1, THREE)]), Options())
         phase_2.enqueue((b"%d" % number,))
-        proposed = dict(phase_2.propose(START))
+        proposed = dict(phase_2.propose(START, 10**6))
         assert {slot: proposed.get(slot) for slot in chosen} == chosen
         for name, slot in deliveries:
             if slot in proposed and ballot >= promised[name]:
@@ -223,7 +224,7 @@ def test_nothing_that_was_enqueued_is_lost_doubled_or_reordered(
     one = pipeline(recovered, max_batch_bytes=max_batch_bytes, window=window)
     one.enqueue(tuple(payloads))
     values = []
-    while begun := one.propose(START):
+    while begun := one.propose(START, 10**6):
         assert len(begun) <= window
         for slot, value in begun:
             values.append(value)

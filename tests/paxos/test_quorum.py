@@ -32,7 +32,7 @@ def test_a_quorum_is_out_of_reach_exactly_when_those_against_leave_none(
     membership: Membership, against: list[str]
 ) -> None:
     left = [voter for voter in membership.voters if voter not in against]
-    assert can_reach_quorum(against, membership) == is_quorum(left, membership)
+    assert can_reach_quorum(against, [membership]) == is_quorum(left, membership)
 
 
 @given(memberships, st.dictionaries(st.sampled_from([*NAMES, "stranger"]), st.integers(0, 9)))
@@ -42,7 +42,7 @@ def test_rule_15_the_number_that_a_quorum_reached_is_the_highest_such(
     def reached(number: int) -> bool:
         return is_quorum([node for node, value in values.items() if value >= number], membership)
 
-    found = reached_by_quorum(values, membership)
+    found = reached_by_quorum(values, [membership])
     if found is None:
         assert not is_quorum(list(values), membership)
     else:

@@ -1,8 +1,6 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
@@ -28,22 +26,6 @@ def test_a_replica_begins_as_a_follower_of_nobody() -> None:
     assert (replica.role, replica.leading, replica.promised, replica.chosen) == (Role.FOLLOWER, None, B1, 0)
     assert (replica.queued, replica.lease_until, replica.caught_up) == (0, None, False)
     assert not replica.lease_holds(0)
-
-
-def test_whoever_does_not_vote_is_no_replica() -> None:
-    bench = Bench(nodes=3)
-    with pytest.raises(InvariantError, match="n9 is not a member"):
-        type(bench.replica)(
-            "n9",
-            bench.replica._member.membership,
-            bench.replica.options,
-            bench.replica._election._rng,
-            0,
-            promised=B1,
-            chosen=0,
-            tail=[],
-            restarted=False,
-        )
 
 
 def test_commands_go_to_the_leader_that_is_known_and_nowhere_without_one() -> None:

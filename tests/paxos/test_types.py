@@ -41,5 +41,5 @@ def test_a_value_of_another_origin_is_refused() -> None:
         unpack(b"\xc1")
 
 
-def test_others_are_all_voters_but_one() -> None:
-    assert Membership(("n1", "n2", "n3")).others("n2") == ["n1", "n3"]
+def test_members_are_all_who_vote_or_learn() -> None:
+    assert Membership(("n1", "n2"), learners=("n3",), witnesses=("n2",)).members == ("n1", "n2", "n3")

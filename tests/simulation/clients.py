@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.linearizability import FOREVER, Operation
-from kvstore.commands import Delete, DeleteResult, NotFound, Put, Result
+from kvstore.commands import Delete, DeleteResult, NotFound, NotReconfigured, Put, Reconfigured, Result
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
 from tests.simulation.cluster import Cluster
@@ -136,6 +136,7 @@ class Call:
         self._finish(self._operation(self._cluster.world.now, seen, None))
 
     def _wrote(self, answer: Result | Refused) -> None:
+        assert not isinstance(answer, Reconfigured | NotReconfigured)
         if not isinstance(answer, Refused):
             change = not isinstance(answer, NotFound)
             self._client.history.told(answer.revision, self._floor, change=change)

@@ -4,6 +4,7 @@ from collections import Counter
 from functools import partial
 from typing import Protocol
 
+from kvstore.members import genesis
 from kvstore.node import Node
 from kvstore.requests import ReadAnswer
 from paxos import wire
@@ -11,7 +12,7 @@ from paxos.messages import AnyMessage
 from paxos.options import Options
 from paxos.ready import Ready
 from paxos.replica import Role
-from paxos.types import ZERO, Membership, NodeId, Time
+from paxos.types import ZERO, NodeId, Time
 from tests.simulation.machine import Machine
 from tests.simulation.network import Link, Network, links
 from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Kind, Scenario, Strike, moment
@@ -49,7 +50,7 @@ class Cluster:
         self.scenario = scenario
         self.faults = scenario.faults
         self.options = Options(**scenario.options)
-        self.membership = Membership(scenario.names)
+        self.epochs = genesis(scenario.names)
         self.world = World()
         self.trace = trace or Trace()
         self.network = Network(self.world, scenario, self._deliver)

@@ -61,7 +61,7 @@ class Machine:
             self._storage = self._storage.reopen()
         self.node = Node(
             self._storage,
-            self._cluster.membership,
+            self._cluster.epochs,
             self._cluster.options,
             clock=self.clock,
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),

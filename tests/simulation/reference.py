@@ -6,7 +6,7 @@ It knows the rules for request ids and revisions, and nothing of the code that i
 from bisect import bisect_right
 from collections import defaultdict
 
-from kvstore.commands import Bundle, Delete, Put, unpack_bundle
+from kvstore.commands import Bundle, Delete, Put, Reconfigure, unpack_bundle
 from kvstore.requests import Record
 from paxos.types import Slot, unpack
 
@@ -30,7 +30,8 @@ class Reference:
             bundle = unpack_bundle(payload)
             if self._is_new(bundle):
                 for command in bundle.commands:
-                    self._change(command)
+                    if not isinstance(command, Reconfigure):
+                        self._change(command)
 
     def revision(self, slot: Slot) -> int:
         """The revision of the store once `slot` is applied."""

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from kvstore.commands import Bundle, Put, unpack_bundle
+from kvstore.commands import Bundle, Command, Delete, Put, Reconfigure, unpack_bundle
 from paxos.types import Ballot, PValue, unpack
 
 
@@ -37,8 +37,16 @@ def _value(value: bytes) -> str:
 
 
 def _bundle(bundle: Bundle) -> str:
-    commands = " ".join(
-        f"{command.key.decode()}={command.value.decode()}" if isinstance(command, Put) else f"-{command.key.decode()}"
-        for command in bundle.commands
-    )
+    commands = " ".join(map(_command, bundle.commands))
     return f"{bundle.origin}/{bundle.boot}/{bundle.sequence}: {commands}"
+
+
+def _command(command: Command) -> str:
+    match command:
+        case Put(key=key, value=value):
+            return f"{key.decode()}={value.decode()}"
+        case Delete(key=key):
+            return f"-{key.decode()}"
+        case Reconfigure(roster=roster):
+            members = ",".join(f"{member.name}:{member.role}" for member in roster.members)
+            return f"members {roster.version} {members}"

@@ -10,7 +10,17 @@ import msgspec
 import uvloop
 from yarl import URL
 
-from kvstore.commands import Command, Delete, DeleteResult, NotFound, Put, PutResult, Result
+from kvstore.commands import (
+    Command,
+    Delete,
+    DeleteResult,
+    KeyCommand,
+    NotFound,
+    Put,
+    PutResult,
+    Reconfigure,
+    Result,
+)
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
 from kvstore.metrics import Metrics
@@ -60,12 +70,13 @@ class FakeReplica:
             raise self.fails
 
     async def write(self, command: Command) -> Result:
+        assert not isinstance(command, Reconfigure)
         await self._pass(command.key)
         result = self._apply(command)
         self.done.put_nowait(command.key)
         return result
 
-    def _apply(self, command: Command) -> Result:
+    def _apply(self, command: KeyCommand) -> Result:
         old = self.records.get(command.key)
         match command:
             case Put(key, value):

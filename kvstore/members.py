@@ -1,0 +1,128 @@
+"""Who belongs to the cluster, as the log says it: names, addresses, roles, and which data each of them started with.
+
+A change is a whole new roster, numbered one above the one that it replaces: two that were made from the same one
+cannot both be applied, and one that is not in force yet stands against the next (rule 27).
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from paxos.configuration import ALPHA, Epoch
+from paxos.types import Membership, NodeId, Slot
+
+
+class MemberRole(StrEnum):
+    """What a member does (rule 29)."""
+
+    VOTER = "voter"
+    """Votes, leads, serves."""
+    WITNESS = "witness"
+    """Votes and keeps the log; never leads, has no state and serves no client."""
+    LEARNER = "learner"
+    """Has the state and serves reads and writes like any other; never votes."""
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """`address` is that of its peer listener, empty where each replica's own settings say it: those that a cluster
+    begins with may be reached in different ways. `incarnation` is of the data that it votes with, 0 while nobody has
+    seen it. A learner that is `joining` becomes a voter once it has caught up."""
+
+    name: NodeId
+    address: Annotated[str, msgspec.Meta(max_length=300)]
+    role: MemberRole = MemberRole.VOTER
+    incarnation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    joining: bool = False
+
+
+class Roster(msgspec.Struct, frozen=True, array_like=True):
+    """All members, by a version that grows by one with each change. One without members is not known yet."""
+
+    version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    members: tuple[Member, ...] = ()
+
+    def get(self, name: NodeId) -> Member | None:
+        """The member called `name`."""
+        return next((member for member in self.members if member.name == name), None)
+
+    @property
+    def voters(self) -> tuple[NodeId, ...]:
+        """Those who vote, witnesses too."""
+        return tuple(member.name for member in self.members if member.role is not MemberRole.LEARNER)
+
+    @property
+    def membership(self) -> Membership:
+        """What the protocol needs to know of it."""
+        return Membership(
+            self.voters,
+            tuple(member.name for member in self.members if member.role is MemberRole.LEARNER),
+            tuple(member.name for member in self.members if member.role is MemberRole.WITNESS),
+        )
+
+    def changed(self, *members: Member) -> "Roster":
+        """The next roster: `members` in the place of those of their names, or added."""
+        names = {member.name for member in members}
+        return Roster(self.version + 1, (*(old for old in self.members if old.name not in names), *members))
+
+    def without(self, name: NodeId) -> "Roster":
+        """The next roster, less the member called `name`."""
+        return Roster(self.version + 1, tuple(member for member in self.members if member.name != name))
+
+
+class RosterEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """`roster` decides the slots from `first` on."""
+
+    first: Slot
+    roster: Roster
+
+
+def genesis(voters: Iterable[NodeId]) -> list[RosterEpoch]:
+    """The roster that a cluster starts with: everybody was told the same."""
+    return [RosterEpoch(1, Roster(0, tuple(Member(name, "") for name in sorted(voters))))]
+
+
+def epochs_of(epochs: Iterable[RosterEpoch]) -> list[Epoch]:
+    """The same for the protocol; without voters where nothing is known yet."""
+    return [Epoch(epoch.first, epoch.roster.membership) for epoch in epochs] or [Epoch(1, Membership(()))]
+
+
+def refusal(epochs: list[RosterEpoch], change: Roster, slot: Slot) -> str | None:
+    """Why `change`, ordered in `slot`, is not to be made: for people. None when it is. Part of the state machine: the
+    same on every replica, for ever."""
+    present = epochs[-1]
+    if change.version != present.roster.version + 1:
+        return f"the members have changed since: their version is {present.roster.version}; look, and try again"
+    if present.first > slot:
+        return "another change of the members is not in force yet: try again in a moment"
+    if len(set(change.voters) ^ set(present.roster.voters)) > 1:
+        return "one voter at a time: any two majorities must share one"
+    if any(_other_data(present.roster.get(member.name), member) for member in change.members):
+        return "a voter cannot go on with other data: replace it"
+    if len({member.name for member in change.members}) < len(change.members):
+        return "two members have one name"
+    if not any(member.role is MemberRole.VOTER for member in change.members):
+        return "a cluster without a voter that may lead can decide nothing: add or promote one first"
+    return None
+
+
+def _other_data(before: Member | None, after: Member) -> bool:
+    votes = before is not None and MemberRole.LEARNER not in {before.role, after.role}
+    return votes and before is not None and before.incarnation not in {0, after.incarnation}
+
+
+def enrolled(roster: Roster, proved: Mapping[NodeId, int]) -> Roster | None:
+    """The roster with the incarnations of those that nobody had seen; None when there is nothing new."""
+    seen = [
+        replace(member, incarnation=proved[member.name])
+        for member in roster.members
+        if not member.incarnation and member.name in proved
+    ]
+    return roster.changed(*seen) if seen else None
+
+
+def in_force_from(slot: Slot) -> Slot:
+    """The first slot that a roster decides which was ordered in `slot`."""
+    return slot + ALPHA

@@ -1,0 +1,54 @@
+"""What a leader does for the cluster without being asked: it enrols data that nobody had seen, and promotes whoever
+joined and has caught up.
+
+Both are changes of the members like any other, proposed through the log, one at a time.
+"""
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from kvstore.commands import Result
+from kvstore.members import MemberRole, Roster, RosterEpoch, enrolled
+from kvstore.requests import Refused
+from paxos.configuration import ALPHA
+from paxos.replica import Replica
+from paxos.types import MS, NodeId, Time
+
+LOOK_MS = 100
+"""How often it looks whether there is something to do."""
+
+
+class Stewardship:
+    """Of one replica, whether it leads or not."""
+
+    def __init__(self) -> None:
+        self._look_at: Time = 0
+        self._under_way = False
+
+    def due(
+        self, epochs: list[RosterEpoch], proved: Mapping[NodeId, int], replica: Replica, now: Time
+    ) -> Roster | None:
+        """The change that should be made now; `answered` hears what became of it. `proved`: the incarnation of each
+        member that has proved it to this replica, and its own."""
+        if self._under_way or now < self._look_at:
+            return None
+        self._look_at = now + LOOK_MS * MS
+        present = epochs[-1]
+        if present.first > replica.chosen:
+            return None
+        change = enrolled(present.roster, proved) or _promoted(present.roster, replica)
+        self._under_way = change is not None
+        return change
+
+    def answered(self, _: Result | Refused) -> None:
+        """The change was made or not; what is still to be done will be seen."""
+        self._under_way = False
+
+
+def _promoted(roster: Roster, replica: Replica) -> Roster | None:
+    for member in roster.members:
+        caught_up = replica.chosen_by(member.name) + ALPHA >= replica.chosen
+        if member.role is MemberRole.LEARNER and member.joining and member.incarnation and caught_up:
+            return roster.changed(replace(member, role=MemberRole.VOTER, joining=False))
+    return None
