@@ -143,8 +143,8 @@ class KeySpace:
                 (after, upto),
             )
         ) as rows:
-            for *fields, stored in rows:
-                change = self._verified(table, fields, stored)
+            for row in rows:
+                change = self._verified(table, row)
                 if change.revision > reached + 1:
                     break
                 max_bytes -= len(change.key) + len(change.value or b"")
@@ -156,11 +156,11 @@ class KeySpace:
             raise damaged(self._path, f"table {table} has no row for revision {reached + 1}")
         return page, True
 
-    def _verified(self, table: str, fields: list[Any], stored: int) -> Change:
-        change = Change(*fields)
-        _, key, value, *_ = fields
-        sound = isinstance(key, bytes) and isinstance(value, bytes | None) and _checksum(change) == stored
-        if not sound:
+    def _verified(self, table: str, row: tuple[Any, ...]) -> Change:
+        change = Change._make(row[:-1])
+        _, key, value, *_ = row
+        sound = isinstance(key, bytes) and (value is None or isinstance(value, bytes))
+        if not sound or _checksum(change) != row[-1]:
             raise damaged(
                 self._path, f"the row of revision {change.revision} in table {table} does not have its checksum"
             )

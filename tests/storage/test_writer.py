@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 
 import pytest
@@ -10,9 +10,10 @@ import pytest
 from paxos.messages import Accepted
 from paxos.ready import Envelope, Write
 from paxos.types import Ballot, PValue, Slot
-from storage.base import StorageError
+from storage.base import StatePage, StorageError
 from storage.memory import MemoryStorage
 from storage.writer import Writer
+from tests.storage.states import Machine
 
 B1 = Ballot(1, "n1")
 PATIENCE_S = 30
@@ -27,9 +28,20 @@ class SteppedStorage(MemoryStorage):
         self.permits = threading.Semaphore(0)
         self.broken: Exception | None = None
         self.closed = False
+        self.on_read: Callable[[], None] = lambda: None
+        self.tidied: SimpleQueue[bool] = SimpleQueue()
+        self.slices = 0
+        """How many times `tidy` has something to do."""
 
-    def write(self, writes: list[Write]) -> None:
-        self.begun.put(writes)
+    def tidy(self) -> bool:
+        if self.broken:
+            raise self.broken
+        self.slices -= 1
+        self.tidied.put(self.slices > 0)
+        return self.slices > 0
+
+    def write(self, writes: Sequence[Write]) -> None:
+        self.begun.put(list(writes))
         assert self.permits.acquire(timeout=PATIENCE_S)
         if self.broken:
             raise self.broken
@@ -38,6 +50,7 @@ class SteppedStorage(MemoryStorage):
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         if self.broken:
             raise self.broken
+        self.on_read()
         return super().read(from_slot, upto, max_bytes)
 
     def close(self) -> None:
@@ -133,6 +146,57 @@ def test_a_read_sees_all_that_was_submitted_before_it_and_nothing_else(host: Hos
     host.run_posted(5)
     assert host.durable == [[accept(1)], [accept(2)], [accept(3)]]
     assert host.entries == [[*accept(1).accepts, *accept(2).accepts], accept(2).accepts]
+
+
+def test_a_read_of_the_state_comes_in_its_turn(host: Host, storage: SteppedStorage) -> None:
+    machine = Machine()
+    pages: list[StatePage] = []
+    change = machine.put(b"key")
+    host.writer.submit(machine.write(change))
+    host.writer.read_state(0, 1000, pages.append)
+    host.writer.submit(machine.write(machine.put(b"key")))
+    host.writer.read_state(0, 1000, pages.append, staged=True)
+    storage.permits.release(2)
+    host.run_posted(4)
+    assert [page.changes for page in pages] == [[change], []]
+
+
+def test_when_idle_it_tidies_until_nothing_is_left_and_again_after_the_next_write(
+    host: Host, storage: SteppedStorage
+) -> None:
+    assert storage.tidied.get(timeout=PATIENCE_S) is False
+    for slices in (3, 1):
+        storage.slices = slices
+        storage.permits.release()
+        host.writer.submit(accept(1))
+        host.run_posted(1)
+        assert [storage.tidied.get(timeout=PATIENCE_S) for _ in range(slices)] == [True] * (slices - 1) + [False]
+        assert host.writer._queue.empty()
+    assert storage.tidied.empty()
+
+
+def test_what_is_queued_comes_before_tidying(host: Host, storage: SteppedStorage) -> None:
+    host.writer.submit(accept(1))
+    storage.begun.get(timeout=PATIENCE_S)
+    tidied = storage.tidied.qsize()
+    at_read: list[int] = []
+    storage.on_read = lambda: at_read.append(storage.tidied.qsize())
+    for slot in range(2, 50):
+        host.writer.submit(accept(slot))
+        host.writer.read(1, 9, 1000, host.entries.append)
+    storage.permits.release(100)
+    host.run_posted(1 + 2 * 48)
+    assert at_read == [tidied] * 48
+
+
+def test_tidying_that_fails_is_a_failure(storage: SteppedStorage) -> None:
+    """Rule 4."""
+    storage.broken = StorageError("the disk failed")
+    host = Host(storage)
+    host.run_posted(1)
+    assert [str(error) for error in host.failures] == ["the disk failed"]
+    host.writer.stop()
+    assert not storage.closed
 
 
 def test_stop_finishes_what_is_queued_and_closes(host: Host, storage: SteppedStorage) -> None:

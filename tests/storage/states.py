@@ -1,0 +1,141 @@
+"""Makes the writes of a replica that applies what it accepts, and tells what a storage shows of them."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from paxos.ready import Write
+from paxos.types import Ballot, PValue, Slot
+from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, Storage, scan
+from storage.memory import MemoryStorage
+
+EVERYTHING = 1 << 60
+
+
+def entry(slot: Slot, size: int = 8, ballot: Ballot = Ballot(1, "n1")) -> PValue:  # noqa: B008 -- it is immutable
+    return PValue(slot, ballot, slot.to_bytes(8, "big") * (size // 8))
+
+
+def chain(slot: Slot) -> bytes:
+    return hashlib.blake2b(slot.to_bytes(8, "big"), digest_size=16).digest()
+
+
+class Machine:
+    """A state machine that puts and deletes keys."""
+
+    def __init__(self) -> None:
+        self.applied: Slot = 0
+        self.revision = 0
+        self.alive: dict[bytes, Change] = {}
+
+    def put(self, key: bytes, value: bytes = b"value") -> Change:
+        self.revision += 1
+        old = self.alive.get(key)
+        created, version, supersedes = (self.revision, 1, 0) if old is None else (old[3], old[4] + 1, old[0])
+        self.alive[key] = Change(self.revision, key, value, created, version, supersedes)
+        return self.alive[key]
+
+    def delete(self, key: bytes) -> Change:
+        self.revision += 1
+        return Change(self.revision, key, None, 0, 0, self.alive.pop(key).revision)
+
+    def progress(self) -> Progress:
+        return Progress(self.applied, self.revision, chain(self.applied), 2**63 + self.revision, b"extra")
+
+    def cut(self, slot: Slot) -> Cut:
+        return Cut(slot, chain(slot))
+
+    def write(self, *changes: Change, size: int = 8) -> StateWrite:
+        """One slot more, and what it did."""
+        self.applied += 1
+        slot = self.applied
+        return StateWrite(accepts=[entry(slot, size)], chosen=slot, changes=list(changes), progress=self.progress())
+
+    def busy(self, number: int, size: int = 8) -> StateWrite:
+        """Puts and a deletion on a few keys, a function of `number`."""
+        changes = [self.put(b"key %d" % (number * step % 11), bytes([step]) * size) for step in (1, 3, 5, 7)]
+        if number % 3 == 0:
+            changes.append(self.delete(changes[0].key))
+            changes.append(self.put(changes[1].key, b""))
+        return self.write(*changes, size=size)
+
+
+def transactions(size: int = 8) -> Iterator[list[Write]]:
+    """Without an end: a replica applies, cuts and compacts, and is given the state of one that is ahead. The promise
+    of each counts them from 1."""
+    machine = Machine()
+    for round_ in count():
+        for step in range(6):
+            yield [machine.busy(6 * round_ + step, size)]
+        yield [StateWrite(cut=machine.cut(machine.applied - 2)), machine.busy(round_, size)]
+        yield [StateWrite(compact=machine.revision - 5)]
+        peer, machine = given(machine, size)
+        yield from staging(peer, abandon=round_ % 2 == 0)
+
+
+def numbered(size: int = 8) -> Iterator[list[Write]]:
+    """The same, each with a promise that tells which one it is, from 1."""
+    for number, writes in enumerate(transactions(size), 1):
+        yield [Write(promise=Ballot(number, "n1")), *writes]
+
+
+def given(machine: Machine, size: int) -> tuple[MemoryStorage, Machine]:
+    """A peer that went on from where `machine` is, and compacted."""
+    ahead, peer = Machine(), MemoryStorage("test", "n2")
+    for number in range(max(1, machine.applied + 5)):
+        peer.write([ahead.busy(number, size)])
+    peer.write([StateWrite(compact=ahead.revision // 2)])
+    return peer, ahead
+
+
+def staging(peer: Storage, *, abandon: bool = False, max_bytes: int = 60) -> Iterator[list[Write]]:
+    """The pages of the state of `peer`; perhaps, after some of them, once again from the start."""
+    for attempt in range(1 + abandon):
+        for number, page in enumerate(pages(peer, max_bytes)):
+            if abandon and attempt == 0 and number == 3:
+                break
+            after, found = page
+            yield [StateWrite(staged=Staged(after, found))]
+
+
+def pages(storage: Storage, max_bytes: int, *, staged: bool = False) -> Iterator[tuple[int, StatePage]]:
+    after = 0
+    while True:
+        page = storage.read_state(after, max_bytes, staged=staged)
+        yield after, page
+        if page.progress is not None or not page.changes:
+            return
+        after = page.changes[-1].revision
+
+
+def rows(storage: Storage, max_bytes: int = EVERYTHING, *, staged: bool = False) -> list[Change]:
+    return [change for _, page in pages(storage, max_bytes, staged=staged) for change in page.changes]
+
+
+def compacted(changes: list[Change], after: int, upto: int) -> list[Change]:
+    """What compaction leaves of them."""
+    touched = [change for change in changes if after < change.revision <= upto]
+    gone = {change.supersedes for change in touched} | {c.revision for c in touched if c.value is None}
+    return [change for change in changes if change.revision not in gone]
+
+
+def tidied(storage: Storage) -> Storage:
+    while storage.tidy():
+        pass
+    return storage
+
+
+def shown(storage: Storage) -> dict[str, Any]:
+    """Everything a storage shows that was just opened, as if nothing were put off."""
+    recovered = storage.recovered()
+    page = storage.read_state(0, EVERYTHING)
+    return {
+        "marks": (recovered.promised, recovered.chosen, recovered.last, recovered.cut, recovered.compacted),
+        "log": list(scan(storage, recovered.cut.slot + 1, recovered.last)),
+        "log bytes": recovered.log_bytes,
+        "below the cut": storage.read(recovered.cut.slot, recovered.last, 1000) if recovered.cut.slot else [],
+        "progress": (recovered.progress, page.progress),
+        "state": compacted(page.changes, page.compacted, recovered.compacted),
+        "staged": (recovered.staged, storage.read_state(0, EVERYTHING, staged=True)),
+    }
