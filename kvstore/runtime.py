@@ -30,7 +30,7 @@ from kvstore.node import Node
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
 from kvstore.transport import Transport
 from paxos import wire
-from paxos.messages import AnyMessage, Fetch, Learn
+from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
@@ -46,7 +46,7 @@ Answer = TypeVar("Answer")
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
 
-BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, Learn})
+BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchState, Learn, State})
 """Types of the messages that go by the bulk links."""
 
 MAX_MEMBERS_CHARS = 160
