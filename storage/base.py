@@ -29,12 +29,14 @@ class StorageError(Exception):
 
 class Identity(msgspec.Struct, frozen=True):
     """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its
-    openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process."""
+    openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process.
+    `members` are those that the data began with, none for data of a replica that joined."""
 
     cluster: str
     node: NodeId
     incarnation: int
     boot: int
+    members: tuple[NodeId, ...] = ()
 
 
 class Change(NamedTuple):

@@ -6,6 +6,7 @@ A slice is measured in units, one for each row and for each page that its value 
 
 import sqlite3
 
+from paxos.types import Slot
 from storage.marks import Marks
 from storage.revisions import BETWEEN, NO_END, KeySpace
 
@@ -15,12 +16,12 @@ UNIT_BYTES = 4096
 class Housekeeping:
     """What is left to do, and does it. The caller holds the transaction, and stores the bounds in it."""
 
-    def __init__(self, connection: sqlite3.Connection, space: KeySpace) -> None:
+    def __init__(self, connection: sqlite3.Connection, space: KeySpace, cut: Slot) -> None:
         self._connection = connection
         self._space = space
-        first = connection.execute("SELECT min(slot) FROM log").fetchone()[0]
-        self._cut = NO_END if first is None else first - 1
-        """No slot up to here has a row, unless it is behind the cut."""
+        first = connection.execute("SELECT coalesce(min(slot), ?) FROM log", (NO_END,)).fetchone()[0]
+        self._cut = min(cut, first - 1)
+        """No slot up to here has a row."""
 
     def pending(self, marks: Marks) -> bool:
         """True when there may be rows that do not count."""

@@ -1,6 +1,6 @@
 """The tables, how an older file becomes a present one, and whose file it is.
 
-    identity   one row: cluster, node, incarnation, boot, and the members with commas between them
+    identity   one row: cluster, node, incarnation, boot, and the members that it began with, with commas between them
     acceptor   one row: the promise (round, node) and the chosen prefix
     log        a row for each slot: the ballot (round, node) and the value that was accepted last
     progress   one row: how far the state machine came, see `storage.base.Progress`
@@ -41,27 +41,36 @@ def claim(
     last_boot: int,
 ) -> Identity:
     """Make the file at `path` ready for one more life of `node`: create or upgrade the tables and count the boot, all
-    in one transaction. Raises StorageError when the file is another's, was started with other `members`, is damaged, of
-    a newer version, or does not know of `last_boot`: then some of it was lost, or an older copy has taken its place."""
+    in one transaction. A new file remembers the `members` that it begins with, for an older one they are not looked at.
+    Raises StorageError when the file is another's, is damaged, of a newer version, or does not know of `last_boot`:
+    then some of it was lost, or an older copy has taken its place."""
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
-    voters = ",".join(sorted(members))
     with database.atomic():
         if _upgrade(database, path) == 0:
-            found = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=0)
-            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum(*astuple(found), voters))
+            found = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=0, members=tuple(sorted(members)))
+            connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", _row_of(found))
         else:
-            *fields, found_voters = only_row(connection, path, "identity")
-            found = Identity(*fields)
+            found = load_identity(connection, path)
             _refuse_other_names(path, found, cluster, node)
-            _refuse_other_members(path, found_voters, voters)
         if found.boot < last_boot:
             raise damaged(path, f"it has reached boot {found.boot}, but this replica had reached boot {last_boot}")
         identity = replace(found, boot=found.boot + 1)
         connection.execute(
             "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, members = ?, checksum = ?",
-            with_checksum(*astuple(identity), voters),
+            _row_of(identity),
         )
     return identity
+
+
+def load_identity(connection: sqlite3.Connection, path: Path) -> Identity:
+    """Whose data it is. Raises StorageError on damage."""
+    cluster, node, incarnation, boot, members = only_row(connection, path, "identity")
+    return Identity(cluster, node, incarnation, boot, tuple(filter(None, members.split(","))))
+
+
+def _row_of(identity: Identity) -> tuple[int | str | bytes, ...]:
+    *names, members = astuple(identity)
+    return with_checksum(*names, ",".join(members))
 
 
 def _refuse_other_names(path: Path, found: Identity, cluster: str, node: NodeId) -> None:
@@ -69,15 +78,6 @@ def _refuse_other_names(path: Path, found: Identity, cluster: str, node: NodeId)
         raise StorageError(
             f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "
             f"of cluster {cluster}: start it under the names the data belongs to, or give it its own --data"
-        )
-
-
-def _refuse_other_members(path: Path, found: str, voters: str) -> None:
-    """A majority of one set of voters need not meet a majority of another."""
-    if found != voters:
-        raise StorageError(
-            f"{path} was started with the members {found}, but now they are {voters}: "
-            "give this replica the members it was started with (changing them is not possible yet)"
         )
 
 

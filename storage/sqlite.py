@@ -142,7 +142,7 @@ class SqliteStorage:
         self._path = path
         self._connection = connection
         self._space = space
-        self._housekeeping = Housekeeping(connection, space)
+        self._housekeeping = Housekeeping(connection, space, bounds.marks.cut.slot)
         self._bounds = bounds
         self._recovered = recovered
         self._resources = resources

@@ -29,6 +29,17 @@ class Machine:
         self.revision = 0
         self.alive: dict[bytes, Change] = {}
 
+    @classmethod
+    def of(cls, storage: MemoryStorage) -> "Machine":
+        """As it is stored."""
+        machine, progress = cls(), storage.marks.progress
+        machine.applied, machine.revision = progress.applied, progress.revision
+        for change in rows(storage):
+            machine.alive[change.key] = change
+            if change.value is None:
+                del machine.alive[change.key]
+        return machine
+
     def put(self, key: bytes, value: bytes = b"value") -> Change:
         self.revision += 1
         old = self.alive.get(key)

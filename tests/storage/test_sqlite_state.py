@@ -1,0 +1,259 @@
+"""What only the storage on disk has of the state: its tables, older files, damage, and rows that go later."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from paxos.ready import Write
+from paxos.types import Ballot
+from storage import sqlite as module
+from storage import wal
+from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, StorageError
+from storage.memory import MemoryStorage
+from storage.sqlite import DATA_FILE, SqliteStorage, open_storage
+from tests.storage.numbered_writes import MEMBERS
+from tests.storage.states import EVERYTHING, Machine, entry, rows, shown, tidied
+from tests.storage.test_sqlite import change, pragma
+from tests.storage.version_1 import make_version_1
+
+TABLES = ("log", "state_a", "state_b")
+
+
+def count(storage: SqliteStorage, table: str) -> int:
+    found: int = storage._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return found
+
+
+def tidy_and_count(storage: SqliteStorage, table: str) -> int:
+    tidied(storage)
+    return count(storage, table)
+
+
+def page_count(storage: SqliteStorage) -> int:
+    found = pragma(storage, "page_count")
+    assert isinstance(found, int)
+    return found
+
+
+def fill(directory: Path) -> None:
+    """Revisions 1 to 6 are in state_a, compacted up to 2: 1 is gone. Slots 1 to 6, cut at 2; pages up to 3 staged."""
+    machine = Machine()
+    writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 1, 2)]
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    storage.write(writes)
+    storage.write([StateWrite(cut=machine.cut(2), compact=2)])
+    staged = [Change(revision, b"key", b"value", 1, revision, 0) for revision in (1, 2, 3)]
+    storage.write([StateWrite(staged=Staged(0, StatePage(staged, 0, None)))])
+    assert [count(storage, table) for table in TABLES] == [6, 6, 3]
+    assert [tidy_and_count(storage, table) for table in TABLES] == [4, 5, 3]
+    storage.close()
+
+
+def open_and_read(directory: Path) -> None:
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        rows(storage, 10)
+        rows(storage, 10, staged=True)
+
+
+def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> None:
+    """Nothing is known to be applied: the replica replays its log once."""
+    make_version_1(directory)
+    for boot in (6, 7):
+        with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+            recovered = storage.recovered()
+            assert (recovered.identity.incarnation, recovered.identity.boot) == (77, boot)
+            assert (recovered.promised, recovered.chosen, recovered.last) == (Ballot(3, "n2"), 3, 5)
+            assert (recovered.cut, recovered.progress, recovered.log_bytes) == (Cut(), Progress(), 32)
+            assert storage.read(1, 9, 1000) == [entry(slot) for slot in (1, 2, 3, 5)]
+    machine = Machine()
+    machine.applied = 2
+    replayed = machine.write(machine.put(b"key"))
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        storage.write([StateWrite(changes=replayed.changes, progress=replayed.progress)])
+        assert rows(storage) == replayed.changes
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("UPDATE state_a SET key = x'00' WHERE revision = 3", "row of revision 3 in table state_a"),
+        ("UPDATE state_a SET value = NULL WHERE revision = 6", "row of revision 6 in table state_a"),
+        ("UPDATE state_a SET version = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
+        ("UPDATE state_a SET supersedes = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
+        ("UPDATE state_a SET create_revision = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
+        ("UPDATE state_a SET checksum = 9 WHERE revision = 2", "row of revision 2 in table state_a"),
+        ("UPDATE state_a SET revision = 7 WHERE revision = 6", "state_a ends at revision 7, but the state is of 6"),
+        ("DELETE FROM state_a WHERE revision = 6", "state_a ends at revision 5, but the state is of 6"),
+        ("DELETE FROM state_a", "state_a ends at revision 0, but the state is of 6"),
+        ("DELETE FROM state_a WHERE revision = 4", "state_a has no row for revision 4"),
+        ("DELETE FROM state_a WHERE revision = 3", "state_a has no row for revision 3"),
+        ("UPDATE state_b SET value = x'00' WHERE revision = 2", "row of revision 2 in table state_b"),
+        ("DELETE FROM state_b WHERE revision = 3", "state_b has no row for revision 3"),
+        ("UPDATE progress SET applied = 5", "row of table progress does not have its checksum"),
+        ("UPDATE progress SET chain = x'00'", "row of table progress does not have its checksum"),
+        ("UPDATE progress SET digest = 'x'", "row of table progress does not have its checksum"),
+        ("UPDATE progress SET extra = x''", "row of table progress does not have its checksum"),
+        ("DELETE FROM progress", "table progress has 0 rows instead of one"),
+        ("UPDATE bounds SET cut = 1", "row of table bounds does not have its checksum"),
+        ("UPDATE bounds SET live = 'state_b'", "row of table bounds does not have its checksum"),
+        ("UPDATE bounds SET staged = 0", "row of table bounds does not have its checksum"),
+        ("INSERT INTO bounds SELECT * FROM bounds", "table bounds has 2 rows instead of one"),
+        ("DELETE FROM log WHERE slot > 2", "log ends at slot 2, but slots up to 6 are known to be chosen"),
+    ],
+)
+def test_damage_of_the_state_is_told(directory: Path, damage: str, says: str) -> None:
+    """Rule 5."""
+    fill(directory)
+    open_and_read(directory)
+    change(directory, damage)
+    with pytest.raises(StorageError, match=f"{says}.*keep this replica stopped"):
+        open_and_read(directory)
+
+
+def test_an_older_row_of_the_chosen_prefix_is_told(directory: Path) -> None:
+    fill(directory)
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        older = storage._connection.execute("SELECT * FROM acceptor").fetchone()
+        storage.write([Write(accepts=[entry(7)], chosen=7), StateWrite(progress=Progress(7, 6))])
+    columns = ("round", "node", "chosen", "checksum")
+    change(directory, "UPDATE acceptor SET " + ", ".join(f"{c} = {v!r}" for c, v in zip(columns, older, strict=True)))
+    with pytest.raises(StorageError, match="up to 7 are applied, but only those up to 6 are known to be chosen"):
+        open_and_read(directory)
+
+
+def test_a_damaged_row_makes_no_other_one_go(directory: Path) -> None:
+    """Row 5 says that it superseded row 4, which is of another key and alive."""
+    fill(directory)
+    change(directory, "UPDATE state_a SET supersedes = 4 WHERE revision = 5")
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        storage.write([StateWrite(compact=6)])
+        tidied(storage)
+        assert storage._connection.execute("SELECT count(*) FROM state_a WHERE revision = 4").fetchone() == (1,)
+    with pytest.raises(StorageError, match="row of revision 5 in table state_a does not have its checksum"):
+        open_and_read(directory)
+
+
+def overwrite(storage: SqliteStorage, machine: Machine, times: int, after_each: Callable[[], object]) -> None:
+    """200 keys again and again, with a history of 500 revisions and a log of 100 slots."""
+    for number in range(times):
+        changes = [machine.put(b"key %d" % ((machine.revision * 7) % 200), bytes(100)) for _ in range(10)]
+        write = machine.write(*changes, size=1000)
+        if number % 20 == 0:
+            write.compact = max(0, machine.revision - 500)
+            write.cut = machine.cut(max(0, machine.applied - 100))
+        storage.write([write])
+        after_each()
+
+
+@pytest.mark.parametrize("tidy", [True, False], ids=["idle between writes", "never idle"])
+def test_freed_pages_are_used_again(sqlite: SqliteStorage, tidy: bool) -> None:
+    """The same keys for ever take no more room than at the start: 700 rows of some 150 bytes and 220 of 1000."""
+    machine = Machine()
+    after_each = sqlite.tidy if tidy else lambda: None
+    overwrite(sqlite, machine, 200, after_each)
+    first = page_count(sqlite)
+    overwrite(sqlite, machine, 800, after_each)
+    assert first < 400
+    assert page_count(sqlite) <= first * 1.2
+    assert tidy_and_count(sqlite, "state_a") <= 700 + 200
+    assert count(sqlite, "log") <= 120
+
+
+def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: SqliteStorage) -> None:
+    machine, peer = Machine(), MemoryStorage("test", "n2")
+    pages = []
+    for _ in range(12):
+        for _ in range(10):
+            peer.write([machine.write(*[machine.put(b"key %d" % (key * 13 % 1000)) for key in range(100)])])
+        peer.write([StateWrite(compact=machine.revision, cut=machine.cut(machine.applied))])
+        after = 0
+        while True:
+            page = peer.read_state(after, 2000)
+            sqlite.write([StateWrite(staged=Staged(after, page))])
+            if page.progress is not None:
+                break
+            after = page.changes[-1].revision
+        assert rows(sqlite) == rows(peer)
+        assert sum(count(sqlite, table) for table in TABLES) <= 2000
+        pages.append(page_count(sqlite))
+    assert pages[-1] <= pages[2]
+
+
+def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    for _ in range(50):
+        storage.write([machine.write(machine.put(b"key"))])
+    storage.write([StateWrite(compact=50, cut=machine.cut(50))])
+    monkeypatch.setattr(module, "_SLICE_UNITS", 10)
+    compacted = []
+    while storage.tidy():
+        compacted.append(
+            (count(storage, "log"), storage.read_state(0, EVERYTHING).compacted, count(storage, "state_a"))
+        )
+        storage.close()
+        storage = open_storage(directory, "test", "n1", MEMBERS)
+    assert compacted[:5] == [(50 - left, 0, 50) for left in (10, 20, 30, 40, 50)]
+    assert compacted[5:] == [(0, left, 51 - left) for left in (10, 20, 30, 40)]
+    assert (storage.read_state(0, EVERYTHING).compacted, count(storage, "state_a")) == (50, 1)
+    storage.close()
+
+
+def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value of 100,000 bytes counts for 25 rows; one at least goes."""
+    machine = Machine()
+    for _ in range(6):
+        sqlite.write([machine.write(machine.put(b"key", bytes(100_000)), size=100_000)])
+    sqlite.write([StateWrite(compact=6, cut=machine.cut(6))])
+    monkeypatch.setattr(module, "_SLICE_UNITS", 60)
+    left = []
+    while sqlite.tidy():
+        left.append((count(sqlite, "log"), count(sqlite, "state_a")))
+    assert left == [(4, 6), (2, 6), (0, 6), (0, 4), (0, 2)]
+
+
+def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a state that was replaced are in the idle table: none of them may come back."""
+    monkeypatch.setattr(module, "_SLICE_UNITS", 2)
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    older, newer = Machine(), Machine()
+    storage.write([older.write(*[older.put(b"key %d" % key) for key in range(40)])])
+    peer = MemoryStorage("test", "n2")
+    for _ in range(2):
+        peer.write([newer.write(*[newer.put(b"other %d" % key) for key in range(3)])])
+    for _ in range(3):
+        storage.write([StateWrite(staged=Staged(0, peer.read_state(0, EVERYTHING)))])
+        assert rows(storage) == rows(peer)
+    storage.close()
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        assert shown(storage)["state"] == rows(peer)
+        assert tidy_and_count(storage, "state_a") + count(storage, "state_b") == 6
+
+
+def test_the_log_of_the_present_round_is_measured(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    log = directory / (DATA_FILE + "-wal")
+    lengths = []
+    for slot in range(1, 7):
+        monkeypatch.setattr(module, "CHECKPOINT_BYTES", 0 if slot == 3 else 1 << 30)
+        storage.write([Write(accepts=[entry(slot, 20_000)])])
+        lengths.append(wal.length(log))
+    assert lengths[0] < lengths[1] < lengths[2] == log.stat().st_size - 32
+    assert lengths[3] < lengths[4] < lengths[5] < lengths[2]
+    assert all(length % (4096 + 24) == 0 for length in lengths)
+    storage.close()
+    log.write_bytes(b"")
+    assert wal.length(log) == 0
+
+
+def test_the_log_stays_bounded_while_the_state_is_tidied(
+    sqlite: SqliteStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_BYTES", 200_000)
+    log = directory / (DATA_FILE + "-wal")
+    sizes: list[int] = []
+    overwrite(sqlite, Machine(), 300, lambda: sizes.append(wal.length(log)))
+    assert 150_000 < max(sizes) < 400_000
+    assert log.stat().st_size < 400_000
