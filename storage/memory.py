@@ -15,14 +15,14 @@ class MemoryStorage:
     """Storage whose every write is durable at once, and that puts nothing off. What a crash may lose is modelled by
     whoever hands writes over."""
 
-    def __init__(self, cluster: str, node: NodeId, incarnation: int = 1) -> None:
+    def __init__(self, cluster: str, node: NodeId, incarnation: int = 1, *, members: tuple[NodeId, ...] = ()) -> None:
         self._log: dict[Slot, PValue] = {}
         self._state: dict[int, Change] = {}
         self._staged: dict[int, Change] = {}
         self._compacted = 0
         self._staging = Staging()
         self._marks = Marks()
-        self._recovered = Recovered(Identity(cluster, node, incarnation, boot=1))
+        self._recovered = Recovered(Identity(cluster, node, incarnation, boot=1, members=members))
 
     def reopen(self) -> "MemoryStorage":
         """What the next process finds: the same data, one boot later. Writes to the old one no longer reach it."""

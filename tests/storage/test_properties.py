@@ -54,7 +54,7 @@ class BothStorages(RuleBasedStateMachine):
         self.root = Path(mkdtemp())
         self.images = 0
         self.disk = open_storage(self.root / "0", "test", "n1", MEMBERS)
-        self.memory = MemoryStorage("test", "n1", self.disk.recovered().identity.incarnation)
+        self.memory = MemoryStorage("test", "n1", self.disk.recovered().identity.incarnation, members=MEMBERS)
         self.peer = MemoryStorage("test", "n2")
 
     @rule(batch=st.lists(writes, max_size=3))
