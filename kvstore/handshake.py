@@ -177,7 +177,8 @@ class Local:
     """This replica as its links present it, and what it knows of its peers (a dataclass, because its repr can leave the
     secret out).
 
-    `peers`: the other members. `terms`: the settings that all members must share, as a text; safety rests on them.
+    `peers`: the other members. `terms`: what all members must agree on, as pairs `name=value` with spaces between them;
+    safety rests on it. What only one side names is no conflict.
     `enrolled`: the incarnation of each peer that has one by the word of the cluster. `seen`: the newest that each peer
     proved. Raises ValueError on a cluster name or terms that no handshake could carry.
     """
@@ -322,7 +323,7 @@ class Listener:
         if hello.node not in local.peers:
             text = f"{hello.node!r} is not a member for {local.node!r}, which knows {', '.join(sorted(local.peers))}"
             raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: give all replicas the same list of members")
-        if hello.terms != local.terms:
+        if _conflict(hello.terms, local.terms):
             text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
             raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
         incarnation, boot, life = local.identity
@@ -365,6 +366,12 @@ def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes
         (challenge.node, *challenge.identity, challenge.nonce),
     )
     return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)
+
+
+def _conflict(theirs: str, ours: str) -> bool:
+    """Whether both name something in `name=value` pairs, and differ in it."""
+    here, there = (dict(pair.split("=", 1) for pair in terms.split() if "=" in pair) for terms in (ours, theirs))
+    return any(there[name] != here[name] for name in there.keys() & here.keys())
 
 
 def _wrong_secret(node: str, peer: str) -> LinkRefused:

@@ -5,7 +5,6 @@ whatever comes together travels together, and nothing waits for company that is 
 """
 
 import asyncio
-import hashlib
 import logging
 import secrets
 import signal
@@ -28,6 +27,7 @@ from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
+from kvstore.terms import refuse_other_founders, terms_of
 from kvstore.transport import Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
@@ -48,9 +48,6 @@ SWITCH_INTERVAL_S = 0.0005
 
 BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchState, Learn, State})
 """Types of the messages that go by the bulk links."""
-
-MAX_MEMBERS_CHARS = 160
-"""Longest list of members that peers compare by its text, longer ones by their digest."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -77,9 +74,10 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
+        own = storage.recovered().identity
         self._node = Node(
             storage,
-            [] if settings.join else genesis(settings.members),
+            genesis(own.members) if own.members else [],
             options_of(settings),
             clock=boot_clock,
             rng=Random(secrets.randbits(64)),
@@ -89,8 +87,8 @@ class Runtime:
             limits=retention_of(settings),
             on_batch=self._metrics.observe_batch,
         )
+        refuse_other_founders(own, settings, self._node.roster)
         self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
-        own = storage.recovered().identity
         self._incarnation = own.incarnation
         self._roster: Roster | None = None
         self._transport = Transport(
@@ -98,7 +96,7 @@ class Runtime:
             cluster=settings.cluster,
             identity=Identity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
             secret=settings.shared_secret(),
-            terms=terms_of(settings),
+            terms=terms_of(settings, own.members),
             listen=settings.peer_bind,
             peers={},
             on_message=self._received,
@@ -361,15 +359,6 @@ def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:
     return parse_address(member.address)
 
 
-def terms_of(settings: Settings) -> str:
-    """What all members must agree on: a majority is one of the same voters, and a lease as long for who grants it as
-    for who holds it."""
-    members = ",".join(sorted(settings.members))
-    if len(members) > MAX_MEMBERS_CHARS:
-        members = hashlib.sha256(members.encode()).hexdigest()
-    return f"members={members} lease_ms={settings.lease_ms} clock_drift_ppm={settings.clock_drift_ppm}"
-
-
 def limits_of(settings: Settings) -> Limits:
     """The front end's part of the settings."""
     return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
@@ -381,7 +370,8 @@ def retention_of(settings: Settings) -> retention.Limits:
 
 
 async def _run(settings: Settings) -> None:
-    storage = open_storage(settings.data, settings.cluster, settings.node, settings.members)
+    founders = () if settings.join else settings.members
+    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
     runtime = Runtime(settings, storage)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -47,8 +47,8 @@ _UNITS_A_WRITE = 16
 
 def open_storage(directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> "SqliteStorage":
     """Open the data of `node` of `cluster` in `directory`, or create it, and hold it until `close` or the end of the
-    process. `members` are the voters, the same at every opening. Raises StorageError when that is not possible, or the
-    data is damaged, lost, another's, of other members or of a newer version."""
+    process. `members` are the voters that new data begins with, none for a replica that joins. Raises StorageError
+    when that is not possible, or the data is damaged, lost, another's or of a newer version."""
     path = directory / DATA_FILE
     with ExitStack() as resources:
         try:

@@ -14,7 +14,7 @@ import pytest
 from kvstore.frames import frame
 from kvstore.handshake import MAX_HANDSHAKE_BYTES
 from kvstore.supervisor import LocalCluster
-from tests.cluster.harness import STEADY, Client, Ending, History, others, running, until
+from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -96,6 +96,29 @@ def intruder(log: Path, arguments: list[str]) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_replicas_that_began_with_different_members_are_no_cluster_whatever_they_are_told_later(
+    tmp_path: Path,
+) -> None:
+    """A majority of the ones need not meet a majority of the others."""
+    cluster = LocalCluster(3, tmp_path / "cluster")
+    cluster.prepare()
+    two = ",".join(f"{name}={cluster.places[name].peers}" for name in ("n1", "n2"))
+    logs = [tmp_path / "log", cluster.places["n2"].log]
+
+    async def story() -> None:
+        async with asyncio.timeout(STORY_S):
+            await until(partial(_all_say, logs, "refused", "goes by members=n1,n2"))
+
+    try:
+        with intruder(logs[0], command(cluster, "n1", f"--members={two}")):
+            cluster.start(["n2"])
+            asyncio.run(story())
+        said = asyncio.run(refused(cluster, "n1"))
+        assert "began with the members n1,n2, but the settings name n1,n2,n3: start this replica with those" in said
+    finally:
+        cluster.kill("n2")
 
 
 INTRUDERS = [

@@ -105,6 +105,12 @@ def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
             Reason.TERMS,
             "'n1' goes by lease_ms=50; 'n2' by lease_ms=",
         ),
+        (
+            dialer(local("n1", terms="members=n1,n2 lease_ms=500")),
+            listener(local("n2", terms="members=n1,n2,n3 lease_ms=500")),
+            Reason.TERMS,
+            "'n1' goes by members=n1,n2 lease_ms=500; 'n2' by members=n1,n2,n3",
+        ),
         (dialer(local("n2")), listener(), Reason.OWN_ID, "'n2' was dialled by 'n2': give every replica an id"),
         (dialer(), listener(local("n3")), Reason.WRONG_NODE, "'n2' was dialled, but 'n3' answers: correct the address"),
         (dialer(local("n1", secret=b"x")), listener(), Reason.PROOF, "'n1' and 'n2' have different secrets"),
@@ -118,6 +124,13 @@ def test_whoever_does_not_belong_is_refused_with_the_reason(
     assert refusal.reason is reason
     assert text in refusal.text
     assert not refusal.by_peer
+
+
+@pytest.mark.parametrize("terms", ["", "lease_ms=500", "lease_ms=500 members=n1", "new=1", "no pairs"])
+def test_terms_that_only_one_side_names_are_no_conflict(terms: str) -> None:
+    one, other = dialer(local("n1", terms=terms)), listener(local("n2", terms="lease_ms=500 old=1"))
+    play(one, other)
+    assert one.done
 
 
 def test_a_dialer_without_the_secret_is_refused_by_the_listener_too() -> None:

@@ -11,9 +11,8 @@ import uvloop
 
 from kvstore.commands import Put, PutResult
 from kvstore.config import Address, Settings
-from kvstore.handshake import MAX_TERMS_CHARS
 from kvstore.requests import Consistency, Outcome, Reason, Refused
-from kvstore.runtime import Runtime, boot_clock, terms_of
+from kvstore.runtime import Runtime, boot_clock
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage
 
@@ -128,13 +127,6 @@ def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path
         await runtime.stop()
 
     run(story())
-
-
-def test_what_all_members_must_agree_on_fits_a_handshake_however_many_they_are(tmp_path: Path) -> None:
-    few = settings(tmp_path, members=3)
-    assert terms_of(few) == "members=n1,n2,n3 lease_ms=500 clock_drift_ppm=10000"
-    many = few.model_copy(update={"members": {f"{number:032}": Address("h", number) for number in range(9)}})
-    assert len(terms_of(many)) <= MAX_TERMS_CHARS
 
 
 def test_a_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ MUTANTS = (
         (9, 15),
         "Replicas with different members or lease lengths take part in one cluster.",
         "kvstore/handshake.py",
-        "        if hello.terms != local.terms:\n",
+        "        if _conflict(hello.terms, local.terms):\n",
         "        if len(hello.terms) < 0:\n",
         UNIT,
     ),

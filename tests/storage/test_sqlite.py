@@ -97,19 +97,21 @@ def test_data_of_another_node_or_cluster_is_refused_and_stays_as_it_is(
     storage.close()
 
 
-@pytest.mark.parametrize("others", [("n1",), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4")])
-def test_other_members_are_refused_in_whatever_order_the_same_are_given(
+@pytest.mark.parametrize("others", [(), ("n1",), ("n1", "n2", "n3", "n4")])
+def test_data_remembers_the_members_that_it_began_with_whatever_it_is_told_later(
     directory: Path, others: tuple[str, ...]
 ) -> None:
-    """Majorities of two sets of voters need not meet."""
     fill(directory)
-    with pytest.raises(
-        StorageError, match=f"members n1,n2,n3, but now they are {','.join(others)}: give this replica the members"
-    ):
-        open_storage(directory, "test", "n1", others)
-    storage = open_storage(directory, "test", "n1", ["n3", "n1", "n2"])
-    assert storage.recovered().identity.boot == 2
+    storage = open_storage(directory, "test", "n1", others)
+    assert storage.recovered().identity.members == ("n1", "n2", "n3")
     storage.close()
+
+
+def test_data_of_a_replica_that_joins_remembers_no_members(directory: Path) -> None:
+    for told in ((), MEMBERS):
+        storage = open_storage(directory, "test", "n1", told)
+        assert storage.recovered().identity.members == ()
+        storage.close()
 
 
 @pytest.mark.parametrize("boots", [1, 2])
