@@ -6,8 +6,9 @@ proposes a slot only once all that could have changed who votes in it is applied
 who votes. Phase 1 and leases speak for all slots from one on: they need a majority of each membership that may decide
 one of them (rule 27).
 
-A name that is no longer among the voters of the newest membership is not heard as one any more, although it still
-counts in the size of those before: whoever answers to it next may know nothing of its promises (rule 28).
+A voter that leaves votes on for the slots of the memberships that it belongs to, or the last of two could never leave.
+But a name that stays without a vote is not heard as a voter any more, although it still counts in the size of the
+memberships before: whoever answers to it next may know nothing of its promises (rule 28).
 """
 
 from collections.abc import Sequence
@@ -63,7 +64,9 @@ class Configuration:
 
     def is_voter(self, sender: NodeId) -> bool:
         """True for one whose answers count, wherever it votes."""
-        return sender in self.newest.voters
+        if sender in self.newest.members:
+            return sender in self.newest.voters
+        return any(sender in epoch.membership.voters for epoch in self._epochs)
 
     def may_lead(self, slot: Slot) -> bool:
         """True when this member votes for `slot` and all later ones, and is no witness."""

@@ -75,11 +75,11 @@ class Lease:
         self._count()
 
     def reconfigure(self, memberships: list[Membership]) -> None:
-        """From now on it takes a majority of each of these. Whoever has left the newest is not heard any more."""
+        """From now on it takes a majority of each of these. Whoever stays without a vote is not heard any more."""
         self._memberships = memberships
-        voters = memberships[-1].voters
-        self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter in voters}
-        self._granted = {voter: sent for voter, sent in self._granted.items() if voter in voters}
+        silent = set(memberships[-1].members) - set(memberships[-1].voters)
+        self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in silent}
+        self._granted = {voter: sent for voter, sent in self._granted.items() if voter not in silent}
         self._count()
 
     @property

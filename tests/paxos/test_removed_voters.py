@@ -1,0 +1,105 @@
+"""A voter that is removed votes on for the slots that were its own to decide; one whose name lives on does not."""
+
+from paxos.configuration import ALPHA, Configuration, Epoch
+from paxos.lease import Lease
+from paxos.messages import (
+    Accept,
+    Accepted,
+    AnyMessage,
+    Canvass,
+    CanvassReply,
+    Heartbeat,
+    HeartbeatAck,
+    Prepare,
+    Promise,
+)
+from paxos.types import ZERO, Ballot, Membership
+from tests.paxos.harness import ME, OPTIONS, START, Bench
+
+TWO, ONE = Membership((ME, "n2")), Membership((ME,))
+
+
+def reign(bench: Bench) -> Ballot:
+    """Win the election and hold a lease."""
+    bench.ring()
+    answer_all(bench)
+    assert bench.replica.lease_holds(bench.now)
+    assert bench.replica.leading is not None
+    return bench.replica.leading
+
+
+def answer_all(bench: Bench) -> None:
+    """The disk and n2 agree to everything, until nothing more happens."""
+    while True:
+        ready = bench.replica.take(bench.now)
+        votes = ready.write.votes if ready.write is not None else []
+        if not votes and not ready.messages:
+            return
+        for to, message in [(envelope.to, envelope.message) for envelope in ready.messages + votes]:
+            bench.receive(to, *(answers(message) if to != ME else [message]))
+
+
+def answers(message: AnyMessage) -> list[AnyMessage]:
+    match message:
+        case Canvass(nonce=nonce):
+            return [CanvassReply(nonce, willing=True, promised=ZERO, chosen=0)]
+        case Prepare(ballot=ballot, from_slot=from_slot):
+            return [Promise(ballot, from_slot, (), 0)]
+        case Accept(ballot=ballot, slot=slot):
+            return [Accepted(ballot, slot)]
+        case Heartbeat(ballot=ballot, nonce=nonce, chosen=chosen):
+            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen)]
+        case _:
+            return []
+
+
+def test_one_of_two_voters_can_be_removed() -> None:
+    """A majority of two is both, so the slots up to the change need the vote of the one that leaves."""
+    bench = Bench(nodes=2)
+    ballot = reign(bench)
+    assert bench.replica.propose((b"change",))
+    answer_all(bench)
+    first = bench.replica.chosen + ALPHA
+    bench.replica.reconfigure(Epoch(first, ONE), bench.now)
+    answer_all(bench)
+    assert bench.replica.chosen == first - 1
+    assert bench.replica.propose((b"alone",))
+    bench.replica.take(bench.now)
+    bench.receive(ME, Accepted(ballot, first))
+    assert bench.replica.chosen == first
+
+
+def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
+    bench = Bench(nodes=2)
+    ballot = reign(bench)
+    bench.replica.reconfigure(Epoch(bench.replica.chosen + ALPHA, ONE), bench.now)
+    assert bench.replica.lease_holds(bench.now)
+    bench.later(OPTIONS.lease_ms)
+    bench.tick()
+    assert not bench.replica.lease_holds(bench.now)
+    bench.receive("n2", HeartbeatAck(ballot, 2, granted=True, chosen=0))
+    assert bench.replica.lease_holds(bench.now)
+
+
+def test_a_name_that_lives_on_without_a_vote_is_not_heard_as_a_voter() -> None:
+    """Its disk may be a new one, which knows nothing of the votes of the old one (rule 28)."""
+    configuration = Configuration(ME, [Epoch(1, TWO)])
+    configuration.add(Epoch(40, Membership((ME,), learners=("n2",))))
+    assert not configuration.is_voter("n2")
+    assert not configuration.is_voter("n3")
+    removed = Configuration(ME, [Epoch(1, TWO), Epoch(40, ONE)])
+    assert removed.is_voter("n2")
+    removed.forget_before(40)
+    assert not removed.is_voter("n2")
+
+
+def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None:
+    lease = Lease(OPTIONS, [TWO])
+    nonce = lease.begin_round(START)
+    for voter in (ME, "n2"):
+        lease.answer(voter, nonce, granted=True)
+    assert lease.until > START
+    lease.reconfigure([TWO, ONE])
+    assert lease.until > START
+    lease.reconfigure([TWO, Membership((ME,), learners=("n2",))])
+    assert lease.until == 0
