@@ -68,6 +68,11 @@ class Configuration:
             return sender in self.newest.voters
         return any(sender in epoch.membership.voters for epoch in self._epochs)
 
+    def may_stand(self, sender: NodeId) -> bool:
+        """True for one to whom a promise may be made. Whoever has no vote in the newest membership, and stands by an
+        earlier one, may have been given a new disk since: its own vote, which it counts, would be of no worth."""
+        return sender in self.newest.voters and sender not in self.newest.witnesses
+
     def may_lead(self, slot: Slot) -> bool:
         """True when this member votes for `slot` and all later ones, and is no witness."""
         return all(

@@ -275,9 +275,10 @@ class Replica:
             case ReadIndexReply(token=token, slot=slot):
                 self._reads.index(token, slot)
             case Canvass():
-                self._acceptor.canvass(sender, message, now)
+                if self.configuration.may_stand(sender):
+                    self._acceptor.canvass(sender, message, now)
             case Prepare(ballot=ballot):
-                if ballot.node == sender:
+                if ballot.node == sender and self.configuration.may_stand(sender):
                     self._acceptor.prepare(sender, message, now)
             case CanvassReply() | Promise() | Reject():
                 self._answered(sender, message, now)

@@ -14,7 +14,7 @@ from paxos.messages import (
     Promise,
 )
 from paxos.types import ZERO, Ballot, Membership
-from tests.paxos.harness import ME, OPTIONS, START, Bench
+from tests.paxos.harness import ME, OPTIONS, START, Bench, to
 
 TWO, ONE = Membership((ME, "n2")), Membership((ME,))
 
@@ -35,8 +35,8 @@ def answer_all(bench: Bench) -> None:
         votes = ready.write.votes if ready.write is not None else []
         if not votes and not ready.messages:
             return
-        for to, message in [(envelope.to, envelope.message) for envelope in ready.messages + votes]:
-            bench.receive(to, *(answers(message) if to != ME else [message]))
+        for receiver, message in [(envelope.to, envelope.message) for envelope in ready.messages + votes]:
+            bench.receive(receiver, *(answers(message) if receiver != ME else [message]))
 
 
 def answers(message: AnyMessage) -> list[AnyMessage]:
@@ -103,3 +103,22 @@ def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None
     assert lease.until > START
     lease.reconfigure([TWO, Membership((ME,), learners=("n2",))])
     assert lease.until == 0
+
+
+def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
+    """It does not know of that yet, and it may have a new disk: it would count a vote that knows nothing of the old one
+    (rule 28), and choose a second value for a slot that was decided before the change."""
+    change = Epoch(2 + ALPHA, Membership((ME, "n2"), learners=("n3",)))
+    bench = Bench(nodes=3)
+    bench.replica.reconfigure(change, bench.now)
+    bench.receive("n3", Canvass(1, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.expect()
+    bench.receive("n2", Prepare(Ballot(1, "n2"), 1))
+    bench.expect(votes=[to("n2", Promise(Ballot(1, "n2"), 1, (), 0))], promise=Ballot(1, "n2"))
+
+
+def test_a_witness_is_promised_nothing() -> None:
+    bench = Bench(nodes=3)
+    bench.replica.reconfigure(Epoch(2 + ALPHA, Membership((ME, "n2", "n3"), witnesses=("n3",))), bench.now)
+    bench.receive("n3", Canvass(1, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.expect()
