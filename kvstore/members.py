@@ -29,13 +29,19 @@ class MemberRole(StrEnum):
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """`address` is that of its peer listener, empty where each replica's own settings say it: those that a cluster
     begins with may be reached in different ways. `incarnation` is of the data that it votes with, 0 while nobody has
-    seen it. A learner that is `joining` becomes a voter once it has caught up."""
+    seen it. A learner that is `joining` takes the role that it `becomes` once it has caught up."""
 
     name: NodeId
     address: Annotated[str, msgspec.Meta(max_length=300)]
     role: MemberRole = MemberRole.VOTER
     incarnation: Annotated[int, msgspec.Meta(ge=0)] = 0
     joining: bool = False
+    becomes: MemberRole = MemberRole.VOTER
+
+    @property
+    def purpose(self) -> MemberRole:
+        """The role that it has, or will have once it has caught up."""
+        return self.becomes if self.joining else self.role
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):
@@ -105,12 +111,32 @@ def refusal(epochs: list[RosterEpoch], change: Roster, slot: Slot) -> str | None
         return "two members have one name"
     if not any(member.role is MemberRole.VOTER for member in change.members):
         return "a cluster without a voter that may lead can decide nothing: add or promote one first"
+    if len(present.roster.voters) == 2 and any(_forgetful(change.get(name)) for name in present.roster.voters):
+        return "of two voters neither can be replaced: it takes both to decide that. Add a third one first"
+    if any(_other_kind(present.roster.get(member.name), member) for member in change.members):
+        return "a witness has no state, and no other member is without: remove it, and add it again with new data"
     return None
 
 
 def _other_data(before: Member | None, after: Member) -> bool:
     votes = before is not None and MemberRole.LEARNER not in {before.role, after.role}
     return votes and before is not None and before.incarnation not in {0, after.incarnation}
+
+
+def _forgetful(after: Member | None) -> bool:
+    """Not heard any more: it may have a new disk."""
+    return after is not None and after.role is MemberRole.LEARNER and not after.incarnation
+
+
+def _other_kind(before: Member | None, after: Member) -> bool:
+    return before is not None and (before.purpose is MemberRole.WITNESS) != (after.purpose is MemberRole.WITNESS)
+
+
+def newcomer(name: NodeId, address: str, role: MemberRole) -> Member:
+    """A member whose data begins now: whoever shall vote catches up first."""
+    if role is MemberRole.LEARNER:
+        return Member(name, address, role)
+    return Member(name, address, MemberRole.LEARNER, joining=True, becomes=role)
 
 
 def enrolled(roster: Roster, proved: Mapping[NodeId, int]) -> Roster | None:

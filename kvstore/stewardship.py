@@ -37,7 +37,7 @@ class Stewardship:
         present = epochs[-1]
         if present.first > replica.chosen:
             return None
-        change = enrolled(present.roster, proved) or _promoted(present.roster, replica)
+        change = enrolled(present.roster, proved) or _promoted(present.roster, proved, replica)
         self._under_way = change is not None
         return change
 
@@ -46,9 +46,11 @@ class Stewardship:
         self._under_way = False
 
 
-def _promoted(roster: Roster, replica: Replica) -> Roster | None:
+def _promoted(roster: Roster, proved: Mapping[NodeId, int], replica: Replica) -> Roster | None:
+    """Whoever has caught up, and is there: one that is not would be missing in every majority from then on."""
     for member in roster.members:
+        here = member.incarnation and proved.get(member.name) == member.incarnation
         caught_up = replica.chosen_by(member.name) + ALPHA >= replica.chosen
-        if member.role is MemberRole.LEARNER and member.joining and member.incarnation and caught_up:
-            return roster.changed(replace(member, role=MemberRole.VOTER, joining=False))
+        if member.role is MemberRole.LEARNER and member.joining and here and caught_up:
+            return roster.changed(replace(member, role=member.becomes, joining=False))
     return None
