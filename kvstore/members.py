@@ -66,6 +66,9 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
             self.voters,
             tuple(member.name for member in self.members if member.role is MemberRole.LEARNER),
             tuple(member.name for member in self.members if member.role is MemberRole.WITNESS),
+            tuple(
+                member.name for member in self.members if member.role is MemberRole.LEARNER and not member.incarnation
+            ),
         )
 
     def changed(self, *members: Member) -> "Roster":

@@ -12,7 +12,7 @@ from random import Random
 
 from kvstore.commands import Command, Put, Reconfigure
 from kvstore.keeper import Keeper
-from kvstore.members import Roster, RosterEpoch, epochs_of
+from kvstore.members import Member, Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
 from kvstore.retention import Limits
@@ -194,6 +194,19 @@ class Node:
         return self.machine.roster
 
     @property
+    def neighbours(self) -> dict[NodeId, Member]:
+        """Everybody to have a link with: the members, and until it is in force, who leaves by the last change."""
+        epochs = self.machine.epochs
+        past = epochs if self.pending else epochs[-1:]
+        return {member.name: member for epoch in past for member in epoch.roster.members if member.name != self.id}
+
+    @property
+    def pending(self) -> bool:
+        """True while the last change of the members is not in force."""
+        epochs = self.machine.epochs
+        return bool(epochs) and epochs[-1].first > self.applied + 1
+
+    @property
     def malformed(self) -> int:
         """Payloads in the log that were no bundle."""
         return self._keeper.ledger.malformed
@@ -203,6 +216,17 @@ class Node:
         if page.progress is not None:
             self._keeper.outgoing.ended(to)
         self._answers.append(Envelope(to, state_message(after, page)))
+
+    def hold_state(self, reader: str, after: int) -> int:
+        """`reader`, who is no member, is about to read the stored state behind revision `after`: compaction waits for
+        it as for a peer, and what is applied is stored with the next step. Gives the revision up to which the state is
+        compacted, or will be soon: a page that is compacted less may be followed by one that is more."""
+        self._keeper.outgoing.asked(reader, FetchState(after), self._clock())
+        return self._keeper.store_now()
+
+    def end_state(self, reader: str) -> None:
+        """`reader` reads no more."""
+        self._keeper.outgoing.ended(reader)
 
     def tick(self) -> None:
         """Time has passed; to be called at `next_deadline` at the latest, and harmless before it."""

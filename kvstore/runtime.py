@@ -17,21 +17,21 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from kvstore import __version__, retention
+from kvstore import __version__
 from kvstore.commands import Command, Result
 from kvstore.config import Address, Settings, parse_address
 from kvstore.handshake import LIFE_BITS, Channel, Identity
-from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
-from kvstore.members import Member, Roster, genesis
+from kvstore.members import Member, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
+from kvstore.parts import limits_of, options_of, retention_of
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
 from kvstore.terms import refuse_other_founders, terms_of
+from kvstore.transfer import MOST_PAGE_BYTES
 from kvstore.transport import Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
-from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
 from paxos.types import MS, Ballot, NodeId, PValue, Time
@@ -45,6 +45,9 @@ Answer = TypeVar("Answer")
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
+
+TIDYING_S = 0.02
+"""Until the storage thread has dropped what may go, its progress with that is looked at so often."""
 
 BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchState, Learn, State})
 """Types of the messages that go by the bulk links."""
@@ -90,7 +93,7 @@ class Runtime:
         refuse_other_founders(own, settings, self._node.roster)
         self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
         self._incarnation = own.incarnation
-        self._roster: Roster | None = None
+        self._followed: tuple[int, bool] | None = None
         self._transport = Transport(
             node=settings.node,
             cluster=settings.cluster,
@@ -165,6 +168,22 @@ class Runtime:
         if not future.done():
             self._wake()
         return await future
+
+    async def read_state(self, reader: str, after: int) -> StatePage:
+        """See Replica."""
+        while True:
+            compacted = self._node.hold_state(reader, after)
+            self._pump()  # what it has to store is in the queue of the storage thread, and the read behind it
+            future: asyncio.Future[StatePage] = self._loop.create_future()
+            self._writer.read_state(after, MOST_PAGE_BYTES, partial(_settle, future))
+            page = await future
+            if after or page.compacted >= compacted:
+                return page
+            await asyncio.sleep(TIDYING_S)
+
+    def end_state(self, reader: str) -> None:
+        """See Replica."""
+        self._node.end_state(reader)
 
     def status(self) -> Status:
         """See Replica."""
@@ -302,18 +321,21 @@ class Runtime:
     def _follow_roster(self) -> None:
         """Link with whoever belongs to the cluster, on the disks that it knows. Before it knows of anybody, a replica
         that joins takes links from those that it was told of."""
-        roster = self._node.roster
-        if roster is self._roster:
+        node = self._node
+        followed = (node.roster.version, node.pending)
+        if followed == self._followed:
             return
-        self._roster = roster
-        own, told = self._node.id, self._settings.members
-        addresses = {member.name: address_of(member, told) for member in roster.members} if roster.members else told
-        self._transport.set_peers({name: at for name, at in addresses.items() if name != own and at is not None})
-        self._transport.enrol(
-            {member.name: member.incarnation for member in roster.members if member.incarnation and member.name != own}
+        self._followed = followed
+        told, neighbours = self._settings.members, node.neighbours
+        addresses = (
+            {name: address_of(member, told) for name, member in neighbours.items()} if node.roster.members else told
         )
-        if roster.version:
-            log.info("%s: members %s, version %d", own, ", ".join(addresses), roster.version)
+        self._transport.set_peers({name: at for name, at in addresses.items() if name != node.id and at is not None})
+        self._transport.enrol({name: member.incarnation for name, member in neighbours.items() if member.incarnation})
+        if node.roster.version:
+            names = ", ".join(member.name for member in node.roster.members)
+            state = "pending" if node.pending else "in force"
+            log.info("%s: members %s, version %d, %s", node.id, names, node.roster.version, state)
 
     def _tell_leader(self) -> None:
         leading = self._node.replica.leading
@@ -338,35 +360,11 @@ def _settle(future: "asyncio.Future[Answer]", answer: "Answer | Refused") -> Non
         future.set_result(answer)
 
 
-def options_of(settings: Settings) -> Options:
-    """The protocol's part of the settings."""
-    return Options(
-        heartbeat_ms=settings.heartbeat_ms,
-        lease_ms=settings.lease_ms,
-        clock_drift_ppm=settings.clock_drift_ppm,
-        election_jitter_ms=settings.election_jitter_ms,
-        retransmit_ms=2 * settings.heartbeat_ms,
-        stall_ms=settings.stall_ms,
-        window=settings.window,
-        max_batch_bytes=settings.max_batch_bytes,
-    )
-
-
 def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:
     """Where `member` is reached: its own address, or else what this replica was told."""
     if not member.address:
         return told.get(member.name)
     return parse_address(member.address)
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The front end's part of the settings."""
-    return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
-
-
-def retention_of(settings: Settings) -> retention.Limits:
-    """How much of the past is kept."""
-    return retention.Limits(history_revisions=settings.history_revisions, history_age_ms=settings.history_age_ms)
 
 
 async def _run(settings: Settings) -> None:

@@ -20,10 +20,8 @@ from storage.base import Change, Progress, Staged, StatePage, Storage, StorageEr
 
 MOST_PAGE_BYTES = 256 * 1024
 """A page of state is read between two commits of the one who sends it: milliseconds of work."""
-ASK_AGAIN_MS = 1000
-"""A question without an answer is repeated after this time."""
-MOST_QUESTIONS = 3
-"""One that was asked so often goes to another replica."""
+ASK_AGAIN_MS = 500
+"""A question without an answer goes to the next replica after this time."""
 HOLD_IDLE_MS = 10_000
 HOLD_MS = 600_000
 """Compaction waits for a peer that fetches: for so long since its last question, and since its first."""
@@ -59,7 +57,6 @@ class Incoming:
         self._begin()
         self._source: NodeId = ""
         self._asked_at: Time | None = None
-        self._questions = 0
         self._storing = False
         staged = storage.recovered().staged
         while self._after < staged:
@@ -75,9 +72,7 @@ class Incoming:
         """The question that is due, and to whom; `sources` in the order of preference."""
         if self._storing or (self._asked_at is not None and now < self._asked_at + ASK_AGAIN_MS * MS):
             return None
-        if self._asked_at is not None:
-            self._questions += 1
-        if self._source not in sources or self._questions >= MOST_QUESTIONS:
+        if self._source not in sources or self._asked_at is not None:
             self._turn_to_next(sources)
         self._asked_at = now
         return self._source, FetchState(self._after)
@@ -104,7 +99,6 @@ class Incoming:
         """The last page is durable."""
         self._storing = False
         self._asked_at = None
-        self._questions = 0
 
     def next_deadline(self) -> Time | None:
         """When a question is repeated."""
@@ -134,13 +128,11 @@ class Incoming:
     def _give_up(self, now: Time) -> None:
         """Begin anew, with another source, in a while."""
         self._begin()
-        self._questions = MOST_QUESTIONS
         self._asked_at = now
 
     def _turn_to_next(self, sources: list[NodeId]) -> None:
         last = sources.index(self._source) if self._source in sources else -1
         self._source = sources[(last + 1) % len(sources)]
-        self._questions = 0
 
 
 class Outgoing:

@@ -7,8 +7,8 @@ who votes. Phase 1 and leases speak for all slots from one on: they need a major
 one of them (rule 27).
 
 A voter that leaves votes on for the slots of the memberships that it belongs to, or the last of two could never leave.
-But a name that stays without a vote is not heard as a voter any more, although it still counts in the size of the
-memberships before: whoever answers to it next may know nothing of its promises (rule 28).
+But one that is to be given a new disk is not heard from then on, although it still counts in the size of the
+memberships before: whoever answers to its name next may know nothing of its promises (rule 28).
 """
 
 from collections.abc import Sequence
@@ -64,9 +64,8 @@ class Configuration:
 
     def is_voter(self, sender: NodeId) -> bool:
         """True for one whose answers count, wherever it votes."""
-        if sender in self.newest.members:
-            return sender in self.newest.voters
-        return any(sender in epoch.membership.voters for epoch in self._epochs)
+        votes = any(sender in epoch.membership.voters for epoch in self._epochs)
+        return votes and sender not in self.newest.silent
 
     def may_stand(self, sender: NodeId) -> bool:
         """True for one to whom a promise may be made. Whoever has no vote in the newest membership, and stands by an

@@ -79,6 +79,10 @@ class Leader:
         """True when a read of what is applied now needs to ask nobody (rule 18)."""
         return now < self.lease.until and self.established
 
+    def membership_ended(self) -> None:
+        """The slots that one of them decided are chosen: the lease needs no majority of it any more."""
+        self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
+
     def reconfigure(self) -> bool:
         """A later membership was chosen. False when it takes another phase 1 to propose what that one decides."""
         self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
@@ -120,8 +124,6 @@ class Leader:
     def flush(self, now: Time, applied: Slot) -> None:
         """Begin slots, answer or confirm reads, and tell the others what is chosen if nothing else did. The host has
         applied all slots up to `applied`."""
-        if self._configuration.forget_before(self._learner.chosen + 1):
-            self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
         for slot, value in self.pipeline.propose(now, applied):
             accept = Accept(self.ballot, slot, value, self._learner.chosen)
             self._broadcast(accept)

@@ -120,6 +120,8 @@ class Learner:
         self._decided.add(pvalue.slot)
 
     def _advance(self) -> None:
+        if not self._configuration.newest.members:
+            return  # what the log means begins with a state that says who the members are
         ballot, upto = self._announced
         while True:
             slot = self._log.chosen + 1

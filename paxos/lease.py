@@ -75,9 +75,9 @@ class Lease:
         self._count()
 
     def reconfigure(self, memberships: list[Membership]) -> None:
-        """From now on it takes a majority of each of these. Whoever stays without a vote is not heard any more."""
+        """From now on it takes a majority of each of these. Whoever is silent in the newest is not heard any more."""
         self._memberships = memberships
-        silent = set(memberships[-1].members) - set(memberships[-1].voters)
+        silent = memberships[-1].silent
         self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in silent}
         self._granted = {voter: sent for voter, sent in self._granted.items() if voter not in silent}
         self._count()

@@ -244,7 +244,10 @@ class Replica:
     def take(self, now: Time) -> Ready:
         """What shall happen because of all that happened since the last call."""
         self._ask_for_reads(now)
+        ended = self.configuration.forget_before(self.chosen + 1)
         if self._leader is not None:
+            if ended:
+                self._leader.membership_ended()
             self._leader.flush(now, self._handed_over)
         self._learner.fetch(now)
         for token, slot, way in self._reads.reached(self.chosen):

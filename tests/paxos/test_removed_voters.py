@@ -84,7 +84,7 @@ def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
 def test_a_name_that_lives_on_without_a_vote_is_not_heard_as_a_voter() -> None:
     """Its disk may be a new one, which knows nothing of the votes of the old one (rule 28)."""
     configuration = Configuration(ME, [Epoch(1, TWO)])
-    configuration.add(Epoch(40, Membership((ME,), learners=("n2",))))
+    configuration.add(Epoch(40, Membership((ME,), learners=("n2",), silent=("n2",))))
     assert not configuration.is_voter("n2")
     assert not configuration.is_voter("n3")
     removed = Configuration(ME, [Epoch(1, TWO), Epoch(40, ONE)])
@@ -101,7 +101,7 @@ def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None
     assert lease.until > START
     lease.reconfigure([TWO, ONE])
     assert lease.until > START
-    lease.reconfigure([TWO, Membership((ME,), learners=("n2",))])
+    lease.reconfigure([TWO, Membership((ME,), learners=("n2",), silent=("n2",))])
     assert lease.until == 0
 
 

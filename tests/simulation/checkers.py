@@ -19,7 +19,7 @@ class Safety:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
-        self.reference = Reference()
+        self.reference = Reference(cluster.epochs[0].roster)
         self.reads = 0
         """Answers that were compared with the log."""
         self.installs = 0
@@ -42,6 +42,10 @@ class Safety:
         self._promises(machine)
         assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
         self._whole_state(machine)
+
+    def wiped(self, machine: Machine) -> None:
+        """What it promised is forgotten with the disk."""
+        self._promised.pop(machine.name, None)
 
     def moved(self, machine: Machine) -> None:
         """A lease begins only with what was handed to a node, so only that one has to be looked at."""
@@ -80,7 +84,8 @@ class Safety:
         if known is not None:
             return
         holders = [machine.name for machine in self._cluster.machines.values() if self._holds(machine, slot, value)]
-        assert 2 * len(holders) > len(self._cluster.machines), f"slot {slot} was chosen and only {holders} hold it"
+        voters = self.reference.voters(slot)
+        assert 2 * len(voters & set(holders)) > len(voters), f"slot {slot} was chosen and only {holders} hold it"
         assert slot == self.reference.applied + 1, f"slot {slot} was applied before the one that comes before it"
         self.values[slot] = value
         self.reference.apply(value)
@@ -97,10 +102,13 @@ class Safety:
         assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has a wrong state"
 
     def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
-        if slot <= machine.durable.marks.cut.slot:
-            return True  # it rests in the state, which is compared by itself
-        held = machine.durable.read(slot, slot, 0)
-        return bool(held) and held[0].value == value
+        for disk in (machine.durable, *machine.lost):
+            if slot <= disk.marks.cut.slot:
+                return True  # it rests in the state, which is compared by itself
+            held = disk.read(slot, slot, 0)
+            if held and held[0].value == value:
+                return True
+        return False
 
     def _state(self, machine: Machine, ready: Ready) -> None:
         """The keys that were just changed, and the revision, are those of the log."""
@@ -140,7 +148,7 @@ class Safety:
 
 
 def same_state(cluster: Cluster) -> None:
-    """Every replica has applied the same prefix to the same state."""
-    nodes = [machine.node for machine in cluster.machines.values() if machine.node is not None]
+    """Every member has applied the same prefix to the same state."""
+    nodes = [node for node in cluster.members() if node is not None]
     states = {(node.applied, node.machine.revision, tuple(sorted(node.machine.records.items()))) for node in nodes}
     assert len(states) == 1, f"replicas differ: {[(node.id, node.applied, node.machine.revision) for node in nodes]}"

@@ -48,7 +48,7 @@ class Client:
         self._cluster = cluster
         self._world = cluster.world
         self._rng = cluster.scenario.rng(f"client/{name}")
-        self._name = name
+        self.name = name
         self.history = history
         self.machines = machines or list(cluster.machines.values())
         self._kinds = kinds
@@ -72,7 +72,7 @@ class Client:
     def _draw(self) -> "Request":
         self._count += 1
         key = b"k%d" % self._rng.randrange(self._cluster.scenario.keys)
-        return Request(self._rng.choice(self._kinds), key, f"{self._name}.{self._count}".encode())
+        return Request(self._rng.choice(self._kinds), key, f"{self.name}.{self._count}".encode())
 
     def finished(self, call: "Call", operation: Operation | None) -> None:
         """A call ended; None when it left no trace. What was refused or is unknown is often tried again, as people do:

@@ -14,7 +14,7 @@ from paxos.ready import Ready
 from paxos.replica import Role
 from paxos.types import ZERO, NodeId, Time
 from tests.simulation.machine import Machine
-from tests.simulation.network import Link, Network, links
+from tests.simulation.network import Disks, Link, Network, links
 from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Kind, Scenario, Strike, moment
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
@@ -32,6 +32,9 @@ class Watcher(Protocol):
 
     def started(self, machine: Machine) -> None:
         """A process started; it has taken no step."""
+
+    def wiped(self, machine: Machine) -> None:
+        """A disk was lost; the process has not started on the next one."""
 
     def moved(self, machine: Machine) -> None:
         """Something was handed to a node, which is None when it died of it."""
@@ -59,7 +62,7 @@ class Cluster:
         """Steps that nodes took."""
         self.struck: Counter[str] = Counter()
         """Strikes by kind, those that hit somebody."""
-        self.machines = {name: Machine(name, self) for name in scenario.names}
+        self.machines = {name: Machine(name, self) for name in scenario.everybody}
         for machine in self.machines.values():
             machine.start()
         for strike in scenario.strikes:
@@ -76,6 +79,12 @@ class Cluster:
             if machine.node is not None and machine.node.replica.role is Role.LEADER
         ]
         return max(leaders, key=lambda one: one[0])[1] if leaders else None
+
+    def members(self) -> list[Node | None]:
+        """The nodes of those who are members by what the most advanced one knows."""
+        nodes = [machine.node for machine in self.machines.values() if machine.node is not None]
+        roster = max((node.roster for node in nodes), key=lambda roster: roster.version)
+        return [self.machines[member.name].node for member in roster.members]
 
     def heal(self, core: tuple[NodeId, ...] = ()) -> None:
         """No more faults; everybody up and connected, or those of `core` only, while the others go on to suffer."""
@@ -126,11 +135,30 @@ class Cluster:
         for watcher in self.watchers:
             watcher.answered(machine, key, answer)
 
-    def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:
-        """Put a message on the network."""
-        self.network.send(sender, to, message, self.faults)
+    def wiped(self, machine: Machine) -> None:
+        """See Watcher."""
+        self.note(machine.name, "loses its disk")
+        for watcher in self.watchers:
+            watcher.wiped(machine)
 
-    def _deliver(self, sender: NodeId, to: NodeId, frame: bytes) -> None:
+    def proved(self, machine: Machine) -> dict[NodeId, int]:
+        """Of whom `machine` knows on which data they run."""
+        return {
+            name: other.incarnation
+            for name, other in self.machines.items()
+            if other.node is not None and machine.recognises(name, other.incarnation)
+        }
+
+    def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:
+        """Put a message on the network, if the sender has a link with whom it is for."""
+        machine, other = self.machines[sender], self.machines[to]
+        if machine.recognises(to, other.incarnation):
+            self.network.send(sender, to, message, self.faults, (machine.incarnation, other.incarnation))
+
+    def _deliver(self, sender: NodeId, to: NodeId, frame: bytes, disks: Disks) -> None:
+        receiver = self.machines[to]
+        if receiver.incarnation != disks[1] or not receiver.recognises(sender, disks[0]):
+            return
         message = wire.decode(frame)
         self.note(to, f"from {sender}", message)
         self.machines[to].happens(lambda node: node.receive(sender, message))

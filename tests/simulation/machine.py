@@ -23,6 +23,12 @@ class Machine:
         self._world = cluster.world
         self._rng = cluster.scenario.rng(f"machine/{name}")
         self._storage = MemoryStorage("simulated", name)
+        self._fresh = True
+        """Nobody has ever started on this disk."""
+        self._wiped = False
+        self.lost: list[MemoryStorage] = []
+        """Disks that are gone. What was chosen with their votes is chosen."""
+        self._seen: dict[NodeId, int] = {}
         drift = cluster.scenario.faults.drift_ppm / 2e6
         self._rate = 1 + self._rng.choice((-drift, drift, self._rng.uniform(-drift, drift)))
         self._offset = self._rng.randint(0, 10**15)
@@ -47,6 +53,32 @@ class Machine:
         """What a crash now would leave."""
         return self._storage
 
+    @property
+    def incarnation(self) -> int:
+        """Of the data on the disk."""
+        return self._storage.recovered().identity.incarnation
+
+    def recognises(self, peer: NodeId, incarnation: int) -> bool:
+        """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.handshake`."""
+        if self.node is None or not self.node.roster.members:
+            return True
+        member = self.node.neighbours.get(peer)
+        if member is None:
+            return peer == self.name
+        if member.incarnation:
+            self._seen.pop(peer, None)
+            return incarnation == member.incarnation
+        return incarnation == self._seen.setdefault(peer, incarnation)
+
+    def wipe(self) -> None:
+        """Lose the disk, and start on an empty one as somebody who joins."""
+        self.crash()
+        self.lost.append(self._storage)
+        self._storage = MemoryStorage("simulated", self.name, self.incarnation + 1)
+        self._fresh = self._wiped = True
+        self._cluster.wiped(self)
+        self.start()
+
     def clock(self) -> Time:
         """The host's monotonic clock."""
         return self._offset + int(self._world.now * self._rate)
@@ -57,11 +89,13 @@ class Machine:
             return
         self.doomed = self.stopping = False
         self.life += 1
-        if self.life > 1:
+        if not self._fresh:
             self._storage = self._storage.reopen()
+        self._fresh = False
+        self._seen.clear()
         self.node = Node(
             self._storage,
-            self._cluster.epochs,
+            self._cluster.epochs if self.name in self._cluster.scenario.names and not self._wiped else [],
             self._cluster.options,
             clock=self.clock,
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
@@ -109,6 +143,7 @@ class Machine:
         if self.paused:
             self._backlog.append(partial(self.happens, event))
             return
+        self.node.proved = self._cluster.proved(self)
         event(self.node)
         self._cluster.moved(self)
         self._schedule_turn()

@@ -16,30 +16,35 @@ RECENT = 8
 """Frames of each kind that an echo brings again."""
 
 Link = tuple[NodeId, NodeId]
+Disks = tuple[int, int]
+"""The incarnations of the data of a sender and a receiver, as they have proved them to each other."""
 
 
 class Network:
     """Frames on their way. What becomes of one is drawn when it is sent. A cut link loses what is sent meanwhile, and
     half of what is on its way when it is cut."""
 
-    def __init__(self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes], None]) -> None:
+    def __init__(
+        self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes, Disks], None]
+    ) -> None:
         self._world = world
         self._deliver = deliver
-        self._rngs = {name: scenario.rng(f"network/{name}") for name in scenario.names}
+        self._rngs = {name: scenario.rng(f"network/{name}") for name in scenario.everybody}
         self._cut: Counter[Link] = Counter()
         self._recent: dict[str, deque[Callable[[], None]]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._echo_rng = scenario.rng("network/echo")
         self.count: Counter[str] = Counter()
         """What became of frames."""
 
-    def send(self, sender: NodeId, to: NodeId, message: AnyMessage, faults: Faults) -> None:
-        """Take a message, and do with it what `faults` allow."""
+    def send(self, sender: NodeId, to: NodeId, message: AnyMessage, faults: Faults, disks: Disks) -> None:
+        """Take a message, and do with it what `faults` allow. `disks`: on which both ends
+        run."""
         rng, count = self._rngs[sender], self.count
         count["sent"] += 1
         if self._cut[sender, to] > 0:
             count["cut off"] += 1
             return
-        arrive = self._arrival(sender, to, wire.encode(message))
+        arrive = self._arrival(sender, to, wire.encode(message), disks)
         self._recent[type(message).__name__].append(arrive)
         if rng.random() < faults.replay:
             count["replayed"] += 1
@@ -73,12 +78,12 @@ class Network:
         """Let everything pass."""
         self._cut.clear()
 
-    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes) -> Callable[[], None]:
+    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, disks: Disks) -> Callable[[], None]:
         def arrive() -> None:
             if self._cut[sender, to] > 0 and self._rngs[sender].random() < 0.5:
                 self.count["cut off"] += 1
             else:
-                self._deliver(sender, to, frame)
+                self._deliver(sender, to, frame, disks)
 
         return arrive
 

@@ -7,15 +7,19 @@ from bisect import bisect_right
 from collections import defaultdict
 
 from kvstore.commands import Bundle, Delete, Put, Reconfigure, unpack_bundle
+from kvstore.members import Roster
 from kvstore.requests import Record
-from paxos.types import Slot, unpack
+from paxos.types import NodeId, Slot, unpack
 
 
 class Reference:
     """Applies each slot once, in order, and remembers every record that every key ever had."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Roster) -> None:
         self.applied: Slot = 0
+        self.roster = first
+        """The members, by the last change of them."""
+        self._epochs: list[tuple[Slot, Roster]] = [(1, first)]
         self._revisions = [0]
         self._versions: dict[bytes, list[tuple[Slot, Record | None]]] = defaultdict(list)
         self._applied_ids: set[tuple[str, int, int]] = set()
@@ -30,8 +34,31 @@ class Reference:
             bundle = unpack_bundle(payload)
             if self._is_new(bundle):
                 for command in bundle.commands:
-                    if not isinstance(command, Reconfigure):
+                    if isinstance(command, Reconfigure):
+                        self._reconfigure(command.roster)
+                    else:
                         self._change(command)
+
+    def voters(self, slot: Slot) -> set[NodeId]:
+        """Who decides `slot`."""
+        roster = next(roster for first, roster in reversed(self._epochs) if first <= slot)
+        return {member.name for member in roster.members if member.role != "learner"}
+
+    @property
+    def in_force(self) -> bool:
+        """True when the last change of the members decides the next slot."""
+        return self._epochs[-1][0] <= self.applied + 1
+
+    def _reconfigure(self, roster: Roster) -> None:
+        """Made from the present members, when those are in force, and with one voter more or less."""
+        before = {member.name: member for member in self.roster.members if member.role != "learner"}
+        after = {member.name: member for member in roster.members if member.role != "learner"}
+        keeps_data = all(before[name].incarnation in {0, after[name].incarnation} for name in before.keys() & after)
+        can_lead = any(member.role == "voter" for member in after.values())
+        is_next = roster.version == self.roster.version + 1 and self._epochs[-1][0] <= self.applied
+        if is_next and len(before.keys() ^ after.keys()) <= 1 and keeps_data and can_lead:
+            self.roster = roster
+            self._epochs.append((self.applied + 32, roster))
 
     def revision(self, slot: Slot) -> int:
         """The revision of the store once `slot` is applied."""

@@ -1,6 +1,7 @@
 """One simulated run of a scenario: faults, calm, and what must hold at the end."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -9,6 +10,7 @@ from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client, History
 from tests.simulation.cluster import Cluster
+from tests.simulation.operator import Operator
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.trace import Trace
 
@@ -27,6 +29,7 @@ class Summary(msgspec.Struct):
     reads: int = 0
     ballots: int = 0
     installs: int = 0
+    changes: int = 0
     frames: Counter[str] = msgspec.field(default_factory=Counter)
     struck: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -44,6 +47,7 @@ class Run:
         self.cluster = Cluster(scenario, trace)
         self.safety = Safety(self.cluster)
         self.history = History()
+        self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
@@ -52,6 +56,8 @@ class Run:
         cluster.world.run(moment(scenario.faulty_ms))
         for client in clients:
             client.stopped = True
+        if self.operator is not None:
+            self.operator.stopped = True
         cluster.heal(scenario.core)
         clients += self._recover()
         if scenario.core:
@@ -71,8 +77,8 @@ class Run:
             for kind in ("put", "get")
         ]
         due = cluster.world.now + moment(self.scenario.recovery_ms)
-        while not all(probe.answered for probe in probes):
-            assert cluster.world.now < due, "no progress after the faults stopped"
+        while silent := [probe.name for probe in probes if not probe.answered and probe.machines[0].name in self._core]:
+            assert cluster.world.now < due, f"no progress after the faults stopped: {', '.join(silent)}"
             self._pass_ms(PROBE_MS)
         for probe in probes:
             probe.stopped = True
@@ -91,8 +97,8 @@ class Run:
             self._pass_ms(PROBE_MS)
 
     @property
-    def _core(self) -> tuple[NodeId, ...]:
-        return self.scenario.core or self.scenario.names
+    def _core(self) -> Sequence[NodeId]:
+        return self.scenario.core or [node.id for node in self.cluster.members() if node is not None]
 
     def _leader_changes(self) -> list[int]:
         nodes = [self.cluster.machines[name].node for name in self._core]
@@ -122,6 +128,7 @@ class Run:
             reads=self.safety.reads,
             ballots=self.safety.ballots,
             installs=self.safety.installs,
+            changes=self.operator.changes if self.operator else 0,
             frames=cluster.network.count,
             struck=cluster.struck,
         )

@@ -9,6 +9,7 @@ from random import Random
 
 import msgspec
 
+from kvstore.transfer import ASK_AGAIN_MS
 from paxos.options import Options
 from paxos.types import MS, NodeId, Time
 
@@ -89,6 +90,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     seed: int
     nodes: int = 3
+    spares: int = 0
+    """Replicas that are no members at first."""
+    changes_ms: int = 0
+    """About how often somebody changes the members; 0 for never."""
     core: tuple[NodeId, ...] = ()
     """Who is up and connected once the faults are over; empty for everybody."""
     clients: int = 4
@@ -106,8 +111,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def names(self) -> tuple[NodeId, ...]:
-        """The replicas."""
+        """The first members."""
         return names_of(self.nodes)
+
+    @property
+    def everybody(self) -> tuple[NodeId, ...]:
+        """All replicas."""
+        return names_of(self.nodes + self.spares)
 
     @property
     def lease_ms(self) -> int:
@@ -122,8 +132,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def recovery_ms(self) -> int:
         """Every replica of the core takes writes and reads within this time after the last fault: a request is lost in
-        a shutdown that is under way, one times out, a restarted acceptor waits for a lease, candidacies collide."""
-        return 1000 + 2 * self.patience_ms + 12 * self.lease_ms
+        a shutdown that is under way, one times out, a restarted acceptor waits for a lease, candidacies collide, a peer
+        that is asked for its state does not hear."""
+        return 1000 + 2 * self.patience_ms + 12 * self.lease_ms + 3 * ASK_AGAIN_MS
 
     @property
     def slow_fsync_ms(self) -> int:
@@ -169,7 +180,8 @@ def draw(seed: int) -> Scenario:
         limits=_draw_limits(Random(f"{seed}/limits")),
         faults=_draw_faults(rng),
     )
-    return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario))
+    changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
+    return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 
 
 def _draw_core(rng: Random, nodes: int) -> tuple[NodeId, ...]:
@@ -191,6 +203,13 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "page_bytes": rng.choice((60, 1 << 20)),
         "recent_slots": rng.choice((1, 8, 1024)),
     }
+
+
+def _draw_changes(rng: Random) -> dict[str, int]:
+    """In one run of two the members stay who they are."""
+    if rng.random() < 0.5:
+        return {}
+    return {"spares": rng.choice((0, 1, 2)), "changes_ms": rng.choice((30, 200, 800))}
 
 
 def _draw_limits(rng: Random) -> dict[str, int]:

@@ -1,0 +1,122 @@
+"""Somebody who changes the members of a simulated cluster again and again: adds, removes, promotes, replaces disks.
+
+A disk is only wiped while no other wiped one is on its way back: a value that a majority holds must stay somewhere.
+"""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from kvstore.commands import Reconfigure, Reconfigured, Result
+from kvstore.members import Member, MemberRole, Roster
+from kvstore.node import Node
+from kvstore.requests import Refused
+from paxos.types import NodeId
+from tests.simulation.checkers import Safety
+from tests.simulation.cluster import Cluster
+
+FEWEST_VOTERS = 1
+"""A cluster may shrink to so many; a disk is only lost where a majority stays."""
+
+
+class Operator:
+    """Proposes a change to a random replica every now and then, until `stopped`."""
+
+    def __init__(self, cluster: Cluster, safety: Safety) -> None:
+        self._cluster = cluster
+        self._safety = safety
+        self._rng = cluster.scenario.rng("operator")
+        self._wiped: NodeId | None = None
+        self._wiped_at = 0
+        self._proposed = 0
+        self.stopped = False
+        self.changes = 0
+        """Changes that were made."""
+        self._wait()
+
+    def _wait(self) -> None:
+        self._cluster.world.between_ms(self._rng, (1, 2 * self._cluster.scenario.changes_ms), self._act)
+
+    def _act(self) -> None:
+        if self.stopped:
+            return
+        self._wait()
+        machine = self._rng.choice(list(self._cluster.machines.values()))
+        if machine.node is None or not machine.node.roster.members:
+            return
+        change = self._change(machine.node.roster)
+        if change is not None:
+            self._cluster.note("", "operator wants", change)
+            machine.happens(lambda node: self._propose(node, change))
+
+    def _propose(self, node: Node, change: Roster) -> None:
+        self._proposed = max(self._proposed, change.version)
+        node.write(Reconfigure(change), self._answered)
+
+    def _answered(self, answer: Result | Refused) -> None:
+        self.changes += isinstance(answer, Reconfigured)
+
+    def _change(self, roster: Roster) -> Roster | None:
+        if self._wiped is not None and not self._is_back(self._wiped):
+            return self._bring_back(roster, self._wiped)
+        self._wiped = None
+        ways: tuple[Callable[[Roster], Roster | None], ...] = (
+            self._add, self._remove, self._promote, self._demote, self._wipe
+        )  # fmt: skip
+        return self._rng.choice(ways)(roster)
+
+    def _add(self, roster: Roster) -> Roster | None:
+        absent = [name for name in self._cluster.machines if roster.get(name) is None]
+        if not absent:
+            return None
+        joining = self._rng.random() < 0.7
+        return roster.changed(Member(self._rng.choice(absent), "", MemberRole.LEARNER, joining=joining))
+
+    def _remove(self, roster: Roster) -> Roster | None:
+        member = self._rng.choice(roster.members)
+        return roster.without(member.name) if self._can_spare(roster, member) else None
+
+    def _promote(self, roster: Roster) -> Roster | None:
+        learners = [member for member in roster.members if member.role is MemberRole.LEARNER]
+        return roster.changed(replace(self._rng.choice(learners), joining=True)) if learners else None
+
+    def _demote(self, roster: Roster) -> Roster | None:
+        member = self._rng.choice(roster.members)
+        if not self._can_spare(roster, member):
+            return None
+        return roster.changed(replace(member, role=MemberRole.LEARNER, joining=False))
+
+    def _wipe(self, roster: Roster) -> Roster | None:
+        """Only what the cluster knows, or nobody could tell it from the next disk; and not while another change is on
+        its way, by which fewer voters decide than it seems."""
+        member = self._rng.choice(roster.members)
+        reference = self._safety.reference
+        settled = roster == reference.roster and reference.in_force and roster.version >= self._proposed
+        joining = any(other.joining for other in roster.members)
+        if not settled or joining or not self._can_lose(roster, member):
+            return None
+        self._wiped, self._wiped_at = member.name, self._safety.reference.applied
+        self._cluster.machines[member.name].wipe()
+        return self._bring_back(roster, member.name)
+
+    def _bring_back(self, roster: Roster, name: NodeId) -> Roster | None:
+        member = roster.get(name)
+        incarnation = self._cluster.machines[name].incarnation
+        if member is None or member.incarnation in {0, incarnation}:
+            return None
+        return roster.changed(replace(member, role=MemberRole.LEARNER, incarnation=0, joining=True))
+
+    def _is_back(self, name: NodeId) -> bool:
+        """It votes, or is a member no more, and has all that there was when its disk was wiped."""
+        member = self._safety.reference.roster.get(name)
+        node = self._cluster.machines[name].node
+        if member is None:
+            return True
+        votes = member.role is not MemberRole.LEARNER
+        return votes and node is not None and self._cluster.machines[name].durable.marks.chosen >= self._wiped_at
+
+    def _can_spare(self, roster: Roster, member: Member) -> bool:
+        return member.role is MemberRole.LEARNER or len(roster.voters) > FEWEST_VOTERS
+
+    def _can_lose(self, roster: Roster, member: Member) -> bool:
+        return bool(member.incarnation) and (member.role is MemberRole.LEARNER or len(roster.voters) > 2)
