@@ -7,7 +7,8 @@ left no trace: one that may have been done ends in `UnknownOutcome`; the caller 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace, TracebackType
 from typing import Literal, NoReturn, Self
 from urllib.parse import quote
@@ -18,12 +19,16 @@ from multidict import CIMultiDictProxy
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 from yarl import URL
 
+from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.commands import DeleteResult, PutResult
 from kvstore.requests import Consistency, Outcome, Record, Status
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 CONNECT_MS = 1000
 """A machine that is up answers a connection within this time, or another one is asked."""
+
+STREAM_MS = 30_000
+"""A stream in which nothing arrives for so long is broken."""
 
 NO_SUCH_KEY = "urn:kvstore:problem:no-such-key"
 _TRANSIENT = frozenset({408, 429})
@@ -156,6 +161,42 @@ class Client:
             return msgspec.json.decode(answer.body, type=Status)
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
+
+    async def backup(
+        self, consistency: Consistency = Consistency.LINEARIZABLE
+    ) -> AsyncGenerator[Start | Page | End, None]:
+        """The whole state of the first replica that sends it, see `kvstore.backup.stream`; it ends with an End. Raises
+        Unavailable or Rejected, when parts may have come already: they are of no use then."""
+        refusals: list[str] = []
+        for endpoint in self.endpoints:
+            reader = Reader()
+            try:
+                async with self._open(endpoint, f"/backup?consistency={consistency}") as response:
+                    if response.status == 200:
+                        async for data in response.content.iter_any():
+                            for part in reader.feed(data):
+                                yield part
+                        reader.finish()
+                        return
+                    _accept(endpoint, "GET", _Answer(response.status, response.headers, await response.read()))
+            except Unavailable as error:
+                refusals.append(str(error))
+            except StreamError as error:
+                raise Unavailable(f"{endpoint}: {error}") from error
+            except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
+                why = f"{endpoint} did not answer, or broke off: {str(error) or 'timed out'}"
+                if reader.started:
+                    raise Unavailable(f"{why}; take the backup again") from error
+                refusals.append(why)
+        raise Unavailable("; ".join(refusals))
+
+    def _open(self, endpoint: str, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """A GET whose body may take as long as it arrives."""
+        if self._session is None:
+            raise RuntimeError("use the client in `async with`")
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MS / 1000, sock_read=STREAM_MS / 1000)
+        url = URL(endpoint + path, encoded=True)
+        return self._session.get(url, timeout=timeout, allow_redirects=False, trace_request_ctx=_Progress())
 
     async def _call(self, method: Method, path: str, body: bytes = b"") -> _Answer:
         deadline = time.monotonic() + self._timeout_s

@@ -33,6 +33,7 @@ class Keeper:
         self.cut: Slot = recovered.cut.slot
         """The log is cut up to here, once all writes up to now are durable."""
         self._stored = self.ledger.applied
+        self._store_now = False
         self._staged: Staged | None = None
 
     def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[Bundle, list[Result] | None]]:
@@ -41,6 +42,12 @@ class Keeper:
         self._retention.applied(slot, self.ledger.chain, len(value))
         self._note_superseded(now)
         return applied
+
+    def store_now(self) -> int:
+        """Have what is applied stored with the next step, even alone. Gives the revision up to which the stored state
+        is compacted, or will be as soon as storage has the time."""
+        self._store_now = True
+        return self._retention.compacted
 
     def stage(self, staged: Staged) -> None:
         """Have a page of a peer's state stored with the next write."""
@@ -56,17 +63,18 @@ class Keeper:
 
     def attach(self, ready: Ready, now: Time) -> None:
         """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
-        own: the log has it. A staged page is, and goes alone."""
+        own, the log has it, unless somebody wants to read it. A staged page is, and goes alone."""
         if self._staged is not None:
             ready.write = _with_state(ready.write or Write(), staged=self._staged)
             self._staged = None
-        elif ready.write is not None and self.ledger.applied > self._stored:
+        elif self.ledger.applied > self._stored and (self._store_now or ready.write is not None):
             self._stored = self.ledger.applied
+            self._store_now = False
             self.cut = self._retention.cut.slot
             if not self.outgoing.hold(now):
                 self._retention.compact(now)
             ready.write = _with_state(
-                ready.write,
+                ready.write or Write(chosen=self._stored),
                 changes=self.ledger.take_changes(),
                 progress=self.ledger.progress(),
                 cut=self._retention.cut,

@@ -9,6 +9,8 @@ from typing import Protocol
 import msgspec
 
 from kvstore.commands import Command, Result
+from kvstore.members import MemberRole, Roster
+from storage.base import StatePage
 
 
 class Consistency(StrEnum):
@@ -113,7 +115,14 @@ class Replica(Protocol):
         """Order and apply `command`. Raises Refused."""
 
     async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
-        """The record of `key`. Raises Refused; never for STALE."""
+        """The record of `key`. Raises Refused; for STALE only where there is no state at all."""
+
+    async def read_state(self, reader: str, after: int) -> StatePage:
+        """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was
+        applied when its first page was asked for. Compaction waits for `reader` meanwhile, within bounds."""
+
+    def end_state(self, reader: str) -> None:
+        """`reader` asks for no further page."""
 
     def status(self) -> Status:
         """A picture of this moment."""

@@ -31,7 +31,8 @@ from storage.base import Change
 RECORD_BYTES = 64
 """What a record takes beside its key and value, as far as the quota is concerned."""
 
-_DIGEST_MASK = 2**64 - 1
+DIGEST_MASK = 2**64 - 1
+"""A digest is a sum modulo one more than this."""
 _REVISIONS = struct.Struct("<QQQ")
 
 
@@ -179,11 +180,11 @@ class StateMachine:
 
     def _store(self, key: bytes, record: Record) -> None:
         self.records[key] = record
-        self.digest = (self.digest + digest_of(key, record)) & _DIGEST_MASK
+        self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
         self.size_bytes += _size(key, record.value)
 
     def _forget(self, key: bytes, record: Record) -> None:
-        self.digest = (self.digest - digest_of(key, record)) & _DIGEST_MASK
+        self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK
         size = _size(key, record.value)
         self.size_bytes -= size
         self.superseded_bytes += size

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +138,11 @@ class LocalCluster:
         """
         self._refuse_other_size()
         self._refuse_used_ports()
+        self.write_settings(via)
+
+    def write_settings(self, via: Mapping[tuple[str, str], Address] = MappingProxyType({})) -> None:
+        """The part of `prepare` that writes. A cluster that has a name already keeps it: its data has it too."""
+        self._settings = {**self._given_name(), **self._settings}
         self.directory.mkdir(parents=True, exist_ok=True)
         _make_secret(self.directory / "secret")
         for place in self.places.values():
@@ -252,6 +258,17 @@ class LocalCluster:
 
     def _chosen(self, names: Iterable[str] | None) -> list[str]:
         return list(self.places if names is None else names)
+
+    def _given_name(self) -> dict[str, str]:
+        """The name that the settings in the directory give the cluster, if they do: those of a restored one."""
+        for place in self.places.values():
+            try:
+                found = tomllib.loads(place.config.read_text()).get("cluster")
+            except (OSError, ValueError):
+                continue
+            if found is not None:
+                return {"cluster": str(found)}
+        return {}
 
     def _config_of(self, place: Place, via: Mapping[tuple[str, str], Address]) -> str:
         values: dict[str, int | str] = {

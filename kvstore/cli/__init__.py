@@ -2,8 +2,10 @@
 
 import typer
 
+from kvstore.cli.backup import backup
 from kvstore.cli.cluster import cluster
 from kvstore.cli.keys import delete, get, put, status
+from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
 
 app = typer.Typer(
@@ -15,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (cluster, serve, get, put, delete, status):
+for _command in (cluster, serve, get, put, delete, status, backup, restore):
     app.command()(_command)
 
 

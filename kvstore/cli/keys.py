@@ -27,16 +27,17 @@ Endpoints = Annotated[
     typer.Option(envvar="KVSTORE_ENDPOINTS", metavar="URL,...", help="Base addresses of the replicas, with commas."),
 ]
 Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
-_DEFAULT = ",".join(DEFAULT_ENDPOINTS)
+DEFAULT = ",".join(DEFAULT_ENDPOINTS)
+"""What `Endpoints` are where nobody names any."""
 
 
 def get(
     key: Key,
-    endpoints: Endpoints = _DEFAULT,
+    endpoints: Endpoints = DEFAULT,
     consistency: Annotated[Consistency, typer.Option(help="How current the value must be.")] = Consistency.LINEARIZABLE,
 ) -> None:
     """Write the value of KEY to standard output, byte for byte. Exit status 1 when it is absent."""
-    record = _talk(endpoints, lambda client: client.get(os.fsencode(key), consistency))
+    record = talk(endpoints, lambda client: client.get(os.fsencode(key), consistency))
     if record is None:
         _absent(key)
     else:
@@ -47,17 +48,17 @@ def get(
 def put(
     key: Key,
     value: Annotated[str, typer.Argument(help="The value, or - to read it from standard input.")],
-    endpoints: Endpoints = _DEFAULT,
+    endpoints: Endpoints = DEFAULT,
 ) -> None:
     """Set KEY to VALUE. Exit status 3: not done, repeat it. 4: it may have been done."""
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    result = _talk(endpoints, lambda client: client.put(os.fsencode(key), content))
+    result = talk(endpoints, lambda client: client.put(os.fsencode(key), content))
     sys.stdout.write(f"revision {result.revision}, version {result.version}\n")
 
 
-def delete(key: Key, endpoints: Endpoints = _DEFAULT) -> None:
+def delete(key: Key, endpoints: Endpoints = DEFAULT) -> None:
     """Remove KEY. Exit status 1 when it is absent. 3: not done, repeat it. 4: it may have been done."""
-    result = _talk(endpoints, lambda client: client.delete(os.fsencode(key)))
+    result = talk(endpoints, lambda client: client.delete(os.fsencode(key)))
     if result is None:
         _absent(key)
     else:
@@ -65,12 +66,12 @@ def delete(key: Key, endpoints: Endpoints = _DEFAULT) -> None:
 
 
 def status(
-    endpoints: Endpoints = _DEFAULT,
+    endpoints: Endpoints = DEFAULT,
     *,
     json: Annotated[bool, typer.Option("--json", help="All that the replicas tell, as JSON.")] = False,
 ) -> None:
     """Show every replica. Exit status 3 when none answers."""
-    answers = _talk(endpoints, _ask_all)
+    answers = talk(endpoints, _ask_all)
     if json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(answers), indent=2) + b"\n")
         sys.stdout.buffer.flush()
@@ -130,7 +131,7 @@ def _role(status: Status) -> str:
     return f"[green]{status.role}[/green]" if status.role == "leader" else status.role
 
 
-def _talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
+def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
     """The result of `call`; an error becomes its line and its exit status."""
 
     async def run() -> T:
@@ -140,14 +141,15 @@ def _talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except (ValueError, Rejected) as error:
-        _end(error, REJECTED)
+        end(error, REJECTED)
     except Unavailable as error:
-        _end(error, UNAVAILABLE)
+        end(error, UNAVAILABLE)
     except UnknownOutcome as error:
-        _end(error, UNKNOWN)
+        end(error, UNKNOWN)
 
 
-def _end(error: Exception, code: int) -> NoReturn:
+def end(error: Exception, code: int) -> NoReturn:
+    """Say why, and end."""
     sys.stderr.write(f"kvstore: {error}\n")
     raise typer.Exit(code) from error
 

@@ -24,6 +24,7 @@ kvstore: a replicated, linearizable key-value store.
   GET    /livez       200 while the process runs
   GET    /readyz      200 while this replica can serve
   GET    /metrics     for Prometheus
+  GET    /backup      the whole state, for `kvstore backup`
 
 A key is 1 to 1024 bytes; percent-encode what a URL cannot hold. Try:
 

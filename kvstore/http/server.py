@@ -40,6 +40,7 @@ class Frontend:
         self._limits = limits or Limits()
         self._keys = Keys(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
+        self._backups = Backups(replica, self._is_stopping)
         self._connections: set[Connection] = set()
         self._all_left = asyncio.Event()
         self._all_left.set()
@@ -121,6 +122,7 @@ class Frontend:
         started = perf_counter()
         method = request.method
         route = "other"
+        answer: web.StreamResponse
         try:
             path, query = _target(request)
             if path.startswith(_KEYS):

@@ -25,6 +25,7 @@ from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
 from kvstore.metrics import Metrics
 from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Record, Status
+from storage.base import StatePage
 
 HANGS_S = 30.0
 
@@ -54,6 +55,8 @@ class FakeReplica:
         self.records: dict[bytes, Record] = {}
         self.revision = 0
         self.reads: list[tuple[bytes, Consistency]] = []
+        self.pages: list[StatePage] = []
+        self.readers: set[str] = set()
         self.age_ms: float | None = 4.4
         self.present = STATUS
         self.stopping = False
@@ -95,6 +98,14 @@ class FakeReplica:
         self.reads.append((key, consistency))
         await self._pass(key)
         return ReadAnswer(self.records.get(key), 11, self.revision, self.age_ms)
+
+    async def read_state(self, reader: str, after: int) -> StatePage:
+        self.readers.add(reader)
+        await self._pass(b"%d" % after)
+        return next(page for page in self.pages if not page.changes or page.changes[0].revision > after)
+
+    def end_state(self, reader: str) -> None:
+        self.readers.discard(reader)
 
     def status(self) -> Status:
         return self.present

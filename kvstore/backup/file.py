@@ -1,0 +1,266 @@
+"""The file of a backup: an ordinary SQLite database with all keys as they were at one moment.
+
+    records    a row for each key: key, value, revision, create_revision, version
+    readable   the same with keys and values as text
+    backup     one row: what else it takes to begin a cluster with them, and a checksum over everything
+
+It is written beside its name, as FILE.partial, and gets the name when it is complete and durable.
+"""
+
+import hashlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from kvstore.requests import Record
+from kvstore.state_machine import DIGEST_MASK, digest_of
+from storage.base import CHAIN_BYTES, Change, Progress
+from storage.directory import sync_directory
+from storage.rows import decode_text
+
+FORMAT = 1
+APPLICATION_ID = 0x6B76_626B
+"""`kvbk`, by which `file` and we tell a backup from any other database."""
+
+_COLUMNS = "revision, key, value, create_revision, version"
+
+
+class BackupError(Exception):
+    """The file cannot be written or used. The message says why, and what to do next."""
+
+
+class MisuseError(BackupError):
+    """What was asked for is never done; nothing was."""
+
+
+class About(msgspec.Struct, frozen=True):
+    """The row of the table `backup`, less its checksum: whose state the records are, and as of when."""
+
+    format: int
+    cluster: str
+    node: str
+    kvstore: str
+    taken_at: str
+    records: int
+    revision: int
+    applied: int
+    chain: str
+    digest: str
+
+    @property
+    def progress(self) -> Progress:
+        """The same for a storage; `extra` is for whoever restores it."""
+        return Progress(self.applied, self.revision, bytes.fromhex(self.chain), int(self.digest, 16))
+
+
+class BackupWriter:
+    """Gathers the rows of a state in `path`.partial; `finish` makes `path` of it. Use it in `with`: what is not
+    finished is removed. Raises BackupError; MisuseError for a `path` that is there, unless it is to be replaced."""
+
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
+        if path.exists() and not replace:
+            raise MisuseError(f"{path} exists: give another name, or --force to replace it")
+        self._path = path
+        self._partial = path.with_name(path.name + ".partial")
+
+    def __enter__(self) -> Self:
+        with _writing(self._partial):
+            self._partial.unlink(missing_ok=True)
+            os.close(os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # values may be secrets
+            self._connection = sqlite3.connect(self._partial, isolation_level=None)
+            try:
+                # Until it is finished nobody relies on it, and then it is synced as a whole.
+                self._connection.execute("PRAGMA journal_mode = OFF")
+                self._connection.execute("PRAGMA synchronous = OFF")
+                _create(self._connection)
+                self._connection.execute("BEGIN")
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._partial.unlink(missing_ok=True)
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Take over what these rows did, in order of revision."""
+        with _writing(self._partial):
+            for revision, key, value, create_revision, version, _ in changes:
+                if value is None:
+                    self._connection.execute("DELETE FROM records WHERE key = ?", (key,))
+                else:
+                    row = (revision, key, value, create_revision, version)
+                    self._connection.execute(f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row)  # noqa: S608
+
+    def finish(self, progress: Progress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
+        """These were all rows of the state as of `progress`. The file has its name, durably, on return."""
+        with _writing(self._partial):
+            count = self._connection.execute("SELECT count(*) FROM records").fetchone()[0]
+            about = About(
+                FORMAT,
+                cluster,
+                node,
+                kvstore,
+                taken_at,
+                count,
+                progress.revision,
+                progress.applied,
+                progress.chain.hex(),
+                f"{progress.digest:016x}",
+            )
+            found = _Sums(about)
+            for row in _rows(self._connection):
+                found.add(row)
+            if found.digest != progress.digest:
+                raise BackupError(
+                    f"the records that arrived are not those that {node} has (digest {found.digest:016x} instead of "
+                    f"{about.digest}): take the backup again"
+                )
+            row = (*msgspec.structs.astuple(about), found.checksum)
+            self._connection.execute(f"INSERT INTO backup VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+            self._connection.execute("COMMIT")
+            self._connection.close()
+            with self._partial.open("rb") as file:
+                os.fsync(file.fileno())
+            self._partial.replace(self._path)
+            sync_directory(self._path.parent)
+        return about
+
+
+class Backup:
+    """A finished backup, verified. Use it in `with`. Raises BackupError when it is none, or not what was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        with _reading(self._path):
+            if not self._path.is_file():
+                raise BackupError(f"{self._path} is no file: give that of a backup, made by `kvstore backup`")
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection.text_factory = decode_text
+            try:
+                self.about = self._verified()
+            except BaseException:
+                self._connection.close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def changes(self) -> Iterator[Change]:
+        """The records as rows of a state, in order of revision; what they superseded is not known any more."""
+        with _reading(self._path):
+            for revision, key, value, create_revision, version in _rows(self._connection):
+                yield Change(revision, key, value, create_revision, version, supersedes=0)
+
+    def _verified(self) -> About:
+        if self._connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise BackupError(f"{self._path} is no backup: give a file that was made by `kvstore backup`")
+        self._refuse_other_format()
+        rows = self._connection.execute("SELECT * FROM backup").fetchall()
+        try:
+            ((*fields, checksum),) = rows
+            about = msgspec.convert(dict(zip(About.__struct_fields__, fields, strict=True)), About)
+            found = _Sums(about)
+            for row in _rows(self._connection):
+                found.add(row)
+        except (ValueError, TypeError, struct.error, msgspec.MsgspecError) as error:
+            raise _damaged(self._path, str(error)) from error
+        if found.checksum != checksum:
+            raise _damaged(self._path, "what is in it does not have its checksum")
+        if (found.records, found.digest) != (about.records, int(about.digest, 16)) or len(
+            about.chain
+        ) != 2 * CHAIN_BYTES:
+            raise _damaged(self._path, "the records are not those that it says")
+        return about
+
+    def _refuse_other_format(self) -> None:
+        found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > FORMAT:
+            raise BackupError(
+                f"{self._path} was made by a newer release (format {found}, this one knows up to {FORMAT}): run "
+                "`kvstore restore` of that release"
+            )
+
+
+class _Sums:
+    """The checksum over a backup, and the digest of its records."""
+
+    def __init__(self, about: About) -> None:
+        self._hash = hashlib.blake2b(_encode(about), digest_size=32)
+        self.digest = 0
+        self.records = 0
+
+    def add(self, row: tuple[int, bytes, bytes, int, int]) -> None:
+        """In order of revision."""
+        revision, key, value, create_revision, version = row
+        self._hash.update(_encode(row))
+        share = digest_of(key, Record(value, revision, create_revision, version))
+        self.digest = (self.digest + share) & DIGEST_MASK
+        self.records += 1
+
+    @property
+    def checksum(self) -> str:
+        """As it stands in the file."""
+        return self._hash.hexdigest()
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database  # noqa: PLC0415 - takes long to import, and every command imports this file
+
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    record = {"key": bytes, "value": bytes, "revision": int, "create_revision": int, "version": int}
+    records = database.table("records").create(record, pk="revision", not_null=set(record) - {"revision"}, strict=True)
+    records.create_index(["key"], unique=True)
+    columns = {**About.__annotations__, "checksum": str}
+    database.table("backup").create(columns, not_null=set(columns), strict=True)
+    database.create_view(
+        "readable",
+        "SELECT cast(key AS TEXT) AS key, cast(value AS TEXT) AS value, revision, create_revision, version "
+        "FROM records",
+    )
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, bytes, int, int]]:
+    with closing(connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY revision")) as rows:  # noqa: S608
+        yield from rows
+
+
+def _damaged(path: Path, what: str) -> BackupError:
+    return BackupError(f"{path} is damaged or was altered ({what}): restore from another backup")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise BackupError(f"{path}: {error.strerror}; give a file that this user may read") from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise BackupError(
+            f"{path}: {what}; give a name in a directory that this user may write and has room"
+        ) from error

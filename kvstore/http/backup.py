@@ -1,0 +1,93 @@
+"""`GET /backup`: the state of this replica, page by page, while it serves; see `kvstore.backup.stream`.
+
+A page is read between two commits, and the next one only when the client has taken this one: a slow client costs one
+page of memory, and compaction waits for it as for a peer that fetches the state, within the same bounds.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+from aiohttp import web
+
+from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Start, pack
+from kvstore.http.answer import TAKE_TIMEOUT_S
+from kvstore.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.http.target import consistency_of
+from kvstore.requests import Replica
+
+PATH = "/backup"
+MOST_AT_ONCE = 2
+"""Backups that one replica sends at the same time."""
+
+
+class Backups:
+    """Streams backups out of a replica. `stopping` tells whether the front end is being shut down."""
+
+    def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
+        self._replica = replica
+        self._stopping = stopping
+        self._numbers = itertools.count(1)
+        self._running = 0
+
+    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        """The whole stream, already sent. It holds whatever was acknowledged before it was asked for, unless the query
+        says that it may be stale. Raises Problem or Refused before the first byte."""
+        if request.method != "GET":
+            raise not_allowed(request.method, "GET")
+        consistency = consistency_of(query)
+        if self._running >= MOST_AT_ONCE:
+            detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
+            raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
+        self._running += 1
+        reader = f"backup {next(self._numbers)}"  # no node has a space in its name
+        try:
+            await self._replica.read(b"\0", consistency)  # whatever it finds: this replica is current now, or refuses
+            return await self._send(request, reader)
+        finally:
+            self._running -= 1
+            self._replica.end_state(reader)
+
+    async def _send(self, request: web.BaseRequest, reader: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
+        response.enable_chunked_encoding()
+        try:
+            await response.prepare(request)
+            await self._send_parts(response, reader)
+            await response.write_eof()
+        except (ConnectionError, TimeoutError):
+            if request.transport is not None:
+                request.transport.abort()  # the client is gone, or takes nothing: it must not believe that this was all
+        return response
+
+    async def _send_parts(self, response: web.StreamResponse, reader: str) -> None:
+        status = self._replica.status()
+        start = Start(VERSION, status.cluster, status.id, status.version, status.revision, status.keys)
+        await _write(response, start)
+        after = compacted = 0
+        while True:
+            if self._stopping():
+                await _write(response, Failed(f"{status.id} is shutting down: take the backup from another replica"))
+                return
+            page = await self._replica.read_state(reader, after)
+            compacted = compacted if after else page.compacted
+            if page.compacted > max(after, compacted):
+                await _write(response, Failed(_TOO_SLOW.format(status.id)))
+                return
+            await _write(response, Page(after, page.changes))
+            if page.progress is not None:
+                await _write(response, End(page.progress))
+                return
+            after = page.changes[-1].revision
+
+
+_TOO_SLOW = (
+    "{} had to drop old revisions before the backup had them: take it again, over a faster connection or to a faster "
+    "disk"
+)
+
+
+async def _write(response: web.StreamResponse, part: Part) -> None:
+    """Returns once the client takes it. Raises ConnectionError or TimeoutError when it does not."""
+    async with asyncio.timeout(TAKE_TIMEOUT_S):
+        await response.write(pack(part))
