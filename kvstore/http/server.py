@@ -8,7 +8,8 @@ from time import perf_counter
 
 from aiohttp import web
 
-from kvstore.http.answer import Answer
+from kvstore.http.backup import PATH as BACKUP
+from kvstore.http.backup import Backups
 from kvstore.http.connection import Connection, make_request
 from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
@@ -118,7 +119,7 @@ class Frontend:
     def _is_stopping(self) -> bool:
         return self._stopping or self._replica.stopping
 
-    async def _handle(self, request: web.BaseRequest) -> Answer:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = perf_counter()
         method = request.method
         route = "other"
@@ -128,6 +129,9 @@ class Frontend:
             if path.startswith(_KEYS):
                 route = _KEYS
                 answer = await self._keys.answer(request, path[len(_KEYS) :], query)
+            elif path == BACKUP:
+                route = BACKUP
+                answer = await self._backups.answer(request, query)
             else:
                 route = path if self._operations.knows(path) else route
                 answer = self._operations.answer(method, path, query)
