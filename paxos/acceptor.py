@@ -21,6 +21,8 @@ class Acceptor:
         self.promised = promised
         self.log = log
         self.grant = grant
+        self._accepted: Slot = log.last_under(promised)
+        """Highest slot that was accepted under the promised ballot."""
         self._out = out
 
     def canvass(self, sender: NodeId, message: Canvass, now: Time) -> None:
@@ -57,6 +59,7 @@ class Acceptor:
             pvalue = PValue(slot, ballot, message.value)
             self.log.put(pvalue)
             self._out.accept(pvalue)
+        self._accepted = max(self._accepted, slot)
         self._out.vote(sender, Accepted(ballot, slot))
         return True
 
@@ -74,12 +77,21 @@ class Acceptor:
             self._reject(sender, message.ballot)
             return False
         granted = self.grant.renew(message.ballot, now)
-        self._out.send(sender, HeartbeatAck(message.ballot, message.nonce, granted, self.log.chosen))
+        votes = self.votes(message.ballot)
+        self._out.send(sender, HeartbeatAck(message.ballot, message.nonce, granted, self.log.chosen, votes))
         return True
+
+    def votes(self, ballot: Ballot) -> int:
+        """What is known here of the own votes for `ballot`, see Forgotten. A slot that is chosen counts as accepted:
+        its value cannot be lost to others by what this acceptor says."""
+        if ballot > self.promised:
+            return 0
+        return 1 + max(self.log.chosen, self._accepted if ballot == self.promised else self.log.last)
 
     def _promise(self, ballot: Ballot) -> None:
         require(ballot > self.promised, "a promise never goes down")
         self.promised = ballot
+        self._accepted = 0
         self._out.promise(ballot)
 
     def _reject(self, sender: NodeId, ballot: Ballot, floor: Slot = 0) -> None:

@@ -6,6 +6,11 @@ class InvariantError(Exception):
     trusted."""
 
 
+class ForgottenVotesError(InvariantError):
+    """Others have counted votes of this acceptor that it knows nothing of: its storage has lost some. What is left is
+    not to be voted with (rule 5)."""
+
+
 def require(holds: bool, rule: str) -> None:
     """Raise InvariantError unless `holds`; unlike assert also under `python -O`."""
     if not holds:

@@ -14,6 +14,7 @@ from paxos.messages import (
     Accepted,
     AnyMessage,
     Chosen,
+    Forgotten,
     Heartbeat,
     HeartbeatAck,
     Promise,
@@ -23,6 +24,9 @@ from paxos.messages import (
 from paxos.proposer import Campaign, Pipeline
 from paxos.reads import ReadRequests
 from paxos.types import MS, Count, NodeId, Slot, Time
+
+ROUNDS = 16
+"""Rounds of heartbeats whose answers are still compared with what was counted before."""
 
 
 class PendingRead(msgspec.Struct):
@@ -59,6 +63,10 @@ class Leader:
         self._own_reads = own_reads
         self._heard: dict[NodeId, Time] = {}
         self._chosen_by: dict[NodeId, Slot] = {}
+        self._votes: dict[NodeId, int] = dict.fromkeys(campaign.promised, 1)
+        """What was counted of each voter, in the measure of Forgotten."""
+        self._votes_before: dict[Count, dict[NodeId, int]] = {}
+        """The same as it was when the heartbeats of a nonce left."""
         self._own_votes: deque[tuple[Slot, Time]] = deque()
         self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
         self._told: Slot = 0
@@ -86,6 +94,9 @@ class Leader:
     def reconfigure(self) -> bool:
         """A later membership was chosen. False when it takes another phase 1 to propose what that one decides."""
         self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
+        for silent in self._configuration.newest.silent:
+            self._votes.pop(silent, None)
+        self._votes_before.clear()
         self.pipeline.fill(self._configuration.pending_from)
         return self._campaign.covers(self._configuration.newest)
 
@@ -101,6 +112,7 @@ class Leader:
         if sender == self._node:
             while self._own_votes and self._own_votes[0][0] <= message.slot:
                 self._own_votes.popleft()
+        self._votes[sender] = max(self._votes.get(sender, 0), 1 + message.slot)
         if self.pipeline.accepted(sender, message.slot):
             self._learner.decide(message.slot)
 
@@ -110,6 +122,10 @@ class Leader:
             return
         self._heard[sender] = now
         self._chosen_by[sender] = message.chosen
+        counted = self._votes_before.get(message.nonce, {}).get(sender, 0)
+        if message.votes < counted:
+            self._out.send(sender, Forgotten(self.ballot, counted))
+            return
         if self._configuration.is_voter(sender):
             self._answer_round(sender, message.nonce, message.granted)
 
@@ -178,6 +194,8 @@ class Leader:
 
     def _heartbeat(self, now: Time) -> Count:
         nonce = self.lease.begin_round(now)
+        self._votes_before[nonce] = dict(self._votes)
+        self._votes_before.pop(nonce - ROUNDS, None)
         self._heartbeat_due = now + self._options.heartbeat_ms * MS
         self._told = self._learner.chosen
         self._broadcast(Heartbeat(self.ballot, nonce, self._told))

@@ -2,7 +2,7 @@
 
 from paxos.errors import require
 from paxos.options import Options
-from paxos.types import PValue, Slot
+from paxos.types import Ballot, PValue, Slot
 
 
 class Log:
@@ -29,6 +29,10 @@ class Log:
     def get(self, slot: Slot) -> PValue | None:
         """What was accepted for `slot`, when it is at hand."""
         return self._held.get(slot)
+
+    def last_under(self, ballot: Ballot) -> Slot:
+        """Highest slot at hand that was accepted under `ballot`; 0 for none."""
+        return max((pvalue.slot for pvalue in self._held.values() if pvalue.ballot == ballot), default=0)
 
     def put(self, pvalue: PValue) -> None:
         """Hold `pvalue` in place of what was held for its slot."""

@@ -145,12 +145,24 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatAck(Message, frozen=True):
-    """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease."""
+    """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease.
+    `votes` says what I know of my votes for this ballot, see Forgotten."""
 
     ballot: Ballot
     nonce: Count
     granted: bool
     chosen: Slot
+    votes: Count
+
+
+class Forgotten(Message, frozen=True):
+    """Leader to acceptor: before I sent a heartbeat I had counted `votes` of yours for `ballot`, and you know of less.
+
+    0 is no vote, 1 a promise, and 1 + s the promise and slot s accepted. Whoever finds this true of itself has lost
+    part of its storage without noticing, and must not vote with what is left (rule 5)."""
+
+    ballot: Ballot
+    votes: Count
 
 
 class Release(Message, frozen=True):
@@ -224,6 +236,7 @@ AnyMessage = (
     | Reject
     | Heartbeat
     | HeartbeatAck
+    | Forgotten
     | Release
     | Fetch
     | Learn

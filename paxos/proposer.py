@@ -27,7 +27,8 @@ class Campaign:
         self._memberships = memberships
         self.owed = {voter: from_slot for membership in memberships for voter in membership.voters}
         """The acceptors that have not answered in full, each with the slot at which its next page begins."""
-        self._promised: set[NodeId] = set()
+        self.promised: set[NodeId] = set()
+        """Those that have."""
         self._highest: dict[Slot, PValue] = {}
 
     def promise(self, sender: NodeId, message: Promise) -> None:
@@ -42,11 +43,11 @@ class Campaign:
             self.owed[sender] = message.next_slot
         else:
             del self.owed[sender]
-            self._promised.add(sender)
+            self.promised.add(sender)
 
     def elected(self) -> bool:
         """True once a majority promised and told all that it had accepted."""
-        return is_quorum_of_each(self._promised, self._memberships)
+        return is_quorum_of_each(self.promised, self._memberships)
 
     def promise_late(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
         """An answer that came after the election. It counts when it holds nothing but slots before `next_slot`, which
@@ -55,12 +56,12 @@ class Campaign:
             return
         if all(pvalue.slot < next_slot for pvalue in message.accepted):
             del self.owed[sender]
-            self._promised.add(sender)
+            self.promised.add(sender)
 
     def covers(self, membership: Membership) -> bool:
         """A later membership was chosen: has a majority of it promised? Whoever left it is not heard any more."""
-        self._promised &= set(membership.voters)
-        return is_quorum(self._promised, membership)
+        self.promised &= set(membership.voters)
+        return is_quorum(self.promised, membership)
 
     def recovered(self) -> list[bytes]:
         """What has to be proposed from `from_slot` on, without a gap: for each slot the value of the highest ballot

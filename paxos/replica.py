@@ -18,7 +18,7 @@ from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
 from paxos.configuration import Configuration, Epoch
 from paxos.election import Election
-from paxos.errors import require
+from paxos.errors import ForgottenVotesError, require
 from paxos.leader import Leader
 from paxos.learner import Learner
 from paxos.lease import Grant
@@ -33,6 +33,7 @@ from paxos.messages import (
     Chosen,
     Fetch,
     FetchState,
+    Forgotten,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -50,7 +51,7 @@ from paxos.outbox import Outbox
 from paxos.proposer import Campaign
 from paxos.reads import ReadRequests
 from paxos.ready import Ready
-from paxos.types import MS, Ballot, Count, NodeId, PValue, Slot, Time
+from paxos.types import MS, Ballot, Count, Membership, NodeId, PValue, Slot, Time
 
 
 class Role(StrEnum):
@@ -236,6 +237,12 @@ class Replica:
         self._learner.jump(slot)
         self._reconfigured(now)
 
+    def forget_members(self) -> None:
+        """The host lacks a state to go on from: until `jump` gives it one, and the members with it, nothing is learned.
+        What is accepted is accepted as before."""
+        require(self._leader is None and self._candidate is None, "whoever stands for election has a state")
+        self.configuration.replace([Epoch(1, Membership(()))])
+
     def _reconfigured(self, now: Time) -> None:
         if self._candidate is not None:
             self._candidate = None
@@ -277,6 +284,8 @@ class Replica:
                     self._leader.read(sender, token, quorum=quorum)
             case ReadIndexReply(token=token, slot=slot):
                 self._reads.index(token, slot)
+            case Forgotten(ballot=ballot, votes=votes):
+                self._remember(ballot, votes)
             case Canvass():
                 if self.configuration.may_stand(sender):
                     self._acceptor.canvass(sender, message, now)
@@ -298,6 +307,14 @@ class Replica:
                 assert_never(message)
         if self._acceptor.promised != promised:
             self._promised(now)
+
+    def _remember(self, ballot: Ballot, votes: int) -> None:
+        known = self._acceptor.votes(ballot)
+        if known < votes:
+            raise ForgottenVotesError(
+                f"the leader of ballot {ballot} has counted more votes of this acceptor than it knows of ({votes}, not "
+                f"{known}): part of what it had stored is gone"
+            )
 
     # As a follower
 

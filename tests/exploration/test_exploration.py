@@ -27,7 +27,7 @@ def lowest_ballot(self: Campaign, sender: NodeId, message: Promise) -> None:
         self._highest.setdefault(pvalue.slot, pvalue)
         self._highest[pvalue.slot] = min(self._highest[pvalue.slot], pvalue, key=lambda held: held.ballot)
     self.owed.pop(sender, None)
-    self._promised.add(sender)
+    self.promised.add(sender)
 
 
 def accept_anything(self: Acceptor, sender: NodeId, message: Accept) -> bool:

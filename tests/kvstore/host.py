@@ -131,7 +131,7 @@ def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:
         case Accept(ballot=ballot, slot=slot):
             return [Accepted(ballot, slot)]
         case Heartbeat(ballot=ballot, nonce=nonce, chosen=chosen):
-            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen)]
+            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen, votes=10**9)]
         case _:
             return []
 

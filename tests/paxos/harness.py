@@ -201,7 +201,7 @@ def reign(bench: Bench) -> Ballot:
     """Win an election, be established and hold a lease: counted from the moment of the election."""
     ballot = establish(bench)
     for peer in bench.peers[: len(bench.peers) // 2]:
-        bench.receive(peer, HeartbeatAck(ballot, 1, granted=True, chosen=bench.replica.chosen))
+        bench.receive(peer, ack(ballot, 1, chosen=bench.replica.chosen))
     bench.expect()
     assert bench.replica.lease_holds(bench.now)
     return ballot
@@ -210,10 +210,12 @@ def reign(bench: Bench) -> Ballot:
 def follow(bench: Bench, ballot: Ballot) -> None:
     """Hear a heartbeat of `ballot` and grant it a lease."""
     bench.receive(ballot.node, Heartbeat(ballot, 1, 0))
-    bench.expect(to(ballot.node, HeartbeatAck(ballot, 1, granted=True, chosen=bench.replica.chosen)))
+    votes = bench.replica._acceptor.votes(ballot)
+    expected = HeartbeatAck(ballot, 1, granted=True, chosen=bench.replica.chosen, votes=votes)
+    bench.expect(to(ballot.node, expected))
     assert bench.replica.leading == ballot
 
 
 def ack(ballot: Ballot, nonce: int, *, granted: bool = True, chosen: Slot = 0) -> HeartbeatAck:
-    """A voter's answer to a heartbeat."""
-    return HeartbeatAck(ballot, nonce, granted, chosen)
+    """A voter's answer to a heartbeat; it knows of all its votes."""
+    return HeartbeatAck(ballot, nonce, granted, chosen, votes=2**40)

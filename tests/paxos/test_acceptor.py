@@ -147,7 +147,7 @@ def test_rule_17_after_a_restart_nobody_is_promised_anything_for_one_lease() -> 
 def test_rule_17_after_a_restart_a_leader_is_followed_and_gets_no_grant_for_one_lease() -> None:
     bench = Bench(promised=B1, restarted=True)
     bench.receive("n2", Heartbeat(B1, 4, 0))
-    bench.expect(to("n2", HeartbeatAck(B1, 4, granted=False, chosen=0)))
+    bench.expect(to("n2", HeartbeatAck(B1, 4, granted=False, chosen=0, votes=1)))
     assert bench.replica.leading == B1
     bench.receive("n2", Accept(B1, 1, b"a", 0))
     bench.expect(votes=[to("n2", Accepted(B1, 1))], accepts=[PValue(1, B1, b"a")])
@@ -158,7 +158,7 @@ def test_rule_16_a_release_ends_the_grant_and_a_late_copy_ends_no_other() -> Non
     follow(bench, B1)
     bench.receive("n2", Release(B1, ""))
     bench.receive("n3", Heartbeat(B2, 1, 0))
-    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0)))
+    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0, votes=0)))
     bench.receive("n2", Release(B1, ""), Canvass(1, 1))
     bench.expect(to("n2", CanvassReply(1, willing=False, promised=B1, chosen=0)))
 
@@ -167,7 +167,7 @@ def test_rule_16_a_heartbeat_of_a_second_leader_gets_no_grant_while_the_first_ho
     bench = Bench(promised=B1)
     follow(bench, B1)
     bench.receive("n3", Heartbeat(B2, 1, 0))
-    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=False, chosen=0)))
+    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=False, chosen=0, votes=0)))
 
 
 def test_rule_8_an_accept_of_an_elected_leader_is_taken_under_a_grant_to_another() -> None:

@@ -46,7 +46,7 @@ def test_rule_13_while_a_leader_is_heard_nobody_runs() -> None:
     bench = Bench(promised=B1)
     for nonce in range(1, 20):
         bench.receive("n2", Heartbeat(B1, nonce, 0))
-        bench.expect(to("n2", HeartbeatAck(B1, nonce, granted=True, chosen=0)))
+        bench.expect(to("n2", HeartbeatAck(B1, nonce, granted=True, chosen=0, votes=1)))
         bench.later(500)
         bench.tick()
         bench.expect()
@@ -110,7 +110,7 @@ def test_rule_13_a_replica_that_hears_a_leader_does_not_run_when_its_grant_to_an
     bench.later(400)
     newer = Ballot(B1.round + 1, "n3")
     bench.receive("n3", Heartbeat(newer, 1, 0))
-    bench.expect(to("n3", HeartbeatAck(newer, 1, granted=False, chosen=0)))
+    bench.expect(to("n3", HeartbeatAck(newer, 1, granted=False, chosen=0, votes=0)))
     assert bench.replica.next_deadline() > bench.now + 500 * MS
 
 
@@ -122,7 +122,7 @@ def test_rule_17_after_a_restart_the_own_candidacy_waits_too() -> None:
 def test_rule_17_a_named_successor_that_just_restarted_waits_all_the_same() -> None:
     bench = Bench(promised=B1, restarted=True)
     bench.receive("n2", Heartbeat(B1, 1, 0))
-    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=False, chosen=0)))
+    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=False, chosen=0, votes=1)))
     bench.receive("n2", Release(B1, ME))
     assert bench.replica.next_deadline() == bench.now
     bench.tick()
@@ -236,7 +236,7 @@ def test_rule_20_a_leader_that_shows_up_ends_the_candidacy() -> None:
     other = Ballot(1, "n2")
     assert other > ballot
     bench.receive("n2", Heartbeat(other, 1, 0))
-    bench.expect(to("n2", HeartbeatAck(other, 1, granted=True, chosen=0)))
+    bench.expect(to("n2", HeartbeatAck(other, 1, granted=True, chosen=0, votes=0)))
     assert bench.replica.leading == other
     bench.durable()
     bench.receive("n2", Promise(ballot, 1, (), 0))

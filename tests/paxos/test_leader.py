@@ -233,7 +233,7 @@ def test_rule_20_a_leader_that_hears_a_higher_leader_follows_it() -> None:
     reign(bench)
     higher = Ballot(9, "n3")
     bench.receive("n3", Heartbeat(higher, 1, 1))
-    bench.expect(to("n3", HeartbeatAck(higher, 1, granted=False, chosen=1)))
+    bench.expect(to("n3", HeartbeatAck(higher, 1, granted=False, chosen=1, votes=0)))
     assert (bench.role(), bench.replica.leading) == (Role.FOLLOWER, higher)
     assert not bench.replica.lease_holds(bench.now)
     assert bench.replica.lease_until is None

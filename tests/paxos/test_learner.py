@@ -59,7 +59,7 @@ def test_rule_12_an_accept_that_comes_after_its_announcement_is_chosen_at_once()
 def test_rule_12_every_message_of_the_leader_carries_the_news() -> None:
     bench = holding(b"a", b"b")
     bench.receive("n2", Heartbeat(B1, 1, 1))
-    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0)), chosen=[(1, b"a")])
+    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0, votes=3)), chosen=[(1, b"a")])
     bench.receive("n2", Accept(B1, 3, b"c", 2))
     bench.expect(votes=[to("n2", Accepted(B1, 3))], accepts=[PValue(3, B1, b"c")], chosen=[(2, b"b")])
 
@@ -197,7 +197,7 @@ def test_caught_up_means_a_leader_and_nothing_missing() -> None:
     bench = Bench(promised=B1)
     assert not bench.replica.caught_up
     bench.receive("n2", Heartbeat(B1, 1, 1))
-    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0)), to("n2", Fetch(1)))
+    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0, votes=1)), to("n2", Fetch(1)))
     assert not bench.replica.caught_up
     bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1, 0))
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])

@@ -201,7 +201,9 @@ def test_rule_20_reads_of_a_deposed_leader_are_put_to_the_next_one() -> None:
     bench.expect(*bench.to_all(Heartbeat(ballot, 2, 1)))
     higher = Ballot(9, "n3")
     bench.receive("n3", Heartbeat(higher, 1, 1))
-    bench.expect(to("n3", HeartbeatAck(higher, 1, granted=False, chosen=1)), to("n3", ReadIndex(1, quorum=False)))
+    bench.expect(
+        to("n3", HeartbeatAck(higher, 1, granted=False, chosen=1, votes=0)), to("n3", ReadIndex(1, quorum=False))
+    )
     bench.receive("n2", ack(ballot, 2))
     bench.expect()
     bench.receive("n3", ReadIndexReply(1, 2))

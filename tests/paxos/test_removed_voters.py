@@ -48,7 +48,7 @@ def answers(message: AnyMessage) -> list[AnyMessage]:
         case Accept(ballot=ballot, slot=slot):
             return [Accepted(ballot, slot)]
         case Heartbeat(ballot=ballot, nonce=nonce, chosen=chosen):
-            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen)]
+            return [HeartbeatAck(ballot, nonce, granted=True, chosen=chosen, votes=10**9)]
         case _:
             return []
 
@@ -77,7 +77,7 @@ def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
     bench.later(OPTIONS.lease_ms)
     bench.tick()
     assert not bench.replica.lease_holds(bench.now)
-    bench.receive("n2", HeartbeatAck(ballot, 2, granted=True, chosen=0))
+    bench.receive("n2", HeartbeatAck(ballot, 2, granted=True, chosen=0, votes=10**9))
     assert bench.replica.lease_holds(bench.now)
 
 

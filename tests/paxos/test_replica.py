@@ -50,7 +50,7 @@ def test_a_read_waits_for_a_leader_then_for_its_index() -> None:
     bench.expect()
     assert bench.replica.next_deadline() > bench.now
     bench.receive("n2", Heartbeat(B1, 1, 0))
-    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0)), to("n2", ReadIndex(1, quorum=False)))
+    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0, votes=1)), to("n2", ReadIndex(1, quorum=False)))
     bench.receive("n2", ReadIndexReply(1, 1))
     bench.expect()
     bench.receive("n2", Accept(B1, 1, b"a", 1))
@@ -96,7 +96,7 @@ def test_rule_20_a_promise_to_a_candidate_ends_the_reign_of_the_leader_that_was_
     bench.expect(votes=[to("n3", Promise(B2, 1, (), 0))], promise=B2)
     assert bench.replica.leading is None
     bench.receive("n3", Heartbeat(B2, 1, 0))
-    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0)))
+    bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0, votes=1)))
     assert bench.replica.leading == B2
 
 
@@ -110,9 +110,9 @@ def test_rule_14_whoever_promised_leaves_the_candidate_time_to_lead() -> None:
 def test_an_older_leader_is_not_followed_again() -> None:
     bench = Bench(promised=B1)
     bench.receive("n2", Heartbeat(B3, 1, 0))
-    bench.expect(to("n2", HeartbeatAck(B3, 1, granted=True, chosen=0)))
+    bench.expect(to("n2", HeartbeatAck(B3, 1, granted=True, chosen=0, votes=0)))
     bench.receive("n2", Heartbeat(B1, 1, 0))
-    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0)))
+    bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0, votes=1)))
     assert bench.replica.leading == B3
 
 
