@@ -90,7 +90,8 @@ def _parse_members(text: object) -> object:
     return members
 
 
-def _check_name(name: str) -> str:
+def check_name(name: str) -> str:
+    """`name`, if it can be the name of a member. Raises ValueError."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is not a name: use 1 to 32 of a-z, 0-9, '.', '_' and '-', with a letter or digit in front"
@@ -98,7 +99,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_check_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 Listen = Annotated[Address, BeforeValidator(_parse_listen)]
 Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 import msgspec
+from msgspec.structs import replace
 
-from kvstore.commands import Bundle, Result, unpack_bundle
+from kvstore.commands import Bundle, Reconfigure, Result, unpack_bundle
 from kvstore.members import RosterEpoch
 from kvstore.state_machine import StateMachine
 from paxos.types import Slot, unpack
@@ -25,6 +26,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
 
     origins: bytes
     epochs: list[RosterEpoch]
+    bare: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -46,6 +48,8 @@ class Ledger:
         self.chain = GENESIS
         self.malformed = 0
         """Payloads that were no bundle; every replica passes over the same bytes."""
+        self.bare = False
+        """True for a witness: it follows who the members are, and keeps no record."""
 
     def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[Bundle, list[Result] | None]]:
         """Apply the next slot, bundle by bundle: each with what `StateMachine.apply` gave for it."""
@@ -59,7 +63,13 @@ class Ledger:
             except msgspec.DecodeError:
                 self.malformed += 1
                 continue
-            yield bundle, self.machine.apply(bundle, slot)
+            yield bundle, self._apply_bare(bundle, slot) if self.bare else self.machine.apply(bundle, slot)
+
+    def _apply_bare(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
+        """None too for a bundle with commands for keys: what they give is not known here."""
+        changes = [command for command in bundle.commands if isinstance(command, Reconfigure)]
+        results = self.machine.apply(replace(bundle, commands=changes), slot)
+        return results if len(changes) == len(bundle.commands) else None
 
     def replay(self, slot: Slot, value: bytes) -> None:
         """Apply the next slot, for nobody."""
@@ -69,7 +79,7 @@ class Ledger:
     def progress(self) -> Progress:
         """How far this is."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins(), machine.epochs))
+        extra = _encoder.encode(Extra(machine.pack_origins(), machine.epochs, self.bare))
         return Progress(self.applied, machine.revision, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
@@ -91,7 +101,18 @@ class Ledger:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
             machine.epochs = extra.epochs
+            self.bare = extra.bare
         self.applied, self.chain = progress.applied, progress.chain
+
+
+def bare_ledger(progress: Progress) -> Ledger | None:
+    """What a witness takes over of a whole state as of `progress`; None of one in which nobody knows the members."""
+    if not progress.extra:
+        return None
+    ledger = Ledger([])
+    ledger.finish(Progress(progress.applied, 0, progress.chain, 0, progress.extra))
+    ledger.bare = True
+    return ledger
 
 
 def load_state(storage: Storage, epochs: list[RosterEpoch]) -> Ledger:

@@ -101,6 +101,8 @@ def epochs_of(epochs: Iterable[RosterEpoch]) -> list[Epoch]:
 def refusal(epochs: list[RosterEpoch], change: Roster, slot: Slot) -> str | None:
     """Why `change`, ordered in `slot`, is not to be made: for people. None when it is. Part of the state machine: the
     same on every replica, for ever."""
+    if not epochs:
+        return "this replica has not been told who the members are"
     present = epochs[-1]
     if change.version != present.roster.version + 1:
         return f"the members have changed since: their version is {present.roster.version}; look, and try again"
@@ -116,8 +118,6 @@ def refusal(epochs: list[RosterEpoch], change: Roster, slot: Slot) -> str | None
         return "a cluster without a voter that may lead can decide nothing: add or promote one first"
     if len(present.roster.voters) == 2 and any(_forgetful(change.get(name)) for name in present.roster.voters):
         return "of two voters neither can be replaced: it takes both to decide that. Add a third one first"
-    if any(_other_kind(present.roster.get(member.name), member) for member in change.members):
-        return "a witness has no state, and no other member is without: remove it, and add it again with new data"
     return None
 
 
@@ -129,10 +129,6 @@ def _other_data(before: Member | None, after: Member) -> bool:
 def _forgetful(after: Member | None) -> bool:
     """Not heard any more: it may have a new disk."""
     return after is not None and after.role is MemberRole.LEARNER and not after.incarnation
-
-
-def _other_kind(before: Member | None, after: Member) -> bool:
-    return before is not None and (before.purpose is MemberRole.WITNESS) != (after.purpose is MemberRole.WITNESS)
 
 
 def newcomer(name: NodeId, address: str, role: MemberRole) -> Member:

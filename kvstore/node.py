@@ -12,20 +12,21 @@ from random import Random
 
 from kvstore.commands import Command, Put, Reconfigure
 from kvstore.keeper import Keeper
-from kvstore.members import Member, Roster, RosterEpoch, epochs_of
+from kvstore.ledger import Ledger, bare_ledger
+from kvstore.members import Member, MemberRole, Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
-from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
+from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused, Standing
 from kvstore.retention import Limits
 from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
-from kvstore.transfer import MOST_PAGE_BYTES, Incoming, state_message
+from kvstore.transfer import END, MOST_PAGE_BYTES, Incoming, state_message
 from paxos.messages import AnyMessage, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
-from storage.base import StatePage, StateWrite, Storage, scan
+from storage.base import Staged, StatePage, StateWrite, Storage, scan
 
 HEARD_MS = 1000
 """A peer that was heard within this time is alive, and can be asked for its state."""
@@ -104,6 +105,9 @@ class Node:
         """The data with which each linked member has proved itself, and the own; the driver keeps it up to date."""
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
+        self._keeps_records = False
+        self._barred: Reason | None = None
+        self._follow_members()
 
     @property
     def machine(self) -> StateMachine:
@@ -124,7 +128,9 @@ class Node:
 
     def write(self, command: Command, reply: WriteReply) -> None:
         """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
-        if self.waiting >= self._max_waiting:
+        if self._barred is not None and not (self._barred is Reason.WITNESS and isinstance(command, Reconfigure)):
+            reply(self._refusal(self._barred))
+        elif self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
         elif isinstance(command, Put) and self._exceeds_quota(command):
             reply(Refused(Reason.FULL, Outcome.FAILED))
@@ -133,6 +139,9 @@ class Node:
 
     def read(self, key: bytes, consistency: Consistency, reply: ReadReply) -> None:
         """Answer with the record of `key`, or Refused, exactly once; at once where nobody has to be asked."""
+        if self._barred is not None and not (self._barred is Reason.REMOVED and consistency is Consistency.STALE):
+            reply(self._refusal(self._barred))
+            return
         if consistency is Consistency.STALE:
             self._answer(key, reply, "stale")
             return
@@ -163,6 +172,8 @@ class Node:
             self._leader_heard = now
         self.stats.received[type(message).__name__] += 1
         if isinstance(message, FetchState):
+            if self._keeper.ledger.bare or not self.machine.epochs:
+                return  # there is no state here
             self._keeper.outgoing.asked(sender, message, now)
             page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
             self._state_reads.append(ServeState(sender, message.after, page_bytes))
@@ -205,6 +216,16 @@ class Node:
         """True while the last change of the members is not in force."""
         epochs = self.machine.epochs
         return bool(epochs) and epochs[-1].first > self.applied + 1
+
+    @property
+    def standing(self) -> Standing:
+        """What this replica is to its cluster, by what it has applied."""
+        member = self.roster.get(self.id)
+        if not self.machine.epochs:
+            return Standing.WAITING
+        if member is None:
+            return Standing.REMOVED
+        return Standing.JOINING if member.joining else Standing(member.role.value)
 
     @property
     def malformed(self) -> int:
@@ -270,6 +291,7 @@ class Node:
                 self._on_batch(self._apply(slot, value, now))
                 if self.roster.version != version:
                     self.replica.reconfigure(epochs_of(self.machine.epochs)[-1], now)
+                    self._follow_members()
         self._keeper.attach(ready, now)
         self._fetch_state(now)
         self._serve(ready)
@@ -345,28 +367,74 @@ class Node:
         """Ask for the next page of a peer's state."""
         if not self._needs_state:
             return
-        source = self.replica.cut_off
-        alive = [peer for peer, heard in self.heard.items() if now - heard < HEARD_MS * MS or peer == source]
+        source, without = self.replica.cut_off, self.roster.membership.witnesses
+        alive = [
+            peer
+            for peer, heard in self.heard.items()
+            if (now - heard < HEARD_MS * MS or peer == source) and peer not in without
+        ]
         if not alive:
             return
         leading = self._leading.node if self._leading is not None else None
-        question = self._incoming.ask(sorted(alive, key=lambda peer: (peer == leading, peer)), now)
+        sources = sorted(alive, key=lambda peer: (peer == leading, peer))
+        question = self._incoming.ask(sources, now, only_end=not self._keeps_records)
         if question is not None:
             self._answers.append(Envelope(*question))
 
     def _take_state(self, sender: NodeId, message: State, now: Time) -> None:
         if not self._needs_state:
             return
-        taken = self._incoming.take(sender, message, self.applied, now)
+        if message.after == END:
+            self._take_end(sender, message, now)
+            return
+        taken = self._incoming.take(sender, message, self.replica.chosen, now)
         if taken is None:
             return
         staged, ledger = taken
         if ledger is None:
             self._keeper.stage(staged)
         else:
-            self.stats.states_installed += 1
-            self._keeper.replace(ledger, staged)
-            self.replica.jump(ledger.applied, epochs_of(ledger.machine.epochs), now)
+            self._install(staged, ledger, now)
+
+    def _take_end(self, sender: NodeId, message: State, now: Time) -> None:
+        """Learn from it what this replica is: a witness needs no more, all others need the rest."""
+        progress = self._incoming.take_end(sender, message)
+        ledger = bare_ledger(progress) if progress is not None else None
+        member = ledger.machine.roster.get(self.id) if ledger is not None else None
+        if ledger is None or member is None:
+            return  # the source lags: it does not know yet of this one
+        if member.purpose is not MemberRole.WITNESS:
+            self._keeps_records = True
+            self._incoming.ask_at_once()
+        elif ledger.applied > self.replica.chosen:
+            self._install(Staged(0, StatePage([], 0, ledger.progress())), ledger, now)
+
+    def _install(self, staged: Staged, ledger: Ledger, now: Time) -> None:
+        self.stats.states_installed += 1
+        self._keeper.replace(ledger, staged)
+        self.replica.jump(ledger.applied, epochs_of(ledger.machine.epochs), now)
+        self._follow_members()
+
+    def _follow_members(self) -> None:
+        """The members changed: what is this replica now?"""
+        member = self.roster.get(self.id)
+        witness = member is not None and member.purpose is MemberRole.WITNESS
+        if self._keeper.ledger.bare and member is not None and not witness:
+            # It was a witness. What it lacks only a state gives it, and that knows the members too: it joins anew.
+            self.machine.epochs = []
+            self.replica.forget_members()
+        knows = bool(self.machine.epochs)
+        self._keeps_records = knows and not witness
+        if not knows:
+            self._barred = Reason.JOINING
+        elif witness or self._keeper.ledger.bare:
+            self._barred = Reason.WITNESS
+        else:
+            self._barred = None if member is not None else Reason.REMOVED
+
+    def _refusal(self, reason: Reason) -> Refused:
+        members = (member for member in self.roster.members if member.purpose is not MemberRole.WITNESS)
+        return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self.id])
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""

@@ -3,6 +3,7 @@
 The front end (`kvstore.http`) knows this file and nothing behind it; the runtime implements `Replica`.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -67,24 +68,69 @@ class Reason(StrEnum):
     """The store has reached its quota: only what makes it smaller is taken."""
     STOPPING = "stopping"
     """This replica is shutting down."""
+    JOINING = "joining"
+    """This replica was not given the state yet."""
+    WITNESS = "witness"
+    """This replica votes and has no state."""
+    REMOVED = "removed"
+    """This replica is not a member any more."""
 
 
 class Refused(Exception):
-    """A request ended without its answer. For a read the outcome is always FAILED."""
+    """A request ended without its answer. For a read the outcome is always FAILED. `instead`: other replicas, where
+    this one never will answer."""
 
-    def __init__(self, reason: Reason, outcome: Outcome) -> None:
+    def __init__(self, reason: Reason, outcome: Outcome, instead: Sequence[str] = ()) -> None:
         super().__init__(f"{reason} ({outcome})")
         self.reason = reason
         self.outcome = outcome
+        self.instead = instead
+
+
+class Standing(StrEnum):
+    """What a replica is to its cluster, as far as it knows."""
+
+    VOTER = "voter"
+    WITNESS = "witness"
+    LEARNER = "learner"
+    JOINING = "joining"
+    """It catches up, and becomes what it was added as."""
+    WAITING = "waiting"
+    """It was started to join, and no member has told it yet who the others are."""
+    REFUSED = "refused"
+    """It believes that it is a member, but those that it reaches do not know it: it was removed, or never added."""
+    REMOVED = "removed"
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
-    """One member as this replica sees it. `heard_ms_ago` is None until it was heard, and 0 for the replica itself."""
+    """One member as this replica sees it.
 
-    id: str
+    `role` is the present one, `becomes` that of a `joining` learner once it has caught up. `incarnation` is of its
+    data, in hexadecimal, "0" while nobody has seen it. `heard_ms_ago` is None until it was heard, and 0 for the replica
+    itself. Only the leader knows the others' `chosen` prefix, and by how many slots it lags.
+    """
+
+    name: str
     address: str
     connected: bool
     heard_ms_ago: float | None
+    role: MemberRole = MemberRole.VOTER
+    joining: bool = False
+    becomes: MemberRole | None = None
+    incarnation: str = "0"
+    chosen: int | None = None
+    lag: int | None = None
+
+
+class MembersStatus(msgspec.Struct, frozen=True):
+    """What `GET /members` tells: the members by the last change that this replica, `id`, has applied; whether that is
+    `in_force` yet."""
+
+    id: str
+    version: int
+    in_force: bool
+    leader: str | None
+    members: list[MemberStatus]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -106,6 +152,7 @@ class Status(msgspec.Struct, frozen=True):
     members: list[MemberStatus]
     version: str
     wire_version: int
+    standing: Standing = Standing.VOTER
 
 
 class Replica(Protocol):
@@ -126,6 +173,13 @@ class Replica(Protocol):
 
     def status(self) -> Status:
         """A picture of this moment."""
+
+    def members(self) -> MembersStatus:
+        """Who belongs to the cluster, and what this replica knows of them at this moment."""
+
+    @property
+    def roster(self) -> Roster:
+        """The members that a change of them starts from."""
 
     @property
     def stopping(self) -> bool:

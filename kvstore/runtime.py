@@ -22,11 +22,11 @@ from kvstore.commands import Command, Result
 from kvstore.config import Address, Settings, parse_address
 from kvstore.handshake import LIFE_BITS, Channel, Identity
 from kvstore.http.server import Frontend
-from kvstore.members import Member, genesis
+from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
 from kvstore.parts import limits_of, options_of, retention_of
-from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Refused, Status
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Refused, Standing, Status
 from kvstore.terms import refuse_other_founders, terms_of
 from kvstore.transfer import MOST_PAGE_BYTES
 from kvstore.transport import Transport
@@ -203,18 +203,55 @@ class Runtime:
             applied=node.applied,
             revision=node.machine.revision,
             keys=len(node.machine.records),
-            members=[self._member(name, now) for name in settings.members],
+            members=self.members().members,
             version=__version__,
             wire_version=wire.VERSION,
+            standing=self._standing,
         )
 
-    def _member(self, name: NodeId, now: Time) -> MemberStatus:
-        address = str(self._settings.members[name])
-        if name == self._node.id:
-            return MemberStatus(name, address, connected=True, heard_ms_ago=0.0)
-        heard = self._node.heard.get(name)
-        ago = (now - heard) / MS if heard is not None else None
-        return MemberStatus(name, address, self._transport.connected(name), ago)
+    def members(self) -> MembersStatus:
+        """See Replica."""
+        node, now = self._node, boot_clock()
+        leading, roster = node.replica.leading, node.roster
+        return MembersStatus(
+            id=node.id,
+            version=roster.version,
+            in_force=not node.pending,
+            leader=leading.node if leading is not None else None,
+            members=[self._member(member, now) for member in roster.members],
+        )
+
+    @property
+    def roster(self) -> Roster:
+        """See Replica."""
+        return self._node.roster
+
+    @property
+    def _standing(self) -> Standing:
+        standing = self._node.standing
+        alone = not any(map(self._transport.connected, self._node.neighbours))
+        strange = alone and self._transport.strange_to
+        return Standing.REFUSED if strange and standing is not Standing.REMOVED else standing
+
+    def _member(self, member: Member, now: Time) -> MemberStatus:
+        name, node = member.name, self._node
+        own = name == node.id
+        heard = now if own else node.heard.get(name)
+        chosen = None
+        if node.replica.role is Role.LEADER:
+            chosen = node.replica.chosen if own else node.replica.chosen_by(name)
+        return MemberStatus(
+            name=name,
+            address=str(address_of(member, self._settings.members) or ""),
+            connected=own or self._transport.connected(name),
+            heard_ms_ago=(now - heard) / MS if heard is not None else None,
+            role=member.role,
+            joining=member.joining,
+            becomes=member.becomes if member.joining else None,
+            incarnation=f"{member.incarnation:x}",
+            chosen=chosen,
+            lag=max(0, node.replica.chosen - chosen) if chosen is not None else None,
+        )
 
     def _snapshot(self) -> Snapshot:
         node, stats = self._node, self._node.stats

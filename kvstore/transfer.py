@@ -18,6 +18,8 @@ from paxos.messages import FetchState, State
 from paxos.types import MS, NodeId, Slot, Time
 from storage.base import Change, Progress, Staged, StatePage, Storage, StorageError
 
+END = 2**62 - 1
+"""Behind every revision: the page behind it has no rows, and says as of when the state is, and who the members are."""
 MOST_PAGE_BYTES = 256 * 1024
 """A page of state is read between two commits of the one who sends it: milliseconds of work."""
 ASK_AGAIN_MS = 500
@@ -68,14 +70,25 @@ class Incoming:
         self._after = 0
         self._compacted = 0
 
-    def ask(self, sources: list[NodeId], now: Time) -> tuple[NodeId, FetchState] | None:
-        """The question that is due, and to whom; `sources` in the order of preference."""
+    def ask(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchState] | None:
+        """The question that is due, and to whom; `sources` in the order of preference. `only_end`: no rows."""
         if self._storing or (self._asked_at is not None and now < self._asked_at + ASK_AGAIN_MS * MS):
             return None
         if self._source not in sources or self._asked_at is not None:
             self._turn_to_next(sources)
         self._asked_at = now
-        return self._source, FetchState(self._after)
+        return self._source, FetchState(END if only_end else self._after)
+
+    def take_end(self, sender: NodeId, message: State) -> Progress | None:
+        """The answer to a question for the end only."""
+        if sender != self._source or message.after != END:
+            return None
+        page = _page_of(message)
+        return page.progress if page is not None else None
+
+    def ask_at_once(self) -> None:
+        """The next question need not wait."""
+        self._asked_at = None
 
     def take(self, sender: NodeId, message: State, applied: Slot, now: Time) -> tuple[Staged, Ledger | None] | None:
         """A page, to be stored before the next question; with the last one, the whole state. None for one that is of

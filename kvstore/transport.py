@@ -109,6 +109,8 @@ class Transport:
         self._outgoing: dict[_Key, Outgoing] = {}
         self._incoming: dict[_Key, Incoming] = {}
         self._complained: dict[tuple[str, str], float] = {}
+        self.strange_to: set[str] = set()
+        """Peers to whom we are no member, by their last word."""
 
     async def start(self) -> None:
         """Listen, and begin to dial. Raises OSError when the address cannot be listened on."""
@@ -152,6 +154,7 @@ class Transport:
                 self._dialers.pop(key).task.cancel()
         self._drop(lambda link: link.handshake.peer in left)
         self._complained = {key: at for key, at in self._complained.items() if key[0] not in left}
+        self.strange_to &= self._peers.keys()
         if self._dials:
             self._dial()
 
@@ -225,6 +228,8 @@ class Transport:
         """One of its ends has refused a link."""
         if refused.by_peer:
             self.stats.refused_by_peers += 1
+            if refused.reason is Reason.UNKNOWN_NODE:
+                self.strange_to.add(link.handshake.peer)
         else:
             self.stats.refused[refused.reason] += 1
         host, port = (link.transport.get_extra_info("peername") or ("?", 0))[:2]
@@ -235,6 +240,7 @@ class Transport:
     def welcomed(self, link: Outgoing) -> None:
         """A link that we dialled can take frames."""
         peer, channel = link.key
+        self.strange_to.discard(peer)
         self._outgoing[link.key] = link
         self._end_earlier_lives(link)
         log.debug("link to %s for %s is up", peer, channel)

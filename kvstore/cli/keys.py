@@ -111,7 +111,7 @@ def _table(answers: dict[str, Status | str]) -> Table:
         if isinstance(answer, str):
             table.add_row("", "[red]no answer[/red]", "", "", "", "", "", where)
             continue
-        connected = sum(member.connected for member in answer.members if member.id != answer.id)
+        connected = sum(member.connected for member in answer.members if member.name != answer.id)
         table.add_row(
             answer.id,
             _role(answer),

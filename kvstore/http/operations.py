@@ -8,7 +8,7 @@ from kvstore.http.answer import Answer
 from kvstore.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
 from kvstore.http.target import no_parameters
 from kvstore.metrics import CONTENT_TYPE, Metrics
-from kvstore.requests import Replica
+from kvstore.requests import Replica, Standing
 
 ALLOWED = "GET, HEAD"
 
@@ -21,6 +21,10 @@ kvstore: a replicated, linearizable key-value store.
   HEAD   /kv/{key}    its headers only
   DELETE /kv/{key}    remove the key
   GET    /status      this replica and what it knows of the others, as JSON
+  GET    /members     who belongs to the cluster; POST adds one: {"name": ..., "address": ..., "role": ...}
+  DELETE /members/{name}            remove it     ?force=true where that leaves no majority connected
+  POST   /members/{name}/replace    its disk is a new one
+  POST   /members/{name}/promote    a learner shall vote
   GET    /livez       200 while the process runs
   GET    /readyz      200 while this replica can serve
   GET    /metrics     for Prometheus
@@ -31,6 +35,15 @@ A key is 1 to 1024 bytes; percent-encode what a URL cannot hold. Try:
   curl -X PUT --data-binary 'hello' http://<this address>/kv/greeting
   curl http://<this address>/kv/greeting
 """
+
+
+_STRANGE = {
+    Standing.REMOVED: "{0} was removed from the cluster: stop it. `kvstore member add {0}` would take it back.",
+    Standing.REFUSED: "The replicas that it reaches do not know {0} as a member: stop it if it was removed, else make "
+    "it one with `kvstore member add {0}`.",
+    Standing.WAITING: "{0} was started to join, and no member has told it yet who the others are: see that it was made "
+    "one (`kvstore member add {0}`), and that its settings name the addresses of others.",
+}
 
 
 class Operations:
@@ -71,6 +84,8 @@ class Operations:
         if self._stopping():
             raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
         status = self._replica.status()
+        if status.standing in _STRANGE:
+            raise Problem(NOT_READY, _STRANGE[status.standing].format(status.id), fields=RETRY_AFTER)
         if status.ready:
             return _page(_TEXT, b"ok\n")
         if status.leader is None:

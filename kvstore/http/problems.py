@@ -24,11 +24,17 @@ class Kind(msgspec.Struct, frozen=True):
 MALFORMED = Kind(400, "malformed-request", "The request is malformed")
 INVALID_KEY = Kind(400, "invalid-key", "The key is not valid")
 INVALID_QUERY = Kind(400, "invalid-query", "The query is not valid")
+INVALID_MEMBER = Kind(400, "invalid-member", "The member is not valid")
 UNSUPPORTED = Kind(400, "unsupported-header", "A header asks for what this store does not do")
 NO_SUCH_KEY = Kind(404, "no-such-key", "The key is absent")
+NO_SUCH_MEMBER = Kind(404, "no-such-member", "There is no such member")
 NO_SUCH_RESOURCE = Kind(404, "no-such-resource", "There is nothing at this path")
 METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The method is not allowed here")
 BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
+MEMBER_EXISTS = Kind(409, "member-exists", "The name or the address is another member's")
+MEMBER_RUNS = Kind(409, "member-runs", "The member runs, with the data that it has")
+MEMBERS_CHANGED = Kind(409, "members-changed", "The members were changed meanwhile")
+UNSAFE_CHANGE = Kind(409, "unsafe-change", "The cluster would not be able to decide anything")
 VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
 EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
 OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
@@ -37,6 +43,8 @@ NO_LEADER = Kind(503, "no-leader", "No leader was reached in time")
 TIMEOUT = Kind(503, "timeout", "The request was not done in time")
 FULL = Kind(507, "quota-reached", "The store is full")
 STOPPING = Kind(503, "stopping", "This replica is shutting down")
+WITNESS = Kind(503, "witness", "This replica is a witness, and has no data")
+REMOVED = Kind(503, "removed", "This replica is not a member any more")
 NOT_READY = Kind(503, "not-ready", "This replica is not ready")
 
 RETRY_AFTER = b"Retry-After: 1\r\n"
@@ -72,6 +80,9 @@ _REFUSALS = {
     Reason.OVERLOADED: OVERLOADED,
     Reason.FULL: FULL,
     Reason.STOPPING: STOPPING,
+    Reason.JOINING: NOT_READY,
+    Reason.WITNESS: WITNESS,
+    Reason.REMOVED: REMOVED,
 }
 _ADVICE = {
     Reason.NO_LEADER: "No majority of the replicas is up and connected, or it is electing a leader. Try again; if it "
@@ -81,16 +92,24 @@ _ADVICE = {
     Reason.FULL: "What is stored has reached quota_bytes. Delete keys, or raise the quota on all replicas; reads and "
     "deletes go on.",
     Reason.STOPPING: "Send the request to another replica.",
+    Reason.JOINING: "It joins the cluster, and has not been given the data yet. Send the request to another replica; "
+    "GET /readyz tells when this one serves.",
+    Reason.WITNESS: "It votes, and serves no client. Send the request to another replica.",
+    Reason.REMOVED: "It only answers reads with ?consistency=stale, out of what it had. Send the request to another "
+    "replica.",
 }
+_LASTING = {Reason.FULL, Reason.WITNESS, Reason.REMOVED}
 _UNKNOWN_WRITE = " The write may have been done or may yet be done: read the key before you rely on either."
 
 
 def refusal(refused: Refused) -> Problem:
     """The problem that tells why the replica did not answer."""
     detail = _ADVICE[refused.reason]
+    if refused.instead:
+        detail += f" Those are {', '.join(refused.instead)}."
     if refused.outcome is Outcome.UNKNOWN:
         detail += _UNKNOWN_WRITE
-    fields = b"" if refused.reason is Reason.FULL else RETRY_AFTER
+    fields = b"" if refused.reason in _LASTING else RETRY_AFTER
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 

@@ -13,6 +13,8 @@ from kvstore.http.backup import Backups
 from kvstore.http.connection import Connection, make_request
 from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
+from kvstore.http.members import PATH as MEMBERS
+from kvstore.http.members import Members
 from kvstore.http.operations import Operations
 from kvstore.http.problems import MALFORMED, Problem, internal_error, refusal
 from kvstore.http.target import split
@@ -40,6 +42,7 @@ class Frontend:
         self._metrics = metrics
         self._limits = limits or Limits()
         self._keys = Keys(replica, self._limits)
+        self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
         self._backups = Backups(replica, self._is_stopping)
         self._connections: set[Connection] = set()
@@ -129,6 +132,9 @@ class Frontend:
             if path.startswith(_KEYS):
                 route = _KEYS
                 answer = await self._keys.answer(request, path[len(_KEYS) :], query)
+            elif path == MEMBERS or path.startswith(MEMBERS + "/"):
+                route = MEMBERS
+                answer = await self._members.answer(request, path, query)
             elif path == BACKUP:
                 route = BACKUP
                 answer = await self._backups.answer(request, query)

@@ -61,6 +61,14 @@ def consistency_of(query: str) -> Consistency:
         raise Problem(INVALID_QUERY, f"consistency={value!r} is not known. Use one of: {known}.") from None
 
 
+def force_of(query: str) -> bool:
+    """Whether the query says `force=true`. Raises Problem on any other parameter or value."""
+    value = _parameters(query, ("force",)).get("force", "false") if query else "false"
+    if value not in ("true", "false"):
+        raise Problem(INVALID_QUERY, f"force={value!r} is not known. Use one of: true, false.")
+    return value == "true"
+
+
 def no_parameters(query: str) -> None:
     """Raises Problem when there is any parameter."""
     if query:

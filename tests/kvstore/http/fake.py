@@ -42,7 +42,7 @@ STATUS = Status(
     applied=11,
     revision=9,
     keys=4,
-    members=[MemberStatus(id="n2", address="127.0.0.1:9002", connected=True, heard_ms_ago=3.5)],
+    members=[MemberStatus(name="n2", address="127.0.0.1:9002", connected=True, heard_ms_ago=3.5)],
     version="0.1.0",
     wire_version=1,
 )
