@@ -75,8 +75,9 @@ Result = KeyResult | Reconfigured | NotReconfigured
 class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Commands that one replica took from its clients, applied once however often they are ordered.
 
-    (`origin`, `boot`, `sequence`) is the request id: the node, its start count, and a number that grows by one for each
-    bundle. `settled_below`: the origin will never repeat a bundle below this number, its fate may be forgotten.
+    (`origin`, `boot`, `sequence`) is the request id: the node and its incarnation, its start count, and a number that
+    grows by one for each bundle. `settled_below`: the origin will never repeat a bundle below this number, its fate may
+    be forgotten.
     """
 
     origin: str

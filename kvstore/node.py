@@ -71,6 +71,8 @@ class Node:
         identity = recovered.identity
         self.id: NodeId = identity.node
         self._boot = identity.boot
+        self.origin = f"{identity.node}.{identity.incarnation:x}"
+        """Whose request ids this replica gives: another disk under its name counts its boots anew."""
         self._clock = clock
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
@@ -93,10 +95,10 @@ class Node:
             restarted=self._boot > 1,
         )
         self._submissions = Submissions(
-            self.id, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
+            self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
         self._queries = {False: Queries(), True: Queries()}
-        self._tokens = self._boot << 32  # an answer to an earlier life must not fit a question of this one
+        self._tokens = (self._boot + rng.getrandbits(29)) << 32  # no answer to an earlier life or disk fits
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
@@ -340,7 +342,7 @@ class Node:
         commands = 0
         for bundle, results in self._keeper.apply(slot, value, now):
             commands += len(bundle.commands)
-            if results is not None and bundle.origin == self.id and bundle.boot == self._boot:
+            if results is not None and bundle.origin == self.origin and bundle.boot == self._boot:
                 self._submissions.applied(bundle.sequence, results)
         return commands
 

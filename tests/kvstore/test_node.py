@@ -80,7 +80,7 @@ def test_a_write_on_a_follower_goes_to_the_leader_and_is_answered_when_it_is_app
     assert envelope.to == "n2"
     assert isinstance(envelope.message, Propose)
     (payload,) = envelope.message.payloads
-    assert unpack_bundle(payload) == Bundle("n1", 1, 1, 1, [Put(b"k", b"v")])
+    assert unpack_bundle(payload) == Bundle(host.node.origin, 1, 1, 1, [Put(b"k", b"v")])
     host.receive("n2", Accept(B1, 1, pack([payload]), 0))
     host.step()
     assert answers == []
@@ -336,10 +336,10 @@ def test_rule_22_a_result_of_an_earlier_life_answers_no_request_of_this_one() ->
     host.follow()
     answers = host.write(Put(b"k", b"v"))
     host.step()
-    host.receive("n2", Accept(B1, 1, value(Delete(b"k"), origin="n1", boot=1), 0), Chosen(B1, 1))
+    host.receive("n2", Accept(B1, 1, value(Delete(b"k"), origin=host.node.origin, boot=1), 0), Chosen(B1, 1))
     host.step()
     assert host.node.applied == 1
     assert answers == []
-    host.receive("n2", Accept(B1, 2, value(Put(b"k", b"v"), origin="n1", boot=2), 1), Chosen(B1, 2))
+    host.receive("n2", Accept(B1, 2, value(Put(b"k", b"v"), origin=host.node.origin, boot=2), 1), Chosen(B1, 2))
     host.step()
     assert answers == [PutResult(1, 1)]

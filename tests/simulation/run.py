@@ -82,11 +82,19 @@ class Run:
             self._pass_ms(PROBE_MS)
         for probe in probes:
             probe.stopped = True
+        while self._members_move():
+            assert cluster.world.now < due, "a change of the members never ends"
+            self._pass_ms(PROBE_MS)
         self._pass_ms(self.scenario.quiet_ms)
         before = self._leader_changes()
         self._pass_ms(self.scenario.settle_ms)
         assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"
         return probes
+
+    def _members_move(self) -> bool:
+        """True while somebody joins, or a change of the members is not in force: either may change the leader."""
+        reference = self.safety.reference
+        return not reference.in_force or any(member.joining for member in reference.roster.members)
 
     def _catch_up(self) -> None:
         """Those that were broken get all they missed, in pages as small as one slot."""
