@@ -55,8 +55,10 @@ class Reference:
         after = {member.name: member for member in roster.members if member.role != "learner"}
         keeps_data = all(before[name].incarnation in {0, after[name].incarnation} for name in before.keys() & after)
         can_lead = any(member.role == "voter" for member in after.values())
+        forgotten = {member.name for member in roster.members if member.role == "learner" and not member.incarnation}
+        is_heard = len(before) != 2 or not before.keys() & forgotten
         is_next = roster.version == self.roster.version + 1 and self._epochs[-1][0] <= self.applied
-        if is_next and len(before.keys() ^ after.keys()) <= 1 and keeps_data and can_lead:
+        if is_next and len(before.keys() ^ after.keys()) <= 1 and keeps_data and can_lead and is_heard:
             self.roster = roster
             self._epochs.append((self.applied + 32, roster))
 
