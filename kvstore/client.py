@@ -166,7 +166,7 @@ class Client:
         self, consistency: Consistency = Consistency.LINEARIZABLE
     ) -> AsyncGenerator[Start | Page | End, None]:
         """The whole state of the first replica that sends it, see `kvstore.backup.stream`; it ends with an End. Raises
-        Unavailable or Rejected, when parts may have come already: they are of no use then."""
+        Unavailable, when parts may have come already: they are of no use then."""
         refusals: list[str] = []
         for endpoint in self.endpoints:
             reader = Reader()
@@ -179,10 +179,12 @@ class Client:
                         reader.finish()
                         return
                     _accept(endpoint, "GET", _Answer(response.status, response.headers, await response.read()))
-            except Unavailable as error:
+            except (Rejected, Unavailable) as error:  # a replica of another release may take what this one rejects
                 refusals.append(str(error))
             except StreamError as error:
                 raise Unavailable(f"{endpoint}: {error}") from error
+            except aiohttp.ClientConnectorError as error:
+                refusals.append(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}")
             except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
                 why = f"{endpoint} did not answer, or broke off: {str(error) or 'timed out'}"
                 if reader.started:

@@ -249,7 +249,7 @@ def _damaged(path: Path, what: str) -> BackupError:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of names in a damaged schema
         raise _damaged(path, str(error)) from error
     except OSError as error:
         raise BackupError(f"{path}: {error.strerror}; give a file that this user may read") from error
