@@ -257,3 +257,36 @@ def test_the_log_stays_bounded_while_the_state_is_tidied(
     overwrite(sqlite, Machine(), 300, lambda: sizes.append(wal.length(log)))
     assert 150_000 < max(sizes) < 400_000
     assert log.stat().st_size < 400_000
+
+
+def puts(*revisions: int) -> list[Change]:
+    return [Change(revision, b"key %d" % revision, b"value", revision, 1, 0) for revision in revisions]
+
+
+@pytest.mark.parametrize("also", [[], [StateWrite(staged=Staged(0, StatePage(puts(1, 2), 0, None)))]])
+def test_pages_that_begin_anew_leave_nothing_of_those_before(sqlite: SqliteStorage, also: list[StateWrite]) -> None:
+    """Of revisions 1 to 6 that were staged only 2 and 4 are in the new pages, perhaps all in one transaction."""
+    sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
+    sqlite.write([*also, StateWrite(staged=Staged(0, StatePage(puts(2), 4, None)))])
+    assert rows(sqlite, staged=True) == puts(2)
+    sqlite.write([StateWrite(staged=Staged(2, StatePage(puts(4), 4, None)))])
+    assert rows(sqlite, staged=True) == puts(2, 4)
+    sqlite.write([StateWrite(staged=Staged(4, StatePage([], 4, Progress(1, 4))))])
+    assert rows(sqlite) == puts(2, 4)
+    assert sqlite.read_state(4, EVERYTHING) == StatePage([], 4, Progress(1, 4))
+
+
+def test_what_pages_that_begin_anew_do_not_cover_goes_later(sqlite: SqliteStorage) -> None:
+    sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
+    for after, page in ((0, StatePage(puts(2), 4, None)), (2, StatePage(puts(4), 4, None))):
+        sqlite.write([StateWrite(staged=Staged(after, page))])
+    assert tidy_and_count(sqlite, "state_b") == 2
+
+
+def test_a_late_accept_of_a_slot_that_is_cut_takes_no_room(sqlite: SqliteStorage) -> None:
+    machine = Machine()
+    sqlite.write([machine.write(), machine.write()])
+    sqlite.write([StateWrite(cut=machine.cut(2))])
+    assert tidy_and_count(sqlite, "log") == 0
+    sqlite.write([Write(accepts=[entry(1), entry(2)])])
+    assert tidy_and_count(sqlite, "log") == 0

@@ -238,6 +238,17 @@ def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reop
     assert tidied(reopen()).read_state(0, EVERYTHING) == one.read_state(0, EVERYTHING)
 
 
+def test_a_page_that_lacks_deletions_of_what_another_source_gave_is_refused(reopen: Reopen) -> None:
+    """The first source and the third dropped the deletion of revision 6; the second still had what it deleted."""
+    storage = reopen()
+    for after, revision, compact in ((0, 3, 9), (3, 4, 1)):
+        page = StatePage([Change(revision, b"key %d" % revision, b"", revision, 1, 0)], compact, None)
+        storage.write([StateWrite(staged=Staged(after, page))])
+    assert storage.read_state(0, 1000, staged=True).compacted == 1
+    with pytest.raises(StorageError, match="compacted up to 9 would be staged behind revision 4"):
+        storage.write([StateWrite(staged=Staged(4, StatePage([], 9, Progress(1, 9))))])
+
+
 BAD = {
     "changes up to revision 7 would be stored without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
     "instead of 7": StateWrite(changes=[Change(8, b"d", b"", 8, 1, 0)], progress=Progress(3, 8)),

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from storage.directory import hold, make_directory
+from storage.directory import LOCK_FILE, make_directory
 from storage.rows import checksum, with_checksum
 from storage.sqlite import DATA_FILE
 from tests.storage.states import entry
@@ -38,8 +38,7 @@ PRAGMA user_version = 1;
 def make_version_1(directory: Path) -> None:
     """Boot 5 of node n1, incarnation 77: it promised 3.n2, accepted slots 1, 2, 3 and 5, and knows 3 to be chosen."""
     make_directory(directory)
-    with closing(hold(directory, "node n1 of cluster test")) as held:
-        held.sign(5)
+    (directory / LOCK_FILE).write_text("process 1, node n1 of cluster test\n5")
     with closing(sqlite3.connect(directory / DATA_FILE)) as connection, connection:
         connection.executescript(_TABLES)
         connection.execute(
