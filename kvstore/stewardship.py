@@ -1,7 +1,7 @@
-"""What a leader does for the cluster without being asked: it enrols data that nobody had seen, and promotes whoever
-joined and has caught up.
+"""What a leader does for the cluster without being asked: it enrols data that nobody had seen, gives a new place to who
+has lost its data to damage, and promotes whoever joined and has caught up.
 
-Both are changes of the members like any other, proposed through the log, one at a time.
+All are changes of the members like any other, proposed through the log, one at a time.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from kvstore.commands import Result
-from kvstore.members import MemberRole, Roster, RosterEpoch, enrolled
+from kvstore.members import MemberRole, Roster, RosterEpoch, displaced, enrolled
 from kvstore.requests import Refused
 from paxos.configuration import ALPHA
 from paxos.replica import Replica
@@ -27,17 +27,23 @@ class Stewardship:
         self._under_way = False
 
     def due(
-        self, epochs: list[RosterEpoch], proved: Mapping[NodeId, int], replica: Replica, now: Time
+        self,
+        epochs: list[RosterEpoch],
+        proved: Mapping[NodeId, int],
+        petitions: Mapping[NodeId, int],
+        replica: Replica,
+        now: Time,
     ) -> Roster | None:
         """The change that should be made now; `answered` hears what became of it. `proved`: the incarnation of each
-        member that has proved it to this replica, and its own."""
+        member that has proved it to this replica, and its own. `petitions`: that of data which was damaged."""
         if self._under_way or now < self._look_at:
             return None
         self._look_at = now + LOOK_MS * MS
         present = epochs[-1]
-        if present.first > replica.chosen:
+        if present.first > replica.chosen + 1:
             return None
-        change = enrolled(present.roster, proved) or _promoted(present.roster, proved, replica)
+        roster = present.roster
+        change = displaced(roster, petitions) or enrolled(roster, proved) or _promoted(roster, proved, replica)
         self._under_way = change is not None
         return change
 
