@@ -117,7 +117,8 @@ class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class Hello(_Handshake, frozen=True):
     """Dialer to listener, first: the version of the messages that it will send, who it is, by which settings it goes
-    that must be the same everywhere, and what it wants the link for."""
+    that must be the same everywhere, and what it wants the link for. `replaces`: the incarnation of its former data,
+    which was damaged: it asks to be given a place with the new one."""
 
     version: Annotated[int, msgspec.Meta(ge=0)]
     cluster: Annotated[str, msgspec.Meta(max_length=MAX_CLUSTER_CHARS)]
@@ -128,6 +129,7 @@ class Hello(_Handshake, frozen=True):
     boot: _Boot
     life: _Count
     channel: Channel
+    replaces: _Count = 0
 
     @property
     def identity(self) -> Identity:
@@ -180,7 +182,8 @@ class Local:
     `peers`: the other members. `terms`: what all members must agree on, as pairs `name=value` with spaces between them;
     safety rests on it. What only one side names is no conflict.
     `enrolled`: the incarnation of each peer that has one by the word of the cluster. `seen`: the newest that each peer
-    proved. Raises ValueError on a cluster name or terms that no handshake could carry.
+    proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced by another. Raises
+    ValueError on a cluster name or terms that no handshake could carry.
     """
 
     cluster: str
@@ -189,7 +192,9 @@ class Local:
     secret: bytes = field(repr=False)
     peers: frozenset[str]
     terms: str = ""
+    replaces: int = 0
     enrolled: dict[str, int] = field(default_factory=dict)
+    petitions: dict[str, int] = field(default_factory=dict)
     seen: dict[str, Identity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -249,7 +254,16 @@ class Dialer:
         self._local = local
         incarnation, boot, life = local.identity
         self._hello = Hello(
-            wire.VERSION, local.cluster, local.node, incarnation, nonce, local.terms, boot, life, channel
+            wire.VERSION,
+            local.cluster,
+            local.node,
+            incarnation,
+            nonce,
+            local.terms,
+            boot,
+            life,
+            channel,
+            local.replaces,
         )
         self._challenge: Challenge | None = None
 
@@ -335,6 +349,8 @@ class Listener:
     def _admit(self, proof: bytes, hello: Hello, challenge: Challenge) -> bytes:
         if not hmac.compare_digest(proof, _prove(self._local, "dialer", hello, challenge)):
             raise _wrong_secret(self._local.node, hello.node)
+        if hello.replaces:
+            self._local.petitions[hello.node] = hello.replaces
         self._local.recognise(hello.node, hello.identity)
         self.proved = hello.identity
         self.done = True
@@ -362,7 +378,7 @@ def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes
     transcript = (
         f"kvstore peer link, {role}",
         (hello.version, hello.cluster),
-        (hello.node, *hello.identity, hello.nonce, hello.terms, hello.channel),
+        (hello.node, *hello.identity, hello.nonce, hello.terms, hello.channel, hello.replaces),
         (challenge.node, *challenge.identity, challenge.nonce),
     )
     return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)

@@ -14,7 +14,7 @@ from kvstore.retention import Limits, Retention
 from kvstore.transfer import Outgoing
 from paxos.ready import Ready, Write
 from paxos.types import Slot, Time
-from storage.base import Cut, Progress, Recovered, Staged, StateWrite, Storage, StorageError, scan
+from storage.base import Cut, DamagedError, Progress, Recovered, Staged, StateWrite, Storage, scan
 
 
 class Keeper:
@@ -22,7 +22,7 @@ class Keeper:
 
     def __init__(self, storage: Storage, epochs: list[RosterEpoch], limits: Limits, now: Time) -> None:
         """Load what is stored; `epochs` are the members of a cluster that has stored nothing yet. Raises
-        StorageError when it is damaged."""
+        DamagedError when it is not what was stored."""
         recovered = storage.recovered()
         self.ledger = load_state(storage, epochs)
         self._retention = Retention(limits, recovered.cut, recovered.compacted)
@@ -102,7 +102,7 @@ class Keeper:
                     store_replayed(storage, ledger)
         _compare(slot, chain, stored)
         if ledger.applied != recovered.chosen:
-            raise StorageError(
+            raise DamagedError(
                 f"the log ends at slot {ledger.applied}, but slots up to {recovered.chosen} are recorded as chosen"
             )
         if ledger.applied > stored.applied:
@@ -111,7 +111,7 @@ class Keeper:
 
 def _compare(slot: Slot, chain: bytes, stored: Progress) -> None:
     if slot == stored.applied and chain != stored.chain:
-        raise StorageError(
+        raise DamagedError(
             f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
         )
 

@@ -14,7 +14,7 @@ from kvstore.commands import Bundle, Reconfigure, Result, unpack_bundle
 from kvstore.members import RosterEpoch
 from kvstore.state_machine import StateMachine
 from paxos.types import Slot, unpack
-from storage.base import CHAIN_BYTES, GENESIS, Change, Progress, StateWrite, Storage, StorageError
+from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StateWrite, Storage
 
 PAGE_BYTES = 1 << 20
 SLOTS_A_WRITE = 1000
@@ -54,7 +54,7 @@ class Ledger:
     def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[Bundle, list[Result] | None]]:
         """Apply the next slot, bundle by bundle: each with what `StateMachine.apply` gave for it."""
         if slot != self.applied + 1:
-            raise StorageError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
+            raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
         self.applied = slot
         self.chain = link(self.chain, slot, value)
         for payload in unpack(value):
@@ -88,11 +88,11 @@ class Ledger:
         return changes
 
     def finish(self, progress: Progress) -> None:
-        """All rows as of `progress` were given to `machine.load`. Raises StorageError when they are not those that
+        """All rows as of `progress` were given to `machine.load`. Raises DamagedError when they are not those that
         were stored."""
         machine = self.machine
         if machine.revision > progress.revision or machine.digest != progress.digest:
-            raise StorageError(
+            raise DamagedError(
                 f"the records as of revision {progress.revision} do not have their digest ({machine.digest:x}, not "
                 f"{progress.digest:x}): some are missing or not what was stored"
             )
@@ -116,7 +116,7 @@ def bare_ledger(progress: Progress) -> Ledger | None:
 
 
 def load_state(storage: Storage, epochs: list[RosterEpoch]) -> Ledger:
-    """The state as it is stored; see Ledger for `epochs`. Raises StorageError when it is damaged."""
+    """The state as it is stored; see Ledger for `epochs`. Raises DamagedError when it is damaged."""
     ledger = Ledger(epochs)
     after = 0
     while True:

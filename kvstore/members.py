@@ -148,6 +148,15 @@ def enrolled(roster: Roster, proved: Mapping[NodeId, int]) -> Roster | None:
     return roster.changed(*seen) if seen else None
 
 
+def displaced(roster: Roster, petitions: Mapping[NodeId, int]) -> Roster | None:
+    """The roster in which one of those that lost their data may come with other data; None when there is none.
+    `petitions`: the incarnation that was lost."""
+    for member in roster.members:
+        if member.incarnation and petitions.get(member.name) == member.incarnation:
+            return roster.changed(newcomer(member.name, member.address, member.purpose))
+    return None
+
+
 def in_force_from(slot: Slot) -> Slot:
     """The first slot that a roster decides which was ordered in `slot`."""
     return slot + ALPHA

@@ -104,7 +104,9 @@ class Node:
         self._answers: list[Envelope] = []
         self._stewardship = Stewardship()
         self.proved: Mapping[NodeId, int] = {}
-        """The data with which each linked member has proved itself, and the own; the driver keeps it up to date."""
+        self.petitions: Mapping[NodeId, int] = {}
+        """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
+        The driver keeps both up to date."""
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
         self._keeps_records = False
@@ -440,7 +442,7 @@ class Node:
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""
-        change = self._stewardship.due(self.machine.epochs, self.proved, self.replica, now)
+        change = self._stewardship.due(self.machine.epochs, self.proved, self.petitions, self.replica, now)
         if change is not None:
             self.write(Reconfigure(change), self._stewardship.answered)
 

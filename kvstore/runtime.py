@@ -10,7 +10,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -31,11 +32,13 @@ from kvstore.terms import refuse_other_founders, terms_of
 from kvstore.transfer import MOST_PAGE_BYTES
 from kvstore.transport import Transport
 from paxos import wire
+from paxos.errors import ForgottenVotesError
 from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
 from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
 from paxos.types import MS, Ballot, NodeId, PValue, Time
-from storage.base import StatePage
+from storage.base import DamagedError, StatePage, StorageError
+from storage.directory import set_aside
 from storage.sqlite import SqliteStorage, open_storage
 from storage.writer import Writer
 
@@ -69,6 +72,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, storage: SqliteStorage) -> None:
         self._settings = settings
+        self._storage = storage
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
@@ -100,6 +104,7 @@ class Runtime:
             identity=Identity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
             secret=settings.shared_secret(),
             terms=terms_of(settings, own.members),
+            replaces=storage.recovered().replaces,
             listen=settings.peer_bind,
             peers={},
             on_message=self._received,
@@ -138,8 +143,13 @@ class Runtime:
 
     async def abandon(self) -> None:
         """End at once, after a failure: nothing is answered or voted any more."""
+        if self._timer is not None:
+            self._timer.cancel()
         await self._frontend.stop(0)
         await self._transport.stop()
+        self._writer.stop()
+        with suppress(StorageError):  # the thread may have ended without, and what is wrong was said
+            self._storage.close()
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -290,6 +300,7 @@ class Runtime:
     def _ring(self) -> None:
         self._timer = None
         self._node.proved = {**self._transport.incarnations, self._node.id: self._incarnation}
+        self._node.petitions = self._transport.petitions
         self._do(self._node.tick)
 
     def _link_changed(self, peer: NodeId, connected: bool) -> None:
@@ -383,6 +394,8 @@ class Runtime:
 
     def _fail(self, error: Exception) -> None:
         """Rule 4: the process ends without another vote, and its next start recovers."""
+        if isinstance(error, ForgottenVotesError):
+            error = DamagedError(f"{self._settings.data}: {error}")
         if not self.ended.done():
             log.critical("%s cannot go on: %s", self._settings.node, error, exc_info=error)
             self.ended.set_exception(error)
@@ -405,17 +418,37 @@ def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:
 
 
 async def _run(settings: Settings) -> None:
-    founders = () if settings.join else settings.members
-    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
-    runtime = Runtime(settings, storage)
+    """Run until it is asked to stop. Damaged data is set aside, and the replica goes on as one that its peers give the
+    state to (rule 5); a lone one has nobody to ask."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    await runtime.start()
     asked = loop.create_task(stop.wait())
-    waiting: list[asyncio.Future[Any]] = [asked, runtime.ended]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    founders: Collection[NodeId] = () if settings.join else settings.members
+    while True:
+        try:
+            await _live(settings, founders, asked)
+        except DamagedError as error:
+            if len(settings.members) == 1:
+                raise
+            place = set_aside(settings.data)
+            log.critical("%s: %s. It is in %s now; this replica begins anew", settings.node, error, place)
+            founders = ()
+        else:
+            return
+
+
+async def _live(settings: Settings, founders: Collection[NodeId], asked: asyncio.Future[Any]) -> None:
+    """One life on one disk, until `asked` is done. Raises what ended it before."""
+    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
+    try:
+        runtime = Runtime(settings, storage)
+    except StorageError:
+        storage.close()
+        raise
+    await runtime.start()
+    await asyncio.wait([asked, runtime.ended], return_when=asyncio.FIRST_COMPLETED)
     if runtime.ended.done():
         await runtime.abandon()
         runtime.ended.result()

@@ -85,6 +85,7 @@ class Transport:
         identity: Identity,
         secret: bytes,
         terms: str = "",
+        replaces: int = 0,
         listen: Address,
         peers: Mapping[str, Address],
         on_message: Callable[[str, AnyMessage], None],
@@ -95,7 +96,7 @@ class Transport:
         self.stats = Stats()
         self.address = listen
         """Where the transport listens: once it has started, with the port that it got for port 0."""
-        self.local = Local(cluster, node, identity, secret, frozenset(peers), terms)
+        self.local = Local(cluster, node, identity, secret, frozenset(peers), terms, replaces)
         self.on_message = on_message
         self.handshake_s = handshake_ms / 1000
         self._max_queue_bytes = {Channel.MESSAGES: max_queue_bytes, Channel.BULK: MAX_BULK_BYTES}
@@ -177,6 +178,11 @@ class Transport:
             for link in self._links
             if link.handshake.proved is not None and link.handshake.done and not link.ending
         }
+
+    @property
+    def petitions(self) -> Mapping[str, int]:
+        """Who has lost data to damage and asks for another place: the incarnation that was lost."""
+        return self.local.petitions
 
     @property
     def queued_bytes(self) -> int:

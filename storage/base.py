@@ -27,6 +27,11 @@ class StorageError(Exception):
     """Storage cannot be used. The message says what is wrong with it and what to do next."""
 
 
+class DamagedError(StorageError):
+    """What is stored is not what was written, or not all of it. It may have held votes, so nothing of it is used
+    (rule 5)."""
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its
     openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process.
@@ -137,6 +142,8 @@ class Recovered(msgspec.Struct):
     """Sum of the values in the log behind the cut."""
     staged: int = 0
     """Highest revision of the pages that were staged and not installed, 0 when there are none."""
+    replaces: int = 0
+    """The incarnation of the damaged data that this data takes the place of; 0 for none."""
 
 
 class Storage(Protocol):

@@ -2,12 +2,18 @@
 
 import fcntl
 import os
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import IO
 
-from storage.base import StorageError
+import msgspec
+
+from storage.base import DamagedError, StorageError
 
 LOCK_FILE = "lock"
+DATA_FILE = "kvstore.db"
+SIGNATURE_VERSION = 1
 DATA_MODE = 0o600
 
 
@@ -35,24 +41,37 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+class Signature(msgspec.Struct, frozen=True):
+    """What the lock file says of the data beside it, so that data which does not fit is seen to be other data.
+
+    `boot` and `incarnation` are those that signed last, 0 when none did. `replaces` is the incarnation of damaged data
+    that was set aside for it. While `open`, there is a write-ahead log that holds something.
+    """
+
+    version: int = 1
+    boot: int = 0
+    incarnation: int = 0
+    replaces: int = 0
+    open: bool = False
+
+
 class Hold:
     """A directory that is this process's until `close`; see `hold`.
 
-    The lock file has two lines: who holds the directory, and the boot that was reached in it.
+    The lock file has two lines: who holds the directory, and the Signature of what is in it.
     """
 
     def __init__(self, lock: IO[str], holder: str) -> None:
         self._lock = lock
         self._holder = holder
-        boot = lock.read().partition("\n")[2]
-        self.last_boot = int(boot) if boot.isdecimal() else 0
-        """The boot that signed last, 0 when none did. Data that does not know of it is not what was left here."""
-        self.sign(self.last_boot)
+        self.signature = _read_signature(lock)
+        self.sign()
 
-    def sign(self, boot: int) -> None:
-        """Say who holds the directory, and that its data has reached `boot`; durable on return. Raises OSError."""
+    def sign(self, **fields: int | bool) -> None:
+        """Say who holds the directory, and what else is known of its data now; durable on return. Raises OSError."""
+        self.signature = msgspec.structs.replace(self.signature, **fields)
         self._lock.seek(0)
-        self._lock.write(f"process {os.getpid()}, {self._holder}\n{boot}")
+        self._lock.write(f"process {os.getpid()}, {self._holder}\n{msgspec.json.encode(self.signature).decode()}\n")
         self._lock.truncate()
         self._lock.flush()
         os.fsync(self._lock.fileno())
@@ -60,6 +79,35 @@ class Hold:
     def close(self) -> None:
         """Let another process have the directory."""
         self._lock.close()
+
+
+def _read_signature(lock: IO[str]) -> Signature:
+    line = lock.read().partition("\n")[2].strip()
+    if line.isdecimal():
+        return Signature(boot=int(line))  # as the first releases wrote it
+    try:
+        signature = msgspec.json.decode(line or "{}", type=Signature)
+    except msgspec.MsgspecError as error:
+        raise DamagedError(f"{lock.name} is damaged: it does not say whose data is beside it") from error
+    if signature.version > SIGNATURE_VERSION:
+        raise StorageError(f"{lock.name} was written by a newer version of this program: start that version")
+    return signature
+
+
+def set_aside(directory: Path) -> Path:
+    """Move damaged data out of the way, into a directory of its own beside it, and sign for that. Gives the new place.
+
+    What is stored there is not read again by this program; it is for people. Raises StorageError and OSError.
+    """
+    with closing(hold(directory, "repair")) as held:
+        place = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
+        place.mkdir(mode=0o700)
+        held.sign(replaces=held.signature.incarnation or held.signature.replaces)
+        for path in sorted(directory.glob(f"{DATA_FILE}*")):
+            path.rename(place / path.name)
+        sync_directory(directory)
+        held.sign(boot=0, incarnation=0, open=False)
+    return place
 
 
 def hold(directory: Path, holder: str) -> Hold:

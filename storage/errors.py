@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.base import StorageError
+from storage.base import DamagedError, StorageError
 
 _NEXT = {
     sqlite3.SQLITE_BUSY: "another program has it open: close that program",
@@ -17,12 +17,11 @@ _NEXT = {
 _OTHERWISE = "start the replica again; if it comes back, report this line"
 
 
-def damaged(path: Path, what: str) -> StorageError:
+def damaged(path: Path, what: str) -> DamagedError:
     """The error for data that is not what was written: damaged is not absent, it may have been a vote (rule 5)."""
-    return StorageError(
-        f"{path}: {what}. The data was left as it is: keep this replica stopped as long as a majority of the others is "
-        "up, or restore a copy of its own data that is not older than its last stop. Never start it with an empty "
-        "directory or an older copy: it would have forgotten its votes"
+    return DamagedError(
+        f"{path}: {what}. It may have held votes, and is not used. A replica that has peers sets it aside and is given "
+        "the state by them; a lone one needs a backup, see `kvstore restore`"
     )
 
 

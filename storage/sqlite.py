@@ -17,7 +17,7 @@ from paxos.types import NodeId, PValue, Slot
 from storage import wal
 from storage.base import Recovered, StatePage, StateWrite, StorageError, has_records
 from storage.bounds import Bounds, load_bounds, store_bounds
-from storage.directory import hold, make_directory, make_file, sync_directory
+from storage.directory import DATA_FILE, Hold, Signature, hold, make_directory, make_file, sync_directory
 from storage.errors import damaged, reported, unusable
 from storage.housekeeping import UNIT_BYTES, Housekeeping
 from storage.log import load_entries, store_entries
@@ -26,7 +26,6 @@ from storage.revisions import NO_END, KeySpace
 from storage.rows import decode_text
 from storage.schema import claim
 
-DATA_FILE = "kvstore.db"
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """The WAL is copied into the database when it has grown by about this: milliseconds of work, soon read at a start."""
 
@@ -54,29 +53,35 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
         try:
             make_directory(directory)
             held = resources.enter_context(closing(hold(directory, f"node {node} of cluster {cluster}")))
-            _refuse_lost(path, held.last_boot)
+            _refuse_lost(path, held.signature)
             _refuse_broken_wal(path)
             make_file(path)
             with reported(path):
                 connection = _connect(path)
                 resources.callback(connection.close)
+                resources.callback(held.sign, open=False)  # SQLite takes the log away when it closes
+                held.sign(open=False)  # before the log is emptied
                 # What an earlier life left in the WAL is synced into the database before anything rests on it (rule 4).
                 _checkpoint(connection, path, "TRUNCATE")
-                identity = claim(connection, path, cluster, node, members=members, last_boot=held.last_boot)
+                identity = claim(connection, path, cluster, node, members=members, last_boot=held.signature.boot)
                 bounds, log_bytes = load_bounds(connection, path)
                 space = KeySpace(connection, path, bounds)
             sync_directory(directory)
-            held.sign(identity.boot)
+            held.sign(boot=identity.boot, incarnation=identity.incarnation, open=True)
         except OSError as error:
             raise unusable(directory, error) from error
         recovered = bounds.marks.recovered(identity, log_bytes)
-        return SqliteStorage(path, connection, space, bounds, recovered, resources=resources.pop_all())
+        recovered.replaces = held.signature.replaces
+        return SqliteStorage(path, connection, space, bounds, recovered, held=held, resources=resources.pop_all())
 
 
-def _refuse_lost(path: Path, last_boot: int) -> None:
+def _refuse_lost(path: Path, signature: Signature) -> None:
     """Asked before SQLite opens it: beside an empty database it would delete the write-ahead log."""
-    if last_boot and not (path.exists() and path.stat().st_size):
-        raise damaged(path, f"the database is gone, but this replica had reached boot {last_boot}")
+    log = _wal_of(path)
+    if signature.boot and not (path.exists() and path.stat().st_size):
+        raise damaged(path, f"the database is gone, but this replica had reached boot {signature.boot}")
+    if signature.open and not (log.exists() and log.stat().st_size):
+        raise damaged(log, "the write-ahead log is gone, but the replica did not stop in order")
 
 
 def _refuse_broken_wal(path: Path) -> None:
@@ -137,6 +142,7 @@ class SqliteStorage:
         bounds: Bounds,
         recovered: Recovered,
         *,
+        held: Hold,
         resources: ExitStack,
     ) -> None:
         self._path = path
@@ -145,6 +151,7 @@ class SqliteStorage:
         self._housekeeping = Housekeeping(connection, space, bounds.marks.cut.slot)
         self._bounds = bounds
         self._recovered = recovered
+        self._held = held
         self._resources = resources
         self._wal_bytes = 0
         self._owed_units = 0
@@ -250,6 +257,7 @@ class SqliteStorage:
         with self._resources:
             if self._sound:
                 with self._sound_after():
+                    self._held.sign(open=False)  # first: afterwards the log is empty
                     _checkpoint(self._connection, self._path, "TRUNCATE")
                 self._sound = False
 

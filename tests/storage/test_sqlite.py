@@ -11,7 +11,7 @@ import pytest
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage import sqlite as module
-from storage.base import StorageError
+from storage.base import DamagedError, StorageError
 from storage.sqlite import DATA_FILE, SqliteStorage, open_storage
 from tests.storage.numbered_writes import MEMBERS
 
@@ -129,7 +129,10 @@ def test_a_replica_whose_file_was_lost_does_not_start_as_if_it_were_new(
     (image / lost).unlink()
     left = {path.name: path.read_bytes() for path in image.glob("kvstore*")}
     for _ in range(2):
-        with pytest.raises(StorageError, match=f"this replica had reached boot {boots}.*Never start it with an empty"):
+        says = (
+            f"had reached boot {boots}" if lost == DATA_FILE else "log is gone, but the replica did not stop in order"
+        )
+        with pytest.raises(DamagedError, match=f"{says}.*is not used"):
             open_storage(image, "test", "n1", MEMBERS)
     assert {path.name: path.read_bytes() for path in image.glob("kvstore*")} == left
 
@@ -164,7 +167,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) -> None:
     directory.mkdir()
     (directory / DATA_FILE).write_bytes(content)
-    with pytest.raises(StorageError, match=r"not a database.*Never start it with an empty directory"):
+    with pytest.raises(StorageError, match=r"not a database.*is not used"):
         open_storage(directory, "test", "n1", MEMBERS)
     assert (directory / DATA_FILE).read_bytes() == content
 
@@ -194,7 +197,7 @@ def test_a_damaged_row_is_told_and_never_used(directory: Path, damage: str) -> N
     change(directory, damage)
     storage = open_storage(directory, "test", "n1", MEMBERS)
     assert storage.read(3, 5, 1000) == [PValue(slot, B1, b"value") for slot in (3, 4, 5)]
-    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*left as it is: keep this replica stopped"):
+    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*is not used"):
         storage.read(1, 5, 1000)
     with pytest.raises(StorageError, match="failed before"):
         storage.write([Write(promise=Ballot(2, "n1"))])
@@ -234,7 +237,7 @@ def test_a_damaged_page_is_told_as_damage(directory: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4096:] = b"\xaa" * 4096
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"malformed.*keep this replica stopped"):
+    with pytest.raises(StorageError, match=r"malformed.*is not used"):
         open_and_read(directory)
 
 

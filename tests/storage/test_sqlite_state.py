@@ -108,7 +108,7 @@ def test_damage_of_the_state_is_told(directory: Path, damage: str, says: str) ->
     fill(directory)
     open_and_read(directory)
     change(directory, damage)
-    with pytest.raises(StorageError, match=f"{says}.*keep this replica stopped"):
+    with pytest.raises(StorageError, match=f"{says}.*is not used"):
         open_and_read(directory)
 
 
