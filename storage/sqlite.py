@@ -9,7 +9,7 @@ Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from paxos.ready import Write
@@ -267,8 +267,13 @@ class SqliteStorage:
         if not self._sound:
             raise StorageError(f"{self._path} was closed, or failed before: start the replica again")
         self._sound = False
-        with reported(self._path):
-            yield
+        try:
+            with reported(self._path):
+                yield
+        except BaseException:
+            with suppress(OSError):  # the connection may be closed by the end of the process, and the log goes with it
+                self._held.sign(open=False)
+            raise
         self._sound = True
 
 
