@@ -21,7 +21,8 @@ from yarl import URL
 
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.commands import DeleteResult, PutResult
-from kvstore.requests import Consistency, Outcome, Record, Status
+from kvstore.members import MemberRole
+from kvstore.requests import Consistency, MembersStatus, Outcome, Record, Status
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 CONNECT_MS = 1000
@@ -31,12 +32,14 @@ STREAM_MS = 30_000
 """A stream in which nothing arrives for so long is broken."""
 
 NO_SUCH_KEY = "urn:kvstore:problem:no-such-key"
+MEMBERS_CHANGED = "urn:kvstore:problem:members-changed"
+NO_SUCH_MEMBER = "urn:kvstore:problem:no-such-member"
 _TRANSIENT = frozenset({408, 429})
 """Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
 
 _FULL = 507
 
-Method = Literal["GET", "PUT", "DELETE"]
+Method = Literal["GET", "PUT", "POST", "DELETE"]
 
 
 class ClientError(Exception):
@@ -54,6 +57,10 @@ class UnknownOutcome(ClientError):
 class Rejected(ClientError):
     """No replica takes this request, repeating it helps nobody: a key or value is too long, for instance, or the store
     is full."""
+
+
+class NoSuchMember(Rejected):
+    """The member to change does not exist."""
 
 
 class ConnectionLostError(Exception):
@@ -162,6 +169,54 @@ class Client:
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
 
+    async def members(self) -> MembersStatus:
+        """Who belongs to the cluster, by the first replica that answers."""
+        answer = await self._call("GET", "/members")
+        return msgspec.json.decode(answer.body, type=MembersStatus)
+
+    async def members_at(self, endpoint: str) -> MembersStatus:
+        """The same as the replica at `endpoint` knows it; asked once."""
+        answer = await self._ask(endpoint, "GET", "/members", b"", min(self._attempt_s, self._timeout_s))
+        return msgspec.json.decode(answer.body, type=MembersStatus)
+
+    async def add_member(self, name: str, address: str, role: MemberRole = MemberRole.VOTER) -> MembersStatus:
+        """Make `name`, whose peers reach it at `address`, a member. Whoever shall vote does once it has caught up."""
+        body = msgspec.json.encode({"name": name, "address": address, "role": role})
+        return await self._change_members("POST", "/members", body)
+
+    async def remove_member(self, name: str, *, force: bool = False) -> MembersStatus:
+        """Make it a member no more. `force`: also where that leaves no majority connected."""
+        return await self._change_members("DELETE", f"{_member(name)}{_forced(force)}")
+
+    async def replace_member(self, name: str, address: str | None = None, *, force: bool = False) -> MembersStatus:
+        """Its data is lost, or a copy: take it back with a new disk, at `address` if that is another one."""
+        body = msgspec.json.encode({"address": address} if address is not None else {})
+        return await self._change_members("POST", f"{_member(name)}/replace{_forced(force)}", body)
+
+    async def promote_member(self, name: str) -> MembersStatus:
+        """Have a learner vote."""
+        return await self._change_members("POST", f"{_member(name)}/promote")
+
+    async def _change_members(self, method: Method, path: str, body: bytes = b"") -> MembersStatus:
+        """It does no harm to repeat such a change, so that is done also where nobody knows whether it was made."""
+        deadline = time.monotonic() + self._timeout_s
+        unsure = False
+
+        async def attempt() -> MembersStatus:
+            nonlocal unsure
+            try:
+                answer = await self._ask_in_turn(method, path, body, deadline)
+            except UnknownOutcome:
+                unsure = True
+                raise
+            except NoSuchMember:
+                if not unsure:
+                    raise
+                return await self.members()  # it was made, and only the answer was missing
+            return msgspec.json.decode(answer.body, type=MembersStatus)
+
+        return await self._repeatedly(Unavailable, UnknownOutcome)(attempt)
+
     async def backup(
         self, consistency: Consistency = Consistency.LINEARIZABLE
     ) -> AsyncGenerator[Start | Page | End, None]:
@@ -202,13 +257,15 @@ class Client:
 
     async def _call(self, method: Method, path: str, body: bytes = b"") -> _Answer:
         deadline = time.monotonic() + self._timeout_s
-        repeated = AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
+        return await self._repeatedly(Unavailable)(self._ask_in_turn, method, path, body, deadline)
+
+    def _repeatedly(self, *errors: type[ClientError]) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception_type(errors),
             stop=stop_after_delay(self._timeout_s),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        return await repeated(self._ask_in_turn, method, path, body, deadline)
 
     async def _ask_in_turn(self, method: Method, path: str, body: bytes, deadline: float) -> _Answer:
         """One round over all replicas, beginning with the one that answered last."""
@@ -250,6 +307,14 @@ def _path(key: bytes | str) -> str:
     return f"/kv/{quote(key, safe='')}"
 
 
+def _member(name: str) -> str:
+    return f"/members/{quote(name, safe='')}"
+
+
+def _forced(force: bool) -> str:
+    return "?force=true" if force else ""
+
+
 def _accept(endpoint: str, method: Method, answer: _Answer) -> _Answer:
     """The answer, if it is one; else the error that says what may be repeated."""
     if answer.status in {200, 201}:
@@ -258,6 +323,10 @@ def _accept(endpoint: str, method: Method, answer: _Answer) -> _Answer:
     if problem.type == NO_SUCH_KEY:
         return answer
     text = f"{endpoint} answered {answer.status}: {problem.detail or problem.title or 'no reason given'}"
+    if problem.type == NO_SUCH_MEMBER:
+        raise NoSuchMember(text)
+    if problem.type == MEMBERS_CHANGED:
+        raise Unavailable(text)
     if answer.status == _FULL or (400 <= answer.status < 500 and answer.status not in _TRANSIENT):
         raise Rejected(text)
     if problem.outcome is Outcome.FAILED:

@@ -2,7 +2,8 @@
 
 Everything lives in one directory: `secret`, `cluster.lock`, and for each replica its settings `n1.toml`, its output
 `n1.log` and its data `n1/`. A replica that died stays dead until somebody starts it: here, or by hand,
-`kvstore serve --config n1.toml`.
+`kvstore serve --config n1.toml`. The settings of one that was added say so, with `join = true`, and those of one that
+was removed are `n1.toml.removed`: by that the next run knows whom to start.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from types import MappingProxyType
 import msgspec
 
 from kvstore.client import Client, ClientError
-from kvstore.config import ENV_PREFIX, Address
-from kvstore.requests import Status
+from kvstore.config import ENV_PREFIX, Address, parse_address
+from kvstore.members import MemberRole
+from kvstore.requests import MembersStatus, Status
 
 HOST = "127.0.0.1"
 STOP_S = 10.0
@@ -38,7 +40,7 @@ FREE_PORTS = range(12_000, 32_000)
 """Below the ports that systems give to outgoing connections: those could take a dead replica's port from it."""
 
 _PR_SET_PDEATHSIG = 1
-_OWN_SETTINGS = {"node", "members", "listen", "peer_listen", "data", "secret", "secret_file"}
+_OWN_SETTINGS = {"node", "members", "join", "listen", "peer_listen", "data", "secret", "secret_file"}
 _libc = ctypes.CDLL(None)
 
 
@@ -57,6 +59,8 @@ class Place(msgspec.Struct, frozen=True):
     listen: Address
     peers: Address
     directory: Path
+    joins: bool = False
+    """It was added to the cluster while that ran."""
 
     @property
     def url(self) -> str:
@@ -67,6 +71,11 @@ class Place(msgspec.Struct, frozen=True):
     def config(self) -> Path:
         """The file that `kvstore serve --config` takes."""
         return self.directory / f"{self.name}.toml"
+
+    @property
+    def removed(self) -> Path:
+        """What its settings are called once it was removed from the cluster."""
+        return self.directory / f"{self.name}.toml.removed"
 
     @property
     def log(self) -> Path:
@@ -81,7 +90,8 @@ class Place(msgspec.Struct, frozen=True):
 
 class LocalCluster:
     """`nodes` replicas n1, n2, ... in `directory`: clients on `port` and the next ones, peers on `peer_port` and the
-    next ones, on free ports when they are None. `settings` holds for all replicas.
+    next ones, on free ports when they are None. `settings` holds for all replicas. With those that were added to the
+    cluster in this directory, without those that were removed from it.
 
     A replica ends when the thread that started it does: call `start` from the main thread. The order of use is
     `prepare`, `start`, `wait_ready`, anything, `stop`.
@@ -99,10 +109,12 @@ class LocalCluster:
         self.directory = directory.absolute()
         ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
         peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else _free_ports(nodes, taken=ports)
-        self.places = {
+        self._founders = {
             name: Place(name, Address(HOST, listen), Address(HOST, peers), self.directory)
             for name, listen, peers in zip(_names(nodes), ports, peer_ports, strict=True)
         }
+        self.places = {name: place for name, place in self._founders.items() if not place.removed.exists()}
+        self.places |= _added(self.directory)
         self._settings = dict(settings or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -147,6 +159,43 @@ class LocalCluster:
         _make_secret(self.directory / "secret")
         for place in self.places.values():
             place.config.write_text(self._config_of(place, via))
+
+    async def add(self, name: str, role: MemberRole = MemberRole.VOTER) -> Place:
+        """Have a new replica join the cluster, which runs, and start it. It has not caught up on return, see
+        `wait_joined`. Raises ClientError when the cluster refuses it."""
+        taken = [address.port for place in self.places.values() for address in (place.listen, place.peers)]
+        listen, peers = _free_ports(2, taken)
+        place = Place(name, Address(HOST, listen), Address(HOST, peers), self.directory, joins=True)
+        async with Client(self.endpoints) as client:
+            await client.add_member(name, str(place.peers), role)
+        self.places[name] = place
+        place.removed.unlink(missing_ok=True)
+        place.config.write_text(self._config_of(place, {}))
+        self.start([name])
+        return place
+
+    async def remove(self, name: str) -> None:
+        """Make a replica a member no more, and stop it. Its data stays. Raises ClientError when the cluster refuses."""
+        async with Client(self.endpoints) as client:
+            await client.remove_member(name)
+        await self.stop([name])
+        place = self.places.pop(name)
+        place.config.rename(place.removed)
+
+    async def wait_joined(self, *names: str, timeout_s: float = 60.0) -> MembersStatus:
+        """Wait until these members have caught up, and vote if they shall. Raises NotReadyError when the time is
+        over."""
+        deadline = time.monotonic() + timeout_s
+        async with Client(self.endpoints) as client:
+            while True:
+                status = await client.members()
+                ready = {each.name for each in status.members if not each.joining and each.incarnation != "0"}
+                if status.in_force and ready >= set(names):
+                    return status
+                if time.monotonic() > deadline:
+                    missing = ", ".join(sorted(set(names) - ready))
+                    raise NotReadyError(f"{missing} did not catch up in time; see {self.directory}/*.log")
+                await asyncio.sleep(POLL_S)
 
     def start(self, names: Iterable[str] | None = None) -> None:
         """Start these replicas, all by default; those that run are left alone."""
@@ -271,15 +320,17 @@ class LocalCluster:
         return {}
 
     def _config_of(self, place: Place, via: Mapping[tuple[str, str], Address]) -> str:
-        values: dict[str, int | str] = {
+        values: dict[str, int | str | bool] = {
             "node": place.name,
             "listen": str(place.listen),
             "data": str(place.data),
             "secret_file": str(self.directory / "secret"),
+            **({"join": True} if place.joins else {}),
             **self._settings,
         }
-        members = {name: str(via.get((place.name, name), other.peers)) for name, other in self.places.items()}
-        # JSON's strings and whole numbers are TOML's too.
+        told = self._founders | (self.places if place.joins else {})
+        members = {name: str(via.get((place.name, name), other.peers)) for name, other in told.items()}
+        # JSON's strings, whole numbers and truth values are TOML's too.
         return "\n".join(
             [
                 "# Written anew by `kvstore cluster` each time that it starts.",
@@ -295,10 +346,13 @@ class LocalCluster:
         if not self.directory.is_dir():
             return
         found = {path.name for path in self.directory.iterdir() if path.is_dir() and re.fullmatch(r"n\d+", path.name)}
-        if found and found != set(self.places):
+        added = {name for name in found if _joins(self.directory / f"{name}.toml")}
+        began = found - added - {name for name in found if _joins(self.directory / f"{name}.toml.removed")}
+        if found and began != self._founders.keys() - added:
             raise ClusterError(
-                f"{self.directory} holds the data of {len(found)} replicas, and the members of a cluster are fixed: "
-                f"run it with {len(found)} nodes, or give these {len(self.places)} another directory"
+                f"{self.directory} holds the data of a cluster that began with {len(began)} replicas: run it with "
+                f"--nodes {len(began)} and change its members with `kvstore member`, or give these "
+                f"{len(self._founders)} another directory"
             )
 
     def _refuse_used_ports(self) -> None:
@@ -357,6 +411,23 @@ def describe_exit(code: int | None) -> str:
 
 def _names(nodes: int) -> list[str]:
     return [f"n{number}" for number in range(1, nodes + 1)]
+
+
+def _joins(config: Path) -> bool:
+    """Whether these are the settings of a replica that was added."""
+    return config.exists() and tomllib.loads(config.read_text()).get("join", False) is True
+
+
+def _added(directory: Path) -> dict[str, Place]:
+    """The replicas that were added to the cluster in `directory`, where they listened last."""
+    places = {}
+    for config in sorted(directory.glob("*.toml")):
+        if _joins(config):
+            told = tomllib.loads(config.read_text())
+            name = told["node"]
+            listen, peers = parse_address(told["listen"]), parse_address(told["members"][name])
+            places[name] = Place(name, listen, peers, directory, joins=True)
+    return places
 
 
 def _free_ports(count: int, taken: Iterable[int] = ()) -> list[int]:

@@ -5,13 +5,14 @@ import typer
 from kvstore.cli.backup import backup
 from kvstore.cli.cluster import cluster
 from kvstore.cli.keys import delete, get, put, status
+from kvstore.cli.member import member
 from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
 
 app = typer.Typer(
     name="kvstore",
     help="A replicated, linearizable key-value store. `kvstore cluster` starts one to try on this machine.",
-    epilog="Exit status: 0 done, 1 the key is absent (get, delete) or a replica failed, 2 wrong usage or settings, "
+    epilog="Exit status: 0 done, 1 the key or member is absent, or a replica failed, 2 wrong usage or settings, "
     "3 not done and safe to repeat, 4 a write that may have been done.",
     no_args_is_help=True,
     add_completion=False,
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 for _command in (cluster, serve, get, put, delete, status, backup, restore):
     app.command()(_command)
+app.add_typer(member, name="member")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from kvstore.client import DEFAULT_ENDPOINTS, Client, Rejected, Unavailable, UnknownOutcome
+from kvstore.client import DEFAULT_ENDPOINTS, Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome
 from kvstore.requests import Consistency, Status
 
 ABSENT = 1
@@ -140,6 +140,8 @@ def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(run())
+    except NoSuchMember as error:
+        end(error, ABSENT)
     except (ValueError, Rejected) as error:
         end(error, REJECTED)
     except Unavailable as error:

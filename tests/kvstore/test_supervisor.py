@@ -57,7 +57,7 @@ def test_data_of_another_number_of_replicas_is_refused(tmp_path: Path) -> None:
     for name in ("n1", "n2", "n3"):
         (tmp_path / name).mkdir()
     LocalCluster(3, tmp_path).prepare()
-    with pytest.raises(ClusterError, match=r"holds the data of 3 replicas.*run it with 3 nodes"):
+    with pytest.raises(ClusterError, match=r"began with 3 replicas.*run it with --nodes 3"):
         LocalCluster(5, tmp_path).prepare()
 
 
