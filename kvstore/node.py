@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from kvstore.commands import Command, Put, Reconfigure
+from kvstore.comparison import EVERY_SLOTS, Comparison
 from kvstore.keeper import Keeper
 from kvstore.ledger import Ledger, bare_ledger
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, epochs_of
@@ -21,7 +22,7 @@ from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
 from kvstore.transfer import END, MOST_PAGE_BYTES, Incoming, state_message
-from paxos.messages import AnyMessage, FetchState, Learn, State
+from paxos.messages import AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
@@ -103,6 +104,7 @@ class Node:
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
         self._stewardship = Stewardship()
+        self._comparison = Comparison()
         self.proved: Mapping[NodeId, int] = {}
         self.petitions: Mapping[NodeId, int] = {}
         """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
@@ -183,6 +185,8 @@ class Node:
             self._state_reads.append(ServeState(sender, message.after, page_bytes))
         elif isinstance(message, State):
             self._take_state(sender, message, now)
+        elif isinstance(message, Compare | Compared | Diverged):
+            self._compare(sender, message)
         else:
             self.replica.receive(sender, message, now)
 
@@ -263,6 +267,9 @@ class Node:
             self.replica.propose((payload,))
         if self.replica.role is Role.LEADER:
             self._look_after_members(now)
+            question = self._comparison.due(self.id, self.roster, now)
+            if question is not None:
+                self._answers += [Envelope(member, question) for member in self.neighbours]
         for queries in self._queries.values():
             token = queries.expire(now)
             if token is not None:
@@ -346,6 +353,8 @@ class Node:
             commands += len(bundle.commands)
             if results is not None and bundle.origin == self.origin and bundle.boot == self._boot:
                 self._submissions.applied(bundle.sequence, results)
+        if slot % EVERY_SLOTS == 0 and not self._keeper.ledger.bare:
+            self._comparison.note(self._keeper.ledger.progress())
         return commands
 
     def _serve(self, ready: Ready) -> None:
@@ -439,6 +448,21 @@ class Node:
     def _refusal(self, reason: Reason) -> Refused:
         members = (member for member in self.roster.members if member.purpose is not MemberRole.WITNESS)
         return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self.id])
+
+    def _compare(self, sender: NodeId, message: Compare | Compared | Diverged) -> None:
+        match message:
+            case Compare():
+                answer = self._comparison.answer(message)
+                if answer is not None:
+                    self._answers.append(Envelope(sender, answer))
+            case Compared():
+                for name, diverged in self._comparison.answered(sender, message, self.roster).items():
+                    if name == self.id:
+                        self._comparison.check(diverged)
+                    else:
+                        self._answers.append(Envelope(name, diverged))
+            case Diverged():
+                self._comparison.check(message)
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""

@@ -56,6 +56,8 @@ Every message may be lost, copied, delayed and reordered; each may be repeated b
 not a field: it is what the link proved (rule 9).
 """
 
+from typing import Annotated
+
 import msgspec
 
 from paxos.types import Ballot, Count, NodeId, PValue, Slot
@@ -205,6 +207,31 @@ class State(Message, frozen=True):
     checksum: Count
 
 
+Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
+class Compare(Message, frozen=True):
+    """Leader to all, for the hosts: my state as of `slot` has this digest. Whoever knows its own answers Compared."""
+
+    slot: Slot
+    digest: Digest
+
+
+class Compared(Message, frozen=True):
+    """A replica to the leader, for the hosts: my state as of `slot` has this digest."""
+
+    slot: Slot
+    digest: Digest
+
+
+class Diverged(Message, frozen=True):
+    """Leader to a replica, for the hosts: a majority has this digest as of `slot`. Whoever has another holds a state
+    that the log does not say, and ends (rule 24)."""
+
+    slot: Slot
+    digest: Digest
+
+
 class Propose(Message, frozen=True):
     """A replica to the leader: order these payloads. No answer: the sender sees them applied, or repeats them."""
 
@@ -242,6 +269,9 @@ AnyMessage = (
     | Learn
     | FetchState
     | State
+    | Compare
+    | Compared
+    | Diverged
     | Propose
     | ReadIndex
     | ReadIndexReply

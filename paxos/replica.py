@@ -31,6 +31,9 @@ from paxos.messages import (
     Canvass,
     CanvassReply,
     Chosen,
+    Compare,
+    Compared,
+    Diverged,
     Fetch,
     FetchState,
     Forgotten,
@@ -301,7 +304,7 @@ class Replica:
                 self._learner.learn(message)
                 self._learner.hear(sender, message.chosen)
                 self._learner.cut(sender, message.cut)
-            case FetchState() | State():
+            case FetchState() | State() | Compare() | Compared() | Diverged():
                 pass  # between the hosts
             case _:
                 assert_never(message)

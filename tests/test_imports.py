@@ -42,7 +42,7 @@ RULES = [
         frozenset({"msgspec", "sqlite_utils"}),
         ASYNC | {"random", "socket"},
     ),
-    Rule("kvstore.commands", frozenset(), frozenset({"msgspec"}), IMPURE | ASYNC),
+    Rule("kvstore.commands", frozenset({"kvstore.members"}), frozenset({"msgspec"}), IMPURE | ASYNC),
     Rule(
         "kvstore.node",
         frozenset(
@@ -51,11 +51,15 @@ RULES = [
                 f"kvstore.{name}"
                 for name in (
                     "commands",
+                    "comparison",
                     "keeper",
+                    "ledger",
+                    "members",
                     "queries",
                     "requests",
                     "retention",
                     "state_machine",
+                    "stewardship",
                     "submissions",
                     "transfer",
                 )

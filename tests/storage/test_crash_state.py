@@ -17,8 +17,9 @@ import pytest
 from storage import schema, wal
 from storage import sqlite as module
 from storage.base import Cut, Progress, StorageError
+from storage.directory import DATA_FILE
 from storage.memory import MemoryStorage
-from storage.sqlite import DATA_FILE, open_storage
+from storage.sqlite import open_storage
 from tests.storage.numbered_writes import MEMBERS
 from tests.storage.states import entry, numbered, shown
 from tests.storage.version_1 import make_version_1

@@ -11,8 +11,9 @@ from paxos.types import Ballot
 from storage import sqlite as module
 from storage import wal
 from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, StorageError
+from storage.directory import DATA_FILE
 from storage.memory import MemoryStorage
-from storage.sqlite import DATA_FILE, SqliteStorage, open_storage
+from storage.sqlite import SqliteStorage, open_storage
 from tests.storage.numbered_writes import MEMBERS
 from tests.storage.states import EVERYTHING, Machine, entry, rows, shown, tidied
 from tests.storage.test_sqlite import change, pragma

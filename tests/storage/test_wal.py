@@ -12,7 +12,8 @@ from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage import sqlite as module
 from storage.base import StorageError
-from storage.sqlite import DATA_FILE, open_storage
+from storage.directory import DATA_FILE
+from storage.sqlite import open_storage
 from tests.storage.numbered_writes import MEMBERS
 
 B1 = Ballot(1, "n1")

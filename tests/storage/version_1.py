@@ -4,9 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from storage.directory import LOCK_FILE, make_directory
+from storage.directory import DATA_FILE, LOCK_FILE, make_directory
 from storage.rows import checksum, with_checksum
-from storage.sqlite import DATA_FILE
 from tests.storage.states import entry
 
 _TABLES = """
