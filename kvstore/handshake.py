@@ -4,9 +4,9 @@ Each replica dials each other one twice, once for each channel, and only sends o
 opens with:
 
       dialer                          listener
-        | Hello                          |      who I am, what the link is for, and a nonce
-        |------------------------------->|      same version and cluster? a member, and not myself?
-        |                      Challenge |      who I am, my nonce, and my proof
+        | Hello                          |      who I am, what I speak, what the link is for, and a nonce
+        |------------------------------->|      a common version? same cluster? a member, and not myself?
+        |                      Challenge |      who I am, the version to speak, my nonce, and my proof
         |<-------------------------------|
         | Proof                          |      is it whom I dialled? is the proof right? is it that life? then mine
         |------------------------------->|      is the proof right? is it that life?
@@ -15,10 +15,11 @@ opens with:
 
 Whoever answers "no" sends Refusal, with the reason for the other side's log, and closes.
 
-A proof is HMAC-SHA256 under the cluster's shared secret over everything that both sides said. The two nonces make it
-fresh: a recorded proof is worthless on another link. The role in it makes the proofs of the two ends different: one
-sent back to its maker proves nothing. All this shows who opened the link; it encrypts nothing. And whoever can listen,
-or dial, may try secrets against a proof at home, so the secret must be long and random.
+A proof is HMAC-SHA256 under the cluster's shared secret over everything that both sides said, byte by byte: whoever
+does not know a field of a later release proves it nevertheless. The two nonces make it fresh: a recorded proof is
+worthless on another link. The role in it makes the proofs of the two ends different: one sent back to its maker proves
+nothing. All this shows who opened the link; it encrypts nothing. And whoever can listen, or dial, may try secrets
+against a proof at home, so the secret must be long and random.
 
 A disk that was wiped, copied or put back must not vote in the name of the one that it replaced. So both ends prove
 their Identity: the incarnation of their data, how often a process has started on it, and a number of this very process.
@@ -116,9 +117,9 @@ class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Hello(_Handshake, frozen=True):
-    """Dialer to listener, first: the version of the messages that it will send, who it is, by which settings it goes
-    that must be the same everywhere, and what it wants the link for. `replaces`: the incarnation of its former data,
-    which was damaged: it asks to be given a place with the new one."""
+    """Dialer to listener, first: the versions in which it can send messages, `lowest` to `version`, who it is, by which
+    settings it goes that must be the same everywhere, and what it wants the link for. `replaces`: the incarnation of
+    its former data, which was damaged: it asks to be given a place with the new one."""
 
     version: Annotated[int, msgspec.Meta(ge=0)]
     cluster: Annotated[str, msgspec.Meta(max_length=MAX_CLUSTER_CHARS)]
@@ -130,6 +131,12 @@ class Hello(_Handshake, frozen=True):
     life: _Count
     channel: Channel
     replaces: _Count = 0
+    lowest: _Count = 0
+
+    @property
+    def versions(self) -> wire.Versions:
+        """What the dialer can send."""
+        return wire.Versions(self.lowest or self.version, self.version)
 
     @property
     def identity(self) -> Identity:
@@ -137,8 +144,16 @@ class Hello(_Handshake, frozen=True):
         return Identity(self.incarnation, self.boot, self.life)
 
 
+class _AnyHello(_Handshake, frozen=True, tag="Hello"):
+    """How the Hello of every release begins, for ever, so that its version can be named."""
+
+    version: _Count
+    cluster: str
+    node: NodeId
+
+
 class Challenge(_Handshake, frozen=True):
-    """Listener to dialer: who answers, and the proof that it knows the secret."""
+    """Listener to dialer: who answers, which version messages shall have, and the proof that it knows the secret."""
 
     node: NodeId
     incarnation: _Count
@@ -146,6 +161,7 @@ class Challenge(_Handshake, frozen=True):
     proof: _Digest
     boot: _Boot
     life: _Count
+    version: _Count = 0
 
     @property
     def identity(self) -> Identity:
@@ -170,8 +186,11 @@ class Refusal(_Handshake, frozen=True):
     text: Annotated[str, msgspec.Meta(max_length=_MAX_TEXT_CHARS)]
 
 
+_NO_PROOF = bytes(32)
+
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal)
+_any_hello_decoder = msgspec.msgpack.Decoder(_AnyHello)
 
 
 @dataclass(slots=True)
@@ -183,7 +202,7 @@ class Local:
     safety rests on it. What only one side names is no conflict.
     `enrolled`: the incarnation of each peer that has one by the word of the cluster. `seen`: the newest that each peer
     proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced by another. Raises
-    ValueError on a cluster name or terms that no handshake could carry.
+    ValueError on a cluster name or terms that no handshake could carry. `versions`: of messages, that are spoken here.
     """
 
     cluster: str
@@ -195,6 +214,7 @@ class Local:
     replaces: int = 0
     enrolled: dict[str, int] = field(default_factory=dict)
     petitions: dict[str, int] = field(default_factory=dict)
+    versions: wire.Versions = field(default_factory=wire.spoken)
     seen: dict[str, Identity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -244,17 +264,18 @@ class Local:
 
 class Dialer:
     """The dialling end of one link, to `peer`. `proved` is set once that has proved itself, `done` once it has welcomed
-    us."""
+    us; messages go in `version` then."""
 
     def __init__(self, local: Local, peer: str, channel: Channel, nonce: bytes) -> None:
         self.peer = peer
         self.channel = channel
         self.proved: Identity | None = None
         self.done = False
+        self.version = 0
         self._local = local
         incarnation, boot, life = local.identity
-        self._hello = Hello(
-            wire.VERSION,
+        hello = Hello(
+            local.versions.highest,
             local.cluster,
             local.node,
             incarnation,
@@ -264,68 +285,79 @@ class Dialer:
             life,
             channel,
             local.replaces,
+            local.versions.lowest,
         )
+        self._hello = _encode(hello)
         self._challenge: Challenge | None = None
 
     def hello(self) -> bytes:
         """The payload that opens the link."""
-        return _encode(self._hello)
+        return self._hello
 
     def receive(self, payload: bytes) -> bytes | None:
         """Take one payload; the answer to send, if there is one. Raises LinkRefused."""
         match _decode(payload):
             case Challenge() as challenge if self._challenge is None:
                 self._challenge = challenge
-                return self._answer(challenge)
+                # Whoever could choose a nonce that is its own proof would know the proof.
+                return self._answer(challenge, payload.replace(challenge.proof, _NO_PROOF))
             case Welcome() if self._challenge is not None and not self.done:
                 self.done = True
                 return None
             case message:
                 raise _unexpected(message)
 
-    def _answer(self, challenge: Challenge) -> bytes:
+    def _answer(self, challenge: Challenge, unproved: bytes) -> bytes:
         if challenge.node != self.peer:
             text = f"{self.peer!r} was dialled, but {challenge.node!r} answers: correct the address of {self.peer!r}"
             raise LinkRefused(Reason.WRONG_NODE, text)
-        if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, challenge)):
+        if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, unproved)):
             raise _wrong_secret(self._local.node, self.peer)
+        listened = wire.Versions(challenge.version, challenge.version)
+        self.version = _common_version(self._local, self.peer, listened)
         self._local.recognise(self.peer, challenge.identity)
         self.proved = challenge.identity
-        return _encode(Proof(_prove(self._local, "dialer", self._hello, challenge)))
+        return _encode(Proof(_prove(self._local, "dialer", self._hello, unproved)))
 
 
 class Listener:
     """The listening end of one link. `peer` is who the other end claims to be, `channel` what for; `proved` and `done`
-    once it has proved that."""
+    once it has proved that; messages come in `version` then."""
 
     def __init__(self, local: Local, nonce: bytes) -> None:
         self.peer = ""
         self.channel = Channel.MESSAGES
         self.proved: Identity | None = None
         self.done = False
+        self.version = 0
         self._local = local
         self._nonce = nonce
         self._hello: Hello | None = None
-        self._challenge: Challenge | None = None
+        self._awaited = b""
 
     def receive(self, payload: bytes) -> bytes:
         """Take one payload; the answer to send. Raises LinkRefused."""
-        match _decode(payload):
+        try:
+            message = _decode(payload)
+        except LinkRefused as refused:
+            if self._hello is None and not refused.by_peer:
+                _refuse_other_release(self._local, payload)
+            raise
+        match message:
             case Hello() as hello if self._hello is None:
                 self._hello = hello
                 self.peer = hello.node
                 self.channel = hello.channel
-                return self._greet(hello)
-            case Proof(proof) if self._hello is not None and self._challenge is not None and not self.done:
-                return self._admit(proof, self._hello, self._challenge)
-            case message:
+                self._refuse_stranger(hello)
+                return self._challenge(payload)
+            case Proof(proof) if self._hello is not None and self._awaited and not self.done:
+                return self._admit(proof, self._hello)
+            case _:
                 raise _unexpected(message)
 
-    def _greet(self, hello: Hello) -> bytes:
+    def _refuse_stranger(self, hello: Hello) -> None:
         local = self._local
-        if hello.version != wire.VERSION:
-            text = f"{hello.node!r} speaks version {hello.version}, {local.node!r} version {wire.VERSION}"
-            raise LinkRefused(Reason.VERSION, f"{text}: run releases that share a version on all replicas")
+        self.version = _common_version(local, hello.node, hello.versions)
         if hello.cluster != local.cluster:
             text = f"{hello.node!r} is in cluster {hello.cluster!r}, {local.node!r} in cluster {local.cluster!r}"
             raise LinkRefused(Reason.CLUSTER, f"{text}: correct the cluster name, or the address that was dialled")
@@ -340,14 +372,17 @@ class Listener:
         if _conflict(hello.terms, local.terms):
             text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
             raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
-        incarnation, boot, life = local.identity
-        unproved = Challenge(local.node, incarnation, self._nonce, bytes(32), boot, life)
-        proof = _prove(local, "listener", hello, unproved)
-        self._challenge = msgspec.structs.replace(unproved, proof=proof)
-        return _encode(self._challenge)
 
-    def _admit(self, proof: bytes, hello: Hello, challenge: Challenge) -> bytes:
-        if not hmac.compare_digest(proof, _prove(self._local, "dialer", hello, challenge)):
+    def _challenge(self, hello: bytes) -> bytes:
+        local = self._local
+        incarnation, boot, life = local.identity
+        challenge = Challenge(local.node, incarnation, self._nonce, _NO_PROOF, boot, life, self.version)
+        unproved = _encode(challenge)
+        self._awaited = _prove(local, "dialer", hello, unproved)
+        return _encode(msgspec.structs.replace(challenge, proof=_prove(local, "listener", hello, unproved)))
+
+    def _admit(self, proof: bytes, hello: Hello) -> bytes:
+        if not hmac.compare_digest(proof, self._awaited):
             raise _wrong_secret(self._local.node, hello.node)
         if hello.replaces:
             self._local.petitions[hello.node] = hello.replaces
@@ -373,15 +408,27 @@ def _decode(payload: bytes) -> Hello | Challenge | Proof | Welcome:
     return message
 
 
-def _prove(local: Local, role: str, hello: Hello, challenge: Challenge) -> bytes:
-    # As msgpack every field carries its own length: no two transcripts have the same bytes.
-    transcript = (
-        f"kvstore peer link, {role}",
-        (hello.version, hello.cluster),
-        (hello.node, *hello.identity, hello.nonce, hello.terms, hello.channel, hello.replaces),
-        (challenge.node, *challenge.identity, challenge.nonce),
-    )
-    return hmac.digest(local.secret, _encode(transcript), hashlib.sha256)
+def _prove(local: Local, role: str, hello: bytes, unproved: bytes) -> bytes:
+    """`unproved` is the Challenge with zeros in the place of its proof."""
+    # As msgpack every part carries its own length: no two transcripts have the same bytes.
+    return hmac.digest(local.secret, _encode((f"kvstore peer link, {role}", hello, unproved)), hashlib.sha256)
+
+
+def _common_version(local: Local, peer: str, theirs: wire.Versions) -> int:
+    common = local.versions.common(theirs)
+    if common is None:
+        text = f"{peer!r} speaks {theirs}, {local.node!r} {local.versions}"
+        raise LinkRefused(Reason.VERSION, f"{text}: run releases that share a version on all replicas")
+    return common
+
+
+def _refuse_other_release(local: Local, payload: bytes) -> None:
+    """`payload` cannot be read. Raises LinkRefused if it is the Hello of a release that shares no version."""
+    try:
+        hello = _any_hello_decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    _common_version(local, hello.node, wire.Versions(hello.version, hello.version))
 
 
 def _conflict(theirs: str, ours: str) -> bool:

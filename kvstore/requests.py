@@ -120,6 +120,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     incarnation: str = "0"
     chosen: int | None = None
     lag: int | None = None
+    wire_version: int | None = None
+    """Of the messages that are sent to it."""
 
 
 class MembersStatus(msgspec.Struct, frozen=True):

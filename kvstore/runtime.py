@@ -215,7 +215,7 @@ class Runtime:
             keys=len(node.machine.records),
             members=self.members().members,
             version=__version__,
-            wire_version=wire.VERSION,
+            wire_version=wire.spoken().highest,
             standing=self._standing,
         )
 
@@ -260,6 +260,7 @@ class Runtime:
             becomes=member.becomes if member.joining else None,
             incarnation=f"{member.incarnation:x}",
             chosen=chosen,
+            wire_version=None if own or not self._transport.connected(name) else self._transport.version(name),
             lag=max(0, node.replica.chosen - chosen) if chosen is not None else None,
         )
 
@@ -335,13 +336,18 @@ class Runtime:
 
     def _send(self, envelopes: list[Envelope]) -> None:
         encoded: AnyMessage | None = None
-        frame = b""
+        frames: dict[int, bytes] = {}
         for envelope in envelopes:
-            if envelope.message is not encoded:  # a broadcast is encoded once
+            if envelope.message is not encoded:  # a broadcast is encoded once for each version
                 encoded = envelope.message
-                frame = wire.encode(encoded)
-            channel = Channel.BULK if type(envelope.message) in BULK else Channel.MESSAGES
-            self._transport.send(envelope.to, frame, channel)
+                frames = {}
+            channel = Channel.BULK if type(encoded) in BULK else Channel.MESSAGES
+            version = self._transport.version(envelope.to, channel)
+            frame = frames.get(version)
+            if frame is None:
+                frame = frames[version] = wire.encode(encoded, version)
+            if frame:
+                self._transport.send(envelope.to, frame, channel)
 
     def _serve(self, fetch: ServeFetch | ServeState) -> None:
         if isinstance(fetch, ServeState):

@@ -193,8 +193,14 @@ class Transport:
         """Whether a message to `peer` has a link to take."""
         return (peer, Channel.MESSAGES) in self._outgoing
 
+    def version(self, peer: str, channel: Channel = Channel.MESSAGES) -> int:
+        """The version in which messages to `peer` are to be encoded; without a link they go nowhere in any."""
+        link = self._outgoing.get((peer, channel))
+        return wire.VERSION if link is None else link.handshake.version
+
     def send(self, to: str, frame: bytes, channel: Channel = Channel.MESSAGES) -> None:
-        """Send an encoded message. Never blocks and never raises: what cannot be sent is dropped and counted."""
+        """Send a message, encoded in the link's `version`. Never blocks and never raises: what cannot be sent is
+        dropped and counted."""
         link = self._outgoing.get((to, channel))
         if link is None:
             self.dropped(frame)

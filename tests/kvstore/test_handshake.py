@@ -142,12 +142,72 @@ def test_a_dialer_without_the_secret_is_refused_by_the_listener_too() -> None:
     assert not other.done
 
 
-def test_another_version_is_named_even_when_its_hello_is_longer() -> None:
-    hello = [*msgspec.msgpack.decode(dialer().hello()), "a field of the future"]
-    hello[1] = wire.VERSION + 1
-    with pytest.raises(LinkRefused, match=rf"'n1' speaks version {wire.VERSION + 1}, 'n2' version") as caught:
+def speaking(who: Local, lowest: int, highest: int) -> Local:
+    who.versions = wire.Versions(lowest, highest)
+    return who
+
+
+@pytest.mark.parametrize(
+    ("dials", "listens", "spoken"),
+    [((2, 2), (2, 3), 2), ((2, 3), (2, 2), 2), ((2, 3), (2, 3), 3), ((2, 5), (3, 4), 4), ((4, 5), (1, 4), 4)],
+)
+def test_a_link_has_the_highest_version_that_both_ends_speak(
+    dials: tuple[int, int], listens: tuple[int, int], spoken: int
+) -> None:
+    one, other = dialer(speaking(local("n1"), *dials)), listener(speaking(local("n2"), *listens))
+    play(one, other)
+    assert (one.version, other.version) == (spoken, spoken)
+
+
+@pytest.mark.parametrize(
+    ("dials", "listens", "text"),
+    [
+        ((3, 4), (2, 2), "'n1' speaks versions 3 to 4, 'n2' version 2: run releases that share a version"),
+        ((2, 2), (3, 4), "'n1' speaks version 2, 'n2' versions 3 to 4: run releases that share a version"),
+    ],
+)
+def test_ends_without_a_common_version_name_both(dials: tuple[int, int], listens: tuple[int, int], text: str) -> None:
+    refusal = refused(dialer(speaking(local("n1"), *dials)), listener(speaking(local("n2"), *listens)))
+    assert refusal.reason is Reason.VERSION
+    assert text in refusal.text
+
+
+def test_a_version_that_the_dialer_does_not_speak_is_not_chosen_for_it() -> None:
+    here, there = local("n1"), local("n2")
+    hello = dialer(here).hello()
+    hello_of_future = dialer(speaking(local("n1"), 2, 9), nonce=b"d" * 32)
+    answer = listener(speaking(there, 9, 9)).receive(hello_of_future.hello())
+    one = dialer(here)
+    one._hello = hello_of_future.hello()
+    assert hello != one._hello
+    with pytest.raises(LinkRefused, match="'n2' speaks version 9, 'n1' version 2"):
+        one.receive(answer)
+
+
+HELLO_1 = ["Hello", 1, "c", "n1", 7, b"d" * 32, "lease_ms=500"]
+"""As the releases before the first one had it."""
+
+
+@pytest.mark.parametrize(
+    ("hello", "text"),
+    [
+        (HELLO_1, "'n1' speaks version 1, 'n2' version 2"),
+        (["Hello", 9, "c", "n1", "another kind of field"], "'n1' speaks version 9, 'n2' version 2"),
+        ([*HELLO_1, 1, 2, "messages", 0, 1, "a field of the future"], "'n1' speaks version 1, 'n2' version 2"),
+    ],
+)
+def test_another_version_is_named_whatever_its_hello_has_besides(hello: list[object], text: str) -> None:
+    with pytest.raises(LinkRefused, match=text) as caught:
         listener().receive(msgspec.msgpack.encode(hello))
     assert caught.value.reason is Reason.VERSION
+
+
+def test_a_field_that_a_later_release_adds_is_proved_by_whoever_does_not_know_it() -> None:
+    one, other = dialer(), listener()
+    one._hello = msgspec.msgpack.encode([*msgspec.msgpack.decode(one.hello()), "a field of the future"])
+    play(one, other)
+    assert one.done
+    assert other.done
 
 
 @pytest.mark.parametrize("wiped", ["n1", "n2"])

@@ -1,10 +1,14 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paxos import wire
+from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
@@ -124,8 +128,72 @@ def test_a_name_that_is_not_utf_8_is_refused() -> None:
 
 
 def test_another_version_is_refused_and_named() -> None:
-    with pytest.raises(wire.WireError, match=f"version 9, this replica speaks {wire.VERSION}"):
+    with pytest.raises(wire.WireError, match=f"version 9, this replica speaks version {wire.VERSION}"):
         wire.decode(b"\x09" + wire.encode(Fetch(1))[1:])
+
+
+@contextmanager
+def next_version() -> Iterator[int]:
+    """A version in which a Heartbeat has one field more, and nothing else is new."""
+    version = wire.VERSION + 1
+
+    def encode(message: AnyMessage) -> bytes:
+        fields: list[object] = msgspec.to_builtins(message, builtin_types=(bytes,))
+        return msgspec.msgpack.encode([*fields, "new"] if isinstance(message, Heartbeat) else fields)
+
+    def decode(data: memoryview) -> AnyMessage:
+        fields = msgspec.msgpack.decode(data)
+        if fields[0] == "Heartbeat" and fields.pop() != "new":
+            raise msgspec.ValidationError("no new field")
+        return msgspec.convert(fields, AnyMessage)  # type: ignore[arg-type]
+
+    wire.register(version, wire.Codec(encode, decode))
+    try:
+        yield version
+    finally:
+        del wire._codecs[version]
+
+
+@given(messages)
+def test_every_message_arrives_in_each_version_that_is_spoken(message: AnyMessage) -> None:
+    with next_version() as newest:
+        assert wire.spoken() == (wire.VERSION, newest)
+        for version in range(wire.VERSION, newest + 1):
+            data = wire.encode(message, version)
+            assert data[0] == version
+            assert wire.decode(data) == message
+
+
+def test_versions_differ_in_what_they_say_they_differ_in() -> None:
+    beat = Heartbeat(Ballot(1, "n1"), 1, 1)
+    with next_version() as newest:
+        old, new = wire.encode(beat)[1:], wire.encode(beat, newest)[1:]
+    assert msgspec.msgpack.decode(new) == [*msgspec.msgpack.decode(old), "new"]
+    with pytest.raises(wire.WireError, match="malformed"):
+        wire.decode(VERSION + new)
+
+
+def test_a_message_that_a_version_does_not_have_is_no_bytes() -> None:
+    with next_version() as newest:
+        wire._codecs[newest] = wire._codecs[newest]._replace(encode=lambda _: b"")
+        assert wire.encode(Fetch(1), newest) == b""
+
+
+def test_versions_have_no_gap() -> None:
+    codec = wire.Codec(lambda _: b"", lambda _: Fetch(1))
+    for version in (wire.VERSION, wire.VERSION + 2, wire.VERSION - 2):
+        with pytest.raises(InvariantError, match="without a gap"):
+            wire.register(version, codec)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [((2, 2), (2, 2), 2), ((1, 3), (2, 5), 3), ((2, 5), (1, 3), 3), ((1, 1), (2, 2), None), ((3, 4), (1, 2), None)],
+)
+def test_the_common_version_is_the_highest_of_both(
+    one: tuple[int, int], other: tuple[int, int], common: int | None
+) -> None:
+    assert wire.Versions(*one).common(wire.Versions(*other)) == common
 
 
 def test_an_empty_message_is_refused() -> None:
