@@ -149,6 +149,10 @@ class Cluster:
             if other.node is not None and machine.recognises(name, other.incarnation)
         }
 
+    def petitions(self) -> dict[NodeId, int]:
+        """Who has lost data to damage and is there again: which."""
+        return {name: machine.replaces for name, machine in self.machines.items() if machine.node is not None}
+
     def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:
         """Put a message on the network, if the sender has a link with whom it is for."""
         machine, other = self.machines[sender], self.machines[to]

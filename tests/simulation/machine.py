@@ -26,6 +26,8 @@ class Machine:
         self._fresh = True
         """Nobody has ever started on this disk."""
         self._wiped = False
+        self.replaces = 0
+        """The incarnation of the data that this disk takes the place of, see `kvstore.handshake`."""
         self.lost: list[MemoryStorage] = []
         """Disks that are gone. What was chosen with their votes is chosen."""
         self._seen: dict[NodeId, int] = {}
@@ -70,9 +72,10 @@ class Machine:
             return incarnation == member.incarnation
         return incarnation == self._seen.setdefault(peer, incarnation)
 
-    def wipe(self) -> None:
-        """Lose the disk, and start on an empty one as somebody who joins."""
+    def wipe(self, *, damaged: bool) -> None:
+        """Lose the disk, and start on an empty one as somebody who joins. `damaged`: it knows whose place it wants."""
         self.crash()
+        self.replaces = self.incarnation if damaged else 0
         self.lost.append(self._storage)
         self._storage = MemoryStorage("simulated", self.name, self.incarnation + 1)
         self._fresh = self._wiped = True
@@ -144,6 +147,7 @@ class Machine:
             self._backlog.append(partial(self.happens, event))
             return
         self.node.proved = self._cluster.proved(self)
+        self.node.petitions = self._cluster.petitions()
         event(self.node)
         self._cluster.moved(self)
         self._schedule_turn()

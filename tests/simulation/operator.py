@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from kvstore.commands import Reconfigure, Reconfigured, Result
+from kvstore.commands import Reconfigure
 from kvstore.members import Member, MemberRole, Roster
 from kvstore.node import Node
-from kvstore.requests import Refused
 from paxos.types import NodeId
 from tests.simulation.checkers import Safety
 from tests.simulation.cluster import Cluster
@@ -30,8 +29,6 @@ class Operator:
         self._wiped_at = 0
         self._proposed = 0
         self.stopped = False
-        self.changes = 0
-        """Changes that were made."""
         self._wait()
 
     def _wait(self) -> None:
@@ -51,10 +48,7 @@ class Operator:
 
     def _propose(self, node: Node, change: Roster) -> None:
         self._proposed = max(self._proposed, change.version)
-        node.write(Reconfigure(change), self._answered)
-
-    def _answered(self, answer: Result | Refused) -> None:
-        self.changes += isinstance(answer, Reconfigured)
+        node.write(Reconfigure(change), lambda _: None)
 
     def _change(self, roster: Roster) -> Roster | None:
         if self._wiped is not None and not self._is_back(self._wiped):
@@ -96,14 +90,15 @@ class Operator:
         if not settled or joining or not self._can_lose(roster, member):
             return None
         self._wiped, self._wiped_at = member.name, self._safety.reference.applied
-        self._cluster.machines[member.name].wipe()
+        machine = self._cluster.machines[member.name]
+        machine.wipe(damaged=self._rng.random() < 0.5)
         return self._bring_back(roster, member.name)
 
     def _bring_back(self, roster: Roster, name: NodeId) -> Roster | None:
         member = roster.get(name)
         incarnation = self._cluster.machines[name].incarnation
-        if member is None or member.incarnation in {0, incarnation}:
-            return None
+        if member is None or member.incarnation in {0, incarnation} or self._cluster.machines[name].replaces:
+            return None  # it is on its way, or the leader sees to it
         return roster.changed(replace(member, role=MemberRole.LEARNER, incarnation=0, joining=True))
 
     def _is_back(self, name: NodeId) -> bool:

@@ -45,6 +45,11 @@ class Reference:
         return {member.name for member in roster.members if member.role != "learner"}
 
     @property
+    def changes(self) -> int:
+        """How often the members were changed."""
+        return len(self._epochs) - 1
+
+    @property
     def in_force(self) -> bool:
         """True when the last change of the members decides the next slot."""
         return self._epochs[-1][0] <= self.applied + 1

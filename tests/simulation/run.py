@@ -136,7 +136,7 @@ class Run:
             reads=self.safety.reads,
             ballots=self.safety.ballots,
             installs=self.safety.installs,
-            changes=self.operator.changes if self.operator else 0,
+            changes=self.safety.reference.changes,
             frames=cluster.network.count,
             struck=cluster.struck,
         )
