@@ -1,6 +1,7 @@
 """Rule 5: a broken prefix of the write-ahead log, which SQLite drops in silence with all behind it, is found."""
 
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage import sqlite as module
+from storage import wal
 from storage.base import StorageError
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
@@ -111,3 +113,70 @@ def test_no_bit_can_take_more_than_the_last_two_transactions_away(
         left = TRANSACTIONS
     assert left >= TRANSACTIONS - 2
     shutil.rmtree(image)
+
+
+def checksum(data: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    first, second = sums
+    for one, two in struct.iter_unpack("<II", data):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + two + first) & 0xFFFFFFFF
+    return first, second
+
+
+def plainly(content: bytes) -> int | None:
+    """What `wal.unreachable` finds, word by word as the format is described."""
+    if len(content) <= HEADER:
+        return None
+    salt, sums = content[16:24], checksum(content[:24], (0, 0))
+    if content[:4] != bytes.fromhex("377f0682") or struct.pack(">II", *sums) != content[24:32]:
+        return 0
+    first_bad, committed = None, False
+    for number, start in enumerate(range(HEADER, len(content) - FRAME + 1, FRAME), start=1):
+        head, page = content[start : start + FRAME_HEADER], content[start + FRAME_HEADER : start + FRAME]
+        current = head[8:16] == salt
+        sums = checksum(head[:8] + page, sums)
+        if first_bad is None and not (current and struct.pack(">II", *sums) == head[16:24]):
+            first_bad = number
+        if first_bad is not None and current:
+            if committed:
+                return first_bad
+            committed = head[4:8] != bytes(4)
+    return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(flips=st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 7)), max_size=3), cut=st.integers(0, 3 * FRAME))
+def test_many_frames_at_once_give_what_one_after_the_other_gives(
+    crashed: Path, flips: list[tuple[int, int]], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.getbasetemp() / "log"
+    content = bytearray((crashed / LOG).read_bytes())
+    for at, bit in flips:
+        content[at % len(content)] ^= 1 << bit
+    log.write_bytes(content[: len(content) - cut])
+    assert wal.unreachable(log) == plainly(log.read_bytes())
+
+
+@pytest.mark.parametrize("bad", [0, 1, 1023, 1024, 1025, 1499])
+def test_the_first_bad_frame_of_a_long_log_is_named(tmp_path: Path, bad: int) -> None:
+    """Longer than what is looked at together."""
+    log = tmp_path / "log"
+    content = bytearray(long_log(1500))
+    content[HEADER + bad * FRAME + 2000] ^= 4
+    log.write_bytes(content)
+    assert wal.unreachable(log) == (bad + 1 if bad < 1499 else None)  # the last transaction may be torn
+
+
+def long_log(frames: int) -> bytes:
+    """Each frame commits a transaction. All words are large, so that the sums carry."""
+    header = struct.pack(">IIII8s", 0x377F0682, 3007000, 4096, 0, b"saltsalt")
+    sums = checksum(header, (0, 0))
+    log = [header, struct.pack(">II", *sums)]
+    for number in range(frames):
+        head, page = (
+            struct.pack(">II", 1, 1),
+            struct.pack("<1024I", *(0xFFFFFFFF - number - word for word in range(1024))),
+        )
+        sums = checksum(head + page, sums)
+        log += [head, b"saltsalt", struct.pack(">II", *sums), page]
+    return b"".join(log)
