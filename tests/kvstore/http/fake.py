@@ -16,15 +16,18 @@ from kvstore.commands import (
     DeleteResult,
     KeyCommand,
     NotFound,
+    NotReconfigured,
     Put,
     PutResult,
     Reconfigure,
+    Reconfigured,
     Result,
 )
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
+from kvstore.members import Member, Roster, RosterEpoch, refusal
 from kvstore.metrics import Metrics
-from kvstore.requests import Consistency, MemberStatus, ReadAnswer, Record, Status
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Record, Status
 from storage.base import StatePage
 
 HANGS_S = 30.0
@@ -65,6 +68,12 @@ class FakeReplica:
         self.gate.set()
         self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self.done: asyncio.Queue[bytes] = asyncio.Queue()
+        self.roster = Roster(
+            3, tuple(Member(f"n{number}", f"127.0.0.1:900{number}", incarnation=number) for number in (1, 2, 3))
+        )
+        self.connected = {"n1", "n2", "n3"}
+        self.meanwhile: Roster | None = None
+        """What the members become through somebody else, just before the next change of them is ordered."""
 
     async def _pass(self, key: bytes) -> None:
         self.arrived.put_nowait(key)
@@ -73,7 +82,9 @@ class FakeReplica:
             raise self.fails
 
     async def write(self, command: Command) -> Result:
-        assert not isinstance(command, Reconfigure)
+        if isinstance(command, Reconfigure):
+            await self._pass(b"")
+            return self._reconfigure(command.roster)
         await self._pass(command.key)
         result = self._apply(command)
         self.done.put_nowait(command.key)
@@ -107,8 +118,27 @@ class FakeReplica:
     def end_state(self, reader: str) -> None:
         self.readers.discard(reader)
 
+    def _reconfigure(self, roster: Roster) -> Result:
+        if self.meanwhile is not None:
+            self.roster, self.meanwhile = self.meanwhile, None
+        why = refusal([RosterEpoch(1, self.roster)], roster, 1)
+        if why is not None:
+            return NotReconfigured(why)
+        self.roster = roster
+        return Reconfigured(roster, 33)
+
     def status(self) -> Status:
         return self.present
+
+    def members(self) -> MembersStatus:
+        return MembersStatus(
+            "n1", self.roster.version, True, "n2", [self._member(each) for each in self.roster.members]
+        )
+
+    def _member(self, each: Member) -> MemberStatus:
+        becomes = each.becomes if each.joining else None
+        connected, data = each.name in self.connected, f"{each.incarnation:x}"
+        return MemberStatus(each.name, each.address, connected, None, each.role, each.joining, becomes, data)
 
 
 class Reply(msgspec.Struct):

@@ -3,6 +3,7 @@ import json
 import msgspec
 import pytest
 
+from kvstore.requests import Standing
 from tests.kvstore.http.fake import STATUS, Store, request, run
 
 PAGES = ("/", "/status", "/livez", "/readyz", "/metrics")
@@ -35,6 +36,25 @@ def test_readyz_says_why_not(leader: str | None, why: str) -> None:
         assert why in reply.problem()["detail"]
         assert reply.headers["retry-after"] == "1"
         assert (await store.call("GET", "/livez")).status == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("standing", "why"),
+    [
+        (Standing.REMOVED, "n1 was removed"),
+        (Standing.REFUSED, "do not know n1 as a member"),
+        (Standing.WAITING, "no member has told it yet"),
+    ],
+)
+def test_a_replica_that_is_no_member_is_not_ready_and_says_so(standing: Standing, why: str) -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.present = msgspec.structs.replace(STATUS, standing=standing)
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert why in reply.problem()["detail"]
+        assert "kvstore member add n1" in reply.problem()["detail"]
 
     run(scenario)
 
