@@ -196,6 +196,13 @@ class Settings(BaseSettings):
         1 << 50,
         "keys and values that the store holds at most, with 64 bytes for each; above it a PUT is refused with 507",
     )
+    log_slots: int = _number(
+        _RETENTION.log_slots,
+        "slots",
+        1,
+        1_000_000_000,
+        "how many applied slots the log keeps at most; a peer that lags further behind is sent the state",
+    )
     history_revisions: int = _number(
         _RETENTION.history_revisions, "revisions", 0, 1_000_000_000, "how many superseded revisions are kept at most"
     )

@@ -27,4 +27,8 @@ def limits_of(settings: Settings) -> Limits:
 
 def retention_of(settings: Settings) -> retention.Limits:
     """How much of the past is kept."""
-    return retention.Limits(history_revisions=settings.history_revisions, history_age_ms=settings.history_age_ms)
+    return retention.Limits(
+        log_slots=settings.log_slots,
+        history_revisions=settings.history_revisions,
+        history_age_ms=settings.history_age_ms,
+    )
