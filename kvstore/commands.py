@@ -98,4 +98,7 @@ def pack_bundle(bundle: Bundle) -> bytes:
 
 def unpack_bundle(data: bytes) -> Bundle:
     """The bundle in `data`. Raises msgspec.DecodeError on anything else: such bytes were never proposed by us."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:  # msgspec's own errors do not cover it
+        raise msgspec.DecodeError(f"malformed name: {error}") from error

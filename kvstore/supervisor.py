@@ -210,7 +210,7 @@ class LocalCluster:
             place = self.places[name]
             with place.log.open("ab") as log:
                 self._processes[name] = subprocess.Popen(  # noqa: S603 - our own program
-                    [sys.executable, "-m", "kvstore", "serve", "--config", str(place.config)],
+                    self.command(name),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -218,6 +218,10 @@ class LocalCluster:
                     start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops all in order
                     preexec_fn=_end_with_parent,  # noqa: PLW1509 - called before any thread is started
                 )
+
+    def command(self, name: str) -> list[str]:
+        """What `start` runs as this replica."""
+        return [sys.executable, "-m", "kvstore", "serve", "--config", str(self.places[name].config)]
 
     def runs(self, name: str) -> bool:
         """True while the process that `start` made for this replica is there, paused or not."""

@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvstore.commands import Bundle, Command, Delete, Put, pack_bundle, unpack_bundle
@@ -18,6 +18,7 @@ def test_a_bundle_is_unpacked_as_it_was_packed(bundle: Bundle) -> None:
 
 
 @given(st.binary(max_size=60))
+@example(b"\x95\xa2\xff\xfe\x01\x01\x01\x90")
 def test_other_bytes_are_a_bundle_or_a_decode_error(data: bytes) -> None:
     try:
         bundle = unpack_bundle(data)

@@ -233,7 +233,7 @@ MUTANTS = (
         (9, 28),
         "Whoever knows a member's name is taken for it.",
         "kvstore/handshake.py",
-        '        if not hmac.compare_digest(proof, _prove(self._local, "dialer", hello, challenge)):\n'
+        "        if not hmac.compare_digest(proof, self._awaited):\n"
         "            raise _wrong_secret(self._local.node, hello.node)\n",
         "",
         UNIT,

@@ -1,9 +1,11 @@
 """A file as version 1 of the schema had it: promise and log, and no state."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from paxos.types import Ballot, PValue, Slot
 from storage.directory import DATA_FILE, LOCK_FILE, make_directory
 from storage.rows import checksum, with_checksum
 from tests.storage.states import entry
@@ -34,16 +36,24 @@ PRAGMA user_version = 1;
 """
 
 
-def make_version_1(directory: Path) -> None:
-    """Boot 5 of node n1, incarnation 77: it promised 3.n2, accepted slots 1, 2, 3 and 5, and knows 3 to be chosen."""
+def make_version_1(
+    directory: Path,
+    *,
+    cluster: str = "test",
+    node: str = "n1",
+    promised: Ballot = Ballot(3, "n2"),  # noqa: B008 - frozen
+    chosen: Slot = 3,
+    entries: Sequence[PValue] | None = None,
+) -> None:
+    """Boot 5 of `node`, incarnation 77. By default it accepted slots 1, 2, 3 and 5."""
     make_directory(directory)
-    (directory / LOCK_FILE).write_text("process 1, node n1 of cluster test\n5")
+    (directory / LOCK_FILE).write_text(f"process 1, node {node} of cluster {cluster}\n5")
     with closing(sqlite3.connect(directory / DATA_FILE)) as connection, connection:
         connection.executescript(_TABLES)
         connection.execute(
-            "INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum("test", "n1", 77, 5, "n1,n2,n3")
+            "INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum(cluster, node, 77, 5, "n1,n2,n3")
         )
-        connection.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(3, "n2", 3))
-        for slot, (round_, node), value in map(entry, (1, 2, 3, 5)):
-            row = (slot, round_, node, value, checksum(f"{slot} {round_} {node}", value))
+        connection.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(*promised, chosen))
+        for slot, (round_, name), value in map(entry, (1, 2, 3, 5)) if entries is None else entries:
+            row = (slot, round_, name, value, checksum(f"{slot} {round_} {name}", value))
             connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", row)
