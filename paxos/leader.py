@@ -200,8 +200,7 @@ class Leader:
         self._told = self._learner.chosen
         self._broadcast(Heartbeat(self.ballot, nonce, self._told))
         granted = self._acceptor.grant.renew(self.ballot, now)
-        if self._configuration.is_voter(self._node):
-            self._answer_round(self._node, nonce, granted)
+        self._answer_round(self._node, nonce, granted)
         return nonce
 
     def _answer_round(self, sender: NodeId, nonce: Count, granted: bool) -> None:
