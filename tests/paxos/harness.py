@@ -3,7 +3,7 @@
 `expect` drains the whole outbox and compares all of it: a message, record or answer that the test does not name fails.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 import msgspec
@@ -54,6 +54,7 @@ class Bench:
         self,
         *,
         nodes: int = 3,
+        epochs: Sequence[Epoch] = (),
         options: Options = OPTIONS,
         promised: Ballot = ZERO,
         chosen: Slot = 0,
@@ -61,11 +62,12 @@ class Bench:
         restarted: bool = False,
         seed: int = 1,
     ) -> None:
+        """`epochs`: the memberships, by default one of `nodes` voters."""
         self.now = START
-        self.peers = [f"n{number}" for number in range(2, nodes + 1)]
+        voters = (ME, *(f"n{number}" for number in range(2, nodes + 1)))
         self.replica = Replica(
             ME,
-            [Epoch(1, Membership((ME, *self.peers)))],
+            epochs or [Epoch(1, Membership(voters))],
             options,
             Random(seed),
             self.now,
@@ -75,6 +77,21 @@ class Bench:
             restarted=restarted,
         )
         self._undurable: list[Write] = []
+
+    @property
+    def peers(self) -> list[NodeId]:
+        """Everybody else, in the order in which they are sent to."""
+        return self.replica.configuration.others
+
+    @property
+    def voters(self) -> list[NodeId]:
+        """Those of them that vote by the newest membership."""
+        return [peer for peer in self.peers if peer in self.replica.configuration.newest.voters]
+
+    @property
+    def majority(self) -> list[NodeId]:
+        """As many of these, the first, as make one together with the replica."""
+        return self.voters[: (len(self.voters) + 1) // 2]
 
     def role(self) -> Role:
         """What the replica does at this moment."""
@@ -150,13 +167,14 @@ def prepare(bench: Bench, *, highest: Ballot = ZERO) -> Ballot:
     """Canvass, hear a majority that is willing, and see the Prepare; the own promise is not durable yet."""
     nonce = canvass(bench)
     round_before = max(bench.replica.promised.round, highest.round)
-    for peer in bench.peers[: len(bench.peers) // 2]:
+    for peer in bench.majority:
         bench.receive(peer, CanvassReply(nonce, willing=True, promised=highest, chosen=0))
     ballot = Ballot(round_before + 1, ME)
     from_slot = bench.replica.chosen + 1
     accepted, next_slot = bench.replica._log.page(from_slot)
     own = to(ME, Promise(ballot, from_slot, accepted, next_slot))
-    bench.expect(votes=[own, *bench.to_all(Prepare(ballot, from_slot))], promise=ballot)
+    prepares = [to(peer, Prepare(ballot, from_slot)) for peer in bench.voters]
+    bench.expect(votes=[own, *prepares], promise=ballot)
     return ballot
 
 
@@ -166,7 +184,7 @@ def elect(bench: Bench, recovered: Iterable[PValue] = (), *, values: Iterable[by
     ballot = prepare(bench)
     from_slot = bench.replica.chosen + 1
     bench.durable()
-    for peer in bench.peers[: len(bench.peers) // 2]:
+    for peer in bench.majority:
         bench.receive(peer, Promise(ballot, from_slot, tuple(recovered), 0))
     expect_accepts(bench, ballot, from_slot, [*values, NOOP], before=bench.to_all(Heartbeat(ballot, 1, from_slot - 1)))
     return ballot
@@ -191,7 +209,7 @@ def establish(bench: Bench) -> Ballot:
     ballot = elect(bench)
     slot = bench.replica.chosen + 1
     bench.durable()
-    for peer in bench.peers[: len(bench.peers) // 2]:
+    for peer in bench.majority:
         bench.receive(peer, Accepted(ballot, slot))
     bench.expect(*bench.to_all(Chosen(ballot, slot)), chosen=[(slot, NOOP)])
     return ballot
@@ -200,7 +218,7 @@ def establish(bench: Bench) -> Ballot:
 def reign(bench: Bench) -> Ballot:
     """Win an election, be established and hold a lease: counted from the moment of the election."""
     ballot = establish(bench)
-    for peer in bench.peers[: len(bench.peers) // 2]:
+    for peer in bench.majority:
         bench.receive(peer, ack(ballot, 1, chosen=bench.replica.chosen))
     bench.expect()
     assert bench.replica.lease_holds(bench.now)

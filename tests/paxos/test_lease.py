@@ -178,3 +178,41 @@ def test_rule_15_an_answer_that_arrives_late_extends_the_lease_from_when_its_hea
     bench.receive("n2", ack(ballot, 1))
     bench.expect()
     assert bench.replica.lease_until == sent + LEADER_LEASE
+
+
+def test_rule_27_a_lease_takes_a_majority_of_each_membership() -> None:
+    lease = Lease(OPTIONS, [*THREE, Membership(("n1", "n2", "n3", "n4"))])
+    first, second = lease.begin_round(START), lease.begin_round(START + MS)
+    for node, nonce in (("n1", second), ("n2", second)):
+        lease.answer(node, nonce, granted=True)
+    assert (lease.until, lease.confirmed) == (0, 0)
+    lease.answer("n4", first, granted=True)
+    assert (lease.until, lease.confirmed) == (START + LEADER_LEASE, first)
+    lease.answer("n3", second, granted=True)
+    assert (lease.until, lease.confirmed) == (START + MS + LEADER_LEASE, second)
+
+
+def test_rule_27_the_answers_that_are_there_count_for_the_memberships_that_come() -> None:
+    lease = Lease(OPTIONS, THREE)
+    nonce = lease.begin_round(START)
+    for node in ("n1", "n2", "n4"):
+        lease.answer(node, nonce, granted=True)
+    assert lease.until == START + LEADER_LEASE
+    lease.reconfigure([*THREE, Membership(("n1", "n2", "n3", "n4"))])
+    assert (lease.until, lease.confirmed) == (START + LEADER_LEASE, nonce)
+    lease.reconfigure([*THREE, Membership(("n1", "n3", "n5"))])
+    assert (lease.until, lease.confirmed) == (0, 0)
+    lease.reconfigure(THREE)
+    assert lease.until == START + LEADER_LEASE
+
+
+def test_rule_28_what_a_silent_voter_answered_before_counts_no_more() -> None:
+    lease = Lease(OPTIONS, THREE)
+    nonce = lease.begin_round(START)
+    for node in ("n1", "n3"):
+        lease.answer(node, nonce, granted=True)
+    assert lease.confirmed == nonce
+    lease.reconfigure([*THREE, Membership(("n1", "n2"), learners=("n3",), silent=("n3",))])
+    assert (lease.until, lease.confirmed) == (0, 0)
+    lease.reconfigure(THREE)
+    assert (lease.until, lease.confirmed) == (0, 0)

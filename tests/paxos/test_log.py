@@ -112,3 +112,41 @@ def test_what_is_not_chosen_is_never_cut() -> None:
 
 def test_a_recovered_tail_that_is_too_long_is_cut_at_once() -> None:
     assert log(3, [at(1), at(2), at(3)], recent_slots=1).floor == 3
+
+
+def test_rule_25_a_jump_keeps_what_is_accepted_above_it_and_nothing_below() -> None:
+    held = log(2, [at(1), at(2), at(4), at(7), at(8)])
+    held.jump(6)
+    assert (held.chosen, held.floor, held.last) == (6, 7, 8)
+    assert [held.get(slot) for slot in (1, 2, 4, 6)] == [None] * 4
+    assert held.page(7) == ((at(7), at(8)), 0)
+    assert held.choose_next() == at(7)
+
+
+def test_rule_25_a_jump_beyond_all_that_is_accepted_leaves_an_empty_log_behind_it() -> None:
+    held = log(2, [at(1), at(2), at(4)])
+    held.jump(9)
+    assert (held.chosen, held.floor, held.last) == (9, 10, 9)
+    assert held.page(10) == ((), 0)
+
+
+def test_after_a_jump_chosen_slots_are_kept_up_to_a_size_as_before() -> None:
+    held = log(recent_bytes=4)
+    held.put(at(1, b"aaa"))
+    held.choose_next()
+    held.jump(5)
+    for slot, floor in ((6, 6), (7, 6), (8, 7)):
+        held.put(at(slot, b"bb"))
+        held.choose_next()
+        assert held.floor == floor
+
+
+@pytest.mark.parametrize("slot", [0, 4, 5])
+def test_rule_25_a_jump_never_goes_back(slot: Slot) -> None:
+    with pytest.raises(InvariantError, match="never goes down"):
+        log(5).jump(slot)
+
+
+def test_rule_5_the_highest_slot_under_a_ballot_is_known() -> None:
+    held = log(tail=[at(1), at(2, b"x", B2), at(3), at(4, b"x", B2)])
+    assert [held.last_under(ballot) for ballot in (B1, B2, Ballot(9, "n1"))] == [3, 4, 0]

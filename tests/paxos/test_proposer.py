@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.configuration import Configuration, Epoch
+from paxos.configuration import ALPHA, Configuration, Epoch
 from paxos.messages import Promise
 from paxos.options import Options
 from paxos.proposer import Campaign, Pipeline
@@ -233,3 +233,86 @@ def test_nothing_that_was_enqueued_is_lost_doubled_or_reordered(
             one.accepted("n2", slot)
     assert values[: len(recovered) + 1] == [*recovered, NOOP]
     assert [payload for value in values[len(recovered) + 1 :] for payload in unpack(value)] == payloads
+
+
+# Memberships that change
+
+FOUR = Membership(("n1", "n2", "n3", "n4"))
+
+
+def changing(*epochs: Epoch, **options: int) -> Pipeline:
+    one = Pipeline(1, [], Configuration("n1", [Epoch(1, THREE), *epochs]), Options(**{"window": 1000, **options}))
+    one.propose(START, 0)
+    return one
+
+
+def test_rule_27_a_campaign_takes_a_majority_of_each_membership() -> None:
+    one = Campaign(B9, 1, [THREE, FOUR])
+    assert one.owed == dict.fromkeys(FOUR.voters, 1)
+    for name, elected in (("n1", False), ("n4", False), ("n3", True)):
+        one.promise(name, promise())
+        assert one.elected() == elected
+
+
+def test_rule_27_a_campaign_covers_a_later_membership_when_a_majority_of_it_has_promised() -> None:
+    one = campaign()
+    for name in ("n1", "n2"):
+        one.promise(name, promise())
+    assert one.covers(THREE)
+    assert not one.covers(FOUR)
+    one.promise_late("n3", promise(), next_slot=1)
+    assert one.covers(FOUR)
+    assert not one.covers(Membership(("n1", "n5", "n6")))
+    assert not one.covers(FOUR)
+
+
+def test_rule_27_a_late_promise_counts_with_what_was_settled_and_with_nothing_else() -> None:
+    one = campaign()
+    one.promise("n1", promise())
+    one.promise("n2", promise())
+    for late in (
+        promise(PValue(5, B1, b"a")),
+        promise(PValue(4, B1, b"a"), PValue(6, B1, b"a")),
+        promise(PValue(4, B1, b"a"), next_slot=5),
+        promise(from_slot=4),
+    ):
+        one.promise_late("n3", late, next_slot=5)
+        assert one.owed == {"n3": 1}
+    one.promise_late("n3", promise(PValue(4, B1, b"a")), next_slot=5)
+    assert one.promised == {"n1", "n2", "n3"}
+    assert one.owed == {}
+
+
+def test_rule_27_the_last_page_of_a_promise_counts_late_when_those_before_it_came_in_time() -> None:
+    one = campaign()
+    one.promise("n3", promise(PValue(1, B1, b"a"), next_slot=2))
+    one.promise_late("n3", promise(PValue(2, B1, b"b"), from_slot=2), next_slot=3)
+    assert one.promised == {"n3"}
+
+
+def test_rule_27_no_slot_begins_more_than_alpha_beyond_what_is_applied() -> None:
+    one = changing(max_batch_bytes=1)
+    one.enqueue(tuple(b"x" for _ in range(100)))
+    for applied in (0, 1, 1, 5):
+        begun = [slot for slot, _ in one.propose(START, applied)]
+        assert not begun or begun[-1] == applied + ALPHA
+        assert one.next_slot == applied + ALPHA + 1
+
+
+def test_rule_27_a_slot_is_decided_by_its_own_membership() -> None:
+    one = changing(Epoch(3, FOUR))
+    one.fill(5)
+    assert [slot for slot, _ in one.propose(START, 0)] == [2, 3, 4]
+    assert [one.accepted(name, 2) for name in ("n1", "n4", "n2")] == [False, False, True]
+    assert [one.accepted(name, 3) for name in ("n1", "n4", "n2")] == [False, False, True]
+    assert one.overdue(START + WAIT) == [(1, NOOP, ["n1", "n2", "n3"]), (4, NOOP, ["n1", "n2", "n3", "n4"])]
+
+
+def test_rule_27_no_ops_fill_up_to_a_slot_where_there_is_nothing_else_to_order() -> None:
+    one = changing()
+    one.enqueue((b"a",))
+    one.fill(5)
+    assert one.propose(START, 0) == [(2, pack([b"a"])), (3, NOOP), (4, NOOP)]
+    one.enqueue((b"b",))
+    assert one.propose(START, 0) == [(5, pack([b"b"]))]
+    assert one.propose(START, 0) == []

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.quorum import can_reach_quorum, is_quorum, reached_by_quorum
+from paxos.quorum import can_reach_quorum, is_quorum, is_quorum_of_each, reached_by_quorum
 from paxos.types import Membership
 
 NAMES = [f"n{number}" for number in range(1, 8)]
@@ -48,3 +48,28 @@ def test_rule_15_the_number_that_a_quorum_reached_is_the_highest_such(
     else:
         assert reached(found)
         assert not reached(found + 1)
+
+
+@given(memberships, memberships, senders)
+def test_rule_27_what_speaks_for_several_memberships_takes_a_majority_of_each(
+    one: Membership, other: Membership, answers: list[str]
+) -> None:
+    assert is_quorum_of_each(answers, [one, other]) == (is_quorum(answers, one) and is_quorum(answers, other))
+    both = can_reach_quorum(answers, [one]) and can_reach_quorum(answers, [other])
+    assert can_reach_quorum(answers, [one, other]) == both
+
+
+@given(memberships, memberships, st.dictionaries(st.sampled_from([*NAMES, "stranger"]), st.integers(0, 9)))
+def test_rule_27_the_number_that_all_memberships_reached_is_the_least_of_theirs(
+    one: Membership, other: Membership, values: dict[str, int]
+) -> None:
+    each = [reached_by_quorum(values, [membership]) for membership in (one, other)]
+    expected = None if None in each else min(number for number in each if number is not None)
+    assert reached_by_quorum(values, [one, other]) == expected
+
+
+def test_rule_29_learners_and_witnesses_count_as_what_they_are() -> None:
+    membership = Membership(("n1", "n2", "n3"), learners=("n4", "n5"), witnesses=("n3",))
+    assert membership.members == ("n1", "n2", "n3", "n4", "n5")
+    assert not is_quorum(["n1", "n4", "n5"], membership)
+    assert is_quorum(["n1", "n3"], membership)

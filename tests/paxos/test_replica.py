@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from paxos.messages import (
     Accept,
@@ -16,7 +17,7 @@ from paxos.messages import (
 from paxos.ready import ReadReady
 from paxos.replica import Role
 from paxos.types import MS, Ballot, PValue
-from tests.paxos.harness import Bench, canvass, elect, follow, reign, to
+from tests.paxos.harness import OPTIONS, Bench, canvass, elect, follow, reign, to
 
 B1, B2, B3 = Ballot(1, "n2"), Ballot(2, "n3"), Ballot(3, "n2")
 
@@ -35,6 +36,19 @@ def test_commands_go_to_the_leader_that_is_known_and_nowhere_without_one() -> No
     follow(bench, B1)
     assert bench.replica.propose((b"a", b"b"))
     bench.expect(to("n2", Propose((b"a", b"b"))))
+
+
+def test_whoever_knows_a_leader_takes_commands_and_a_leader_as_long_as_it_has_room() -> None:
+    bench = Bench(promised=B1)
+    assert not bench.replica.accepting
+    follow(bench, B1)
+    assert bench.replica.accepting
+    leader = Bench(options=replace(OPTIONS, max_queued_bytes=1))
+    reign(leader)
+    assert leader.replica.accepting
+    assert leader.replica.propose((b"a",))
+    assert not leader.replica.accepting
+    assert not leader.replica.propose((b"b",))
 
 
 def test_a_proposal_that_reaches_a_replica_that_does_not_lead_is_dropped() -> None:
