@@ -5,6 +5,7 @@ with growing random pauses until the deadline. Reads are always repeated. A writ
 left no trace: one that may have been done ends in `UnknownOutcome`; the caller alone knows whether to repeat it.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -36,6 +37,9 @@ MEMBERS_CHANGED = "urn:kvstore:problem:members-changed"
 NO_SUCH_MEMBER = "urn:kvstore:problem:no-such-member"
 _TRANSIENT = frozenset({408, 429})
 """Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
+
+_LOOK_S = 0.05
+"""While a change of the members is not in force, they are looked at so often."""
 
 _FULL = 507
 
@@ -185,7 +189,8 @@ class Client:
         return await self._change_members("POST", "/members", body)
 
     async def remove_member(self, name: str, *, force: bool = False) -> MembersStatus:
-        """Make it a member no more. `force`: also where that leaves no majority connected."""
+        """Make it a member no more. `force`: also where that leaves no majority connected. It is needed until the
+        change is in force: do not stop it before."""
         return await self._change_members("DELETE", f"{_member(name)}{_forced(force)}")
 
     async def replace_member(self, name: str, address: str | None = None, *, force: bool = False) -> MembersStatus:
@@ -198,7 +203,8 @@ class Client:
         return await self._change_members("POST", f"{_member(name)}/promote")
 
     async def _change_members(self, method: Method, path: str, body: bytes = b"") -> MembersStatus:
-        """It does no harm to repeat such a change, so that is done also where nobody knows whether it was made."""
+        """It does no harm to repeat such a change, so that is done also where nobody knows whether it was made. What is
+        given is `in_force`, unless the time is over."""
         deadline = time.monotonic() + self._timeout_s
         unsure = False
 
@@ -215,7 +221,13 @@ class Client:
                 return await self.members()  # it was made, and only the answer was missing
             return msgspec.json.decode(answer.body, type=MembersStatus)
 
-        return await self._repeatedly(Unavailable, UnknownOutcome)(attempt)
+        changed: MembersStatus = await self._repeatedly(Unavailable, UnknownOutcome)(attempt)
+        while not changed.in_force and time.monotonic() < deadline:
+            found = await asyncio.gather(*map(self.members_at, self.endpoints), return_exceptions=True)
+            seen = [each for each in found if isinstance(each, MembersStatus)]
+            changed = max([changed, *seen], key=lambda each: (each.version, each.in_force))
+            await asyncio.sleep(_LOOK_S)
+        return changed
 
     async def backup(
         self, consistency: Consistency = Consistency.LINEARIZABLE

@@ -4,7 +4,9 @@ A change is made from the members as this replica knows them, and carries their 
 same time one is refused, with 409 and the advice to try again. To repeat a change that was made is no error.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
@@ -43,6 +45,10 @@ _USAGE = {
     "add": '{"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}; role is voter (default), witness or learner',
     "replace": 'nothing, or {"address": "10.0.0.4:9001"}',
 }
+IN_FORCE_S = 1.0
+"""An answer waits for so long at most until the change is in force: until then the old members decide, and are needed.
+One that was removed may never hear of it."""
+_LOOK_S = 0.01
 _UNBOUND = {"0.0.0.0", "::"}  # noqa: S104 - nobody can be reached there
 
 
@@ -169,6 +175,10 @@ class Members:
             raise Problem(TIMEOUT, detail, outcome=Outcome.UNKNOWN, fields=RETRY_AFTER) from None
         if isinstance(result, NotReconfigured):
             raise Problem(MEMBERS_CHANGED, f"{_sentence(result.why)}.", fields=RETRY_AFTER)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IN_FORCE_S):
+                while not self._replica.members().in_force:  # noqa: ASYNC110 - some slots, a few milliseconds
+                    await asyncio.sleep(_LOOK_S)
 
     def _refuse_without_majority(self, before: Roster, after: Roster) -> None:
         """Those who vote until the change is in force have to decide it, without whom is not heard any more; those who

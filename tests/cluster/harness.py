@@ -175,11 +175,11 @@ class History:
         """How many operations of these kinds were answered."""
         return sum(operation.kind in kinds and operation.returned != FOREVER for operation in self.operations)
 
-    async def verify(self, cluster: LocalCluster, *, least: int) -> None:
-        """Read every key through every replica that runs, then check all of it. `least`: as many acknowledged writes
-        and reads must be in it, or it shows nothing."""
+    async def verify(self, cluster: LocalCluster, *, least: int, names: Collection[str] | None = None) -> None:
+        """Read every key through these replicas, by default all that run, then check all of it. `least`: as many
+        acknowledged writes and reads must be in it, or it shows nothing."""
         async with Client(cluster, self) as client:
-            for name in filter(cluster.runs, cluster.places):
+            for name in filter(cluster.runs, cluster.places) if names is None else names:
                 for key in self.keys:
                     call = await client.get(name, key)
                     assert call.ending is Ending.DONE, f"the final read failed: {call.why}"
