@@ -1,0 +1,42 @@
+"""What the commands of `python -m bench` have in common."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")]
+
+
+def progress_bar() -> Progress:
+    """How far it is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, transient=True)
+
+
+def run(measuring: Coroutine[None, None, T]) -> T:
+    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started."""
+
+    async def act() -> T:
+        task = asyncio.create_task(measuring)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(act())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def write_json(path: Path | None, found: msgspec.Struct) -> None:
+    """All of it, if a file is wanted."""
+    if path is not None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

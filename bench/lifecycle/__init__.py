@@ -1,0 +1,1 @@
+"""What a replica goes through in its life: restarts, overwrites for hours, snapshots, damage, crashes, new members."""

@@ -1,0 +1,68 @@
+"""Things done to single replicas of a local cluster."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from bench.errors import BenchError
+from bench.processes import usage
+from kvstore.client import Client, Rejected
+from kvstore.supervisor import POLL_S, LocalCluster, Place
+
+DATABASE = "kvstore.db"
+LOG = "kvstore.db-wal"
+UNNOTICED_S = 10.0
+"""Its peers notice within this time that a replica is gone."""
+
+
+def resident_mb(cluster: LocalCluster, names: Iterable[str] | None = None) -> dict[str, float]:
+    """Resident memory of each replica that runs, in MB."""
+    chosen = [name for name in names or cluster.places if cluster.runs(name)]
+    return {name: usage([cluster.process_id(name)]).resident_bytes / 1e6 for name in chosen}
+
+
+def file_mb(place: Place) -> tuple[float, float]:
+    """Sizes of the database and of its write-ahead log, in MB."""
+    files = (place.data / DATABASE, place.data / LOG)
+    database, log = (file.stat().st_size / 1e6 if file.exists() else 0.0 for file in files)
+    return database, log
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Seconds from the start of replicas until all of them are ready, and the CPU seconds that each used until then:
+    on a machine that is shared, those tell more."""
+
+    seconds: float
+    cpu_s: float
+
+
+async def restart(cluster: LocalCluster, names: list[str], timeout_s: float) -> Start:
+    """Start these replicas, which have ended. Raises ClusterError."""
+    began = time.monotonic()
+    cluster.start(names)
+    await cluster.wait_ready(names, timeout_s=timeout_s)
+    cpu_s = usage(map(cluster.process_id, names)).cpu_s / len(names)
+    return Start(time.monotonic() - began, cpu_s)
+
+
+async def wipe(cluster: LocalCluster, name: str) -> None:
+    """Take the data of a replica, which has ended, away, and have it be a member again with a new disk. It does not run
+    on return; once started it is given the state. Raises ClientError."""
+    place = cluster.places[name]
+    shutil.rmtree(place.data)
+    deadline = time.monotonic() + UNNOTICED_S
+    async with Client([other.url for other in cluster.places.values() if other is not place]) as client:
+        while True:
+            try:
+                await client.replace_member(name)
+                break
+            except Rejected as error:  # while its peers believe it to be connected
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{name} cannot be replaced: {error}") from error
+                await asyncio.sleep(POLL_S)
+    settings = place.config.read_text()
+    if "\njoin = true\n" not in settings:
+        place.config.write_text(f"\njoin = true\n{settings}")
