@@ -64,7 +64,7 @@ class Hold:
     def __init__(self, lock: IO[str], holder: str) -> None:
         self._lock = lock
         self._holder = holder
-        self.signature = _read_signature(lock)
+        self.signature = read_signature(lock)
         self.sign()
 
     def sign(self, **fields: int | bool) -> None:
@@ -81,7 +81,8 @@ class Hold:
         self._lock.close()
 
 
-def _read_signature(lock: IO[str]) -> Signature:
+def read_signature(lock: IO[str]) -> Signature:
+    """What the lock file says of the data. Raises DamagedError, and StorageError for one of a newer version."""
     line = lock.read().partition("\n")[2].strip()
     if line.isdecimal():
         return Signature(boot=int(line))  # as the first releases wrote it
@@ -127,3 +128,16 @@ def hold(directory: Path, holder: str) -> Hold:
             f"{directory} is in use by {other}: stop that process, or give this one its own --data"
         ) from None
     return Hold(lock, holder)
+
+
+def holder_of(directory: Path) -> str | None:
+    """Who holds `directory` at this moment, None when nobody does; it is not taken from anybody. Raises OSError."""
+    path = directory / LOCK_FILE
+    if not path.exists():
+        return None
+    with path.open(errors="replace") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.readline().rstrip() or "another process"
+    return None

@@ -46,7 +46,7 @@ def claim(
     then some of it was lost, or an older copy has taken its place."""
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     with database.atomic():
-        if _upgrade(database, path) == 0:
+        if upgrade(database, path) == 0:
             found = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=0, members=tuple(sorted(members)))
             connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", _row_of(found))
         else:
@@ -81,17 +81,19 @@ def _refuse_other_names(path: Path, found: Identity, cluster: str, node: NodeId)
         )
 
 
-def _upgrade(database: Database, path: Path) -> int:
-    """Bring the tables up to date; returns the version that was found, 0 for a new file."""
+def upgrade(database: Database, path: Path) -> int:
+    """Bring the tables up to date; returns the version that was found, 0 for a new file. Nothing is written when they
+    are. Raises StorageError for a newer one."""
     found: int = database.execute("PRAGMA user_version").fetchone()[0]
-    if found > len(_MIGRATIONS):
+    if found > VERSION:
         raise StorageError(
-            f"{path} was written by a newer version of this program (schema {found}, this one knows up to "
-            f"{len(_MIGRATIONS)}): start that version"
+            f"{path} was written by a newer version of this program (schema {found}, this one knows up to {VERSION}): "
+            "start that version"
         )
     for migrate in _MIGRATIONS[found:]:
         migrate(database)
-    database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    if found < VERSION:
+        database.execute(f"PRAGMA user_version = {VERSION}")
     return found
 
 
@@ -122,3 +124,6 @@ def _create(
 
 _MIGRATIONS = (_create_tables, _create_state)
 """Each turns the schema of its index into the next. A released one is never changed."""
+
+VERSION = len(_MIGRATIONS)
+"""Of the schema. A newer one is refused."""

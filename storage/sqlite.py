@@ -53,8 +53,8 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
         try:
             make_directory(directory)
             held = resources.enter_context(closing(hold(directory, f"node {node} of cluster {cluster}")))
-            _refuse_lost(path, held.signature)
-            _refuse_broken_wal(path)
+            refuse_lost(path, held.signature)
+            refuse_broken_wal(path)
             make_file(path)
             with reported(path):
                 connection = _connect(path)
@@ -75,24 +75,26 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
         return SqliteStorage(path, connection, space, bounds, recovered, held=held, resources=resources.pop_all())
 
 
-def _refuse_lost(path: Path, signature: Signature) -> None:
+def refuse_lost(path: Path, signature: Signature) -> None:
     """Asked before SQLite opens it: beside an empty database it would delete the write-ahead log."""
-    log = _wal_of(path)
+    log = wal_of(path)
     if signature.boot and not (path.exists() and path.stat().st_size):
         raise damaged(path, f"the database is gone, but this replica had reached boot {signature.boot}")
     if signature.open and not (log.exists() and log.stat().st_size):
         raise damaged(log, "the write-ahead log is gone, but the replica did not stop in order")
 
 
-def _refuse_broken_wal(path: Path) -> None:
-    log = _wal_of(path)
+def refuse_broken_wal(path: Path) -> None:
+    """Asked before SQLite opens it: it would drop in silence what it cannot reach."""
+    log = wal_of(path)
     frame = wal.unreachable(log)
     if frame is not None:
         where = f"frame {frame}" if frame else "the header"
         raise damaged(log, f"{where} of the write-ahead log is damaged and hides the transactions behind it")
 
 
-def _wal_of(path: Path) -> Path:
+def wal_of(path: Path) -> Path:
+    """The write-ahead log of the database at `path`."""
     return path.with_name(path.name + "-wal")
 
 
@@ -247,7 +249,7 @@ class SqliteStorage:
         self._wal_bytes += (_FRAMES_A_COMMIT + removed) * _FRAME_BYTES + stored_bytes
         if self._wal_bytes < CHECKPOINT_BYTES:
             return
-        self._wal_bytes = wal.length(_wal_of(self._path))
+        self._wal_bytes = wal.length(wal_of(self._path))
         if self._wal_bytes >= CHECKPOINT_BYTES:
             _checkpoint(self._connection, self._path, "PASSIVE")
             self._wal_bytes = 0

@@ -3,6 +3,7 @@
 import typer
 
 from kvstore.cli.backup import backup
+from kvstore.cli.check import check
 from kvstore.cli.cluster import cluster
 from kvstore.cli.keys import delete, get, put, status
 from kvstore.cli.member import member
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (cluster, serve, get, put, delete, status, backup, restore):
+for _command in (cluster, serve, get, put, delete, status, backup, restore, check):
     app.command()(_command)
 app.add_typer(member, name="member")
 

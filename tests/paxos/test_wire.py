@@ -136,6 +136,7 @@ def test_another_version_is_refused_and_named() -> None:
 def next_version() -> Iterator[int]:
     """A version in which a Heartbeat has one field more, and nothing else is new."""
     version = wire.VERSION + 1
+    known: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
     def encode(message: AnyMessage) -> bytes:
         fields: list[object] = msgspec.to_builtins(message, builtin_types=(bytes,))
@@ -145,7 +146,7 @@ def next_version() -> Iterator[int]:
         fields = msgspec.msgpack.decode(data)
         if fields[0] == "Heartbeat" and fields.pop() != "new":
             raise msgspec.ValidationError("no new field")
-        return msgspec.convert(fields, AnyMessage)  # type: ignore[arg-type]
+        return known.decode(msgspec.msgpack.encode(fields))
 
     wire.register(version, wire.Codec(encode, decode))
     try:

@@ -25,11 +25,16 @@ RECORDS = {
 """What is left of them: value, revision, create revision, version."""
 
 
+def value_of(slot: int, command: Command) -> bytes:
+    """What stands in `slot`; n1, which proposed it, was at its 17th start."""
+    return pack([pack_bundle(Bundle("n1", 17, slot, slot, [command]))])
+
+
 def ledger_of(*commands: Command) -> tuple[Ledger, list[Change]]:
-    """A slot for each command, and the rows that they made; n1, which proposed them, was at its 17th start."""
+    """A slot for each command, and the rows that they made."""
     ledger = Ledger(genesis(["n1", "n2", "n3"]))
     for slot, command in enumerate(commands, 1):
-        ledger.replay(slot, pack([pack_bundle(Bundle("n1", 17, slot, slot, [command]))]))
+        ledger.replay(slot, value_of(slot, command))
     return ledger, ledger.take_changes()
 
 

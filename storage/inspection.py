@@ -1,0 +1,159 @@
+"""The data of a replica as it lies there: read without changing a byte of it, and without taking it from anybody.
+
+A database beside an empty write-ahead log is whole, and opened in place as one that nobody writes. Else SQLite would
+have to write to read it, and a copy is looked into.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlite_utils import Database
+
+from paxos.ready import Write
+from paxos.types import PValue, Slot
+from storage import schema
+from storage.base import Identity, Recovered, StatePage, StorageError
+from storage.bounds import Bounds, load_bounds
+from storage.directory import DATA_FILE, LOCK_FILE, Signature, read_signature
+from storage.errors import damaged, reported
+from storage.log import load_entries
+from storage.revisions import KeySpace
+from storage.rows import decode_text
+from storage.sqlite import refuse_broken_wal, refuse_lost, wal_of
+
+_VERSION_AT = 60
+"""Where the first page of a database has its user_version, in 4 bytes. https://www.sqlite.org/fileformat2.html"""
+
+
+class Inspection:
+    """Data that is open for reading; `inspect` makes it. Each method raises DamagedError where it finds damage."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, signature: Signature, schema_version: int) -> None:
+        self._path = path
+        self._connection = connection
+        self._signature = signature
+        self.schema_version = schema_version
+        """Of the file as it lies there."""
+
+    def verify_pages(self) -> None:
+        """Have SQLite look at the structure of the file."""
+        with reported(self._path):
+            (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise damaged(self._path, f"SQLite finds: {found}")
+
+    def identity(self) -> Identity:
+        """Whose data it is; not older than the lock file beside it knows."""
+        with reported(self._path):
+            found = schema.load_identity(self._connection, self._path)
+        if found.boot < self._signature.boot:
+            reached = self._signature.boot
+            raise damaged(self._path, f"it has reached boot {found.boot}, but this replica had reached boot {reached}")
+        if self._signature.incarnation not in {0, found.incarnation}:
+            raise damaged(self._path, "it is not the data that was in this directory, but other data of the replica")
+        return found
+
+    def storage(self, identity: Identity) -> "ReadOnly":
+        """The same as a Storage that is only read."""
+        with reported(self._path):
+            bounds, log_bytes = load_bounds(self._connection, self._path)
+            return ReadOnly(self._connection, self._path, bounds, bounds.marks.recovered(identity, log_bytes))
+
+
+class ReadOnly:
+    """See Storage; what is written goes nowhere."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: Bounds, recovered: Recovered) -> None:
+        self._connection = connection
+        self._path = path
+        self._bounds = bounds
+        self._space = KeySpace(connection, path, bounds)
+        self._recovered = recovered
+
+    def recovered(self) -> Recovered:
+        """See Storage."""
+        return self._recovered
+
+    def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
+        """See Storage."""
+        marks = self._bounds.marks
+        if max(from_slot, 1) <= marks.cut.slot:
+            return []
+        with reported(self._path):
+            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=marks.chosen)
+
+    def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
+        """See Storage."""
+        with reported(self._path):
+            if staged:
+                return self._space.staged_page(after, max_bytes)
+            return self._space.page(after, max_bytes, self._bounds)
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Keep nothing."""
+
+    def tidy(self) -> bool:
+        """See Storage."""
+        return False
+
+    def close(self) -> None:
+        """See Storage."""
+
+
+@contextmanager
+def inspect(directory: Path) -> Iterator[Inspection]:
+    """Look into the data in `directory`, which nobody must be using. Raises DamagedError; StorageError when there is
+    none or it is of a newer version; OSError."""
+    path = directory / DATA_FILE
+    signature = _signature_in(directory)
+    refuse_lost(path, signature)
+    if not path.exists() or not path.stat().st_size:
+        raise _no_data(directory)
+    refuse_broken_wal(path)
+    with ExitStack() as resources:
+        version = _version_of(path)
+        if version < schema.VERSION or _is_filled(wal_of(path)):
+            scratch = Path(resources.enter_context(TemporaryDirectory(prefix="kvstore-check-")))
+            connection = resources.enter_context(closing(_open_copy(path, scratch)))
+        else:
+            uri = f"{path.absolute().as_uri()}?immutable=1"
+            connection = resources.enter_context(closing(sqlite3.connect(uri, uri=True, isolation_level=None)))
+        connection.text_factory = decode_text
+        with reported(path):
+            version = schema.upgrade(Database(connection, execute_plugins=False), path)
+        if not version:
+            raise _no_data(directory)
+        yield Inspection(path, connection, signature, version)
+
+
+def _no_data(directory: Path) -> StorageError:
+    return StorageError(f"{directory} holds no data of a replica: give the directory that `kvstore serve` has as data")
+
+
+def _signature_in(directory: Path) -> Signature:
+    lock = directory / LOCK_FILE
+    if not lock.exists():
+        return Signature()
+    with lock.open(errors="replace") as file:
+        return read_signature(file)
+
+
+def _version_of(path: Path) -> int:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(_VERSION_AT + 4)[_VERSION_AT:])
+
+
+def _is_filled(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > 0
+
+
+def _open_copy(path: Path, scratch: Path) -> sqlite3.Connection:
+    copy = scratch / path.name
+    shutil.copyfile(path, copy)
+    if wal_of(path).exists():
+        shutil.copyfile(wal_of(path), wal_of(copy))
+    return sqlite3.connect(copy, isolation_level=None)
