@@ -14,11 +14,13 @@ takes its data for damaged. Where no majority says who is right, the leader ends
 
 from collections import Counter
 from hashlib import blake2b
+from typing import assert_never
 
 import msgspec
 
 from kvstore.members import MemberRole, Roster
 from paxos.messages import Compare, Compared, Diverged
+from paxos.ready import Envelope
 from paxos.types import MS, NodeId, Slot, Time
 from storage.base import CHAIN_BYTES, DamagedError, Progress, StorageError
 
@@ -37,7 +39,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Comparison:
     """Of one replica, whether it leads or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: NodeId) -> None:
+        self._node = node
         self._digests: dict[Slot, bytes] = {}
         self._asked_at: Time = 0
         self._slot: Slot = 0
@@ -50,33 +53,42 @@ class Comparison:
         if len(self._digests) > KEPT:
             del self._digests[next(iter(self._digests))]
 
-    def due(self, node: NodeId, roster: Roster, now: Time) -> Compare | None:
+    def due(self, roster: Roster, now: Time) -> Compare | None:
         """What a leader asks the others now. Raises StorageError when nobody can tell who was right the last time."""
         newest = next(reversed(self._digests), 0)
         if now < self._asked_at + EVERY_MS * MS or newest in {0, self._slot}:
             return None
         self._judge_last(roster)
         self._asked_at, self._slot = now, newest
-        self._answers = {node: self._digests[newest]}
+        self._answers = {self._node: self._digests[newest]}
         return Compare(newest, self._digests[newest])
 
-    def answer(self, message: Compare) -> Compared | None:
-        """What this replica holds as of the same slot, if it still knows."""
-        digest = self._digests.get(message.slot)
-        return Compared(message.slot, digest) if digest is not None else None
+    def receive(self, sender: NodeId, message: Compare | Compared | Diverged, roster: Roster) -> list[Envelope]:
+        """What to answer, and to whom. Raises DamagedError when a majority holds something else than this replica."""
+        match message:
+            case Compare(slot=slot):
+                digest = self._digests.get(slot)
+                return [Envelope(sender, Compared(slot, digest))] if digest is not None else []
+            case Compared():
+                return self._count(sender, message, roster)
+            case Diverged():
+                self._check(message)
+                return []
+            case _:
+                assert_never(message)
 
-    def answered(self, sender: NodeId, message: Compared, roster: Roster) -> dict[NodeId, Diverged]:
-        """Those who have diverged by what is known now, and what to tell them."""
+    def _count(self, sender: NodeId, message: Compared, roster: Roster) -> list[Envelope]:
         if message.slot != self._slot:
-            return {}
+            return []
         self._answers[sender] = message.digest
         right = self._majority(roster)
         if right is None:
-            return {}
-        return {node: Diverged(self._slot, right) for node, digest in self._answers.items() if digest != right}
+            return []
+        verdict = Diverged(self._slot, right)
+        self._check(verdict)
+        return [Envelope(node, verdict) for node, digest in self._answers.items() if digest != right]
 
-    def check(self, message: Diverged) -> None:
-        """A majority holds something as of a slot. Raises DamagedError when it is something else here."""
+    def _check(self, message: Diverged) -> None:
         own = self._digests.get(message.slot, message.digest)
         if own != message.digest:
             raise DamagedError(

@@ -13,24 +13,21 @@ from random import Random
 from kvstore.commands import Command, Put, Reconfigure
 from kvstore.comparison import EVERY_SLOTS, Comparison
 from kvstore.keeper import Keeper
-from kvstore.ledger import Ledger, bare_ledger
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused, Standing
 from kvstore.retention import Limits
+from kvstore.state_fetch import StateFetch
 from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
-from kvstore.transfer import END, MOST_PAGE_BYTES, Incoming, state_message
+from kvstore.transfer import MOST_PAGE_BYTES, state_message
 from paxos.messages import AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
-from storage.base import Staged, StatePage, StateWrite, Storage, scan
-
-HEARD_MS = 1000
-"""A peer that was heard within this time is alive, and can be asked for its state."""
+from storage.base import StatePage, StateWrite, Storage, scan
 
 REPEAT_MS = 1000
 """A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
@@ -81,7 +78,6 @@ class Node:
         self._quota_bytes = quota_bytes
         self.stats = Stats()
         self._keeper = Keeper(storage, epochs, limits, clock())
-        self._incoming = Incoming(storage)
         self._state_reads: list[ServeState] = []
         from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
@@ -95,6 +91,7 @@ class Node:
             tail=list(scan(storage, from_slot, recovered.last)),
             restarted=self._boot > 1,
         )
+        self._state_fetch = StateFetch(self.id, storage, self._keeper, self.replica)
         self._submissions = Submissions(
             self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
@@ -104,14 +101,13 @@ class Node:
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
         self._stewardship = Stewardship()
-        self._comparison = Comparison()
+        self._comparison = Comparison(self.id)
         self.proved: Mapping[NodeId, int] = {}
         self.petitions: Mapping[NodeId, int] = {}
         """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
         The driver keeps both up to date."""
         self.heard: dict[NodeId, Time] = {}
         """When each peer's last message arrived."""
-        self._keeps_records = False
         self._barred: Reason | None = None
         self._follow_members()
 
@@ -184,9 +180,11 @@ class Node:
             page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
             self._state_reads.append(ServeState(sender, message.after, page_bytes))
         elif isinstance(message, State):
-            self._take_state(sender, message, now)
+            if self._state_fetch.take(sender, message, now):
+                self.stats.states_installed += 1
+                self._follow_members()
         elif isinstance(message, Compare | Compared | Diverged):
-            self._compare(sender, message)
+            self._answers += self._comparison.receive(sender, message, self.roster)
         else:
             self.replica.receive(sender, message, now)
 
@@ -195,7 +193,7 @@ class Node:
         now = self._clock()
         for write in writes:
             if isinstance(write, StateWrite) and write.staged is not None:
-                self._incoming.stored()
+                self._state_fetch.stored()
             for vote in write.votes:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
@@ -267,7 +265,7 @@ class Node:
             self.replica.propose((payload,))
         if self.replica.role is Role.LEADER:
             self._look_after_members(now)
-            question = self._comparison.due(self.id, self.roster, now)
+            question = self._comparison.due(self.roster, now)
             if question is not None:
                 self._answers += [Envelope(member, question) for member in self.neighbours]
         for queries in self._queries.values():
@@ -281,7 +279,7 @@ class Node:
             self._submissions.next_deadline(),
             self._queries[False].next_deadline(),
             self._queries[True].next_deadline(),
-            self._incoming.next_deadline() if self._needs_state else None,
+            self._state_fetch.next_deadline(),
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
@@ -298,13 +296,11 @@ class Node:
         ready = self.replica.take(now)
         for slot, value in ready.chosen:
             if slot > self.applied:  # the state may have been replaced by a later one
-                version = self.roster.version
                 self._on_batch(self._apply(slot, value, now))
-                if self.roster.version != version:
-                    self.replica.reconfigure(epochs_of(self.machine.epochs)[-1], now)
-                    self._follow_members()
         self._keeper.attach(ready, now)
-        self._fetch_state(now)
+        question = self._state_fetch.question(self.heard, self._leading, now)
+        if question is not None:
+            self._answers.append(question)
         self._serve(ready)
         for read in ready.reads:
             for queries in self._queries.values():
@@ -348,13 +344,16 @@ class Node:
         return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
-        commands = 0
+        commands, version = 0, self.roster.version
         for bundle, results in self._keeper.apply(slot, value, now):
             commands += len(bundle.commands)
             if results is not None and bundle.origin == self.origin and bundle.boot == self._boot:
                 self._submissions.applied(bundle.sequence, results)
         if slot % EVERY_SLOTS == 0 and not self._keeper.ledger.bare:
             self._comparison.note(self._keeper.ledger.progress())
+        if self.roster.version != version:
+            self.replica.reconfigure(epochs_of(self.machine.epochs)[-1], now)
+            self._follow_members()
         return commands
 
     def _serve(self, ready: Ready) -> None:
@@ -371,63 +370,6 @@ class Node:
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
         return Learn(entries, self.replica.chosen, self._keeper.cut)
 
-    @property
-    def _needs_state(self) -> bool:
-        """The log alone does not help: it is cut at the peers, or this replica knows of no member yet."""
-        return self.replica.cut_off is not None or not self.machine.epochs
-
-    def _fetch_state(self, now: Time) -> None:
-        """Ask for the next page of a peer's state."""
-        if not self._needs_state:
-            return
-        source, without = self.replica.cut_off, self.roster.membership.witnesses
-        alive = [
-            peer
-            for peer, heard in self.heard.items()
-            if (now - heard < HEARD_MS * MS or peer == source) and peer not in without
-        ]
-        if not alive:
-            return
-        leading = self._leading.node if self._leading is not None else None
-        sources = sorted(alive, key=lambda peer: (peer == leading, peer))
-        question = self._incoming.ask(sources, now, only_end=not self._keeps_records)
-        if question is not None:
-            self._answers.append(Envelope(*question))
-
-    def _take_state(self, sender: NodeId, message: State, now: Time) -> None:
-        if not self._needs_state:
-            return
-        if message.after == END:
-            self._take_end(sender, message, now)
-            return
-        taken = self._incoming.take(sender, message, self.replica.chosen, now)
-        if taken is None:
-            return
-        staged, ledger = taken
-        if ledger is None:
-            self._keeper.stage(staged)
-        else:
-            self._install(staged, ledger, now)
-
-    def _take_end(self, sender: NodeId, message: State, now: Time) -> None:
-        """Learn from it what this replica is: a witness needs no more, all others need the rest."""
-        progress = self._incoming.take_end(sender, message)
-        ledger = bare_ledger(progress) if progress is not None else None
-        member = ledger.machine.roster.get(self.id) if ledger is not None else None
-        if ledger is None or member is None:
-            return  # the source lags: it does not know yet of this one
-        if member.purpose is not MemberRole.WITNESS:
-            self._keeps_records = True
-            self._incoming.ask_at_once()
-        elif ledger.applied > self.replica.chosen:
-            self._install(Staged(0, StatePage([], 0, ledger.progress())), ledger, now)
-
-    def _install(self, staged: Staged, ledger: Ledger, now: Time) -> None:
-        self.stats.states_installed += 1
-        self._keeper.replace(ledger, staged)
-        self.replica.jump(ledger.applied, epochs_of(ledger.machine.epochs), now)
-        self._follow_members()
-
     def _follow_members(self) -> None:
         """The members changed: what is this replica now?"""
         member = self.roster.get(self.id)
@@ -437,7 +379,7 @@ class Node:
             self.machine.epochs = []
             self.replica.forget_members()
         knows = bool(self.machine.epochs)
-        self._keeps_records = knows and not witness
+        self._state_fetch.keeps_records = knows and not witness
         if not knows:
             self._barred = Reason.JOINING
         elif witness or self._keeper.ledger.bare:
@@ -448,21 +390,6 @@ class Node:
     def _refusal(self, reason: Reason) -> Refused:
         members = (member for member in self.roster.members if member.purpose is not MemberRole.WITNESS)
         return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self.id])
-
-    def _compare(self, sender: NodeId, message: Compare | Compared | Diverged) -> None:
-        match message:
-            case Compare():
-                answer = self._comparison.answer(message)
-                if answer is not None:
-                    self._answers.append(Envelope(sender, answer))
-            case Compared():
-                for name, diverged in self._comparison.answered(sender, message, self.roster).items():
-                    if name == self.id:
-                        self._comparison.check(diverged)
-                    else:
-                        self._answers.append(Envelope(name, diverged))
-            case Diverged():
-                self._comparison.check(message)
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""

@@ -58,6 +58,7 @@ RULES = [
                     "queries",
                     "requests",
                     "retention",
+                    "state_fetch",
                     "state_machine",
                     "stewardship",
                     "submissions",

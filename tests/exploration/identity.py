@@ -28,14 +28,25 @@ from tests.exploration.machine import Machine
 
 ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
 
-STATELESS = ("stats", "_submissions", "_queries", "_incoming", "_stewardship", "_on_batch")
-"""The fields of a node that nothing changes here: metrics, requests of clients, of which there are none, states of
-peers, as no log is cut, and the members. All copies share them."""
+STATELESS = ("stats", "_submissions", "_queries", "_stewardship", "_comparison", "_on_batch")
+"""The fields of a node that nothing changes here: metrics, requests of clients, of which there are none, and what looks
+after the members and compares states. All copies share them."""
 
 IGNORED: dict[type, set[str]] = {
-    Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id", "_keeper", "_state_reads"},
-    Replica: {"node", "options", "configuration", "_member", "_reads"},
-    Leader: {"_node", "_configuration", "_options", "_heard", "_own_reads", "_reads"},
+    Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id", "_keeper", "_state_fetch", "_state_reads"},
+    Replica: {"node", "options", "configuration", "_member", "_reads", "_handed_over"},
+    Acceptor: {"_accepted"},
+    Leader: {
+        "_node",
+        "_configuration",
+        "_options",
+        "_heard",
+        "_own_reads",
+        "_reads",
+        "_campaign",
+        "_votes",
+        "_votes_before",
+    },
     Learner: {"_configuration"},
     Log: {"_options"},
     Candidate: {"_node", "_others", "_configuration", "_memberships", "_options"},
@@ -44,8 +55,9 @@ IGNORED: dict[type, set[str]] = {
     Election: {"_rng"},
     Lease: {"_memberships"},
 }
-"""What never changes, when somebody was heard last, reads, of which there are none, and the state: it follows from the
-chosen prefix, and payloads that are no bundles leave no trace in it."""
+"""What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change of
+the members asks for, votes as they are compared with storage that loses none, and the state: it follows from the chosen
+prefix, and payloads that are no bundles leave no trace in it."""
 
 TIMES: dict[type, set[str]] = {
     Node: {"_clock", "_boot"},
