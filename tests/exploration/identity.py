@@ -55,9 +55,9 @@ IGNORED: dict[type, set[str]] = {
     Election: {"_rng"},
     Lease: {"_memberships"},
 }
-"""What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change of
-the members asks for, votes as they are compared with storage that loses none, and the state: it follows from the chosen
-prefix, and payloads that are no bundles leave no trace in it."""
+"""What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change
+of the members asks for, votes as they are compared with storage that loses none, and the state: it follows from the
+chosen prefix, and payloads that are no bundles leave no trace in it."""
 
 TIMES: dict[type, set[str]] = {
     Node: {"_clock", "_boot"},
