@@ -1,33 +1,28 @@
 """`python -m bench`: what the store can do on this machine."""
 
-import asyncio
 import secrets
-import signal
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import msgspec
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import compare as comparing
 from bench import failover as failing_over
+from bench.command import Json, Seed, progress_bar, run, write_json
 from bench.errors import BenchError
 from bench.faults import command as faulting
 from bench.faults.found import Verdict, conclude
 from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
+from bench.lifecycle.command import LIFECYCLE
 from bench.processes import check_platform
 from bench.report import comparison_report, failover_report, print_report
 from bench.scratch import scratch_directory
 from bench.stores import find_etcd
 from bench.wrk import find_wrk
 from kvstore.supervisor import ClusterError
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="bench",
@@ -37,8 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
+app.add_typer(LIFECYCLE)
 
 
 @app.command()
@@ -49,16 +43,16 @@ def failover(
     json: Json = None,
 ) -> None:
     """Kill the leader with SIGKILL while clients write: the time without a successful write, and what was lost."""
-    with scratch_directory() as directory, _progress() as bar:
+    with scratch_directory() as directory, progress_bar() as bar:
         killing = bar.add_task("kills", total=kills)
         reading = bar.add_task("reading back", total=None, visible=False)
         progress = failing_over.Progress(
             killed=lambda outage_ms: bar.update(killing, advance=1, description=f"kills, last {outage_ms:.0f} ms"),
             read=lambda total: bar.update(reading, advance=1, total=total, visible=True),
         )
-        found = _run(failing_over.measure(directory, nodes=nodes, clients=clients, kills=kills, progress=progress))
+        found = run(failing_over.measure(directory, nodes=nodes, clients=clients, kills=kills, progress=progress))
         bar.stop()
-        _write_json(json, found)
+        write_json(json, found)
         print_report(failover_report(found))
         if found.lost:
             raise BenchError(
@@ -77,9 +71,9 @@ def compare(
     """Compare with etcd: put and linearizable get a second at the leader, in turn on the same machine."""
     check_platform()
     wrk, etcd = find_wrk(), find_etcd()
-    with scratch_directory() as directory, _progress() as bar:
+    with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("loads", total=4 * rounds)
-        found = _run(
+        found = run(
             comparing.measure(
                 directory,
                 wrk=wrk,
@@ -92,7 +86,7 @@ def compare(
                 ),
             )
         )
-    _write_json(json, found)
+    write_json(json, found)
     print_report(comparison_report(found))
     raise typer.Exit(not found.within_limits)
 
@@ -109,7 +103,7 @@ def faults(
     ] = 0,
     nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
     clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients.")] = 8,
-    seed: Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")] = None,
+    seed: Seed = None,
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all of it to FILE, too.")] = None,
 ) -> None:
@@ -123,40 +117,16 @@ def faults(
         seed=secrets.randbelow(1 << 32) if seed is None else seed,
     )
     faulting.check_page(html)
-    missing = _run(not_offered(order))
+    missing = run(not_offered(order))
     with scratch_directory() as directory:
-        found, calls = _run(faulting.run(directory, order, missing))
-        _write_json(json, conclude(found))
+        found, calls = run(faulting.run(directory, order, missing))
+        write_json(json, conclude(found))
         faulting.write_page(html, found)
         print_report(summary(found))
         if found.verdict is not Verdict.OK:
             history = (html or json or directory / "faults").with_suffix(".history.jsonl")
             faulting.write_history(history, calls, found)
             raise BenchError(f"the run is {found.verdict}, see above; what the clients saw is in {history}")
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, transient=True)
-
-
-def _run(measuring: Coroutine[None, None, T]) -> T:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started."""
-
-    async def run() -> T:
-        task = asyncio.create_task(measuring)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await task
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-def _write_json(path: Path | None, found: msgspec.Struct) -> None:
-    if path is not None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ def progress_bar() -> Progress:
 
 
 def run(measuring: Coroutine[None, None, T]) -> T:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started."""
+    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started. Of errors that came together
+    the first one is raised."""
 
     async def act() -> T:
         task = asyncio.create_task(measuring)
@@ -34,6 +35,11 @@ def run(measuring: Coroutine[None, None, T]) -> T:
         return asyncio.run(act())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
 
 
 def write_json(path: Path | None, found: msgspec.Struct) -> None:

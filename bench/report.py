@@ -23,7 +23,7 @@ def failover_report(found: Failovers) -> RenderableType:
         f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms, max {max(found.outages_ms):.0f} ms",
         f"{found.acknowledged} writes of {found.clients} clients acknowledged, {lost}; "
         f"{found.unknown} of unknown outcome, {found.refused} refused",
-        _verdict(f"p50 <= {P50_LIMIT_MS} ms and p99 <= {P99_LIMIT_MS} ms", met=found.within_limits),
+        verdict(f"p50 <= {P50_LIMIT_MS} ms and p99 <= {P99_LIMIT_MS} ms", met=found.within_limits),
     )
 
 
@@ -39,7 +39,7 @@ def comparison_report(found: Comparison) -> RenderableType:
         "CPU for an operation and resident memory are of all members together",
         table,
         *_ratio_lines(found),
-        _verdict(f"put >= {PUT_RATIO_LIMIT} x etcd", met=found.within_limits),
+        verdict(f"put >= {PUT_RATIO_LIMIT} x etcd", met=found.within_limits),
     )
 
 
@@ -75,5 +75,6 @@ def _ratio_lines(found: Comparison) -> Iterator[str]:
         yield f"{operation}: {ratio.median:.2f} x etcd ({ratio.least:.2f} - {ratio.most:.2f}); round by round {each}"
 
 
-def _verdict(limit: str, *, met: bool) -> str:
+def verdict(limit: str, *, met: bool) -> str:
+    """A line that says whether a limit is kept."""
     return f"[green]within the limit[/green]: {limit}" if met else f"[red]beyond the limit[/red]: {limit}"

@@ -9,7 +9,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.processes import usage
-from kvstore.client import Client, Rejected
+from kvstore.client import Client, ClientError
 from kvstore.supervisor import POLL_S, LocalCluster, Place
 
 DATABASE = "kvstore.db"
@@ -48,18 +48,18 @@ async def restart(cluster: LocalCluster, names: list[str], timeout_s: float) -> 
     return Start(time.monotonic() - began, cpu_s)
 
 
-async def wipe(cluster: LocalCluster, name: str) -> None:
+async def wipe(cluster: LocalCluster, name: str, patience_s: float = UNNOTICED_S) -> None:
     """Take the data of a replica, which has ended, away, and have it be a member again with a new disk. It does not run
-    on return; once started it is given the state. Raises ClientError."""
+    on return; once started it is given the state. Raises BenchError when its peers do not want that in time."""
     place = cluster.places[name]
     shutil.rmtree(place.data)
-    deadline = time.monotonic() + UNNOTICED_S
+    deadline = time.monotonic() + patience_s
     async with Client([other.url for other in cluster.places.values() if other is not place]) as client:
         while True:
             try:
                 await client.replace_member(name)
                 break
-            except Rejected as error:  # while its peers believe it to be connected
+            except ClientError as error:  # Rejected while its peers believe it to be connected
                 if time.monotonic() > deadline:
                     raise BenchError(f"{name} cannot be replaced: {error}") from error
                 await asyncio.sleep(POLL_S)

@@ -46,9 +46,7 @@ class Restarts(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.median_s, self.all.seconds) <= START_LIMIT_S and self.most_mb <= RESIDENT_LIMIT_MB
 
 
-async def measure(
-    directory: Path, *, keys: int, value_bytes: int, times: int, say: Callable[[str], None]
-) -> Restarts:
+async def measure(directory: Path, *, keys: int, value_bytes: int, times: int, say: Callable[[str], None]) -> Restarts:
     """In a new cluster in `directory` kill one replica so many times, each time another one, then all. `say` is told
     what goes on. Raises BenchError or ClusterError."""
     began = time.monotonic()
