@@ -31,7 +31,14 @@ B1 = Ballot(1, "n2")
 class Host:
     """Node n1 of three; what it sends is kept until the test takes it."""
 
-    def __init__(self, storage: MemoryStorage | None = None, *, options: Options | None = None, waiting: int = 100):
+    def __init__(
+        self,
+        storage: MemoryStorage | None = None,
+        *,
+        options: Options | None = None,
+        waiting: int = 100,
+        joins: bool = False,
+    ):
         self.storage = storage or MemoryStorage("test", "n1")
         self.now = 10**12
         self.slept_before_reading: dict[int, int] = {}
@@ -42,7 +49,7 @@ class Host:
         self.fetches: list[ServeFetch | ServeState] = []
         self.node = Node(
             self.storage,
-            genesis(("n1", "n2", "n3")),
+            [] if joins else genesis(("n1", "n2", "n3")),
             options or Options(),
             clock=self.clock,
             rng=Random(1),
