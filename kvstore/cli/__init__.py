@@ -6,7 +6,7 @@ from kvstore.cli.backup import backup
 from kvstore.cli.check import check
 from kvstore.cli.cluster import cluster
 from kvstore.cli.keys import delete, get, put, status
-from kvstore.cli.member import member
+from kvstore.cli.members import member
 from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
 

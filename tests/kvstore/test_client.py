@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from kvstore.client import Client, Rejected, Unavailable, UnknownOutcome
+from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome
 from kvstore.commands import DeleteResult, PutResult
-from kvstore.requests import Consistency, Record, Status
+from kvstore.members import MemberRole
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, Record, Status
 
 T = TypeVar("T")
 
@@ -234,6 +235,66 @@ def test_status_is_asked_of_one_replica_once() -> None:
             await client.status(replica.url)
 
     talk(replica, call=call)
+
+
+MEMBERS = MembersStatus("n1", 4, True, "n1", [MemberStatus("n1", "h:1", connected=True, heard_ms_ago=0.0)])
+
+
+def members(status: MembersStatus = MEMBERS, code: int = 200) -> web.Response:
+    return web.Response(status=code, body=msgspec.json.encode(status))
+
+
+def test_members_are_shown_and_changed() -> None:
+    replica = Scripted(*[members() for _ in range(6)])
+
+    async def call(client: Client) -> None:
+        assert await client.members() == await client.members_at(replica.url) == MEMBERS
+        assert await client.add_member("n4", "h:4", MemberRole.WITNESS) == MEMBERS
+        await client.promote_member("n4")
+        await client.replace_member("n4", "h:5", force=True)
+        await client.remove_member("n4", force=True)
+
+    talk(replica, call=call)
+    assert replica.asked[2:] == [
+        ("POST", "/members", b'{"name":"n4","address":"h:4","role":"witness"}'),
+        ("POST", "/members/n4/promote", b""),
+        ("POST", "/members/n4/replace?force=true", b'{"address":"h:5"}'),
+        ("DELETE", "/members/n4?force=true", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [problem(503, "unknown", "timeout"), problem(503, "failed"), problem(409, "failed", "members-changed"), None],
+)
+def test_a_change_of_the_members_is_repeated_whatever_became_of_it(first: web.Response | None) -> None:
+    replica = Scripted(first, members())
+    assert talk(replica, call=lambda client: client.add_member("n4", "h:4")) == MEMBERS
+    assert [method for method, _, _ in replica.asked] == ["POST", "POST"]
+
+
+def test_a_member_that_is_gone_when_its_removal_is_repeated_was_removed() -> None:
+    gone = problem(404, "failed", "no-such-member")
+    replica = Scripted(problem(503, "unknown", "timeout"), gone, members())
+    assert talk(replica, call=lambda client: client.remove_member("n4")) == MEMBERS
+    with pytest.raises(NoSuchMember):
+        talk(Scripted(problem(404, "failed", "no-such-member")), call=lambda client: client.remove_member("n4"))
+
+
+def test_what_is_against_a_change_is_told_at_once() -> None:
+    replica = Scripted(problem(409, "failed", "unsafe-change"))
+    with pytest.raises(Rejected, match="what to do"):
+        talk(replica, call=lambda client: client.remove_member("n4"))
+
+
+def test_a_change_that_is_not_in_force_is_waited_for_at_those_who_stay() -> None:
+    pending = msgspec.structs.replace(MEMBERS, in_force=False)
+    leaver, stayer = (
+        Scripted(members(pending), members(pending), members(pending)),
+        Scripted(members(pending), members()),
+    )
+    assert talk(leaver, stayer, call=lambda client: client.remove_member("n4")).in_force
+    assert [path for _, path, _ in stayer.asked] == ["/members", "/members"]
 
 
 def test_misuse_is_told_at_once() -> None:
