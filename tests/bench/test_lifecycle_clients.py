@@ -16,7 +16,7 @@ from bench.lifecycle.load import Load, puts
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def url(server: BaseTestServer[web.BaseRequest]) -> str:
+def url(server: BaseTestServer) -> str:
     return f"http://{server.host}:{server.port}"
 
 
