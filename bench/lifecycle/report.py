@@ -64,11 +64,10 @@ def snapshot_report(found: Transfer) -> RenderableType:
     for name, phase in (("before", found.before), ("during", found.during), ("after", found.after)):
         times = (f"{value:.1f}" for value in (phase.p50_ms, phase.p99_ms, phase.most_ms))
         table.add_row(name, f"{phase.seconds:.1f}", f"{phase.puts / phase.seconds:,.0f}", *times)
-    changes = len(set(found.ballots)) - 1
     return Group(
         f"{found.mib} MiB of state in {found.during.seconds:.1f} s, {found.mib_per_s:.1f} MiB/s",
         table,
-        f"{changes} changes of the leader, {found.refused} PUTs refused",
+        f"led under {', '.join(dict.fromkeys(found.ballots))}; {found.refused} PUTs refused",
         f"resident: {_memory(found.at_rest_mb)} before, at most {_memory(found.most_mb)} meanwhile",
         f"p99 during: {found.ratio:.2f} x of that without",
         verdict(f"p99 <= {P99_RATIO_LIMIT} x of that without, one leader", met=found.within_limits),
