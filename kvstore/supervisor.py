@@ -7,14 +7,11 @@ was removed are `n1.toml.removed`: by that the next run knows whom to start.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import json
 import os
 import re
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +25,7 @@ import msgspec
 
 from kvstore.client import Client, ClientError
 from kvstore.config import ENV_PREFIX, Address, parse_address
+from kvstore.local import end_with_parent, free_ports, is_free, make_secret
 from kvstore.members import MemberRole
 from kvstore.requests import MembersStatus, Status
 
@@ -36,12 +34,8 @@ STOP_S = 10.0
 """A replica that was asked to stop and has not done so after this time is killed."""
 POLL_S = 0.05
 STATUS_MS = 500
-FREE_PORTS = range(12_000, 32_000)
-"""Below the ports that systems give to outgoing connections: those could take a dead replica's port from it."""
 
-_PR_SET_PDEATHSIG = 1
 _OWN_SETTINGS = {"node", "members", "join", "listen", "peer_listen", "data", "secret", "secret_file"}
-_libc = ctypes.CDLL(None)
 
 
 class ClusterError(Exception):
@@ -107,8 +101,8 @@ class LocalCluster:
         settings: Mapping[str, int | str] | None = None,
     ) -> None:
         self.directory = directory.absolute()
-        ports = list(range(port, port + nodes)) if port else _free_ports(nodes)
-        peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else _free_ports(nodes, taken=ports)
+        ports = list(range(port, port + nodes)) if port else free_ports(HOST, nodes)
+        peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else free_ports(HOST, nodes, taken=ports)
         self._founders = {
             name: Place(name, Address(HOST, listen), Address(HOST, peers), self.directory)
             for name, listen, peers in zip(_names(nodes), ports, peer_ports, strict=True)
@@ -156,7 +150,7 @@ class LocalCluster:
         """The part of `prepare` that writes. A cluster that has a name already keeps it: its data has it too."""
         self._settings = {**self._given_name(), **self._settings}
         self.directory.mkdir(parents=True, exist_ok=True)
-        _make_secret(self.directory / "secret")
+        make_secret(self.directory / "secret")
         for place in self.places.values():
             place.config.write_text(self._config_of(place, via))
 
@@ -164,7 +158,7 @@ class LocalCluster:
         """Have a new replica join the cluster, which runs, and start it. It has not caught up on return, see
         `wait_joined`. Raises ClientError when the cluster refuses it."""
         taken = [address.port for place in self.places.values() for address in (place.listen, place.peers)]
-        listen, peers = _free_ports(2, taken)
+        listen, peers = free_ports(HOST, 2, taken)
         place = Place(name, Address(HOST, listen), Address(HOST, peers), self.directory, joins=True)
         async with Client(self.endpoints) as client:
             await client.add_member(name, str(place.peers), role)
@@ -216,7 +210,7 @@ class LocalCluster:
                     stderr=log,
                     env=environment,
                     start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops all in order
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509 - called before any thread is started
+                    preexec_fn=end_with_parent,  # noqa: PLW1509 - called before any thread is started
                 )
 
     def command(self, name: str) -> list[str]:
@@ -370,7 +364,7 @@ class LocalCluster:
             f"{address} ({place.name}'s {use})"
             for place in self.places.values()
             for use, address in (("clients", place.listen), ("peers", place.peers))
-            if not _is_free(address.port)
+            if not is_free(HOST, address.port)
         ]
         if used:
             raise ClusterError(
@@ -432,35 +426,3 @@ def _added(directory: Path) -> dict[str, Place]:
             listen, peers = parse_address(told["listen"]), parse_address(told["members"][name])
             places[name] = Place(name, listen, peers, directory, joins=True)
     return places
-
-
-def _free_ports(count: int, taken: Iterable[int] = ()) -> list[int]:
-    ports: list[int] = []
-    while len(ports) < count:
-        port = secrets.choice(FREE_PORTS)
-        if port not in {*ports, *taken} and _is_free(port):
-            ports.append(port)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def _make_secret(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
-
-
-def _end_with_parent() -> None:
-    """Runs in the child: have the system end it in order when its parent dies, however that happens. Linux only."""
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

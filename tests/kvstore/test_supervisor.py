@@ -20,6 +20,7 @@ from rich.console import Console
 from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
 from kvstore.client import Client
 from kvstore.config import Address, load
+from kvstore.members import MemberRole
 from kvstore.requests import Status
 from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, describe_exit, what_is_missing
 
@@ -173,6 +174,45 @@ def test_a_cluster_starts_survives_a_kill_and_has_its_data_in_the_next_run(tmp_p
                 assert record.value == b"2"
         finally:
             await cluster.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.cluster
+def test_who_was_added_or_removed_is_known_to_the_next_run(tmp_path: Path) -> None:
+    async def story() -> None:
+        cluster = LocalCluster(3, tmp_path)
+        cluster.prepare()
+        cluster.start()
+        try:
+            await cluster.wait_ready()
+            await cluster.add("n4")
+            await cluster.wait_joined("n4")
+            async with Client(cluster.endpoints) as client:
+                await client.put("k", b"1")
+            await cluster.remove("n2")
+            assert not cluster.runs("n2")
+            await cluster.add("w1", MemberRole.WITNESS)
+            await cluster.wait_joined("w1")
+        finally:
+            await cluster.stop()
+        cluster = LocalCluster(3, tmp_path)
+        assert {name: place.joins for name, place in cluster.places.items()} == {
+            "n1": False, "n3": False, "n4": True, "w1": True
+        }  # fmt: skip
+        cluster.prepare()
+        cluster.start()
+        try:
+            await cluster.wait_ready()
+            async with Client([cluster.places["n4"].url]) as client:
+                record = await client.get("k")
+            assert record is not None
+            assert record.value == b"1"
+            await cluster.add("n2")
+            await cluster.wait_joined("n2")
+        finally:
+            await cluster.stop()
+        assert LocalCluster(3, tmp_path).places["n2"].joins
 
     asyncio.run(story())
 
