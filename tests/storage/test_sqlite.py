@@ -12,7 +12,7 @@ from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage import sqlite as module
 from storage.base import DamagedError, StorageError
-from storage.directory import DATA_FILE
+from storage.directory import DATA_FILE, LOCK_FILE
 from storage.sqlite import SqliteStorage, open_storage
 from tests.storage.numbered_writes import MEMBERS
 
@@ -171,6 +171,15 @@ def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) 
     with pytest.raises(StorageError, match=r"not a database.*is not used"):
         open_storage(directory, "test", "n1", MEMBERS)
     assert (directory / DATA_FILE).read_bytes() == content
+
+
+def test_a_newer_lock_file_is_refused_and_left_as_it_is(directory: Path) -> None:
+    fill(directory)
+    lock = directory / LOCK_FILE
+    lock.write_text(newer := 'process 1, node n1 of cluster test\n{"version":2,"boot":1,"of_tomorrow":true}\n')
+    with pytest.raises(StorageError, match=r"lock was written by a newer version of this program: start that version"):
+        open_storage(directory, "test", "n1", MEMBERS)
+    assert lock.read_text() == newer
 
 
 def test_a_newer_schema_is_refused(directory: Path) -> None:
