@@ -127,7 +127,11 @@ def hold(directory: Path, holder: str) -> Hold:
         raise StorageError(
             f"{directory} is in use by {other}: stop that process, or give this one its own --data"
         ) from None
-    return Hold(lock, holder)
+    try:
+        return Hold(lock, holder)
+    except BaseException:
+        lock.close()
+        raise
 
 
 def holder_of(directory: Path) -> str | None:
