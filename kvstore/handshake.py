@@ -368,7 +368,8 @@ class Listener:
             )
         if hello.node not in local.peers:
             text = f"{hello.node!r} is not a member for {local.node!r}, which knows {', '.join(sorted(local.peers))}"
-            raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: give all replicas the same list of members")
+            advice = f"`kvstore member add {hello.node}` makes it one; stop it if it was removed"
+            raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: {advice}")
         if _conflict(hello.terms, local.terms):
             text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
             raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
