@@ -6,7 +6,7 @@ asked for the next page may be another replica, or the same one after a restart 
 
 One thing may come between: the source compacts, and drops a deletion behind r of a key that stands in a page before r.
 So it does not compact while somebody asks, within bounds; and the receiver begins anew where it sees that a source has
-compacted behind r.
+compacted behind r, and not just what all pages before were compacted to. Storage insists on that, see StatePage.
 """
 
 import zlib
@@ -60,15 +60,17 @@ class Incoming:
         self._source: NodeId = ""
         self._asked_at: Time | None = None
         self._storing = False
-        staged = storage.recovered().staged
-        while self._after < staged:
+        recovered = storage.recovered()
+        while self._after < recovered.staged:
             page = storage.read_state(self._after, PAGE_BYTES, staged=True)
             self._load(page)
+            self._compacted = recovered.staged_compacted
 
     def _begin(self) -> None:
         self._ledger = Ledger([])
         self._after = 0
-        self._compacted = 0
+        self._compacted = self._least = 0
+        """What the first page left out, and the least that any did."""
 
     def ask(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchState] | None:
         """The question that is due, and to whom; `sources` in the order of preference. `only_end`: no rows."""
@@ -98,8 +100,8 @@ class Incoming:
         page = _page_of(message)
         if page is None:
             return None  # it is asked for again
-        if self._after and page.compacted > max(self._after, self._compacted):
-            self._give_up(now)  # the source dropped deletions that belong behind what is here
+        if not self._follows(page):
+            self._give_up(now)
             return None
         staged = Staged(self._after, page)
         self._load(page)
@@ -117,9 +119,15 @@ class Incoming:
         """When a question is repeated."""
         return self._asked_at + ASK_AGAIN_MS * MS if self._asked_at is not None else None
 
+    def _follows(self, page: StatePage) -> bool:
+        """False when deletions may be missing in it of keys that are here."""
+        alike = page.compacted == self._compacted == self._least
+        return self._after == 0 or alike or page.compacted <= self._after
+
     def _load(self, page: StatePage) -> None:
         if self._after == 0:
-            self._compacted = page.compacted
+            self._compacted = self._least = page.compacted
+        self._least = min(self._least, page.compacted)
         for change in page.changes:
             self._ledger.machine.load(change)
             self._after = change.revision
@@ -131,7 +139,7 @@ class Incoming:
         except StorageError:
             self._give_up(now)
             return None
-        if ledger.applied <= applied:
+        if ledger.applied <= applied or progress.revision < self._compacted:
             self._give_up(now)  # the source lags itself
             return None
         self._begin()

@@ -142,6 +142,8 @@ class Recovered(msgspec.Struct):
     """Sum of the values in the log behind the cut."""
     staged: int = 0
     """Highest revision of the pages that were staged and not installed, 0 when there are none."""
+    staged_compacted: int = 0
+    """What the first of these pages left out, and so will the whole."""
     replaces: int = 0
     """The incarnation of the damaged data that this data takes the place of; 0 for none."""
 

@@ -74,6 +74,7 @@ class Marks(NamedTuple):
             self.compact,
             log_bytes,
             self.staging.revision,
+            self.staging.compacted,
         )
 
 
