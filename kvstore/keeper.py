@@ -35,6 +35,7 @@ class Keeper:
         self._stored = self.ledger.applied
         self._store_now = False
         self._staged: Staged | None = None
+        self._left_out = recovered.staged_compacted
 
     def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[Bundle, list[Result] | None]]:
         """Apply the next slot; see `Ledger.apply`."""
@@ -52,14 +53,16 @@ class Keeper:
     def stage(self, staged: Staged) -> None:
         """Have a page of a peer's state stored with the next write."""
         self._staged = staged
+        if staged.after == 0:
+            self._left_out = staged.page.compacted
 
     def replace(self, ledger: Ledger, staged: Staged) -> None:
-        """Go on from `ledger`, whose last page is `staged`."""
+        """Go on from `ledger`, whose last page is `staged`. It is compacted as far as its first page was."""
+        self.stage(staged)
         self.ledger = ledger
         self._stored = self.cut = ledger.applied
         self._superseded_bytes = ledger.machine.superseded_bytes
-        self._staged = staged
-        self._retention.jumped(Cut(ledger.applied, ledger.chain), staged.page.compacted)
+        self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
 
     def attach(self, ready: Ready, now: Time) -> None:
         """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
