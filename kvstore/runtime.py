@@ -390,6 +390,8 @@ class Runtime:
             names = ", ".join(member.name for member in node.roster.members)
             state = "pending" if node.pending else "in force"
             log.info("%s: members %s, version %d, %s", node.id, names, node.roster.version, state)
+        if node.standing is Standing.REMOVED:
+            log.warning("%s is not a member any more: it answers stale reads only; stop it", node.id)
 
     def _tell_leader(self) -> None:
         leading = self._node.replica.leading
