@@ -72,6 +72,7 @@ class FakeReplica:
             3, tuple(Member(f"n{number}", f"127.0.0.1:900{number}", incarnation=number) for number in (1, 2, 3))
         )
         self.connected = {"n1", "n2", "n3"}
+        self.leader: str | None = "n2"
         self.meanwhile: Roster | None = None
         """What the members become through somebody else, just before the next change of them is ordered."""
 
@@ -132,7 +133,7 @@ class FakeReplica:
 
     def members(self) -> MembersStatus:
         return MembersStatus(
-            "n1", self.roster.version, True, "n2", [self._member(each) for each in self.roster.members]
+            "n1", self.roster.version, True, self.leader, [self._member(each) for each in self.roster.members]
         )
 
     def _member(self, each: Member) -> MemberStatus:

@@ -227,6 +227,21 @@ def test_a_witness_is_not_promoted() -> None:
     run(scenario)
 
 
+def test_one_that_follows_no_leader_judges_no_change() -> None:
+    """What it knows may be old: the client goes on to the next."""
+
+    async def scenario(store: Store) -> None:
+        store.replica.leader = None
+        store.replica.connected = {"n1"}
+        changes = [("DELETE", "/members/n3"), ("POST", "/members/n1/replace"), ("POST", "/members/n9/promote")]
+        for method, target in changes:
+            problem = (await store.call(method, target)).problem()
+            assert (problem["type"], problem["outcome"]) == ("urn:kvstore:problem:no-leader", "failed")
+        assert (await store.call("GET", "/members")).status == 200
+
+    run(scenario)
+
+
 def test_of_two_changes_at_the_same_time_one_is_told_to_try_again() -> None:
     async def scenario(store: Store) -> None:
         store.replica.meanwhile = store.replica.roster.changed(LEARNER)
