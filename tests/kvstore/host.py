@@ -6,6 +6,7 @@ from kvstore.commands import Bundle, Command, Result, pack_bundle
 from kvstore.members import genesis
 from kvstore.node import Node
 from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Record, Refused
+from kvstore.retention import Limits
 from paxos.messages import (
     Accept,
     Accepted,
@@ -38,6 +39,8 @@ class Host:
         options: Options | None = None,
         waiting: int = 100,
         joins: bool = False,
+        quota_bytes: int = 2**62,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ):
         self.storage = storage or MemoryStorage("test", "n1")
         self.now = 10**12
@@ -55,6 +58,8 @@ class Host:
             rng=Random(1),
             request_timeout_ms=TIMEOUT_MS,
             max_waiting=waiting,
+            quota_bytes=quota_bytes,
+            limits=limits,
             on_batch=self.batches.append,
         )
 
@@ -78,6 +83,16 @@ class Host:
         writes, self.writes = self.writes, []
         self.storage.write(writes)
         self.node.durable(writes)
+
+    def serve(self) -> None:
+        """Storage gives what was asked of it."""
+        fetches, self.fetches = self.fetches, []
+        for fetch in fetches:
+            if isinstance(fetch, ServeState):
+                page = self.storage.read_state(fetch.after, fetch.max_bytes)
+                self.node.read_state(fetch.to, fetch.after, page)
+            else:
+                self.node.fetched(fetch.to, self.storage.read(fetch.from_slot, fetch.upto, 1 << 20))
 
     def receive(self, sender: str, *messages: AnyMessage) -> None:
         for message in messages:
