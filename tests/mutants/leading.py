@@ -131,8 +131,8 @@ MUTANTS = (
         (16,),
         "A replica runs for leader although it has granted a lease to another.",
         "paxos/replica.py",
-        "if self._retired or self._acceptor.grant.refuses(self.node, now):",
-        "if self._retired:",
+        "if self._retired or not may_lead or self._acceptor.grant.refuses(self.node, now):",
+        "if self._retired or not may_lead:",
     ),
     Mutant(
         "own-grant-assumed",
@@ -147,8 +147,8 @@ MUTANTS = (
         (16, 18),
         "A leader that gave its lease up goes on to lead and to read under it.",
         "paxos/replica.py",
-        "            self._leader.release(choose_successor=True)\n            self._step_down(now)\n",
-        "            self._leader.release(choose_successor=True)\n",
+        "            self._leader.release(choose_successor=True)\n            self._step_down(now)\n\n",
+        "            self._leader.release(choose_successor=True)\n\n",
     ),
     Mutant(
         "no-wait-after-a-restart",

@@ -13,17 +13,30 @@ import msgspec
 from tests.mutants.mutant import Mutant, Net
 
 _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not cluster")
-_NODE = tuple(
-    f"tests/kvstore/test_{name}.py" for name in ("node", "node_reads", "queries", "submissions", "state_machine")
-)
+
+
+def _of_kvstore(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/kvstore/test_{name}.py" for name in names)
+
+
+_NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries", "submissions", "state_machine")
+_STATE = _of_kvstore("ledger", "keeper", "retention", "transfer", "node_state", "node", "backup_hold")
+_MEMBERS = _of_kvstore("members", "stewardship", "node_members", "state_machine")
 _LINKS = ("tests/kvstore/test_handshake.py", "tests/kvstore/test_frames.py", "tests/kvstore/peer_links")
 _UNIT_TESTS = {
     "paxos": ("tests/paxos", *_NODE[:2]),
     "storage": ("tests/storage",),
-    "kvstore/node.py": _NODE,
+    "kvstore/node.py": (*_NODE, "tests/kvstore/test_backup_hold.py", "tests/kvstore/test_comparison.py"),
     "kvstore/queries.py": _NODE,
     "kvstore/submissions.py": _NODE,
-    "kvstore/state_machine.py": _NODE,
+    "kvstore/state_machine.py": (*_NODE, *_STATE[:2]),
+    "kvstore/ledger.py": _STATE,
+    "kvstore/keeper.py": _STATE,
+    "kvstore/retention.py": _STATE,
+    "kvstore/transfer.py": _STATE,
+    "kvstore/members.py": _MEMBERS,
+    "kvstore/stewardship.py": _MEMBERS,
+    "kvstore/comparison.py": ("tests/kvstore/test_comparison.py", "tests/kvstore/test_node_state.py"),
     "kvstore/handshake.py": _LINKS,
     "kvstore/frames.py": _LINKS,
     "kvstore/links.py": _LINKS,

@@ -34,9 +34,9 @@ MUTANTS = (
         "promise-not-stored",
         (1, 8),
         "A promise is reported durable and was never stored.",
-        "storage/sqlite.py",
-        "            store_marks(self._connection, marks)\n",
-        "",
+        "storage/bounds.py",
+        "with_checksum(*new.promised, new.chosen),\n",
+        "with_checksum(*old.promised, new.chosen),\n",
         UNIT,
     ),
     Mutant(
@@ -63,8 +63,8 @@ MUTANTS = (
         (4,),
         "A storage that failed can be written to again.",
         "storage/sqlite.py",
-        "        self._sound = False\n        with reported(self._path):\n            yield",
-        "        with reported(self._path):\n            yield",
+        "        self._sound = False\n        try:\n            with reported(self._path):\n",
+        "        try:\n            with reported(self._path):\n",
         UNIT,
     ),
     Mutant(

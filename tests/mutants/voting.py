@@ -133,7 +133,7 @@ MUTANTS = (
         "paxos/quorum.py",
         "return 2 * sum(voter in senders for voter in voters) > len(voters)",
         "return 2 * len(set(senders)) > len(voters)",
-        UNIT,  # there are no such members yet
+        RUNNING,
     ),
     Mutant(
         "votes-counted-by-number",
@@ -141,7 +141,7 @@ MUTANTS = (
         "Each answer is one more vote, a copy of it, too.",
         "paxos/proposer.py",
         "proposal.accepted.add(sender)",
-        "proposal.accepted.add(self._membership.voters[len(proposal.accepted)])",
+        "proposal.accepted.add(self._configuration.at(slot).voters[len(proposal.accepted)])",
     ),
     Mutant(
         "votes-of-any-ballot",
@@ -149,24 +149,25 @@ MUTANTS = (
         "A leader counts a vote that was given under an earlier ballot of its own.",
         "paxos/leader.py",
         '        """Count a vote; its ballot must be this one (rule 9)."""\n'
-        "        if message.ballot != self.ballot:\n            return\n",
-        '        """Count a vote; its ballot must be this one (rule 9)."""\n',
+        "        if message.ballot != self.ballot or not self._configuration.is_voter(sender):\n",
+        '        """Count a vote; its ballot must be this one (rule 9)."""\n'
+        "        if not self._configuration.is_voter(sender):\n",
     ),
     Mutant(
         "promises-of-any-ballot",
         (9, 20),
         "A candidate counts a promise to an earlier ballot of its own.",
         "paxos/candidate.py",
-        "if campaign is None or message.ballot != campaign.ballot:",
-        "if campaign is None:",
+        "if campaign is None or message.ballot != campaign.ballot or not",
+        "if campaign is None or not",
     ),
     Mutant(
         "answers-to-any-question",
         (9, 13),
         "A candidate counts answers to an earlier candidacy's question.",
         "paxos/candidate.py",
-        "if message.nonce == self._nonce:",
-        "if True:",
+        "if message.nonce == self._nonce and self._configuration",
+        "if self._configuration",
         RUNNING,
     ),
     Mutant(
@@ -243,7 +244,7 @@ MUTANTS = (
         (13,),
         "A candidate does not ask first whether a majority would promise.",
         "paxos/candidate.py",
-        "self.campaign is None and is_quorum(self._willing, self._membership)",
+        "self.campaign is None and is_quorum_of_each(self._willing, self._memberships)",
         "self.campaign is None",
         RUNNING,
     ),
