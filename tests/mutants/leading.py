@@ -238,4 +238,28 @@ MUTANTS = (
         "            self._election.yielded(now)\n\n    def _released",
         RUNNING,
     ),
+    Mutant(
+        "in-force-at-once",
+        (27,),
+        "The next slots are decided by a membership that was just chosen, which others do not know of yet.",
+        "paxos/configuration.py",
+        "            if epoch.first <= slot:\n",
+        "            if epoch.first <= slot + ALPHA:\n",
+    ),
+    Mutant(
+        "prepares-with-the-newest-only",
+        (27,),
+        "A candidate is elected by the newest membership alone, for slots that the one before it decides.",
+        "paxos/configuration.py",
+        "        return [self.at(slot), *(epoch.membership for epoch in self._epochs if epoch.first > slot)]\n",
+        "        return [self.newest]\n",
+    ),
+    Mutant(
+        "witness-leads",
+        (29,),
+        "A witness runs for leader, and has no state to answer from.",
+        "paxos/configuration.py",
+        "self.node in membership.voters and self.node not in membership.witnesses for membership",
+        "self.node in membership.voters for membership",
+    ),
 )
