@@ -60,6 +60,16 @@ def test_rule_24_a_leader_that_differs_from_a_majority_ends() -> None:
         leader.receive("n3", answer(comparison(SOUND), question), THREE)
 
 
+def test_rule_24_two_of_five_are_no_majority_though_nobody_else_has_answered() -> None:
+    roster = genesis(("n1", "n2", "n3", "n4", "n5"))[0].roster
+    leader = comparison(SOUND)
+    question = asked(leader, roster=roster)
+    assert leader.receive("n2", answer(comparison(SOUND), question), roster) == []
+    assert leader.receive("n3", answer(comparison(BROKEN), question), roster) == []
+    (verdict,) = leader.receive("n4", answer(comparison(SOUND), question), roster)
+    assert verdict.to == "n3"
+
+
 def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_while() -> None:
     leader = comparison(SOUND)
     for number in range(1, PATIENCE + 2):
