@@ -1,8 +1,14 @@
 """All mutants."""
 
-from tests.mutants import leading, records, service, voting
+from tests.mutants import leading, membership, records, service, state, voting
 from tests.mutants.mutant import Mutant
 
-MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*voting.MUTANTS, *leading.MUTANTS, *service.MUTANTS, *records.MUTANTS)
-}
+EVERY: tuple[Mutant, ...] = (
+    *voting.MUTANTS,
+    *leading.MUTANTS,
+    *membership.MUTANTS,
+    *service.MUTANTS,
+    *state.MUTANTS,
+    *records.MUTANTS,
+)
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in EVERY}

@@ -26,7 +26,10 @@ _LINKS = ("tests/kvstore/test_handshake.py", "tests/kvstore/test_frames.py", "te
 _UNIT_TESTS = {
     "paxos": ("tests/paxos", *_NODE[:2]),
     "storage": ("tests/storage",),
+    "storage/marks.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
+    "storage/revisions.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
     "kvstore/node.py": (*_NODE, "tests/kvstore/test_backup_hold.py", "tests/kvstore/test_comparison.py"),
+    "kvstore/state_fetch.py": (*_NODE, *_STATE),
     "kvstore/queries.py": _NODE,
     "kvstore/submissions.py": _NODE,
     "kvstore/state_machine.py": (*_NODE, *_STATE[:2]),
