@@ -35,18 +35,7 @@ after the members and compares states. All copies share them."""
 IGNORED: dict[type, set[str]] = {
     Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id", "_keeper", "_state_fetch", "_state_reads"},
     Replica: {"node", "options", "configuration", "_member", "_reads", "_handed_over"},
-    Acceptor: {"_accepted"},
-    Leader: {
-        "_node",
-        "_configuration",
-        "_options",
-        "_heard",
-        "_own_reads",
-        "_reads",
-        "_campaign",
-        "_votes",
-        "_votes_before",
-    },
+    Leader: {"_node", "_configuration", "_options", "_heard", "_own_reads", "_reads", "_campaign"},
     Learner: {"_configuration"},
     Log: {"_options"},
     Candidate: {"_node", "_others", "_configuration", "_memberships", "_options"},
@@ -56,20 +45,21 @@ IGNORED: dict[type, set[str]] = {
     Lease: {"_memberships"},
 }
 """What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change
-of the members asks for, votes as they are compared with storage that loses none, and the state: it follows from the
-chosen prefix, and payloads that are no bundles leave no trace in it."""
+of the members asks for, and the state: it follows from the chosen prefix, and payloads that are no bundles leave no
+trace in it."""
 
 TIMES: dict[type, set[str]] = {
     Node: {"_clock", "_boot"},
     Replica: {"_election", "_candidacies", "_followed", "_highest_round"},
-    Acceptor: {"grant"},
-    Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due"},
+    Acceptor: {"grant", "_accepted"},
+    Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due", "_votes", "_votes_before"},
     Learner: {"_fetching", "_unanswered"},
     Candidate: {"_patience", "_nonce", "_willing", "_resend_at", "expires"},
     Proposal: {"proposed_at", "resend_at", "wait"},
 }
 """Left out, too, where leases have no length: nothing depends on the time then but when a replica gives up and runs,
-and that is an input of its own; a candidate's first question is answered at once."""
+and that is an input of its own; a candidate's first question is answered at once, and no heartbeat tells anybody of its
+votes."""
 
 LOGS: dict[type, set[str]] = {
     Node: {"_boot"},
