@@ -68,7 +68,8 @@ class Operator:
 
     def _remove(self, roster: Roster) -> Roster | None:
         member = self._rng.choice(roster.members)
-        return roster.without(member.name) if self._can_spare(roster, member) else None
+        possible = self._can_spare(roster, member) and self._others_know(roster, member)
+        return roster.without(member.name) if possible else None
 
     def _promote(self, roster: Roster) -> Roster | None:
         learners = [member for member in roster.members if member.role is MemberRole.LEARNER]
@@ -87,7 +88,7 @@ class Operator:
         reference = self._safety.reference
         settled = roster == reference.roster and reference.in_force and roster.version >= self._proposed
         joining = any(other.joining for other in roster.members)
-        if not settled or joining or not self._can_lose(roster, member):
+        if not settled or joining or not self._can_lose(roster, member) or not self._others_know(roster, member):
             return None
         self._wiped, self._wiped_at = member.name, self._safety.reference.applied
         machine = self._cluster.machines[member.name]
@@ -112,6 +113,12 @@ class Operator:
 
     def _can_spare(self, roster: Roster, member: Member) -> bool:
         return member.role is MemberRole.LEARNER or len(roster.voters) > FEWEST_VOTERS
+
+    def _others_know(self, roster: Roster, leaving: Member) -> bool:
+        """Everybody else is there and knows `roster`: whoever is away while all that it knows leave, one after the
+        other, is reached by nobody any more."""
+        nodes = [self._cluster.machines[member.name].node for member in roster.members if member != leaving]
+        return all(node is not None and node.roster == roster for node in nodes)
 
     def _can_lose(self, roster: Roster, member: Member) -> bool:
         return bool(member.incarnation) and (member.role is MemberRole.LEARNER or len(roster.voters) > 2)
