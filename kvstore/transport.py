@@ -136,6 +136,7 @@ class Transport:
         if self._server is None:
             return
         self._server.close()
+        await asyncio.sleep(0)  # a connection that was accepted a moment ago becomes a link now, or never
         for link in tuple(self._links):
             link.finish()
         patience = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)
