@@ -343,3 +343,17 @@ def test_rule_22_a_result_of_an_earlier_life_answers_no_request_of_this_one() ->
     host.receive("n2", Accept(B1, 2, value(Put(b"k", b"v"), origin=host.node.origin, boot=2), 1), Chosen(B1, 2))
     host.step()
     assert answers == [PutResult(1, 1)]
+
+
+def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
+    """It counts its boots anew: under the name alone its writes would be taken for old ones."""
+    origins = set()
+    for incarnation in (1, 2):
+        host = Host(MemoryStorage("test", "n1", incarnation))
+        host.follow()
+        host.write(Put(b"k", b"v"))
+        (propose,) = [one.message for one in host.step() if isinstance(one.message, Propose)]
+        bundle = unpack_bundle(propose.payloads[0])
+        origins.add(bundle.origin)
+        assert (bundle.boot, bundle.sequence) == (1, 1)
+    assert len(origins) == 2

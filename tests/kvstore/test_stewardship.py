@@ -2,14 +2,13 @@
 
 from msgspec.structs import replace
 
-from kvstore.commands import NotReconfigured, Put, Reconfigure, Reconfigured, unpack_bundle
+from kvstore.commands import NotReconfigured, Put, Reconfigure, Reconfigured
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, displaced, enrolled, genesis, newcomer
 from kvstore.requests import Outcome, Reason, Refused
 from kvstore.stewardship import LOOK_MS
 from paxos.configuration import ALPHA
-from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck, Propose
+from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
 from paxos.replica import Replica, Role
-from storage.memory import MemoryStorage
 from tests.kvstore.host import B1, Host, value
 
 VOTER, LEARNER, WITNESS = MemberRole.VOTER, MemberRole.LEARNER, MemberRole.WITNESS
@@ -227,17 +226,3 @@ def test_rule_27_a_restart_knows_the_change_that_is_not_in_force_and_the_one_bef
     assert set(again.node.neighbours) == {"n2", "n3"}
     configuration = again.node.replica.configuration
     assert [membership.voters for membership in configuration.since(2)] == [("n1", "n2", "n3"), ("n1", "n2")]
-
-
-def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
-    """It counts its boots anew: under the name alone its writes would be taken for old ones."""
-    origins = set()
-    for incarnation in (1, 2):
-        host = Host(MemoryStorage("test", "n1", incarnation))
-        host.follow()
-        host.write(Put(b"k", b"v"))
-        (propose,) = [one.message for one in host.step() if isinstance(one.message, Propose)]
-        bundle = unpack_bundle(propose.payloads[0])
-        origins.add(bundle.origin)
-        assert (bundle.boot, bundle.sequence) == (1, 1)
-    assert len(origins) == 2
