@@ -54,7 +54,7 @@ types: $(STAMP)
 
 # uv reads no setting of pip: with its own left out too, versions and hashes are the public registry's on every machine.
 COMPILE = env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
-	.venv-lock/bin/uv pip compile --no-config --quiet --universal --generate-hashes --upgrade \
+	.venv-lock/bin/uv pip compile --no-config --quiet --universal --generate-hashes --no-strip-extras --upgrade \
 	--custom-compile-command "make lock" pyproject.toml
 
 lock:  ## resolve the dependencies anew: requirements.lock, and the part of it that a replica needs

@@ -281,12 +281,12 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
-        "last-row-of-a-page-read-twice",
+        "full-page-taken-for-the-last",
         (25,),
-        "A page begins with the row with which the one before it ended.",
+        "A page that is full says that it reaches the end of the state.",
         "storage/revisions.py",
-        '                f"FROM {table} WHERE revision > ? AND revision <= ? ORDER BY revision",\n',
-        '                f"FROM {table} WHERE revision >= ? AND revision <= ? ORDER BY revision",\n',
+        "                    return page, False\n",
+        "                    return page, True\n",
         UNIT,
     ),
     Mutant(
