@@ -47,8 +47,6 @@ class StateFetch:
             for peer, last in heard.items()
             if (now - last < HEARD_MS * MS or peer == source) and peer not in without
         ]
-        if not alive:
-            return None
         leader = leading.node if leading is not None else None
         sources = sorted(alive, key=lambda peer: (peer == leader, peer))
         question = self._incoming.ask(sources, now, only_end=not self.keeps_records)

@@ -20,8 +20,10 @@ from storage.base import Change, Progress, Staged, StatePage, Storage, StorageEr
 
 END = 2**62 - 1
 """Behind every revision: the page behind it has no rows, and says as of when the state is, and who the members are."""
-MOST_PAGE_BYTES = 256 * 1024
+MOST_PAGE_BYTES = 64 * 1024
 """A page of state is read between two commits of the one who sends it: milliseconds of work."""
+STATE_BYTES_PER_S = 16 << 20
+"""How fast a state is asked for: the clients of those who send and store it share their disks and cores with it."""
 ASK_AGAIN_MS = 500
 """A question without an answer goes to the next replica after this time."""
 HOLD_IDLE_MS = 10_000
@@ -58,7 +60,10 @@ class Incoming:
         """Go on with what an earlier life has stored."""
         self._begin()
         self._source: NodeId = ""
-        self._asked_at: Time | None = None
+        self._asked_at: Time = 0
+        self._unanswered = False
+        self._due: Time | None = None
+        """When the next question may be asked, or the same again of another; None for at once."""
         self._storing = False
         recovered = storage.recovered()
         while self._after < recovered.staged:
@@ -74,11 +79,15 @@ class Incoming:
 
     def ask(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchState] | None:
         """The question that is due, and to whom; `sources` in the order of preference. `only_end`: no rows."""
-        if self._storing or (self._asked_at is not None and now < self._asked_at + ASK_AGAIN_MS * MS):
+        if self._storing or (self._due is not None and now < self._due):
             return None
-        if self._source not in sources or self._asked_at is not None:
+        if not sources:
+            self._due = None
+            return None
+        if self._source not in sources or self._unanswered:
             self._turn_to_next(sources)
-        self._asked_at = now
+        self._asked_at, self._unanswered = now, True
+        self._due = now + ASK_AGAIN_MS * MS
         return self._source, FetchState(END if only_end else self._after)
 
     def take_end(self, sender: NodeId, message: State) -> Progress | None:
@@ -90,7 +99,7 @@ class Incoming:
 
     def ask_at_once(self) -> None:
         """The next question need not wait."""
-        self._asked_at = None
+        self._unanswered, self._due = False, None
 
     def take(self, sender: NodeId, message: State, applied: Slot, now: Time) -> tuple[Staged, Ledger | None] | None:
         """A page, to be stored before the next question; with the last one, the whole state. None for one that is of
@@ -105,6 +114,8 @@ class Incoming:
             return None
         staged = Staged(self._after, page)
         self._load(page)
+        self._unanswered = False
+        self._due = self._asked_at + len(message.rows) * 1000 * MS // STATE_BYTES_PER_S
         if page.progress is None:
             self._storing = True
             return staged, None
@@ -113,11 +124,10 @@ class Incoming:
     def stored(self) -> None:
         """The last page is durable."""
         self._storing = False
-        self._asked_at = None
 
     def next_deadline(self) -> Time | None:
-        """When a question is repeated."""
-        return self._asked_at + ASK_AGAIN_MS * MS if self._asked_at is not None else None
+        """When a question is asked that nothing else brings about."""
+        return None if self._storing else self._due
 
     def _follows(self, page: StatePage) -> bool:
         """False when deletions may be missing in it of keys that are here."""
@@ -149,7 +159,7 @@ class Incoming:
     def _give_up(self, now: Time) -> None:
         """Begin anew, with another source, in a while."""
         self._begin()
-        self._asked_at = now
+        self._unanswered, self._due = True, now + ASK_AGAIN_MS * MS
 
     def _turn_to_next(self, sources: list[NodeId]) -> None:
         last = sources.index(self._source) if self._source in sources else -1

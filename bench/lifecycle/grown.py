@@ -6,6 +6,7 @@ that comes with the load that follows.
 
 import asyncio
 import hashlib
+import os
 import random
 import sqlite3
 import struct
@@ -107,6 +108,7 @@ async def restored(directory: Path, keys: int, value_bytes: int) -> LocalCluster
         raise BenchError(f"no cluster could be made: {output.decode(errors='replace')}")
     cluster = LocalCluster(NODES, directory)
     cluster.prepare()
+    await asyncio.to_thread(os.sync)  # what was written here must not stand before what is measured
     return cluster
 
 

@@ -1,6 +1,7 @@
 """A state on its way: the pages, the one that takes them, and the one that is asked."""
 
 import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,16 @@ from msgspec.structs import replace
 from kvstore.commands import Command, Delete, Put
 from kvstore.ledger import Ledger
 from kvstore.members import genesis
-from kvstore.transfer import ASK_AGAIN_MS, END, HOLD_IDLE_MS, HOLD_MS, Incoming, Outgoing, state_message
+from kvstore.transfer import (
+    ASK_AGAIN_MS,
+    END,
+    HOLD_IDLE_MS,
+    HOLD_MS,
+    STATE_BYTES_PER_S,
+    Incoming,
+    Outgoing,
+    state_message,
+)
 from paxos.messages import FetchState, State
 from paxos.types import MS, NodeId
 from storage.base import Change, Progress, Staged, StatePage, StateWrite
@@ -48,7 +58,7 @@ class Receiver:
         return self.asks()
 
     def takes(self, sender: NodeId, message: State) -> bool:
-        """Whether the page was of use; it is stored then."""
+        """Whether the page was of use; it is stored then, and the time for the next question has come."""
         taken = self.incoming.take(sender, message, self.applied, self.now)
         if taken is None:
             return False
@@ -56,6 +66,7 @@ class Receiver:
         assert self.asks() is None
         self.storage.write([StateWrite(staged=staged)])
         self.incoming.stored()
+        self.now = max(self.now, self.incoming.next_deadline() or 0)
         return True
 
     def fetch(self, sources: dict[NodeId, Source], max_bytes: int) -> Ledger:
@@ -133,7 +144,6 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
     assert receiver.asks() == ("n2", 0)
     assert receiver.asks_again() == ("n3", 0)
     assert receiver.takes("n3", source.answer(FetchState(0), 2))
-    assert receiver.incoming.next_deadline() is None
     assert receiver.asks() == ("n3", 1)
     assert receiver.takes("n3", source.answer(FetchState(1), 2))
     receiver.sources = ["n4", "n2"]
@@ -149,6 +159,34 @@ def test_rule_26_nothing_is_asked_before_the_last_page_is_stored() -> None:
     assert receiver.incoming.take("n2", message, 0, NOW) is None
     receiver.incoming.stored()
     assert receiver.asks() == ("n2", 1)
+
+
+def test_rule_26_a_state_is_asked_for_no_faster_than_its_share_of_disk_and_cores_allows() -> None:
+    value = bytes(STATE_BYTES_PER_S // 100)
+    source = Source(*(Put(b"%d" % number, value) for number in range(5)))
+    receiver = Receiver()
+    asked_at = []
+    for after in range(4):
+        assert receiver.asks() == ("n2", after)
+        asked_at.append(receiver.now)
+        receiver.now += MS  # what the answer takes
+        assert receiver.takes("n2", source.answer(FetchState(after), 2))
+        receiver.now -= 1
+        assert receiver.asks() is None
+        receiver.now += 1
+    between = [later - earlier for earlier, later in pairwise(asked_at)]
+    assert all(10 * MS <= pause <= 10.1 * MS for pause in between), between
+
+
+def test_whoever_has_nobody_to_ask_waits_for_nothing() -> None:
+    receiver = Receiver(sources=())
+    assert receiver.asks() is None
+    assert receiver.incoming.next_deadline() is None
+    receiver.sources = ["n3"]
+    assert receiver.asks() == ("n3", 0)
+    receiver.sources = []
+    assert receiver.asks_again() is None
+    assert receiver.incoming.next_deadline() is None
 
 
 def test_rule_25_a_page_of_another_question_or_of_nobody_who_was_asked_is_not_taken() -> None:
