@@ -25,9 +25,12 @@ class Acceptor:
         """Highest slot that was accepted under the promised ballot."""
         self._out = out
 
-    def canvass(self, sender: NodeId, message: Canvass, now: Time) -> None:
-        """Tell whether a Prepare would be answered with a Promise now. Changes nothing (rule 13)."""
-        willing = not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
+    def canvass(self, sender: NodeId, message: Canvass, now: Time, *, may_stand: bool) -> None:
+        """Tell whether a Prepare would be answered with a Promise now. Changes nothing (rule 13).
+
+        Whoever may not stand is answered, too: it may know neither the leader nor that it was replaced, and this is how
+        it hears that it lags."""
+        willing = may_stand and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
         self._out.send(sender, CanvassReply(message.nonce, willing, self.promised, self.log.chosen))
 
     def prepare(self, sender: NodeId, message: Prepare, now: Time) -> None:

@@ -290,8 +290,7 @@ class Replica:
             case Forgotten(ballot=ballot, votes=votes):
                 self._remember(ballot, votes)
             case Canvass():
-                if self.configuration.may_stand(sender):
-                    self._acceptor.canvass(sender, message, now)
+                self._acceptor.canvass(sender, message, now, may_stand=self.configuration.may_stand(sender))
             case Prepare(ballot=ballot):
                 if ballot.node == sender and self.configuration.may_stand(sender):
                     self._acceptor.prepare(sender, message, now)

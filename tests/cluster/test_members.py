@@ -179,6 +179,28 @@ def test_a_wiped_disk_is_refused_until_it_is_replaced_and_then_votes_again(tmp_p
     asyncio.run(story())
 
 
+def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_follows(tmp_path: Path) -> None:
+    """The leader came later: the new disk does not know it, and refuses its links."""
+
+    async def story() -> None:
+        async with running(tmp_path) as cluster:
+            for name in ("n4", "n5"):
+                await cluster.add(name)
+                await cluster.wait_joined(name)
+            await cluster.remove("n3")
+            while (leader := await cluster.wait_ready()) in FOUNDERS:
+                await cluster.restart(leader)
+            cluster.kill("n2")
+            shutil.rmtree(cluster.places["n2"].data)
+            cluster.start(["n2"])
+            async with Operator(cluster.endpoints) as operator:
+                await operator.replace_member("n2")
+            assert voters(await cluster.wait_joined("n2")) == ["n1", "n2", "n4", "n5"]
+            await assert_takes_writes(cluster, ["n2"])
+
+    asyncio.run(story())
+
+
 def test_an_id_that_is_used_twice_is_told_of_in_all_logs_and_does_no_harm(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path, **STEADY) as cluster:

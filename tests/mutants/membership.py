@@ -3,6 +3,15 @@
 from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 MUTANTS = (
+    Mutant(
+        "whoever-may-not-stand-is-not-answered",
+        (27,),
+        "A member that was replaced never hears that it lags from those that it still knows.",
+        "paxos/replica.py",
+        "            case Canvass():\n",
+        "            case Canvass() if self.configuration.may_stand(sender):\n",
+        RUNNING,
+    ),
     # Votes that were forgotten
     Mutant(
         "forgotten-votes-not-told",

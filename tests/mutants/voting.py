@@ -253,8 +253,8 @@ MUTANTS = (
         (13, 16),
         "An acceptor encourages a candidate although it has granted a lease to another.",
         "paxos/acceptor.py",
-        "willing = not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
-        "willing = message.from_slot >= self.log.floor",
+        "willing = may_stand and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
+        "willing = may_stand and message.from_slot >= self.log.floor",
         RUNNING,
     ),
     Mutant(

@@ -111,8 +111,8 @@ def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
     change = Epoch(2 + ALPHA, Membership((ME, "n2"), learners=("n3",)))
     bench = Bench(nodes=3)
     bench.replica.reconfigure(change, bench.now)
-    bench.receive("n3", Canvass(1, 1), Prepare(Ballot(1, "n3"), 1))
-    bench.expect()
+    bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.expect(to("n3", unwilling(7)))
     bench.receive("n2", Prepare(Ballot(1, "n2"), 1))
     bench.expect(votes=[to("n2", Promise(Ballot(1, "n2"), 1, (), 0))], promise=Ballot(1, "n2"))
 
@@ -120,5 +120,10 @@ def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
 def test_a_witness_is_promised_nothing() -> None:
     bench = Bench(nodes=3)
     bench.replica.reconfigure(Epoch(2 + ALPHA, Membership((ME, "n2", "n3"), witnesses=("n3",))), bench.now)
-    bench.receive("n3", Canvass(1, 1), Prepare(Ballot(1, "n3"), 1))
-    bench.expect()
+    bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.expect(to("n3", unwilling(7)))
+
+
+def unwilling(nonce: int) -> CanvassReply:
+    """The answer to one that may not stand: how it hears, from whoever it still knows, that it lags."""
+    return CanvassReply(nonce, willing=False, promised=ZERO, chosen=0)
