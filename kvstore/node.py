@@ -139,25 +139,27 @@ class Node:
         else:
             self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
 
-    def read(self, key: bytes, consistency: Consistency, reply: ReadReply) -> None:
-        """Answer with the record of `key`, or Refused, exactly once; at once where nobody has to be asked."""
+    def read(self, key: bytes, consistency: Consistency, reply: ReadReply) -> bool:
+        """Answer with the record of `key`, or Refused, exactly once. True when it was answered at once, because nobody
+        has to be asked: no step has to follow."""
         if self._barred is not None and not (self._barred is Reason.REMOVED and consistency is Consistency.STALE):
             reply(self._refusal(self._barred))
-            return
+            return True
         if consistency is Consistency.STALE:
             self._answer(key, reply, "stale")
-            return
+            return True
         if consistency is Consistency.LINEARIZABLE and self._may_read():
             answer = self._look_up(key)
             if self._may_read():  # rule 18: the process may have slept since the first look
                 self.stats.reads["lease"] += 1
                 reply(answer)
-                return
+                return True
         if self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
-        else:
-            quorum = consistency is Consistency.QUORUM
-            self._queries[quorum].add(ReadRequest(key, reply, self._clock() + self._timeout))
+            return True
+        quorum = consistency is Consistency.QUORUM
+        self._queries[quorum].add(ReadRequest(key, reply, self._clock() + self._timeout))
+        return False
 
     def hand_over(self) -> None:
         """Lead no more: the first step of a clean shutdown. Requests are answered as before, by way of the next

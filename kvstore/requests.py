@@ -3,7 +3,7 @@
 The front end (`kvstore.http`) knows this file and nothing behind it; the runtime implements `Replica`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -160,11 +160,12 @@ class Status(msgspec.Struct, frozen=True):
 class Replica(Protocol):
     """One replica as its front end sees it. All of it belongs to one event loop."""
 
-    async def write(self, command: Command) -> Result:
-        """Order and apply `command`. Raises Refused."""
+    def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
+        """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
 
-    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
-        """The record of `key`. Raises Refused; for STALE only where there is no state at all."""
+    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
+        """Look `key` up; `reply` gets what was found, or Refused (for STALE only where there is no state at all),
+        exactly once, perhaps before this returns."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import uvloop
 
@@ -22,6 +22,7 @@ from kvstore import __version__
 from kvstore.commands import Command, Result
 from kvstore.config import Address, Settings, parse_address
 from kvstore.handshake import LIFE_BITS, Channel, Identity
+from kvstore.http.asking import reply_of
 from kvstore.http.server import Frontend
 from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
@@ -43,8 +44,6 @@ from storage.sqlite import SqliteStorage, open_storage
 from storage.writer import Writer
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
@@ -164,29 +163,22 @@ class Runtime:
         """See Replica."""
         return self._stopping
 
-    async def write(self, command: Command) -> Result:
+    def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
         """See Replica."""
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._node.write(command, partial(_settle, future))
+        self._node.write(command, reply)
         self._wake()
-        return await future
 
-    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
+    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
         """See Replica."""
-        future: asyncio.Future[ReadAnswer] = self._loop.create_future()
-        self._node.read(key, consistency, partial(_settle, future))
-        if not future.done():
+        if not self._node.read(key, consistency, reply):
             self._wake()
-        return await future
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See Replica."""
         while True:
             compacted = self._node.hold_state(reader, after)
             self._pump()  # what it has to store is in the queue of the storage thread, and the read behind it
-            future: asyncio.Future[StatePage] = self._loop.create_future()
-            self._writer.read_state(after, MOST_PAGE_BYTES, partial(_settle, future))
-            page = await future
+            page: StatePage = await reply_of(partial(self._writer.read_state, after, MOST_PAGE_BYTES))
             if after or page.compacted >= compacted:
                 return page
             await asyncio.sleep(TIDYING_S)
@@ -407,15 +399,6 @@ class Runtime:
         if not self.ended.done():
             log.critical("%s cannot go on: %s", self._settings.node, error, exc_info=error)
             self.ended.set_exception(error)
-
-
-def _settle(future: "asyncio.Future[Answer]", answer: "Answer | Refused") -> None:
-    if future.done():
-        return  # the client has gone
-    if isinstance(answer, Refused):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
 
 
 def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:

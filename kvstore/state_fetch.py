@@ -89,6 +89,7 @@ class StateFetch:
             return False
         if ledger.applied <= self._replica.chosen:
             return False
+        self._incoming.ask_at_once()
         self._install(Staged(0, StatePage([], 0, ledger.progress())), ledger, now)
         return True
 

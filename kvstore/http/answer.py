@@ -4,7 +4,6 @@ aiohttp's own Response builds a dictionary of headers for each answer and costs 
 together; the answers of this store have a handful of fixed header lines.
 """
 
-import asyncio
 import time
 from email.utils import formatdate
 from functools import lru_cache
@@ -13,8 +12,7 @@ from http import HTTPStatus
 from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
-TAKE_TIMEOUT_S = 30.0
-"""A client that has not taken its answer by then is cut off: it would pin the answer in memory for ever."""
+CLOSE = b"Connection: close\r\n"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -28,16 +26,8 @@ class Answer(web.StreamResponse):
         self._fields = fields
         self._content = body
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write all of it. Raises ConnectionError when the client is gone or does not take it."""
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-        if not self._keep_alive:
-            connection = b"Connection: close\r\n"
-        elif request.version == HttpVersion10:
-            connection = b"Connection: keep-alive\r\n"
-        else:
-            connection = b""
+    def render(self, connection: bytes = b"", *, body: bool = True) -> bytes:
+        """All of it as it goes over the wire. `connection`: a header line about the connection, with its CRLF."""
         head = b"%b%bContent-Length: %d\r\nDate: %b\r\n%b\r\n" % (
             _STATUS_LINES[self._status],
             self._fields,
@@ -45,26 +35,28 @@ class Answer(web.StreamResponse):
             _date(int(time.time())),
             connection,
         )
+        return head + self._content if body else head
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write all of it. Raises ConnectionError when the client is gone or does not take it."""
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        if not self._keep_alive:
+            connection = CLOSE
+        elif request.version == HttpVersion10:
+            connection = b"Connection: keep-alive\r\n"
+        else:
+            connection = b""
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        transport.write(head if request.method == "HEAD" else head + self._content)
+        transport.write(self.render(connection, body=request.method != "HEAD"))
         if request.protocol.writing_paused:
-            await _drain(request)
+            await request.writer.drain()
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to write."""
-
-
-async def _drain(request: web.BaseRequest) -> None:
-    try:
-        async with asyncio.timeout(TAKE_TIMEOUT_S):
-            await request.writer.drain()
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client did not take its answer") from None
 
 
 @lru_cache(maxsize=1)

@@ -4,14 +4,14 @@ A page is read between two commits, and the next one only when the client has ta
 page of memory, and compaction waits for it as for a peer that fetches the state, within the same bounds.
 """
 
-import asyncio
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 
 from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Start, pack
-from kvstore.http.answer import TAKE_TIMEOUT_S
+from kvstore.http.asking import reply_of
 from kvstore.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.http.target import consistency_of
 from kvstore.requests import Replica
@@ -42,7 +42,8 @@ class Backups:
         self._running += 1
         reader = f"backup {next(self._numbers)}"  # no node has a space in its name
         try:
-            await self._replica.read(b"\0", consistency)  # whatever it finds: this replica is current now, or refuses
+            # Whatever it finds: this replica is current now, or refuses.
+            await reply_of(partial(self._replica.read, b"\0", consistency))
             return await self._send(request, reader)
         finally:
             self._running -= 1
@@ -55,9 +56,9 @@ class Backups:
             await response.prepare(request)
             await self._send_parts(response, reader)
             await response.write_eof()
-        except (ConnectionError, TimeoutError):
+        except ConnectionError:
             if request.transport is not None:
-                request.transport.abort()  # the client is gone, or takes nothing: it must not believe that this was all
+                request.transport.abort()  # the client is gone: it must not believe that this was all
         return response
 
     async def _send_parts(self, response: web.StreamResponse, reader: str) -> None:
@@ -88,6 +89,5 @@ _TOO_SLOW = (
 
 
 async def _write(response: web.StreamResponse, part: Part) -> None:
-    """Returns once the client takes it. Raises ConnectionError or TimeoutError when it does not."""
-    async with asyncio.timeout(TAKE_TIMEOUT_S):
-        await response.write(pack(part))
+    """Returns once the client takes it. Raises ConnectionError when it does not."""
+    await response.write(pack(part))

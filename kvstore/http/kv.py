@@ -1,13 +1,18 @@
 """`/kv/{key}`: GET, HEAD, PUT and DELETE."""
 
 from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import orjson
 from aiohttp import web
 
-from kvstore.commands import Delete, DeleteResult, NotFound, Put, PutResult
+from kvstore.commands import Delete, DeleteResult, NotFound, Put, PutResult, Result
 from kvstore.http.answer import Answer
+from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
+from kvstore.http.head import Plain
 from kvstore.http.limits import Limits
 from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, UNSUPPORTED, Problem, not_allowed
 from kvstore.http.target import consistency_of, decode_key, no_parameters
@@ -26,64 +31,80 @@ _JSON_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 
 class Keys:
-    """Answers requests for keys out of a replica; `in_flight` is how many are in progress."""
+    """Asks a replica for keys; `in_flight` is how many requests are in progress."""
 
     def __init__(self, replica: Replica, limits: Limits) -> None:
         self._replica = replica
         self._limits = limits
         self.in_flight = 0
 
-    async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> Answer:
-        """The answer to a request for a key. Raises Problem or Refused."""
-        if self.in_flight >= self._limits.max_in_flight:
+    def refuse_too_many(self) -> None:
+        """Asked once the request counts. Raises Problem."""
+        if self.in_flight > self._limits.max_in_flight:
             detail = f"This replica takes {self._limits.max_in_flight} requests at once. Try again more slowly."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
+
+    def ask(self, plain: Plain, reply: Callable[[Any], None]) -> None:
+        """Hand a request that came the short way to the replica; `reply` gets what `get_answer` or `put_answer` takes,
+        or Refused."""
+        if plain.value is None:
+            self._replica.read(plain.key, plain.consistency, reply)
+        else:
+            self._replica.write(Put(plain.key, plain.value), reply)
+
+    async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> Answer:
+        """The answer to a request for a key that came by way of aiohttp. Raises Problem or Refused."""
         self.in_flight += 1
         try:
+            self.refuse_too_many()
             method = request.method
             if method in ("GET", "HEAD"):
-                return await self._get(decode_key(escaped_key), consistency_of(query))
+                key, consistency = decode_key(escaped_key), consistency_of(query)
+                return get_answer(await reply_of(partial(self._replica.read, key, consistency)), consistency)
             if method not in ("PUT", "DELETE"):
                 raise not_allowed(method, ALLOWED)
             _refuse_conditions(request)
             no_parameters(query)
             key = decode_key(escaped_key)
             if method == "DELETE":
-                return await self._delete(key)
-            return await self._put(key, await read_body(request, self._limits))
+                return _delete_answer(key, await reply_of(partial(self._replica.write, Delete(key))))
+            value = await read_body(request, self._limits)
+            return put_answer(key, await reply_of(partial(self._replica.write, Put(key, value))))
         finally:
             self.in_flight -= 1
 
-    async def _put(self, key: bytes, value: bytes) -> Answer:
-        result = await self._replica.write(Put(key, value))
-        if not isinstance(result, PutResult):
-            raise TypeError(f"a put was answered with {result!r}")
-        document = {**_name(key), "revision": result.revision, "version": result.version}
-        fields = _JSON_FIELDS + b'ETag: "%d"\r\n' % result.revision
-        return Answer(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
 
-    async def _delete(self, key: bytes) -> Answer:
-        result = await self._replica.write(Delete(key))
-        if isinstance(result, NotFound):
-            raise Problem(NO_SUCH_KEY, "There was nothing to delete. PUT the key to create it.")
-        if not isinstance(result, DeleteResult):
-            raise TypeError(f"a delete was answered with {result!r}")
-        document = {
-            **_name(key),
-            "revision": result.revision,
-            "deleted_revision": result.deleted_revision,
-            "version": result.version,
-        }
-        return Answer(200, _JSON_FIELDS, orjson.dumps(document) + b"\n")
+def put_answer(key: bytes, result: Result) -> Answer:
+    """To the PUT of `key`."""
+    if not isinstance(result, PutResult):
+        raise TypeError(f"a put was answered with {result!r}")
+    document = {**_name(key), "revision": result.revision, "version": result.version}
+    fields = _JSON_FIELDS + b'ETag: "%d"\r\n' % result.revision
+    return Answer(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
 
-    async def _get(self, key: bytes, consistency: Consistency) -> Answer:
-        read = await self._replica.read(key, consistency)
-        staleness = _staleness(read) if consistency is Consistency.STALE else b""
-        record = read.record
-        if record is None:
-            raise Problem(NO_SUCH_KEY, "Nothing is stored under this key. PUT it to create it.", fields=staleness)
-        fields = _VALUE_FIELDS % (record.revision, record.revision, record.create_revision, record.version)
-        return Answer(200, fields + staleness, record.value)
+
+def get_answer(read: ReadAnswer, consistency: Consistency) -> Answer:
+    """To a GET or HEAD. Raises Problem when the key is absent."""
+    staleness = _staleness(read) if consistency is Consistency.STALE else b""
+    record = read.record
+    if record is None:
+        raise Problem(NO_SUCH_KEY, "Nothing is stored under this key. PUT it to create it.", fields=staleness)
+    fields = _VALUE_FIELDS % (record.revision, record.revision, record.create_revision, record.version)
+    return Answer(200, fields + staleness, record.value)
+
+
+def _delete_answer(key: bytes, result: Result) -> Answer:
+    if isinstance(result, NotFound):
+        raise Problem(NO_SUCH_KEY, "There was nothing to delete. PUT the key to create it.")
+    if not isinstance(result, DeleteResult):
+        raise TypeError(f"a delete was answered with {result!r}")
+    document = {
+        **_name(key),
+        "revision": result.revision,
+        "deleted_revision": result.deleted_revision,
+        "version": result.version,
+    }
+    return Answer(200, _JSON_FIELDS, orjson.dumps(document) + b"\n")
 
 
 def _refuse_conditions(request: web.BaseRequest) -> None:

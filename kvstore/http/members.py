@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from kvstore.commands import NotReconfigured, Reconfigure
 from kvstore.config import Address, check_name, parse_address
 from kvstore.http.answer import Answer
+from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
 from kvstore.http.limits import Limits
 from kvstore.http.problems import (
@@ -170,7 +171,7 @@ class Members:
         if not force:
             self._refuse_without_majority(before, after)
         try:
-            result = await self._replica.write(Reconfigure(after))
+            result = await reply_of(partial(self._replica.write, Reconfigure(after)))
         except Refused as refused:
             if refused.outcome is Outcome.FAILED:
                 raise

@@ -11,6 +11,7 @@ from aiohttp import web
 from kvstore.http.backup import PATH as BACKUP
 from kvstore.http.backup import Backups
 from kvstore.http.connection import Connection, make_request
+from kvstore.http.head import KEYS
 from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
 from kvstore.http.members import PATH as MEMBERS
@@ -18,6 +19,7 @@ from kvstore.http.members import Members
 from kvstore.http.operations import Operations
 from kvstore.http.problems import MALFORMED, Problem, internal_error, refusal
 from kvstore.http.target import split
+from kvstore.http.turns import Turns
 from kvstore.metrics import Metrics
 from kvstore.requests import Refused, Replica
 
@@ -30,7 +32,6 @@ IDLE_GRACE_MS = 500
 _CUT_S = 0.001
 """aiohttp waits this long twice before it cancels a request; 0 would mean for ever."""
 
-_KEYS = "/kv/"
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +43,7 @@ class Frontend:
         self._metrics = metrics
         self._limits = limits or Limits()
         self._keys = Keys(replica, self._limits)
+        self._turns = Turns(self._keys, metrics)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
         self._backups = Backups(replica, self._is_stopping)
@@ -107,6 +109,8 @@ class Frontend:
             self._server,
             asyncio.get_running_loop(),
             self._limits,
+            self._turns,
+            stopping=self._is_stopping,
             on_malformed=lambda: self._metrics.observe_request("other", "malformed", 400, 0.0),
             on_lost=self._forget,
         )
@@ -129,9 +133,9 @@ class Frontend:
         answer: web.StreamResponse
         try:
             path, query = _target(request)
-            if path.startswith(_KEYS):
-                route = _KEYS
-                answer = await self._keys.answer(request, path[len(_KEYS) :], query)
+            if path.startswith(KEYS):
+                route = KEYS
+                answer = await self._keys.answer(request, path[len(KEYS) :], query)
             elif path == MEMBERS or path.startswith(MEMBERS + "/"):
                 route = MEMBERS
                 answer = await self._members.answer(request, path, query)

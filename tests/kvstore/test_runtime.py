@@ -4,19 +4,29 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from kvstore.commands import Put, PutResult
+from kvstore.commands import Put, PutResult, Result
 from kvstore.config import Address, Settings
-from kvstore.requests import Consistency, Outcome, Reason, Refused
+from kvstore.http.asking import reply_of
+from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
 from kvstore.runtime import Runtime, boot_clock
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage
 
 PATIENCE_S = 30
+
+
+def put(runtime: Runtime, command: Put) -> Coroutine[None, None, Result]:
+    return reply_of(partial(runtime.write, command))
+
+
+def get(runtime: Runtime, consistency: Consistency) -> Coroutine[None, None, ReadAnswer]:
+    return reply_of(partial(runtime.read, b"k", consistency))
 
 
 def free_port() -> int:
@@ -61,10 +71,10 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
     async def story() -> None:
         config = settings(tmp_path)
         runtime, _ = await started(config)
-        assert await runtime.write(Put(b"k", b"v")) == PutResult(revision=1, version=1)
+        assert await put(runtime, Put(b"k", b"v")) == PutResult(revision=1, version=1)
         await runtime.stop()
         runtime, _ = await started(config)
-        read = await runtime.read(b"k", Consistency.LINEARIZABLE)
+        read = await get(runtime, Consistency.LINEARIZABLE)
         assert read.record is not None
         assert (read.record.value, read.record.revision) == (b"v", 1)
         await runtime.stop()
@@ -77,13 +87,13 @@ def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
 ) -> None:
     async def story() -> None:
         runtime, storage = await started(settings(tmp_path))
-        await runtime.write(Put(b"k", b"v"))
+        await put(runtime, Put(b"k", b"v"))
 
         def fail(_writes: list[Write]) -> None:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(storage, "write", fail)
-        write = asyncio.create_task(runtime.write(Put(b"k", b"lost")))
+        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
         await asyncio.wait([runtime.ended])
         assert isinstance(runtime.ended.exception(), OSError)
         assert not runtime.status().ready
@@ -98,13 +108,13 @@ def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
 def test_an_error_in_the_protocol_ends_the_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         runtime, _ = await started(settings(tmp_path))
-        await runtime.write(Put(b"k", b"v"))
+        await put(runtime, Put(b"k", b"v"))
 
         def fail() -> None:
             raise RuntimeError("planted")
 
         monkeypatch.setattr(runtime._node, "step", fail)
-        write = asyncio.create_task(runtime.write(Put(b"k", b"lost")))
+        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
         await asyncio.wait([runtime.ended])
         assert str(runtime.ended.exception()) == "planted"
         write.cancel()
@@ -118,11 +128,11 @@ def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path
     async def story() -> None:
         runtime, _ = await started(settings(tmp_path, members=3))
         with pytest.raises(Refused) as refused:
-            await runtime.write(Put(b"k", b"v"))
+            await put(runtime, Put(b"k", b"v"))
         assert (refused.value.reason, refused.value.outcome) == (Reason.NO_LEADER, Outcome.FAILED)
         with pytest.raises(Refused):
-            await runtime.read(b"k", Consistency.QUORUM)
-        assert (await runtime.read(b"k", Consistency.STALE)).record is None
+            await get(runtime, Consistency.QUORUM)
+        assert (await get(runtime, Consistency.STALE)).record is None
         assert runtime.status().leader is None
         await runtime.stop()
 
@@ -133,10 +143,10 @@ def test_a_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         runtime, _ = await started(settings(tmp_path))
         await until(lambda: runtime.status().ready)
-        write = asyncio.create_task(runtime.write(Put(b"k", b"left")))
+        write = asyncio.create_task(put(runtime, Put(b"k", b"left")))
         await asyncio.sleep(0)
         write.cancel()
-        assert await runtime.write(Put(b"k", b"stayed")) in {PutResult(1, 1), PutResult(2, 2)}
+        assert await put(runtime, Put(b"k", b"stayed")) in {PutResult(1, 1), PutResult(2, 2)}
         await runtime.stop()
 
     run(story())

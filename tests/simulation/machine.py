@@ -139,7 +139,7 @@ class Machine:
         for event in backlog:
             event()
 
-    def happens(self, event: Callable[[Node], None]) -> None:
+    def happens(self, event: Callable[[Node], object]) -> None:
         """Let the node take part in `event`, when it runs, and carry out what follows."""
         if self.node is None:
             return

@@ -3,6 +3,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvstore.http import connection
+from kvstore.http.head import NotPlainError
+
+
+@pytest.fixture(autouse=True, params=["short", "aiohttp"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test is run twice: what clients see is the same, whichever way their requests go."""
+    if request.param == "aiohttp":
+
+        def refuse(*_: object) -> None:
+            raise NotPlainError
+
+        monkeypatch.setattr(connection, "scan", refuse)
+    return str(request.param)
+
 
 @pytest.fixture(autouse=True)
 def nothing_to_complain(caplog: pytest.LogCaptureFixture) -> Iterator[None]:

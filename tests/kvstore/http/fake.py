@@ -27,7 +27,7 @@ from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
 from kvstore.members import Member, Roster, RosterEpoch, refusal
 from kvstore.metrics import Metrics
-from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Record, Status
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Record, Refused, Status
 from storage.base import StatePage
 
 HANGS_S = 30.0
@@ -68,6 +68,7 @@ class FakeReplica:
         self.gate.set()
         self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self.done: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting: set[asyncio.Task[Any]] = set()
         self.roster = Roster(
             3, tuple(Member(f"n{number}", f"127.0.0.1:900{number}", incarnation=number) for number in (1, 2, 3))
         )
@@ -76,22 +77,31 @@ class FakeReplica:
         self.meanwhile: Roster | None = None
         """What the members become through somebody else, just before the next change of them is ordered."""
 
-    async def _pass(self, key: bytes) -> None:
+    def _later(self, key: bytes, act: Callable[[], Any], reply: Callable[[Any], None]) -> None:
+        """Reply with what `act` gives, at once while the gate is open."""
         self.arrived.put_nowait(key)
-        await self.gate.wait()
-        if self.fails is not None:
+        if self.fails is not None and not isinstance(self.fails, Refused):
             raise self.fails
 
-    async def write(self, command: Command) -> Result:
+        def replies() -> None:
+            reply(self.fails if self.fails is not None else act())
+
+        if self.gate.is_set():
+            replies()
+        else:
+            task = asyncio.create_task(self.gate.wait())
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+            task.add_done_callback(lambda _: replies())
+
+    def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
         if isinstance(command, Reconfigure):
-            await self._pass(b"")
-            return self._reconfigure(command.roster)
-        await self._pass(command.key)
-        result = self._apply(command)
-        self.done.put_nowait(command.key)
-        return result
+            self._later(b"", lambda: self._reconfigure(command.roster), reply)
+        else:
+            self._later(command.key, lambda: self._apply(command), reply)
 
     def _apply(self, command: KeyCommand) -> Result:
+        self.done.put_nowait(command.key)
         old = self.records.get(command.key)
         match command:
             case Put(key, value):
@@ -106,14 +116,16 @@ class FakeReplica:
                 self.revision += 1
                 return DeleteResult(self.revision, old.version, old.revision)
 
-    async def read(self, key: bytes, consistency: Consistency) -> ReadAnswer:
+    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
         self.reads.append((key, consistency))
-        await self._pass(key)
-        return ReadAnswer(self.records.get(key), 11, self.revision, self.age_ms)
+        self._later(key, lambda: ReadAnswer(self.records.get(key), 11, self.revision, self.age_ms), reply)
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         self.readers.add(reader)
-        await self._pass(b"%d" % after)
+        self.arrived.put_nowait(b"%d" % after)
+        await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
         return next(page for page in self.pages if not page.changes or page.changes[0].revision > after)
 
     def end_state(self, reader: str) -> None:

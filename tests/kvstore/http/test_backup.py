@@ -153,14 +153,14 @@ def test_a_client_that_does_not_read_is_waited_for_with_one_page_in_memory() -> 
 def break_off(replica: FakeReplica) -> None:
     """The third page is never read: something breaks."""
     replica.pages = PAGES
-    passing = replica._pass
+    reading = replica.read_state
 
-    async def fail(key: bytes) -> None:
-        await passing(key)
-        if key == b"4":
+    async def fail(reader: str, after: int) -> StatePage:
+        if after == 4:
             raise ConnectionResetError("planted")
+        return await reading(reader, after)
 
-    replica._pass = fail  # type: ignore[method-assign]
+    replica.read_state = fail  # type: ignore[method-assign]
 
 
 def backup(store: Store, file: Path, *flags: str) -> tuple[int, str, str]:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from kvstore.http import answer
+from kvstore.http import connection
 from kvstore.http.limits import Limits
 from kvstore.requests import Outcome, Reason, Record, Refused
 from tests.kvstore.http.fake import Store, Wire, request, run
@@ -129,7 +129,7 @@ def test_a_client_that_leaves_while_its_413_lingers() -> None:
 
 
 def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer, "TAKE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(connection, "TAKE_TIMEOUT_S", 0.02)
 
     async def scenario(store: Store) -> None:
         store.replica.records[b"a"] = Record(bytes(32 * MIB), 1, 1, 1)
