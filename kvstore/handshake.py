@@ -33,7 +33,7 @@ it proved first. The newest life that it proved is remembered for as long as thi
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -200,8 +200,8 @@ class Local:
 
     `peers`: the other members. `terms`: what all members must agree on, as pairs `name=value` with spaces between them;
     safety rests on it. What only one side names is no conflict.
-    `enrolled`: the incarnation of each peer that has one by the word of the cluster. `seen`: the newest that each peer
-    proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced by another. Raises
+    `enrolled`: the incarnation of each peer that has one by the word of the cluster; `newcomers` have none yet. `seen`:
+    the newest that each peer proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced by another. Raises
     ValueError on a cluster name or terms that no handshake could carry. `versions`: of messages, that are spoken here.
     """
 
@@ -213,6 +213,7 @@ class Local:
     terms: str = ""
     replaces: int = 0
     enrolled: dict[str, int] = field(default_factory=dict)
+    newcomers: frozenset[str] = frozenset()
     petitions: dict[str, int] = field(default_factory=dict)
     versions: wire.Versions = field(default_factory=wire.spoken)
     seen: dict[str, Identity] = field(default_factory=dict)
@@ -228,11 +229,12 @@ class Local:
         self.peers = frozenset(peers)
         self.seen = {peer: identity for peer, identity in self.seen.items() if peer in self.peers}
 
-    def enrol(self, incarnations: Mapping[str, int]) -> None:
-        """The cluster's word from now on. What was seen of a peer is forgotten where it contradicts that word, or
-        where the cluster took its word back: then the next proof is the first one."""
-        taken_back = self.enrolled.keys() - incarnations.keys()
-        self.enrolled = dict(incarnations)
+    def enrol(self, incarnations: Mapping[str, int], newcomers: Collection[str] = ()) -> None:
+        """The cluster's word from now on; `newcomers` are the members that come with data which nobody has seen. What
+        was seen of a peer is forgotten where it contradicts that word, and where it was before the peer became a
+        newcomer, or the cluster took its word back: then the next proof is the first one."""
+        taken_back = (self.enrolled.keys() - incarnations.keys()) | (set(newcomers) - self.newcomers)
+        self.enrolled, self.newcomers = dict(incarnations), frozenset(newcomers)
         self.seen = {
             peer: identity
             for peer, identity in self.seen.items()

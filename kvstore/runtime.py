@@ -377,7 +377,10 @@ class Runtime:
             {name: address_of(member, told) for name, member in neighbours.items()} if node.roster.members else told
         )
         self._transport.set_peers({name: at for name, at in addresses.items() if name != node.id and at is not None})
-        self._transport.enrol({name: member.incarnation for name, member in neighbours.items() if member.incarnation})
+        self._transport.enrol(
+            {name: member.incarnation for name, member in neighbours.items() if member.incarnation},
+            newcomers=node.roster.membership.silent,
+        )
         if node.roster.version:
             names = ", ".join(member.name for member in node.roster.members)
             state = "pending" if node.pending else "in force"

@@ -25,7 +25,7 @@ import asyncio
 import logging
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import product
 
@@ -160,10 +160,11 @@ class Transport:
         if self._dials:
             self._dial()
 
-    def enrol(self, incarnations: Mapping[str, int]) -> None:
+    def enrol(self, incarnations: Mapping[str, int], newcomers: Collection[str] = ()) -> None:
         """From now on the cluster knows these peers by this data. Links with other data of theirs are dropped, and it
-        is refused. Of a peer that is not among them, the data that proves itself first counts."""
-        self.local.enrol(incarnations)
+        is refused. Of a peer that is not among them, the data that proves itself first counts: for `newcomers`, first
+        since they became that."""
+        self.local.enrol(incarnations, newcomers)
         self._drop(
             lambda link: (
                 (proved := link.handshake.proved) is not None

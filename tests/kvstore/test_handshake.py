@@ -287,6 +287,18 @@ def test_what_was_seen_stays_while_the_cluster_says_the_same_and_goes_when_it_ta
     assert there.seen == {}
 
 
+def test_whoever_was_replaced_before_anybody_enrolled_it_may_come_with_other_data() -> None:
+    here, there = local("n1"), local("n2")
+    play(dialer(here), listener(there))
+    replaced = local("n1", incarnation=8)
+    there.enrol({"n3": 1})
+    assert refused(dialer(replaced), listener(there)).reason is Reason.INCARNATION
+    there.enrol({"n3": 1}, newcomers=["n1"])
+    play(dialer(replaced), listener(there))
+    there.enrol({"n3": 2}, newcomers=["n1"])
+    assert there.seen == {"n1": replaced.identity}
+
+
 def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
     here, there = local("n1"), local("n2")
     play(dialer(here), listener(there))

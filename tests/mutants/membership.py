@@ -4,6 +4,15 @@ from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 MUTANTS = (
     Mutant(
+        "seen-before-it-was-replaced",
+        (28,),
+        "A member that is replaced before it was enrolled is held to the data that it had.",
+        "kvstore/handshake.py",
+        "(self.enrolled.keys() - incarnations.keys()) | (set(newcomers) - self.newcomers)",
+        "self.enrolled.keys() - incarnations.keys()",
+        UNIT,
+    ),
+    Mutant(
         "whoever-may-not-stand-is-not-answered",
         (27,),
         "A member that was replaced never hears that it lags from those that it still knows.",
