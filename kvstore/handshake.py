@@ -201,8 +201,9 @@ class Local:
     `peers`: the other members. `terms`: what all members must agree on, as pairs `name=value` with spaces between them;
     safety rests on it. What only one side names is no conflict.
     `enrolled`: the incarnation of each peer that has one by the word of the cluster; `newcomers` have none yet. `seen`:
-    the newest that each peer proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced by another. Raises
-    ValueError on a cluster name or terms that no handshake could carry. `versions`: of messages, that are spoken here.
+    the newest that each peer proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced
+    by another. Raises ValueError on a cluster name or terms that no handshake could carry. `versions`: of messages,
+    that are spoken here.
     """
 
     cluster: str
