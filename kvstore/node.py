@@ -300,7 +300,7 @@ class Node:
             if slot > self.applied:  # the state may have been replaced by a later one
                 self._on_batch(self._apply(slot, value, now))
         self._keeper.attach(ready, now)
-        question = self._state_fetch.question(self.heard, self._leading, now)
+        question = self._state_fetch.question(self.heard, self.proved, self._leading, now)
         if question is not None:
             self._answers.append(question)
         self._serve(ready)

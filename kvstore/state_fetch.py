@@ -4,7 +4,7 @@ That is so when the slots that it lacks are cut from the logs of its peers (rule
 one that joins learns from the state who belongs to the cluster, itself among them. A witness takes over no more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kvstore.keeper import Keeper
 from kvstore.ledger import Ledger, bare_ledger
@@ -37,16 +37,19 @@ class StateFetch:
         """The log alone does not help."""
         return self._replica.cut_off is not None or not self._keeper.ledger.machine.epochs
 
-    def question(self, heard: Mapping[NodeId, Time], leading: Ballot | None, now: Time) -> Envelope | None:
-        """What is to be asked now: of peers that are alive and keep records, of the leader last."""
+    def question(
+        self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
+    ) -> Envelope | None:
+        """What is to be asked now: of peers that are alive and keep records, of the leader last. Whoever knows no
+        member yet asks whom it has a link with: only a leader speaks unasked, and that may be nobody whom it was told
+        of."""
         if not self.needed:
             return None
-        source, without = self._replica.cut_off, self._keeper.ledger.machine.roster.membership.witnesses
-        alive = [
-            peer
-            for peer, last in heard.items()
-            if (now - last < HEARD_MS * MS or peer == source) and peer not in without
-        ]
+        source, roster = self._replica.cut_off, self._keeper.ledger.machine.roster
+        alive = {peer for peer, last in heard.items() if now - last < HEARD_MS * MS or peer == source}
+        if not roster.members:
+            alive.update(peer for peer in linked if peer != self._node)
+        alive.difference_update(roster.membership.witnesses)
         leader = leading.node if leading is not None else None
         sources = sorted(alive, key=lambda peer: (peer == leader, peer))
         question = self._incoming.ask(sources, now, only_end=not self.keeps_records)

@@ -179,7 +179,10 @@ def test_a_wiped_disk_is_refused_until_it_is_replaced_and_then_votes_again(tmp_p
     asyncio.run(story())
 
 
-def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_follows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_follows(
+    tmp_path: Path, joins: bool
+) -> None:
     """The leader came later: the new disk does not know it, and refuses its links."""
 
     async def story() -> None:
@@ -192,6 +195,9 @@ def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_
                 await cluster.restart(leader)
             cluster.kill("n2")
             shutil.rmtree(cluster.places["n2"].data)
+            if joins:
+                config = cluster.places["n2"].config
+                config.write_text("join = true\n" + config.read_text())
             cluster.start(["n2"])
             async with Operator(cluster.endpoints) as operator:
                 await operator.replace_member("n2")

@@ -161,6 +161,26 @@ def test_a_source_that_does_not_know_the_newcomer_yet_is_asked_again() -> None:
     assert asked(host) == [FetchState(END)]
 
 
+def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
+    """A follower says nothing unasked, and the leader may be one that it was not told of."""
+    host = Host(joins=True)
+    assert asked(host) == []
+    host.node.proved = {"n1": 7, "n2": 8}
+    host.ring()
+    assert asked(host) == [FetchState(END)]
+    roster = OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER))
+    give_end(host, source(OTHERS, roster))
+    assert asked(host) == [FetchState(0)]
+    give_all(host, source(OTHERS, roster))
+    host.step()
+    host.sync()
+    assert host.node.roster == roster
+    host.receive("n2", Learn((), 900, 800))
+    host.node.proved = {"n3": 9}
+    host.later(1)
+    assert asked(host) == [FetchState(0)]
+
+
 def test_a_witness_takes_no_rows_keeps_no_records_and_follows_the_members() -> None:
     host = joined(MemberRole.WITNESS)
     assert host.storage.marks.progress.applied == host.node.applied

@@ -4,6 +4,15 @@ from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 MUTANTS = (
     Mutant(
+        "only-those-heard-are-asked",
+        (27,),
+        "A replica that joins, and is linked with followers only, asks nobody for the state.",
+        "kvstore/state_fetch.py",
+        "            alive.update(peer for peer in linked if peer != self._node)\n",
+        "            alive.update(())\n",
+        UNIT,
+    ),
+    Mutant(
         "seen-before-it-was-replaced",
         (28,),
         "A member that is replaced before it was enrolled is held to the data that it had.",
