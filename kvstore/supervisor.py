@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
 from kvstore.client import Client, ClientError
 from kvstore.config import ENV_PREFIX, Address, parse_address
@@ -167,6 +168,12 @@ class LocalCluster:
         place.config.write_text(self._config_of(place, {}))
         self.start([name])
         return place
+
+    def have_join(self, name: str) -> None:
+        """Write the settings of a replica that was replaced: with its new disk it joins, by way of the members of
+        now."""
+        place = self.places[name] = replace(self.places[name], joins=True)
+        place.config.write_text(self._config_of(place, {}))
 
     async def remove(self, name: str) -> None:
         """Make a replica a member no more, and stop it. Its data stays. Raises ClientError when the cluster refuses."""

@@ -63,6 +63,4 @@ async def wipe(cluster: LocalCluster, name: str, patience_s: float = UNNOTICED_S
                 if time.monotonic() > deadline:
                     raise BenchError(f"{name} cannot be replaced: {error}") from error
                 await asyncio.sleep(POLL_S)
-    settings = place.config.read_text()
-    if "\njoin = true\n" not in settings:
-        place.config.write_text(f"\njoin = true\n{settings}")
+    cluster.have_join(name)

@@ -196,7 +196,7 @@ def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_
             cluster.kill("n2")
             shutil.rmtree(cluster.places["n2"].data)
             if joins:
-                config = cluster.places["n2"].config
+                config = cluster.places["n2"].config  # as it was when it was founded
                 config.write_text("join = true\n" + config.read_text())
             cluster.start(["n2"])
             async with Operator(cluster.endpoints) as operator:
