@@ -93,6 +93,7 @@ class Pipeline:
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._under_way: dict[Slot, Proposal] = {}
+        self._under_way_bytes = 0
         self._fill_below: Slot = 0
         self.own_noop = from_slot + len(recovered)
 
@@ -125,14 +126,17 @@ class Pipeline:
 
     def propose(self, now: Time, applied: Slot) -> list[tuple[Slot, bytes]]:
         """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits. Who
-        decides a slot is known once ALPHA slots before it are `applied` (rule 27)."""
+        decides a slot is known once ALPHA slots before it are `applied` (rule 27).
+
+        What waits has to be worth a slot: as much as what is under way, or `worth_bytes`. A slot costs each acceptor a
+        sync, whatever is in it, and under load the clients whom one slot has answered come back one by one."""
         begun = []
         wait = self._options.retransmit_ms * MS
         last = applied + ALPHA
         while len(self._under_way) < self._options.window and self._next_slot <= last:
             if self._recovered:
                 value = self._recovered.popleft()
-            elif self._queue:
+            elif self._queue and self._queued_bytes >= min(self._under_way_bytes, self._options.worth_bytes):
                 value = self._batch()
             elif self._next_slot < self._fill_below:
                 value = NOOP
@@ -140,6 +144,7 @@ class Pipeline:
                 break
             slot, self._next_slot = self._next_slot, self._next_slot + 1
             self._under_way[slot] = Proposal(value, now, now + wait, wait, set())
+            self._under_way_bytes += len(value)
             begun.append((slot, value))
         return begun
 
@@ -152,6 +157,7 @@ class Pipeline:
         if not is_quorum(proposal.accepted, self._configuration.at(slot)):
             return False
         del self._under_way[slot]
+        self._under_way_bytes -= len(proposal.value)
         return True
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:

@@ -4,6 +4,15 @@ from tests.mutants.mutant import RUNNING, Mutant
 
 MUTANTS = (
     Mutant(
+        "chosen-slots-still-weigh",
+        (14,),
+        "A leader weighs what waits against slots that are chosen long since, and orders less and less.",
+        "paxos/proposer.py",
+        "        self._under_way_bytes -= len(proposal.value)\n",
+        "        self._under_way_bytes -= 0\n",
+        RUNNING,
+    ),
+    Mutant(
         "own-vote-before-durable",
         (3,),
         "A leader counts its own vote when it asks its disk, not when that answers.",

@@ -29,7 +29,9 @@ from paxos.types import MS, NOOP, ZERO, Ballot, Membership, NodeId, PValue, Slot
 ME = "n1"
 """The replica under test. Its peers are n2, n3 and so on."""
 
-OPTIONS = Options(heartbeat_ms=100, lease_ms=500, clock_drift_ppm=10_000, retransmit_ms=200, stall_ms=1000)
+OPTIONS = Options(
+    heartbeat_ms=100, lease_ms=500, clock_drift_ppm=10_000, retransmit_ms=200, stall_ms=1000, worth_bytes=1
+)
 LEADER_LEASE = 495 * MS
 ACCEPTOR_LEASE = 505 * MS
 START: Time = 1_000_000 * MS

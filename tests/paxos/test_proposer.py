@@ -22,7 +22,10 @@ def campaign(from_slot: Slot = 1) -> Campaign:
 
 
 def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **options: int) -> Pipeline:
-    return Pipeline(from_slot, recovered or [], Configuration("n1", [Epoch(1, THREE)]), Options(**options))
+    """Everything is worth a slot, unless the test says otherwise."""
+    return Pipeline(
+        from_slot, recovered or [], Configuration("n1", [Epoch(1, THREE)]), Options(**{"worth_bytes": 1, **options})
+    )
 
 
 # Phase 1
@@ -109,6 +112,29 @@ def test_a_payload_that_is_bigger_than_a_batch_goes_alone() -> None:
     one.propose(START, 10**6)
     one.enqueue((b"much too big", b"a"))
     assert one.propose(START, 10**6) == [(2, pack([b"much too big"])), (3, pack([b"a"]))]
+
+
+def test_what_waits_has_to_be_worth_a_slot() -> None:
+    one = pipeline(worth_bytes=100)
+    one.propose(START, 0)
+    for voter in ("n1", "n2"):
+        one.accepted(voter, 1)
+    one.enqueue((b"a" * 10,))
+    assert [slot for slot, _ in one.propose(START, 1)] == [2]
+    one.enqueue((b"b" * 5,))
+    assert one.propose(START, 1) == []
+    one.enqueue((b"c" * 10,))  # with the five as much as is under way, however it is packed
+    assert [slot for slot, _ in one.propose(START, 1)] == [3]
+    one.enqueue((b"d" * 20,))
+    assert one.propose(START, 1) == []
+    one.enqueue((b"e" * 80,))
+    assert [slot for slot, _ in one.propose(START, 1)] == [4]
+    one.enqueue((b"f",))
+    assert one.propose(START, 1) == []
+    for slot in (2, 3, 4):
+        for voter in ("n1", "n2"):
+            one.accepted(voter, slot)
+    assert [slot for slot, _ in one.propose(START, 4)] == [5]
 
 
 def test_no_more_slots_are_under_way_than_the_window_holds() -> None:
@@ -241,7 +267,9 @@ FOUR = Membership(("n1", "n2", "n3", "n4"))
 
 
 def changing(*epochs: Epoch, **options: int) -> Pipeline:
-    one = Pipeline(1, [], Configuration("n1", [Epoch(1, THREE), *epochs]), Options(**{"window": 1000, **options}))
+    one = Pipeline(
+        1, [], Configuration("n1", [Epoch(1, THREE), *epochs]), Options(**{"window": 1000, "worth_bytes": 1, **options})
+    )
     one.propose(START, 0)
     return one
 
