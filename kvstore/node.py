@@ -22,13 +22,16 @@ from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
 from kvstore.transfer import MOST_PAGE_BYTES, state_message
-from paxos.messages import AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
+from paxos.messages import Accept, AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
 
+MAX_UNSTORED_BYTES = 64 << 20
+"""Values that wait for the disk; while there are more of them nothing further is accepted or learned. What is passed
+over is sent again, or fetched once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
 """A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
 
@@ -100,6 +103,7 @@ class Node:
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
+        self._unstored_bytes = 0
         self._stewardship = Stewardship()
         self._comparison = Comparison(self.id)
         self.proved: Mapping[NodeId, int] = {}
@@ -185,6 +189,8 @@ class Node:
             if self._state_fetch.take(sender, message, now):
                 self.stats.states_installed += 1
                 self._follow_members()
+        elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
+            return  # the own disk is too slow
         elif isinstance(message, Compare | Compared | Diverged):
             self._answers += self._comparison.receive(sender, message, self.roster)
         else:
@@ -194,6 +200,7 @@ class Node:
         """These writes are durable: their votes may leave, and the own ones count."""
         now = self._clock()
         for write in writes:
+            self._unstored_bytes -= _value_bytes(write)
             if isinstance(write, StateWrite) and write.staged is not None:
                 self._state_fetch.stored()
             for vote in write.votes:
@@ -296,10 +303,7 @@ class Node:
                 self._tokens += 1
                 self.replica.read(self._tokens, now, quorum=quorum)
         ready = self.replica.take(now)
-        for slot, value in ready.chosen:
-            if slot > self.applied:  # the state may have been replaced by a later one
-                self._on_batch(self._apply(slot, value, now))
-        self._keeper.attach(ready, now)
+        self._apply_chosen(ready, now)
         question = self._state_fetch.question(self.heard, self.proved, self._leading, now)
         if question is not None:
             self._answers.append(question)
@@ -344,6 +348,15 @@ class Node:
     def _exceeds_quota(self, command: Put) -> bool:
         growth = self.machine.growth(command.key, command.value)
         return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
+
+    def _apply_chosen(self, ready: Ready, now: Time) -> None:
+        """Apply what was chosen, and have it stored."""
+        for slot, value in ready.chosen:
+            if slot > self.applied:  # the state may have been replaced by a later one
+                self._on_batch(self._apply(slot, value, now))
+        self._keeper.attach(ready, now)
+        if ready.write is not None:
+            self._unstored_bytes += _value_bytes(ready.write)
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
         commands, version = 0, self.roster.version
@@ -405,3 +418,7 @@ class Node:
 
     def _look_up(self, key: bytes) -> ReadAnswer:
         return ReadAnswer(self.machine.get(key), self.applied, self.machine.revision, self.leader_age_ms())
+
+
+def _value_bytes(write: Write) -> int:
+    return sum(len(entry.value) for entry in write.accepts)

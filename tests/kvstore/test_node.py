@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kvstore import node
 from kvstore.commands import Bundle, Delete, NotFound, Put, PutResult, unpack_bundle
 from kvstore.node import REPEAT_MS
 from kvstore.requests import Outcome, Reason
@@ -357,3 +358,19 @@ def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
         origins.add(bundle.origin)
         assert (bundle.boot, bundle.sequence) == (1, 1)
     assert len(origins) == 2
+
+
+def test_rule_26_what_waits_for_a_slow_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "MAX_UNSTORED_BYTES", 100)
+    host = Host()
+    values = [value(Put(b"k", bytes(40)), sequence=number) for number in range(1, 6)]
+    host.receive("n2", Heartbeat(B1, 1, 0))
+    for slot, each in enumerate(values, 1):
+        host.receive("n2", Accept(B1, slot, each, 0))
+        host.step()
+    waiting = [entry.slot for write in host.writes for entry in write.accepts]
+    assert waiting == [1, 2]
+    host.sync()
+    host.receive("n2", Accept(B1, 3, values[2], 0))
+    host.step()
+    assert [entry.slot for write in host.writes for entry in write.accepts] == [3]

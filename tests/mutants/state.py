@@ -380,6 +380,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "waiting-for-the-disk-without-bound",
+        (26,),
+        "A replica accepts on, however much waits for its disk.",
+        "kvstore/node.py",
+        "        elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:\n",
+        "        elif isinstance(message, Accept | Learn) and self._unstored_bytes < 0:\n",
+        UNIT,
+    ),
+    Mutant(
         "pages-without-a-pause",
         (26,),
         "A state is asked for as fast as it comes, whatever clients notice of it.",
