@@ -380,6 +380,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "the-log-takes-all-of-a-slice",
+        (26,),
+        "What is superseded stays as long as the log is cut with each write.",
+        "storage/housekeeping.py",
+        "        if used > units // 2:\n",
+        "        if used:\n",
+        UNIT,
+    ),
+    Mutant(
         "waiting-for-the-disk-without-bound",
         (26,),
         "A replica accepts on, however much waits for its disk.",

@@ -136,26 +136,30 @@ def test_a_damaged_row_makes_no_other_one_go(directory: Path) -> None:
         open_and_read(directory)
 
 
-def overwrite(storage: SqliteStorage, machine: Machine, times: int, after_each: Callable[[], object]) -> None:
-    """200 keys again and again, with a history of 500 revisions and a log of 100 slots."""
+def overwrite(
+    storage: SqliteStorage, machine: Machine, times: int, after_each: Callable[[], object], *, every: int = 20
+) -> None:
+    """200 keys again and again, with a history of 500 revisions and a log of 100 slots; what has become too old is let
+    go of with every so many writes."""
     for number in range(times):
         changes = [machine.put(b"key %d" % ((machine.revision * 7) % 200), bytes(100)) for _ in range(10)]
         write = machine.write(*changes, size=1000)
-        if number % 20 == 0:
+        if number % every == 0:
             write.compact = max(0, machine.revision - 500)
             write.cut = machine.cut(max(0, machine.applied - 100))
         storage.write([write])
         after_each()
 
 
+@pytest.mark.parametrize("every", [20, 1], ids=["much at once", "a little with each write"])
 @pytest.mark.parametrize("tidy", [True, False], ids=["idle between writes", "never idle"])
-def test_freed_pages_are_used_again(sqlite: SqliteStorage, tidy: bool) -> None:
+def test_freed_pages_are_used_again(sqlite: SqliteStorage, tidy: bool, every: int) -> None:
     """The same keys for ever take no more room than at the start: 700 rows of some 150 bytes and 220 of 1000."""
     machine = Machine()
     after_each = sqlite.tidy if tidy else lambda: None
-    overwrite(sqlite, machine, 200, after_each)
+    overwrite(sqlite, machine, 200, after_each, every=every)
     first = page_count(sqlite)
-    overwrite(sqlite, machine, 800, after_each)
+    overwrite(sqlite, machine, 800, after_each, every=every)
     assert first < 400
     assert page_count(sqlite) <= first * 1.2
     assert tidy_and_count(sqlite, "state_a") <= 700 + 200
