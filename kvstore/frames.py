@@ -26,21 +26,26 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Every payload that `data` completes. Raises LinkRefused at the head of a frame that is too long."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        with memoryview(buffer) as view:
-            while len(buffer) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(buffer, start)
+        pending = self._buffer
+        if pending:
+            pending += data
+        source = pending or data  # mostly all that came is whole, and is cut where it lies
+        start, size = 0, len(source)
+        with memoryview(source) as view:
+            while size - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(view, start)
                 if length > self.max_bytes:
                     text = f"frame of {length} bytes, at most {self.max_bytes} are allowed"
                     raise LinkRefused(Reason.TOO_LONG, f"{text}: only replicas of one release may connect here")
                 end = start + _LENGTH.size + length
-                if end > len(buffer):
+                if end > size:
                     break
                 yield bytes(view[start + _LENGTH.size : end])
                 start = end
-        del buffer[:start]
+        if source is pending:
+            del pending[:start]
+        elif start < size:
+            pending += data[start:]
 
 
 class FrameQueue:

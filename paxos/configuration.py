@@ -64,8 +64,7 @@ class Configuration:
 
     def is_voter(self, sender: NodeId) -> bool:
         """True for one whose answers count, wherever it votes."""
-        votes = any(sender in epoch.membership.voters for epoch in self._epochs)
-        return votes and sender not in self.newest.silent
+        return sender in self._heard
 
     def may_stand(self, sender: NodeId) -> bool:
         """True for one to whom a promise may be made. Whoever has no vote in the newest membership, and stands by an
@@ -101,3 +100,5 @@ class Configuration:
     def _gather(self) -> None:
         names = dict.fromkeys(name for epoch in self._epochs for name in epoch.membership.members)
         self.others = [name for name in names if name != self.node]
+        voters = {name for epoch in self._epochs for name in epoch.membership.voters}
+        self._heard = frozenset(voters.difference(self.newest.silent))

@@ -274,8 +274,8 @@ MUTANTS = (
         (28,),
         "A voter that may have a new disk is counted, though it may know nothing of its votes.",
         "paxos/configuration.py",
-        "return votes and sender not in self.newest.silent",
-        "return votes",
+        "frozenset(voters.difference(self.newest.silent))",
+        "frozenset(voters)",
         RUNNING,
     ),
     Mutant(
