@@ -130,6 +130,7 @@ class Pipeline:
 
         What waits has to be worth a slot: as much as what is under way, or `worth_bytes`. A slot costs each acceptor a
         sync, whatever is in it, and under load the clients whom one slot has answered come back one by one."""
+        self._forget(applied)
         begun = []
         wait = self._options.retransmit_ms * MS
         last = applied + ALPHA
@@ -156,9 +157,17 @@ class Pipeline:
         proposal.accepted.add(sender)
         if not is_quorum(proposal.accepted, self._configuration.at(slot)):
             return False
-        del self._under_way[slot]
-        self._under_way_bytes -= len(proposal.value)
+        self._end(slot)
         return True
+
+    def _forget(self, applied: Slot) -> None:
+        """What is applied needs no more votes. Mostly they brought that about; but a slot that was decided under an
+        earlier ballot is passed over without them, and those who vote for it may be no voters any more."""
+        while self._under_way and (oldest := next(iter(self._under_way))) <= applied:
+            self._end(oldest)
+
+    def _end(self, slot: Slot) -> None:
+        self._under_way_bytes -= len(self._under_way.pop(slot).value)
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
         """Slots to send again, each with those who have not answered; the wait doubles each time."""

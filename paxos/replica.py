@@ -370,13 +370,22 @@ class Replica:
 
     def _run(self, now: Time) -> None:
         self._followed = None
-        may_lead = self.configuration.may_lead(self.chosen + 1)
-        if self._retired or not may_lead or self._acceptor.grant.refuses(self.node, now):
+        if self._retired or self._acceptor.grant.refuses(self.node, now):
+            self._election.failed(now)
+            return
+        if not self.configuration.may_lead(self.chosen + 1):
+            self._ask_around()
             self._election.failed(now)
             return
         candidate = self._stand()
         candidate.canvass(now)
         self._continue_candidacy(candidate, now)
+
+    def _ask_around(self) -> None:
+        """Whoever may not lead and hears no leader asks those that it knows: the answers say how far they are, and from
+        what they are asked for then it learns who leads, perhaps somebody that joined while it was away."""
+        for other in self.configuration.others:
+            self._out.send(other, Canvass(0, self.chosen + 1))
 
     def _stand(self) -> Candidate:
         self._candidacies += 1

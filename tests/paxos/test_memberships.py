@@ -10,6 +10,7 @@ from paxos.messages import (
     Canvass,
     CanvassReply,
     Chosen,
+    Fetch,
     Heartbeat,
     Prepare,
     Promise,
@@ -373,7 +374,8 @@ def test_rule_29_a_leader_that_is_not_to_lead_any_more_hands_over_and_stands_no_
     assert (bench.role(), bench.replica.lease_until) == (Role.FOLLOWER, None)
     for _ in range(5):
         bench.ring()
-        bench.expect()
+        bench.expect(*bench.to_all(Canvass(0, bench.replica.chosen + 1)))
+        assert bench.role() is Role.FOLLOWER
     bench.receive("n3", Prepare(Ballot(2, "n3"), 3))
     bench.expect(votes=[to("n3", Promise(Ballot(2, "n3"), 3, (), 0))], promise=Ballot(2, "n3"))
 
@@ -396,14 +398,26 @@ def test_rule_29_a_replica_without_a_vote_never_stands_for_election(member: Memb
     bench = Bench(epochs=[Epoch(1, member)])
     for _ in range(5):
         bench.ring()
-        bench.expect()
+        bench.expect(*bench.to_all(Canvass(0, 1)))
         assert bench.role() is Role.FOLLOWER
+        bench.receive("n2", CanvassReply(0, willing=True, promised=ZERO, chosen=0))
+        bench.receive("n3", CanvassReply(0, willing=True, promised=ZERO, chosen=0))
+        bench.expect()
+
+
+def test_a_learner_that_knows_nobody_who_leads_learns_from_those_it_knows() -> None:
+    """The one who leads joined while it was away: there is no link with that one."""
+    bench = Bench(epochs=[Epoch(1, Membership(("n2", "n3"), learners=(ME,)))])
+    bench.ring()
+    bench.expect(*bench.to_all(Canvass(0, 1)))
+    bench.receive("n3", unwilling(0), CanvassReply(0, willing=False, promised=Ballot(7, "n4"), chosen=12))
+    bench.expect(to("n3", Fetch(1)))
 
 
 def test_rule_29_a_witness_never_stands_and_votes_like_any_other() -> None:
     bench = Bench(epochs=[Epoch(1, Membership((ME, "n2", "n3"), witnesses=(ME,)))])
     bench.ring()
-    bench.expect()
+    bench.expect(*bench.to_all(Canvass(0, 1)))
     ballot = Ballot(1, "n2")
     bench.receive("n2", Prepare(ballot, 1), Accept(ballot, 1, b"a", 0))
     votes = [to("n2", Promise(ballot, 1, (), 0)), to("n2", Accepted(ballot, 1))]

@@ -114,6 +114,17 @@ def test_a_payload_that_is_bigger_than_a_batch_goes_alone() -> None:
     assert one.propose(START, 10**6) == [(2, pack([b"much too big"])), (3, pack([b"a"]))]
 
 
+def test_what_is_applied_is_under_way_no_more() -> None:
+    """It was decided under an earlier ballot of this leader, and its voters are voters no more."""
+    one = pipeline([b"a", b"b", b"c"], window=3)
+    one.propose(START, 0)
+    assert [slot for slot, _ in one.propose(START + 1, 2)] == [4]
+    assert [slot for slot, _, _ in one.overdue(START + WAIT)] == [3]
+    assert one.oldest() == START
+    one.propose(START + 1, 3)
+    assert one.oldest() == START + 1
+
+
 def test_what_waits_has_to_be_worth_a_slot() -> None:
     one = pipeline(worth_bytes=100)
     one.propose(START, 0)
@@ -139,12 +150,12 @@ def test_what_waits_has_to_be_worth_a_slot() -> None:
 
 def test_no_more_slots_are_under_way_than_the_window_holds() -> None:
     one = pipeline([b"a", b"b"], window=2)
-    assert one.propose(START, 10**6) == [(1, b"a"), (2, b"b")]
+    assert one.propose(START, 0) == [(1, b"a"), (2, b"b")]
     one.enqueue((b"new",))
-    assert one.propose(START, 10**6) == []
+    assert one.propose(START, 0) == []
     one.accepted("n1", 1)
     one.accepted("n2", 1)
-    assert one.propose(START, 10**6) == [(3, NOOP)]
+    assert one.propose(START, 0) == [(3, NOOP)]
 
 
 def test_rule_26_the_queue_is_bounded_and_takes_more_when_there_is_room() -> None:

@@ -35,8 +35,8 @@ class Operator:
         self._cluster.world.between_ms(self._rng, (1, 2 * self._cluster.scenario.changes_ms), self._act)
 
     def _act(self) -> None:
-        if self.stopped:
-            return
+        if self.stopped and (self._wiped is None or self._is_back(self._wiped)):
+            return  # not before: nobody else would bring a wiped disk back
         self._wait()
         machine = self._rng.choice(list(self._cluster.machines.values()))
         if machine.node is None or not machine.node.roster.members:
@@ -60,7 +60,7 @@ class Operator:
         return self._rng.choice(ways)(roster)
 
     def _add(self, roster: Roster) -> Roster | None:
-        absent = [name for name in self._cluster.machines if roster.get(name) is None]
+        absent = [name for name in self._cluster.machines if roster.get(name) is None and self._knows(name, roster)]
         if not absent:
             return None
         joining = self._rng.random() < 0.7
@@ -119,6 +119,19 @@ class Operator:
         other, is reached by nobody any more."""
         nodes = [self._cluster.machines[member.name].node for member in roster.members if member != leaving]
         return all(node is not None and node.roster == roster for node in nodes)
+
+    def _knows(self, name: NodeId, roster: Roster) -> bool:
+        """It is there, and begins with nothing, or knows a member, on the disk of now: whoever comes back after all
+        that it knows have left is reached by nobody."""
+        node = self._cluster.machines[name].node
+        if node is None or not node.roster.members:
+            return node is not None
+        return any(
+            (known := node.neighbours.get(member.name)) is not None
+            and known.incarnation in {0, member.incarnation}
+            and member.role is not MemberRole.LEARNER
+            for member in roster.members
+        )
 
     def _can_lose(self, roster: Roster, member: Member) -> bool:
         return bool(member.incarnation) and (member.role is MemberRole.LEARNER or len(roster.voters) > 2)
