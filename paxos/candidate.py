@@ -31,9 +31,7 @@ class Candidate:
     def canvass(self, now: Time) -> None:
         """Ask everybody whether they would promise."""
         self.expires = now + self._patience
-        self._resend_at = self.expires
-        for other in self._others:
-            self._out.send(other, Canvass(self._nonce, self._from_slot))
+        self._question(now)
 
     def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
         """Count one answer to the question of this candidacy."""
@@ -77,12 +75,22 @@ class Candidate:
 
     def tick(self, now: Time) -> None:
         """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""
-        if self.campaign is not None and now >= self._resend_at:
+        if now < self._resend_at:
+            return
+        if self.campaign is None:
+            self._question(now)
+        else:
             self._ask(self.campaign, self._others, now)
 
     def next_deadline(self) -> Time:
         """When `tick` or `hopeless` has something to say."""
         return min(self._resend_at, self.expires)
+
+    def _question(self, now: Time) -> None:
+        self._resend_at = now + self._options.retransmit_ms * MS
+        for other in self._others:
+            if other not in self._willing | self._unwilling:
+                self._out.send(other, Canvass(self._nonce, self._from_slot))
 
     def _ask(self, campaign: Campaign, acceptors: list[NodeId], now: Time) -> None:
         self._resend_at = now + self._options.retransmit_ms * MS

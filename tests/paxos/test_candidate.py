@@ -71,7 +71,9 @@ def test_rule_13_without_a_willing_majority_nothing_is_prepared() -> None:
 def test_rule_9_an_answer_to_an_earlier_question_does_not_count() -> None:
     bench = Bench()
     first = canvass(bench)
-    bench.ring()
+    bench.later(OPTIONS.lease_ms)
+    bench.tick()
+    bench.replica.take(bench.now)
     second = canvass(bench)
     assert second != first
     bench.receive("n2", willing(first))
@@ -85,13 +87,28 @@ def test_rule_9_an_answer_to_an_earlier_question_does_not_count() -> None:
 
 def test_rule_14_a_candidacy_that_nobody_answers_ends_and_waits() -> None:
     bench = Bench()
-    canvass(bench)
+    nonce = canvass(bench)
     began = bench.now
+    for after_ms in (200, 400):
+        assert bench.replica.next_deadline() == began + after_ms * MS
+        bench.ring()
+        bench.expect(*bench.to_all(Canvass(nonce, 1)))
     assert bench.replica.next_deadline() == began + 500 * MS
     bench.ring()
     assert bench.role() is Role.FOLLOWER
     bench.expect()
     assert bench.replica.next_deadline() > bench.now
+
+
+def test_only_those_who_have_not_answered_are_asked_again() -> None:
+    """A candidacy may last for half a minute after many failures: a question that is lost must not cost that."""
+    bench = Bench(nodes=5)
+    nonce = canvass(bench)
+    bench.receive("n2", willing(nonce))
+    bench.receive("n3", unwilling(nonce))
+    bench.expect()
+    bench.ring()
+    bench.expect(*(to(peer, Canvass(nonce, 1)) for peer in ("n4", "n5")))
 
 
 def test_rule_16_a_replica_that_granted_a_lease_does_not_run_itself() -> None:
