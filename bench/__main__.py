@@ -17,6 +17,7 @@ from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
 from bench.lifecycle.command import LIFECYCLE
+from bench.load.command import LOAD
 from bench.processes import check_platform
 from bench.report import comparison_report, failover_report, print_report
 from bench.scratch import scratch_directory
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(LOAD)
 app.add_typer(LIFECYCLE)
 
 
