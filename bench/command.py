@@ -1,6 +1,7 @@
 """What the commands of `python -m bench` have in common."""
 
 import asyncio
+import importlib.util
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.errors import BenchError
 
 T = TypeVar("T")
 
@@ -40,6 +43,12 @@ def run(measuring: Coroutine[None, None, T]) -> T:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         raise error from group
+
+
+def check_page(path: Path | None) -> None:
+    """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
+    if path is not None and importlib.util.find_spec("jinja2") is None:
+        raise BenchError("--html needs Jinja: pip install kvstore[bench], or leave --html out")
 
 
 def write_json(path: Path | None, found: msgspec.Struct) -> None:

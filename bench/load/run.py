@@ -106,9 +106,6 @@ def history(directory: Path) -> list[Call]:
     return sorted(calls, key=lambda call: call.called_ns)
 
 
-_decode = msgspec.json.Decoder[Message](Message).decode
-
-
 class _Worker:
     """One process."""
 
@@ -162,9 +159,10 @@ class _Worker:
         if not line:
             said = (await process.stderr.read()).decode(errors="replace").strip()
             raise BenchError(f"the load could not be made: {said[-500:]}")
-        return _decode(line)
+        message: Message = msgspec.json.decode(line, type=Message)
+        return message
 
 
-def spread(connections: int, urls: Sequence[str]) -> dict[str, int]:
+def dealt(connections: int, urls: Sequence[str]) -> dict[str, int]:
     """How many connections go to each of these when they are dealt out in turn."""
     return {url: share(connections, len(urls), number) for number, url in enumerate(urls)}
