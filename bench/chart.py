@@ -1,7 +1,7 @@
 """Charts: as SVG that needs nothing else and follows the reader's colour scheme, or as PNG by matplotlib."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -16,24 +16,29 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 44, 38
 COLOURS = ("#2f7fc1", "#c8641b", "#0c8f8f", "#b0469a", "#7a8b1c", "#8155c6")
 DARK_COLOURS = ("#4ea3e6", "#ea9150", "#3bbcbc", "#dd83cb", "#b9cb4a", "#a786e6")
 
+LETTER = 6.2
+"""Width of a letter of a legend, about."""
+FEW = 30
+
 Scale = Literal["linear", "log"]
 Point = tuple[float, float]
 
 
 class Axis(msgspec.Struct, frozen=True):
-    """Linear from 0 on, or logarithmic. `ticks`: what stands at some values, instead of the values themselves."""
+    """Linear from 0 on, or logarithmic. `ticks`: what stands at some values, instead of the values themselves. `span`:
+    where it begins and ends, if not there where the values do."""
 
     label: str
     scale: Scale = "linear"
     ticks: dict[float, str] | None = None
+    span: tuple[float, float] | None = None
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Points that a line joins, in the order of x, or dots."""
+    """Points that a line joins, in the order of x. Where there are few each is seen."""
 
     name: str
     points: list[Point]
-    dots: bool = False
 
 
 class Chart(msgspec.Struct, frozen=True):
@@ -107,7 +112,7 @@ def _write_png(path: Path, charts: Sequence[Chart]) -> None:
     for chart, (axes,) in zip(charts, rows, strict=True):
         for each in chart.series:
             xs, ys = [x for x, _ in each.points], [y for _, y in each.points]
-            axes.plot(xs, ys, label=each.name, **({"marker": "o", "linestyle": ""} if each.dots else {}))
+            axes.plot(xs, ys, label=each.name, marker="." if len(xs) <= FEW else "")
         if chart.bar is not None:
             axes.axhline(chart.bar, linestyle="--", color="red")
         axes.set(title=chart.title, xlabel=chart.x.label, ylabel=chart.y.label)
@@ -115,7 +120,8 @@ def _write_png(path: Path, charts: Sequence[Chart]) -> None:
         axes.set_yscale(chart.y.scale)
         if chart.x.ticks:
             axes.set_xticks(list(chart.x.ticks), labels=list(chart.x.ticks.values()), minor=False)
-        axes.legend()
+        if any(each.name for each in chart.series):
+            axes.legend()
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
@@ -141,24 +147,28 @@ def _drawing(chart: Chart) -> str:
         at = f"{up(chart.bar):.1f}"
         parts.append(f'<line class="bar" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
     for number, each in enumerate(chart.series):
-        parts += [_series(each, number % len(COLOURS), across, up), _legend(each.name, number, len(chart.series))]
-    return "".join(parts)
+        parts.append(_series(each, number % len(COLOURS), across, up))
+    return "".join([*parts, *_legend([each.name for each in chart.series])])
 
 
 def _series(series: Series, number: int, across: Callable[[float], float], up: Callable[[float], float]) -> str:
     points = [(across(x), up(y)) for x, y in series.points]
-    if series.dots:
-        return "".join(f'<circle class="dot s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points)
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="curve s{number}" points="{path}"/>'
+    seen = points if len(points) <= FEW else []
+    dots = "".join(f'<circle class="dot s{number}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in seen)
+    return f'<polyline class="curve s{number}" points="{path}"/>{dots}'
 
 
-def _legend(name: str, number: int, count: int) -> str:
-    x = WIDTH - RIGHT - 84 * (count - number)
-    return (
-        f'<circle class="dot s{number % len(COLOURS)}" cx="{x + 4}" cy="30" r="4"/>'
-        f'<text x="{x + 12}" y="34">{escape(name)}</text>'
-    )
+def _legend(names: Sequence[str]) -> Iterator[str]:
+    """At the right, the last one at the edge."""
+    x = WIDTH - RIGHT
+    for number, name in reversed(list(enumerate(names))):
+        if name:
+            x -= round(LETTER * len(name)) + 16
+            yield (
+                f'<circle class="dot s{number % len(COLOURS)}" cx="{x + 4}" cy="30" r="4"/>'
+                f'<text x="{x + 11}" y="34">{escape(name)}</text>'
+            )
 
 
 def _axis(
@@ -173,9 +183,9 @@ def _axis(
         ticks = axis.ticks or {10.0**power: label(10.0**power) for power in range(int(low), int(high) + 1)}
         return ticks, lambda value: begin + (end - begin) * (math.log10(max(value, 10**low)) - low) / (high - low)
     step = _step(max([*values, 1e-9]) / 5)
-    most = step * math.ceil(max([*values, 1e-9]) / step)
+    least, most = axis.span or (0.0, step * math.ceil(max([*values, 1e-9]) / step - 1e-9))
     linear = axis.ticks or {step * number: label(step * number) for number in range(round(most / step) + 1)}
-    return linear, lambda value: begin + (end - begin) * value / most
+    return linear, lambda value: begin + (end - begin) * (value - least) / (most - least)
 
 
 def _step(least: float) -> float:
@@ -188,5 +198,5 @@ def label(value: float) -> str:
     """A value as it stands at an axis."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,6 +1,7 @@
 """What was measured, for people."""
 
 from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -21,6 +22,15 @@ def failover_report(found: Failovers) -> RenderableType:
         f"{found.unknown} of unknown outcome, {found.refused} refused",
         verdict(f"p50 <= {P50_LIMIT_MS} ms and p99 <= {P99_LIMIT_MS} ms", met=found.within_limits),
     )
+
+
+def figure_table(name: str, *columns: str) -> Table:
+    """An empty table of figures, which stand at the right of their columns, with a name for each row."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, collapse_padding=True)
+    table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def print_report(report: RenderableType) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -10,16 +9,18 @@ from rich.table import Table
 from bench.compare.found import Case, Comparison, Figure, Figures, Outcome
 from bench.compare.scenarios import Scenario
 from bench.figures import spread
+from bench.report import figure_table
 
 
 def comparison_report(found: Comparison, scenarios: Sequence[Scenario]) -> RenderableType:
     """What the machine does, the promises, and what each load cost."""
     return Group(
         machine_line(found),
-        f"medians of {found.rounds} rounds of {found.seconds} s; latencies in ms; CPU in µs for an operation, fsyncs and memory of "
-        "all members together; batch: writes for an fsync of the leader; the number is that of connections",
+        f"medians of {found.rounds} rounds of {found.seconds} s; the number in a name is that of connections",
         _promises(found, scenarios),
-        *(_loads(found, scenario) for scenario in scenarios if any(_measured(found, scenario))),
+        "latencies in ms; CPU in µs for an operation, fsyncs and memory of all members together; batch: writes for an "
+        "fsync of the leader",
+        *(_loads(found, scenario) for scenario in scenarios if any(measured(found, scenario))),
         *(f"[red]{name} was not measured[/red]: {escape(why)}" for name, why in found.failures.items()),
     )
 
@@ -70,8 +71,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _promises(found: Comparison, scenarios: Sequence[Scenario]) -> Table:
-    table = Table("", "ours", "other", "ratio", "least - most", "promised", "", box=SIMPLE_HEAD)
-    table.show_edge, table.collapse_padding = False, True
+    table = figure_table("", "ours", "other", "ratio", "least - most", "promised", "")
     for outcome in outcomes(found, scenarios):
         row = outcome.row
         theirs = "" if outcome.theirs is None else one(outcome.theirs.median, row.figure)
@@ -84,7 +84,7 @@ def _promises(found: Comparison, scenarios: Sequence[Scenario]) -> Table:
     return table
 
 
-def _measured(found: Comparison, scenario: Scenario) -> Iterator[tuple[Case, list[Figures]]]:
+def measured(found: Comparison, scenario: Scenario) -> Iterator[tuple[Case, list[Figures]]]:
     """What was measured of a scenario, by store and load."""
     cases = dict.fromkeys(one.case for one in found.measurements if one.scenario == scenario.name)
     for case in cases:
@@ -92,10 +92,9 @@ def _measured(found: Comparison, scenario: Scenario) -> Iterator[tuple[Case, lis
 
 
 def _loads(found: Comparison, scenario: Scenario) -> Table:
-    table = Table(scenario.name, *COST_COLUMNS, box=SIMPLE_HEAD)
-    table.show_edge, table.collapse_padding = False, True
+    table = figure_table(scenario.name, *COST_COLUMNS)
     store = ""
-    for case, rounds in _measured(found, scenario):
+    for case, rounds in measured(found, scenario):
         if case.store != store:
             store = case.store
             table.add_row(f"[bold]{store}[/bold]")
@@ -103,7 +102,7 @@ def _loads(found: Comparison, scenario: Scenario) -> Table:
     return table
 
 
-COST_COLUMNS = ("per s", "least - most", "p50", "p99", "p99.9", "CPU", "fsync/s", "batch", "MiB", "bad")
+COST_COLUMNS = ("per s", "p50", "p99", "p99.9", "CPU", "fsync/s", "batch", "MiB", "bad")
 
 
 def costs(rounds: Sequence[Figures]) -> Iterator[str]:
@@ -113,9 +112,7 @@ def costs(rounds: Sequence[Figures]) -> Iterator[str]:
         values = [value for value in (getattr(figures, name) for figures in rounds) if value is not None]
         return f"{spread(values).median:,.{digits}f}" if values else "-"
 
-    rates = spread([figures.per_second for figures in rounds])
-    yield f"{rates.median:,.0f}"
-    yield f"{rates.least:,.0f} - {rates.most:,.0f}"
+    yield median("per_second", 0)
     for latency in ("p50_ms", "p99_ms", "p999_ms"):
         yield median(latency, 2)
     yield median("cpu_us", 0)

@@ -37,8 +37,8 @@ LOADS: dict[str, Load] = {
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """Stores that are measured in turn, each with its loads in this order; what is compared. `about`: what a reader must
-    know to judge it."""
+    """Stores that are measured in turn, each with its loads in this order; what is compared. `about`: what a reader
+    must know to judge it."""
 
     name: str
     about: str
@@ -84,8 +84,8 @@ SCENARIOS = (
     ),
     Scenario(
         "pysyncobj",
-        "PySyncObj takes its load in the process of its leader, without a client, and nothing of it is durable: no fsync, "
-        "term and vote in memory only. Tuned: larger batches, a shorter tick, no compaction.",
+        "PySyncObj takes its load in the process of its leader, without a client, and nothing of it is durable: no "
+        "fsync, term and vote in memory only. Tuned: larger batches, a shorter tick, no compaction.",
         {KVSTORE: (PUT_256,), PYSYNCOBJ: (SET_256,), TUNED: (SET_256,)},
         (
             _row("PUT/s 256, PySyncObj", "per_second", (KVSTORE, PUT_256), (PYSYNCOBJ, SET_256), None),

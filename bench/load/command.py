@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich.progress import Progress
 
 from bench import chart
 from bench.command import Json, progress_bar, run, write_json
@@ -17,7 +18,9 @@ from bench.errors import BenchError
 from bench.faults.history import Call, Judgement, judge
 from bench.load import report
 from bench.load import run as loading
+from bench.load import sweep as sweeping
 from bench.load.found import Load
+from bench.load.generator import TELL_S
 from bench.load.order import Distribution, Mix
 from bench.load.target import At, Target, found, started
 from bench.report import print_report
@@ -118,10 +121,62 @@ def load(
     raise typer.Exit(measured.errors > 0)
 
 
+@LOAD.command()
+def sweep(
+    *,
+    endpoints: Endpoints = None,
+    at: Where = "leader",
+    nodes: Nodes = 3,
+    connections: Connections = 256,
+    reads: Reads = 0,
+    keys: Keys = 10_000,
+    distribution: Drawn = "uniform",
+    value_bytes: ValueBytes = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long each rate is measured.")] = 5.0,
+    processes: Processes = loading.DEFAULT_PROCESSES,
+    json: Json = None,
+    csv: Csv = None,
+    plot: Plot = None,
+) -> None:
+    """Latency over throughput: an open loop at growing rates, until the store does not keep up. Keys that begin with
+    `bench-` are overwritten."""
+    chart.check(plot)
+    mix = Mix(
+        reads=reads,
+        keys=keys,
+        distribution=distribution,
+        value_bytes=value_bytes,
+        prefix="bench-",
+        seed=secrets.randbelow(1 << 32),
+    )
+    ask = loading.Ask(mix=mix, urls=[], connections=connections, seconds=seconds, processes=processes, fill=True)
+    measured = run(_sweep(ask, endpoints, at, nodes))
+    write_json(json, measured)
+    write_figures(csv, plot, measured.loads, sweeping.charts(measured.steps))
+    print_report(sweeping.sweep_report(measured))
+    raise typer.Exit(any(step.errors for step in measured.loads))
+
+
+async def _sweep(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: int) -> sweeping.Sweep:
+    async with target(endpoints, nodes) as cluster:
+        ask = msgspec.structs.replace(ask, urls=cluster.at(at))
+        steps: list[Load] = []
+        with progress_bar() as bar:
+            peak = await watched(ask, bar, "closed loop")
+            for share in sweeping.SHARES:
+                rate = share * peak.per_second
+                step = msgspec.structs.replace(ask, rate=rate, fill=False)
+                steps.append(await watched(step, bar, f"{rate:,.0f} a second"))
+                if steps[-1].saturated:
+                    break
+        return sweeping.Sweep(peak=peak, steps=steps)
+
+
 async def _load(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: int) -> Load:
     async with target(endpoints, nodes) as cluster:
         ask = msgspec.structs.replace(ask, urls=cluster.at(at))
-        return await watched(ask, "load")
+        with progress_bar() as bar:
+            return await watched(ask, bar, "load")
 
 
 @asynccontextmanager
@@ -135,22 +190,25 @@ async def target(endpoints: list[str] | None, nodes: int) -> AsyncIterator[Targe
             yield cluster
 
 
-async def watched(ask: loading.Ask, name: str) -> Load:
-    """Run it under a progress bar."""
+async def watched(ask: loading.Ask, bar: Progress, name: str) -> Load:
+    """Run it under a progress bar, which gets a task more."""
     total_s = ask.warm_up_s + ask.seconds
-    with progress_bar() as bar:
-        task = bar.add_task(name, total=round(total_s))
-        before, loop = 0, asyncio.get_running_loop()
-        began = loop.time()
+    task = bar.add_task(name, total=round(total_s))
+    before, loop = 0, asyncio.get_running_loop()
+    began = loop.time()
 
-        def show(answered: int) -> None:
-            nonlocal before
-            elapsed = loop.time() - began
-            speed = (answered - before) * 2
-            before = answered
-            bar.update(task, completed=min(round(elapsed), round(total_s)), description=f"{name} {speed:,}/s")
+    def show(answered: int) -> None:
+        nonlocal before
+        elapsed_s = loop.time() - began
+        speed = (answered - before) / TELL_S
+        before = answered
+        text = f"{name} {speed:,.0f}/s"
+        bar.update(task, completed=min(round(elapsed_s), round(total_s)), description=text)
 
+    try:
         return await loading.run(ask, show)
+    finally:
+        bar.remove_task(task)
 
 
 def write_figures(csv: Path | None, plot: Path | None, loads: list[Load], charts: list[chart.Chart]) -> None:

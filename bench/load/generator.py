@@ -16,7 +16,7 @@ from bench.load.past import Past
 from bench.load.recording import Recording
 from bench.load.wire import Requests
 
-TELL_NS = 500_000_000
+TELL_S = 0.5
 """Time between two words on how far it is."""
 GRACE_NS = 5_000_000_000
 """What is not answered so long after the end is lost. A replica ends each request within 3 s."""
@@ -111,7 +111,7 @@ class Generator:
             now = _clock()
             if now >= tell_ns:
                 self._tell(self._recording.count())
-                tell_ns = now + TELL_NS
+                tell_ns = now + int(1e9 * TELL_S)
             if not measuring and now >= self._recording.measured_ns:
                 self._recording.begin_measuring()
                 measuring = True

@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator, Sequence
 
 from hdrh.histogram import HdrHistogram
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from bench.chart import Axis, Chart, Series
 from bench.faults.history import Judgement
 from bench.load.found import Latency, Load, per_second
+from bench.report import figure_table
 
 FIELDS = ("mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "most_ms")
 PERCENTILES = {1.0: "0", 2.0: "50 %", 10.0: "90 %", 100.0: "99 %", 1e3: "99.9 %", 1e4: "99.99 %", 1e5: "99.999 %"}
@@ -43,8 +43,7 @@ def described(found: Load) -> str:
 
 def latency_table(found: Load) -> Table:
     """A row for each kind of requests."""
-    table = Table("ms", "requests", "mean", "p50", "p90", "p99", "p99.9", "max", box=SIMPLE_HEAD)
-    table.show_edge = False
+    table = figure_table("ms", "requests", "mean", "p50", "p90", "p99", "p99.9", "max")
     for name, each in kinds(found):
         if each is not None and (name != "all" or (found.get and found.put)):
             table.add_row(name, f"{each.count:,}", *(f"{getattr(each, field):.2f}" for field in FIELDS))
