@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from bench import chart
 from bench import failover as failing_over
-from bench.command import Json, Seed, check_page, progress_bar, run, write_json
+from bench.command import Json, Plot, Seed, check_page, progress_bar, run, write_json
 from bench.compare.command import COMPARE
+from bench.endurance import ENDURANCE
 from bench.errors import BenchError
 from bench.faults import command as faulting
 from bench.faults.found import Verdict, conclude
@@ -18,7 +20,8 @@ from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
 from bench.lifecycle.command import LIFECYCLE
 from bench.load.command import LOAD
-from bench.report import failover_report, print_report
+from bench.profile.command import PROFILE
+from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
 from kvstore.supervisor import ClusterError
 
@@ -32,6 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(LOAD)
 app.add_typer(COMPARE)
+app.add_typer(ENDURANCE)
+app.add_typer(PROFILE)
 app.add_typer(LIFECYCLE)
 
 
@@ -41,8 +46,10 @@ def failover(
     nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
     clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients write.")] = 4,
     json: Json = None,
+    plot: Plot = None,
 ) -> None:
     """Kill the leader with SIGKILL while clients write: the time without a successful write, and what was lost."""
+    chart.check(plot)
     with scratch_directory() as directory, progress_bar() as bar:
         killing = bar.add_task("kills", total=kills)
         reading = bar.add_task("reading back", total=None, visible=False)
@@ -53,6 +60,8 @@ def failover(
         found = run(failing_over.measure(directory, nodes=nodes, clients=clients, kills=kills, progress=progress))
         bar.stop()
         write_json(json, found)
+        if plot is not None:
+            chart.write(plot, failover_charts(found))
         print_report(failover_report(found))
         if found.lost:
             raise BenchError(

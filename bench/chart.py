@@ -118,6 +118,8 @@ def _write_png(path: Path, charts: Sequence[Chart]) -> None:
         axes.set(title=chart.title, xlabel=chart.x.label, ylabel=chart.y.label)
         axes.set_xscale(chart.x.scale)
         axes.set_yscale(chart.y.scale)
+        if chart.y.scale == "linear":
+            axes.set_ylim(bottom=0)
         if chart.x.ticks:
             axes.set_xticks(list(chart.x.ticks), labels=list(chart.x.ticks.values()), minor=False)
         if any(each.name for each in chart.series):
@@ -164,7 +166,7 @@ def _legend(names: Sequence[str]) -> Iterator[str]:
     x = WIDTH - RIGHT
     for number, name in reversed(list(enumerate(names))):
         if name:
-            x -= round(LETTER * len(name)) + 16
+            x -= round(LETTER * len(name)) + 22
             yield (
                 f'<circle class="dot s{number % len(COLOURS)}" cx="{x + 4}" cy="30" r="4"/>'
                 f'<text x="{x + 11}" y="34">{escape(name)}</text>'

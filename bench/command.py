@@ -16,6 +16,7 @@ from bench.errors import BenchError
 T = TypeVar("T")
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures to FILE: .svg or .png.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")]
 
 

@@ -5,7 +5,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from bench.failover import P50_LIMIT_MS, P99_LIMIT_MS, Failovers
+from bench.chart import Axis, Chart, Series
+from bench.failover import AFTER_S, BEFORE_S, BIN_S, P50_LIMIT_MS, P99_LIMIT_MS, Failovers
 from bench.figures import histogram
 
 _BUCKET_MS = 100
@@ -16,12 +17,30 @@ def failover_report(found: Failovers) -> RenderableType:
     lost = f"[red]{len(found.lost)} LOST[/red], the first of them {found.lost[0]}" if found.lost else "0 lost"
     return Group(
         _histogram(found),
+        _around(found),
         f"without a successful write, {len(found.outages_ms)} kills of the leader of {found.nodes} replicas: "
         f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms, max {max(found.outages_ms):.0f} ms",
         f"{found.acknowledged} writes of {found.clients} clients acknowledged, {lost}; "
         f"{found.unknown} of unknown outcome, {found.refused} refused",
         verdict(f"p50 <= {P50_LIMIT_MS} ms and p99 <= {P99_LIMIT_MS} ms", met=found.within_limits),
     )
+
+
+def failover_charts(found: Failovers) -> list[Chart]:
+    """Writes a second around a kill, and over the whole run."""
+    points = [(BIN_S * (number + 0.5) - BEFORE_S, rate) for number, rate in enumerate(found.around)]
+    seconds = round(1 / BIN_S)
+    whole = [sum(found.bins[start : start + seconds]) for start in range(0, len(found.bins), seconds)]
+    over_time = [(start + 0.5, float(count)) for start, count in enumerate(whole)]
+    return [
+        Chart(
+            f"Around a kill of the leader, mean of {len(found.kills_s)}",
+            Axis("s after the kill", ticks={-1.0: "-1", 0.0: "0", 1.0: "1", 2.0: "2"}, span=(-BEFORE_S, AFTER_S)),
+            Axis("writes/s"),
+            [Series("", points)],
+        ),
+        Chart("The whole run", Axis("s"), Axis("writes/s"), [Series("", over_time)]),
+    ]
 
 
 def figure_table(name: str, *columns: str) -> Table:
@@ -36,6 +55,14 @@ def figure_table(name: str, *columns: str) -> Table:
 def print_report(report: RenderableType) -> None:
     """To standard output, with nothing of it taken for markup but our own."""
     Console(highlight=False, soft_wrap=True).print(report)
+
+
+def _around(found: Failovers) -> str:
+    """Writes a second before a kill and after it, in words."""
+    rates = {round(BIN_S * number - BEFORE_S, 1): rate for number, rate in enumerate(found.around)}
+    before = [rate for at, rate in rates.items() if at < 0]
+    steps = ", ".join(f"{rates[at]:,.0f} from {at:g} s on" for at in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5) if at in rates)
+    return f"writes a second, mean of all kills: {sum(before) / len(before):,.0f} before, then {steps}"
 
 
 def _histogram(found: Failovers) -> Table:

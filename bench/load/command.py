@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress
 
 from bench import chart
-from bench.command import Json, progress_bar, run, write_json
+from bench.command import Json, Plot, progress_bar, run, write_json
 from bench.errors import BenchError
 from bench.faults.history import Call, Judgement, judge
 from bench.load import report
@@ -44,7 +44,6 @@ ValueBytes = Annotated[int, typer.Option(min=16, max=1 << 20, help="Length of ea
 WarmUp = Annotated[float, typer.Option(min=0, max=600, help="Seconds before those that are measured.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes of the generator.")]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures to FILE, too.")]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them to FILE: .svg or .png.")]
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,8 +36,8 @@ class Recording:
         self.start_ns = start_ns
         self.measured_ns = measured_ns
         self.end_ns = end_ns
-        self._gets_us = array("Q")
-        self._puts_us = array("Q")
+        self._gets_us = array("I")
+        self._puts_us = array("I")
         self._bins = [0] * -(-(end_ns - start_ns) // BIN_NS)
         self._statuses: Counter[int] = Counter()
         self._cpu_s = 0.0
