@@ -89,7 +89,7 @@ def charts(found: Load) -> list[Chart]:
     rates = per_second(found.bins, bin_s)
     drawn = [Series(name, distribution(each)) for name, each in kinds(found) if each is not None and name != "all"]
     most = max(x for series in drawn for x, _ in series.points)
-    ticks = {at: name for at, name in PERCENTILES.items() if at <= most}
+    ticks = {at: name for at, name in PERCENTILES.items() if at <= 1.001 * most}
     return [
         Chart(
             "Latency by percentile", Axis("share of requests that were as fast", "log", ticks), Axis("ms", "log"), drawn

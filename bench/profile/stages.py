@@ -18,9 +18,9 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for stage, pattern in (
         ("metrics", r"/prometheus_client/|/kvstore/metrics\.py"),
         ("parse HTTP", r"/kvstore/http/(?:[^ ]*/)?(?:body|target|pars\w*|head\w*|request\w*)\.py|/httptools/"),
-        ("parse HTTP", r"/kvstore/http/[^ ]* \w*(?:pars|header|decode|data_received|feed)"),
+        ("parse HTTP", r"/kvstore/http/[^ ]* [\w.]*(?:pars|header|decode|data_received|feed)"),
         ("answer", r"/kvstore/http/(?:[^ ]*/)?(?:answer|problems|response\w*)\.py"),
-        ("answer", r"/kvstore/http/[^ ]* \w*(?:answer|respond|render|write|send|flush)"),
+        ("answer", r"/kvstore/http/[^ ]* [\w.]*(?:answer|respond|render|write|send|flush)"),
         ("HTTP front end", r"/kvstore/http/"),
         ("HTTP library", r"/(?:aiohttp|yarl|multidict|propcache|aiosignal|frozenlist)/"),
         ("apply", r"/kvstore/(?:state_machine|commands)\.py"),
