@@ -64,7 +64,7 @@ class Row(msgspec.Struct, frozen=True):
         if self.bar is None:
             return ""
         sign = "<=" if self.less_is_better else ">="
-        return f"{sign} {self.bar:g} x" if self.theirs else f"{sign} {self.bar:g} {unit(self.figure)}"
+        return f"{sign} {self.bar:g}" if self.theirs else f"{sign} {self.bar:g} {unit(self.figure)}"
 
 
 def unit(figure: Figure) -> str:

@@ -59,7 +59,7 @@ def ratio(outcome: Outcome) -> tuple[str, str]:
     """Its median, least and most; of a row without another side the figure's own least and most."""
     value = outcome.value
     if outcome.theirs is None:
-        return "", f"{one(value.least, outcome.row.figure)} - {one(value.most, outcome.row.figure)}"
+        return "", f"{value.least:.1f} - {value.most:.1f}"
     return f"{value.median:.2f}", f"{value.least:.2f} - {value.most:.2f}"
 
 

@@ -97,8 +97,8 @@ SCENARIOS = (
         "One cluster of three: the same load at the leader, at a follower, and dealt out to all replicas.",
         {KVSTORE: (PUT_64, PUT_FOLLOWER, PUT_SPREAD, GET_64, GET_FOLLOWER, GET_SPREAD)},
         (
-            _row("PUT/s 64, follower to leader", "per_second", (KVSTORE, PUT_FOLLOWER), (KVSTORE, PUT_64), 0.6),
-            _row("GET/s 64, follower to leader", "per_second", (KVSTORE, GET_FOLLOWER), (KVSTORE, GET_64), 0.6),
+            _row("PUT/s, follower to leader", "per_second", (KVSTORE, PUT_FOLLOWER), (KVSTORE, PUT_64), 0.6),
+            _row("GET/s, follower to leader", "per_second", (KVSTORE, GET_FOLLOWER), (KVSTORE, GET_64), 0.6),
             _row("PUT/s 64, all to leader", "per_second", (KVSTORE, PUT_SPREAD), (KVSTORE, PUT_64), 0.9),
             _row("GET/s 64, all to leader", "per_second", (KVSTORE, GET_SPREAD), (KVSTORE, GET_64), 0.9),
         ),
@@ -114,8 +114,8 @@ SCENARIOS = (
         "1,000,000 keys are there before the load, which writes and reads 10,000.",
         {KVSTORE: (PUT_64, GET_64), GROWN: (PUT_64, GET_64)},
         (
-            _row("PUT/s 64, 1,000,000 keys to 0", "per_second", (GROWN, PUT_64), (KVSTORE, PUT_64), 0.9),
-            _row("GET/s 64, 1,000,000 keys to 0", "per_second", (GROWN, GET_64), (KVSTORE, GET_64), 0.9),
+            _row("PUT/s 64, 1 M keys to none", "per_second", (GROWN, PUT_64), (KVSTORE, PUT_64), 0.9),
+            _row("GET/s 64, 1 M keys to none", "per_second", (GROWN, GET_64), (KVSTORE, GET_64), 0.9),
         ),
     ),
     Scenario(
@@ -133,8 +133,8 @@ SCENARIOS = (
         "Large values at the leader; the gateway takes them in base64, what is counted is the value itself.",
         {KVSTORE: (PUT_10K, PUT_100K), ETCD: (PUT_10K, PUT_100K)},
         (
-            _row("bytes/s 10 KB, etcd gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),
-            _row("bytes/s 100 KB, etcd gateway", "bytes_per_second", (KVSTORE, PUT_100K), (ETCD, PUT_100K), 2),
+            _row("10 KB values, etcd gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),
+            _row("100 KB values, etcd gateway", "bytes_per_second", (KVSTORE, PUT_100K), (ETCD, PUT_100K), 2),
         ),
     ),
 )

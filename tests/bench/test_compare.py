@@ -111,16 +111,16 @@ def test_a_round_that_was_left_in_the_middle_counts_for_what_it_has() -> None:
 
 
 def test_promises_are_in_words() -> None:
-    assert [row.promise for row in (RATE, LATENCY, ABSOLUTE)] == [">= 2 x", "<= 0.5 x", "<= 30 ms"]
+    assert [row.promise for row in (RATE, LATENCY, ABSOLUTE)] == [">= 2", "<= 0.5", "<= 30 ms"]
 
 
 def test_the_report_has_machine_promises_and_costs() -> None:
     text = shown(comparison_report(FOUND, [SCENARIO]))
     rows = [line.split() for line in text.splitlines()]
     assert "this machine, 2 cores: 8,500 fdatasync/s of one writer (8,000 to 9,000)" in text
-    assert ["PUT/s", "300", "100", "2.00", "1.00", "-", "3.00", ">=", "2", "x", "kept"] in rows
-    assert ["PUT", "p99", "5.00", "ms", "9.00", "ms", "0.56", "0.44", "-", "1.00", "<=", "0.5", "x", "MISSED"] in rows
-    assert ["p99.9", "12.00", "ms", "12.00", "ms", "-", "12.00", "ms", "<=", "30", "ms", "kept"] in rows
+    assert ["PUT/s", "300", "100", "2.00", "1.00", "-", "3.00", ">=", "2", "kept"] in rows
+    assert ["PUT", "p99", "5.00", "ms", "9.00", "ms", "0.56", "0.44", "-", "1.00", "<=", "0.5", "MISSED"] in rows
+    assert ["p99.9", "12.00", "ms", "12.0", "-", "12.0", "<=", "30", "ms", "kept"] in rows
     assert ["PUT", "64", "300", "1.25", "5.00", "12.00", "80", "300", "20.5", "64", "3"] in rows
     assert not within_limits(FOUND, [SCENARIO])
     good = comparison((figures(300, p99_ms=1.0), figures(100)))
