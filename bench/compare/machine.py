@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.compare.found import Machine
 
-SECONDS = 1.0
+SECONDS = 0.5
 ROUNDS = 3
 WRITE_BYTES = 4096
 ECHO_BYTES = 100

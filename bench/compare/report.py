@@ -71,7 +71,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _promises(found: Comparison, scenarios: Sequence[Scenario]) -> Table:
-    table = figure_table("", "ours", "other", "ratio", "least - most", "promised", "")
+    table = figure_table("", "ours", "other", "ratio", "range", "promised", "")
     for outcome in outcomes(found, scenarios):
         row = outcome.row
         theirs = "" if outcome.theirs is None else one(outcome.theirs.median, row.figure)
