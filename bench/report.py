@@ -30,7 +30,7 @@ def failover_charts(found: Failovers) -> list[Chart]:
     """Writes a second around a kill, and over the whole run."""
     points = [(BIN_S * (number + 0.5) - BEFORE_S, rate) for number, rate in enumerate(found.around)]
     seconds = round(1 / BIN_S)
-    whole = [sum(found.bins[start : start + seconds]) for start in range(0, len(found.bins), seconds)]
+    whole = [sum(found.bins[start : start + seconds]) for start in range(0, len(found.bins) - seconds + 1, seconds)]
     over_time = [(start + 0.5, float(count)) for start, count in enumerate(whole)]
     return [
         Chart(

@@ -11,7 +11,7 @@ from bench.compare import machine
 from bench.compare.contest import compare as contest
 from bench.compare.contest import loads_of
 from bench.compare.found import Comparison, Measurement
-from bench.compare.report import comparison_report, within_limits
+from bench.compare.report import comparison_report, outcomes, within_limits
 from bench.compare.scenarios import SCENARIOS, Scenario
 from bench.errors import BenchError
 from bench.processes import check_platform
@@ -67,6 +67,7 @@ def _measure(directory: Path, chosen: list[Scenario], found: Comparison, json: P
 
 
 def _write(found: Comparison, chosen: list[Scenario], json: Path | None, html: Path | None) -> None:
+    found.outcomes = outcomes(found, chosen)
     write_json(json, found)
     if html is not None:
         from bench.compare.page import render  # noqa: PLC0415 - Jinja is an extra, the rest works without it

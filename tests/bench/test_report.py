@@ -78,4 +78,4 @@ def test_writes_over_time_are_told_and_drawn() -> None:
     )
     profile, run = failover_charts(found)
     assert profile.series[0].points[0] == pytest.approx((-0.95, 50.0))
-    assert [rate for _, rate in run.series[0].points] == [50, 25, 45, 5]
+    assert [rate for _, rate in run.series[0].points] == [50, 25, 45]
