@@ -32,8 +32,10 @@ def compare(
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all of it to FILE, too.")] = None,
 ) -> None:
-    """Compare with etcd and PySyncObj, and with itself at other sizes: in turn, on this machine, each promise with its
-    bar. A run that is interrupted shows and writes what it has."""
+    """Compare with etcd and PySyncObj, and with itself at other sizes, in turn: each promise with its bar.
+
+    All of it takes about five minutes a round. A run that is interrupted shows and writes what it has.
+    """
     check_platform()
     check_page(html)
     chosen = _chosen(only)

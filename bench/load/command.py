@@ -82,8 +82,11 @@ def load(
     csv: Csv = None,
     plot: Plot = None,
 ) -> None:
-    """PUTs and GETs in a closed or open loop: throughput and latencies. In an open loop these count from when a request
-    was due, sent or not. Keys that begin with `bench-` are overwritten."""
+    """PUTs and GETs in a closed or open loop: throughput and latencies, and whether the answers are linearizable.
+
+    In an open loop latencies count from when a request was due, sent or not. Keys that begin with bench- are
+    overwritten.
+    """
     chart.check(plot)
     mix = Mix(
         reads=reads,
@@ -137,8 +140,10 @@ def sweep(
     csv: Csv = None,
     plot: Plot = None,
 ) -> None:
-    """Latency over throughput: an open loop at growing rates, until the store does not keep up. Keys that begin with
-    `bench-` are overwritten."""
+    """Latency over throughput: an open loop at growing rates, until the store does not keep up.
+
+    Keys that begin with bench- are overwritten.
+    """
     chart.check(plot)
     mix = Mix(
         reads=reads,

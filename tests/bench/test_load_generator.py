@@ -12,6 +12,7 @@ from bench.load.found import latency
 from bench.load.generator import Generator
 from bench.load.order import Mix, Order, Result, draw
 from bench.load.past import Past
+from bench.load.recording import Recording
 from bench.load.wire import Requests
 from tests.bench.serving import Store, response, served
 
@@ -74,6 +75,21 @@ def test_an_open_loop_sends_what_is_due_and_counts_all_of_it() -> None:
         result = run(order(address, rate=400.0))
     assert result.statuses[200] + result.unsent == 100  # a quarter of a second, warm-up included
     assert sum(counts(result)) == 80
+
+
+def test_in_an_open_loop_latencies_count_from_when_requests_were_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    answered = Recording.answered
+
+    def record(recording: Recording, operation: int, status: int, since_ns: int, now_ns: int) -> None:
+        seen.append((since_ns - recording.start_ns, now_ns - recording.start_ns))
+        answered(recording, operation, status, since_ns, now_ns)
+
+    monkeypatch.setattr(Recording, "answered", record)
+    with served(Store().answer) as address:  # one connection, far more requests than it can take
+        run(order(address, rate=1_000_000.0, connections=1), fill=False)
+    assert [due for due, _ in seen] == [1000 * number for number in range(len(seen))]
+    assert all(now > due for due, now in seen)
 
 
 def test_what_was_due_and_never_sent_is_counted_with_the_time_that_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
