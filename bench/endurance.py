@@ -17,6 +17,7 @@ from bench.load.order import Mix
 from bench.load.report import latency_table
 from bench.load.run import Ask
 from bench.load.target import started
+from bench.processes import check_platform
 from bench.report import figure_table, print_report, verdict
 from bench.scratch import scratch_directory
 
@@ -60,6 +61,7 @@ def endurance(
     plot: Plot = None,
 ) -> None:
     """PUTs at full speed for minutes: the last minute against the first one, and the longest time without an answer."""
+    check_platform()
     chart.check(plot)
     ask = Ask(
         mix=Mix(keys=keys, value_bytes=value_bytes),

@@ -23,6 +23,7 @@ from bench.load.found import Load
 from bench.load.generator import TELL_S
 from bench.load.order import Distribution, Mix
 from bench.load.target import At, Target, found, started
+from bench.processes import check_platform
 from bench.report import print_report
 from bench.scratch import scratch_directory
 
@@ -87,6 +88,7 @@ def load(
     In an open loop latencies count from when a request was due, sent or not. Keys that begin with bench- are
     overwritten.
     """
+    check_platform()
     chart.check(plot)
     mix = Mix(
         reads=reads,
@@ -144,6 +146,7 @@ def sweep(
 
     Keys that begin with bench- are overwritten.
     """
+    check_platform()
     chart.check(plot)
     mix = Mix(
         reads=reads,

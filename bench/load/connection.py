@@ -25,6 +25,11 @@ class Connection:
         self.since_ns = 0
         self.sent_ns = 0
 
+    @property
+    def open(self) -> bool:
+        """False once the socket was closed on this side."""
+        return self.socket.fileno() >= 0
+
     def send(self, request: bytes) -> bool:
         """Send it; False when part of it is left for `flush`."""
         try:

@@ -93,8 +93,10 @@ class Generator:
         now = _clock()
         while now < end_ns:
             while free and schedule.due_ns <= now:
-                self._ask(free.pop(), next(operations), schedule.due_ns)
-                schedule.advance()
+                connection = free.pop()
+                if connection.open:  # else it broke while it was free, and another one is here in its place
+                    self._ask(connection, next(operations), schedule.due_ns)
+                    schedule.advance()
             wait_ns = min(schedule.due_ns, end_ns) - _clock() if free else LONGEST_WAIT_S * 1e9
             free.extend(self._answered(min(max(wait_ns, 0) / 1e9, LONGEST_WAIT_S)))
             now = next(marks)

@@ -38,7 +38,7 @@ class Store:
 @contextmanager
 def served(answer: Answer, piece: int = 1 << 20) -> Iterator[tuple[str, int]]:
     """The address of a server that gives these answers, in pieces of so many bytes; an empty one closes the
-    connection."""
+    connection, as one with `Connection: close` does."""
     connections: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
@@ -50,31 +50,9 @@ def served(answer: Answer, piece: int = 1 << 20) -> Iterator[tuple[str, int]]:
                 return
             connections.append(connection)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread = threading.Thread(target=serve, args=(connection,))
+            thread = threading.Thread(target=_serve, args=(connection, answer, piece))
             threads.append(thread)
             thread.start()
-
-    def serve(connection: socket.socket) -> None:
-        received = b""
-        with connection:
-            while True:
-                while b"\r\n\r\n" not in received:
-                    data = _received(connection)
-                    if not data:
-                        return
-                    received += data
-                head, _, received = received.partition(b"\r\n\r\n")
-                lines = head.decode().split("\r\n")
-                length = sum(int(line[16:]) for line in lines if line.startswith("Content-Length: "))
-                while len(received) < length:
-                    received += _received(connection)
-                body, received = received[:length], received[length:]
-                method, path, _ = lines[0].split(" ")
-                text = answer(method, path, body)
-                if not text:
-                    return
-                for start in range(0, len(text), piece):
-                    connection.sendall(text[start : start + piece])
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         accepting = threading.Thread(target=accept)
@@ -86,6 +64,30 @@ def served(answer: Answer, piece: int = 1 << 20) -> Iterator[tuple[str, int]]:
             accepting.join()
             for thread in threads:
                 thread.join()
+
+
+def _serve(connection: socket.socket, answer: Answer, piece: int) -> None:
+    received = b""
+    text = b""
+    with connection:
+        while b"Connection: close" not in text:
+            while b"\r\n\r\n" not in received:
+                data = _received(connection)
+                if not data:
+                    return
+                received += data
+            head, _, received = received.partition(b"\r\n\r\n")
+            lines = head.decode().split("\r\n")
+            length = sum(int(line[16:]) for line in lines if line.startswith("Content-Length: "))
+            while len(received) < length:
+                received += _received(connection)
+            body, received = received[:length], received[length:]
+            method, path, _ = lines[0].split(" ")
+            text = answer(method, path, body)
+            if not text:
+                return
+            for start in range(0, len(text), piece):
+                connection.sendall(text[start : start + piece])
 
 
 def _received(connection: socket.socket) -> bytes:

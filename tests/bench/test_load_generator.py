@@ -143,6 +143,21 @@ def test_a_broken_connection_is_replaced_and_its_request_lost() -> None:
     assert judge(past.calls).illegal == []
 
 
+@pytest.mark.parametrize("rate", [None, 400.0])
+def test_a_connection_that_the_server_closes_is_replaced(rate: float | None) -> None:
+    store = Store()
+
+    def answer(method: str, path: str, body: bytes) -> bytes:
+        store.answer(method, path, body)
+        return response(200, b"", 'ETag: "1"', *(["Connection: close"] if len(store.seen) % 7 == 0 else []))
+
+    with served(answer) as address:
+        result = run(order(address, rate=rate), fill=False)
+    assert result.statuses[200] == len(store.seen) > 14
+    if rate is not None:
+        assert result.statuses[200] + result.lost + result.unsent == 100
+
+
 def test_without_a_server_there_is_no_generator() -> None:
     with served(lambda *_: b"") as address:
         pass
