@@ -85,8 +85,8 @@ def load(
 ) -> None:
     """PUTs and GETs in a closed or open loop: throughput and latencies, and whether the answers are linearizable.
 
-    In an open loop latencies count from when a request was due, sent or not. Keys that begin with bench- are
-    overwritten.
+    In an open loop latencies count from when a request was due, sent or not.
+    Keys that begin with bench- are overwritten.
     """
     check_platform()
     chart.check(plot)

@@ -40,6 +40,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     fill: bool = False
     history: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises BenchError when a process would have no connection."""
+        if self.connections < self.processes:
+            raise BenchError(f"{self.processes} processes need a connection each: take more --connections")
+
     def order(self, worker: int) -> Order:
         """The share of one process."""
         addresses = [address_of(url) for url in self.urls]
@@ -73,8 +78,6 @@ def address_of(url: str) -> tuple[str, int]:
 
 async def run(ask: Ask, progress: Callable[[int], None] = lambda _: None) -> Load:
     """Run it. `progress` is told how many requests were answered so far. Raises BenchError."""
-    if ask.connections < ask.processes:
-        raise BenchError(f"{ask.processes} processes need a connection each: take more --connections")
     workers = [_Worker(ask.order(number)) for number in range(ask.processes)]
     try:
         async with asyncio.TaskGroup() as group:

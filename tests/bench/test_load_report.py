@@ -96,6 +96,11 @@ def test_shares_add_up_and_processes_begin_at_different_replicas() -> None:
     assert [share(7, 2, number) for number in (0, 1)] == [4, 3]
 
 
+def test_processes_without_a_connection_are_refused_before_the_run() -> None:
+    with pytest.raises(BenchError, match="take more --connections"):
+        Ask(mix=MIX, urls=[], connections=1, processes=2)
+
+
 def test_an_endpoint_without_a_port_is_refused() -> None:
     assert address_of("http://127.0.0.1:8001") == ("127.0.0.1", 8001)
     for url in ("127.0.0.1:8001", "https://h:1", "ftp://h"):
