@@ -53,14 +53,16 @@ def one(value: float, figure: Figure) -> str:
     """A figure in its unit."""
     if figure == "bytes_per_second":
         return f"{value / 1e6:,.1f} MB/s"
-    return f"{value:,.0f}" if figure == "per_second" else f"{value:.2f} ms"
+    if figure == "per_second":
+        return f"{value:,.0f}"
+    return f"{value:.2f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def ratio(outcome: Outcome) -> tuple[str, str]:
     """Its median, least and most; of a row without another side the figure's own least and most."""
     value = outcome.value
     if outcome.theirs is None:
-        return "", f"{value.least:.1f} - {value.most:.1f}"
+        return "", f"{value.least:.3g} - {value.most:.3g}"
     return f"{value.median:.2f}", f"{value.least:.2f} - {value.most:.2f}"
 
 
