@@ -124,8 +124,8 @@ SCENARIOS = (
         "on the same cluster just before. Latencies count from when a request was due.",
         {KVSTORE: (PUT_OPEN,)},
         (
-            _row("PUT p99, half of the peak", "p99_ms", (KVSTORE, PUT_OPEN), None, 10),
-            _row("PUT p99.9, half of the peak", "p999_ms", (KVSTORE, PUT_OPEN), None, 30),
+            _row("PUT p99, half the peak", "p99_ms", (KVSTORE, PUT_OPEN), None, 10),
+            _row("PUT p99.9, half the peak", "p999_ms", (KVSTORE, PUT_OPEN), None, 30),
         ),
     ),
     Scenario(
@@ -133,8 +133,8 @@ SCENARIOS = (
         "Large values at the leader; the gateway takes them in base64, what is counted is the value itself.",
         {KVSTORE: (PUT_10K, PUT_100K), ETCD: (PUT_10K, PUT_100K)},
         (
-            _row("10 KB values, etcd gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),
-            _row("100 KB values, etcd gateway", "bytes_per_second", (KVSTORE, PUT_100K), (ETCD, PUT_100K), 2),
+            _row("values of 10 KB, gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),
+            _row("values of 100 KB, gateway", "bytes_per_second", (KVSTORE, PUT_100K), (ETCD, PUT_100K), 2),
         ),
     ),
 )
