@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bench import compare as comparing
+from bench import chart
 from bench import failover as failing_over
-from bench.command import Json, Seed, progress_bar, run, write_json
+from bench.command import Json, Plot, Seed, check_page, progress_bar, run, write_json
+from bench.compare.command import COMPARE
+from bench.endurance import ENDURANCE
 from bench.errors import BenchError
 from bench.faults import command as faulting
 from bench.faults.found import Verdict, conclude
@@ -17,11 +19,10 @@ from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
 from bench.lifecycle.command import LIFECYCLE
-from bench.processes import check_platform
-from bench.report import comparison_report, failover_report, print_report
+from bench.load.command import LOAD
+from bench.profile.command import PROFILE
+from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
-from bench.stores import find_etcd
-from bench.wrk import find_wrk
 from kvstore.supervisor import ClusterError
 
 app = typer.Typer(
@@ -32,6 +33,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(LOAD)
+app.add_typer(COMPARE)
+app.add_typer(ENDURANCE)
+app.add_typer(PROFILE)
 app.add_typer(LIFECYCLE)
 
 
@@ -41,8 +46,10 @@ def failover(
     nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
     clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients write.")] = 4,
     json: Json = None,
+    plot: Plot = None,
 ) -> None:
     """Kill the leader with SIGKILL while clients write: the time without a successful write, and what was lost."""
+    chart.check(plot)
     with scratch_directory() as directory, progress_bar() as bar:
         killing = bar.add_task("kills", total=kills)
         reading = bar.add_task("reading back", total=None, visible=False)
@@ -53,41 +60,13 @@ def failover(
         found = run(failing_over.measure(directory, nodes=nodes, clients=clients, kills=kills, progress=progress))
         bar.stop()
         write_json(json, found)
+        if plot is not None:
+            chart.write(plot, failover_charts(found))
         print_report(failover_report(found))
         if found.lost:
             raise BenchError(
                 f"{len(found.lost)} acknowledged writes are lost: this must never happen, please report it"
             )
-    raise typer.Exit(not found.within_limits)
-
-
-@app.command()
-def compare(
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each store is measured.")] = 5,
-    seconds: Annotated[int, typer.Option(min=1, max=600, help="Length of each load.")] = 5,
-    connections: Annotated[int, typer.Option(min=1, max=1000, help="Requests under way at once.")] = 64,
-    json: Json = None,
-) -> None:
-    """Compare with etcd: put and linearizable get a second at the leader, in turn on the same machine."""
-    check_platform()
-    wrk, etcd = find_wrk(), find_etcd()
-    with scratch_directory() as directory, progress_bar() as bar:
-        task = bar.add_task("loads", total=4 * rounds)
-        found = run(
-            comparing.measure(
-                directory,
-                wrk=wrk,
-                etcd=etcd,
-                rounds=rounds,
-                seconds=seconds,
-                connections=connections,
-                progress=lambda one: bar.update(
-                    task, advance=1, description=f"{one.store} {one.operation} {one.per_second:,.0f}/s"
-                ),
-            )
-        )
-    write_json(json, found)
-    print_report(comparison_report(found))
     raise typer.Exit(not found.within_limits)
 
 
@@ -116,7 +95,7 @@ def faults(
         clients=clients,
         seed=secrets.randbelow(1 << 32) if seed is None else seed,
     )
-    faulting.check_page(html)
+    check_page(html)
     missing = run(not_offered(order))
     with scratch_directory() as directory:
         found, calls = run(faulting.run(directory, order, missing))

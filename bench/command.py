@@ -1,6 +1,7 @@
 """What the commands of `python -m bench` have in common."""
 
 import asyncio
+import importlib.util
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,9 +11,12 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.errors import BenchError
+
 T = TypeVar("T")
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures to FILE: .svg or .png.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")]
 
 
@@ -40,6 +44,12 @@ def run(measuring: Coroutine[None, None, T]) -> T:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         raise error from group
+
+
+def check_page(path: Path | None) -> None:
+    """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
+    if path is not None and importlib.util.find_spec("jinja2") is None:
+        raise BenchError("--html needs Jinja: pip install kvstore[bench], or leave --html out")
 
 
 def write_json(path: Path | None, found: msgspec.Struct) -> None:

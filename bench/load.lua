@@ -1,7 +1,7 @@
 -- Load for wrk: one key after the other, the requests made before it begins; at the end one line of JSON.
--- wrk -s load.lua URL -- kvstore|etcd put|get KEYS
+-- wrk -s load.lua URL -- kvstore|etcd put|get KEYS VALUE_BYTES
 
-local VALUE = string.rep("v", 100)
+local VALUE, encoded_value
 local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 local function base64(text)
@@ -28,7 +28,7 @@ local makers = {
     get = function(key) return wrk.format("GET", "/kv/" .. key) end,
   },
   etcd = {
-    put = function(key) return etcd("put", ('{"key":"%s","value":"%s"}'):format(base64(key), base64(VALUE))) end,
+    put = function(key) return etcd("put", ('{"key":"%s","value":"%s"}'):format(base64(key), encoded_value)) end,
     get = function(key) return etcd("range", ('{"key":"%s"}'):format(base64(key))) end,
   },
 }
@@ -36,6 +36,8 @@ local makers = {
 local requests, turn
 
 function init(arguments)
+  VALUE = ("v"):rep(tonumber(arguments[4]))
+  encoded_value = base64(VALUE)
   local make = makers[arguments[1]][arguments[2]]
   requests = {}
   for number = 1, tonumber(arguments[3]) do
@@ -51,11 +53,12 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  io.write(('{"requests":%d,"seconds":%f,"errors":%d,"p50_ms":%f,"p99_ms":%f}\n'):format(
+  io.write(('{"requests":%d,"seconds":%f,"errors":%d,"p50_ms":%f,"p99_ms":%f,"p999_ms":%f}\n'):format(
     summary.requests,
     summary.duration / 1e6,
     errors.connect + errors.read + errors.write + errors.status + errors.timeout,
     latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3
+    latency:percentile(99) / 1e3,
+    latency:percentile(99.9) / 1e3
   ))
 end

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,15 @@ def parse_stat(stat: str) -> tuple[int, int]:
     fields = stat[stat.rindex(")") + 1 :].split()
     cpu, system, pages = (int(fields[number - _AFTER_NAME]) for number in (_UTIME, _STIME, _RSS))
     return cpu + system, pages
+
+
+def thread_cpu_s(process_id: int) -> dict[int, float]:
+    """CPU seconds of each thread of a process that is there, by its id. Raises OSError when the process is gone."""
+    found = {}
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(FileNotFoundError):  # it has ended since
+            found[int(task.name)] = parse_stat((task / "stat").read_text())[0] / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def usage(process_ids: Iterable[int]) -> Usage:

@@ -1,15 +1,13 @@
 """What was measured, for people."""
 
-from collections.abc import Iterator
-
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from bench.compare import OPERATIONS, OURS, PUT_RATIO_LIMIT, THEIRS, Comparison, Measurement
-from bench.failover import P50_LIMIT_MS, P99_LIMIT_MS, Failovers
-from bench.figures import histogram, spread
+from bench.chart import Axis, Chart, Series
+from bench.failover import AFTER_S, BEFORE_S, BIN_S, P50_LIMIT_MS, P99_LIMIT_MS, Failovers
+from bench.figures import histogram
 
 _BUCKET_MS = 100
 
@@ -19,6 +17,7 @@ def failover_report(found: Failovers) -> RenderableType:
     lost = f"[red]{len(found.lost)} LOST[/red], the first of them {found.lost[0]}" if found.lost else "0 lost"
     return Group(
         _histogram(found),
+        _around(found),
         f"without a successful write, {len(found.outages_ms)} kills of the leader of {found.nodes} replicas: "
         f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms, max {max(found.outages_ms):.0f} ms",
         f"{found.acknowledged} writes of {found.clients} clients acknowledged, {lost}; "
@@ -27,25 +26,43 @@ def failover_report(found: Failovers) -> RenderableType:
     )
 
 
-def comparison_report(found: Comparison) -> RenderableType:
-    """A row for each store and operation, and the ratios of the rounds."""
-    table = Table("", "per s", "least - most", "p50 ms", "p99 ms", "CPU µs", "MiB", "errors", box=SIMPLE_HEAD)
-    table.show_edge, table.collapse_padding = False, True
-    for operation in OPERATIONS:
-        for store in (OURS, THEIRS):
-            table.add_row(f"{store} {operation}", *_cells(found.of(store, operation)))
-    return Group(
-        f"medians of {found.rounds} rounds of {found.seconds} s, {found.connections} connections to the leader; "
-        "CPU for an operation and resident memory are of all members together",
-        table,
-        *_ratio_lines(found),
-        verdict(f"put >= {PUT_RATIO_LIMIT} x etcd", met=found.within_limits),
-    )
+def failover_charts(found: Failovers) -> list[Chart]:
+    """Writes a second around a kill, and over the whole run."""
+    points = [(BIN_S * (number + 0.5) - BEFORE_S, rate) for number, rate in enumerate(found.around)]
+    seconds = round(1 / BIN_S)
+    whole = [sum(found.bins[start : start + seconds]) for start in range(0, len(found.bins) - seconds + 1, seconds)]
+    over_time = [(start + 0.5, float(count)) for start, count in enumerate(whole)]
+    return [
+        Chart(
+            f"Around a kill of the leader, mean of {len(found.kills_s)}",
+            Axis("s after the kill", ticks={-1.0: "-1", 0.0: "0", 1.0: "1", 2.0: "2"}, span=(-BEFORE_S, AFTER_S)),
+            Axis("writes/s"),
+            [Series("", points)],
+        ),
+        Chart("The whole run", Axis("s"), Axis("writes/s"), [Series("", over_time)]),
+    ]
+
+
+def figure_table(name: str, *columns: str) -> Table:
+    """An empty table of figures, which stand at the right of their columns, with a name for each row."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, collapse_padding=True)
+    table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def print_report(report: RenderableType) -> None:
     """To standard output, with nothing of it taken for markup but our own."""
     Console(highlight=False, soft_wrap=True).print(report)
+
+
+def _around(found: Failovers) -> str:
+    """Writes a second before a kill and after it, in words."""
+    rates = {round(BIN_S * number - BEFORE_S, 1): rate for number, rate in enumerate(found.around)}
+    before = [rate for at, rate in rates.items() if at < 0]
+    steps = ", ".join(f"{rates[at]:,.0f} from {at:g} s on" for at in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5) if at in rates)
+    return f"writes a second, mean of all kills: {sum(before) / len(before):,.0f} before, then {steps}"
 
 
 def _histogram(found: Failovers) -> Table:
@@ -55,24 +72,6 @@ def _histogram(found: Failovers) -> Table:
     for lower, count in counts:
         table.add_row(f"{lower:>5} - {lower + _BUCKET_MS} ms", f"{count:>3}", Bar(most, 0, count, width=40))
     return table
-
-
-def _cells(rounds: list[Measurement]) -> Iterator[str]:
-    rates = spread([one.per_second for one in rounds])
-    yield f"{rates.median:,.0f}"
-    yield f"{rates.least:,.0f} - {rates.most:,.0f}"
-    yield f"{spread([one.p50_ms for one in rounds]).median:.2f}"
-    yield f"{spread([one.p99_ms for one in rounds]).median:.2f}"
-    yield f"{spread([one.cpu_us for one in rounds]).median:.0f}"
-    yield f"{spread([one.resident_mib for one in rounds]).median:.0f}"
-    yield str(sum(one.errors for one in rounds))
-
-
-def _ratio_lines(found: Comparison) -> Iterator[str]:
-    for operation in OPERATIONS:
-        ratio = found.ratio(operation)
-        each = ", ".join(f"{ratio:.2f}" for ratio in found.ratios(operation))
-        yield f"{operation}: {ratio.median:.2f} x etcd ({ratio.least:.2f} - {ratio.most:.2f}); round by round {each}"
 
 
 def verdict(limit: str, *, met: bool) -> str:

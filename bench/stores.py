@@ -1,30 +1,46 @@
-"""The stores that are compared: three members each, as processes on this machine."""
+"""The stores that are compared, as processes on this machine."""
 
 import asyncio
 import importlib.util
 import socket
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import msgspec
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from bench.errors import BenchError
+from bench.lifecycle.grown import restored
 from kvstore.supervisor import HOST, LocalCluster
 
 MEMBERS = 3
-_START_S = 30.0
+VALUE_BYTES = 100
+_START_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.1
+
+
+class Counters(NamedTuple):
+    """How often data was made durable since the members started: by all of them, and by the one that leads."""
+
+    fsyncs: float
+    leader_fsyncs: float
 
 
 class Store(Protocol):
     """A store with new data. `start`, any load, `stop`."""
 
-    async def start(self) -> str:
-        """Start all members; the base address of the one that leads, once all of them follow it."""
+    leader: str
+    """Address of the member that leads, for clients, once it is started: a base URL."""
+    followers: list[str]
+    """Those of the others."""
+
+    async def start(self) -> None:
+        """Start all members, until they follow one that leads."""
 
     async def stop(self) -> None:
         """End all members."""
@@ -33,28 +49,52 @@ class Store(Protocol):
     def process_ids(self) -> list[int]:
         """The members."""
 
+    async def counters(self) -> Counters:
+        """What the members have counted since they started."""
+
 
 class Kvstore:
-    """This project, with default settings, in `directory`."""
+    """This project, with default settings, in `directory`. `keys`: so many are there already, `k0`, `k1` and so on;
+    such a store may be started again."""
 
-    def __init__(self, directory: Path) -> None:
-        self._cluster = LocalCluster(MEMBERS, directory)
+    def __init__(self, directory: Path, *, nodes: int = MEMBERS, keys: int = 0) -> None:
+        self._directory = directory
+        self._nodes = nodes
+        self._keys = keys
+        self._cluster: LocalCluster | None = None
+        self.leader = ""
+        self.followers: list[str] = []
 
-    async def start(self) -> str:
+    async def start(self) -> None:
         """See Store. Raises ClusterError."""
-        self._cluster.prepare()
+        if self._cluster is None:
+            self._cluster = await self._make()
         self._cluster.start()
-        leader = await self._cluster.wait_ready()
-        return self._cluster.places[leader].url
+        leader = await self._cluster.wait_ready(timeout_s=_START_S)
+        self.leader = self._cluster.places[leader].url
+        self.followers = [url for url in self._cluster.endpoints if url != self.leader]
 
     async def stop(self) -> None:
         """See Store."""
-        await self._cluster.stop()
+        if self._cluster is not None:
+            await self._cluster.stop()
 
     @property
     def process_ids(self) -> list[int]:
         """See Store."""
-        return [self._cluster.process_id(name) for name in self._cluster.places]
+        cluster = self._cluster
+        return [] if cluster is None else [cluster.process_id(name) for name in cluster.places]
+
+    async def counters(self) -> Counters:
+        """See Store."""
+        return await counted([self.leader, *self.followers], "kvstore_fsync_seconds_count")
+
+    async def _make(self) -> LocalCluster:
+        if self._keys:
+            return await restored(self._directory, self._keys, VALUE_BYTES)
+        cluster = LocalCluster(self._nodes, self._directory)
+        cluster.prepare()
+        return cluster
 
 
 class _NoLeader(Exception):
@@ -86,13 +126,15 @@ class Etcd:
     def __init__(self, program: Path, directory: Path) -> None:
         self._program = program
         self._directory = directory
-        ports = _free_ports(2 * MEMBERS)
+        ports = free_ports(2 * MEMBERS)
         names = [f"m{number}" for number in range(1, MEMBERS + 1)]
         self._clients = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[:MEMBERS], strict=True)}
         self._peers = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[MEMBERS:], strict=True)}
         self._processes: list[asyncio.subprocess.Process] = []
+        self.leader = ""
+        self.followers: list[str] = []
 
-    async def start(self) -> str:
+    async def start(self) -> None:
         """See Store. Raises BenchError when etcd does not come up."""
         self._directory.mkdir(parents=True)
         for name in self._clients:
@@ -102,29 +144,24 @@ class Etcd:
         )
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
             try:
-                return await polling(self._leader, session)
+                self.leader = await polling(self._leader, session)
             except RetryError as error:
                 text = f"etcd has no leader after {_START_S:.0f} s: see {self._directory}/*.log"
                 raise BenchError(text) from error
+        self.followers = [url for url in self._clients.values() if url != self.leader]
 
     async def stop(self) -> None:
         """See Store."""
-        running = [process for process in self._processes if process.returncode is None]
-        for process in running:
-            process.terminate()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await asyncio.gather(*(process.wait() for process in running))
-        except TimeoutError:
-            for process in running:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+        await end(self._processes)
 
     @property
     def process_ids(self) -> list[int]:
         """See Store."""
         return [process.pid for process in self._processes]
+
+    async def counters(self) -> Counters:
+        """See Store."""
+        return await counted([self.leader, *self.followers], "etcd_disk_wal_fsync_duration_seconds_count")
 
     async def _start_member(self, name: str) -> None:
         client, peer = self._clients[name], self._peers[name]
@@ -165,7 +202,52 @@ class Etcd:
         raise _NoLeader
 
 
-def _free_ports(count: int) -> list[int]:
+async def end(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    """Have them end in order, all at once, and kill those that do not."""
+    running = [process for process in processes if process.returncode is None]
+    for process in running:
+        process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await asyncio.gather(*(process.wait() for process in running))
+    except TimeoutError:
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def counted(urls: Sequence[str], name: str) -> Counters:
+    """What the members at `urls`, the leader first, tell Prometheus under this name."""
+    found = [total(text, name) for text in [await scraped(url) for url in urls]]
+    return Counters(fsyncs=sum(found), leader_fsyncs=found[0])
+
+
+async def scraped(url: str) -> str:
+    """What a member tells Prometheus. Raises BenchError."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_START_S)) as session,
+            session.get(f"{url}/metrics") as response,
+        ):
+            return await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise BenchError(f"{url}/metrics was not answered: see the log of this member") from error
+
+
+def total(text: str, name: str, labels: Mapping[str, str] = MappingProxyType({})) -> float:
+    """The sum of all samples of a metric that have these labels, in the text format of Prometheus."""
+    found = 0.0
+    for line in text.splitlines():
+        sample, _, value = line.rpartition(" ")
+        own, _, rest = sample.partition("{")
+        if own == name and all(f'{label}="{wanted}"' in rest for label, wanted in labels.items()):
+            found += float(value)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in sockets]

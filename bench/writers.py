@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from array import array
 from collections.abc import Callable, Sequence
 
 from kvstore.client import Client, Unavailable, UnknownOutcome
@@ -11,10 +12,12 @@ READERS = 32
 
 
 class Pulse:
-    """When writes succeed, over all clients: measures how long none does. Times are seconds of a monotonic clock."""
+    """When writes succeed, over all clients: measures how long none does. Times are seconds of a monotonic clock, and
+    `times` are all of them, counted from `now`."""
 
     def __init__(self, now: float) -> None:
-        self._last = now
+        self._began = self._last = now
+        self.times = array("d")
         self._beat = asyncio.Event()
         self.longest_s = 0.0
         """Longest time without a success since `restart`, ended by one. It counts from the last success before."""
@@ -23,7 +26,12 @@ class Pulse:
         """A write succeeded."""
         self.longest_s = max(self.longest_s, now - self._last)
         self._last = now
+        self.times.append(now - self._began)
         self._beat.set()
+
+    def elapsed_s(self, now: float) -> float:
+        """Seconds since the first instant of `times`."""
+        return now - self._began
 
     def restart(self) -> None:
         """Look for the longest silence from here on; the one under way counts whole."""

@@ -1,6 +1,5 @@
 """`python -m bench faults`: what the user said, the run, and what is left of it."""
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench.errors import BenchError
 from bench.faults.found import Found
 from bench.faults.history import Call, by_key
 from bench.faults.plan import Fault
@@ -31,12 +29,6 @@ async def run(directory: Path, order: Order, missing: dict[Fault, str]) -> tuple
             live.update(Text(text), refresh=True)
 
         return await torment(directory, order, missing, show, say)
-
-
-def check_page(path: Path | None) -> None:
-    """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
-    if path is not None and importlib.util.find_spec("jinja2") is None:
-        raise BenchError("--html needs Jinja: pip install kvstore[bench], or leave --html out")
 
 
 def write_page(path: Path | None, found: Found) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.__main__ import app
+from bench.command import check_page
 from bench.errors import BenchError
 from bench.faults import command, disk
 from bench.faults.found import Found
@@ -41,9 +42,9 @@ def test_everything_is_written_when_no_single_key_is_to_blame(tmp_path: Path) ->
 
 def test_without_jinja_a_page_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    command.check_page(None)
+    check_page(None)
     with pytest.raises(BenchError, match="pip install kvstore"):
-        command.check_page(tmp_path / "page.html")
+        check_page(tmp_path / "page.html")
 
 
 def test_a_fault_that_cannot_be_made_here_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console, RenderableType
 
-from bench.compare import Comparison, Measurement
-from bench.failover import Failovers
-from bench.report import comparison_report, failover_report
-from bench.wrk import Operation
+from bench.failover import Failovers, around, binned
+from bench.report import failover_charts, failover_report
 
 
 def shown(report: RenderableType) -> str:
@@ -18,29 +16,17 @@ def shown(report: RenderableType) -> str:
 
 def failovers(*outages_ms: float, lost: Sequence[str] = ()) -> Failovers:
     return Failovers(
-        nodes=3, clients=4, outages_ms=list(outages_ms), acknowledged=99, unknown=7, refused=2, lost=list(lost)
+        nodes=3,
+        clients=4,
+        outages_ms=list(outages_ms),
+        acknowledged=99,
+        unknown=7,
+        refused=2,
+        lost=list(lost),
+        kills_s=[1.5],
+        bins=[5] * 15 + [0] * 6 + [5] * 10,
+        around=[50.0] * 10 + [0.0] * 6 + [50.0] * 14,
     )
-
-
-def measurement(store: str, operation: Operation, per_second: float, errors: int = 0) -> Measurement:
-    return Measurement(
-        store=store,
-        operation=operation,
-        per_second=per_second,
-        p50_ms=1.25,
-        p99_ms=9.0,
-        cpu_us=80,
-        resident_mib=64,
-        errors=errors,
-    )
-
-
-def comparison(*puts: tuple[float, float]) -> Comparison:
-    measurements: list[Measurement] = []
-    for ours, theirs in puts:
-        for store, rate in (("kvstore", ours), ("etcd", theirs)):
-            measurements += [measurement(store, "put", rate, errors=1), measurement(store, "get", 2 * rate)]
-    return Comparison(connections=64, seconds=5, rounds=len(puts), measurements=measurements)
 
 
 def test_the_failover_report_has_percentiles_histogram_and_writes() -> None:
@@ -71,19 +57,25 @@ def test_both_percentiles_have_a_limit(outages_ms: tuple[float, ...], *, within:
     assert ("beyond the limit" in shown(failover_report(found))) is not within
 
 
-def test_ratios_are_of_one_round_each() -> None:
-    found = comparison((300, 100), (400, 200), (100, 100))
-    assert found.ratios("put") == [3.0, 2.0, 1.0]
-    assert found.ratio("put").median == 2.0
-    assert found.within_limits
-    assert not comparison((149, 100)).within_limits
+def test_writes_are_counted_by_tenths_of_a_second() -> None:
+    assert binned([0.01, 0.05, 0.15, 0.41]) == [2, 1, 0, 0, 1]
+    assert binned([]) == []
 
 
-def test_the_comparison_report_has_a_row_for_each_store_and_operation() -> None:
-    text = shown(comparison_report(comparison((3000, 1000), (4000, 2000), (1000, 1000))))
-    rows = [line.split() for line in text.splitlines()]
-    assert ["kvstore", "put", "3,000", "1,000", "-", "4,000", "1.25", "9.00", "80", "64", "3"] in rows
-    assert ["etcd", "get", "2,000", "2,000", "-", "4,000", "1.25", "9.00", "80", "64", "0"] in rows
-    assert "put: 2.00 x etcd (1.00 - 3.00); round by round 3.00, 2.00, 1.00" in text
-    assert "within the limit" in text
-    assert "beyond the limit" in shown(comparison_report(comparison((100, 100))))
+def test_writes_around_kills_are_the_mean_of_all_kills() -> None:
+    steady = [0.05 + 0.1 * number for number in range(100)]
+    rates = around([time_s for time_s in steady if not 5.0 <= time_s < 5.6], [2.0, 5.0])
+    assert len(rates) == 30
+    assert rates[:10] == pytest.approx([10] * 10)
+    assert rates[10:16] == pytest.approx([5] * 6)
+    assert rates[16:] == pytest.approx([10] * 14)
+
+
+def test_writes_over_time_are_told_and_drawn() -> None:
+    found = failovers(600.0, 600.0)
+    assert "50 before, then 0 from 0 s on, 0 from 0.2 s on, 0 from 0.4 s on, 50 from 0.6 s on" in shown(
+        failover_report(found)
+    )
+    profile, run = failover_charts(found)
+    assert profile.series[0].points[0] == pytest.approx((-0.95, 50.0))
+    assert [rate for _, rate in run.series[0].points] == [50, 25, 45]

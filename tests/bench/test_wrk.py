@@ -8,13 +8,19 @@ from aiohttp.test_utils import RawTestServer
 from bench import wrk
 from bench.errors import BenchError
 
-LINE = '{"requests":300,"seconds":2.000000,"errors":1,"p50_ms":1.500000,"p99_ms":9.250000}'
+LINE = '{"requests":300,"seconds":2.000000,"errors":1,"p50_ms":1.500000,"p99_ms":9.250000,"p999_ms":11.5}'
 
 
 def test_the_last_line_of_wrk_is_the_result() -> None:
     load = wrk.parse(f"Running 2s test @ http://127.0.0.1:1\n  64 connections\n{LINE}\n")
-    assert load == wrk.Load(requests=300, seconds=2.0, errors=1, p50_ms=1.5, p99_ms=9.25)
+    assert load == wrk.Load(requests=300, seconds=2.0, errors=1, p50_ms=1.5, p99_ms=9.25, p999_ms=11.5)
     assert load.per_second == 150
+
+
+def test_loads_at_the_same_time_are_one_whose_latencies_nobody_knows() -> None:
+    load = wrk.parse(LINE)
+    assert wrk.together([load]) is load
+    assert wrk.together([load, load]) == wrk.Load(requests=600, seconds=2.0, errors=2)
 
 
 @pytest.mark.parametrize("output", ["", "unable to connect to 127.0.0.1:1 Connection refused", LINE[:-10]])
@@ -55,7 +61,7 @@ def test_wrk_asks_for_one_key_after_the_other_and_counts_what_is_not_2xx(store: 
     async def load() -> wrk.Load:
         async with RawTestServer(answer) as server:
             url = f"http://{server.host}:{server.port}"
-            return await wrk.run(wrk.find_wrk(), url, store, operation, keys=2, connections=1, seconds=1)
+            return await wrk.run(wrk.find_wrk(), {url: 1}, store, operation, keys=2, value_bytes=len(VALUE), seconds=1)
 
     measured = asyncio.run(load())
     assert seen[:2] == REQUESTS[store, operation]

@@ -1,0 +1,1 @@
+"""This store beside others: the same load, the same machine, in turn."""

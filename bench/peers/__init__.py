@@ -1,0 +1,1 @@
+"""Programs that are members of other stores, for comparisons."""
