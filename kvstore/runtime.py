@@ -7,16 +7,11 @@ whatever comes together travels together, and nothing waits for company that is 
 import asyncio
 import logging
 import secrets
-import signal
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from random import Random
-from typing import Any
-
-import uvloop
 
 from kvstore import __version__
 from kvstore.commands import Command, Result
@@ -39,14 +34,10 @@ from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.replica import Role
 from paxos.types import MS, Ballot, NodeId, PValue, Time
 from storage.base import DamagedError, StatePage, StorageError
-from storage.directory import set_aside
-from storage.sqlite import SqliteStorage, open_storage
+from storage.sqlite import SqliteStorage
 from storage.writer import Writer
 
 log = logging.getLogger(__name__)
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
 
 TIDYING_S = 0.02
 """Until the storage thread has dropped what may go, its progress with that is looked at so often."""
@@ -409,52 +400,3 @@ def address_of(member: Member, told: Mapping[str, Address]) -> Address | None:
     if not member.address:
         return told.get(member.name)
     return parse_address(member.address)
-
-
-async def _run(settings: Settings) -> None:
-    """Run until it is asked to stop. Damaged data is set aside, and the replica goes on as one that its peers give the
-    state to (rule 5); a lone one has nobody to ask."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    asked = loop.create_task(stop.wait())
-    founders: Collection[NodeId] = () if settings.join else settings.members
-    while True:
-        try:
-            await _live(settings, founders, asked)
-        except DamagedError as error:
-            if len(settings.members) == 1:
-                raise
-            place = set_aside(settings.data)
-            log.critical("%s: %s. It is in %s now; this replica begins anew", settings.node, error, place)
-            founders = ()
-        else:
-            return
-
-
-async def _live(settings: Settings, founders: Collection[NodeId], asked: asyncio.Future[Any]) -> None:
-    """One life on one disk, until `asked` is done. Raises what ended it before."""
-    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
-    try:
-        runtime = Runtime(settings, storage)
-    except StorageError:
-        storage.close()
-        raise
-    await runtime.start()
-    await asyncio.wait([asked, runtime.ended], return_when=asyncio.FIRST_COMPLETED)
-    if runtime.ended.done():
-        await runtime.abandon()
-        runtime.ended.result()
-    await runtime.stop()
-
-
-def serve(settings: Settings) -> None:
-    """Run one replica until SIGTERM or SIGINT. Raises StorageError, OSError or whatever else ended it, once it has."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    for warning in settings.warnings():
-        log.warning("%s", warning)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    uvloop.run(_run(settings))

@@ -71,7 +71,7 @@ RULES = [
     ),
     *(
         Rule(f"kvstore.{name}", OURS - {"bench"}, None, frozenset())
-        for name in ("runtime", "links", "transport", "http", "client", "cli", "supervisor")
+        for name in ("runtime", "process", "links", "transport", "http", "client", "cli", "supervisor")
     ),
     Rule("kvstore", OURS - {"bench"}, None, ASYNC),
     Rule(

@@ -27,7 +27,7 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("peer links", r"/kvstore/(?:frames|links|transport|handshake)\.py|/paxos/wire\.py"),
         ("paxos", r"/paxos/"),
         ("storage: SQLite and fsync", r"/storage/"),
-        ("runtime", r"/kvstore/runtime\.py"),
+        ("runtime", r"/kvstore/(runtime|process)\.py"),
         ("node", r"/kvstore/\w+\.py"),
         ("event loop", r"/(?:asyncio|uvloop)/|/selectors\.py|/kvstore/cli/"),
         ("threads", r"/(?:threading|queue)\.py|/concurrent/"),

@@ -35,10 +35,10 @@ def serve(config: _Config = None, **flags: str | None) -> None:
     for warning in settings.warnings():
         errors.print(f"kvstore: warning: {warning}")
 
-    from kvstore import runtime  # noqa: PLC0415 - the commands that are clients start faster without the server
+    from kvstore import process  # noqa: PLC0415 - the commands that are clients start faster without the server
 
     try:
-        runtime.serve(settings)
+        process.serve(settings)
     except (StorageError, OSError) as error:
         errors.print(f"kvstore: {error}")
         raise typer.Exit(FAILED) from error

@@ -43,7 +43,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, method: str, outcome: object) -> lis
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """What `kvstore serve` hands to the server."""
     handed: list[Settings] = []
-    monkeypatch.setattr("kvstore.runtime.serve", handed.append)
+    monkeypatch.setattr("kvstore.process.serve", handed.append)
     return handed
 
 
@@ -84,7 +84,7 @@ def test_a_replica_that_cannot_run_says_so_in_one_line(monkeypatch: pytest.Monke
     def fail(_: Settings) -> None:
         raise error
 
-    monkeypatch.setattr("kvstore.runtime.serve", fail)
+    monkeypatch.setattr("kvstore.process.serve", fail)
     assert run("serve") == (1, b"", "kvstore: the disk is gone: buy one\n")
 
 
