@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from bench import chart
@@ -12,6 +11,7 @@ from bench.compare.found import Comparison, Figure, Outcome, figures
 from bench.compare.report import COST_COLUMNS, costs, each_round, machine_line, measured, one, outcomes, ratio, verdict
 from bench.compare.scenarios import Scenario
 from bench.figures import Spread
+from bench.template import template
 
 DECADES = 1.3
 """Half of a strip stands for a factor of ten to this power: from a twentieth of the promise to twenty times it."""
@@ -34,16 +34,9 @@ class Line(msgspec.Struct, frozen=True):
 
 def render(found: Comparison, scenarios: list[Scenario]) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     every = outcomes(found, scenarios)
     promised = [outcome for outcome in every if outcome.row.bar is not None]
-    return environment.get_template("page.html").render(
+    return template(Path(__file__).with_name("page.html")).render(
         found=found,
         kept=sum(outcome.met for outcome in promised),
         promised=len(promised),

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from bench.faults.found import BIN_S, LATENCY_BIN_S, Found
 from bench.faults.plan import Fault
 from bench.faults.tormentor import Strike
 from bench.faults.watch import changes_of_leader
+from bench.template import template
 
 MOST_BINS = 600
 """More are not seen on a screen."""
@@ -75,17 +75,10 @@ class Plot(msgspec.Struct, frozen=True):
 
 def render(found: Found) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     total_s = max(len(found.bins) * BIN_S, found.seconds)
     block = partial(_block, total_s, found.nodes)
     strikes = [(strike, block(family_of(strike.fault), strike)) for strike in found.strikes]
-    return environment.get_template("page.html").render(
+    return template(Path(__file__).with_name("page.html")).render(
         found=found,
         height=HEIGHT,
         tiles=_tiles(found),

@@ -137,10 +137,8 @@ class Connection(RequestHandler):
                 if self._under_way:
                     self._block()
                     break
-                self._passing_on = True
-                self._pass_on(data[start:])
-                start = len(data)
-                break
+                self._pass_all_on(data[start:])
+                return
             if found is None:
                 self._holding = self._loop.call_later(HOLD_S, self._hold_no_longer)
                 break
@@ -173,9 +171,7 @@ class Connection(RequestHandler):
         if self._under_way:
             self._holding = self._loop.call_later(HOLD_S, self._hold_no_longer)
             return
-        rest, self._rest = self._rest, b""
-        self._passing_on = True
-        self._pass_on(rest)
+        self._pass_all_on(self._rest)
 
     def answered(self) -> None:
         """See Asker. Write the answers that are there, up to the first that is not."""
@@ -211,6 +207,11 @@ class Connection(RequestHandler):
     def _cut_off(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def _pass_all_on(self, data: bytes) -> None:
+        """This, and whatever comes from now on."""
+        self._passing_on, self._rest = True, b""
+        self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
         """Let aiohttp parse. When that fails in the middle of a body, it queues an error but lets the body's reader
