@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from bench.child import finished
 from bench.errors import BenchError
 
 Operation = Literal["put", "get"]
@@ -83,21 +84,8 @@ async def run(
 
 async def output_of(command: Sequence[str], seconds: float) -> str:
     """What a generator that runs for so long prints. Raises TimeoutError when it does not end."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the benchmark, which ends its generators
-    )
-    try:
-        async with asyncio.timeout(seconds + _GRACE_S):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return output.decode(errors="replace")
+    _, output = await finished(command, seconds + _GRACE_S)
+    return output
 
 
 def parse(output: str) -> Load:

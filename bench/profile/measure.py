@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.child import finished
 from bench.errors import BenchError
 from bench.load.run import Ask
 from bench.load.run import run as run_load
@@ -82,24 +83,16 @@ async def measure(program: str, directory: Path, ask: Ask, nodes: int, say: Call
 
 
 async def _sample(program: str, process: int, file: Path, seconds: float) -> None:
-    sampler = await asyncio.create_subprocess_exec(
-        *(program, "record", "--pid", str(process), "--format", "raw", "--output", str(file), "--threads"),
-        *("--full-filenames", "--nonblocking"),  # a pause for each sample would be seen in what is measured
-        *("--duration", str(max(1, round(seconds))), "--rate", str(SAMPLES_PER_SECOND)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the benchmark, which ends py-spy
+    status, output = await finished(
+        [
+            *(program, "record", "--pid", str(process), "--format", "raw", "--output", str(file), "--threads"),
+            *("--full-filenames", "--nonblocking"),  # a pause for each sample would be seen in what is measured
+            *("--duration", str(max(1, round(seconds))), "--rate", str(SAMPLES_PER_SECOND)),
+        ],
+        seconds + _GRACE_S,
     )
-    try:
-        async with asyncio.timeout(seconds + _GRACE_S):
-            output, _ = await sampler.communicate()
-    finally:
-        if sampler.returncode is None:
-            sampler.kill()
-            await sampler.wait()
-    if sampler.returncode:
+    if status:
         raise BenchError(
             "py-spy could not sample the leader; run this as root, or allow it: sysctl kernel.yama.ptrace_scope=0. It "
-            f"said: {output.decode(errors='replace').strip()[-500:]}"
+            f"said: {output.strip()[-500:]}"
         )
