@@ -82,8 +82,8 @@ class Cut(NamedTuple):
 
 class StatePage(NamedTuple):
     """Rows of the state behind some revision, in order. `progress` is set when they reach its end: these rows and those
-    before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and nothing
-    else is: behind it there is a row for each revision.
+    before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and behind it
+    there is a row for each revision. What was put up to `compacted` and superseded a little later may be left out, too.
 
     So a page follows others only while `compacted` is not above the revision that they reach, or the same in all of
     them. Otherwise deletions are missing of keys that they hold. That of what is staged is the least of its pages.

@@ -13,7 +13,7 @@ from storage.rows import only_row, with_checksum
 
 
 class Bounds(NamedTuple):
-    """The marks, and where the state is: in the table `live`, as far as it is `compacted` by now."""
+    """The marks, and where the state is: in the generation `live`, whose base is `compacted`."""
 
     marks: Marks
     live: str

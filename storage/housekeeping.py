@@ -1,16 +1,20 @@
 """Removes the rows that no longer count, in slices: log entries that are cut, revisions that are compacted, and the
 state that was replaced. Nothing waits for it: what counts is decided by the bounds, and they are durable before.
 
-A slice is measured in units, one for each row and for each page that its value fills.
+A slice is measured in units, see `storage.compaction.units_of`.
 """
 
 import sqlite3
+from collections.abc import Iterator
 
 from paxos.types import Slot
+from storage.compaction import UNIT_BYTES, compact
+from storage.generation import Generation
 from storage.marks import Marks
-from storage.revisions import BETWEEN, NO_END, KeySpace
+from storage.revisions import NO_END, KeySpace
 
-UNIT_BYTES = 4096
+BACKLOG_BYTES = 4 << 20
+"""So much more history is worth a round of compaction: half of what one may take."""
 
 
 class Housekeeping:
@@ -22,56 +26,106 @@ class Housekeeping:
         first = connection.execute("SELECT coalesce(min(slot), ?) FROM log", (NO_END,)).fetchone()[0]
         self._cut = min(cut, first - 1)
         """No slot up to here has a row."""
+        self._round: tuple[Generation, Iterator[int]] | None = None
+        self._stored_bytes = 0
+        """Of changes, since the last round began."""
+
+    def stored(self, size_bytes: int) -> None:
+        """So much was added to the history."""
+        self._stored_bytes += size_bytes
 
     def pending(self, marks: Marks) -> bool:
         """True when there may be rows that do not count."""
-        return self._cut < marks.cut.slot or self._space.compacted < marks.compact or self._space.littered
+        return self._space.compacted < marks.compact or self.pressing(marks)
 
-    def slice(self, units: int, marks: Marks) -> int:
-        """Remove about so much; gives how many rows went. When the log needs little of it, the state gets the rest: a
-        log that is cut with each write would leave it nothing for ever."""
-        removed = used = 0
+    def pressing(self, marks: Marks) -> bool:
+        """The same, but for revisions that are not yet worth a round."""
+        space = self._space
+        return self._cut < marks.cut.slot or space.littered or space.spent or self._worth_a_round(marks)
+
+    def slice(self, units: int, marks: Marks, *, idle: bool) -> int:
+        """Remove about so much; gives how much it was. Each task is taken up while half of the slice is left: a log
+        that is cut with each write would leave the others nothing for ever. `idle`: there is time for small rounds."""
+        left = units
         if self._cut < marks.cut.slot:
-            removed, used = self._drop_log(units, marks.cut.slot)
-        if used > units // 2:
-            return removed
-        if self._space.compacted < marks.compact:
-            return removed + self._compact(units - used, marks.compact)
-        return removed + self.clear_idle(units - used, NO_END)
+            left -= self._drop_log(left, marks.cut.slot)
+        if left >= units // 2 and (self._worth_a_round(marks) or (idle and self._space.compacted < marks.compact)):
+            left -= self._compact(left, marks.compact)
+        if left >= units // 2 and self._space.spent:
+            left -= self._drop_spent(left)
+        if left >= units // 2 and self._space.littered:
+            left -= self.clear_idle(left, NO_END)
+        return units - left
 
-    def _drop_log(self, units: int, cut: int) -> tuple[int, int]:
-        """How many rows went, and how many units they were."""
+    def _worth_a_round(self, marks: Marks) -> bool:
+        """True as well when one has begun."""
+        if self._space.compacted >= marks.compact:
+            return False
+        return self._under_way() is not None or self._stored_bytes >= BACKLOG_BYTES
+
+    def _under_way(self) -> Iterator[int] | None:
+        """A round ends when its generation was replaced."""
+        return self._round[1] if self._round is not None and self._round[0] is self._space.live else None
+
+    def _compact(self, units: int, target: int) -> int:
+        """Pieces of a round, perhaps the last one."""
+        pieces = self._under_way()
+        if pieces is None:
+            pieces = compact(self._space, target)
+            self._round = self._space.live, pieces
+            self._stored_bytes = 0
+        used = 0
+        while used < units:
+            piece = next(pieces, None)
+            if piece is None:
+                self._round = None
+                break
+            used += piece
+        return used
+
+    def _drop_log(self, units: int, cut: int) -> int:
         source = "SELECT slot AS number, length(value) AS size FROM log WHERE slot <= ? ORDER BY slot"
         bound, used = self._bound(source, (cut,), units)
         self._cut = cut if bound is None else bound
-        return self._connection.execute("DELETE FROM log WHERE slot <= ?", (self._cut,)).rowcount, used
+        self._connection.execute("DELETE FROM log WHERE slot <= ?", (self._cut,))
+        return used
 
-    def _compact(self, units: int, target: int) -> int:
-        space = self._space
+    def _drop_spent(self, units: int) -> int:
+        live, base = self._space.live, self._space.compacted
         source = (
-            "SELECT new.revision AS number, coalesce(length(old.value), 0) AS size "  # noqa: S608 -- names of ours
-            f"FROM {space.pairs} {BETWEEN} ORDER BY new.revision"
+            f"SELECT last AS number, length(changes) AS size FROM {live.history} "  # noqa: S608 -- a name of ours
+            "WHERE first <= ? AND last <= ? ORDER BY first"
         )
-        bound, _ = self._bound(source, (space.compacted, target), units)
-        return space.compact(target if bound is None else bound)
+        bound, used = self._bound(source, (base, base), units)
+        if bound is None:
+            self._space.spent = False
+        else:
+            live.drop_spent(bound)
+        return used
 
     def clear_idle(self, units: int, upto: int) -> int:
-        """Remove rows behind the staged ones, as far as `upto`."""
+        """Remove rows behind the staged ones, as far as `upto`; gives how much it was."""
         idle, after = self._space.idle, self._space.staging.revision
         if not self._space.littered:
             return 0
         source = (
-            "SELECT revision AS number, coalesce(length(value), 0) AS size "  # noqa: S608
-            f"FROM {idle} WHERE revision > ? AND revision <= ? ORDER BY revision"
+            "SELECT revision AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- names of ours, as below
+            f"FROM {idle.records} WHERE revision > ? AND revision <= ? ORDER BY revision"
         )
-        bound, _ = self._bound(source, (after, upto), units)
+        bound, used = self._bound(source, (after, upto), units)
+        if bound is not None:
+            idle.drop_records_behind(after, bound)
+            return used
+        source = (
+            "SELECT last AS number, length(changes) AS size "  # noqa: S608
+            f"FROM {idle.history} WHERE last > ? AND first <= ? ORDER BY first"
+        )
+        bound, used = self._bound(source, (after, upto), units)
         if bound is None:
             self._space.littered &= upto < NO_END
-            return 0
-        return self._connection.execute(
-            f"DELETE FROM {idle} WHERE revision > ? AND revision <= ?",  # noqa: S608
-            (after, bound),
-        ).rowcount
+        else:
+            idle.drop_runs_behind(after, bound)
+        return used
 
     def _bound(self, source: str, values: tuple[int, ...], units: int) -> tuple[int | None, int]:
         """The last row of `source` that is within so many units, at least the first one, and the units up to it; None

@@ -4,9 +4,10 @@
     acceptor   one row: the promise (round, node) and the chosen prefix
     log        a row for each slot: the ballot (round, node) and the value that was accepted last
     progress   one row: how far the state machine came, see `storage.base.Progress`
-    bounds     one row: where the log is cut, which table of the state is live and how far it is compacted, what the
-               other one holds, see `storage.bounds`
-    state_a, state_b   a row for each revision: what it did to a key, see `storage.base.Change`
+    bounds     one row: where the log is cut, which generation of the state is live and how far it is compacted, what
+               the other one holds, see `storage.bounds`
+    records_a, records_b   a row for each record, see `storage.base.Change` and `storage.generation`
+    history_a, history_b   a row for each run of revisions: the first and the last one, and their changes, packed
 
 Every table ends in a checksum over the row, see `storage.rows`.
 """
@@ -24,8 +25,8 @@ from paxos.types import ZERO, NodeId
 from storage.base import Identity, StorageError
 from storage.bounds import Bounds, insert_first
 from storage.errors import damaged
+from storage.generation import NAMES
 from storage.marks import Marks
-from storage.revisions import TABLES
 from storage.rows import only_row, with_checksum
 
 INCARNATION_BITS = 62
@@ -110,9 +111,10 @@ def _create_state(database: Database) -> None:
     numbers = ("compacted", "compact", "staged", "staged_compacted", "staged_lowest")
     _create(database, "bounds", {"cut": int, "chain": bytes, "live": str, **dict.fromkeys(numbers, int)})
     row = {"revision": int, "key": bytes, "value": bytes, "create_revision": int, "version": int, "supersedes": int}
-    for name in TABLES:
-        _create(database, name, row, pk="revision", nullable="value")
-    insert_first(database.conn, Bounds(Marks(), live=TABLES[0], compacted=0))
+    for name in NAMES:
+        _create(database, f"records_{name}", row, pk="revision", nullable="value")
+        _create(database, f"history_{name}", {"first": int, "last": int, "changes": bytes}, pk="first")
+    insert_first(database.conn, Bounds(Marks(), live=NAMES[0], compacted=0))
 
 
 def _create(

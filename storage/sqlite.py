@@ -17,9 +17,10 @@ from paxos.types import NodeId, PValue, Slot
 from storage import wal
 from storage.base import Recovered, StatePage, StateWrite, StorageError, has_records
 from storage.bounds import Bounds, load_bounds, store_bounds
+from storage.compaction import units_of
 from storage.directory import DATA_FILE, Hold, Signature, hold, make_directory, make_file, sync_directory
 from storage.errors import damaged, reported, unusable
-from storage.housekeeping import UNIT_BYTES, Housekeeping
+from storage.housekeeping import Housekeeping
 from storage.log import load_entries, store_entries
 from storage.marks import Marks
 from storage.revisions import NO_END, KeySpace
@@ -189,8 +190,8 @@ class SqliteStorage:
             sizes = _sizes(accepts, writes)
             with self._transaction():
                 store_entries(self._connection, accepts)
-                self._space.store(writes)
-                removed = self._tidy_in_passing(marks, sum(1 + size // UNIT_BYTES for size in sizes))
+                self._housekeeping.stored(self._space.store(writes))
+                removed = self._tidy_in_passing(marks, sum(map(units_of, sizes)))
                 self._store_bounds(marks)
             self._checkpoint_when_due(removed, sum(sizes) + len(sizes) * _ROW_BYTES)
 
@@ -201,7 +202,7 @@ class SqliteStorage:
             if not self._housekeeping.pending(marks):
                 return False
             with self._transaction():
-                removed = self._housekeeping.slice(_SLICE_UNITS, marks)
+                removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
                 self._store_bounds(marks)
             self._checkpoint_when_due(removed)
             return self._housekeeping.pending(marks)
@@ -220,15 +221,16 @@ class SqliteStorage:
             self._checkpoint_when_due(removed)
 
     def _tidy_in_passing(self, marks: Marks, stored: int) -> int:
-        """Remove twice as much as is stored, once that is worth a slice: so the file is bounded under any load."""
-        if not self._housekeeping.pending(marks):
+        """Remove three times as much as is stored, once that is worth a slice: a change is gathered, becomes a record
+        and has another one go. So the file is bounded under any load."""
+        if not self._housekeeping.pressing(marks):
             self._owed_units = 0
             return 0
-        self._owed_units += 2 * stored + _UNITS_A_WRITE
+        self._owed_units += 3 * stored + _UNITS_A_WRITE
         if self._owed_units < _SLICE_UNITS:
             return 0
         units, self._owed_units = self._owed_units, 0
-        return self._housekeeping.slice(units, marks)
+        return self._housekeeping.slice(units, marks, idle=False)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -238,7 +240,7 @@ class SqliteStorage:
         self._connection.execute("COMMIT")
 
     def _store_bounds(self, marks: Marks) -> None:
-        bounds = Bounds(marks, self._space.live, self._space.compacted)
+        bounds = Bounds(marks, self._space.live.name, self._space.compacted)
         store_bounds(self._connection, self._bounds, bounds)
         self._bounds = bounds
 

@@ -12,7 +12,6 @@ from bench.errors import BenchError
 from bench.lifecycle.replicas import DATABASE, LOG
 
 LOCK = "lock"
-_TABLES = ("state_a", "state_b")
 
 
 def opened_since(data: Path, moment: float) -> bool:
@@ -37,15 +36,17 @@ def _under_way(connection: sqlite3.Connection) -> Iterator[str]:
     cut, live, compacted, compact, staged = connection.execute(
         "SELECT cut, live, compacted, compact, staged FROM bounds"
     ).fetchone()
-    idle = _TABLES[live == _TABLES[0]]
+    idle = {"a": "b", "b": "a"}[live]
     if connection.execute("SELECT 1 FROM log WHERE slot <= ? LIMIT 1", (cut,)).fetchone():
         yield "cutting"
     if compacted < compact:
         yield "compacting"
     if staged:
         yield "installing"
-    if connection.execute(f"SELECT 1 FROM {idle} WHERE revision > ? LIMIT 1", (staged,)).fetchone():  # noqa: S608
-        yield "clearing"  # what was replaced
+    for table, column in ((f"records_{idle}", "revision"), (f"history_{idle}", "last")):
+        if connection.execute(f"SELECT 1 FROM {table} WHERE {column} > ? LIMIT 1", (staged,)).fetchone():  # noqa: S608
+            yield "clearing"  # what was replaced
+            break
     if chosen > applied + 500:
         yield "replaying"
 
@@ -71,10 +72,9 @@ def downgrade(data: Path) -> None:
         ((cut,),) = connection.execute("SELECT cut FROM bounds")
         if cut:
             raise BenchError(f"{data}: the log is cut up to slot {cut}, nothing before has its schema any more")
-        connection.executescript(
-            "BEGIN; DROP TABLE progress; DROP TABLE bounds; DROP TABLE state_a; DROP TABLE state_b; "
-            "PRAGMA user_version = 1; COMMIT;"
-        )
+        tables = ("progress", "bounds", "records_a", "history_a", "records_b", "history_b")
+        dropped = "".join(f"DROP TABLE {table}; " for table in tables)
+        connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")
         ((node, cluster, boot),) = connection.execute("SELECT node, cluster, boot FROM identity")
     (data / LOCK).write_text(f"process 1, node {node} of cluster {cluster}\n{boot}")
 

@@ -28,6 +28,8 @@ _UNIT_TESTS = {
     "storage": ("tests/storage",),
     "storage/marks.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
     "storage/revisions.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
+    "storage/generation.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
+    "storage/compaction.py": ("tests/storage/test_sqlite_state.py", "tests/storage/test_crash_state.py"),
     "kvstore/node.py": (*_NODE, "tests/kvstore/test_backup_hold.py", "tests/kvstore/test_comparison.py"),
     "kvstore/state_fetch.py": (*_NODE, *_STATE),
     "kvstore/queries.py": _NODE,

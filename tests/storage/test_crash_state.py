@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from storage import schema, wal
+from storage import compaction, housekeeping, schema, wal
 from storage import sqlite as module
 from storage.base import Cut, Progress, StorageError
 from storage.directory import DATA_FILE
@@ -51,6 +51,8 @@ def test_every_frame_may_be_the_last_one(
     so the log has every transaction; cut anywhere, it holds those that were whole."""
     monkeypatch.setattr(module, "CHECKPOINT_BYTES", 1 << 40)
     monkeypatch.setattr(module, "_SLICE_UNITS", slice_units)
+    monkeypatch.setattr(compaction, "PIECE_UNITS", slice_units // 2)
+    monkeypatch.setattr(housekeeping, "BACKLOG_BYTES", 20 * slice_units)
     storage = open_storage(directory, "test", "n1", MEMBERS)
     model = MemoryStorage("test", "n1")
     expected = [(wal.length(directory / LOG), shown(model.reopen()))]

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
+from storage import compaction, housekeeping
 from storage import sqlite as module
 from storage.base import Change, Cut, Progress, Staged, StateWrite, Storage, StorageError
 from storage.memory import MemoryStorage
@@ -196,11 +197,14 @@ class BothStoragesInSmallSlices(BothStorages):
 
     def __init__(self) -> None:
         self.usual = module._SLICE_UNITS, module._UNITS_A_WRITE
+        self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES
         module._SLICE_UNITS, module._UNITS_A_WRITE = 2, 1
+        compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES = 1, 5, 20
         super().__init__()
 
     def teardown(self) -> None:
         module._SLICE_UNITS, module._UNITS_A_WRITE = self.usual
+        compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES = self.usual_round
         super().teardown()
 
 

@@ -1,5 +1,6 @@
 """What only the storage on disk has of the state: its tables, older files, damage, and rows that go later."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -8,18 +9,18 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot
+from storage import compaction, housekeeping, wal
 from storage import sqlite as module
-from storage import wal
 from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, StorageError
 from storage.directory import DATA_FILE
 from storage.memory import MemoryStorage
 from storage.sqlite import SqliteStorage, open_storage
 from tests.storage.numbered_writes import MEMBERS
-from tests.storage.states import EVERYTHING, Machine, entry, rows, shown, tidied
+from tests.storage.states import EVERYTHING, Machine, compacted, entry, rows, shown, tidied
 from tests.storage.test_sqlite import change, pragma
 from tests.storage.version_1 import make_version_1
 
-TABLES = ("log", "state_a", "state_b")
+TABLES = ("log", "records_a", "history_a", "records_b", "history_b")
 
 
 def count(storage: SqliteStorage, table: str) -> int:
@@ -39,16 +40,18 @@ def page_count(storage: SqliteStorage) -> int:
 
 
 def fill(directory: Path) -> None:
-    """Revisions 1 to 6 are in state_a, compacted up to 2: 1 is gone. Slots 1 to 6, cut at 2; pages up to 3 staged."""
+    """Of revisions 1 to 6 those up to 4 are records, and 1 is superseded. Slots 1 to 6, cut at 2; pages up to 3 are
+    staged, of which 2 is a record."""
     machine = Machine()
     writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 1, 2)]
     storage = open_storage(directory, "test", "n1", MEMBERS)
-    storage.write(writes)
-    storage.write([StateWrite(cut=machine.cut(2), compact=2)])
-    staged = [Change(revision, b"key", b"value", 1, revision, 0) for revision in (1, 2, 3)]
-    storage.write([StateWrite(staged=Staged(0, StatePage(staged, 0, None)))])
-    assert [count(storage, table) for table in TABLES] == [6, 6, 3]
-    assert [tidy_and_count(storage, table) for table in TABLES] == [4, 5, 3]
+    for write in writes:
+        storage.write([write])
+    storage.write([StateWrite(cut=machine.cut(2), compact=4)])
+    staged = [Change(revision, b"key", b"value", 1, revision, 0) for revision in (2, 3)]
+    storage.write([StateWrite(staged=Staged(0, StatePage(staged, 2, None)))])
+    assert [count(storage, table) for table in TABLES] == [6, 0, 6, 1, 1]
+    assert [tidy_and_count(storage, table) for table in TABLES] == [4, 3, 2, 1, 1]
     storage.close()
 
 
@@ -79,26 +82,28 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE state_a SET key = x'00' WHERE revision = 3", "row of revision 3 in table state_a"),
-        ("UPDATE state_a SET value = NULL WHERE revision = 6", "row of revision 6 in table state_a"),
-        ("UPDATE state_a SET version = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
-        ("UPDATE state_a SET supersedes = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
-        ("UPDATE state_a SET create_revision = 9 WHERE revision = 3", "row of revision 3 in table state_a"),
-        ("UPDATE state_a SET checksum = 9 WHERE revision = 2", "row of revision 2 in table state_a"),
-        ("UPDATE state_a SET revision = 7 WHERE revision = 6", "state_a ends at revision 7, but the state is of 6"),
-        ("DELETE FROM state_a WHERE revision = 6", "state_a ends at revision 5, but the state is of 6"),
-        ("DELETE FROM state_a", "state_a ends at revision 0, but the state is of 6"),
-        ("DELETE FROM state_a WHERE revision = 4", "state_a has no row for revision 4"),
-        ("DELETE FROM state_a WHERE revision = 3", "state_a has no row for revision 3"),
-        ("UPDATE state_b SET value = x'00' WHERE revision = 2", "row of revision 2 in table state_b"),
-        ("DELETE FROM state_b WHERE revision = 3", "state_b has no row for revision 3"),
+        ("UPDATE records_a SET key = x'00' WHERE revision = 3", "row of revision 3 in table records_a"),
+        ("UPDATE records_a SET value = NULL WHERE revision = 4", "row of revision 4 in table records_a"),
+        ("UPDATE records_a SET version = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
+        ("UPDATE records_a SET supersedes = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
+        ("UPDATE records_a SET create_revision = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
+        ("UPDATE records_a SET checksum = 9 WHERE revision = 2", "row of revision 2 in table records_a"),
+        ("UPDATE history_a SET changes = x'90' WHERE first = 5", "row of revision 5 in table history_a"),
+        ("UPDATE history_a SET checksum = 9 WHERE first = 6", "row of revision 6 in table history_a"),
+        ("UPDATE history_a SET last = 6 WHERE first = 5", "row of revision 5 in table history_a"),
+        ("UPDATE history_a SET last = 7 WHERE first = 6", "history_a ends at revision 7, but the state is of 6"),
+        ("DELETE FROM history_a WHERE first = 6", "history_a ends at revision 5, but the state is of 6"),
+        ("DELETE FROM history_a", "history_a ends at revision 4, but the state is of 6"),
+        ("DELETE FROM history_a WHERE first = 5", "history_a has no row for revision 5"),
+        ("UPDATE records_b SET value = x'00' WHERE revision = 2", "row of revision 2 in table records_b"),
+        ("DELETE FROM history_b", "history_b has no row for revision 3"),
         ("UPDATE progress SET applied = 5", "row of table progress does not have its checksum"),
         ("UPDATE progress SET chain = x'00'", "row of table progress does not have its checksum"),
         ("UPDATE progress SET digest = 'x'", "row of table progress does not have its checksum"),
         ("UPDATE progress SET extra = x''", "row of table progress does not have its checksum"),
         ("DELETE FROM progress", "table progress has 0 rows instead of one"),
         ("UPDATE bounds SET cut = 1", "row of table bounds does not have its checksum"),
-        ("UPDATE bounds SET live = 'state_b'", "row of table bounds does not have its checksum"),
+        ("UPDATE bounds SET live = 'b'", "row of table bounds does not have its checksum"),
         ("UPDATE bounds SET staged = 0", "row of table bounds does not have its checksum"),
         ("INSERT INTO bounds SELECT * FROM bounds", "table bounds has 2 rows instead of one"),
         ("DELETE FROM log WHERE slot > 2", "log ends at slot 2, but slots up to 6 are known to be chosen"),
@@ -124,16 +129,15 @@ def test_an_older_row_of_the_chosen_prefix_is_told(directory: Path) -> None:
         open_and_read(directory)
 
 
-def test_a_damaged_row_makes_no_other_one_go(directory: Path) -> None:
-    """Row 5 says that it superseded row 4, which is of another key and alive."""
+def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
     fill(directory)
-    change(directory, "UPDATE state_a SET supersedes = 4 WHERE revision = 5")
+    change(directory, "UPDATE history_a SET checksum = 9 WHERE first = 6")
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         storage.write([StateWrite(compact=6)])
-        tidied(storage)
-        assert storage._connection.execute("SELECT count(*) FROM state_a WHERE revision = 4").fetchone() == (1,)
-    with pytest.raises(StorageError, match="row of revision 5 in table state_a does not have its checksum"):
-        open_and_read(directory)
+        with pytest.raises(StorageError, match="row of revision 6 in table history_a.*is not used"):
+            tidied(storage)
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        assert count(storage, "records_a") == 3
 
 
 def overwrite(
@@ -153,8 +157,12 @@ def overwrite(
 
 @pytest.mark.parametrize("every", [20, 1], ids=["much at once", "a little with each write"])
 @pytest.mark.parametrize("tidy", [True, False], ids=["idle between writes", "never idle"])
-def test_freed_pages_are_used_again(sqlite: SqliteStorage, tidy: bool, every: int) -> None:
-    """The same keys for ever take no more room than at the start: 700 rows of some 150 bytes and 220 of 1000."""
+def test_freed_pages_are_used_again(
+    sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch, tidy: bool, every: int
+) -> None:
+    """The same keys for ever take no more room than at the start: 200 records of some 150 bytes, some 150 runs and 220
+    slots of 1000."""
+    monkeypatch.setattr(housekeeping, "BACKLOG_BYTES", 50_000)
     machine = Machine()
     after_each = sqlite.tidy if tidy else lambda: None
     overwrite(sqlite, machine, 200, after_each, every=every)
@@ -162,7 +170,8 @@ def test_freed_pages_are_used_again(sqlite: SqliteStorage, tidy: bool, every: in
     overwrite(sqlite, machine, 800, after_each, every=every)
     assert first < 400
     assert page_count(sqlite) <= first * 1.2
-    assert tidy_and_count(sqlite, "state_a") <= 700 + 200
+    assert tidy_and_count(sqlite, "history_a") <= 70
+    assert count(sqlite, "records_a") <= 200
     assert count(sqlite, "log") <= 120
 
 
@@ -187,23 +196,27 @@ def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: S
 
 
 def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log goes first, then the revisions are looked at, and those that are alive become records."""
     machine = Machine()
     storage = open_storage(directory, "test", "n1", MEMBERS)
-    for _ in range(50):
-        storage.write([machine.write(machine.put(b"key"))])
+    for number in range(50):
+        storage.write([machine.write(machine.put(b"key %d" % (number % 20)))])
+    state = rows(storage)
     storage.write([StateWrite(compact=50, cut=machine.cut(50))])
     monkeypatch.setattr(module, "_SLICE_UNITS", 10)
-    compacted = []
+    monkeypatch.setattr(compaction, "PIECE_UNITS", 10)
+    left = []
     while storage.tidy():
-        compacted.append(
-            (count(storage, "log"), storage.read_state(0, EVERYTHING).compacted, count(storage, "state_a"))
-        )
-        storage.close()
-        storage = open_storage(directory, "test", "n1", MEMBERS)
-    assert compacted[:5] == [(50 - left, 0, 50) for left in (10, 20, 30, 40, 50)]
-    assert compacted[5:] == [(0, left, 51 - left) for left in (10, 20, 30, 40)]
-    assert (storage.read_state(0, EVERYTHING).compacted, count(storage, "state_a")) == (50, 1)
+        left.append([count(storage, table) for table in ("log", "records_a", "history_a")])
+        shutil.copytree(directory, directory.parent / str(len(left)))
+    assert [log for log, _, _ in left[:6]] == [40, 30, 20, 10, 0, 0]
+    assert [records for _, records, _ in left[9:12]] == [0, 10, 20]
+    assert [runs for _, _, runs in left[11:]] == [50, 40, 30, 20, 10, 0]
+    assert storage.read_state(0, EVERYTHING).compacted == 50
     storage.close()
+    for number in range(1, len(left) + 1):
+        with closing(open_storage(directory.parent / str(number), "test", "n1", MEMBERS)) as storage:
+            assert compacted(rows(storage), 0, 50) == compacted(state, 0, 50)
 
 
 def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +228,47 @@ def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pyt
     monkeypatch.setattr(module, "_SLICE_UNITS", 60)
     left = []
     while sqlite.tidy():
-        left.append((count(sqlite, "log"), count(sqlite, "state_a")))
-    assert left == [(4, 6), (2, 6), (0, 6), (0, 4), (0, 2)]
+        left.append((count(sqlite, "log"), count(sqlite, "history_a")))
+    assert left == [(4, 6), (2, 6), (0, 6), (0, 6), (0, 4), (0, 2), (0, 0)]
+    assert count(sqlite, "records_a") == 1
+
+
+@pytest.mark.parametrize("limit", ["ROUND_CHANGES", "ROUND_BYTES"])
+def test_a_round_takes_only_so_much(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(compaction, limit, {"ROUND_CHANGES": 3, "ROUND_BYTES": 50}[limit])
+    monkeypatch.setattr(module, "_SLICE_UNITS", 8)
+    machine = Machine()
+    for key in (b"a", b"b", b"a", b"c", b"a", b"b", b"a", b"a"):
+        sqlite.write([machine.write(machine.put(key, bytes(19)))])
+    expected = compacted(rows(sqlite), 0, 8)
+    sqlite.write([StateWrite(compact=8)])
+    bases = []
+    while sqlite.tidy():
+        bases.append(sqlite.read_state(0, EVERYTHING).compacted)
+    assert sorted({*bases}) == [3, 6, 8]
+    assert rows(sqlite) == expected
+
+
+def test_a_state_may_be_replaced_in_the_midst_of_a_round(
+    sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round was about the one that is idle now."""
+    monkeypatch.setattr(module, "_SLICE_UNITS", 2)
+    machine, peer = Machine(), MemoryStorage("test", "n2")
+    for number in range(20):
+        sqlite.write([machine.write(machine.put(b"key %d" % (number % 3)))])
+    sqlite.write([StateWrite(compact=15)])
+    for _ in range(4):
+        assert sqlite.tidy()
+    other = Machine()
+    for number in range(30):
+        peer.write([other.write(other.put(b"other %d" % (number % 5)))])
+    peer.write([StateWrite(compact=10)])
+    sqlite.write([StateWrite(staged=Staged(0, peer.read_state(0, EVERYTHING)))])
+    for storage in (sqlite, peer):
+        storage.write([StateWrite(compact=25)])
+    assert rows(tidied(sqlite)) == rows(peer)
+    assert [count(sqlite, table) for table in TABLES] == [20, 0, 0, 5, 1]
 
 
 def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +286,8 @@ def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.Monke
     storage.close()
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         assert shown(storage)["state"] == rows(peer)
-        assert tidy_and_count(storage, "state_a") + count(storage, "state_b") == 6
+        tidied(storage)
+        assert [count(storage, table) for table in TABLES[1:]] in ([0, 1, 0, 0], [0, 0, 0, 1])
 
 
 def test_the_log_of_the_present_round_is_measured(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +338,7 @@ def test_what_pages_that_begin_anew_do_not_cover_goes_later(sqlite: SqliteStorag
     sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
     for after, page in ((0, StatePage(puts(2), 4, None)), (2, StatePage(puts(4), 4, None))):
         sqlite.write([StateWrite(staged=Staged(after, page))])
-    assert tidy_and_count(sqlite, "state_b") == 2
+    assert (tidy_and_count(sqlite, "records_b"), count(sqlite, "history_b")) == (2, 0)
 
 
 def test_a_late_accept_of_a_slot_that_is_cut_takes_no_room(sqlite: SqliteStorage) -> None:

@@ -1,0 +1,93 @@
+"""Moves the base of the live generation: what is superseded behind it goes, and what is alive there becomes a record.
+
+That is done in rounds of many revisions: of a key that is written often only the last change becomes a row then, and
+the rows that go lie close together. A round is done in pieces, each in some transaction. Until the base has moved the
+history holds all that the state needs, so a round that ended half way has only left rows that do not count, and those
+that it removed are superseded.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from storage.base import Change
+from storage.generation import size_of
+from storage.revisions import NO_END, KeySpace
+
+T = TypeVar("T")
+
+UNIT_BYTES = 4096
+ROUND_BYTES = 8 << 20
+ROUND_CHANGES = 32 << 10
+"""A round ends with the run in which its changes become as much as this; it keeps one for each key in memory."""
+PIECE_UNITS = 256
+_CHANGES_A_UNIT = 8
+
+
+def units_of(size: int) -> int:
+    """What it costs to store or to remove a row of so many bytes: one, and one for each page that it fills."""
+    return 1 + size // UNIT_BYTES
+
+
+def compact(space: KeySpace, target: int) -> Iterator[int]:
+    """One round, towards revision `target`: does a piece and gives its units, again and again. The caller holds a
+    transaction around each. Raises StorageError on damage."""
+    live = space.live
+    yield 1 + live.drop_records_behind(space.compacted, NO_END)
+    found = _Found(space.compacted, target)
+    while not found.whole:
+        run = next(live.runs(found.reached, target))
+        found.take(run)
+        yield 1 + len(run) // _CHANGES_A_UNIT
+    for revisions, units in _pieces(sorted(found.superseded)):
+        live.drop_records(revisions)
+        yield units
+    alive = [(change, units_of(size_of(change))) for change in found.last.values() if change.value is not None]
+    for changes, units in _pieces(alive):
+        live.add(changes)
+        yield units
+    space.move_base(found.reached)
+
+
+class _Found:
+    """What happened behind the base."""
+
+    def __init__(self, base: int, target: int) -> None:
+        self.reached = base
+        self.last: dict[bytes, Change] = {}
+        """The last change of each key, in order of revision."""
+        self.superseded: list[tuple[int, int]] = []
+        """Records that go, with the units of those that take their places: most likely theirs, too."""
+        self._base, self._target = base, target
+        self._left = ROUND_CHANGES
+        self._bytes_left = ROUND_BYTES
+
+    @property
+    def whole(self) -> bool:
+        return self.reached == self._target or self._left <= 0 or self._bytes_left <= 0
+
+    def take(self, run: list[Change]) -> None:
+        for change in run:
+            if not self.reached < change.revision <= self._target:
+                continue
+            self.reached = change.revision
+            self.last.pop(change.key, None)
+            self.last[change.key] = change
+            size = size_of(change)
+            if 0 < change.supersedes <= self._base:
+                self.superseded.append((change.supersedes, units_of(size)))
+            self._left -= 1
+            self._bytes_left -= size
+
+
+def _pieces(rows: Iterable[tuple[T, int]]) -> Iterator[tuple[list[T], int]]:
+    """Rows and their units, in portions of about `PIECE_UNITS`."""
+    piece: list[T] = []
+    sum_ = 0
+    for row, units in rows:
+        piece.append(row)
+        sum_ += units
+        if sum_ >= PIECE_UNITS:
+            yield piece, sum_
+            piece, sum_ = [], 0
+    if piece:
+        yield piece, sum_
