@@ -13,7 +13,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import takewhile
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError  # noqa: N812
@@ -70,8 +69,8 @@ class Generation:
         return row[0] if row is not None else 0
 
     def changes(self, base: int, after: int, upto: int) -> Iterator[Change]:
-        """The rows behind revision `after`, up to `upto`, in order. Behind `base` there is one for each revision. Raises
-        StorageError on damage."""
+        """The rows of revisions `after` + 1 .. `upto`, in order. Behind `base` there is one for each. Raises StorageError
+        on damage."""
         yield from self._records(after, min(base, upto))
         reached = max(after, base)
         for run in self.runs(reached, upto):
@@ -102,7 +101,9 @@ class Generation:
                 (expected, after, upto),
             )
         ) as rows:
-            for first, last, packed, stored in takewhile(lambda row: row[0] <= expected, rows):
+            for first, last, packed, stored in rows:
+                if first > expected:
+                    break
                 yield self._unpacked(first, last, packed, stored)
                 expected = last + 1
         if expected <= upto:

@@ -134,7 +134,7 @@ def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
     change(directory, "UPDATE history_a SET checksum = 9 WHERE first = 6")
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         storage.write([StateWrite(compact=6)])
-        with pytest.raises(StorageError, match="row of revision 6 in table history_a.*is not used"):
+        with pytest.raises(StorageError, match=r"row of revision 6 in table history_a.*is not used"):
             tidied(storage)
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         assert count(storage, "records_a") == 3
@@ -268,7 +268,7 @@ def test_a_state_may_be_replaced_in_the_midst_of_a_round(
     for storage in (sqlite, peer):
         storage.write([StateWrite(compact=25)])
     assert rows(tidied(sqlite)) == rows(peer)
-    assert [count(sqlite, table) for table in TABLES] == [20, 0, 0, 5, 1]
+    assert [count(sqlite, table) for table in TABLES] == [0, 0, 0, 5, 1]
 
 
 def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
