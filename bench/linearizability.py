@@ -16,11 +16,12 @@ rest may come next. Four rules keep it short; with each of them an order is foun
 3. *What sees the present value and leaves it comes at once*: a get of it, or a delete that found nothing where nothing
    is. Taken from its place in a legal order to the front it changes nothing in either place.
 4. *A value is not left while a get of it is not placed*, unless a write of it is not placed either: no legal order
-   begins like that.
+   begins like that. (Swaps that are to find it are not looked at here.)
 
 A configuration is the first definite operation not placed, a mask of the placed ones after it, the value and the placed
-unknown ones. Each is visited once, and not at all if it was visited with fewer unknown ones placed. Values that no get
-saw are one value. So its size depends on how many operations run at once, not on the length of the history.
+unknown ones. Each is visited once, and not at all if it was visited with fewer unknown ones placed. Values that nobody
+saw are one value. So its size depends on how many operations run at once, not on the length of the history. A swap of
+unknown outcome is taken for an unknown put: that it had a condition is not asked of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,8 +45,9 @@ ANYTHING = -2
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One call. `kind` is put, delete or get. `value`: what was put, or what get saw (None: absent). `found`: what
-    delete said, None when unknown. `called` and `returned` are instants of one clock."""
+    """One call. `kind` is put, delete, get or swap, a put on a condition that held. `value`: what was put, or what get
+    saw (None: absent). `found`: what delete said, None when unknown. `called` and `returned` are instants of one clock.
+    `expected`: what swap was to find (None: absent)."""
 
     kind: str
     key: bytes
@@ -53,6 +55,7 @@ class Operation(msgspec.Struct, frozen=True):
     called: int
     returned: int
     found: bool | None = None
+    expected: bytes | None = None
 
 
 class Verdict(Enum):
@@ -141,8 +144,9 @@ class _Search:
         definite = [each for each in operations if each.returned != FOREVER]
         numbers: dict[bytes | None, int] = {None: ABSENT}
         for each in definite:
-            if each.kind == "get" and each.value is not None:
-                numbers.setdefault(each.value, UNSEEN + len(numbers))
+            seen = each.expected if each.kind == "swap" else each.value
+            if each.kind in {"get", "swap"} and seen is not None:
+                numbers.setdefault(seen, UNSEEN + len(numbers))
         self.definite = _steps(definite, numbers)
         self._unknown = _steps(
             [each for each in operations if each.returned == FOREVER and each.kind != "get"], numbers
@@ -240,6 +244,8 @@ def _steps(operations: Sequence[Operation], numbers: dict[bytes | None, int]) ->
                 sees = leaves = numbers[each.value]
             case "put":
                 sees, leaves = ANYTHING, numbers.get(each.value, UNSEEN)
+            case "swap":
+                sees, leaves = numbers.get(each.expected, UNSEEN), numbers.get(each.value, UNSEEN)
             case _:
                 sees, leaves = {None: ANYTHING, True: PRESENT, False: ABSENT}[each.found], ABSENT
         steps.append(_Step(each.called, each.returned, sees, leaves))

@@ -8,7 +8,7 @@ import msgspec
 
 from kvstore.ledger import Ledger, link, load_state
 from kvstore.members import MemberRole, genesis
-from storage.base import DamagedError, Identity, Progress, Recovered, Storage, scan
+from storage.base import DamagedError, Identity, Progress, Recovered, Storage, revision_of, scan
 from storage.directory import DATA_FILE
 from storage.inspection import Inspection, inspect
 from storage.sqlite import wal_of
@@ -174,5 +174,10 @@ def _compare(slot: int, chain: bytes, applied: Progress) -> None:
 def _state(ledger: Ledger, recovered: Recovered) -> State:
     machine = ledger.machine
     return State(
-        len(machine.records), machine.size_bytes, machine.revision, recovered.compacted, recovered.staged, ledger.bare
+        len(machine.records),
+        machine.size_bytes,
+        machine.revision,
+        revision_of(recovered.compacted),
+        revision_of(recovered.staged),
+        ledger.bare,
     )

@@ -21,9 +21,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from yarl import URL
 
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
-from kvstore.commands import DeleteResult, PutResult
+from kvstore.commands import DeleteResult, PutResult, Record
 from kvstore.members import MemberRole
-from kvstore.requests import Consistency, MembersStatus, Outcome, Record, Status
+from kvstore.requests import Consistency, MembersStatus, Outcome, Status
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 CONNECT_MS = 1000

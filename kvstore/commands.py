@@ -4,11 +4,13 @@ A replica gathers the commands of its clients in bundles. A bundle is packed onc
 stored as opaque bytes and is unpacked once on each replica, when it is applied.
 """
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
 from kvstore.members import Roster
+from kvstore.ranges import Span
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -24,14 +26,89 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     key: bytes
 
 
+class DeleteSpan(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Remove all keys of `span`, in one revision."""
+
+    span: Span
+
+
+class Get(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Look `key` up, in a transaction."""
+
+    key: bytes
+
+
+class List(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """The first `limit` keys of `span` with what they hold, in a transaction."""
+
+    span: Span
+    limit: int
+
+
+class Target(StrEnum):
+    """What of a record is compared. An absent key has revision, create revision and version 0 and does not exist; its
+    value is not equal to any, and neither less nor greater."""
+
+    EXISTS = "exists"
+    VALUE = "value"
+    VERSION = "version"
+    REVISION = "revision"
+    CREATE_REVISION = "create_revision"
+
+
+class Relation(StrEnum):
+    """How the record must be to the operand."""
+
+    EQUAL = "eq"
+    NOT_EQUAL = "ne"
+    LESS = "lt"
+    GREATER = "gt"
+
+
+class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A condition on a key or on every key of a span. `operand` is bytes for a value, 1 or 0 for existence.
+
+    Over a span it holds when it holds for each key that is there; EXISTS asks whether there is any.
+    """
+
+    on: bytes | Span
+    target: Target
+    relation: Relation
+    operand: int | bytes
+
+
+class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """If all `compares` hold do `then`, else `otherwise`: in order, each seeing what those before it did, and all in
+    one revision."""
+
+    compares: list[Compare]
+    then: "list[Operation]"
+    otherwise: "list[Operation]"
+
+
 class Reconfigure(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Make `roster` the members of the cluster."""
 
     roster: Roster
 
 
-KeyCommand = Put | Delete
+Operation = Put | Delete | DeleteSpan | Get | List | Transact
+KeyCommand = Put | Delete | DeleteSpan | Transact
 Command = KeyCommand | Reconfigure
+
+MOST_AT_ONCE = 100_000
+"""Changes that one command may make: nothing else is applied meanwhile, and it takes some microseconds for each."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What a key holds. `revision`: of the store when it was last put; `create_revision`: when it was created;
+    `version`: how often it was put since then, from 1; `number`: which change of its revision, from 0."""
+
+    value: bytes
+    revision: int
+    create_revision: int
+    version: int
+    number: int = 0
 
 
 class PutResult(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +132,40 @@ class NotFound(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
+class SpanDeleted(msgspec.Struct, frozen=True, gc=False):
+    """So many keys were deleted, at `revision`; when there were none, that is the store's present one."""
+
+    revision: int
+    deleted: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What `key` holds, None when it is absent."""
+
+    key: bytes
+    record: Record | None
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """The first keys of a span; `more`: there are others."""
+
+    found: list[Found]
+    more: bool
+
+
+class Transacted(msgspec.Struct, frozen=True):
+    """Whether the compares held, and what the operations gave. `revision` is that of the changes; without any it is
+    the store's present one."""
+
+    succeeded: bool
+    revision: int
+    results: "list[OperationResult]"
+
+
+class TooManyChanges(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was done: more than MOST_AT_ONCE changes might have been made."""
+
+
 class Reconfigured(msgspec.Struct, frozen=True, gc=False):
     """The members are those of `roster` from slot `first` on."""
 
@@ -68,7 +179,8 @@ class NotReconfigured(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-KeyResult = PutResult | DeleteResult | NotFound
+OperationResult = PutResult | DeleteResult | NotFound | SpanDeleted | Found | Listed | Transacted
+KeyResult = OperationResult | TooManyChanges
 Result = KeyResult | Reconfigured | NotReconfigured
 
 

@@ -16,6 +16,9 @@ from paxos.ready import Ready, Write
 from paxos.types import Slot, Time
 from storage.base import Cut, DamagedError, Progress, Recovered, Staged, StateWrite, Storage, scan
 
+EVENT_BYTES = 128
+"""What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
+
 
 class Keeper:
     """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
@@ -27,8 +30,9 @@ class Keeper:
         self.ledger = load_state(storage, epochs)
         self._retention = Retention(limits, recovered.cut, recovered.compacted)
         self._replay(storage, recovered)
-        self._superseded_bytes = 0
-        self._note_superseded(now)
+        self.ledger.machine.forget(recovered.compacted)
+        self._superseded_bytes = self._events = 0
+        self._note_past(now)
         self.outgoing = Outgoing()
         self.cut: Slot = recovered.cut.slot
         """The log is cut up to here, once all writes up to now are durable."""
@@ -41,7 +45,7 @@ class Keeper:
         """Apply the next slot; see `Ledger.apply`."""
         applied = list(self.ledger.apply(slot, value))
         self._retention.applied(slot, self.ledger.chain, len(value))
-        self._note_superseded(now)
+        self._note_past(now)
         return applied
 
     def store_now(self) -> int:
@@ -61,7 +65,7 @@ class Keeper:
         self.stage(staged)
         self.ledger = ledger
         self._stored = self.cut = ledger.applied
-        self._superseded_bytes = ledger.machine.superseded_bytes
+        self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.past.count
         self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
 
     def attach(self, ready: Ready, now: Time) -> None:
@@ -76,6 +80,7 @@ class Keeper:
             self.cut = self._retention.cut.slot
             if not self.outgoing.hold(now):
                 self._retention.compact(now)
+                self.ledger.machine.forget(self._retention.compacted)
             ready.write = _with_state(
                 ready.write or Write(chosen=self._stored),
                 changes=self.ledger.take_changes(),
@@ -84,11 +89,14 @@ class Keeper:
                 compact=self._retention.compacted,
             )
 
-    def _note_superseded(self, now: Time) -> None:
+    def _note_past(self, now: Time) -> None:
+        """What was changed is kept for a while, on the disk and in memory."""
         machine = self.ledger.machine
-        if machine.superseded_bytes > self._superseded_bytes:
-            self._retention.superseded(machine.revision, machine.superseded_bytes - self._superseded_bytes, now)
-            self._superseded_bytes = machine.superseded_bytes
+        superseded_bytes, events = machine.superseded_bytes, machine.past.count
+        if events > self._events:
+            size_bytes = superseded_bytes - self._superseded_bytes + EVENT_BYTES * (events - self._events)
+            self._retention.changed(machine.position, size_bytes, now)
+            self._superseded_bytes, self._events = superseded_bytes, events
 
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
         """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""

@@ -14,7 +14,7 @@ from kvstore.commands import Bundle, Reconfigure, Result, unpack_bundle
 from kvstore.members import RosterEpoch
 from kvstore.state_machine import StateMachine
 from paxos.types import Slot, unpack
-from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StateWrite, Storage
+from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StateWrite, Storage, revision_of
 
 PAGE_BYTES = 1 << 20
 SLOTS_A_WRITE = 1000
@@ -80,7 +80,7 @@ class Ledger:
         """How far this is."""
         machine = self.machine
         extra = _encoder.encode(Extra(machine.pack_origins(), machine.epochs, self.bare))
-        return Progress(self.applied, machine.revision, self.chain, machine.digest, extra)
+        return Progress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
         """The rows that were made since the last call."""
@@ -91,18 +91,19 @@ class Ledger:
         """All rows as of `progress` were given to `machine.load`. Raises DamagedError when they are not those that
         were stored."""
         machine = self.machine
-        if machine.revision > progress.revision or machine.digest != progress.digest:
+        if machine.position > progress.position or machine.digest != progress.digest:
             raise DamagedError(
-                f"the records as of revision {progress.revision} do not have their digest ({machine.digest:x}, not "
-                f"{progress.digest:x}): some are missing or not what was stored"
+                f"the records as of revision {revision_of(progress.position)} do not have their digest "
+                f"({machine.digest:x}, not {progress.digest:x}): some are missing or not what was stored"
             )
-        machine.revision = progress.revision  # the last rows may have been deletions, and are compacted
+        machine.position = progress.position  # the last rows may have been deletions, and are compacted
         if progress.extra:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
             machine.epochs = extra.epochs
             self.bare = extra.bare
         self.applied, self.chain = progress.applied, progress.chain
+        machine.sort()
 
 
 def bare_ledger(progress: Progress) -> Ledger | None:
@@ -121,9 +122,11 @@ def load_state(storage: Storage, epochs: list[RosterEpoch]) -> Ledger:
     after = 0
     while True:
         page = storage.read_state(after, PAGE_BYTES)
+        if not after:
+            ledger.machine.forget(page.compacted)
         for change in page.changes:
             ledger.machine.load(change)
-            after = change.revision
+            after = change.position
         if page.progress is not None:
             ledger.finish(page.progress)
             return ledger

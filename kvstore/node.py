@@ -10,17 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 
-from kvstore.commands import Command, Put, Reconfigure
+from kvstore.commands import Command, KeyCommand, Reconfigure
 from kvstore.comparison import EVERY_SLOTS, Comparison
 from kvstore.keeper import Keeper
+from kvstore.lookups import look_up
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
-from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused, Standing
+from kvstore.requests import Answer, Consistency, Outcome, Query, ReadAnswer, Reason, Refused, Standing
 from kvstore.retention import Limits
 from kvstore.state_fetch import StateFetch
 from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
 from kvstore.submissions import Submissions, WriteReply, WriteRequest
+from kvstore.transactions import growth_of
 from kvstore.transfer import MOST_PAGE_BYTES, state_message
 from paxos.messages import Accept, AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
 from paxos.options import Options
@@ -138,22 +140,22 @@ class Node:
             reply(self._refusal(self._barred))
         elif self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
-        elif isinstance(command, Put) and self._exceeds_quota(command):
+        elif not isinstance(command, Reconfigure) and self._exceeds_quota(command):
             reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
             self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
 
-    def read(self, key: bytes, consistency: Consistency, reply: ReadReply) -> bool:
-        """Answer with the record of `key`, or Refused, exactly once. True when it was answered at once, because nobody
+    def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
+        """Answer `query`, or with Refused, exactly once. True when it was answered at once, because nobody
         has to be asked: no step has to follow."""
         if self._barred is not None and not (self._barred is Reason.REMOVED and consistency is Consistency.STALE):
             reply(self._refusal(self._barred))
             return True
         if consistency is Consistency.STALE:
-            self._answer(key, reply, "stale")
+            self._answer(query, reply, "stale")
             return True
         if consistency is Consistency.LINEARIZABLE and self._may_read():
-            answer = self._look_up(key)
+            answer = self._look_up(query)
             if self._may_read():  # rule 18: the process may have slept since the first look
                 self.stats.reads["lease"] += 1
                 reply(answer)
@@ -162,7 +164,7 @@ class Node:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
             return True
         quorum = consistency is Consistency.QUORUM
-        self._queries[quorum].add(ReadRequest(key, reply, self._clock() + self._timeout))
+        self._queries[quorum].add(ReadRequest(query, reply, self._clock() + self._timeout))
         return False
 
     def hand_over(self) -> None:
@@ -311,7 +313,7 @@ class Node:
         for read in ready.reads:
             for queries in self._queries.values():
                 for request in queries.answered(read.token):
-                    self._answer(request.key, request.reply, read.way)
+                    self._answer(request.query, request.reply, read.way)
         if self._answers:
             ready.messages += self._answers
             self._answers = []
@@ -345,8 +347,8 @@ class Node:
             for payload in self._submissions.all_sent():
                 self.replica.propose((payload,))
 
-    def _exceeds_quota(self, command: Put) -> bool:
-        growth = self.machine.growth(command.key, command.value)
+    def _exceeds_quota(self, command: KeyCommand) -> bool:
+        growth = growth_of(command, self.machine)
         return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
 
     def _apply_chosen(self, ready: Ready, now: Time) -> None:
@@ -412,12 +414,15 @@ class Node:
         if change is not None:
             self.write(Reconfigure(change), self._stewardship.answered)
 
-    def _answer(self, key: bytes, reply: ReadReply, way: str) -> None:
+    def _answer(self, query: Query, reply: ReadReply, way: str) -> None:
         self.stats.reads[way] += 1
-        reply(self._look_up(key))
+        reply(self._look_up(query))
 
-    def _look_up(self, key: bytes) -> ReadAnswer:
-        return ReadAnswer(self.machine.get(key), self.applied, self.machine.revision, self.leader_age_ms())
+    def _look_up(self, query: Query) -> Answer:
+        machine = self.machine
+        if isinstance(query, bytes):
+            return ReadAnswer(machine.get(query), self.applied, machine.revision, self.leader_age_ms())
+        return look_up(query, machine, self.applied, self.leader_age_ms())
 
 
 def _value_bytes(write: Write) -> int:

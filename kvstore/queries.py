@@ -6,19 +6,21 @@ that began before it was asked.
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from kvstore.requests import Outcome, ReadAnswer, Reason, Refused
+from kvstore.requests import Outcome, Query, Reason, Refused
 from paxos.types import Count, Time
 
-ReadReply = Callable[[ReadAnswer | Refused], None]
+ReadReply = Callable[[Any], None]
+"""Gets what `Replica.read` says."""
 
 
 class ReadRequest(msgspec.Struct):
-    """A key and who waits for it; `reply` is called once."""
+    """A question and who waits for the answer; `reply` is called once."""
 
-    key: bytes
+    query: Query
     reply: ReadReply
     deadline: Time
 

@@ -5,12 +5,13 @@ The front end (`kvstore.http`) knows this file and nothing behind it; the runtim
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from kvstore.commands import Command, Result
+from kvstore.commands import Command, Found, Record, Result
 from kvstore.members import MemberRole, Roster
+from kvstore.ranges import Span
 from storage.base import StatePage
 
 
@@ -25,14 +26,27 @@ class Consistency(StrEnum):
     """What this replica has applied, at once."""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """A key's present value. `revision`: of the store when it was last put; `create_revision`: when it was created;
-    `version`: how often it was put since then, from 1."""
+class Lookup(msgspec.Struct, frozen=True, gc=False):
+    """What `key` held once `revision` was done."""
 
-    value: bytes
+    key: bytes
     revision: int
-    create_revision: int
-    version: int
+
+
+class Scan(msgspec.Struct, frozen=True, gc=False):
+    """The first `limit` keys of `span` with what they held once `revision` was done, None for the present one; the last
+    ones, from there backwards, with `reverse`. Fewer, where that is more than `SCAN_BYTES`; at least one."""
+
+    span: Span
+    limit: int
+    revision: int | None = None
+    reverse: bool = False
+
+
+SCAN_BYTES = 1 << 20
+
+Query = bytes | Lookup | Scan
+"""What a read asks for. Bytes: a key, as it is now."""
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +58,27 @@ class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
     applied: int
     revision: int
     age_ms: float | None
+
+
+class ScanAnswer(msgspec.Struct, frozen=True):
+    """`found` in order; `more`: there are others. As of `revision`; the rest as in ReadAnswer."""
+
+    found: list[Found]
+    more: bool
+    applied: int
+    revision: int
+    age_ms: float | None
+
+
+class NotThen(msgspec.Struct, frozen=True):
+    """The revision that was asked for is not one of `oldest` .. `newest`, which can be told: it is compacted, or was
+    not reached."""
+
+    oldest: int
+    newest: int
+
+
+Answer = ReadAnswer | ScanAnswer | NotThen
 
 
 class Outcome(StrEnum):
@@ -163,9 +198,9 @@ class Replica(Protocol):
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
         """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
 
-    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
-        """Look `key` up; `reply` gets what was found, or Refused (for STALE only where there is no state at all),
-        exactly once, perhaps before this returns."""
+    def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
+        """Look `query` up; `reply` gets what was found, ScanAnswer for a Scan, else ReadAnswer; NotThen; or Refused
+        (for STALE only where there is no state at all). Exactly once, perhaps before this returns."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was

@@ -8,7 +8,7 @@ from collections import deque
 import msgspec
 
 from paxos.types import MS, Slot, Time
-from storage.base import Cut
+from storage.base import Cut, first_of
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,16 +19,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Applied slots that are kept, and the sum of their values."""
     history_revisions: int = 100_000
     history_age_ms: int = 3_600_000
-    history_bytes: int = 256 << 20
-    """Superseded revisions that are kept: how far back, for how long, and the sum of their sizes."""
+    history_bytes: int = 64 << 20
+    """Revisions that are remembered: how many, for how long, and what that takes in memory and on the disk."""
 
 
 class _Stretch(msgspec.Struct):
-    """Revisions up to `revision`, made about `at`, that superseded `size_bytes`."""
+    """Changes up to `position`, made about `at`, that take `size_bytes` to remember."""
 
     at: Time
     first: int
-    revision: int
+    position: int
     size_bytes: int
 
 
@@ -37,6 +37,7 @@ class Retention:
 
     def __init__(self, limits: Limits, cut: Cut, compacted: int) -> None:
         self._limits = limits
+        self._stretch = first_of(limits.history_revisions) // 64
         self._slots: deque[tuple[Cut, int]] = deque()
         self._slots_bytes = 0
         self.cut = cut
@@ -44,7 +45,7 @@ class Retention:
         self._history: deque[_Stretch] = deque()
         self._history_bytes = 0
         self.compacted = compacted
-        """What was superseded up to this revision may go."""
+        """What was superseded up to this position may go."""
 
     def applied(self, slot: Slot, chain: bytes, size_bytes: int) -> None:
         """`slot` is applied; `chain` is the hash up to it."""
@@ -63,14 +64,13 @@ class Retention:
         self._history_bytes = 0
         self.cut, self.compacted = cut, compacted
 
-    def superseded(self, revision: int, size_bytes: int, now: Time) -> None:
-        """The store came to `revision`, which left `size_bytes` more behind."""
-        limits = self._limits
+    def changed(self, position: int, size_bytes: int, now: Time) -> None:
+        """The store came to `position`; to remember what it was before takes `size_bytes` more."""
         last = self._history[-1] if self._history else None
-        if last is None or now - last.at >= 1000 * MS or revision - last.first > limits.history_revisions // 64:
-            self._history.append(_Stretch(now, revision, revision, size_bytes))
+        if last is None or now - last.at >= 1000 * MS or position - last.first > self._stretch:
+            self._history.append(_Stretch(now, position, position, size_bytes))
         else:
-            last.revision = revision
+            last.position = position
             last.size_bytes += size_bytes
         self._history_bytes += size_bytes
 
@@ -78,10 +78,10 @@ class Retention:
         """Let go of what is too old by now."""
         limits, history = self._limits, self._history
         while history and (
-            history[-1].revision - history[0].revision >= limits.history_revisions
+            history[-1].position - history[0].position >= first_of(limits.history_revisions)
             or self._history_bytes > limits.history_bytes
             or now - history[0].at > limits.history_age_ms * MS
         ):
             gone = history.popleft()
             self._history_bytes -= gone.size_bytes
-            self.compacted = gone.revision
+            self.compacted = gone.position

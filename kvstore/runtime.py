@@ -23,7 +23,8 @@ from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
 from kvstore.parts import limits_of, options_of, retention_of
-from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Refused, Standing, Status
+from kvstore.queries import ReadReply
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, Query, Refused, Standing, Status
 from kvstore.terms import refuse_other_founders, terms_of
 from kvstore.transfer import MOST_PAGE_BYTES
 from kvstore.transport import Transport
@@ -159,9 +160,9 @@ class Runtime:
         self._node.write(command, reply)
         self._wake()
 
-    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
+    def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> None:
         """See Replica."""
-        if not self._node.read(key, consistency, reply):
+        if not self._node.read(query, consistency, reply):
             self._wake()
 
     async def read_state(self, reader: str, after: int) -> StatePage:

@@ -6,33 +6,41 @@ so that a bundle that was ordered twice, because its origin repeated it to a new
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import assert_never
 
 import msgspec
+from sortedcontainers import SortedList
 
 from kvstore.commands import (
     Bundle,
     Command,
     Delete,
     DeleteResult,
+    DeleteSpan,
     NotFound,
     NotReconfigured,
     Put,
     PutResult,
     Reconfigure,
     Reconfigured,
+    Record,
     Result,
+    Transact,
 )
 from kvstore.members import Roster, RosterEpoch, in_force_from, refusal
-from kvstore.requests import Record
+from kvstore.past import Past
+from kvstore.ranges import Span
+from kvstore.transactions import run
 from paxos.types import Slot
-from storage.base import Change
+from storage.base import NUMBER_BITS, Change, first_of, revision_of
 
 RECORD_BYTES = 64
 """What a record takes beside its key and value, as far as the quota is concerned."""
 
 DIGEST_MASK = 2**64 - 1
 """A digest is a sum modulo one more than this."""
+LAST_NUMBER = 2**NUMBER_BITS - 1
 _REVISIONS = struct.Struct("<QQQ")
 
 
@@ -67,14 +75,15 @@ _decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 
 
 class StateMachine:
-    """Keys and their records, and a revision that grows by one with every change."""
+    """Keys and their records, and a revision that grows by one with every command that changes any."""
 
     def __init__(self, epochs: list[RosterEpoch]) -> None:
         """`epochs`: the members that the cluster begins with, see `kvstore.members`."""
         self.epochs = epochs
         """Who decides the next slots; the last may be not in force yet."""
         self.records: dict[bytes, Record] = {}
-        self.revision = 0
+        self.position = 0
+        """Of the last change."""
         self.digest = 0
         """Sum of `digest_of` over all records: equal states have equal ones, in whatever order they were made."""
         self.size_bytes = 0
@@ -82,12 +91,50 @@ class StateMachine:
         self.superseded_bytes = 0
         """What all that was put and is not there any more took, and the deletions."""
         self.changes: list[Change] = []
-        """What was done since somebody took this list, in order of revision."""
+        """What was done since somebody took this list, in order."""
         self._origins: dict[str, Origin] = {}
+        self.past = Past()
+        """What was done lately, for those who ask for it. How much of it is kept is not part of the state."""
+        self._sorted: SortedList[bytes] | None = SortedList()
+        """All keys that are there, or were as of a revision of the past; None while a state is loaded."""
+
+    @property
+    def revision(self) -> int:
+        """Of the store: that of the last change."""
+        return revision_of(self.position)
 
     def get(self, key: bytes) -> Record | None:
         """The present record of `key`."""
         return self.records.get(key)
+
+    def keys(self, span: Span) -> Iterator[bytes]:
+        """The keys of `span` that are there, in order. Nothing may change meanwhile."""
+        return (
+            key for key in self._in_order().irange(span.start, span.end, inclusive=(True, False)) if key in self.records
+        )
+
+    def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
+        """What the keys of `span` held once `revision` was done, none that is compacted. Nothing may change
+        meanwhile."""
+        for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
+            record = self.past.as_of(key, revision, self.records.get(key))
+            if record is not None:
+                yield key, record
+
+    def forget(self, upto: int) -> None:
+        """Nobody may ask for what was superseded up to position `upto`."""
+        for key in self.past.compact(upto):
+            if self._sorted is not None and key not in self.records:
+                self._sorted.remove(key)
+
+    def sort(self) -> None:
+        """All is loaded: put the keys in order now, before anybody waits for that."""
+        self._in_order()
+
+    def _in_order(self) -> "SortedList[bytes]":
+        if self._sorted is None:
+            self._sorted = SortedList({*self.records, *self.past.keys()})
+        return self._sorted
 
     def growth(self, key: bytes, value: bytes) -> int:
         """By how much a put would change `size_bytes`."""
@@ -111,15 +158,23 @@ class StateMachine:
 
     def load(self, change: Change) -> None:
         """Take over what `change` once did. In order of revision."""
-        key, value = change.key, change.value
+        position, key, value, create_revision, version, _ = change
+        self._sorted = None
         old = self.records.pop(key, None)
         if old is not None:
             self._forget(key, old)
-        self.revision = change.revision
+        self.position = position
         if value is None:
+            record = None
             self.superseded_bytes += _size(key, b"")
         else:
-            self._store(key, Record(value, change.revision, change.create_revision, change.version))
+            revision = revision_of(position)
+            record = Record(value, revision, create_revision, version, position - first_of(revision))
+            self.records[key] = record
+            self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
+            self.size_bytes += _size(key, value)
+        if position > self.past.compacted:
+            self.past.add(position, key, record, old)
 
     def pack_origins(self) -> bytes:
         """The part of the state that is not in records."""
@@ -139,42 +194,50 @@ class StateMachine:
     def _apply(self, command: Command, slot: Slot) -> Result:
         match command:
             case Put(key=key, value=value):
-                return self._put(key, value)
+                return self.put(key, value, first_of(self.revision + 1))
             case Delete(key=key):
-                return self._delete(key)
+                return self.delete(key, first_of(self.revision + 1))
+            case DeleteSpan() | Transact():
+                return run(command, self)
             case Reconfigure(roster=roster):
                 return self._reconfigure(roster, slot)
             case _:
                 assert_never(command)
 
-    def _put(self, key: bytes, value: bytes) -> PutResult:
-        """Written out, because it is most of what a PUT costs on every replica: `_forget` and `_store` in one."""
-        self.revision = revision = self.revision + 1
+    def put(self, key: bytes, value: bytes, position: int) -> PutResult:
+        """Make `value` what `key` holds. Written out, because it is most of what a PUT costs on every replica."""
+        self.position = position
+        revision = position >> NUMBER_BITS
         records = self.records
         old = records.get(key)
         if old is None:
-            record = Record(value, revision, revision, 1)
+            record = Record(value, revision, revision, 1, position & LAST_NUMBER)
             superseded, forgotten = 0, 0
             self.size_bytes += len(key) + len(value) + RECORD_BYTES
+            if self._sorted is not None and not self.past.holds(key):
+                self._sorted.add(key)
         else:
-            record = Record(value, revision, old.create_revision, old.version + 1)
-            superseded, forgotten = old.revision, digest_of(key, old)
+            record = Record(value, revision, old.create_revision, old.version + 1, position & LAST_NUMBER)
+            superseded, forgotten = position_of(old), digest_of(key, old)
             self.size_bytes += len(value) - len(old.value)
             self.superseded_bytes += len(key) + len(old.value) + RECORD_BYTES
         records[key] = record
+        self.past.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
-        self.changes.append(Change(revision, key, value, record.create_revision, record.version, superseded))
+        self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
         return PutResult(revision, record.version)
 
-    def _delete(self, key: bytes) -> DeleteResult | NotFound:
+    def delete(self, key: bytes, position: int) -> DeleteResult | NotFound:
+        """Remove `key`."""
         old = self.records.pop(key, None)
         if old is None:
             return NotFound(self.revision)
         self._forget(key, old)
-        self.revision += 1
+        self.past.add(position, key, None, old)
+        self.position = position
         self.superseded_bytes += _size(key, b"")
-        self.changes.append(Change(self.revision, key, None, 0, 0, old.revision))
-        return DeleteResult(self.revision, old.version, old.revision)
+        self.changes.append(Change(position, key, None, 0, 0, position_of(old)))
+        return DeleteResult(revision_of(position), old.version, old.revision)
 
     def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
         why = refusal(self.epochs, roster, slot)
@@ -183,11 +246,6 @@ class StateMachine:
         self.epochs = [self.epochs[-1], RosterEpoch(in_force_from(slot), roster)]
         return Reconfigured(roster, self.epochs[-1].first)
 
-    def _store(self, key: bytes, record: Record) -> None:
-        self.records[key] = record
-        self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
-        self.size_bytes += _size(key, record.value)
-
     def _forget(self, key: bytes, record: Record) -> None:
         self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK
         size = _size(key, record.value)
@@ -195,9 +253,14 @@ class StateMachine:
         self.superseded_bytes += size
 
 
+def position_of(record: Record) -> int:
+    """Of the put that made it."""
+    return record.revision << NUMBER_BITS | record.number
+
+
 def digest_of(key: bytes, record: Record) -> int:
     """A record's share of the digest, 32 bits."""
-    numbers = _REVISIONS.pack(record.revision, record.create_revision, record.version)
+    numbers = _REVISIONS.pack(position_of(record), record.create_revision, record.version)
     return zlib.crc32(record.value, zlib.crc32(key, zlib.crc32(numbers)))
 
 

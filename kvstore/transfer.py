@@ -137,10 +137,11 @@ class Incoming:
     def _load(self, page: StatePage) -> None:
         if self._after == 0:
             self._compacted = self._least = page.compacted
+            self._ledger.machine.forget(page.compacted)
         self._least = min(self._least, page.compacted)
         for change in page.changes:
             self._ledger.machine.load(change)
-            self._after = change.revision
+            self._after = change.position
 
     def _complete(self, staged: Staged, progress: Progress, applied: Slot, now: Time) -> tuple[Staged, Ledger] | None:
         ledger = self._ledger
@@ -149,7 +150,7 @@ class Incoming:
         except StorageError:
             self._give_up(now)
             return None
-        if ledger.applied <= applied or progress.revision < self._compacted:
+        if ledger.applied <= applied or progress.position < self._compacted:
             self._give_up(now)  # the source lags itself
             return None
         self._begin()

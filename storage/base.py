@@ -4,10 +4,13 @@ Three things are stored, in transactions that hold parts of all of them: what th
 accepted entries), the state that applying the chosen entries gave (rows by revision), and how far that went (rule 6).
 
     log      slot:   cut | ........ kept ........ applied ...... chosen ...... last
-    state    revision:   only what is alive | compacted ... every change ... | revision
+    state    position:   only what is alive | compacted ... every change ... | position of the last one
 
 The log below the applied slot is kept for peers that lag a little, and cut in time; a peer that lags behind the cut is
-sent the state. Superseded revisions are kept for a while, and compacted.
+sent the state. What is superseded is kept for a while, and compacted.
+
+A revision may hold many changes, so each has a position, `revision * 2**20 + number`. Positions follow each other as
+`follows` says: the next number of the same revision, or the first one of the next revision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +20,10 @@ import msgspec
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
+
+NUMBER_BITS = 20
+MOST_CHANGES = 2**NUMBER_BITS
+"""Of one revision."""
 
 CHAIN_BYTES = 16
 GENESIS = bytes(CHAIN_BYTES)
@@ -44,14 +51,34 @@ class Identity(msgspec.Struct, frozen=True):
     members: tuple[NodeId, ...] = ()
 
 
+def revision_of(position: int) -> int:
+    """The revision that a change belongs to, or that a state is of."""
+    return position >> NUMBER_BITS
+
+
+def first_of(revision: int) -> int:
+    """The position of the first change of `revision`."""
+    return revision << NUMBER_BITS
+
+
+def end_of(revision: int) -> int:
+    """No change of `revision` has a position above this."""
+    return first_of(revision + 1) - 1
+
+
+def follows(position: int, before: int) -> bool:
+    """True when no change can lie between the two."""
+    return position == before + 1 or position == first_of(revision_of(before) + 1)
+
+
 class Change(NamedTuple):
-    """A row of the state: what `revision` did to `key`.
+    """A row of the state: what the change at `position` did to `key`.
 
     A put has the whole record after it. A deletion has no value, and `create_revision` and `version` are 0.
-    `supersedes` is the revision of the put that this change replaced or deleted, 0 where the key was absent.
+    `supersedes` is the position of the put that this change replaced or deleted, 0 where the key was absent.
     """
 
-    revision: int
+    position: int
     key: bytes
     value: bytes | None
     create_revision: int
@@ -60,14 +87,14 @@ class Change(NamedTuple):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the state machine came: all slots up to `applied` gave the rows up to `revision`.
+    """How far the state machine came: all slots up to `applied` gave the rows up to `position`.
 
     `chain` is a running hash of the values of these slots, `digest` a sum over all records that are alive, and `extra`
     what else the state holds, opaque here.
     """
 
     applied: Slot = 0
-    revision: int = 0
+    position: int = 0
     chain: bytes = GENESIS
     digest: int = 0
     extra: bytes = b""
@@ -81,11 +108,11 @@ class Cut(NamedTuple):
 
 
 class StatePage(NamedTuple):
-    """Rows of the state behind some revision, in order. `progress` is set when they reach its end: these rows and those
+    """Rows of the state behind some position, in order. `progress` is set when they reach its end: these rows and those
     before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and behind it
-    there is a row for each revision. What was put up to `compacted` and superseded a little later may be left out, too.
+    every change is there. What was put up to `compacted` and superseded a little later may be left out, too.
 
-    So a page follows others only while `compacted` is not above the revision that they reach, or the same in all of
+    So a page follows others only while `compacted` is not above the position that they reach, or the same in all of
     them. Otherwise deletions are missing of keys that they hold. That of what is staged is the least of its pages.
     """
 
@@ -95,7 +122,7 @@ class StatePage(NamedTuple):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """A page of another replica's state that shall replace the own one: the rows behind revision `after`, see
+    """A page of another replica's state that shall replace the own one: the rows behind position `after`, see
     StatePage. With `after` 0 it begins anew, and what was staged before is dropped. The last page has `progress`: the
     transaction that stores it puts the staged state in the place of the old one, whole or not at all."""
 
@@ -110,7 +137,7 @@ class StateWrite(Write):
     """
 
     changes: list[Change] = msgspec.field(default_factory=list)
-    """In order of revision, from the stored revision + 1 on to that of `progress`, each with its own."""
+    """In order, from the stored position on to that of `progress`, without a gap."""
 
     progress: Progress | None = None
     """Not below the stored one, `applied` at most the chosen prefix that is stored with it."""
@@ -119,7 +146,7 @@ class StateWrite(Write):
     """Entries up to this slot, at most the applied one, are no longer needed. Their rows go later, in slices."""
 
     compact: int = 0
-    """What is superseded or deleted up to this revision is no longer needed. Its rows go later, in slices."""
+    """What is superseded or deleted up to this position is no longer needed. Its rows go later, in slices."""
 
     staged: Staged | None = None
     """Not together with changes or progress of one's own."""
@@ -141,7 +168,7 @@ class Recovered(msgspec.Struct):
     log_bytes: int = 0
     """Sum of the values in the log behind the cut."""
     staged: int = 0
-    """Highest revision of the pages that were staged and not installed, 0 when there are none."""
+    """Highest position of the pages that were staged and not installed, 0 when there are none."""
     staged_compacted: int = 0
     """What the first of these pages left out, and so will the whole."""
     replaces: int = 0
@@ -163,7 +190,7 @@ class Storage(Protocol):
         damage (rule 5): a row that is not what was written, or an absent one of the chosen prefix."""
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
-        """Rows behind revision `after`, at least one where there is one, then only as many as keep the sum of keys and
+        """Rows behind position `after`, at least one where there is one, then only as many as keep the sum of keys and
         values within `max_bytes`; of the state, or of what is staged (then `progress` is always None). Raises
         StorageError on a damaged row."""
 

@@ -29,10 +29,10 @@ def store_bounds(connection: sqlite3.Connection, before: Bounds, after: Bounds) 
             with_checksum(*new.promised, new.chosen),
         )
     if new.progress is not old.progress:
-        applied, revision, chain, digest, extra = progress_fields(new.progress)
+        applied, position, chain, digest, extra = progress_fields(new.progress)
         connection.execute(
-            "UPDATE progress SET applied = ?, revision = ?, chain = ?, digest = ?, extra = ?, checksum = ?",
-            with_checksum(applied, revision, chain, digest, extra),
+            "UPDATE progress SET applied = ?, position = ?, chain = ?, digest = ?, extra = ?, checksum = ?",
+            with_checksum(applied, position, chain, digest, extra),
         )
     if _bounds_fields(after) != _bounds_fields(before):
         connection.execute(
@@ -53,7 +53,7 @@ def insert_first(connection: sqlite3.Connection, first: Bounds) -> None:
 def load_bounds(connection: sqlite3.Connection, path: Path) -> tuple[Bounds, int]:
     """What is stored, and the bytes of the log. Raises StorageError when it is damaged."""
     round_, node, chosen = only_row(connection, path, "acceptor")
-    applied, revision, chain, digest, extra = only_row(connection, path, "progress")
+    applied, position, chain, digest, extra = only_row(connection, path, "progress")
     slot, cut_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
     end, log_bytes = load_extent(connection, slot)
     last = max(end, slot)
@@ -66,7 +66,7 @@ def load_bounds(connection: sqlite3.Connection, path: Path) -> tuple[Bounds, int
         chosen,
         last,
         Cut(slot, cut_chain),
-        Progress(applied, revision, chain, int(digest), extra),
+        Progress(applied, position, chain, int(digest), extra),
         compact,
         Staging(*staging),
     )
@@ -75,7 +75,7 @@ def load_bounds(connection: sqlite3.Connection, path: Path) -> tuple[Bounds, int
 
 def progress_fields(progress: Progress) -> tuple[int, int, bytes, str, bytes]:
     """A digest may be too big for an integer of SQLite."""
-    return progress.applied, progress.revision, progress.chain, str(progress.digest), progress.extra
+    return progress.applied, progress.position, progress.chain, str(progress.digest), progress.extra
 
 
 def _bounds_fields(bounds: Bounds) -> tuple[int | str | bytes, ...]:

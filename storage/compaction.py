@@ -29,7 +29,7 @@ def units_of(size: int) -> int:
 
 
 def compact(space: KeySpace, target: int) -> Iterator[int]:
-    """One round, towards revision `target`: does a piece and gives its units, again and again. The caller holds a
+    """One round, towards position `target`: does a piece and gives its units, again and again. The caller holds a
     transaction around each. Raises StorageError on damage."""
     live = space.live
     yield 1 + live.drop_records_behind(space.compacted, NO_END)
@@ -38,8 +38,8 @@ def compact(space: KeySpace, target: int) -> Iterator[int]:
         run = next(live.runs(found.reached, target))
         found.take(run)
         yield 1 + len(run) // _CHANGES_A_UNIT
-    for revisions, units in _pieces(sorted(found.superseded)):
-        live.drop_records(revisions)
+    for positions, units in _pieces(sorted(found.superseded)):
+        live.drop_records(positions)
         yield units
     alive = [(change, units_of(size_of(change))) for change in found.last.values() if change.value is not None]
     for changes, units in _pieces(alive):
@@ -54,7 +54,7 @@ class _Found:
     def __init__(self, base: int, target: int) -> None:
         self.reached = base
         self.last: dict[bytes, Change] = {}
-        """The last change of each key, in order of revision."""
+        """The last change of each key, in order of position."""
         self.superseded: list[tuple[int, int]] = []
         """Records that go, with the units of those that take their places: most likely theirs, too."""
         self._base, self._target = base, target
@@ -67,9 +67,9 @@ class _Found:
 
     def take(self, run: list[Change]) -> None:
         for change in run:
-            if not self.reached < change.revision <= self._target:
+            if not self.reached < change.position <= self._target:
                 continue
-            self.reached = change.revision
+            self.reached = change.position
             self.last.pop(change.key, None)
             self.last[change.key] = change
             size = size_of(change)

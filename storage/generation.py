@@ -1,8 +1,7 @@
-"""One copy of the multi-version key space, in two tables: records as of a revision, the base, and what each later
-revision did.
+"""One copy of the multi-version key space, in two tables: records as of a position, the base, and every later change.
 
-    records_x   a row for each record that was alive at the base, by its revision
-    history_x   a row for each run of revisions behind the base: their changes, packed
+    records_x   a row for each record that was alive at the base, by its position
+    history_x   a row for each run of changes behind the base, packed
 
 So a change is stored for little, beside the others of its commit, and it becomes a row only when it is still alive as
 the base moves past it, see `storage.compaction`. Rows of records behind the base and runs before it do not count: they
@@ -21,7 +20,7 @@ from zlib import crc32
 
 import msgspec
 
-from storage.base import Change
+from storage.base import Change, follows
 from storage.errors import damaged
 from storage.rows import Insert, checksum
 
@@ -45,7 +44,7 @@ class Generation:
         self._path = path
         self._add = Insert(f"INSERT OR REPLACE INTO {self.records}", columns=7)
         self._append = Insert(f"INSERT INTO {self.history}", columns=4)
-        # The run that revision ? is in, if it is in one, and those behind it.
+        # The run that position ? is in, if it is in one, and those behind it.
         self._from_run = f"first >= coalesce((SELECT max(first) FROM {self.history} WHERE first <= ?), 0)"  # noqa: S608
 
     def add(self, changes: Sequence[Change]) -> None:
@@ -58,32 +57,32 @@ class Generation:
         if changes:
             self._append.store(self._connection, [_row(run) for run in _runs(changes)])
 
-    def begins_before(self, revision: int) -> bool:
-        """True when the first run is spent at the base `revision`."""
+    def begins_before(self, position: int) -> bool:
+        """True when the first run is spent at the base `position`."""
         row = self._execute(f"SELECT last FROM {self.history} ORDER BY first LIMIT 1").fetchone()  # noqa: S608
-        return row is not None and row[0] <= revision
+        return row is not None and row[0] <= position
 
     def end(self) -> int:
-        """The last revision of the history, 0 when there is none."""
+        """The last position of the history, 0 when there is none."""
         row = self._execute(f"SELECT last FROM {self.history} ORDER BY first DESC LIMIT 1").fetchone()  # noqa: S608
         return row[0] if row is not None else 0
 
     def changes(self, base: int, after: int, upto: int) -> Iterator[Change]:
-        """The rows of revisions `after` + 1 .. `upto`, in order. Behind `base` there is one for each. Raises StorageError
-        on damage."""
+        """What lies behind `after`, up to `upto`, in order; behind `base` that is every change. Raises StorageError on
+        damage."""
         yield from self._records(after, min(base, upto))
         reached = max(after, base)
         for run in self.runs(reached, upto):
             for change in run:
-                if reached < change.revision <= upto:
-                    reached = change.revision
+                if reached < change.position <= upto:
+                    reached = change.position
                     yield change
 
     def _records(self, after: int, upto: int) -> Iterator[Change]:
         with closing(
             self._execute(
-                "SELECT revision, key, value, create_revision, version, supersedes, checksum "  # noqa: S608
-                f"FROM {self.records} WHERE revision > ? AND revision <= ? ORDER BY revision",
+                "SELECT position, key, value, create_revision, version, supersedes, checksum "  # noqa: S608
+                f"FROM {self.records} WHERE position > ? AND position <= ? ORDER BY position",
                 (after, upto),
             )
         ) as rows:
@@ -91,73 +90,73 @@ class Generation:
                 yield self._verified(row)
 
     def runs(self, after: int, upto: int) -> Iterator[list[Change]]:
-        """The runs that hold revisions `after` + 1 .. `upto`, whole. Raises StorageError when one of them is damaged or
+        """The runs with the changes behind `after`, up to `upto`, whole. Raises StorageError when one is damaged or
         absent."""
-        expected = after + 1
+        reached = after
         with closing(
             self._execute(
                 f"SELECT first, last, changes, checksum FROM {self.history} "  # noqa: S608
                 f"WHERE {self._from_run} AND last > ? AND first <= ? ORDER BY first",
-                (expected, after, upto),
+                (after + 1, after, upto),
             )
         ) as rows:
             for first, last, packed, stored in rows:
-                if first > expected:
+                if first > reached and not follows(first, reached):
                     break
                 yield self._unpacked(first, last, packed, stored)
-                expected = last + 1
-        if expected <= upto:
-            raise damaged(self._path, f"table {self.history} has no row for revision {expected}")
+                reached = last
+        if reached < upto:
+            raise damaged(self._path, f"table {self.history} has no row behind position {reached}")
 
-    def drop_records(self, revisions: Iterable[int]) -> None:
+    def drop_records(self, positions: Iterable[int]) -> None:
         """Remove these records."""
         self._execute(
-            f"DELETE FROM {self.records} WHERE revision IN (SELECT value FROM json_each(?))",  # noqa: S608
-            (json.dumps(list(revisions)),),
+            f"DELETE FROM {self.records} WHERE position IN (SELECT value FROM json_each(?))",  # noqa: S608
+            (json.dumps(list(positions)),),
         )
 
     def drop_records_behind(self, after: int, upto: int) -> int:
-        """Remove the records of revisions `after` + 1 .. `upto`; gives how many."""
+        """Remove the records behind position `after`, up to `upto`; gives how many."""
         return self._execute(
-            f"DELETE FROM {self.records} WHERE revision > ? AND revision <= ?",  # noqa: S608 -- names of ours, as all
+            f"DELETE FROM {self.records} WHERE position > ? AND position <= ?",  # noqa: S608 -- names of ours, as all
             (after, upto),
         ).rowcount
 
     def drop_runs_behind(self, after: int, upto: int) -> int:
-        """Remove the runs that hold any of revisions `after` + 1 .. `upto`; gives how many."""
+        """Remove the runs that hold anything behind position `after`, up to `upto`; gives how many."""
         return self._execute(
             f"DELETE FROM {self.history} WHERE {self._from_run} AND last > ? AND first <= ?",  # noqa: S608
             (after, after, upto),
         ).rowcount
 
     def drop_spent(self, upto: int) -> None:
-        """Remove the runs that end at revision `upto` or before it."""
+        """Remove the runs that end at position `upto` or before it."""
         self._execute(f"DELETE FROM {self.history} WHERE first <= ? AND last <= ?", (upto, upto))  # noqa: S608
 
     def drop_superseded(self, after: int, upto: int) -> None:
-        """Remove what was superseded or deleted by records of revisions `after` + 1 .. `upto`, and the deletions."""
+        """Remove what was superseded or deleted by records behind `after`, up to `upto`, and the deletions."""
         self._execute(
-            f"DELETE FROM {self.records} WHERE revision IN (SELECT old.revision FROM {self.records} AS new "  # noqa: S608
-            f"JOIN {self.records} AS old ON old.revision = new.supersedes AND old.key = new.key "
-            "WHERE new.revision > ? AND new.revision <= ?)",
+            f"DELETE FROM {self.records} WHERE position IN (SELECT old.position FROM {self.records} AS new "  # noqa: S608
+            f"JOIN {self.records} AS old ON old.position = new.supersedes AND old.key = new.key "
+            "WHERE new.position > ? AND new.position <= ?)",
             (after, upto),
         )
         self._execute(
-            f"DELETE FROM {self.records} WHERE revision > ? AND revision <= ? AND value IS NULL",  # noqa: S608
+            f"DELETE FROM {self.records} WHERE position > ? AND position <= ? AND value IS NULL",  # noqa: S608
             (after, upto),
         )
 
-    def holds_behind(self, revision: int) -> bool:
+    def holds_behind(self, position: int) -> bool:
         """True when there is a record or a run behind it."""
-        row = self._execute(f"SELECT max(revision) FROM {self.records}").fetchone()  # noqa: S608
-        return max(row[0] or 0, self.end()) > revision
+        row = self._execute(f"SELECT max(position) FROM {self.records}").fetchone()  # noqa: S608
+        return max(row[0] or 0, self.end()) > position
 
     def _execute(self, statement: str, values: tuple[int | str, ...] = ()) -> sqlite3.Cursor:
         return self._connection.execute(statement, values)
 
     def _unpacked(self, first: Any, last: Any, packed: Any, stored: Any) -> list[Change]:
         if not isinstance(packed, bytes) or checksum(f"{first} {last}", packed) != stored:
-            raise damaged(self._path, f"the row of revision {first} in table {self.history} does not have its checksum")
+            raise damaged(self._path, f"the row of position {first} in table {self.history} does not have its checksum")
         return _decode(packed)
 
     def _verified(self, row: tuple[Any, ...]) -> Change:
@@ -170,7 +169,7 @@ class Generation:
             sound = False
         if not sound:
             raise damaged(
-                self._path, f"the row of revision {change.revision} in table {self.records} does not have its checksum"
+                self._path, f"the row of position {change.position} in table {self.records} does not have its checksum"
             )
         return change
 
@@ -193,14 +192,14 @@ def _runs(changes: Iterable[Change]) -> Iterator[list[Change]]:
 
 
 def _row(run: Sequence[Change]) -> tuple[int, int, bytes, int]:
-    first, last, packed = run[0].revision, run[-1].revision, _encode(run)
+    first, last, packed = run[0].position, run[-1].position, _encode(run)
     return first, last, packed, checksum(f"{first} {last}", packed)
 
 
 def _checksum(change: Change) -> int:
     """CRC-32 over all of it: the numbers and lengths, then key and value."""
-    revision, key, value, create_revision, version, supersedes = change
+    position, key, value, create_revision, version, supersedes = change
     if value is None:
-        return crc32(key, crc32(_NUMBERS.pack(revision, len(key), -1, create_revision, version, supersedes)))
-    numbers = _NUMBERS.pack(revision, len(key), len(value), create_revision, version, supersedes)
+        return crc32(key, crc32(_NUMBERS.pack(position, len(key), -1, create_revision, version, supersedes)))
+    numbers = _NUMBERS.pack(position, len(key), len(value), create_revision, version, supersedes)
     return crc32(value, crc32(key, crc32(numbers)))

@@ -105,12 +105,12 @@ class Housekeeping:
 
     def clear_idle(self, units: int, upto: int) -> int:
         """Remove rows behind the staged ones, as far as `upto`; gives how much it was."""
-        idle, after = self._space.idle, self._space.staging.revision
+        idle, after = self._space.idle, self._space.staging.position
         if not self._space.littered:
             return 0
         source = (
-            "SELECT revision AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- names of ours, as below
-            f"FROM {idle.records} WHERE revision > ? AND revision <= ? ORDER BY revision"
+            "SELECT position AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- names of ours, as below
+            f"FROM {idle.records} WHERE position > ? AND position <= ? ORDER BY position"
         )
         bound, used = self._bound(source, (after, upto), units)
         if bound is not None:

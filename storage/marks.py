@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, Slot
-from storage.base import Cut, Identity, Progress, Recovered, Staged, StateWrite, StorageError
+from storage.base import Cut, Identity, Progress, Recovered, Staged, StateWrite, StorageError, follows
 
 
 class Staging(NamedTuple):
-    """What is staged: rows up to `revision`, see Staged.
+    """What is staged: rows up to `position`, see Staged.
 
     `compacted` is that of the first page, and will be that of the whole. `lowest` is the least of any page: what was
     superseded between the two may be there, and goes when the whole is installed.
     """
 
-    revision: int = 0
+    position: int = 0
     compacted: int = 0
     lowest: int = 0
 
@@ -23,20 +23,20 @@ class Staging(NamedTuple):
         """What is staged with one page more. Raises StorageError when the page does not follow."""
         after, page = staged.after, staged.page
         first = after == 0
-        if not first and after != self.revision:
-            raise misuse(f"a page behind revision {after} would be staged, but what is staged ends at {self.revision}")
+        if not first and after != self.position:
+            raise misuse(f"a page behind position {after} would be staged, but what is staged ends at {self.position}")
         base = page.compacted if first else self.compacted
         lowest = page.compacted if first else min(page.compacted, self.lowest)
         if page.compacted > after and not lowest == base == page.compacted:
-            raise misuse(f"a page that is compacted up to {page.compacted} would be staged behind revision {after}")
-        revision = after
+            raise misuse(f"a page that is compacted up to {page.compacted} would be staged behind position {after}")
+        position = after
         for change in page.changes:
-            if not revision < change.revision <= max(revision, base) + 1:
-                raise misuse(f"revision {change.revision} would be staged behind revision {revision}")
-            revision = change.revision
-        if page.progress is not None and page.progress.revision != max(revision, base):
-            raise misuse(f"the state of revision {page.progress.revision} would end at {max(revision, base)}")
-        return Staging(revision, base, lowest)
+            if not _may_follow(change.position, position, base):
+                raise misuse(f"position {change.position} would be staged behind position {position}")
+            position = change.position
+        if page.progress is not None and page.progress.position != max(position, base):
+            raise misuse(f"the state of position {page.progress.position} would end at {max(position, base)}")
+        return Staging(position, base, lowest)
 
 
 class Marks(NamedTuple):
@@ -48,7 +48,7 @@ class Marks(NamedTuple):
     cut: Cut = Cut()
     progress: Progress = Progress()
     compact: int = 0
-    """The highest revision up to which superseded rows are no longer needed."""
+    """The highest position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
 
     def after(self, writes: Sequence[Write]) -> "Marks":
@@ -73,7 +73,7 @@ class Marks(NamedTuple):
             self.progress,
             self.compact,
             log_bytes,
-            self.staging.revision,
+            self.staging.position,
             self.staging.compacted,
         )
 
@@ -101,7 +101,7 @@ def _after_state(marks: Marks, write: StateWrite) -> Marks:
     if write.progress is not None:
         marks = _after_progress(marks, write, write.progress)
     elif write.changes:
-        raise misuse(f"changes up to revision {write.changes[-1].revision} would be stored without progress")
+        raise misuse(f"changes up to position {write.changes[-1].position} would be stored without progress")
     if write.cut is not None:
         marks = _after_cut(marks, write.cut)
     if write.compact:
@@ -115,13 +115,13 @@ def _after_progress(marks: Marks, write: StateWrite, to: Progress) -> Marks:
         raise misuse(f"the applied slot would go down from {stored.applied} to {to.applied}")
     if to.applied > marks.chosen:
         raise misuse(f"the applied slot {to.applied} would pass the chosen prefix, {marks.chosen}")
-    expected = stored.revision
+    last = stored.position
     for change in write.changes:
-        expected += 1
-        if change.revision != expected:
-            raise misuse(f"a change has revision {change.revision} instead of {expected}")
-    if to.revision != expected:
-        raise misuse(f"the changes end at revision {expected}, but the state would be of revision {to.revision}")
+        if not follows(change.position, last):
+            raise misuse(f"a change has position {change.position}, which does not follow {last}")
+        last = change.position
+    if to.position != last:
+        raise misuse(f"the changes end at position {last}, but the state would be of position {to.position}")
     return marks._replace(progress=to)
 
 
@@ -135,9 +135,9 @@ def _after_cut(marks: Marks, cut: Cut) -> Marks:
 
 def _after_compact(marks: Marks, compact: int) -> Marks:
     if compact < marks.compact:
-        raise misuse(f"the compacted revision would go down from {marks.compact} to {compact}")
-    if compact > marks.progress.revision:
-        raise misuse(f"compacting up to revision {compact} would pass the stored one, {marks.progress.revision}")
+        raise misuse(f"the compacted position would go down from {marks.compact} to {compact}")
+    if compact > marks.progress.position:
+        raise misuse(f"compacting up to position {compact} would pass the stored one, {marks.progress.position}")
     return marks._replace(compact=compact)
 
 
@@ -157,6 +157,11 @@ def _after_page(marks: Marks, staged: Staged) -> Marks:
         compact=staging.compacted,
         staging=Staging(),
     )
+
+
+def _may_follow(position: int, before: int, base: int) -> bool:
+    """Up to `base` some are left out, and none behind it."""
+    return before < position and (position <= base or follows(position, max(before, base)))
 
 
 def misuse(what: str) -> StorageError:

@@ -63,9 +63,9 @@ class MemoryStorage:
         rows, marks = (self._staged if staged else self._state), self._marks
         compacted = marks.staging.lowest if staged else marks.compact
         page: list[Change] = []
-        revisions = list(rows)
-        for revision in revisions[bisect_right(revisions, after) :]:
-            change = rows[revision]
+        positions = list(rows)
+        for position in positions[bisect_right(positions, after) :]:
+            change = rows[position]
             max_bytes -= len(change.key) + len(change.value or b"")
             if page and max_bytes < 0:
                 return StatePage(page, compacted, None)
@@ -78,7 +78,7 @@ class MemoryStorage:
         for write in writes:
             self._log.update((entry.slot, entry) for entry in write.accepts if entry.slot > marks.cut.slot)
             if isinstance(write, StateWrite):
-                self._state.update((change.revision, change) for change in write.changes)
+                self._state.update((change.position, change) for change in write.changes)
                 if write.staged is not None:
                     self._stage(write.staged)
         for slot in range(self._marks.cut.slot + 1, marks.cut.slot + 1):
@@ -89,18 +89,19 @@ class MemoryStorage:
     def _stage(self, staged: Staged) -> None:
         if staged.after == 0:
             self._staged = {}
-        self._staged.update((change.revision, change) for change in staged.page.changes)
+        self._staged.update((change.position, change) for change in staged.page.changes)
         self._staging = self._staging.after(staged)
         if staged.page.progress is not None:
             self._state, self._compacted = self._staged, self._staging.lowest
             self._staged, self._staging = {}, Staging()
 
     def _compact(self, upto: int) -> None:
-        for revision in range(self._compacted + 1, upto + 1):
-            if (change := self._state.get(revision)) is not None:
-                self._state.pop(change.supersedes, None)
-                if change.value is None:
-                    del self._state[revision]
+        positions = list(self._state)
+        for position in positions[bisect_right(positions, self._compacted) : bisect_right(positions, upto)]:
+            change = self._state[position]
+            self._state.pop(change.supersedes, None)
+            if change.value is None:
+                del self._state[position]
         self._compacted = upto
 
     def tidy(self) -> bool:

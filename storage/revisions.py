@@ -35,15 +35,15 @@ class KeySpace:
         """What of the idle one counts. It is `staging.compacted` that is its base."""
         self.spent = self.live.begins_before(self.compacted)
         """True when runs of the live generation may lie before its base."""
-        self._refuse_short(bounds.marks.progress.revision)
-        self.littered = self.idle.holds_behind(self.staging.revision)
+        self._refuse_short(bounds.marks.progress.position)
+        self.littered = self.idle.holds_behind(self.staging.position)
         """True when the idle generation may hold rows that do not count."""
 
-    def _refuse_short(self, revision: int) -> None:
+    def _refuse_short(self, position: int) -> None:
         end = max(self.live.end(), self.compacted)
-        if end != revision:
+        if end != position:
             raise damaged(
-                self._path, f"table {self.live.history} ends at revision {end}, but the state is of {revision}"
+                self._path, f"table {self.live.history} ends at position {end}, but the state is of {position}"
             )
 
     def store(self, writes: Iterable[Write]) -> int:
@@ -62,10 +62,10 @@ class KeySpace:
     def _stage(self, staged: Staged) -> None:
         progress, changes = staged.page.progress, staged.page.changes
         self.staging = self.staging.after(staged)
-        upto = self.staging.revision if progress is None else NO_END
+        upto = self.staging.position if progress is None else NO_END
         self.idle.drop_records_behind(staged.after, upto)
         self.idle.drop_runs_behind(staged.after, upto)
-        records = bisect_right(changes, self.staging.compacted, key=attrgetter("revision"))
+        records = bisect_right(changes, self.staging.compacted, key=attrgetter("position"))
         self.idle.add(changes[:records])
         self.idle.append(changes[records:])
         self.littered |= staged.after == 0
@@ -79,21 +79,21 @@ class KeySpace:
         if lowest < self.compacted:
             self.live.drop_superseded(lowest, self.compacted)
 
-    def move_base(self, revision: int) -> None:
-        """The records of the live generation are those of `revision` now."""
-        self.compacted = revision
+    def move_base(self, position: int) -> None:
+        """The records of the live generation are those of `position` now."""
+        self.compacted = position
         self.spent = True
 
     def page(self, after: int, max_bytes: int, bounds: Bounds) -> StatePage:
         """See `Storage.read_state`."""
         progress = bounds.marks.progress
-        changes, whole = _page(self.live, self.compacted, after, progress.revision, max_bytes)
+        changes, whole = _page(self.live, self.compacted, after, progress.position, max_bytes)
         return StatePage(changes, self.compacted, progress if whole else None)
 
     def staged_page(self, after: int, max_bytes: int) -> StatePage:
         """The same of what is staged."""
-        revision, compacted, lowest = self.staging
-        changes, _ = _page(self.idle, compacted, after, revision, max_bytes)
+        position, compacted, lowest = self.staging
+        changes, _ = _page(self.idle, compacted, after, position, max_bytes)
         return StatePage(changes, lowest, None)
 
 

@@ -7,7 +7,7 @@
     bounds     one row: where the log is cut, which generation of the state is live and how far it is compacted, what
                the other one holds, see `storage.bounds`
     records_a, records_b   a row for each record, see `storage.base.Change` and `storage.generation`
-    history_a, history_b   a row for each run of revisions: the first and the last one, and their changes, packed
+    history_a, history_b   a row for each run of changes: the first position and the last one, and all of them, packed
 
 Every table ends in a checksum over the row, see `storage.rows`.
 """
@@ -107,12 +107,12 @@ def _create_tables(database: Database) -> None:
 
 def _create_state(database: Database) -> None:
     """The state of what is in the log already is not known yet: whoever opens the storage replays the log."""
-    _create(database, "progress", {"applied": int, "revision": int, "chain": bytes, "digest": str, "extra": bytes})
+    _create(database, "progress", {"applied": int, "position": int, "chain": bytes, "digest": str, "extra": bytes})
     numbers = ("compacted", "compact", "staged", "staged_compacted", "staged_lowest")
     _create(database, "bounds", {"cut": int, "chain": bytes, "live": str, **dict.fromkeys(numbers, int)})
-    row = {"revision": int, "key": bytes, "value": bytes, "create_revision": int, "version": int, "supersedes": int}
+    row = {"position": int, "key": bytes, "value": bytes, "create_revision": int, "version": int, "supersedes": int}
     for name in NAMES:
-        _create(database, f"records_{name}", row, pk="revision", nullable="value")
+        _create(database, f"records_{name}", row, pk="position", nullable="value")
         _create(database, f"history_{name}", {"first": int, "last": int, "changes": bytes}, pk="first")
     insert_first(database.conn, Bounds(Marks(), live=NAMES[0], compacted=0))
 

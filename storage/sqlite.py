@@ -213,7 +213,7 @@ class SqliteStorage:
         staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
         if staged is None or not self._space.littered:
             return
-        upto = staged.page.changes[-1].revision if staged.page.changes else 0
+        upto = staged.page.changes[-1].position if staged.page.changes else 0
         removed = 1
         while removed:
             with self._transaction():

@@ -42,7 +42,7 @@ RULES = [
         frozenset({"msgspec", "sqlite_utils"}),
         ASYNC | {"random", "socket"},
     ),
-    Rule("kvstore.commands", frozenset({"kvstore.members"}), frozenset({"msgspec"}), IMPURE | ASYNC),
+    Rule("kvstore.commands", frozenset({"kvstore.members", "kvstore.ranges"}), frozenset({"msgspec"}), IMPURE | ASYNC),
     Rule(
         "kvstore.node",
         frozenset(
@@ -54,6 +54,7 @@ RULES = [
                     "comparison",
                     "keeper",
                     "ledger",
+                    "lookups",
                     "members",
                     "queries",
                     "requests",
@@ -62,6 +63,7 @@ RULES = [
                     "state_machine",
                     "stewardship",
                     "submissions",
+                    "transactions",
                     "transfer",
                 )
             }

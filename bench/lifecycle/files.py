@@ -43,7 +43,7 @@ def _under_way(connection: sqlite3.Connection) -> Iterator[str]:
         yield "compacting"
     if staged:
         yield "installing"
-    for table, column in ((f"records_{idle}", "revision"), (f"history_{idle}", "last")):
+    for table, column in ((f"records_{idle}", "position"), (f"history_{idle}", "last")):
         if connection.execute(f"SELECT 1 FROM {table} WHERE {column} > ? LIMIT 1", (staged,)).fetchone():  # noqa: S608
             yield "clearing"  # what was replaced
             break

@@ -30,15 +30,16 @@ LOOK_S = 0.5
 _FORMAT = 1
 _APPLICATION_ID = 0x6B76_626B
 _TABLES = """
-CREATE TABLE records (key BLOB NOT NULL, value BLOB NOT NULL, revision INTEGER PRIMARY KEY,
-    create_revision INTEGER NOT NULL, version INTEGER NOT NULL) STRICT;
+CREATE TABLE records (key BLOB NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
+    number INTEGER NOT NULL, create_revision INTEGER NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (revision, number)) STRICT;
 CREATE TABLE backup (format INTEGER NOT NULL, cluster TEXT NOT NULL, node TEXT NOT NULL, kvstore TEXT NOT NULL,
-    taken_at TEXT NOT NULL, records INTEGER NOT NULL, revision INTEGER NOT NULL, applied INTEGER NOT NULL,
-    chain TEXT NOT NULL, digest TEXT NOT NULL, checksum TEXT NOT NULL) STRICT;
+    taken_at TEXT NOT NULL, records INTEGER NOT NULL, revision INTEGER NOT NULL, number INTEGER NOT NULL,
+    applied INTEGER NOT NULL, chain TEXT NOT NULL, digest TEXT NOT NULL, checksum TEXT NOT NULL) STRICT;
 """
 _encode = msgspec.msgpack.Encoder().encode
 
-Row = tuple[int, bytes, bytes, int, int]
+Row = tuple[int, int, bytes, bytes, int, int]
 
 
 class _About(msgspec.Struct, frozen=True):
@@ -51,6 +52,7 @@ class _About(msgspec.Struct, frozen=True):
     taken_at: str
     records: int
     revision: int
+    number: int
     applied: int
     chain: str
     digest: str
@@ -64,7 +66,7 @@ def write_backup(file: Path, keys: int, value_bytes: int) -> None:
         )
         connection.executescript(_TABLES)
         digest = sum(_share(row) for row in _rows(keys, value_bytes)) % 2**64
-        about = _About(_FORMAT, "none", "n1", "none", "never", keys, keys, 1, bytes(16).hex(), f"{digest:016x}")
+        about = _About(_FORMAT, "none", "n1", "none", "never", keys, keys, 0, 1, bytes(16).hex(), f"{digest:016x}")
         total = hashlib.blake2b(_encode(about), digest_size=32)
 
         def summed() -> Iterator[Row]:
@@ -73,7 +75,8 @@ def write_backup(file: Path, keys: int, value_bytes: int) -> None:
                 yield row
 
         connection.executemany(
-            "INSERT INTO records (revision, key, value, create_revision, version) VALUES (?, ?, ?, ?, ?)", summed()
+            "INSERT INTO records (revision, number, key, value, create_revision, version) VALUES (?, ?, ?, ?, ?, ?)",
+            summed(),
         )
         row = (*msgspec.structs.astuple(about), total.hexdigest())
         connection.execute(f"INSERT INTO backup VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - marks only
@@ -83,12 +86,13 @@ def write_backup(file: Path, keys: int, value_bytes: int) -> None:
 def _rows(keys: int, value_bytes: int) -> Iterator[Row]:
     rng = random.Random(keys)
     for number in range(keys):
-        yield number + 1, f"k{number}".encode(), rng.randbytes(value_bytes), number + 1, 1
+        yield number + 1, 0, f"k{number}".encode(), rng.randbytes(value_bytes), number + 1, 1
 
 
 def _share(row: Row) -> int:
-    revision, key, value, create_revision, version = row
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(struct.pack("<QQQ", revision, create_revision, version))))
+    revision, number, key, value, create_revision, version = row
+    position = revision << 20 | number
+    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(struct.pack("<QQQ", position, create_revision, version))))
 
 
 async def restored(directory: Path, keys: int, value_bytes: int) -> LocalCluster:

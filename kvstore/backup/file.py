@@ -18,9 +18,9 @@ from typing import Self
 
 import msgspec
 
-from kvstore.requests import Record
+from kvstore.commands import Record
 from kvstore.state_machine import DIGEST_MASK, digest_of
-from storage.base import CHAIN_BYTES, Change, Progress
+from storage.base import CHAIN_BYTES, Change, Progress, first_of, revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text
 
@@ -28,7 +28,10 @@ FORMAT = 1
 APPLICATION_ID = 0x6B76_626B
 """`kvbk`, by which `file` and we tell a backup from any other database."""
 
-_COLUMNS = "revision, key, value, create_revision, version"
+_COLUMNS = "revision, number, key, value, create_revision, version"
+
+
+_Row = tuple[int, int, bytes, bytes, int, int]
 
 
 class BackupError(Exception):
@@ -49,6 +52,7 @@ class About(msgspec.Struct, frozen=True):
     taken_at: str
     records: int
     revision: int
+    number: int
     applied: int
     chain: str
     digest: str
@@ -56,7 +60,9 @@ class About(msgspec.Struct, frozen=True):
     @property
     def progress(self) -> Progress:
         """The same for a storage; `extra` is for whoever restores it."""
-        return Progress(self.applied, self.revision, bytes.fromhex(self.chain), int(self.digest, 16))
+        return Progress(
+            self.applied, first_of(self.revision) + self.number, bytes.fromhex(self.chain), int(self.digest, 16)
+        )
 
 
 class BackupWriter:
@@ -92,12 +98,15 @@ class BackupWriter:
     def add(self, changes: Iterable[Change]) -> None:
         """Take over what these rows did, in order of revision."""
         with _writing(self._partial):
-            for revision, key, value, create_revision, version, _ in changes:
+            for position, key, value, create_revision, version, _ in changes:
                 if value is None:
                     self._connection.execute("DELETE FROM records WHERE key = ?", (key,))
                 else:
-                    row = (revision, key, value, create_revision, version)
-                    self._connection.execute(f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row)  # noqa: S608
+                    row = (*_split(position), key, value, create_revision, version)
+                    self._connection.execute(
+                        f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+                        row,
+                    )
 
     def finish(self, progress: Progress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
         """These were all rows of the state as of `progress`. The file has its name, durably, on return."""
@@ -110,7 +119,7 @@ class BackupWriter:
                 kvstore,
                 taken_at,
                 count,
-                progress.revision,
+                *_split(progress.position),
                 progress.applied,
                 progress.chain.hex(),
                 f"{progress.digest:016x}",
@@ -160,8 +169,8 @@ class Backup:
     def changes(self) -> Iterator[Change]:
         """The records as rows of a state, in order of revision; what they superseded is not known any more."""
         with _reading(self._path):
-            for revision, key, value, create_revision, version in _rows(self._connection):
-                yield Change(revision, key, value, create_revision, version, supersedes=0)
+            for revision, number, key, value, create_revision, version in _rows(self._connection):
+                yield Change(first_of(revision) + number, key, value, create_revision, version, supersedes=0)
 
     def _verified(self) -> About:
         if self._connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -201,11 +210,11 @@ class _Sums:
         self.digest = 0
         self.records = 0
 
-    def add(self, row: tuple[int, bytes, bytes, int, int]) -> None:
+    def add(self, row: _Row) -> None:
         """In order of revision."""
-        revision, key, value, create_revision, version = row
+        revision, number, key, value, create_revision, version = row
         self._hash.update(_encode(row))
-        share = digest_of(key, Record(value, revision, create_revision, version))
+        share = digest_of(key, Record(value, revision, create_revision, version, number))
         self.digest = (self.digest + share) & DIGEST_MASK
         self.records += 1
 
@@ -224,8 +233,9 @@ def _create(connection: sqlite3.Connection) -> None:
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
-    record = {"key": bytes, "value": bytes, "revision": int, "create_revision": int, "version": int}
-    records = database.table("records").create(record, pk="revision", not_null=set(record) - {"revision"}, strict=True)
+    numbers = dict.fromkeys(("revision", "number", "create_revision", "version"), int)
+    record = {"key": bytes, "value": bytes, **numbers}
+    records = database.table("records").create(record, pk=("revision", "number"), not_null=set(record), strict=True)
     records.create_index(["key"], unique=True)
     columns = {**About.__annotations__, "checksum": str}
     database.table("backup").create(columns, not_null=set(columns), strict=True)
@@ -236,8 +246,14 @@ def _create(connection: sqlite3.Connection) -> None:
     )
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, bytes, int, int]]:
-    with closing(connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY revision")) as rows:  # noqa: S608
+def _split(position: int) -> tuple[int, int]:
+    """The revision of a change, and its number in that."""
+    revision = revision_of(position)
+    return revision, position - first_of(revision)
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[_Row]:
+    with closing(connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY revision, number")) as rows:  # noqa: S608
         yield from rows
 
 

@@ -68,10 +68,10 @@ def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[Staged]:
     for change in backup.changes():
         size_bytes += len(change.key) + len(change.value or b"")
         if page and size_bytes > PAGE_BYTES:
-            yield Staged(after, StatePage(page, about.revision, None))
-            after, page, size_bytes = page[-1].revision, [], 0
+            yield Staged(after, StatePage(page, about.progress.position, None))
+            after, page, size_bytes = page[-1].position, [], 0
         page.append(change)
-    yield Staged(after, StatePage(page, about.revision, _progress(about, members)))
+    yield Staged(after, StatePage(page, about.progress.position, _progress(about, members)))
 
 
 def _progress(about: About, members: Collection[NodeId]) -> Progress:

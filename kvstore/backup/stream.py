@@ -114,7 +114,7 @@ class Reader:
             case Page(after=after, changes=changes):
                 if after != self._reached:
                     raise StreamError(f"the page behind revision {self._reached} is missing: take the backup again")
-                self._reached = changes[-1].revision if changes else after
+                self._reached = changes[-1].position if changes else after
             case End():
                 self.ended = True
         return part

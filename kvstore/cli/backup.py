@@ -16,7 +16,7 @@ from kvstore.backup.stream import End, Page, Start
 from kvstore.cli.keys import DEFAULT, Endpoints, end, talk
 from kvstore.client import Client, Unavailable
 from kvstore.requests import Consistency
-from storage.base import Change
+from storage.base import Change, revision_of
 
 FAILED = 1
 USAGE = 2
@@ -64,7 +64,7 @@ async def _take(client: Client, consistency: Consistency, writer: BackupWriter) 
                     case Page(changes=changes):
                         writer.add(changes)
                         size_bytes += sum(map(_size, changes))
-                        reached = changes[-1].revision if changes else 0
+                        reached = revision_of(changes[-1].position) if changes else 0
                         bar.update(task, completed=reached, detail=decimal(size_bytes))
                     case End(progress=progress) if start is not None:
                         bar.update(task, description="checking and syncing")

@@ -59,6 +59,17 @@ class Answer(web.StreamResponse):
         """Nothing is left to write."""
 
 
+class NotModified(Answer):
+    """304: the sender has it. Such an answer has no body, and no length."""
+
+    def __init__(self, fields: bytes) -> None:
+        super().__init__(304, fields, b"")
+
+    def render(self, connection: bytes = b"", *, body: bool = True) -> bytes:
+        """See Answer."""
+        return super().render(connection, body=body).replace(b"Content-Length: 0\r\n", b"", 1)
+
+
 @lru_cache(maxsize=1)
 def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode()

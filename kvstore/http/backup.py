@@ -79,7 +79,7 @@ class Backups:
             if page.progress is not None:
                 await _write(response, End(page.progress))
                 return
-            after = page.changes[-1].revision
+            after = page.changes[-1].position
 
 
 _TOO_SLOW = (

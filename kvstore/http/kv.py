@@ -1,6 +1,5 @@
 """`/kv/{key}`: GET, HEAD, PUT and DELETE."""
 
-from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,20 +7,32 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kvstore.commands import Delete, DeleteResult, NotFound, Put, PutResult, Result
-from kvstore.http.answer import Answer
+from kvstore.commands import (
+    Delete,
+    DeleteResult,
+    DeleteSpan,
+    Found,
+    NotFound,
+    Put,
+    PutResult,
+    Result,
+    SpanDeleted,
+    TooManyChanges,
+    Transacted,
+)
+from kvstore.http.answer import Answer, NotModified
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
+from kvstore.http.conditions import conditional, failed, is_unmodified
+from kvstore.http.documents import named
 from kvstore.http.head import Plain
 from kvstore.http.limits import Limits
-from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, UNSUPPORTED, Problem, not_allowed
-from kvstore.http.target import consistency_of, decode_key, no_parameters
-from kvstore.requests import Consistency, ReadAnswer, Replica
+from kvstore.http.lists import Lists
+from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then, too_many_changes
+from kvstore.http.target import decode_key, no_parameters, point_of, span_of
+from kvstore.requests import Consistency, Lookup, NotThen, Query, ReadAnswer, Replica
 
 ALLOWED = "GET, HEAD, PUT, DELETE"
-
-_CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Range")
-"""Headers that change what a write means: to ignore one would do a write that its sender did not ask for."""
 
 _VALUE_FIELDS = (
     b"Content-Type: application/octet-stream\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
@@ -33,8 +44,9 @@ _JSON_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 class Keys:
     """Asks a replica for keys; `in_flight` is how many requests are in progress."""
 
-    def __init__(self, replica: Replica, limits: Limits) -> None:
+    def __init__(self, replica: Replica, limits: Limits, stopping: Callable[[], bool]) -> None:
         self._replica = replica
+        self._lists = Lists(replica, stopping)
         self._limits = limits
         self.in_flight = 0
 
@@ -52,33 +64,64 @@ class Keys:
         else:
             self._replica.write(Put(plain.key, plain.value), reply)
 
-    async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> Answer:
+    async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> web.StreamResponse:
         """The answer to a request for a key that came by way of aiohttp. Raises Problem or Refused."""
         self.in_flight += 1
         try:
             self.refuse_too_many()
-            method = request.method
-            if method in ("GET", "HEAD"):
-                key, consistency = decode_key(escaped_key), consistency_of(query)
-                return get_answer(await reply_of(partial(self._replica.read, key, consistency)), consistency)
-            if method not in ("PUT", "DELETE"):
-                raise not_allowed(method, ALLOWED)
-            _refuse_conditions(request)
-            no_parameters(query)
-            key = decode_key(escaped_key)
-            if method == "DELETE":
-                return _delete_answer(key, await reply_of(partial(self._replica.write, Delete(key))))
-            value = await read_body(request, self._limits)
-            return put_answer(key, await reply_of(partial(self._replica.write, Put(key, value))))
+            if escaped_key or request.method not in ("GET", "DELETE"):
+                return await self._answer_for_key(request, escaped_key, query)
+            return await self._answer_for_span(request, query)
         finally:
             self.in_flight -= 1
+
+    async def _answer_for_key(self, request: web.BaseRequest, escaped_key: str, query: str) -> Answer:
+        method = request.method
+        if method in ("GET", "HEAD"):
+            key, (consistency, revision) = decode_key(escaped_key), point_of(query)
+            asked: Query = key if revision is None else Lookup(key, revision)
+            read = await reply_of(partial(self._replica.read, asked, consistency))
+            if isinstance(read, NotThen):
+                raise not_then(read, revision or 0)
+            if read.record is not None and is_unmodified(request.headers, read.record):
+                return NotModified(b'ETag: "%d"\r\nCache-Control: no-store\r\n' % read.record.revision)
+            return get_answer(read, consistency)
+        if method not in ("PUT", "DELETE"):
+            raise not_allowed(method, ALLOWED)
+        no_parameters(query)
+        key = decode_key(escaped_key)
+        if method == "DELETE":
+            return _delete_answer(key, await self._write(Delete(key), request))
+        conditional(Put(key, b""), request.headers)  # raises, before a body that may be long
+        value = await read_body(request, self._limits)
+        return put_answer(key, await self._write(Put(key, value), request))
+
+    async def _write(self, command: Put | Delete, request: web.BaseRequest) -> Result:
+        """What `command` gave, on the conditions that the request names. Raises Problem when they do not hold."""
+        result: Result = await reply_of(partial(self._replica.write, conditional(command, request.headers)))
+        if not isinstance(result, Transacted):
+            return result
+        first = result.results[0]
+        if isinstance(first, Found):
+            raise failed(first.record)
+        return first
+
+    async def _answer_for_span(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        if request.method == "GET":
+            return await self._lists.answer(request, query)
+        result = await reply_of(partial(self._replica.write, DeleteSpan(span_of(query))))
+        if isinstance(result, TooManyChanges):
+            raise too_many_changes()
+        if not isinstance(result, SpanDeleted):
+            raise TypeError(f"a deletion was answered with {result!r}")
+        return Answer(200, _JSON_FIELDS, orjson.dumps({"revision": result.revision, "deleted": result.deleted}) + b"\n")
 
 
 def put_answer(key: bytes, result: Result) -> Answer:
     """To the PUT of `key`."""
     if not isinstance(result, PutResult):
         raise TypeError(f"a put was answered with {result!r}")
-    document = {**_name(key), "revision": result.revision, "version": result.version}
+    document = {**named(key), "revision": result.revision, "version": result.version}
     fields = _JSON_FIELDS + b'ETag: "%d"\r\n' % result.revision
     return Answer(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
 
@@ -99,25 +142,12 @@ def _delete_answer(key: bytes, result: Result) -> Answer:
     if not isinstance(result, DeleteResult):
         raise TypeError(f"a delete was answered with {result!r}")
     document = {
-        **_name(key),
+        **named(key),
         "revision": result.revision,
         "deleted_revision": result.deleted_revision,
         "version": result.version,
     }
     return Answer(200, _JSON_FIELDS, orjson.dumps(document) + b"\n")
-
-
-def _refuse_conditions(request: web.BaseRequest) -> None:
-    for name in _CONDITIONS:
-        if name in request.headers:
-            raise Problem(UNSUPPORTED, f"Writes take no {name}. Leave the header out; the write is unconditional then.")
-
-
-def _name(key: bytes) -> dict[str, str | int]:
-    try:
-        return {"key": key.decode()}
-    except UnicodeDecodeError:
-        return {"key_base64": b64encode(key).decode()}
 
 
 def _staleness(read: ReadAnswer) -> bytes:

@@ -7,8 +7,9 @@ replica. `detail` says what to do next. `outcome` tells a writer whether the wri
 import msgspec
 import orjson
 
+from kvstore.commands import MOST_AT_ONCE
 from kvstore.http.answer import Answer
-from kvstore.requests import Outcome, Reason, Refused
+from kvstore.requests import NotThen, Outcome, Reason, Refused
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -24,9 +25,12 @@ class Kind(msgspec.Struct, frozen=True):
 MALFORMED = Kind(400, "malformed-request", "The request is malformed")
 INVALID_KEY = Kind(400, "invalid-key", "The key is not valid")
 INVALID_QUERY = Kind(400, "invalid-query", "The query is not valid")
+INVALID_CONDITION = Kind(400, "invalid-condition", "The condition is not valid")
+INVALID_TRANSACTION = Kind(400, "invalid-transaction", "The transaction is not valid")
 INVALID_MEMBER = Kind(400, "invalid-member", "The member is not valid")
 UNSUPPORTED = Kind(400, "unsupported-header", "A header asks for what this store does not do")
 NO_SUCH_KEY = Kind(404, "no-such-key", "The key is absent")
+COMPACTED = Kind(410, "compacted", "The revision is not kept any more")
 NO_SUCH_MEMBER = Kind(404, "no-such-member", "There is no such member")
 NO_SUCH_RESOURCE = Kind(404, "no-such-resource", "There is nothing at this path")
 METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The method is not allowed here")
@@ -35,6 +39,8 @@ MEMBER_EXISTS = Kind(409, "member-exists", "The name or the address is another m
 MEMBER_RUNS = Kind(409, "member-runs", "The member runs, with the data that it has")
 MEMBERS_CHANGED = Kind(409, "members-changed", "The members were changed meanwhile")
 UNSAFE_CHANGE = Kind(409, "unsafe-change", "The cluster would not be able to decide anything")
+PRECONDITION_FAILED = Kind(412, "precondition-failed", "The condition does not hold")
+TOO_MANY_CHANGES = Kind(413, "too-many-changes", "It would change too many keys at once")
 VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
 EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
 OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
@@ -111,6 +117,20 @@ def refusal(refused: Refused) -> Problem:
         detail += _UNKNOWN_WRITE
     fields = b"" if refused.reason in _LASTING else RETRY_AFTER
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
+
+
+def not_then(range_: NotThen, revision: int) -> Problem:
+    """410 for a revision that is compacted, 400 for one that was not reached."""
+    if revision > range_.newest:
+        return Problem(INVALID_QUERY, f"Revision {revision} was not reached: the store is at {range_.newest}.")
+    detail = f"Revision {revision} is compacted. The oldest that is kept is {range_.oldest}: ask as of a later one."
+    return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % range_.oldest)
+
+
+def too_many_changes() -> Problem:
+    """413 for what was refused whole."""
+    detail = f"Nothing was done: it might change more than {MOST_AT_ONCE:,} keys. Delete in parts, by start and end."
+    return Problem(TOO_MANY_CHANGES, detail)
 
 
 def not_allowed(method: str, allowed: str) -> Problem:

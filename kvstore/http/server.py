@@ -19,6 +19,8 @@ from kvstore.http.members import Members
 from kvstore.http.operations import Operations
 from kvstore.http.problems import MALFORMED, Problem, internal_error, refusal
 from kvstore.http.target import split
+from kvstore.http.transactions import PATH as TXN
+from kvstore.http.transactions import Transactions
 from kvstore.http.turns import Turns
 from kvstore.metrics import Metrics
 from kvstore.requests import Refused, Replica
@@ -42,8 +44,9 @@ class Frontend:
         self._replica = replica
         self._metrics = metrics
         self._limits = limits or Limits()
-        self._keys = Keys(replica, self._limits)
+        self._keys = Keys(replica, self._limits, self._is_stopping)
         self._turns = Turns(self._keys, metrics)
+        self._transactions = Transactions(replica, self._limits)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
         self._backups = Backups(replica, self._is_stopping)
@@ -139,6 +142,9 @@ class Frontend:
             elif path == MEMBERS or path.startswith(MEMBERS + "/"):
                 route = MEMBERS
                 answer = await self._members.answer(request, path, query)
+            elif path == TXN:
+                route = TXN
+                answer = await self._transactions.answer(request, query)
             elif path == BACKUP:
                 route = BACKUP
                 answer = await self._backups.answer(request, query)

@@ -1,13 +1,16 @@
 """The request target: which path, which key, which query. Nothing in a path is ever normalised."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from kvstore.http.problems import INVALID_KEY, INVALID_QUERY, MALFORMED, Problem
+from kvstore.ranges import Span, starting_with
 from kvstore.requests import Consistency
 
 MAX_KEY_BYTES = 1024
+MOST_REVISION = 2**43
+_MOST_DIGITS = 19
 
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
@@ -49,9 +52,18 @@ def consistency_of(query: str) -> Consistency:
     if not query:
         return Consistency.LINEARIZABLE
     plain = _CONSISTENCIES.get(query)
-    if plain is not None:
-        return plain
-    value = _parameters(query, ("consistency",)).get("consistency")
+    return plain if plain is not None else consistency_named(parameters(query, ("consistency",)))
+
+
+def point_of(query: str) -> tuple[Consistency, int | None]:
+    """What the query of a read of a key asks for: how current, or as of which revision."""
+    found = parameters(query, ("consistency", "revision"))
+    return consistency_named(found), number_named(found, "revision", 1, MOST_REVISION, 0) or None
+
+
+def consistency_named(found: Mapping[str, str]) -> Consistency:
+    """The parameter of this name. Raises Problem when it is not known."""
+    value = found.get("consistency")
     if value is None:
         return Consistency.LINEARIZABLE
     try:
@@ -61,24 +73,59 @@ def consistency_of(query: str) -> Consistency:
         raise Problem(INVALID_QUERY, f"consistency={value!r} is not known. Use one of: {known}.") from None
 
 
+def one_of(found: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    """The parameter `name`, by default the first of those that are known. Raises Problem for another one."""
+    value = found.get(name, known[0])
+    if value not in known:
+        raise Problem(INVALID_QUERY, f"{name}={value!r} is not known. Use one of: {', '.join(known)}.")
+    return value
+
+
+def number_named(found: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    """The parameter `name`. Raises Problem when it is no number from `least` to `most`."""
+    value = found.get(name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS and least <= int(value) <= most):
+        raise Problem(INVALID_QUERY, f"{name}={value!r} is not a number from {least} to {most}.")
+    return int(value)
+
+
 def force_of(query: str) -> bool:
     """Whether the query says `force=true`. Raises Problem on any other parameter or value."""
-    value = _parameters(query, ("force",)).get("force", "false") if query else "false"
-    if value not in ("true", "false"):
-        raise Problem(INVALID_QUERY, f"force={value!r} is not known. Use one of: true, false.")
-    return value == "true"
+    return one_of(parameters(query, ("force",)), "force", ("false", "true")) == "true"
+
+
+def span_of(query: str) -> Span:
+    """The keys that a query names. Raises Problem when it names none, or more than that."""
+    return span_named(parameters(query, ("prefix", "start", "end")))
+
+
+def span_named(found: Mapping[str, str]) -> Span:
+    """The keys that begin with `prefix`, or those from `start` on and before `end`. Raises Problem for no or both."""
+    prefix, start, end = (_bytes(found.get(name)) for name in ("prefix", "start", "end"))
+    if (prefix is None) == (start is None and end is None):
+        detail = "Name the keys by prefix=, or by start= and end=, before which they end. prefix= alone is every key."
+        raise Problem(INVALID_QUERY, detail)
+    return starting_with(prefix) if prefix is not None else Span(start or b"", end)
+
+
+def _bytes(value: str | None) -> bytes | None:
+    return value.encode("utf-8", "surrogateescape") if value is not None else None
 
 
 def no_parameters(query: str) -> None:
     """Raises Problem when there is any parameter."""
-    if query:
-        _parameters(query, ())
+    parameters(query, ())
 
 
-def _parameters(query: str, known: Collection[str]) -> dict[str, str]:
+def parameters(query: str, known: Collection[str]) -> dict[str, str]:
+    """The query, taken apart. Raises Problem on any parameter that is not known, or is there twice."""
+    if not query:
+        return {}
     usage = f"Known here: {', '.join(known) if known else 'none'}."
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="surrogateescape")
     except ValueError:
         raise Problem(INVALID_QUERY, f"The query cannot be read as name=value&name=value. {usage}") from None
     parameters: dict[str, str] = {}

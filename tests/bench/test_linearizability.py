@@ -276,3 +276,24 @@ def test_a_read_of_something_else_anywhere_in_a_long_history_is_found(seed: int,
     number = rng.choice([n for n, each in enumerate(history) if each.kind == "get" and each.returned != FOREVER])
     history[number] = msgspec.structs.replace(history[number], value=b"never put")
     assert check(history) == (Verdict.ILLEGAL, K)
+
+
+def swap(expected: bytes | None, value: bytes, called: int, returned: int) -> Operation:
+    return Operation("swap", K, value, called, returned, expected=expected)
+
+
+@pytest.mark.parametrize(
+    ("history", "legal"),
+    [
+        ([swap(None, b"1", 0, 1), swap(b"1", b"2", 2, 3)], True),
+        ([swap(b"1", b"2", 0, 5), put(b"1", 1, 2)], True),
+        ([put(b"1", 0, 1), swap(b"1", b"2", 2, 9), swap(b"1", b"3", 2, 9)], False),
+        ([put(b"1", 0, 1), put(b"2", 2, 3), swap(b"1", b"3", 4, 5)], False),
+        ([put(b"1", 0, 1), swap(None, b"2", 2, 3)], False),
+        ([put(b"1", 0, 1), put(b"2", 0, FOREVER), swap(b"2", b"3", 2, 3)], True),
+        ([swap(None, b"1", 0, FOREVER), swap(b"1", b"2", 2, 3)], True),
+        ([put(b"1", 0, 1), swap(b"1", b"2", 2, 3), Operation("get", K, b"1", 4, 5)], False),
+    ],
+)
+def test_a_swap_is_done_only_on_the_value_that_it_expects(history: list[Operation], legal: bool) -> None:
+    assert check_key(history) is (Verdict.LINEARIZABLE if legal else Verdict.ILLEGAL)

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from kvstore.commands import Bundle, Command, Result, pack_bundle
+from kvstore.commands import Bundle, Command, Record, Result, pack_bundle
 from kvstore.members import genesis
 from kvstore.node import Node
-from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Record, Refused
+from kvstore.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
 from kvstore.retention import Limits
 from paxos.messages import (
     Accept,

@@ -8,7 +8,7 @@ from kvstore.members import RosterEpoch, genesis
 from kvstore.transfer import state_message
 from paxos.messages import FetchState, State
 from paxos.types import Ballot, PValue, Slot, pack
-from storage.base import Cut, Staged, StateWrite
+from storage.base import Cut, Staged, StateWrite, first_of
 from storage.memory import MemoryStorage
 
 B1 = Ballot(1, "n2")
@@ -40,8 +40,8 @@ class Source:
             self.storage.write([write])
 
     def compact(self, upto: int) -> None:
-        """What is superseded up to here goes."""
-        self.storage.write([StateWrite(compact=upto)])
+        """What is superseded up to this revision goes."""
+        self.storage.write([StateWrite(compact=first_of(upto))])
 
     def cut(self, slot: Slot) -> None:
         """The log up to here goes; its chain is not looked at."""
@@ -70,4 +70,4 @@ def pages_of(source: Source, max_bytes: int) -> Iterator[State]:
         yield message
         if message.end:
             return
-        after = source.storage.read_state(after, max_bytes).changes[-1].revision
+        after = source.storage.read_state(after, max_bytes).changes[-1].position

@@ -41,7 +41,7 @@ def test_what_was_applied_is_stored_at_once_though_nothing_else_is_to_be_stored(
     assert page.progress is not None
     assert page.progress.applied == host.node.applied
     assert [row.key for row in page.changes] == [b"k"]
-    hold(host, page.changes[-1].revision)
+    hold(host, page.changes[-1].position)
     host.step()
     assert host.writes == []
 

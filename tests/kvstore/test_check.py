@@ -96,7 +96,7 @@ def test_a_log_that_is_cut_and_a_history_that_is_compacted_are_sound(tmp_path: P
     fill(tmp_path)
     with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
         progress = storage.recovered().progress
-        storage.write([StateWrite(cut=Cut(progress.applied, progress.chain), compact=progress.revision)])
+        storage.write([StateWrite(cut=Cut(progress.applied, progress.chain), compact=progress.position)])
         while storage.tidy():
             pass
     code, found = report(tmp_path)
@@ -108,8 +108,8 @@ DAMAGE = [
     ("UPDATE log SET value = x'00' WHERE slot = 3", "the row of slot 3 in table log", "log"),
     ("UPDATE log SET value = x'00' WHERE slot = 7", "the row of slot 7 in table log", "log"),
     ("DELETE FROM log WHERE slot = 3", "table log has no row for slot 3", "log"),
-    ("UPDATE history_a SET changes = x'00' WHERE first <= 3", "the row of revision", "state"),
-    ("DELETE FROM history_a", "table history_a ends at revision 0", "state"),
+    ("UPDATE history_a SET changes = x'00'", "the row of position", "state"),
+    ("DELETE FROM history_a", "table history_a ends at position 0", "state"),
     ("UPDATE identity SET boot = 7", "row of table identity", "owner"),
     ("UPDATE progress SET applied = 5", "row of table progress", "state"),
     ("DELETE FROM bounds", "table bounds has 0 rows", "log"),

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from kvstore import __version__, cli
 from kvstore.client import Client, Rejected, Unavailable, UnknownOutcome
-from kvstore.commands import DeleteResult, PutResult
+from kvstore.commands import DeleteResult, PutResult, Record
 from kvstore.config import Settings, default_of, flag_of, unit_of
-from kvstore.requests import Consistency, Record, Status
+from kvstore.requests import Consistency, Status
 from storage.base import StorageError
 
 STATUS = Status("n1", "c", "leader", True, "3.n1", "3.n1", "n1", 400.0, 5, 5, 3, 2, [], __version__, 1)

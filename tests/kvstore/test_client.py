@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome
-from kvstore.commands import DeleteResult, PutResult
+from kvstore.commands import DeleteResult, PutResult, Record
 from kvstore.members import MemberRole
-from kvstore.requests import Consistency, MembersStatus, MemberStatus, Record, Status
+from kvstore.requests import Consistency, MembersStatus, MemberStatus, Status
 
 T = TypeVar("T")
 

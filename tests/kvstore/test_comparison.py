@@ -10,7 +10,7 @@ from paxos.types import MS
 from storage.base import DamagedError, Progress, StorageError
 
 THREE = genesis(("n1", "n2", "n3"))[0].roster
-SOUND = Progress(applied=16, revision=9, digest=7)
+SOUND = Progress(applied=16, position=9, digest=7)
 BROKEN = replace(SOUND, digest=8)
 
 

@@ -11,7 +11,18 @@ from kvstore.transfer import HOLD_IDLE_MS
 from paxos.messages import Accepted, FetchState
 from paxos.ready import Envelope, Ready, Write
 from paxos.types import MS, NOOP, PValue, Slot
-from storage.base import Change, Cut, DamagedError, Progress, Recovered, Staged, StatePage, StateWrite
+from storage.base import (
+    Change,
+    Cut,
+    DamagedError,
+    Progress,
+    Recovered,
+    Staged,
+    StatePage,
+    StateWrite,
+    first_of,
+    revision_of,
+)
 from storage.memory import MemoryStorage
 from tests.kvstore.sources import B1, VOTERS, Source, in_slot, puts
 
@@ -79,7 +90,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
         accepts=[pvalue],
         chosen=2,
         votes=[VOTE],
-        changes=[Change(1, b"a", b"0", 1, 1, 0), Change(2, b"b", b"1", 2, 1, 0)],
+        changes=[Change(first_of(1), b"a", b"0", 1, 1, 0), Change(first_of(2), b"b", b"1", 2, 1, 0)],
         progress=replica.keeper.ledger.progress(),
         cut=Cut(),
         compact=0,
@@ -126,26 +137,26 @@ def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None
 def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
     replica = Replica(limits=NO_HISTORY)
     replica.apply(A, B)
-    assert replica.sync().compact == 0
+    assert replica.sync().compact == first_of(2)
     replica.apply(Put(b"a", b"2"))
-    assert replica.sync().compact == 3
+    assert replica.sync().compact == first_of(3)
     replica.apply(C)
-    assert replica.sync().compact == 3
+    assert replica.sync().compact == first_of(4)
     replica.apply(Delete(b"c"))
-    assert replica.sync().compact == 5
-    assert [change.revision for change in replica.storage.read_state(0, 1000).changes] == [2, 3]
+    assert replica.sync().compact == first_of(5)
+    assert [revision_of(change.position) for change in replica.storage.read_state(0, 1000).changes] == [2, 3]
 
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
     replica = Replica(limits=NO_HISTORY)
     replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
     replica.apply(A, Delete(b"a"))
-    assert replica.sync().compact == 0
-    assert replica.keeper.store_now() == 0
+    assert replica.sync().compact == first_of(0)
+    assert replica.keeper.store_now() == first_of(0)
     replica.now += HOLD_IDLE_MS * MS
     replica.apply(B)
-    assert replica.sync().compact == 2
-    assert replica.keeper.store_now() == 2
+    assert replica.sync().compact == first_of(3)
+    assert replica.keeper.store_now() == first_of(3)
 
 
 # A start
@@ -212,10 +223,10 @@ def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
     replica.apply(A, Put(b"a", b"2"), B, C)
     replica.sync()
     again = replica.restarted()
-    assert (again.keeper.cut, again.keeper.store_now()) == (2, 2)
+    assert (again.keeper.cut, again.keeper.store_now()) == (2, first_of(4))
     again.apply(Put(b"d", b""))
     write = again.sync()
-    assert (write.cut, write.compact) == (Cut(3, write.cut.chain if write.cut else b""), 2)
+    assert (write.cut, write.compact) == (Cut(3, write.cut.chain if write.cut else b""), first_of(5))
 
 
 def replaced(storage: MemoryStorage, slot: Slot, value: bytes) -> MemoryStorage:
@@ -296,7 +307,8 @@ def installed(replica: Replica, *pages: Staged, source: Source) -> None:
 
 
 def page(source: Source, after: int, max_bytes: int = 1 << 20) -> Staged:
-    return Staged(after, source.storage.read_state(after, max_bytes))
+    """What lies behind revision `after`."""
+    return Staged(first_of(after), source.storage.read_state(first_of(after), max_bytes))
 
 
 def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write() -> None:
@@ -329,8 +341,8 @@ def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
     installed(replica, page(source, 0), source=source)
     replica.apply(Put(b"x", b"2"), Delete(b"y"))
     write = replica.sync()
-    assert [change.revision for change in write.changes] == [4, 5]
-    assert (write.compact, replica.keeper.cut) == (5, 4)
+    assert [revision_of(change.position) for change in write.changes] == [4, 5]
+    assert (write.compact, replica.keeper.cut) == (first_of(5), 4)
     again = replica.restarted()
     assert again.keeper.ledger.progress() == source.ledger.progress()
 
@@ -350,11 +362,11 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
     replica.storage.write([write])
     if restart:
         replica = replica.restarted()
-    assert replica.storage.marks.staging.revision == 5
+    assert replica.storage.marks.staging.position == first_of(5)
     installed(replica, page(last, 5), source=last)
-    assert replica.storage.marks.compact == 4
+    assert replica.storage.marks.compact == first_of(4)
     replica.apply(A)
-    assert replica.sync().compact == 4
+    assert replica.sync().compact == first_of(4)
 
 
 def test_an_empty_state_takes_the_place_of_an_older_one() -> None:

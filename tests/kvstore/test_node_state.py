@@ -27,7 +27,7 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeState, Write
 from paxos.types import MS, NOOP, Ballot, pack
-from storage.base import DamagedError, StateWrite
+from storage.base import DamagedError, StateWrite, first_of
 from storage.memory import MemoryStorage
 from tests.kvstore.host import B1, STALE, Host, refusal, seen, value
 
@@ -62,7 +62,7 @@ def test_rule_6_what_a_follower_applied_is_stored_along_with_what_it_accepts_nex
     (write,) = state_writes(host)
     assert ([change.key for change in write.changes], write.chosen) == ([b"k"], 1)
     assert write.progress is not None
-    assert (write.progress.applied, write.progress.revision) == (1, 1)
+    assert (write.progress.applied, write.progress.position) == (1, first_of(1))
     host.sync()
     host.receive("n2", Chosen(B1, 1))
     host.step()
@@ -120,7 +120,7 @@ def test_rule_5_a_node_does_not_start_on_a_log_or_a_record_that_is_another(what:
     if what == "log":
         storage._log[applied] = storage._log[applied]._replace(value=value(Put(b"k02", b"x"), origin="n9"))
     else:
-        storage._state[1] = storage._state[1]._replace(value=b"x")
+        storage._state[first_of(1)] = storage._state[first_of(1)]._replace(value=b"x")
     with pytest.raises(DamagedError):
         Host(storage)
 
@@ -261,7 +261,7 @@ class Cluster:
 
 
 def pages_lost_behind(after: int) -> Callable[[AnyMessage], AnyMessage | None]:
-    return lambda message: None if isinstance(message, State) and message.after >= after else message
+    return lambda message: None if isinstance(message, State) and message.after >= first_of(after) else message
 
 
 def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_the_log_behind_it() -> None:
@@ -283,7 +283,7 @@ def test_rule_25_until_the_last_page_is_there_the_state_is_the_old_one() -> None
     cluster.exchange(pages_lost_behind(3))
     learner = cluster.learner
     assert (learner.node.applied, learner.node.machine.revision) == (0, 0)
-    assert learner.storage.marks.staging.revision == 3
+    assert learner.storage.marks.staging.position == first_of(3)
     again = Host(learner.storage.reopen())
     assert (again.node.applied, seen(again.read(b"k00", STALE))) == (0, [None])
 
@@ -296,7 +296,7 @@ def test_a_receiver_that_restarts_asks_for_the_next_page_and_not_for_the_first()
     cluster.questions.clear()
     cluster.beat()
     cluster.exchange()
-    assert cluster.questions[0].after == 3
+    assert cluster.questions[0].after == first_of(3)
     assert cluster.equal
 
 
@@ -312,7 +312,7 @@ def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() 
     cluster.beat()
     cluster.learner.later(1)
     cluster.exchange()
-    assert [question.after for question in cluster.questions][:3] == [0, 0, 1]
+    assert [question.after for question in cluster.questions][:3] == [0, 0, first_of(1)]
     assert cluster.equal
 
 
@@ -322,7 +322,7 @@ def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning()
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
-    assert cluster.learner.storage.marks.staging.revision == 2
+    assert cluster.learner.storage.marks.staging.position == first_of(2)
     leader.later(HOLD_MS)
     leader.lead()
     put_all(leader, Delete(b"k00"), *puts(2, start=20))
@@ -354,7 +354,7 @@ def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_
     compacted = leader.storage.marks.compact
     put_all(leader, Put(b"k01", b"b"), Put(b"k01", b"c"))
     assert leader.storage.marks.compact == compacted
-    leader.receive("n3", FetchState(leader.storage.marks.progress.revision))
+    leader.receive("n3", FetchState(leader.storage.marks.progress.position))
     leader.step()
     leader.serve()
     put_all(leader, Put(b"k01", b"d"), Put(b"k01", b"e"))
@@ -413,9 +413,9 @@ def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
 
 def test_a_page_is_read_from_storage_within_bounds() -> None:
     host = led(*puts(3), options=Options())
-    host.receive("n3", FetchState(2))
+    host.receive("n3", FetchState(first_of(2)))
     host.step()
-    assert host.fetches == [ServeState("n3", 2, 64 * 1024)]
+    assert host.fetches == [ServeState("n3", first_of(2), 64 * 1024)]
     small = led(*puts(3), options=SMALL_PAGES)
     small.receive("n3", FetchState(0))
     small.step()

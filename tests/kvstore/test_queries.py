@@ -19,7 +19,7 @@ def test_one_question_is_asked_for_all_that_wait() -> None:
     queries.add(request("b", answers))
     assert queries.waiting == 2
     assert queries.ask(1)
-    assert [one.key for one in queries.answered(1)] == [b"a", b"b"]
+    assert [one.query for one in queries.answered(1)] == [b"a", b"b"]
     assert queries.waiting == 0
 
 
@@ -29,9 +29,9 @@ def test_rule_18_a_read_that_comes_after_the_question_waits_for_the_next_one() -
     assert queries.ask(1)
     queries.add(request("b", answers))
     assert not queries.ask(2)
-    assert [one.key for one in queries.answered(1)] == [b"a"]
+    assert [one.query for one in queries.answered(1)] == [b"a"]
     assert queries.ask(2)
-    assert [one.key for one in queries.answered(2)] == [b"b"]
+    assert [one.query for one in queries.answered(2)] == [b"b"]
 
 
 def test_an_answer_to_another_question_answers_nothing() -> None:
@@ -54,7 +54,7 @@ def test_rule_23_a_read_that_waited_long_enough_fails_and_the_rest_wait_on() -> 
     assert queries.expire(10) is None
     assert refusals(answers) == [("a", Reason.NO_LEADER, Outcome.FAILED)]
     assert queries.next_deadline() == 20
-    assert [one.key for one in queries.answered(1)] == [b"b"]
+    assert [one.query for one in queries.answered(1)] == [b"b"]
 
 
 def test_a_question_that_nobody_waits_for_makes_room_for_the_next() -> None:
@@ -67,7 +67,7 @@ def test_a_question_that_nobody_waits_for_makes_room_for_the_next() -> None:
     assert queries.next_deadline() == 20
     assert queries.ask(2)
     assert not queries.answered(1)
-    assert [one.key for one in queries.answered(2)] == [b"b"]
+    assert [one.query for one in queries.answered(2)] == [b"b"]
     assert queries.next_deadline() is None
 
 

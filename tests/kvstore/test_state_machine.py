@@ -1,8 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.commands import Bundle, Command, Delete, DeleteResult, NotFound, Put, PutResult, Result
-from kvstore.requests import Record
+from kvstore.commands import Bundle, Command, Delete, DeleteResult, NotFound, Put, PutResult, Record, Result
 from kvstore.state_machine import StateMachine
 
 

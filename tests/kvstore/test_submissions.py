@@ -1,4 +1,4 @@
-from kvstore.commands import Bundle, Delete, KeyCommand, Put, PutResult, Result, unpack_bundle
+from kvstore.commands import Bundle, Delete, Put, PutResult, Result, unpack_bundle
 from kvstore.requests import Outcome, Reason, Refused
 from kvstore.state_machine import StateMachine
 from kvstore.submissions import OVERHEAD_BYTES, Submissions, WriteRequest
@@ -14,7 +14,7 @@ class Clients:
         self.submissions = Submissions("n1", 3, max_batch_bytes=max_batch_bytes, repeat_ms=1000)
         self.told: list[tuple[bytes, Result | Refused]] = []
 
-    def add(self, command: KeyCommand, deadline: int = 10_000 * MS) -> None:
+    def add(self, command: Put | Delete, deadline: int = 10_000 * MS) -> None:
         self.submissions.add(WriteRequest(command, lambda answer: self.told.append((command.key, answer)), deadline))
 
     def bundle(self, now: int = 0) -> Bundle:

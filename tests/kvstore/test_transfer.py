@@ -23,7 +23,7 @@ from kvstore.transfer import (
 )
 from paxos.messages import FetchState, State
 from paxos.types import MS, NodeId
-from storage.base import Change, Progress, Staged, StatePage, StateWrite
+from storage.base import Change, Progress, Staged, StatePage, StateWrite, first_of, revision_of
 from storage.memory import MemoryStorage
 from tests.kvstore.sources import VOTERS, Source, puts
 
@@ -49,8 +49,12 @@ class Receiver:
         return again
 
     def asks(self, *, only_end: bool = False) -> tuple[NodeId, int] | None:
+        """Whom, and for what behind which revision."""
         asked = self.incoming.ask(self.sources, self.now, only_end=only_end)
-        return (asked[0], asked[1].after) if asked is not None else None
+        if asked is None:
+            return None
+        source, question = asked
+        return source, question.after if only_end else revision_of(question.after)
 
     def asks_again(self) -> tuple[NodeId, int] | None:
         """After the time that a question is left to be answered."""
@@ -75,7 +79,7 @@ class Receiver:
             asked = self.asks() or self.asks_again()
             assert asked is not None
             source, after = asked
-            self.takes(source, sources[source].answer(FetchState(after), max_bytes))
+            self.takes(source, sources[source].answer(FetchState(first_of(after)), max_bytes))
             if self.ledger is not None:
                 return self.ledger
         raise AssertionError("it never ends")
@@ -92,7 +96,7 @@ def test_a_page_goes_over_as_it_is() -> None:
     source = Source(A, Delete(b"a"), B)
     receiver = Receiver()
     assert receiver.asks() == ("n2", 0)
-    assert receiver.takes("n2", source.answer(FetchState(0)))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0))))
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
     assert receiver.storage.marks.progress == source.ledger.progress()
     assert receiver.ledger is not None
@@ -114,7 +118,7 @@ def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_n
     assert receiver.asks(only_end=True) == ("n2", END)
     message = source.answer(FetchState(END))
     assert receiver.incoming.take_end("n3", message) is None
-    assert receiver.incoming.take_end("n2", source.answer(FetchState(0))) is None
+    assert receiver.incoming.take_end("n2", source.answer(FetchState(first_of(0)))) is None
     assert receiver.incoming.take_end("n2", replace(message, checksum=1)) is None
     assert receiver.incoming.take_end("n2", message) == source.ledger.progress()
     assert receiver.asks() is None
@@ -143,9 +147,9 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
     receiver = Receiver(sources=("n2", "n3", "n4"))
     assert receiver.asks() == ("n2", 0)
     assert receiver.asks_again() == ("n3", 0)
-    assert receiver.takes("n3", source.answer(FetchState(0), 2))
+    assert receiver.takes("n3", source.answer(FetchState(first_of(0)), 2))
     assert receiver.asks() == ("n3", 1)
-    assert receiver.takes("n3", source.answer(FetchState(1), 2))
+    assert receiver.takes("n3", source.answer(FetchState(first_of(1)), 2))
     receiver.sources = ["n4", "n2"]
     assert receiver.asks() == ("n4", 2)
 
@@ -153,7 +157,7 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
 def test_rule_26_nothing_is_asked_before_the_last_page_is_stored() -> None:
     receiver = Receiver()
     receiver.asks()
-    message = Source(A, B).answer(FetchState(0), 2)
+    message = Source(A, B).answer(FetchState(first_of(0)), 2)
     assert receiver.incoming.take("n2", message, 0, NOW) is not None
     assert receiver.asks_again() is None
     assert receiver.incoming.take("n2", message, 0, NOW) is None
@@ -170,7 +174,7 @@ def test_rule_26_a_state_is_asked_for_no_faster_than_its_share_of_disk_and_cores
         assert receiver.asks() == ("n2", after)
         asked_at.append(receiver.now)
         receiver.now += MS  # what the answer takes
-        assert receiver.takes("n2", source.answer(FetchState(after), 2))
+        assert receiver.takes("n2", source.answer(FetchState(first_of(after)), 2))
         receiver.now -= 1
         assert receiver.asks() is None
         receiver.now += 1
@@ -192,20 +196,20 @@ def test_whoever_has_nobody_to_ask_waits_for_nothing() -> None:
 def test_rule_25_a_page_of_another_question_or_of_nobody_who_was_asked_is_not_taken() -> None:
     source = Source(A, B, C)
     receiver = Receiver()
-    assert not receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     receiver.asks()
-    assert not receiver.takes("n3", source.answer(FetchState(0), 2))
-    assert not receiver.takes("n2", source.answer(FetchState(1), 2))
-    assert receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert not receiver.takes("n3", source.answer(FetchState(first_of(0)), 2))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(1)), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     receiver.asks()
-    assert not receiver.takes("n2", source.answer(FetchState(0), 2))
-    assert not receiver.takes("n2", source.answer(FetchState(2), 2))
-    assert receiver.takes("n2", source.answer(FetchState(1), 2))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(2)), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(1)), 2))
 
 
 def test_rule_5_a_page_that_is_not_what_was_sent_is_asked_for_again() -> None:
     source = Source(A, B)
-    sound = source.answer(FetchState(0), 2)
+    sound = source.answer(FetchState(first_of(0)), 2)
     bad = [
         replace(sound, checksum=sound.checksum ^ 1),
         replace(sound, rows=sound.rows[:-1] + b"\x07"),
@@ -228,7 +232,7 @@ def test_a_receiver_that_restarts_goes_on_where_it_was() -> None:
     receiver = Receiver()
     for after in (0, 1):
         receiver.asks()
-        assert receiver.takes("n2", source.answer(FetchState(after), 2))
+        assert receiver.takes("n2", source.answer(FetchState(first_of(after)), 2))
     again = receiver.restarted()
     assert again.asks() == ("n2", 2)
     ledger = again.fetch({"n2": source, "n3": source}, 2)
@@ -240,9 +244,9 @@ def test_a_page_that_was_not_stored_before_a_restart_is_asked_for_again() -> Non
     source = Source(A, B, C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     receiver.asks()
-    assert receiver.incoming.take("n2", source.answer(FetchState(1), 2), 0, NOW) is not None
+    assert receiver.incoming.take("n2", source.answer(FetchState(first_of(1)), 2), 0, NOW) is not None
     again = receiver.restarted()
     assert again.asks() == ("n2", 1)
 
@@ -259,10 +263,10 @@ def test_another_source_goes_on_where_the_first_one_stopped() -> None:
     source, other = Source(A, B, C), Source(A, B, C, Put(b"d", b"4"))
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     receiver.asks()
     assert receiver.asks_again() == ("n3", 1)
-    assert receiver.takes("n3", other.answer(FetchState(1)))
+    assert receiver.takes("n3", other.answer(FetchState(first_of(1))))
     assert receiver.ledger is not None
     assert receiver.ledger.machine.records == other.ledger.machine.records
 
@@ -272,13 +276,13 @@ def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions
     source = Source(A, B, Delete(b"a"), C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     receiver.asks()
     source.compact(3)
-    assert not receiver.takes("n2", source.answer(FetchState(1)))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(1))))
     assert receiver.asks() is None
     assert receiver.asks_again() == ("n3", 0)
-    assert receiver.takes("n3", source.answer(FetchState(0)))
+    assert receiver.takes("n3", source.answer(FetchState(first_of(0))))
     assert receiver.ledger is not None
     assert receiver.ledger.machine.get(b"a") is None
 
@@ -287,10 +291,10 @@ def test_what_was_compacted_up_to_where_the_pages_are_changes_nothing_for_those_
     source = Source(A, Put(b"a", b"2"), B, C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(0), 4))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 4))
     receiver.asks()
     source.compact(2)
-    assert receiver.takes("n2", source.answer(FetchState(2)))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(2))))
     assert receiver.ledger is not None
     assert receiver.ledger.machine.superseded_bytes == source.ledger.machine.superseded_bytes
 
@@ -308,14 +312,14 @@ def test_the_pages_of_a_compacted_state_follow_each_other_before_they_reach_what
     ledger = receiver.fetch({"n2": source}, 2)
     assert ledger.machine.records == source.ledger.machine.records
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
-    assert [change.revision for change in installed(receiver)] == [1, 3, 7, 8]
+    assert [revision_of(change.position) for change in installed(receiver)] == [1, 3, 7, 8]
 
 
 def test_they_do_so_over_a_restart() -> None:
     source = sparse(compact=7)
     receiver = Receiver(sources=("n2",))
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(0), 2))
+    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
     ledger = receiver.restarted().fetch({"n2": source}, 2)
     assert ledger.machine.records == source.ledger.machine.records
 
@@ -329,12 +333,12 @@ def test_rule_25_a_source_that_has_compacted_less_far_and_beyond_what_is_here_is
     first, other = sparse(compact=7), sparse(compact=compact)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(0), 2))
+    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
     if restart:
         receiver = receiver.restarted()
     receiver.asks()
     receiver.asks_again()
-    assert not receiver.takes(receiver.incoming._source, other.answer(FetchState(1), 2))
+    assert not receiver.takes(receiver.incoming._source, other.answer(FetchState(first_of(1)), 2))
     assert receiver.fetch({"n2": other, "n3": other}, 2).machine.records == other.ledger.machine.records
 
 
@@ -344,17 +348,17 @@ def test_rule_25_between_pages_of_a_compacted_state_one_that_is_not_so_stays_no_
     first, other = sparse(compact=7), sparse(compact=0)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(0), 2))
+    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
     receiver.asks()
     receiver.asks_again()
-    assert receiver.takes("n3", other.answer(FetchState(1), 2))
+    assert receiver.takes("n3", other.answer(FetchState(first_of(1)), 2))
     if restart:
         receiver = receiver.restarted()
         receiver.asks()
     else:
         receiver.asks()
         receiver.asks_again()
-    assert not receiver.takes("n2", first.answer(FetchState(2), 2))
+    assert not receiver.takes("n2", first.answer(FetchState(first_of(2)), 2))
     assert receiver.asks_again() == ("n3", 0)
 
 
@@ -366,12 +370,12 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
     first.compact(5)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(0), 2))
+    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
     if restart:
         receiver = receiver.restarted()
     receiver.asks()
     receiver.asks_again()
-    assert not receiver.takes(receiver.incoming._source, lagging.answer(FetchState(1)))
+    assert not receiver.takes(receiver.incoming._source, lagging.answer(FetchState(first_of(1))))
     assert receiver.ledger is None
     assert receiver.fetch({"n2": first, "n3": first}, 2).progress() == first.ledger.progress()
 
@@ -381,11 +385,11 @@ def test_rule_25_a_source_that_lags_behind_what_is_applied_here_is_of_no_use() -
     receiver = Receiver()
     receiver.applied = 2
     receiver.asks()
-    assert not receiver.takes("n2", source.answer(FetchState(0)))
+    assert not receiver.takes("n2", source.answer(FetchState(first_of(0))))
     assert receiver.asks() is None
     assert receiver.asks_again() == ("n3", 0)
     source.apply(C)
-    assert receiver.takes("n3", source.answer(FetchState(0)))
+    assert receiver.takes("n3", source.answer(FetchState(first_of(0))))
 
 
 def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_asked() -> None:
@@ -396,7 +400,7 @@ def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_as
         page._replace(changes=page.changes[1:]),
         page._replace(changes=[page.changes[0]._replace(value=b"other"), page.changes[1]]),
         page._replace(progress=replace(page.progress, digest=page.progress.digest + 1)),
-        page._replace(progress=replace(page.progress, revision=1)),
+        page._replace(progress=replace(page.progress, position=first_of(1))),
     ):
         receiver = Receiver()
         receiver.asks()
@@ -425,13 +429,13 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
     for name, apply, compact, max_bytes, restart in run:
         source = sources[name]
         source.apply(*commands[source.ledger.applied : max(apply, source.ledger.applied)])
-        source.compact(max(source.storage.marks.compact, min(compact, source.ledger.machine.revision)))
+        source.compact(max(revision_of(source.storage.marks.compact), min(compact, source.ledger.machine.revision)))
         if restart:
             receiver = receiver.restarted()
         asked = receiver.asks() or receiver.asks_again()
         assert asked is not None
         peer, after = asked
-        receiver.takes(peer, sources[peer].answer(FetchState(after), max_bytes))
+        receiver.takes(peer, sources[peer].answer(FetchState(first_of(after)), max_bytes))
         if receiver.ledger is not None:
             expected = Source(*commands[: receiver.ledger.applied])
             assert receiver.ledger.progress() == expected.ledger.progress()
@@ -446,8 +450,8 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
 def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> None:
     outgoing = Outgoing()
     assert not outgoing.hold(NOW)
-    outgoing.asked("n2", FetchState(0), NOW)
-    outgoing.asked("n3", FetchState(0), NOW)
+    outgoing.asked("n2", FetchState(first_of(0)), NOW)
+    outgoing.asked("n3", FetchState(first_of(0)), NOW)
     assert outgoing.hold(NOW)
     outgoing.ended("n2")
     outgoing.ended("n2")
@@ -458,23 +462,23 @@ def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> N
 
 def test_rule_26_compaction_waits_no_longer_for_one_that_fell_silent() -> None:
     outgoing = Outgoing()
-    outgoing.asked("n2", FetchState(0), NOW)
+    outgoing.asked("n2", FetchState(first_of(0)), NOW)
     assert outgoing.hold(NOW + HOLD_IDLE_MS * MS - 1)
     assert not outgoing.hold(NOW + HOLD_IDLE_MS * MS)
-    outgoing.asked("n2", FetchState(5), NOW + HOLD_IDLE_MS * MS)
+    outgoing.asked("n2", FetchState(first_of(5)), NOW + HOLD_IDLE_MS * MS)
     assert outgoing.hold(NOW + HOLD_IDLE_MS * MS)
 
 
 def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
     outgoing = Outgoing()
-    outgoing.asked("n2", FetchState(0), NOW)
+    outgoing.asked("n2", FetchState(first_of(0)), NOW)
     now = NOW
     while now < NOW + HOLD_MS * MS:
         assert outgoing.hold(now)
         now += HOLD_IDLE_MS * MS // 2
-        outgoing.asked("n2", FetchState(7), now)
+        outgoing.asked("n2", FetchState(first_of(7)), now)
     assert not outgoing.hold(now)
-    outgoing.asked("n2", FetchState(0), now)
+    outgoing.asked("n2", FetchState(first_of(0)), now)
     assert outgoing.hold(now)
 
 

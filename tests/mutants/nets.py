@@ -36,6 +36,8 @@ _UNIT_TESTS = {
     "kvstore/submissions.py": _NODE,
     "kvstore/state_machine.py": (*_NODE, *_STATE[:2]),
     "kvstore/ledger.py": _STATE,
+    "kvstore/past.py": ("tests/kvstore/test_past.py",),
+    "kvstore/transactions.py": ("tests/kvstore/test_transactions.py",),
     "kvstore/keeper.py": _STATE,
     "kvstore/retention.py": _STATE,
     "kvstore/transfer.py": _STATE,

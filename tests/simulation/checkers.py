@@ -1,7 +1,7 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
-from kvstore.commands import Reconfigure, unpack_bundle
-from kvstore.requests import ReadAnswer
+from kvstore.commands import unpack_bundle
+from kvstore.requests import Answer, Lookup, NotThen, Query, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, unpack
@@ -27,7 +27,7 @@ class Safety:
         self._promised: dict[NodeId, Ballot] = {}
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
-        self._answers: list[tuple[bytes, ReadAnswer]] = []
+        self._answers: list[tuple[Query, Answer]] = []
         cluster.watchers.append(self)
 
     @property
@@ -57,9 +57,9 @@ class Safety:
                 both = other.node.replica.lease_holds(other.clock())
                 assert not both, f"{machine.name} and {other.name} hold a lease at the same time"
 
-    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
         """To be compared when the step is over, which may be the first to apply what the answer holds."""
-        self._answers.append((key, answer))
+        self._answers.append((query, answer))
 
     def stepped(self, machine: Machine, ready: Ready) -> None:
         """Everything that one step shows."""
@@ -71,12 +71,26 @@ class Safety:
             self._staged(machine, ready.write.staged)
         self._messages(machine, ready)
         self._promises(machine)
-        for key, answer in self._answers:
-            assert answer.applied <= self.reference.applied
-            expected = self.reference.record(key, answer.applied)
-            assert answer.record == expected, f"{key!r} was answered with what slot {answer.applied} does not hold"
+        for query, answer in self._answers:
+            self._answer(query, answer)
         self.reads += len(self._answers)
         self._answers.clear()
+
+    def _answer(self, query: Query, answer: Answer) -> None:
+        if isinstance(answer, NotThen):
+            return
+        assert answer.applied <= self.reference.applied
+        slot = self.reference.slot_of(answer.revision) if isinstance(query, Lookup) else answer.applied
+        if slot is None:
+            return  # it is the revision of a command in the midst of a slot
+        if isinstance(answer, ScanAnswer):
+            found = {each.key: each.record for each in answer.found}
+            assert found == self.reference.records(slot), f"a list is not what slot {slot} holds"
+        else:
+            key = query.key if isinstance(query, Lookup) else query
+            assert isinstance(key, bytes)
+            expected = self.reference.record(key, slot)
+            assert answer.record == expected, f"{key!r} was answered with what slot {slot} does not hold"
 
     def _chosen(self, slot: Slot, value: bytes) -> None:
         known = self.values.get(slot)
@@ -118,10 +132,9 @@ class Safety:
         for _, value in ready.chosen:
             for payload in unpack(value):
                 for command in unpack_bundle(payload).commands:
-                    if isinstance(command, Reconfigure):
-                        continue
-                    expected = self.reference.record(command.key, node.applied)
-                    assert node.machine.get(command.key) == expected, f"{machine.name} differs at {command.key!r}"
+                    for key in self.reference.keys_of(command):
+                        expected = self.reference.record(key, node.applied)
+                        assert node.machine.get(key) == expected, f"{machine.name} differs at {key!r}"
 
     def _messages(self, machine: Machine, ready: Ready) -> None:
         durable = machine.durable

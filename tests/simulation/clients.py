@@ -1,16 +1,57 @@
 """Clients of a simulated cluster, and the history of what they asked and were told."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from bench.linearizability import FOREVER, Operation
-from kvstore.commands import Delete, DeleteResult, NotFound, NotReconfigured, Put, Reconfigured, Result
+from kvstore.commands import (
+    Compare,
+    Delete,
+    DeleteResult,
+    DeleteSpan,
+    Found,
+    Get,
+    Listed,
+    NotFound,
+    NotReconfigured,
+    Put,
+    PutResult,
+    Reconfigured,
+    Relation,
+    Result,
+    SpanDeleted,
+    Target,
+    TooManyChanges,
+    Transact,
+    Transacted,
+)
 from kvstore.node import Node
-from kvstore.requests import Consistency, Outcome, ReadAnswer, Refused
+from kvstore.ranges import EVERY_KEY, Span
+from kvstore.requests import Answer, Consistency, Lookup, Outcome, ReadAnswer, Refused, Scan, ScanAnswer
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
 
-KINDS = ("put", "put", "put", "get", "get", "get", "quorum", "stale", "delete")
+KINDS = (
+    "put",
+    "put",
+    "put",
+    "get",
+    "get",
+    "get",
+    "quorum",
+    "stale",
+    "delete",
+    "swap",
+    "swap",
+    "pair",
+    "clear",
+    "list",
+    "past",
+)
+
+UNORDERED = {"stale", "past"}
+"""What these see is compared with the log, and tells nothing about the present."""
 
 
 class History:
@@ -54,6 +95,8 @@ class Client:
         self._kinds = kinds
         self._count = 0
         self._again: Request | None = None
+        self._seen: dict[bytes, bytes | None] = {}
+        """What each key held when it was looked at last."""
         self.answered = 0
         self.stopped = False
         self._think()
@@ -71,15 +114,20 @@ class Client:
 
     def _draw(self) -> "Request":
         self._count += 1
-        key = b"k%d" % self._rng.randrange(self._cluster.scenario.keys)
-        return Request(self._rng.choice(self._kinds), key, f"{self.name}.{self._count}".encode())
+        number = self._rng.randrange(self._cluster.scenario.keys)
+        key, other = b"k%d" % number, b"k%d" % ((number + 1) % self._cluster.scenario.keys)
+        value = f"{self.name}.{self._count}".encode()
+        return Request(self._rng.choice(self._kinds), key, value, self._seen.get(key), other, self._rng.random())
 
-    def finished(self, call: "Call", operation: Operation | None) -> None:
-        """A call ended; None when it left no trace. What was refused or is unknown is often tried again, as people do:
+    def finished(self, call: "Call", operations: Sequence[Operation]) -> None:
+        """A call ended; none when it left no trace. What was refused or is unknown is often tried again, as people do:
         that is another operation with the same value."""
-        if operation is not None and call.request.kind != "stale":
-            self.history.operations.append(operation)
-        if operation is not None and operation.returned != FOREVER:
+        if call.request.kind not in UNORDERED:
+            self.history.operations += operations
+        for operation in operations:
+            if operation.returned != FOREVER and operation.kind != "delete":
+                self._seen[operation.key] = operation.value
+        if operations and operations[0].returned != FOREVER:
             self.answered += 1
         elif self._rng.random() < 0.5:
             self._again = call.request
@@ -90,11 +138,16 @@ class Client:
 
 
 class Request(NamedTuple):
-    """What is asked: put, delete, or a get, by the kind of its consistency. The value is for put."""
+    """What is asked: put, delete, or a get, by the kind of its consistency; swap, to put the value if the key holds
+    what is expected, and to look at it else; pair, to put it under two keys at once; clear, to delete both; list, for
+    all keys; past, for the key as of a revision, `share` of all that there were."""
 
     kind: str
     key: bytes
     value: bytes
+    expected: bytes | None
+    other: bytes
+    share: float
 
 
 class Call:
@@ -111,51 +164,112 @@ class Call:
 
     def begin(self, node: Node) -> None:
         """The request reaches the replica."""
-        kind, key, value = self.request
+        kind, key, value, expected, other, share = self.request
         match kind:
             case "put":
                 node.write(Put(key, value), self._wrote)
             case "delete":
                 node.write(Delete(key), self._wrote)
+            case "swap":
+                absent = Compare(key, Target.EXISTS, Relation.EQUAL, 0)
+                compare = absent if expected is None else Compare(key, Target.VALUE, Relation.EQUAL, expected)
+                node.write(Transact([compare], [Put(key, value)], [Get(key)]), self._wrote)
+            case "pair":
+                node.write(Transact([], [Put(key, value), Put(other, value)], []), self._wrote)
+            case "clear":
+                both = [DeleteSpan(Span(each, each + b"\0")) for each in (key, other)]
+                node.write(Transact([], [*both], []), self._wrote)
+            case "list":
+                node.read(Scan(EVERY_KEY, 1000), Consistency.LINEARIZABLE, partial(self._looked, Scan(EVERY_KEY, 1000)))
+            case "past":
+                lookup = Lookup(key, 1 + int(share * node.machine.revision))
+                node.read(lookup, Consistency.STALE, partial(self._looked, lookup))
             case _:
                 node.read(key, Consistency.LINEARIZABLE if kind == "get" else Consistency(kind), self._read)
 
     def give_up(self) -> None:
         """No answer came: the outcome is unknown."""
         if not self._done:
-            self._finish(self._operation(FOREVER, None, None))
+            self._finish(self._operations(FOREVER))
 
     def _read(self, answer: ReadAnswer | Refused) -> None:
         if isinstance(answer, Refused):
-            self._finish(None)
+            self._finish([])
             return
         self._cluster.answered(self._machine, self.request.key, answer)
         if self.request.kind != "stale" and not self._done:
             self._client.history.told(answer.revision, self._floor, change=False)
         seen = answer.record.value if answer.record is not None else None
-        self._finish(self._operation(self._cluster.world.now, seen, None))
+        self._finish([self._got(seen)])
+
+    def _looked(self, query: Lookup | Scan, answer: Answer | Refused) -> None:
+        """A list is a get of every key, all at one moment."""
+        if isinstance(answer, Refused):
+            self._finish([])
+            return
+        self._cluster.answered(self._machine, query, answer)
+        if not isinstance(answer, ScanAnswer):
+            self._finish([])
+            return
+        if not self._done:
+            self._client.history.told(answer.revision, self._floor, change=False)
+        found = {each.key: each.record.value for each in answer.found if each.record is not None}
+        keys = [b"k%d" % number for number in range(self._cluster.scenario.keys)]
+        now = self._cluster.world.now
+        self._finish([Operation("get", key, found.get(key), self._called, now) for key in keys])
 
     def _wrote(self, answer: Result | Refused) -> None:
-        assert not isinstance(answer, Reconfigured | NotReconfigured)
+        assert not isinstance(answer, Reconfigured | NotReconfigured | TooManyChanges | Found | Listed)
         if not isinstance(answer, Refused):
-            change = not isinstance(answer, NotFound)
-            self._client.history.told(answer.revision, self._floor, change=change)
-            self._finish(self._operation(self._cluster.world.now, None, isinstance(answer, DeleteResult)))
+            self._client.history.told(answer.revision, self._floor, change=_is_change(answer))
+            self._finish(self._answered(answer))
         elif answer.outcome is Outcome.UNKNOWN:
-            self._finish(self._operation(FOREVER, None, None))
+            self._finish(self._operations(FOREVER))
         else:
-            self._finish(None)
+            self._finish([])
 
-    def _finish(self, operation: Operation | None) -> None:
+    def _answered(self, answer: Result) -> list[Operation]:
+        now = self._cluster.world.now
+        match answer:
+            case Transacted(succeeded=False, results=[Found(record=record)]):
+                return [self._got(record.value if record is not None else None)]
+            case DeleteResult() | NotFound():
+                return self._operations(now, found=isinstance(answer, DeleteResult))
+            case _:
+                return self._operations(now)
+
+    def _finish(self, operations: Sequence[Operation]) -> None:
         if self._done:
             return
         self._done = True
         del self._client.history.under_way[self]
-        self._cluster.note("", f"{self.request.kind} {self.request.key!r} at {self._machine.name} ends", operation)
-        self._client.finished(self, operation)
+        self._cluster.note("", f"{self.request.kind} {self.request.key!r} at {self._machine.name} ends", operations)
+        self._client.finished(self, operations)
 
-    def _operation(self, returned: int, seen: bytes | None, found: bool | None) -> Operation:
-        kind, key, value = self.request
-        if kind == "put":
-            return Operation(kind, key, value, self._called, returned)
-        return Operation("delete" if kind == "delete" else "get", key, seen, self._called, returned, found)
+    def _got(self, seen: bytes | None) -> Operation:
+        return Operation("get", self.request.key, seen, self._called, self._cluster.world.now)
+
+    def _operations(self, returned: int, found: bool | None = None) -> list[Operation]:
+        """What the request did, or may do for ever."""
+        kind, key, value, expected, other, _ = self.request
+        match kind:
+            case "put" | "swap":
+                return [Operation(kind, key, value, self._called, returned, expected=expected)]
+            case "pair":
+                return [Operation("put", each, value, self._called, returned) for each in {key: 0, other: 0}]
+            case "delete":
+                return [Operation("delete", key, None, self._called, returned, found)]
+            case "clear":
+                return [Operation("delete", each, None, self._called, returned) for each in {key: 0, other: 0}]
+            case _:
+                return [Operation("get", key, None, self._called, returned)]
+
+
+def _is_change(answer: PutResult | DeleteResult | NotFound | SpanDeleted | Transacted) -> bool:
+    match answer:
+        case NotFound() | SpanDeleted(deleted=0) | Transacted(succeeded=False):
+            return False
+        case Transacted(results=results):
+            return not all(isinstance(result, SpanDeleted) and not result.deleted for result in results)
+        case _:
+            return True

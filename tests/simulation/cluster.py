@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kvstore.members import genesis
 from kvstore.node import Node
-from kvstore.requests import ReadAnswer
+from kvstore.requests import Answer, Query
 from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.options import Options
@@ -42,7 +42,7 @@ class Watcher(Protocol):
     def stepped(self, machine: Machine, ready: Ready) -> None:
         """A node took a step; nothing of it was carried out yet."""
 
-    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
         """A node answered a read; its step may not be over."""
 
 
@@ -130,10 +130,10 @@ class Cluster:
         for watcher in self.watchers:
             watcher.stepped(machine, ready)
 
-    def answered(self, machine: Machine, key: bytes, answer: ReadAnswer) -> None:
+    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
         """See Watcher."""
         for watcher in self.watchers:
-            watcher.answered(machine, key, answer)
+            watcher.answered(machine, query, answer)
 
     def wiped(self, machine: Machine) -> None:
         """See Watcher."""

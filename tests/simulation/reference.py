@@ -3,13 +3,28 @@
 It knows the rules for request ids and revisions, and nothing of the code that implements them.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from collections.abc import Iterable
 
-from kvstore.commands import Bundle, Delete, Put, Reconfigure, unpack_bundle
+from kvstore.commands import (
+    Bundle,
+    Command,
+    Compare,
+    Delete,
+    DeleteSpan,
+    Operation,
+    Put,
+    Reconfigure,
+    Record,
+    Target,
+    Transact,
+    unpack_bundle,
+)
 from kvstore.members import Roster
-from kvstore.requests import Record
 from paxos.types import NodeId, Slot, unpack
+
+LAST = b"\xff" * 1024
 
 
 class Reference:
@@ -36,8 +51,8 @@ class Reference:
                 for command in bundle.commands:
                     if isinstance(command, Reconfigure):
                         self._reconfigure(command.roster)
-                    else:
-                        self._change(command)
+                    elif self._do(command, self._revisions[-1] + 1, 0):
+                        self._revisions[-1] += 1
 
     def voters(self, slot: Slot) -> set[NodeId]:
         """Who decides `slot`."""
@@ -71,6 +86,11 @@ class Reference:
         """The revision of the store once `slot` is applied."""
         return self._revisions[slot]
 
+    def slot_of(self, revision: int) -> Slot | None:
+        """The first slot behind which the store is at `revision`, None when there is none."""
+        slot = bisect_left(self._revisions, revision)
+        return slot if self._revisions[slot] == revision else None
+
     def record(self, key: bytes, slot: Slot) -> Record | None:
         """What `key` holds once `slot` is applied."""
         versions = self._versions.get(key, [])
@@ -96,14 +116,46 @@ class Reference:
         self._applied_ids.add(name)
         return True
 
-    def _change(self, command: Put | Delete) -> None:
-        old = self.record(command.key, self.applied)
-        if isinstance(command, Delete) and old is None:
-            return
-        self._revisions[-1] += 1
-        revision = self._revisions[-1]
-        new = None
-        if isinstance(command, Put):
-            created = old.create_revision if old is not None else revision
-            new = Record(command.value, revision, created, old.version + 1 if old is not None else 1)
-        self._versions[command.key].append((self.applied, new))
+    def keys_of(self, command: Command | Operation) -> Iterable[bytes]:
+        """Those that it may change."""
+        match command:
+            case Put(key=key) | Delete(key=key):
+                return [key]
+            case DeleteSpan(span=span):
+                return [key for key in sorted(self._versions) if span.start <= key < (span.end or LAST)]
+            case Transact(then=then, otherwise=otherwise):
+                return [key for each in (*then, *otherwise) for key in self.keys_of(each)]
+            case _:
+                return []
+
+    def _do(self, operation: Operation, revision: int, count: int) -> int:
+        """How many changes the revision has then."""
+        match operation:
+            case Put(key=key, value=value):
+                old = self.record(key, self.applied)
+                created, version = (old.create_revision, old.version + 1) if old is not None else (revision, 1)
+                self._versions[key].append((self.applied, Record(value, revision, created, version, count)))
+                return count + 1
+            case Delete(key=key):
+                if self.record(key, self.applied) is None:
+                    return count
+                self._versions[key].append((self.applied, None))
+                return count + 1
+            case DeleteSpan():
+                for key in self.keys_of(operation):
+                    count = self._do(Delete(key), revision, count)
+                return count
+            case Transact(compares=compares, then=then, otherwise=otherwise):
+                for each in then if all(map(self._holds, compares)) else otherwise:
+                    count = self._do(each, revision, count)
+                return count
+            case _:
+                return count
+
+    def _holds(self, compare: Compare) -> bool:
+        """Clients of the simulation only ask whether a key has a value, or is absent."""
+        assert isinstance(compare.on, bytes)
+        record = self.record(compare.on, self.applied)
+        if compare.target is Target.EXISTS:
+            return (record is not None) == bool(compare.operand)
+        return record is not None and record.value == compare.operand

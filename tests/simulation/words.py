@@ -2,7 +2,19 @@
 
 import msgspec
 
-from kvstore.commands import Bundle, Command, Delete, Put, Reconfigure, unpack_bundle
+from kvstore.commands import (
+    Bundle,
+    Command,
+    Delete,
+    DeleteSpan,
+    Get,
+    List,
+    Operation,
+    Put,
+    Reconfigure,
+    Transact,
+    unpack_bundle,
+)
 from paxos.types import Ballot, PValue, unpack
 
 
@@ -41,12 +53,21 @@ def _bundle(bundle: Bundle) -> str:
     return f"{bundle.origin}/{bundle.boot}/{bundle.sequence}: {commands}"
 
 
-def _command(command: Command) -> str:
+def _command(command: Command | Operation) -> str:
     match command:
         case Put(key=key, value=value):
             return f"{key.decode()}={value.decode()}"
         case Delete(key=key):
             return f"-{key.decode()}"
+        case DeleteSpan(span=span):
+            return f"-{span.start.decode()}..{(span.end or b'').decode()}"
+        case Transact(then=then, otherwise=otherwise):
+            branches = (" ".join(map(_command, branch)) for branch in (then, otherwise))
+            return f"if {words(command.compares)} ({') else ('.join(branches)})"
+        case Get(key=key):
+            return f"?{key.decode()}"
+        case List(span=span):
+            return f"?{span.start.decode()}..{(span.end or b'').decode()}"
         case Reconfigure(roster=roster):
             members = ",".join(f"{member.name}:{member.role}" for member in roster.members)
             return f"members {roster.version} {members}"

@@ -26,14 +26,14 @@ class Machine:
 
     def __init__(self) -> None:
         self.applied: Slot = 0
-        self.revision = 0
+        self.position = 0
         self.alive: dict[bytes, Change] = {}
 
     @classmethod
     def of(cls, storage: MemoryStorage) -> "Machine":
         """As it is stored."""
         machine, progress = cls(), storage.marks.progress
-        machine.applied, machine.revision = progress.applied, progress.revision
+        machine.applied, machine.position = progress.applied, progress.position
         for change in rows(storage):
             machine.alive[change.key] = change
             if change.value is None:
@@ -41,18 +41,18 @@ class Machine:
         return machine
 
     def put(self, key: bytes, value: bytes = b"value") -> Change:
-        self.revision += 1
+        self.position += 1
         old = self.alive.get(key)
-        created, version, supersedes = (self.revision, 1, 0) if old is None else (old[3], old[4] + 1, old[0])
-        self.alive[key] = Change(self.revision, key, value, created, version, supersedes)
+        created, version, supersedes = (self.position, 1, 0) if old is None else (old[3], old[4] + 1, old[0])
+        self.alive[key] = Change(self.position, key, value, created, version, supersedes)
         return self.alive[key]
 
     def delete(self, key: bytes) -> Change:
-        self.revision += 1
-        return Change(self.revision, key, None, 0, 0, self.alive.pop(key).revision)
+        self.position += 1
+        return Change(self.position, key, None, 0, 0, self.alive.pop(key).position)
 
     def progress(self) -> Progress:
-        return Progress(self.applied, self.revision, chain(self.applied), 2**63 + self.revision, b"extra")
+        return Progress(self.applied, self.position, chain(self.applied), 2**63 + self.position, b"extra")
 
     def cut(self, slot: Slot) -> Cut:
         return Cut(slot, chain(slot))
@@ -80,7 +80,7 @@ def transactions(size: int = 8) -> Iterator[list[Write]]:
         for step in range(6):
             yield [machine.busy(6 * round_ + step, size)]
         yield [StateWrite(cut=machine.cut(machine.applied - 2)), machine.busy(round_, size)]
-        yield [StateWrite(compact=machine.revision - 5)]
+        yield [StateWrite(compact=machine.position - 5)]
         peer, machine = given(machine, size)
         yield from staging(peer, abandon=round_ % 2 == 0)
 
@@ -96,7 +96,7 @@ def given(machine: Machine, size: int) -> tuple[MemoryStorage, Machine]:
     ahead, peer = Machine(), MemoryStorage("test", "n2")
     for number in range(max(1, machine.applied + 5)):
         peer.write([ahead.busy(number, size)])
-    peer.write([StateWrite(compact=ahead.revision // 2)])
+    peer.write([StateWrite(compact=ahead.position // 2)])
     return peer, ahead
 
 
@@ -117,7 +117,7 @@ def pages(storage: Storage, max_bytes: int, *, staged: bool = False) -> Iterator
         yield after, page
         if page.progress is not None or not page.changes:
             return
-        after = page.changes[-1].revision
+        after = page.changes[-1].position
 
 
 def rows(storage: Storage, max_bytes: int = EVERYTHING, *, staged: bool = False) -> list[Change]:
@@ -126,9 +126,9 @@ def rows(storage: Storage, max_bytes: int = EVERYTHING, *, staged: bool = False)
 
 def compacted(changes: list[Change], after: int, upto: int) -> list[Change]:
     """What compaction leaves of them."""
-    touched = [change for change in changes if after < change.revision <= upto]
-    gone = {change.supersedes for change in touched} | {c.revision for c in touched if c.value is None}
-    return [change for change in changes if change.revision not in gone]
+    touched = [change for change in changes if after < change.position <= upto]
+    gone = {change.supersedes for change in touched} | {c.position for c in touched if c.value is None}
+    return [change for change in changes if change.position not in gone]
 
 
 def tidied(storage: Storage) -> Storage:

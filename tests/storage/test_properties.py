@@ -83,7 +83,7 @@ class BothStorages(RuleBasedStateMachine):
         machine, marks = Machine.of(self.memory), self.memory.marks
         changes = changes_of(machine, wanted)
         machine.applied = max(0, max(machine.applied, min(marks.chosen, machine.applied + slots)) + off)
-        machine.revision = max(0, machine.revision + off)
+        machine.position = max(0, machine.position + off)
         write = StateWrite(changes=changes, progress=machine.progress())
         if cut is not None:
             write.cut = Cut(min(cut, machine.applied), chain(cut))
@@ -95,7 +95,7 @@ class BothStorages(RuleBasedStateMachine):
 
     @rule(ago=st.integers(-1, 9))
     def compact(self, ago: int) -> None:
-        self.store([StateWrite(compact=max(0, self.memory.marks.progress.revision - ago))])
+        self.store([StateWrite(compact=max(0, self.memory.marks.progress.position - ago))])
 
     @rule(wanted=edits, keep=st.integers(0, 9), slots=st.integers(0, LAST))
     def peer_moves(self, wanted: list[tuple[bytes, bytes | None]], keep: int, slots: int) -> None:
@@ -113,7 +113,7 @@ class BothStorages(RuleBasedStateMachine):
                     chosen=max(marks.chosen, machine.applied),
                     changes=changes,
                     progress=machine.progress(),
-                    compact=max(marks.compact, machine.revision - keep),
+                    compact=max(marks.compact, machine.position - keep),
                 )
             ]
         )
@@ -125,20 +125,20 @@ class BothStorages(RuleBasedStateMachine):
         count=st.integers(1, 9),
     )
     def stage(self, anew: bool, max_bytes: int, off: int, count: int) -> None:
-        staged = 0 if anew else self.memory.marks.staging.revision
+        staged = 0 if anew else self.memory.marks.staging.position
         batch = []
         for _ in range(count):
             page = self.peer.read_state(staged, max_bytes)
             batch.append(StateWrite(staged=Staged(max(0, staged + off), page)))
             if page.progress is not None:
                 break
-            staged = page.changes[-1].revision
+            staged = page.changes[-1].position
         self.store(batch)
 
     @rule(progress=st.builds(Progress, st.integers(0, 3), st.integers(0, 3)), wanted=edits)
     def install_by_the_way(self, progress: Progress, wanted: list[tuple[bytes, bytes | None]]) -> None:
         """The state that is staged, and one more write, in one transaction."""
-        staged = self.memory.marks.staging.revision
+        staged = self.memory.marks.staging.position
         page = self.peer.read_state(staged, EVERYTHING)
         self.store([StateWrite(staged=Staged(staged, page)), StateWrite(progress=progress)])
 

@@ -40,7 +40,7 @@ def page_count(storage: SqliteStorage) -> int:
 
 
 def fill(directory: Path) -> None:
-    """Of revisions 1 to 6 those up to 4 are records, and 1 is superseded. Slots 1 to 6, cut at 2; pages up to 3 are
+    """Of positions 1 to 6 those up to 4 are records, and 1 is superseded. Slots 1 to 6, cut at 2; pages up to 3 are
     staged, of which 2 is a record."""
     machine = Machine()
     writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 1, 2)]
@@ -48,7 +48,7 @@ def fill(directory: Path) -> None:
     for write in writes:
         storage.write([write])
     storage.write([StateWrite(cut=machine.cut(2), compact=4)])
-    staged = [Change(revision, b"key", b"value", 1, revision, 0) for revision in (2, 3)]
+    staged = [Change(position, b"key", b"value", 1, position, 0) for position in (2, 3)]
     storage.write([StateWrite(staged=Staged(0, StatePage(staged, 2, None)))])
     assert [count(storage, table) for table in TABLES] == [6, 0, 6, 1, 1]
     assert [tidy_and_count(storage, table) for table in TABLES] == [4, 3, 2, 1, 1]
@@ -82,21 +82,21 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE records_a SET key = x'00' WHERE revision = 3", "row of revision 3 in table records_a"),
-        ("UPDATE records_a SET value = NULL WHERE revision = 4", "row of revision 4 in table records_a"),
-        ("UPDATE records_a SET version = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
-        ("UPDATE records_a SET supersedes = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
-        ("UPDATE records_a SET create_revision = 9 WHERE revision = 3", "row of revision 3 in table records_a"),
-        ("UPDATE records_a SET checksum = 9 WHERE revision = 2", "row of revision 2 in table records_a"),
-        ("UPDATE history_a SET changes = x'90' WHERE first = 5", "row of revision 5 in table history_a"),
-        ("UPDATE history_a SET checksum = 9 WHERE first = 6", "row of revision 6 in table history_a"),
-        ("UPDATE history_a SET last = 6 WHERE first = 5", "row of revision 5 in table history_a"),
-        ("UPDATE history_a SET last = 7 WHERE first = 6", "history_a ends at revision 7, but the state is of 6"),
-        ("DELETE FROM history_a WHERE first = 6", "history_a ends at revision 5, but the state is of 6"),
-        ("DELETE FROM history_a", "history_a ends at revision 4, but the state is of 6"),
-        ("DELETE FROM history_a WHERE first = 5", "history_a has no row for revision 5"),
-        ("UPDATE records_b SET value = x'00' WHERE revision = 2", "row of revision 2 in table records_b"),
-        ("DELETE FROM history_b", "history_b has no row for revision 3"),
+        ("UPDATE records_a SET key = x'00' WHERE position = 3", "row of position 3 in table records_a"),
+        ("UPDATE records_a SET value = NULL WHERE position = 4", "row of position 4 in table records_a"),
+        ("UPDATE records_a SET version = 9 WHERE position = 3", "row of position 3 in table records_a"),
+        ("UPDATE records_a SET supersedes = 9 WHERE position = 3", "row of position 3 in table records_a"),
+        ("UPDATE records_a SET create_revision = 9 WHERE position = 3", "row of position 3 in table records_a"),
+        ("UPDATE records_a SET checksum = 9 WHERE position = 2", "row of position 2 in table records_a"),
+        ("UPDATE history_a SET changes = x'90' WHERE first = 5", "row of position 5 in table history_a"),
+        ("UPDATE history_a SET checksum = 9 WHERE first = 6", "row of position 6 in table history_a"),
+        ("UPDATE history_a SET last = 6 WHERE first = 5", "row of position 5 in table history_a"),
+        ("UPDATE history_a SET last = 7 WHERE first = 6", "history_a ends at position 7, but the state is of 6"),
+        ("DELETE FROM history_a WHERE first = 6", "history_a ends at position 5, but the state is of 6"),
+        ("DELETE FROM history_a", "history_a ends at position 4, but the state is of 6"),
+        ("DELETE FROM history_a WHERE first = 5", "history_a has no row behind position 4"),
+        ("UPDATE records_b SET value = x'00' WHERE position = 2", "row of position 2 in table records_b"),
+        ("DELETE FROM history_b", "history_b has no row behind position 2"),
         ("UPDATE progress SET applied = 5", "row of table progress does not have its checksum"),
         ("UPDATE progress SET chain = x'00'", "row of table progress does not have its checksum"),
         ("UPDATE progress SET digest = 'x'", "row of table progress does not have its checksum"),
@@ -134,7 +134,7 @@ def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
     change(directory, "UPDATE history_a SET checksum = 9 WHERE first = 6")
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         storage.write([StateWrite(compact=6)])
-        with pytest.raises(StorageError, match=r"row of revision 6 in table history_a.*is not used"):
+        with pytest.raises(StorageError, match=r"row of position 6 in table history_a.*is not used"):
             tidied(storage)
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         assert count(storage, "records_a") == 3
@@ -143,13 +143,13 @@ def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
 def overwrite(
     storage: SqliteStorage, machine: Machine, times: int, after_each: Callable[[], object], *, every: int = 20
 ) -> None:
-    """200 keys again and again, with a history of 500 revisions and a log of 100 slots; what has become too old is let
+    """200 keys again and again, with a history of 500 positions and a log of 100 slots; what has become too old is let
     go of with every so many writes."""
     for number in range(times):
-        changes = [machine.put(b"key %d" % ((machine.revision * 7) % 200), bytes(100)) for _ in range(10)]
+        changes = [machine.put(b"key %d" % ((machine.position * 7) % 200), bytes(100)) for _ in range(10)]
         write = machine.write(*changes, size=1000)
         if number % every == 0:
-            write.compact = max(0, machine.revision - 500)
+            write.compact = max(0, machine.position - 500)
             write.cut = machine.cut(max(0, machine.applied - 100))
         storage.write([write])
         after_each()
@@ -181,14 +181,14 @@ def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: S
     for _ in range(12):
         for _ in range(10):
             peer.write([machine.write(*[machine.put(b"key %d" % (key * 13 % 1000)) for key in range(100)])])
-        peer.write([StateWrite(compact=machine.revision, cut=machine.cut(machine.applied))])
+        peer.write([StateWrite(compact=machine.position, cut=machine.cut(machine.applied))])
         after = 0
         while True:
             page = peer.read_state(after, 2000)
             sqlite.write([StateWrite(staged=Staged(after, page))])
             if page.progress is not None:
                 break
-            after = page.changes[-1].revision
+            after = page.changes[-1].position
         assert rows(sqlite) == rows(peer)
         assert sum(count(sqlite, table) for table in TABLES) <= 2000
         pages.append(page_count(sqlite))
@@ -196,7 +196,7 @@ def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: S
 
 
 def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log goes first, then the revisions are looked at, and those that are alive become records."""
+    """The log goes first, then the positions are looked at, and those that are alive become records."""
     machine = Machine()
     storage = open_storage(directory, "test", "n1", MEMBERS)
     for number in range(50):
@@ -317,13 +317,13 @@ def test_the_log_stays_bounded_while_the_state_is_tidied(
     assert log.stat().st_size < 400_000
 
 
-def puts(*revisions: int) -> list[Change]:
-    return [Change(revision, b"key %d" % revision, b"value", revision, 1, 0) for revision in revisions]
+def puts(*positions: int) -> list[Change]:
+    return [Change(position, b"key %d" % position, b"value", position, 1, 0) for position in positions]
 
 
 @pytest.mark.parametrize("also", [[], [StateWrite(staged=Staged(0, StatePage(puts(1, 2), 0, None)))]])
 def test_pages_that_begin_anew_leave_nothing_of_those_before(sqlite: SqliteStorage, also: list[StateWrite]) -> None:
-    """Of revisions 1 to 6 that were staged only 2 and 4 are in the new pages, perhaps all in one transaction."""
+    """Of positions 1 to 6 that were staged only 2 and 4 are in the new pages, perhaps all in one transaction."""
     sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
     sqlite.write([*also, StateWrite(staged=Staged(0, StatePage(puts(2), 4, None)))])
     assert rows(sqlite, staged=True) == puts(2)

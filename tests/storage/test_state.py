@@ -144,7 +144,7 @@ def test_what_is_compacted_leaves_what_was_alive_then_and_all_that_came_later(re
         storage.write([StateWrite(compact=compact)])
         storage = tidied(storage)
         found = storage.read_state(0, 1000)
-        assert found == StatePage([row for row in everything if row.revision in left], compact, machine.progress())
+        assert found == StatePage([row for row in everything if row.position in left], compact, machine.progress())
         storage = reopen()
         assert storage.recovered().compacted == compact
 
@@ -161,7 +161,7 @@ def test_a_compacted_state_goes_on(reopen: Reopen) -> None:
 
 
 def peer_ahead() -> tuple[Machine, MemoryStorage]:
-    """Ten slots with a row each, compacted up to revision 4."""
+    """Ten slots with a row each, compacted up to position 4."""
     machine, peer = Machine(), MemoryStorage("test", "n2")
     for number in range(10):
         peer.write([machine.write(machine.put(b"key %d" % (number % 3)))])
@@ -183,7 +183,7 @@ def test_a_staged_state_takes_the_place_of_the_own_one(reopen: Reopen, restart: 
     storage = reopen()
     assert {**shown(storage), "staged": before["staged"]} == before
     staged = storage.recovered().staged
-    assert rows(storage, staged=True) == [row for row in rows(peer) if row.revision <= staged]
+    assert rows(storage, staged=True) == [row for row in rows(peer) if row.position <= staged]
     storage.write([StateWrite(staged=Staged(staged, peer.read_state(staged, EVERYTHING)))])
     storage = tidied(reopen())
     recovered = storage.recovered()
@@ -203,7 +203,7 @@ def test_an_installed_state_goes_on_and_may_be_replaced_again(reopen: Reopen) ->
         assert storage.read_state(0, EVERYTHING) == peer.read_state(0, EVERYTHING)
     change = machine.put(b"key 1")
     storage.write([machine.write(change), StateWrite(compact=11, cut=machine.cut(11))])
-    assert [row.revision for row in rows(tidied(reopen()))] == [9, 10, 11]
+    assert [row.position for row in rows(tidied(reopen()))] == [9, 10, 11]
 
 
 def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
@@ -213,7 +213,7 @@ def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
     _, first = next(pages(peer, 0))
     storage.write([StateWrite(staged=Staged(0, first))])
     storage = reopen()
-    assert storage.recovered().staged == first.changes[-1].revision
+    assert storage.recovered().staged == first.changes[-1].position
     assert rows(storage, staged=True) == first.changes
     assert rows(tidied(storage), staged=True) == first.changes
 
@@ -226,7 +226,7 @@ def test_an_empty_state_can_be_installed(reopen: Reopen) -> None:
 
 
 def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reopen) -> None:
-    """The rows behind revision 3 come from a peer that compacted nothing: row 4 is superseded by row 5 there."""
+    """The rows behind position 3 come from a peer that compacted nothing: row 4 is superseded by row 5 there."""
     machine = Machine()
     writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 3, 1)]
     one, other = MemoryStorage("test", "n2"), MemoryStorage("test", "n3")
@@ -239,38 +239,40 @@ def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reop
 
 
 def test_a_page_that_lacks_deletions_of_what_another_source_gave_is_refused(reopen: Reopen) -> None:
-    """The first source and the third dropped the deletion of revision 6; the second still had what it deleted."""
+    """The first source and the third dropped the deletion of position 6; the second still had what it deleted."""
     storage = reopen()
-    for after, revision, compact in ((0, 3, 9), (3, 4, 1)):
-        page = StatePage([Change(revision, b"key %d" % revision, b"", revision, 1, 0)], compact, None)
+    for after, position, compact in ((0, 3, 9), (3, 4, 1)):
+        page = StatePage([Change(position, b"key %d" % position, b"", position, 1, 0)], compact, None)
         storage.write([StateWrite(staged=Staged(after, page))])
     assert storage.read_state(0, 1000, staged=True).compacted == 1
-    with pytest.raises(StorageError, match="compacted up to 9 would be staged behind revision 4"):
+    with pytest.raises(StorageError, match="compacted up to 9 would be staged behind position 4"):
         storage.write([StateWrite(staged=Staged(4, StatePage([], 9, Progress(1, 9))))])
 
 
 BAD = {
-    "changes up to revision 7 would be stored without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
-    "instead of 7": StateWrite(changes=[Change(8, b"d", b"", 8, 1, 0)], progress=Progress(3, 8)),
-    "end at revision 6, but the state would be of revision 7": StateWrite(progress=Progress(3, 7)),
-    "end at revision 6, but the state would be of revision 5": StateWrite(progress=Progress(3, 5)),
+    "changes up to position 7 would be stored without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
+    "has position 8, which does not follow 6": StateWrite(
+        changes=[Change(8, b"d", b"", 8, 1, 0)], progress=Progress(3, 8)
+    ),
+    "end at position 6, but the state would be of position 7": StateWrite(progress=Progress(3, 7)),
+    "end at position 6, but the state would be of position 5": StateWrite(progress=Progress(3, 5)),
     "applied slot would go down from 3 to 2": StateWrite(progress=Progress(2, 6)),
     "applied slot 4 would pass the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=Progress(4, 6)),
     "cut would go down from slot 2 to 1": StateWrite(cut=Cut(1)),
     "cut at slot 4 would pass the applied slot, 3": StateWrite(accepts=[entry(4)], chosen=4, cut=Cut(4)),
-    "compacted revision would go down from 2 to 1": StateWrite(compact=1),
-    "compacting up to revision 7 would pass the stored one, 6": StateWrite(compact=7),
-    "page behind revision 2 would be staged, but what is staged ends at 1": StateWrite(
+    "compacted position would go down from 2 to 1": StateWrite(compact=1),
+    "compacting up to position 7 would pass the stored one, 6": StateWrite(compact=7),
+    "page behind position 2 would be staged, but what is staged ends at 1": StateWrite(
         staged=Staged(2, StatePage([], 0, None))
     ),
-    "revision 3 would be staged behind revision 1": StateWrite(
+    "position 3 would be staged behind position 1": StateWrite(
         staged=Staged(1, StatePage([Change(3, b"c", b"", 3, 1, 0)], 0, None))
     ),
-    "revision 1 would be staged behind revision 1": StateWrite(
+    "position 1 would be staged behind position 1": StateWrite(
         staged=Staged(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
     ),
-    "compacted up to 5 would be staged behind revision 1": StateWrite(staged=Staged(1, StatePage([], 5, None))),
-    "the state of revision 9 would end at 1": StateWrite(staged=Staged(1, StatePage([], 0, Progress(9, 9)))),
+    "compacted up to 5 would be staged behind position 1": StateWrite(staged=Staged(1, StatePage([], 5, None))),
+    "the state of position 9 would end at 1": StateWrite(staged=Staged(1, StatePage([], 0, Progress(9, 9)))),
     "applied slot would go down from 3 to 1": StateWrite(staged=Staged(1, StatePage([], 0, Progress(1, 1)))),
     "stored together": StateWrite(staged=Staged(0, StatePage([], 0, None)), progress=Progress(3, 6)),
 }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from kvstore.backup.file import FORMAT, Backup, BackupError, BackupWriter, MisuseError
-from storage.base import Change, Progress
+from storage.base import Change, Progress, first_of, revision_of
 from tests.kvstore.backup.states import COMMANDS, RECORDS, ledger_of, make_backup
 
 
@@ -39,11 +39,11 @@ def test_it_has_the_present_records_and_what_a_restore_needs(tmp_path: Path) -> 
         assert {change.key: (change.value, *change[3:5]) for change in backup.changes()} == {
             key: (value, created, version) for key, (value, _, created, version) in RECORDS.items()
         }
-        assert [change.revision for change in backup.changes()] == [2, 3, 5]
+        assert [revision_of(change.position) for change in backup.changes()] == [2, 3, 5]
         about = backup.about
         assert (about.cluster, about.node, about.records, about.format) == ("old", "n2", 3, FORMAT)
         progress = ledger.progress()
-        assert about.progress == Progress(6, 6, progress.chain, progress.digest)
+        assert about.progress == Progress(6, first_of(6), progress.chain, progress.digest)
     assert [child.name for child in tmp_path.iterdir()] == ["b.db"]
     assert path.stat().st_mode & 0o077 == 0
 
@@ -109,7 +109,7 @@ ALTERED = [
     "UPDATE records SET version = 3 WHERE key = x'61'",
     "UPDATE records SET create_revision = -1 WHERE key = x'61'",
     "DELETE FROM records WHERE key = x'61'",
-    "INSERT INTO records VALUES (x'7a', x'7a', 6, 6, 1)",
+    "INSERT INTO records VALUES (x'7a', x'7a', 6, 0, 6, 1)",
     "UPDATE backup SET revision = 7",
     "UPDATE backup SET applied = 5",
     "UPDATE backup SET cluster = 'other'",

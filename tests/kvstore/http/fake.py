@@ -11,23 +11,33 @@ import uvloop
 from yarl import URL
 
 from kvstore.commands import (
+    Bundle,
     Command,
     Delete,
-    DeleteResult,
     KeyCommand,
-    NotFound,
     NotReconfigured,
     Put,
-    PutResult,
     Reconfigure,
     Reconfigured,
     Result,
 )
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
+from kvstore.lookups import look_up
 from kvstore.members import Member, Roster, RosterEpoch, refusal
 from kvstore.metrics import Metrics
-from kvstore.requests import Consistency, MembersStatus, MemberStatus, ReadAnswer, Record, Refused, Status
+from kvstore.requests import (
+    Answer,
+    Consistency,
+    Lookup,
+    MembersStatus,
+    MemberStatus,
+    Query,
+    ReadAnswer,
+    Refused,
+    Status,
+)
+from kvstore.state_machine import StateMachine
 from storage.base import StatePage
 
 HANGS_S = 30.0
@@ -51,12 +61,17 @@ STATUS = Status(
 )
 
 
+def _key_of(command: KeyCommand) -> bytes:
+    return command.key if isinstance(command, Put | Delete) else b""
+
+
 class FakeReplica:
     """`fails` is raised by every request; while `gate` is closed requests wait, and `arrived` gets each one's key."""
 
     def __init__(self) -> None:
-        self.records: dict[bytes, Record] = {}
-        self.revision = 0
+        self.machine = StateMachine([])
+        self.records = self.machine.records
+        self._sequence = 0
         self.reads: list[tuple[bytes, Consistency]] = []
         self.pages: list[StatePage] = []
         self.readers: set[str] = set()
@@ -98,27 +113,25 @@ class FakeReplica:
         if isinstance(command, Reconfigure):
             self._later(b"", lambda: self._reconfigure(command.roster), reply)
         else:
-            self._later(command.key, lambda: self._apply(command), reply)
+            self._later(_key_of(command), lambda: self._apply(command), reply)
 
     def _apply(self, command: KeyCommand) -> Result:
-        self.done.put_nowait(command.key)
-        old = self.records.get(command.key)
-        match command:
-            case Put(key, value):
-                self.revision += 1
-                created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
-                self.records[key] = Record(value, self.revision, created, version)
-                return PutResult(self.revision, version)
-            case Delete(key):
-                if old is None:
-                    return NotFound(self.revision)
-                del self.records[key]
-                self.revision += 1
-                return DeleteResult(self.revision, old.version, old.revision)
+        self.done.put_nowait(_key_of(command))
+        self._sequence += 1
+        results = self.machine.apply(Bundle("fake", 1, self._sequence, self._sequence, [command]), 1)
+        assert results is not None
+        return results[0]
 
-    def read(self, key: bytes, consistency: Consistency, reply: Callable[[ReadAnswer | Refused], None]) -> None:
+    def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
+        key = query if isinstance(query, bytes) else query.key if isinstance(query, Lookup) else b""
         self.reads.append((key, consistency))
-        self._later(key, lambda: ReadAnswer(self.records.get(key), 11, self.revision, self.age_ms), reply)
+
+        def look() -> Answer:
+            if isinstance(query, bytes):
+                return ReadAnswer(self.records.get(query), 11, self.machine.revision, self.age_ms)
+            return look_up(query, self.machine, 11, self.age_ms)
+
+        self._later(key, look, reply)
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         self.readers.add(reader)
@@ -126,7 +139,7 @@ class FakeReplica:
         await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        return next(page for page in self.pages if not page.changes or page.changes[0].revision > after)
+        return next(page for page in self.pages if not page.changes or page.changes[0].position > after)
 
     def end_state(self, reader: str) -> None:
         self.readers.discard(reader)

@@ -13,7 +13,7 @@ from kvstore.backup.stream import End, Page, Start
 from kvstore.client import Client, Unavailable
 from kvstore.http.problems import RETRY_AFTER
 from kvstore.requests import Consistency, Outcome, Reason, Refused
-from storage.base import Change, Progress, StatePage
+from storage.base import Change, Progress, StatePage, first_of
 from tests.kvstore.backup.states import COMMANDS, RECORDS, ledger_of
 from tests.kvstore.http.fake import FakeReplica, Store, request, run
 
@@ -37,7 +37,7 @@ def test_all_pages_arrive_and_the_replica_is_told_that_it_is_over() -> None:
         start, *pages, end = await parts_of(url(store))
         assert isinstance(start, Start)
         assert (start.cluster, start.node, start.keys, start.revision) == ("c", "n1", 4, 9)
-        assert pages == [Page(0, ROWS[:2]), Page(2, ROWS[2:4]), Page(4, ROWS[4:])]
+        assert pages == [Page(0, ROWS[:2]), Page(first_of(2), ROWS[2:4]), Page(first_of(4), ROWS[4:])]
         assert end == End(END)
         assert store.replica.readers == set()
 
@@ -105,10 +105,14 @@ def test_no_more_than_two_at_once() -> None:
 
 def test_compaction_that_could_not_wait_ends_it_with_the_reason() -> None:
     async def scenario(store: Store) -> None:
-        store.replica.pages = [PAGES[0], PAGES[1]._replace(compacted=3), PAGES[2]]
+        store.replica.pages = [PAGES[0], PAGES[1]._replace(compacted=first_of(3)), PAGES[2]]
         with pytest.raises(Unavailable, match="n1 had to drop old revisions before the backup had them: take it again"):
             await parts_of(url(store))
-        store.replica.pages = [PAGES[0], PAGES[1]._replace(compacted=2), PAGES[2]._replace(compacted=4)]
+        store.replica.pages = [
+            PAGES[0],
+            PAGES[1]._replace(compacted=first_of(2)),
+            PAGES[2]._replace(compacted=first_of(4)),
+        ]
         assert (await parts_of(url(store)))[-1] == End(END)
 
     run(scenario)
@@ -156,7 +160,7 @@ def break_off(replica: FakeReplica) -> None:
     reading = replica.read_state
 
     async def fail(reader: str, after: int) -> StatePage:
-        if after == 4:
+        if after == first_of(4):
             raise ConnectionResetError("planted")
         return await reading(reader, after)
 
@@ -191,7 +195,7 @@ def test_the_command_makes_a_file_and_says_what_is_in_it(tmp_path: Path) -> None
         assert out.startswith(f"{tmp_path}/b.db: 3 keys of cluster c at revision 6, from n1 (")
         with Backup(tmp_path / "b.db") as made:
             assert {change.key for change in made.changes()} == RECORDS.keys()
-            assert made.about.progress == Progress(END.applied, END.revision, END.chain, END.digest)
+            assert made.about.progress == Progress(END.applied, END.position, END.chain, END.digest)
         assert backup(store, tmp_path / "b.db")[::2] == (
             2,
             f"kvstore: {tmp_path}/b.db exists: give another name, or --force to replace it\n",

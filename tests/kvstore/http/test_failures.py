@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
+from kvstore.commands import Record
 from kvstore.http import connection
 from kvstore.http.limits import Limits
-from kvstore.requests import Outcome, Reason, Record, Refused
+from kvstore.requests import Outcome, Reason, Refused
 from tests.kvstore.http.fake import Store, Wire, request, run
 
 MIB = 1024 * 1024

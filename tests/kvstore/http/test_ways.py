@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kvstore.commands import Record
 from kvstore.http import connection
 from kvstore.http.head import NotPlainError, Plain
 from kvstore.http.limits import Limits
 from kvstore.http.turns import Asker, Turn, Turns
-from kvstore.requests import Record
 from tests.kvstore.http.fake import Store, Wire, request, run
 
 MIB = 1024 * 1024

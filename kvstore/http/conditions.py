@@ -1,0 +1,64 @@
+"""`If-Match` and `If-None-Match` (RFC 9110, 13.1): a write that is done only if the key is as its sender knows it.
+
+The entity tag of a key is its revision in quotes, and the same on every replica.
+"""
+
+import re
+from collections.abc import Mapping
+
+from kvstore.commands import Compare, Delete, Get, Put, Record, Relation, Target, Transact
+from kvstore.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPPORTED, Problem
+
+_UNSUPPORTED = ("If-Unmodified-Since", "Content-Range")
+"""Headers that change what a write means: to ignore one would do a write that its sender did not ask for."""
+
+_TAG = re.compile(r'(W/)?"([1-9][0-9]{0,18})"')
+
+
+def conditional(command: Put | Delete, headers: Mapping[str, str]) -> Put | Delete | Transact:
+    """`command`, on the conditions that the headers name. Raises Problem for one that cannot be understood."""
+    for name in _UNSUPPORTED:
+        if name in headers:
+            raise Problem(UNSUPPORTED, f"Writes take no {name}. Use If-Match or If-None-Match, or leave it out.")
+    compares = [_compare(command.key, name, headers[name]) for name in ("If-Match", "If-None-Match") if name in headers]
+    return Transact(compares, [command], [Get(command.key)]) if compares else command
+
+
+def failed(present: Record | None) -> Problem:
+    """412, with what the key is at."""
+    if present is None:
+        return Problem(
+            PRECONDITION_FAILED, "Nothing was done: the key is absent. PUT it with If-None-Match: * instead."
+        )
+    revision = present.revision
+    detail = f'Nothing was done: the key is at revision {revision}. GET it, and repeat with If-Match: "{revision}".'
+    fields = b'ETag: "%d"\r\nKV-Revision: %d\r\n' % (revision, revision)
+    return Problem(PRECONDITION_FAILED, detail, fields=fields)
+
+
+def is_unmodified(headers: Mapping[str, str], record: Record) -> bool:
+    """Whether a GET is answered by 304: its sender has this revision already. Raises Problem for a header that cannot
+    be understood, and where If-Match asks for another one."""
+    wanted = headers.get("If-Match")
+    if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
+        raise failed(record)
+    known = headers.get("If-None-Match")
+    return known is not None and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
+
+
+def _compare(key: bytes, name: str, value: str) -> Compare:
+    match = name == "If-Match"
+    if value.strip() == "*":
+        return Compare(key, Target.EXISTS, Relation.EQUAL, int(match))
+    revisions = _revisions(name, value)
+    if len(revisions) > 1:
+        raise Problem(INVALID_CONDITION, f"A write takes one entity tag in {name}. Use POST /txn to compare more.")
+    return Compare(key, Target.REVISION, Relation.EQUAL if match else Relation.NOT_EQUAL, revisions[0])
+
+
+def _revisions(name: str, value: str) -> list[int]:
+    tags = [_TAG.fullmatch(tag.strip()) for tag in value.split(",")]
+    if not all(tags):
+        usage = f'{name}: "7" for a key at revision 7, as its ETag says, or {name}: * for any'
+        raise Problem(INVALID_CONDITION, f"{name} cannot be understood: {value[:80]!r}. Write {usage}.")
+    return [int(tag[2]) for tag in tags if tag is not None]
