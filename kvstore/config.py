@@ -204,10 +204,14 @@ class Settings(BaseSettings):
         "how many applied slots the log keeps at most; a peer that lags further behind is sent the state",
     )
     history_revisions: int = _number(
-        _RETENTION.history_revisions, "revisions", 0, 1_000_000_000, "how many superseded revisions are kept at most"
+        _RETENTION.history_revisions,
+        "revisions",
+        0,
+        1_000_000_000,
+        "how many of the latest revisions are remembered: for reads of the past, and for watches that begin there",
     )
     history_age_ms: int = _number(
-        _RETENTION.history_age_ms, "ms", 0, 10**12, "how long a superseded revision is kept at most"
+        _RETENTION.history_age_ms, "ms", 0, 10**12, "how long a revision is remembered at most"
     )
     window: int = _number(_PROTOCOL.window, "slots", 1, 4096, "slots that a leader has under way at once")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")

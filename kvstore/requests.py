@@ -11,6 +11,7 @@ import msgspec
 
 from kvstore.commands import Command, Found, Record, Result
 from kvstore.members import MemberRole, Roster
+from kvstore.past import Past
 from kvstore.ranges import Span
 from storage.base import StatePage
 
@@ -201,6 +202,17 @@ class Replica(Protocol):
     def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
         """Look `query` up; `reply` gets what was found, ScanAnswer for a Scan, else ReadAnswer; NotThen; or Refused
         (for STALE only where there is no state at all). Exactly once, perhaps before this returns."""
+
+    @property
+    def past(self) -> Past:
+        """What happened lately; another one once the state was replaced."""
+
+    @property
+    def position(self) -> int:
+        """Of the last change."""
+
+    def on_change(self, hear: Callable[[], None]) -> None:
+        """Call `hear` from now on when something has happened."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was

@@ -23,6 +23,7 @@ from kvstore.members import Member, Roster, genesis
 from kvstore.metrics import Metrics, Snapshot
 from kvstore.node import Node
 from kvstore.parts import limits_of, options_of, retention_of
+from kvstore.past import Past
 from kvstore.queries import ReadReply
 from kvstore.requests import Consistency, MembersStatus, MemberStatus, Query, Refused, Standing, Status
 from kvstore.terms import refuse_other_founders, terms_of
@@ -69,6 +70,8 @@ class Runtime:
         self._stopping = False
         self._pump_scheduled = False
         self._told: Ballot | None = None
+        self._heard = 0
+        self._hear: Callable[[], None] = lambda: None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
@@ -164,6 +167,20 @@ class Runtime:
         """See Replica."""
         if not self._node.read(query, consistency, reply):
             self._wake()
+
+    @property
+    def past(self) -> Past:
+        """See Replica."""
+        return self._node.machine.past
+
+    @property
+    def position(self) -> int:
+        """See Replica."""
+        return self._node.machine.position
+
+    def on_change(self, hear: Callable[[], None]) -> None:
+        """See Replica."""
+        self._hear = hear
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See Replica."""
@@ -310,6 +327,9 @@ class Runtime:
             self._fail(error)
             return
         self._send(ready.messages)
+        if self.position != self._heard:
+            self._heard = self.position
+            self._hear()
         if ready.write is not None:
             self._writer.submit(ready.write)
         for fetch in ready.fetches:

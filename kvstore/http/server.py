@@ -22,6 +22,8 @@ from kvstore.http.target import split
 from kvstore.http.transactions import PATH as TXN
 from kvstore.http.transactions import Transactions
 from kvstore.http.turns import Turns
+from kvstore.http.watch import PATH as WATCH
+from kvstore.http.watch import Watches
 from kvstore.metrics import Metrics
 from kvstore.requests import Refused, Replica
 
@@ -47,6 +49,7 @@ class Frontend:
         self._keys = Keys(replica, self._limits, self._is_stopping)
         self._turns = Turns(self._keys, metrics)
         self._transactions = Transactions(replica, self._limits)
+        self._watches = Watches(replica)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
         self._backups = Backups(replica, self._is_stopping)
@@ -82,6 +85,7 @@ class Frontend:
         deadline = loop.time() + grace_ms / 1000
         if not self._stopping:
             self._stopping = True
+            self._watches.end()
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
         for connection in list(self._connections):
@@ -145,6 +149,9 @@ class Frontend:
             elif path == TXN:
                 route = TXN
                 answer = await self._transactions.answer(request, query)
+            elif path == WATCH:
+                route = WATCH
+                answer = await self._watches.answer(request, query)
             elif path == BACKUP:
                 route = BACKUP
                 answer = await self._backups.answer(request, query)

@@ -26,6 +26,7 @@ from kvstore.http.server import Frontend
 from kvstore.lookups import look_up
 from kvstore.members import Member, Roster, RosterEpoch, refusal
 from kvstore.metrics import Metrics
+from kvstore.past import Past
 from kvstore.requests import (
     Answer,
     Consistency,
@@ -120,6 +121,7 @@ class FakeReplica:
         self._sequence += 1
         results = self.machine.apply(Bundle("fake", 1, self._sequence, self._sequence, [command]), 1)
         assert results is not None
+        self.hear()
         return results[0]
 
     def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
@@ -132,6 +134,17 @@ class FakeReplica:
             return look_up(query, self.machine, 11, self.age_ms)
 
         self._later(key, look, reply)
+
+    @property
+    def past(self) -> Past:
+        return self.machine.past
+
+    @property
+    def position(self) -> int:
+        return self.machine.position
+
+    def on_change(self, hear: Callable[[], None]) -> None:
+        self.hear = hear
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         self.readers.add(reader)
