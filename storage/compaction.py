@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 UNIT_BYTES = 4096
 ROUND_BYTES = 8 << 20
-ROUND_CHANGES = 32 << 10
+ROUND_CHANGES = 16 << 10
 """A round ends with the run in which its changes become as much as this; it keeps one for each key in memory."""
 PIECE_UNITS = 256
-_CHANGES_A_UNIT = 8
+_CHANGES_A_UNIT = 4
 
 
 def units_of(size: int) -> int:
@@ -38,11 +38,13 @@ def compact(space: KeySpace, target: int) -> Iterator[int]:
         run = next(live.runs(found.reached, target))
         found.take(run)
         yield 1 + len(run) // _CHANGES_A_UNIT
-    for positions, units in _pieces(sorted(found.superseded)):
+    found.superseded.sort()
+    yield 1
+    for positions, units in _pieces((each, found.large.get(each, 1)) for each in found.superseded):
         live.drop_records(positions)
         yield units
-    alive = [(change, units_of(size_of(change))) for change in found.last.values() if change.value is not None]
-    for changes, units in _pieces(alive):
+    alive = (change for change in found.last.values() if change.value is not None)
+    for changes, units in _pieces((change, units_of(size_of(change))) for change in alive):
         live.add(changes)
         yield units
     space.move_base(found.reached)
@@ -55,8 +57,10 @@ class _Found:
         self.reached = base
         self.last: dict[bytes, Change] = {}
         """The last change of each key, in order of position."""
-        self.superseded: list[tuple[int, int]] = []
-        """Records that go, with the units of those that take their places: most likely theirs, too."""
+        self.superseded: list[int] = []
+        """Records that go."""
+        self.large: dict[int, int] = {}
+        """Of these the units of those whose successors fill pages: most likely they do, too."""
         self._base, self._target = base, target
         self._left = ROUND_CHANGES
         self._bytes_left = ROUND_BYTES
@@ -74,7 +78,9 @@ class _Found:
             self.last[change.key] = change
             size = size_of(change)
             if 0 < change.supersedes <= self._base:
-                self.superseded.append((change.supersedes, units_of(size)))
+                self.superseded.append(change.supersedes)
+                if size >= UNIT_BYTES:
+                    self.large[change.supersedes] = units_of(size)
             self._left -= 1
             self._bytes_left -= size
 

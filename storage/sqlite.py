@@ -40,7 +40,7 @@ _PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
 _FRAME_BYTES = 4096 + 24
 _FRAMES_A_COMMIT = 8
 _ROW_BYTES = 64
-_SLICE_UNITS = 512
+_SLICE_UNITS = 256
 """What is removed at once, by `tidy` or by a `write`: less often and more of it touches fewer pages."""
 _UNITS_A_WRITE = 16
 

@@ -9,18 +9,20 @@ from kvstore.cli.keys import delete, get, put, status
 from kvstore.cli.members import member
 from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
+from kvstore.cli.spans import list_, txn, watch
 
 app = typer.Typer(
     name="kvstore",
     help="A replicated, linearizable key-value store. `kvstore cluster` starts one to try on this machine.",
     epilog="Exit status: 0 done, 1 the key or member is absent, or a replica failed, 2 wrong usage or settings, "
-    "3 not done and safe to repeat, 4 a write that may have been done.",
+    "3 not done and safe to repeat, 4 a write that may have been done, 5 its condition does not hold.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (cluster, serve, get, put, delete, status, backup, restore, check):
+for _command in (cluster, serve, get, put, delete, txn, watch, status, backup, restore, check):
     app.command()(_command)
+app.command("list")(list_)
 app.add_typer(member, name="member")
 
 

@@ -12,13 +12,23 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from kvstore.client import DEFAULT_ENDPOINTS, Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome
+from kvstore.client import (
+    DEFAULT_ENDPOINTS,
+    Client,
+    ConditionFailed,
+    NoSuchMember,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from kvstore.ranges import starting_with
 from kvstore.requests import Consistency, Status
 
 ABSENT = 1
 REJECTED = 2
 UNAVAILABLE = 3
 UNKNOWN = 4
+CONDITION = 5
 
 T = TypeVar("T")
 
@@ -27,6 +37,8 @@ Endpoints = Annotated[
     typer.Option(envvar="KVSTORE_ENDPOINTS", metavar="URL,...", help="Base addresses of the replicas, with commas."),
 ]
 Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
+Revision = Annotated[int | None, typer.Option(min=1, help="As of this revision of the store.")]
+IfRevision = Annotated[int | None, typer.Option(min=1, help="Only while the key is at this revision.")]
 DEFAULT = ",".join(DEFAULT_ENDPOINTS)
 """What `Endpoints` are where nobody names any."""
 
@@ -35,9 +47,10 @@ def get(
     key: Key,
     endpoints: Endpoints = DEFAULT,
     consistency: Annotated[Consistency, typer.Option(help="How current the value must be.")] = Consistency.LINEARIZABLE,
+    revision: Revision = None,
 ) -> None:
     """Write the value of KEY to standard output, byte for byte. Exit status 1 when it is absent."""
-    record = talk(endpoints, lambda client: client.get(os.fsencode(key), consistency))
+    record = talk(endpoints, lambda client: client.get(os.fsencode(key), consistency, revision=revision))
     if record is None:
         _absent(key)
     else:
@@ -49,16 +62,32 @@ def put(
     key: Key,
     value: Annotated[str, typer.Argument(help="The value, or - to read it from standard input.")],
     endpoints: Endpoints = DEFAULT,
+    if_revision: IfRevision = None,
+    *,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if there is no such key.")] = False,
 ) -> None:
-    """Set KEY to VALUE. Exit status 3: not done, repeat it. 4: it may have been done."""
+    """Set KEY to VALUE. Exit status 3: not done, repeat it. 4: it may have been done. 5: the condition failed."""
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    result = talk(endpoints, lambda client: client.put(os.fsencode(key), content))
+    name = os.fsencode(key)
+    result = talk(endpoints, lambda client: client.put(name, content, if_revision=if_revision, if_absent=if_absent))
     sys.stdout.write(f"revision {result.revision}, version {result.version}\n")
 
 
-def delete(key: Key, endpoints: Endpoints = DEFAULT) -> None:
-    """Remove KEY. Exit status 1 when it is absent. 3: not done, repeat it. 4: it may have been done."""
-    result = talk(endpoints, lambda client: client.delete(os.fsencode(key)))
+def delete(
+    key: Key,
+    endpoints: Endpoints = DEFAULT,
+    if_revision: IfRevision = None,
+    *,
+    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY, in one revision.")] = False,
+) -> None:
+    """Remove KEY. Exit status 1 when it is absent. 3: not done, repeat it. 4: it may have been done. 5: the condition
+    does not hold."""
+    name = os.fsencode(key)
+    if prefix:
+        deleted = talk(endpoints, lambda client: client.delete_span(starting_with(name)))
+        sys.stdout.write(f"revision {deleted.revision}, deleted {deleted.deleted:,} keys\n")
+        return
+    result = talk(endpoints, lambda client: client.delete(name, if_revision=if_revision))
     if result is None:
         _absent(key)
     else:
@@ -142,6 +171,8 @@ def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
         return asyncio.run(run())
     except NoSuchMember as error:
         end(error, ABSENT)
+    except ConditionFailed as error:
+        end(error, CONDITION)
     except (ValueError, Rejected) as error:
         end(error, REJECTED)
     except Unavailable as error:

@@ -55,5 +55,5 @@ async def _send_continue(request: web.BaseRequest) -> None:
 
 
 def _too_large(limits: Limits) -> Problem:
-    detail = f"A value has at most {limits.max_value_bytes} bytes. Split it over several keys."
+    detail = f"A body has at most {limits.max_value_bytes} bytes. Split it over several keys or requests."
     return Problem(VALUE_TOO_LARGE, detail)

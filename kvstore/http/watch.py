@@ -68,7 +68,13 @@ class Watches:
             self._count -= 1
 
     async def _serve(self, request: web.BaseRequest, span: Span, first: int) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "KV-Revision": str(first - 1),
+            }
+        )
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)

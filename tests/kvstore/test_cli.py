@@ -29,8 +29,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, method: str, outcome: object) -> lis
     """Have the client's `method` give or raise `outcome`; what it was called with is in the list."""
     calls: list[tuple[Any, ...]] = []
 
-    async def call(self: Client, *arguments: object) -> object:
-        calls.append((self.endpoints, *arguments))
+    async def call(self: Client, *arguments: object, **named: object) -> object:
+        calls.append((self.endpoints, *arguments, *({name: value} for name, value in named.items() if value)))
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -411,8 +411,8 @@ MUTANTS = (
         (6, 25),
         "The state says that it is compacted before all that is alive there has become a record.",
         "storage/compaction.py",
-        "    for changes, units in _pieces(alive):\n",
-        "    space.move_base(found.reached)\n    for changes, units in _pieces(alive):\n",
+        "    for changes, units in _pieces((change",
+        "    space.move_base(found.reached)\n    for changes, units in _pieces((change",
         UNIT,
     ),
     Mutant(

@@ -1,0 +1,148 @@
+"""Transactions and records as the JSON of `kvstore.http.transactions` and `kvstore.http.documents`."""
+
+from base64 import b64encode
+from typing import Any, assert_never
+
+import msgspec
+
+from kvstore.commands import (
+    Compare,
+    Delete,
+    DeleteSpan,
+    Found,
+    Get,
+    List,
+    Listed,
+    Operation,
+    OperationResult,
+    Put,
+    PutResult,
+    Record,
+    SpanDeleted,
+    Target,
+    Transact,
+    Transacted,
+)
+from kvstore.ranges import Span
+
+Document = dict[str, Any]
+
+
+class RecordDocument(msgspec.Struct):
+    """A key with what it holds."""
+
+    revision: int
+    create_revision: int
+    version: int
+    key: str | None = None
+    key_base64: bytes = b""
+    value: str | None = None
+    value_base64: bytes = b""
+
+    def found(self) -> Found:
+        """The same as the state machine has it."""
+        key = self.key.encode() if self.key is not None else self.key_base64
+        value = self.value.encode() if self.value is not None else self.value_base64
+        return Found(key, Record(value, self.revision, self.create_revision, self.version))
+
+
+class _Listed(msgspec.Struct):
+    records: list[RecordDocument]
+    more: bool
+
+
+class _Result(msgspec.Struct):
+    put: PutResult | None = None
+    delete: SpanDeleted | None = None
+    get: RecordDocument | None = None
+    list: _Listed | None = None
+    txn: "_Transacted | None" = None
+
+
+class _Transacted(msgspec.Struct):
+    succeeded: bool
+    revision: int
+    results: list[_Result]
+
+
+_decode = msgspec.json.Decoder(_Transacted).decode
+
+
+def pack_transaction(transaction: Transact) -> bytes:
+    """The body of a request for it."""
+    return msgspec.json.encode(_transaction(transaction))
+
+
+def unpack_transacted(body: bytes, asked: Transact) -> Transacted:
+    """What the answer says. What deleted anything is told as SpanDeleted, a single key too."""
+    return _transacted(_decode(body), asked)
+
+
+def _transacted(found: _Transacted, asked: Transact) -> Transacted:
+    operations = asked.then if found.succeeded else asked.otherwise
+    results = [_result(each, operation) for each, operation in zip(found.results, operations, strict=True)]
+    return Transacted(found.succeeded, found.revision, results)
+
+
+def _result(found: _Result, asked: Operation) -> OperationResult:
+    match asked:
+        case Get(key=key):
+            return found.get.found() if found.get is not None else Found(key, None)
+        case List() if found.list is not None:
+            return Listed([record.found() for record in found.list.records], found.list.more)
+        case Transact() if found.txn is not None:
+            return _transacted(found.txn, asked)
+        case _:
+            result = found.put or found.delete
+            if result is None:
+                raise ValueError(f"{asked} was answered with {found}")
+            return result
+
+
+def _transaction(transaction: Transact) -> Document:
+    return {
+        "compare": [_compare(compare) for compare in transaction.compares],
+        "then": [_operation(operation) for operation in transaction.then],
+        "else": [_operation(operation) for operation in transaction.otherwise],
+    }
+
+
+def _compare(compare: Compare) -> Document:
+    operand = compare.operand
+    on = _on(compare.on)
+    if compare.target is Target.EXISTS:
+        return {**on, "exists": bool(operand)}
+    if isinstance(operand, bytes):
+        return {**on, f"{compare.target}_base64": {compare.relation: b64encode(operand).decode()}}
+    return {**on, compare.target: {compare.relation: operand}}
+
+
+def _operation(operation: Operation) -> Document:
+    match operation:
+        case Put(key=key, value=value):
+            return {"put": {**_bytes("key", key), **_bytes("value", value)}}
+        case Get(key=key):
+            return {"get": _on(key)}
+        case Delete(key=key):
+            return {"delete": _on(key)}
+        case DeleteSpan(span=span):
+            return {"delete": _on(span)}
+        case List(span=span, limit=limit):
+            return {"list": {**_on(span), "limit": limit}}
+        case Transact():
+            return {"txn": _transaction(operation)}
+        case _:
+            assert_never(operation)
+
+
+def _on(keys: bytes | Span) -> Document:
+    if isinstance(keys, bytes):
+        return _bytes("key", keys)
+    return {**_bytes("start", keys.start), **(_bytes("end", keys.end) if keys.end is not None else {})}
+
+
+def _bytes(name: str, content: bytes) -> Document:
+    try:
+        return {name: content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(content).decode()}
