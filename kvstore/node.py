@@ -19,9 +19,9 @@ from kvstore.queries import Queries, ReadReply, ReadRequest
 from kvstore.requests import Answer, Consistency, Outcome, Query, ReadAnswer, Reason, Refused, Standing
 from kvstore.retention import Limits
 from kvstore.state_fetch import StateFetch
-from kvstore.state_machine import StateMachine
+from kvstore.state_machine import RECORD_BYTES, StateMachine
 from kvstore.stewardship import Stewardship
-from kvstore.submissions import Submissions, WriteReply, WriteRequest
+from kvstore.submissions import OVERHEAD_BYTES, Submissions, WriteReply, WriteRequest, size_bytes
 from kvstore.transactions import growth_of
 from kvstore.transfer import MOST_PAGE_BYTES, state_message
 from paxos.messages import Accept, AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
@@ -36,6 +36,10 @@ MAX_UNSTORED_BYTES = 64 << 20
 over is sent again, or fetched once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
 """A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
+
+
+GROWTH = -(-RECORD_BYTES // OVERHEAD_BYTES)
+"""What a command takes in a bundle, so many times, is more than the state may grow by."""
 
 
 class Stats:
@@ -348,6 +352,8 @@ class Node:
                 self.replica.propose((payload,))
 
     def _exceeds_quota(self, command: KeyCommand) -> bool:
+        if self.machine.size_bytes + GROWTH * size_bytes(command) <= self._quota_bytes:
+            return False
         growth = growth_of(command, self.machine)
         return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
 

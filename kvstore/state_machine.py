@@ -41,7 +41,7 @@ RECORD_BYTES = 64
 DIGEST_MASK = 2**64 - 1
 """A digest is a sum modulo one more than this."""
 LAST_NUMBER = 2**NUMBER_BITS - 1
-_REVISIONS = struct.Struct("<QQQ")
+_REVISIONS = struct.Struct("<QQQQ")
 
 
 class Origin:
@@ -260,8 +260,8 @@ def position_of(record: Record) -> int:
 
 def digest_of(key: bytes, record: Record) -> int:
     """A record's share of the digest, 32 bits."""
-    numbers = _REVISIONS.pack(position_of(record), record.create_revision, record.version)
-    return zlib.crc32(record.value, zlib.crc32(key, zlib.crc32(numbers)))
+    numbers = _REVISIONS.pack(record.revision, record.number, record.create_revision, record.version)
+    return zlib.crc32(record.value, zlib.crc32(numbers + key))
 
 
 def _size(key: bytes, value: bytes) -> int:

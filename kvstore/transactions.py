@@ -59,12 +59,21 @@ class Records(Protocol):
 
 def run(command: DeleteSpan | Transact, records: Records) -> SpanDeleted | Transacted | TooManyChanges:
     """Do all of `command`, or nothing."""
-    if most_changes(command, records) > MOST_AT_ONCE:
+    if _has_spans(command) and most_changes(command, records) > MOST_AT_ONCE:
         return TooManyChanges()
     execution = _Execution(records)
     if isinstance(command, DeleteSpan):
         return execution.delete_span(command.span)
     return execution.transact(command)
+
+
+def _has_spans(command: DeleteSpan | Transact) -> bool:
+    """False for one that makes a few changes with each operation: of those there are never that many."""
+    if isinstance(command, DeleteSpan):
+        return True
+    return any(
+        isinstance(each, DeleteSpan | Transact) for branch in (command.then, command.otherwise) for each in branch
+    )
 
 
 def most_changes(operation: Operation, records: Records) -> int:

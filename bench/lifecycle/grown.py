@@ -91,8 +91,7 @@ def _rows(keys: int, value_bytes: int) -> Iterator[Row]:
 
 def _share(row: Row) -> int:
     revision, number, key, value, create_revision, version = row
-    position = revision << 20 | number
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(struct.pack("<QQQ", position, create_revision, version))))
+    return zlib.crc32(value, zlib.crc32(struct.pack("<QQQQ", revision, number, create_revision, version) + key))
 
 
 async def restored(directory: Path, keys: int, value_bytes: int) -> LocalCluster:

@@ -17,7 +17,7 @@ from kvstore.client import Client, Happened
 from kvstore.commands import Found
 from kvstore.http.documents import named, record_document, transacted_document
 from kvstore.http.problems import Problem
-from kvstore.http.transactions import transaction_of
+from kvstore.http.transaction_body import transaction_of
 from kvstore.ranges import Span, starting_with
 from kvstore.requests import Consistency
 

@@ -9,6 +9,7 @@ A watcher has a position: all events up to it were written to its connection, an
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -22,7 +23,9 @@ from kvstore.requests import Replica
 from storage.base import revision_of
 
 PAUSE_S = 0.01
-"""Between two rounds to the watchers: what happens meanwhile goes out together."""
+SHARE = 4
+"""Between two rounds to the watchers is a pause, so that what happens meanwhile goes out together: so long, or so many
+times as long as a round takes, when there are many."""
 PROGRESS_S = 10.0
 """A watch on which nothing happened is told how far it is: after a reconnect it goes on from there."""
 REPLAY_EVENTS = 500
@@ -122,9 +125,10 @@ class Feed:
 
     def _go_round(self) -> None:
         self._timer = None
-        self._next = asyncio.get_running_loop().time() + PAUSE_S
+        begun = time.perf_counter()
         for span, group in list(self._groups.items()):
             self._advance(span, group)
+        self._next = asyncio.get_running_loop().time() + max(PAUSE_S, SHARE * (time.perf_counter() - begun))
 
     def _advance(self, span: Span, group: _Group) -> None:
         """What happened goes to all of the group."""

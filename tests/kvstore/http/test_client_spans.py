@@ -29,7 +29,7 @@ from kvstore.commands import (
     Transacted,
 )
 from kvstore.http import feed
-from kvstore.http.transactions import transaction_of
+from kvstore.http.transaction_body import transaction_of
 from kvstore.ranges import EVERY_KEY, Span, starting_with
 from storage.base import first_of
 from tests.kvstore.http.fake import Store, run

@@ -7,7 +7,7 @@ import pytest
 
 from kvstore.commands import Compare, Delete, DeleteSpan, Get, List, Put, Relation, Target, Transact
 from kvstore.http.problems import Problem
-from kvstore.http.transactions import MOST_OPERATIONS, transaction_of
+from kvstore.http.transaction_body import MOST_OPERATIONS, transaction_of
 from kvstore.ranges import Span, starting_with
 from tests.kvstore.http.fake import Reply, Store, request, run
 
@@ -139,8 +139,8 @@ PUT = {"put": {"key": "a", "value": ""}}
         ({"compare": [{"key": "a", "version": "x"}]}, "$.compare[0].version"),
         ({"compare": [{"key": "a", "version": {"ge": 1}}]}, "unknown field `ge`"),
         (nested(9), "nested more than 8 deep"),
-        ({"then": [PUT] * (MOST_OPERATIONS + 1)}, "It has 1001 compares and operations"),
-        ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "It has 1001"),
+        ({"then": [PUT] * (MOST_OPERATIONS + 1)}, "$ has 1001 compares and operations"),
+        ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1001"),
     ],
 )
 def test_a_body_that_is_no_transaction_is_refused_with_the_place(body: Any, says: str) -> None:
