@@ -23,7 +23,7 @@ from kvstore.requests import Replica
 from storage.base import revision_of
 
 PAUSE_S = 0.01
-SHARE = 4
+SHARE = 2
 """Between two rounds to the watchers is a pause, so that what happens meanwhile goes out together: so long, or so many
 times as long as a round takes, when there are many."""
 PROGRESS_S = 10.0

@@ -3,6 +3,8 @@
 A page's cursor holds the revision that the first page was of, and the last key: any replica can go on from it.
 """
 
+import asyncio
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,9 +22,10 @@ from kvstore.http.target import MOST_REVISION, consistency_named, number_named, 
 from kvstore.ranges import Span
 from kvstore.requests import Consistency, NotThen, Refused, Replica, Scan, ScanAnswer
 
-MOST_LISTED = 10_000
-USUALLY_LISTED = 1_000
+MOST_LISTED = 1000
 """Records on one page."""
+STREAMED = 250
+"""Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
 NDJSON = "application/x-ndjson"
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
@@ -46,6 +49,11 @@ class _Wanted(NamedTuple):
         """What comes behind `page`, as of the same revision: this replica has reached it."""
         scan = _behind(self.scan, _Cursor(page.revision, page.found[-1].key))
         return self._replace(scan=scan, consistency=Consistency.STALE)
+
+    def at_most(self, count: int) -> "_Wanted":
+        """The same with no more than `count` on a page."""
+        scan = self.scan
+        return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
 
 class Lists:
@@ -78,6 +86,7 @@ class Lists:
     async def _stream(self, request: web.BaseRequest, wanted: _Wanted) -> web.StreamResponse:
         """A record on each line; the last line has the revision and how many there were, or what went wrong. A page is
         read when the client has taken the one before it."""
+        wanted = wanted.at_most(STREAMED)
         first = await self._page(wanted)
         response = web.StreamResponse(
             headers={"Content-Type": NDJSON, "Cache-Control": "no-store", "KV-Revision": str(first.revision)}
@@ -94,9 +103,11 @@ class Lists:
         return response
 
     async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncIterator[bytes]:
-        count = 0
+        count, begun = 0, time.perf_counter()
         while True:
             yield b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
+            await asyncio.sleep(time.perf_counter() - begun)
+            begun = time.perf_counter()
             count += len(page.found)
             if not page.more or count == wanted.most:
                 yield orjson.dumps({"revision": page.revision, "count": count, "more": page.more}) + b"\n"
@@ -106,8 +117,7 @@ class Lists:
                 return
             wanted = wanted.after(page)
             if wanted.most is not None:
-                limit = min(MOST_LISTED, wanted.most - count)
-                wanted = wanted._replace(scan=msgspec.structs.replace(wanted.scan, limit=limit))
+                wanted = wanted.at_most(wanted.most - count)
             try:
                 page = await self._page(wanted)
             except (Problem, Refused) as error:
@@ -126,7 +136,7 @@ def _wanted_by(query: str) -> _Wanted:
     most = number_named(found, "limit", 1, MOST_REVISION, 0) or None
     scan = Scan(
         span,
-        USUALLY_LISTED if most is None else min(most, MOST_LISTED),
+        MOST_LISTED if most is None else min(most, MOST_LISTED),
         number_named(found, "revision", 1, MOST_REVISION, 0) or None,
         one_of(found, "order", ("asc", "desc")) == "desc",
     )

@@ -92,8 +92,7 @@ def test_a_list_as_of_a_revision() -> None:
 def test_ndjson_is_a_record_a_line_and_an_end_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(lists, "USUALLY_LISTED", 2)
-    monkeypatch.setattr(lists, "MOST_LISTED", 2)
+    monkeypatch.setattr(lists, "STREAMED", 2)
 
     async def scenario(store: Store) -> None:
         await fill(store, *"abcdefg")
@@ -107,7 +106,7 @@ def test_ndjson_is_a_record_a_line_and_an_end_however_many_there_are(
 
 
 def test_ndjson_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "USUALLY_LISTED", 1)
+    monkeypatch.setattr(lists, "STREAMED", 1)
 
     async def scenario(store: Store) -> None:
         await fill(store, "a", "b")
