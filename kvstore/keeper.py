@@ -34,6 +34,8 @@ class Keeper:
         self._superseded_bytes = self._events = 0
         self._note_past(now)
         self.outgoing = Outgoing()
+        self._compacted = recovered.compacted
+        """What is superseded up to this position is no longer needed on the disk."""
         self.cut: Slot = recovered.cut.slot
         """The log is cut up to here, once all writes up to now are durable."""
         self._stored = self.ledger.applied
@@ -52,7 +54,7 @@ class Keeper:
         """Have what is applied stored with the next step, even alone. Gives the revision up to which the stored state
         is compacted, or will be as soon as storage has the time."""
         self._store_now = True
-        return self._retention.compacted
+        return self._compacted
 
     def stage(self, staged: Staged) -> None:
         """Have a page of a peer's state stored with the next write."""
@@ -66,6 +68,7 @@ class Keeper:
         self.ledger = ledger
         self._stored = self.cut = ledger.applied
         self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.past.count
+        self._compacted = self._left_out
         self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
 
     def attach(self, ready: Ready, now: Time) -> None:
@@ -78,15 +81,16 @@ class Keeper:
             self._stored = self.ledger.applied
             self._store_now = False
             self.cut = self._retention.cut.slot
+            self._retention.compact(now)
+            self.ledger.machine.forget(self._retention.compacted)  # memory waits for nobody
             if not self.outgoing.hold(now):
-                self._retention.compact(now)
-                self.ledger.machine.forget(self._retention.compacted)
+                self._compacted = self._retention.compacted
             ready.write = _with_state(
                 ready.write or Write(chosen=self._stored),
                 changes=self.ledger.take_changes(),
                 progress=self.ledger.progress(),
                 cut=self._retention.cut,
-                compact=self._retention.compacted,
+                compact=self._compacted,
             )
 
     def _note_past(self, now: Time) -> None:

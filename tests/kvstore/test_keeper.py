@@ -159,6 +159,14 @@ def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> N
     assert replica.keeper.store_now() == first_of(3)
 
 
+def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
+    replica = Replica(limits=NO_HISTORY)
+    replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
+    replica.apply(A, Put(b"a", b"2"))
+    assert replica.sync().compact == 0
+    assert list(replica.keeper.ledger.machine.past.behind(0)) == []
+
+
 # A start
 
 
