@@ -97,7 +97,7 @@ KeyCommand = Put | Delete | DeleteSpan | Transact
 Command = KeyCommand | Reconfigure
 
 MOST_AT_ONCE = 100_000
-"""Changes that one command may make: nothing else is applied meanwhile, and it takes some microseconds for each."""
+"""Keys that one command may look at or change: nothing else is applied meanwhile, and each takes a few microseconds."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -162,8 +162,8 @@ class Transacted(msgspec.Struct, frozen=True):
     results: "list[OperationResult]"
 
 
-class TooManyChanges(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was done: more than MOST_AT_ONCE changes might have been made."""
+class TooManyKeys(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was done: it might have looked at more than MOST_AT_ONCE keys."""
 
 
 class Reconfigured(msgspec.Struct, frozen=True, gc=False):
@@ -180,7 +180,7 @@ class NotReconfigured(msgspec.Struct, frozen=True, gc=False):
 
 
 OperationResult = PutResult | DeleteResult | NotFound | SpanDeleted | Found | Listed | Transacted
-KeyResult = OperationResult | TooManyChanges
+KeyResult = OperationResult | TooManyKeys
 Result = KeyResult | Reconfigured | NotReconfigured
 
 

@@ -67,7 +67,10 @@ class Retention:
     def changed(self, position: int, size_bytes: int, now: Time) -> None:
         """The store came to `position`; to remember what it was before takes `size_bytes` more."""
         last = self._history[-1] if self._history else None
-        if last is None or now - last.at >= 1000 * MS or position - last.first > self._stretch:
+        full = last is not None and (
+            position - last.first > self._stretch or last.size_bytes > self._limits.history_bytes // 64
+        )
+        if last is None or full or now - last.at >= 1000 * MS:
             self._history.append(_Stretch(now, position, position, size_bytes))
         else:
             last.position = position
@@ -79,7 +82,7 @@ class Retention:
         limits, history = self._limits, self._history
         while history and (
             history[-1].position - history[0].position >= first_of(limits.history_revisions)
-            or self._history_bytes > limits.history_bytes
+            or (self._history_bytes > limits.history_bytes and len(history) > 1)  # who watches has not heard of it yet
             or now - history[0].at > limits.history_age_ms * MS
         ):
             gone = history.popleft()

@@ -26,7 +26,7 @@ from kvstore.commands import (
     Relation,
     SpanDeleted,
     Target,
-    TooManyChanges,
+    TooManyKeys,
     Transact,
     Transacted,
 )
@@ -57,41 +57,44 @@ class Records(Protocol):
         """Remove `key`."""
 
 
-def run(command: DeleteSpan | Transact, records: Records) -> SpanDeleted | Transacted | TooManyChanges:
+def run(command: DeleteSpan | Transact, records: Records) -> SpanDeleted | Transacted | TooManyKeys:
     """Do all of `command`, or nothing."""
-    if _has_spans(command) and most_changes(command, records) > MOST_AT_ONCE:
-        return TooManyChanges()
+    if not _is_bounded(command, records):
+        return TooManyKeys()
     execution = _Execution(records)
     if isinstance(command, DeleteSpan):
         return execution.delete_span(command.span)
     return execution.transact(command)
 
 
-def _has_spans(command: DeleteSpan | Transact) -> bool:
-    """False for one that makes a few changes with each operation: of those there are never that many."""
-    if isinstance(command, DeleteSpan):
-        return True
-    return any(
-        isinstance(each, DeleteSpan | Transact) for branch in (command.then, command.otherwise) for each in branch
-    )
+def _is_bounded(command: DeleteSpan | Transact, records: Records) -> bool:
+    """Whether it looks at no more than MOST_AT_ONCE keys, whichever way its conditions turn out. Not more than so many
+    are counted."""
+    left = MOST_AT_ONCE
+    for span, limit in _spans(command):
+        left -= sum(1 for _ in islice(records.keys(span), min(limit, left + 1)))
+        if left < 0:
+            return False
+    return True
 
 
-def most_changes(operation: Operation, records: Records) -> int:
-    """How many changes it may make at most, whichever way its conditions turn out. What a transaction puts itself may
-    be deleted by it, too."""
+def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
+    """What it goes through key by key, and how many of them at most."""
     match operation:
-        case Put():
-            return 2
-        case Delete():
-            return 1
         case DeleteSpan(span=span):
-            return sum(1 for _ in islice(records.keys(span), MOST_AT_ONCE + 1))
-        case Get() | List():
-            return 0
-        case Transact(then=then, otherwise=otherwise):
-            return max(sum(most_changes(each, records) for each in branch) for branch in (then, otherwise))
+            yield span, MOST_AT_ONCE + 1
+        case List(span=span, limit=limit):
+            yield span, limit
+        case Transact(compares=compares, then=then, otherwise=otherwise):
+            for compare in compares:
+                if isinstance(compare.on, Span) and compare.target is not Target.EXISTS:
+                    yield compare.on, MOST_AT_ONCE + 1
+            for branch in (then, otherwise):
+                for each in branch:
+                    if not isinstance(each, Put | Get | Delete):
+                        yield from _spans(each)
         case _:
-            assert_never(operation)
+            return
 
 
 def growth_of(operation: Operation, records: Records) -> int:

@@ -177,7 +177,18 @@ class SqliteStorage:
         with self._sound_after():
             if staged:
                 return self._space.staged_page(after, max_bytes)
+            self._finish_compaction()
             return self._space.page(after, max_bytes, self._bounds)
+
+    def _finish_compaction(self) -> None:
+        """A round that is under way, or was in an earlier life, has removed records that were alive at the base: who
+        reads the state from there on would not see them."""
+        marks = self._bounds.marks
+        while self._space.compacted < marks.compact:
+            with self._transaction():
+                removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
+                self._store_bounds(marks)
+            self._checkpoint_when_due(removed)
 
     def write(self, writes: Sequence[Write]) -> None:
         """See Storage."""

@@ -109,6 +109,8 @@ class Client:
         self, key: bytes | str, value: bytes, *, if_revision: int | None = None, if_absent: bool = False
     ) -> PutResult:
         """Set `key` to `value`; only while it is at `if_revision`, or only if it is absent. Raises ConditionFailed."""
+        if if_absent and if_revision is not None:
+            raise ValueError("a key that is absent is at no revision: give if_revision or if_absent")
         headers = {"If-None-Match": "*"} if if_absent else _if_match(if_revision)
         answer = await self._caller.call(Request("PUT", _path(key), value, headers))
         return msgspec.json.decode(answer.body, type=PutResult)

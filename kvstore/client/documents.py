@@ -18,6 +18,7 @@ from kvstore.commands import (
     Put,
     PutResult,
     Record,
+    Relation,
     SpanDeleted,
     Target,
     Transact,
@@ -111,7 +112,9 @@ def _compare(compare: Compare) -> Document:
     operand = compare.operand
     on = _on(compare.on)
     if compare.target is Target.EXISTS:
-        return {**on, "exists": bool(operand)}
+        if compare.relation not in {Relation.EQUAL, Relation.NOT_EQUAL}:
+            raise ValueError(f"existence is not {compare.relation}: compare it by eq or ne")
+        return {**on, "exists": bool(operand) == (compare.relation is Relation.EQUAL)}
     if isinstance(operand, bytes):
         return {**on, f"{compare.target}_base64": {compare.relation: b64encode(operand).decode()}}
     return {**on, compare.target: {compare.relation: operand}}

@@ -47,17 +47,18 @@ class Watch:
         self._query = query
         self._seen = from_revision - 1 if from_revision is not None else None
         """All up to this revision was handed on; None until a replica has said where it begins."""
+        self._served_at = 0.0
+        """When a replica was heard last."""
 
     async def follow(self) -> AsyncIterator[Happened]:
         """What happens, without an end. Raises Compacted; Unavailable when for `timeout_s` no replica serves it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._caller.timeout_s
+        self._served_at = loop.time()
         refusals: list[str] = []
         while True:
             for endpoint in self._caller.in_order:
                 try:
                     async for happened in self._follow_at(endpoint):
-                        deadline, refusals = loop.time() + self._caller.timeout_s, []
                         yield happened
                     why = f"{endpoint} has ended the watch"
                 except Unavailable as error:
@@ -68,7 +69,7 @@ class Watch:
                     why = f"{endpoint} broke off: {str(error) or 'timed out'}"
                 refusals.append(why)
                 self._caller.prefer_another()
-            if loop.time() > deadline:
+            if loop.time() > self._served_at + self._caller.timeout_s:
                 raise Unavailable("; ".join(refusals[-len(self._caller.endpoints) :]))
             await asyncio.sleep(_PAUSE_S)
 
@@ -82,6 +83,7 @@ class Watch:
             buffer = bytearray()
             async for data in response.content.iter_any():
                 buffer += data
+                self._served_at = asyncio.get_running_loop().time()
                 for fields in _blocks(buffer):
                     if fields.get("event") == "lost":
                         lost = msgspec.json.decode(fields["data"], type=_Lost)

@@ -13,6 +13,7 @@ from aiohttp import web
 from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Start, pack
 from kvstore.http.asking import reply_of
 from kvstore.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.http.streams import refuse_old_http
 from kvstore.http.target import consistency_of
 from kvstore.requests import Replica
 
@@ -36,6 +37,7 @@ class Backups:
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
         consistency = consistency_of(query)
+        refuse_old_http(request)
         if self._running >= MOST_AT_ONCE:
             detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)

@@ -4,7 +4,8 @@ The entity tag of a key is its revision in quotes, and the same on every replica
 """
 
 import re
-from collections.abc import Mapping
+
+from multidict import MultiMapping
 
 from kvstore.commands import Compare, Delete, Get, Put, Record, Relation, Target, Transact
 from kvstore.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPPORTED, Problem
@@ -12,38 +13,49 @@ from kvstore.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPP
 _UNSUPPORTED = ("If-Unmodified-Since", "Content-Range")
 """Headers that change what a write means: to ignore one would do a write that its sender did not ask for."""
 
+_CONDITIONS = ("If-Match", "If-None-Match")
+
 _TAG = re.compile(r'(W/)?"([1-9][0-9]{0,18})"')
 
 
-def conditional(command: Put | Delete, headers: Mapping[str, str]) -> Put | Delete | Transact:
+def conditional(command: Put | Delete, headers: MultiMapping[str]) -> Put | Delete | Transact:
     """`command`, on the conditions that the headers name. Raises Problem for one that cannot be understood."""
     for name in _UNSUPPORTED:
         if name in headers:
             raise Problem(UNSUPPORTED, f"Writes take no {name}. Use If-Match or If-None-Match, or leave it out.")
-    compares = [_compare(command.key, name, headers[name]) for name in ("If-Match", "If-None-Match") if name in headers]
+    compares = [_compare(command.key, name, _value(headers, name)) for name in _CONDITIONS if name in headers]
     return Transact(compares, [command], [Get(command.key)]) if compares else command
+
+
+def refuse_conditions(headers: MultiMapping[str]) -> None:
+    """For writes of many keys. Raises Problem when there is one: to ignore it would do what was not asked for."""
+    for name in (*_UNSUPPORTED, *_CONDITIONS):
+        if name in headers:
+            raise Problem(UNSUPPORTED, f"{name} is for a single key. Compare in POST /txn, or leave it out.")
 
 
 def failed(present: Record | None) -> Problem:
     """412, with what the key is at."""
     if present is None:
-        return Problem(
-            PRECONDITION_FAILED, "Nothing was done: the key is absent. PUT it with If-None-Match: * instead."
-        )
+        return Problem(PRECONDITION_FAILED, "Nothing was done: the key is absent.")
     revision = present.revision
     detail = f'Nothing was done: the key is at revision {revision}. GET it, and repeat with If-Match: "{revision}".'
     fields = b'ETag: "%d"\r\nKV-Revision: %d\r\n' % (revision, revision)
     return Problem(PRECONDITION_FAILED, detail, fields=fields)
 
 
-def is_unmodified(headers: Mapping[str, str], record: Record) -> bool:
+def is_unmodified(headers: MultiMapping[str], record: Record) -> bool:
     """Whether a GET is answered by 304: its sender has this revision already. Raises Problem for a header that cannot
     be understood, and where If-Match asks for another one."""
-    wanted = headers.get("If-Match")
-    if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
+    wanted, known = (_value(headers, name) for name in _CONDITIONS)
+    if wanted and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
         raise failed(record)
-    known = headers.get("If-None-Match")
-    return known is not None and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
+    return bool(known) and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
+
+
+def _value(headers: MultiMapping[str], name: str) -> str:
+    """A field that is there several times is one list (RFC 9110, 5.3)."""
+    return ", ".join(headers.getall(name, ()))
 
 
 def _compare(key: bytes, name: str, value: str) -> Compare:

@@ -17,18 +17,18 @@ from kvstore.commands import (
     PutResult,
     Result,
     SpanDeleted,
-    TooManyChanges,
+    TooManyKeys,
     Transacted,
 )
 from kvstore.http.answer import Answer, NotModified
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
-from kvstore.http.conditions import conditional, failed, is_unmodified
+from kvstore.http.conditions import conditional, failed, is_unmodified, refuse_conditions
 from kvstore.http.documents import named
 from kvstore.http.head import Plain
 from kvstore.http.limits import Limits
 from kvstore.http.lists import Lists
-from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then, too_many_changes
+from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then, too_many_keys
 from kvstore.http.target import decode_key, no_parameters, point_of, span_of
 from kvstore.requests import Consistency, Lookup, NotThen, Query, ReadAnswer, Replica
 
@@ -109,9 +109,11 @@ class Keys:
     async def _answer_for_span(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
         if request.method == "GET":
             return await self._lists.answer(request, query)
-        result = await reply_of(partial(self._replica.write, DeleteSpan(span_of(query))))
-        if isinstance(result, TooManyChanges):
-            raise too_many_changes()
+        span = span_of(query)
+        refuse_conditions(request.headers)
+        result = await reply_of(partial(self._replica.write, DeleteSpan(span)))
+        if isinstance(result, TooManyKeys):
+            raise too_many_keys()
         if not isinstance(result, SpanDeleted):
             raise TypeError(f"a deletion was answered with {result!r}")
         return Answer(200, _JSON_FIELDS, orjson.dumps({"revision": result.revision, "deleted": result.deleted}) + b"\n")

@@ -8,7 +8,7 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import orjson
@@ -18,6 +18,7 @@ from kvstore.http.answer import Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.documents import Document, record_document
 from kvstore.http.problems import INVALID_QUERY, Problem, not_then
+from kvstore.http.streams import refuse_old_http
 from kvstore.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
 from kvstore.ranges import Span
 from kvstore.requests import Consistency, NotThen, Refused, Replica, Scan, ScanAnswer
@@ -33,7 +34,7 @@ _FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\nKV-Revi
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
-    revision: int
+    revision: Annotated[int, msgspec.Meta(ge=0, le=MOST_REVISION)]
     last: bytes
 
 
@@ -67,6 +68,7 @@ class Lists:
         """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
         wanted = _wanted_by(query)
         if NDJSON in request.headers.get("Accept", ""):
+            refuse_old_http(request)
             return await self._stream(request, wanted)
         page = await self._page(wanted)
         document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}
@@ -105,8 +107,10 @@ class Lists:
     async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncIterator[bytes]:
         count, begun = 0, time.perf_counter()
         while True:
-            yield b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
-            await asyncio.sleep(time.perf_counter() - begun)
+            lines = b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
+            busy_s = time.perf_counter() - begun
+            yield lines
+            await asyncio.sleep(busy_s)
             begun = time.perf_counter()
             count += len(page.found)
             if not page.more or count == wanted.most:

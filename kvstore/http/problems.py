@@ -39,8 +39,9 @@ MEMBER_EXISTS = Kind(409, "member-exists", "The name or the address is another m
 MEMBER_RUNS = Kind(409, "member-runs", "The member runs, with the data that it has")
 MEMBERS_CHANGED = Kind(409, "members-changed", "The members were changed meanwhile")
 UNSAFE_CHANGE = Kind(409, "unsafe-change", "The cluster would not be able to decide anything")
+ANSWER_TOO_LARGE = Kind(413, "answer-too-large", "The answer would be too large")
 PRECONDITION_FAILED = Kind(412, "precondition-failed", "The condition does not hold")
-TOO_MANY_CHANGES = Kind(413, "too-many-changes", "It would change too many keys at once")
+TOO_MANY_KEYS = Kind(413, "too-many-keys", "It would look at too many keys at once")
 VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
 EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
 OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
@@ -127,10 +128,10 @@ def not_then(range_: NotThen, revision: int) -> Problem:
     return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % range_.oldest)
 
 
-def too_many_changes() -> Problem:
+def too_many_keys() -> Problem:
     """413 for what was refused whole."""
-    detail = f"Nothing was done: it might change more than {MOST_AT_ONCE:,} keys. Delete in parts, by start and end."
-    return Problem(TOO_MANY_CHANGES, detail)
+    detail = f"Nothing was done: it might look at more than {MOST_AT_ONCE:,} keys. Do it in parts, by start and end."
+    return Problem(TOO_MANY_KEYS, detail)
 
 
 def not_allowed(method: str, allowed: str) -> Problem:

@@ -9,7 +9,7 @@ Wherever bytes stand as text there is a field of the same name with `_base64` be
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -35,6 +35,10 @@ U = TypeVar("U")
 MOST_OPERATIONS = 1000
 MOST_LISTED = 1000
 DEEPEST = 8
+
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""What a counter is compared with: no greater one would fit into a command."""
 
 
 class _Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,10 +71,10 @@ class _List(_Keys, frozen=True):
 
 
 class _Numbers(_Json, frozen=True):
-    eq: int | None = None
-    ne: int | None = None
-    lt: int | None = None
-    gt: int | None = None
+    eq: Number | None = None
+    ne: Number | None = None
+    lt: Number | None = None
+    gt: Number | None = None
 
 
 class _Texts(_Json, frozen=True):
@@ -91,9 +95,9 @@ class _Compare(_Keys, frozen=True):
     exists: bool | None = None
     value: str | _Texts | None = None
     value_base64: bytes | _Blobs | None = None
-    version: int | _Numbers | None = None
-    revision: int | _Numbers | None = None
-    create_revision: int | _Numbers | None = None
+    version: Number | _Numbers | None = None
+    revision: Number | _Numbers | None = None
+    create_revision: Number | _Numbers | None = None
 
 
 class _Operation(_Json, frozen=True):
@@ -134,11 +138,10 @@ def transaction_of(body: bytes) -> Transact:
         raise Problem(INVALID_TRANSACTION, f"${error.where}{error.what}") from None
 
 
-def _size(command: Operation) -> int:
-    """The most that one run of it looks at."""
-    if not isinstance(command, Transact):
-        return 1
-    return len(command.compares) + max(sum(map(_size, branch)) for branch in (command.then, command.otherwise))
+def _size(branch: Sequence[Operation]) -> int:
+    """How much there is in it, all that is nested included."""
+    nested = [each for each in branch if isinstance(each, Transact)]
+    return len(branch) + sum(len(each.compares) + _size(each.then) + _size(each.otherwise) for each in nested)
 
 
 def _transact(found: _Transaction, depth: int) -> Transact:
@@ -150,10 +153,12 @@ def _transact(found: _Transaction, depth: int) -> Transact:
         _each("then", found.then, operation),
         _each("else", found.otherwise, operation),
     )
-    if depth == 1 and _size(command) > MOST_OPERATIONS:
-        raise _InvalidError(
-            f" has {_size(command)} compares and operations, nested ones included. Send up to {MOST_OPERATIONS}."
-        )
+    if depth == 1:
+        longer = len(command.compares) + max(_size(command.then), _size(command.otherwise))
+        if longer > MOST_OPERATIONS:
+            raise _InvalidError(
+                f" has {longer} compares and operations, nested ones included. Send up to {MOST_OPERATIONS}."
+            )
     return command
 
 

@@ -5,18 +5,21 @@ from functools import partial
 import orjson
 from aiohttp import web
 
-from kvstore.commands import TooManyChanges, Transacted
+from kvstore.commands import Found, Listed, OperationResult, Record, TooManyKeys, Transacted
 from kvstore.http.answer import Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
+from kvstore.http.conditions import refuse_conditions
 from kvstore.http.documents import transacted_document
 from kvstore.http.limits import Limits
-from kvstore.http.problems import not_allowed, too_many_changes
+from kvstore.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed, too_many_keys
 from kvstore.http.target import no_parameters
 from kvstore.http.transaction_body import transaction_of
-from kvstore.requests import Replica
+from kvstore.requests import Outcome, Replica
 
 PATH = "/txn"
+MOST_ANSWERED_BYTES = 8 << 20
+"""Of values, in one answer."""
 
 _FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
@@ -33,10 +36,29 @@ class Transactions:
         if request.method != "POST":
             raise not_allowed(request.method, "POST")
         no_parameters(query)
+        refuse_conditions(request.headers)
         command = transaction_of(await read_body(request, self._limits))
         result = await reply_of(partial(self._replica.write, command))
-        if isinstance(result, TooManyChanges):
-            raise too_many_changes()
+        if isinstance(result, TooManyKeys):
+            raise too_many_keys()
         if not isinstance(result, Transacted):
             raise TypeError(f"a transaction was answered with {result!r}")
+        if size_of(result) > MOST_ANSWERED_BYTES:
+            detail = (
+                f"It was done; the store is at revision {result.revision}. Read the keys by themselves, or list them."
+            )
+            raise Problem(ANSWER_TOO_LARGE, detail, outcome=Outcome.UNKNOWN)
         return Answer(200, _FIELDS, orjson.dumps(transacted_document(result)) + b"\n")
+
+
+def size_of(result: OperationResult) -> int:
+    """Bytes of the values in it."""
+    match result:
+        case Found(record=Record(value=value)):
+            return len(value)
+        case Listed(found=found):
+            return sum(map(size_of, found))
+        case Transacted(results=results):
+            return sum(map(size_of, results))
+        case _:
+            return 0

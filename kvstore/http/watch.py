@@ -12,6 +12,7 @@ from aiohttp import web
 from kvstore.http.asking import reply_of
 from kvstore.http.feed import Feed, Watcher, begin_of
 from kvstore.http.problems import COMPACTED, INVALID_QUERY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then
+from kvstore.http.streams import refuse_old_http
 from kvstore.http.target import (
     MAX_KEY_BYTES,
     MOST_REVISION,
@@ -51,6 +52,7 @@ class Watches:
         found = parameters(query, _NAMES)
         span = _span(found)
         first = _first_revision(request, found)
+        refuse_old_http(request)
         if self._count >= MOST_AT_ONCE:
             detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)

@@ -101,6 +101,8 @@ def test_so_many_bytes_are_kept_within_a_stretch() -> None:
     supersede(one, 7, size_bytes=1)
     assert compacted(one) == 1
     supersede(one, 9, size_bytes=1000)
+    assert compacted(one) == 7  # who watches has not heard of the last one yet
+    supersede(one, 11)
     assert compacted(one) == 9
 
 

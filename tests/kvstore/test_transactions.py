@@ -27,7 +27,7 @@ from kvstore.commands import (
     Result,
     SpanDeleted,
     Target,
-    TooManyChanges,
+    TooManyKeys,
     Transact,
     Transacted,
     pack_bundle,
@@ -179,13 +179,23 @@ def test_a_list_ends_at_its_limit_and_says_whether_there_is_more() -> None:
         assert listed.more is more
 
 
-def test_too_many_changes_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at or deleted, in whichever branch."""
     monkeypatch.setattr(transactions, "MOST_AT_ONCE", 3)
     store = Store(*[Put(b"k%d" % number, b"") for number in range(4)])
-    assert store.do(DeleteSpan(EVERY_KEY)) == TooManyChanges()
-    assert store.do(always(Put(b"a", b""), DeleteSpan(starting_with(b"k1")), Delete(b"k2"))) == TooManyChanges()
-    assert store.do(always(DeleteSpan(Span(b"k0", b"k2")), Delete(b"k2"))) == Transacted(
-        True, 5, [SpanDeleted(5, 2), DeleteResult(5, 1, 3)]
+    half = DeleteSpan(Span(b"k0", b"k2"))
+    for command in (
+        DeleteSpan(EVERY_KEY),
+        always(Put(b"a", b""), DeleteSpan(EVERY_KEY)),
+        always(List(EVERY_KEY, 4)),
+        always(always(half), half),
+        Transact([], [half], [half]),
+        Transact([Compare(EVERY_KEY, Target.VERSION, Relation.EQUAL, 1)], [], []),
+    ):
+        assert store.do(command) == TooManyKeys()
+    exists = Compare(EVERY_KEY, Target.EXISTS, Relation.EQUAL, 1)
+    assert store.do(Transact([exists], [half, Delete(b"k2"), List(EVERY_KEY, 1)], [])) == Transacted(
+        True, 5, [SpanDeleted(5, 2), DeleteResult(5, 1, 3), Listed([Found(b"k3", Record(b"", 4, 4, 1))], more=False)]
     )
     assert store.content() == {b"k3": b""}
 

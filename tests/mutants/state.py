@@ -230,7 +230,9 @@ MUTANTS = (
         "However much is superseded, it is kept until it is old.",
         "kvstore/retention.py",
         "            history[-1].position - history[0].position >= first_of(limits.history_revisions)\n"
-        "            or self._history_bytes > limits.history_bytes\n            or now",
+        "            or (self._history_bytes > limits.history_bytes and len(history) > 1)  "
+        "# who watches has not heard of it yet\n"
+        "            or now",
         "            now",
         UNIT,
     ),

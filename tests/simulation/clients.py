@@ -22,7 +22,7 @@ from kvstore.commands import (
     Result,
     SpanDeleted,
     Target,
-    TooManyChanges,
+    TooManyKeys,
     Transact,
     Transacted,
 )
@@ -219,7 +219,7 @@ class Call:
         self._finish([Operation("get", key, found.get(key), self._called, now) for key in keys])
 
     def _wrote(self, answer: Result | Refused) -> None:
-        assert not isinstance(answer, Reconfigured | NotReconfigured | TooManyChanges | Found | Listed)
+        assert not isinstance(answer, Reconfigured | NotReconfigured | TooManyKeys | Found | Listed)
         if not isinstance(answer, Refused):
             self._client.history.told(answer.revision, self._floor, change=_is_change(answer))
             self._finish(self._answered(answer))

@@ -244,9 +244,31 @@ def test_a_round_takes_only_so_much(sqlite: SqliteStorage, monkeypatch: pytest.M
     sqlite.write([StateWrite(compact=8)])
     bases = []
     while sqlite.tidy():
-        bases.append(sqlite.read_state(0, EVERYTHING).compacted)
+        bases.append(sqlite._space.compacted)
     assert sorted({*bases}) == [3, 6, 8]
     assert rows(sqlite) == expected
+
+
+def test_who_reads_the_state_sees_all_that_was_alive_at_its_base(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round removes records before the base moves. It is ended first, also one of an earlier life."""
+    monkeypatch.setattr(module, "_SLICE_UNITS", 2)
+    monkeypatch.setattr(compaction, "PIECE_UNITS", 1)
+    machine = Machine()
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    for upto in (4, 8, 12):
+        for number in range(4):
+            storage.write([machine.write(machine.put(b"key %d" % number))])
+        storage.write([StateWrite(compact=upto)])
+        while count(storage, "records_a") not in {2, 3}:
+            if not storage.tidy():
+                break
+        storage.close()
+        storage = open_storage(directory, "test", "n1", MEMBERS)
+        page = storage.read_state(0, EVERYTHING)
+        assert (page.compacted, [change.position for change in page.changes]) == (upto, list(range(upto - 3, upto + 1)))
+    storage.close()
 
 
 def test_a_state_may_be_replaced_in_the_midst_of_a_round(

@@ -100,11 +100,16 @@ def test_what_is_sent_of_a_transaction_is_what_was_meant() -> None:
                 for relation in Relation
             ],
             *[Compare(b"\xff", Target.VALUE, relation, b"text") for relation in Relation],
+            Compare(b"k", Target.EXISTS, Relation.EQUAL, 1),
         ],
         [Put(b"a", b""), Delete(b"b"), DeleteSpan(Span(b"", b"c")), List(Span(b"d", None), 9)],
         [Transact([], [Get("é".encode())], [])],
     )
     assert transaction_of(pack_transaction(transaction)) == transaction
+    absent = transaction_of(pack_transaction(Transact([Compare(b"k", Target.EXISTS, Relation.NOT_EQUAL, 1)], [], [])))
+    assert absent.compares == [Compare(b"k", Target.EXISTS, Relation.EQUAL, 0)]
+    with pytest.raises(ValueError, match="by eq or ne"):
+        pack_transaction(Transact([Compare(b"k", Target.EXISTS, Relation.LESS, 1)], [], []))
 
 
 def test_a_list_goes_through_all_pages() -> None:

@@ -55,6 +55,17 @@ def test_the_conditions_of_a_put(field: str, absent: int, present: int) -> None:
     run(scenario)
 
 
+def test_a_condition_in_two_fields_is_one_list() -> None:
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            await ask(wire, "PUT")
+            two = ('If-None-Match: "7"', 'If-None-Match: "1"')
+            assert (await ask(wire, "GET", *two)).status == 304
+            assert (await ask(wire, "PUT", *two)).status == 400
+
+    run(scenario)
+
+
 def test_the_conditions_of_a_delete() -> None:
     async def scenario(store: Store) -> None:
         async with await store.wire() as wire:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kvstore.commands import Compare, Delete, DeleteSpan, Get, List, Put, Relation, Target, Transact
+from kvstore.http import transactions
 from kvstore.http.problems import Problem
 from kvstore.http.transaction_body import MOST_OPERATIONS, transaction_of
 from kvstore.ranges import Span, starting_with
@@ -140,7 +141,9 @@ PUT = {"put": {"key": "a", "value": ""}}
         ({"compare": [{"key": "a", "version": {"ge": 1}}]}, "unknown field `ge`"),
         (nested(9), "nested more than 8 deep"),
         ({"then": [PUT] * (MOST_OPERATIONS + 1)}, "$ has 1001 compares and operations"),
-        ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1001"),
+        ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1002"),
+        ({"compare": [{"key": "a", "revision": 2**64}]}, "$.compare[0].revision"),
+        ({"compare": [{"key": "a", "version": {"gt": -1}}]}, "$.compare[0].version.gt"),
     ],
 )
 def test_a_body_that_is_no_transaction_is_refused_with_the_place(body: Any, says: str) -> None:
@@ -151,9 +154,33 @@ def test_a_body_that_is_no_transaction_is_refused_with_the_place(body: Any, says
 
 
 def test_as_many_operations_as_are_allowed() -> None:
-    body = {"then": [PUT] * MOST_OPERATIONS, "else": [{"txn": nested(7)}] * MOST_OPERATIONS}
+    body = {"then": [PUT] * MOST_OPERATIONS, "else": [PUT] * MOST_OPERATIONS}
     assert len(transaction_of(json.dumps(body).encode()).then) == MOST_OPERATIONS
     transaction_of(json.dumps(nested(8)).encode())
+
+
+def test_an_answer_that_would_be_too_large_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "MOST_ANSWERED_BYTES", 8)
+
+    async def scenario(store: Store) -> None:
+        await store.call("PUT", "/kv/a", b"1234")
+        get, listed = {"get": {"key": "a"}}, {"list": {"prefix": ""}}
+        assert (await post(store, {"then": [get, listed]})).status == 200
+        reply = await post(store, {"then": [{"put": {"key": "b", "value": ""}}, {"txn": {"then": [get, get, listed]}}]})
+        assert (reply.status, reply.problem()["type"]) == (413, "urn:kvstore:problem:answer-too-large")
+        assert "It was done; the store is at revision 2." in reply.problem()["detail"]
+
+    run(scenario)
+
+
+def test_a_condition_in_a_header_is_not_for_transactions() -> None:
+    async def scenario(store: Store) -> None:
+        for method, target in (("POST", "/txn"), ("DELETE", "/kv/?prefix=a")):
+            reply = await store.call(method, target, b"{}" if method == "POST" else None, headers={"If-Match": '"1"'})
+            assert (reply.status, reply.problem()["type"]) == (400, "urn:kvstore:problem:unsupported-header")
+        assert store.replica.arrived.empty()
+
+    run(scenario)
 
 
 def test_only_a_post_without_parameters_is_taken() -> None:
