@@ -13,6 +13,8 @@ import msgspec
 from kvstore.commands import Record
 from storage.base import end_of, revision_of
 
+FEW = 64
+"""Changes of one key that are gone through backwards."""
 _position = attrgetter("position")
 
 
@@ -78,11 +80,14 @@ class Past:
 
     def as_of(self, key: bytes, revision: int, present: Record | None) -> Record | None:
         """What `key` held once `revision` was done, none that is compacted. `present` is what it holds now."""
-        end, position = end_of(revision), self._latest.get(key, 0)
-        while position > max(end, self.compacted):
+        start, position = max(end_of(revision), self.compacted), self._latest.get(key, 0)
+        for _ in range(FEW):
+            if position <= start:
+                return present
             event = self._events[self._index_behind(position - 1)]
             present, position = event.old, event.previous
-        return present
+        # It changes often, so the first change behind the revision is not far from there.
+        return next((event.old for event in self.behind(start) if event.key == key), present)
 
     def behind(self, position: int) -> Iterator[Event]:
         """The events behind `position`, in order; none may be added or forgotten meanwhile."""

@@ -48,7 +48,7 @@ class Frontend:
         self._limits = limits or Limits()
         self._keys = Keys(replica, self._limits, self._is_stopping)
         self._turns = Turns(self._keys, metrics)
-        self._transactions = Transactions(replica, self._limits)
+        self._transactions = Transactions(replica, self._limits, self._keys)
         self._watches = Watches(replica)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)

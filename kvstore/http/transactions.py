@@ -11,6 +11,7 @@ from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
 from kvstore.http.conditions import refuse_conditions
 from kvstore.http.documents import transacted_document
+from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
 from kvstore.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed, too_many_keys
 from kvstore.http.target import no_parameters
@@ -27,9 +28,11 @@ _FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 class Transactions:
     """Hands transactions to a replica."""
 
-    def __init__(self, replica: Replica, limits: Limits) -> None:
+    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
+        """`keys` counts the requests that are in progress, these among them."""
         self._replica = replica
         self._limits = limits
+        self._keys = keys
 
     async def answer(self, request: web.BaseRequest, query: str) -> Answer:
         """The answer to a request for `PATH`. Raises Problem or Refused."""
@@ -37,8 +40,13 @@ class Transactions:
             raise not_allowed(request.method, "POST")
         no_parameters(query)
         refuse_conditions(request.headers)
-        command = transaction_of(await read_body(request, self._limits))
-        result = await reply_of(partial(self._replica.write, command))
+        self._keys.in_flight += 1
+        try:
+            self._keys.refuse_too_many()
+            command = transaction_of(await read_body(request, self._limits))
+            result = await reply_of(partial(self._replica.write, command))
+        finally:
+            self._keys.in_flight -= 1
         if isinstance(result, TooManyKeys):
             raise too_many_keys()
         if not isinstance(result, Transacted):

@@ -36,6 +36,16 @@ def test_a_key_is_told_as_of_each_revision() -> None:
     assert [value(machine, b"c", revision) for revision in range(7)] == [None] * 7
 
 
+def test_a_key_that_changes_often_is_told_as_of_each_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.past.FEW", 3)
+    machine = machine_of(*[Put(b"ab"[number % 7 == 0 :][:1], b"%d" % number) for number in range(1, 40)])
+    expected = None
+    for number in range(1, 40):
+        expected = b"%d" % number if number % 7 else expected
+        assert value(machine, b"a", number) == expected
+    assert [value(machine, b"b", number) for number in (6, 7, 13, 14, 39)] == [None, b"7", b"7", b"14", b"35"]
+
+
 def test_what_is_compacted_or_was_not_reached_is_not_told() -> None:
     machine = machine_of(*COMMANDS)
     machine.forget(first_of(3))

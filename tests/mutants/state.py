@@ -202,8 +202,8 @@ MUTANTS = (
         (21,),
         "A key as of a revision is what it was before that.",
         "kvstore/past.py",
-        "        while position > max(end, self.compacted):\n",
-        "        while position >= max(end >> 20 << 20, self.compacted):\n",
+        "max(end_of(revision), self.compacted)",
+        "max(end_of(revision - 1), self.compacted)",
         RUNNING,
     ),
     Mutant(

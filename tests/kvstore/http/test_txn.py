@@ -1,5 +1,6 @@
 """POST /txn."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from kvstore.commands import Compare, Delete, DeleteSpan, Get, List, Put, Relation, Target, Transact
 from kvstore.http import transactions
+from kvstore.http.limits import Limits
 from kvstore.http.problems import Problem
 from kvstore.http.transaction_body import MOST_OPERATIONS, transaction_of
 from kvstore.ranges import Span, starting_with
@@ -181,6 +183,18 @@ def test_a_condition_in_a_header_is_not_for_transactions() -> None:
         assert store.replica.arrived.empty()
 
     run(scenario)
+
+
+def test_transactions_count_among_the_requests_in_progress() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.gate.clear()
+        first = asyncio.create_task(post(store, {"then": [PUT]}))
+        await store.replica.arrived.get()
+        assert (await post(store, {})).status == 429
+        store.replica.gate.set()
+        assert (await first).status == 200
+
+    run(scenario, Limits(max_in_flight=1))
 
 
 def test_only_a_post_without_parameters_is_taken() -> None:
