@@ -82,7 +82,7 @@ class Keys:
             asked: Query = key if revision is None else Lookup(key, revision)
             read = await reply_of(partial(self._replica.read, asked, consistency))
             if isinstance(read, NotThen):
-                raise not_then(read, revision or 0)
+                raise not_then(read, revision or 0, consistency)
             if read.record is not None and is_unmodified(request.headers, read.record):
                 return NotModified(b'ETag: "%d"\r\nCache-Control: no-store\r\n' % read.record.revision)
             return get_answer(read, consistency)

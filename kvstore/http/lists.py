@@ -80,7 +80,7 @@ class Lists:
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
         if isinstance(answer, NotThen):
-            raise not_then(answer, wanted.scan.revision or 0)
+            raise not_then(answer, wanted.scan.revision or 0, wanted.consistency)
         if not isinstance(answer, ScanAnswer):
             raise TypeError(f"a list was answered with {answer!r}")
         return answer

@@ -9,7 +9,7 @@ import orjson
 
 from kvstore.commands import MOST_AT_ONCE
 from kvstore.http.answer import Answer
-from kvstore.requests import NotThen, Outcome, Reason, Refused
+from kvstore.requests import Consistency, NotThen, Outcome, Reason, Refused
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -120,8 +120,12 @@ def refusal(refused: Refused) -> Problem:
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 
-def not_then(range_: NotThen, revision: int) -> Problem:
-    """410 for a revision that is compacted, 400 for one that was not reached."""
+def not_then(range_: NotThen, revision: int, consistency: Consistency) -> Problem:
+    """410 for a revision that is compacted, 400 for one that was not reached, 503 where only this replica may not have
+    reached it."""
+    if revision > range_.newest and consistency is Consistency.STALE:
+        detail = f"This replica has reached revision {range_.newest}, not {revision} yet. Ask another one, or again."
+        return Problem(NOT_READY, detail, fields=RETRY_AFTER)
     if revision > range_.newest:
         return Problem(INVALID_QUERY, f"Revision {revision} was not reached: the store is at {range_.newest}.")
     detail = f"Revision {revision} is compacted. The oldest that is kept is {range_.oldest}: ask as of a later one."

@@ -56,10 +56,11 @@ class Watches:
         if self._count >= MOST_AT_ONCE:
             detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
-        read = await reply_of(partial(self._replica.read, b"\0", consistency_named(found)))
+        consistency = consistency_named(found)
+        read = await reply_of(partial(self._replica.read, b"\0", consistency))
         first = first or read.revision + 1
         if first > read.revision + 1:
-            raise not_then(NotThen(0, read.revision), first - 1)
+            raise not_then(NotThen(0, read.revision), first - 1, consistency)
         oldest = begin_of(self._replica.past)
         if first < oldest:
             raise _compacted(first, oldest)
