@@ -422,7 +422,7 @@ MUTANTS = (
         (25,),
         "Of a key that was written several times the first value is kept.",
         "storage/compaction.py",
-        "            self.last[change.key] = change\n",
+        "            self.last.pop(change.key, None)\n            self.last[change.key] = change\n",
         "            self.last.setdefault(change.key, change)\n",
         UNIT,
     ),

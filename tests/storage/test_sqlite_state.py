@@ -13,6 +13,7 @@ from storage import compaction, housekeeping, wal
 from storage import sqlite as module
 from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, StorageError
 from storage.directory import DATA_FILE
+from storage.inspection import inspect
 from storage.memory import MemoryStorage
 from storage.sqlite import SqliteStorage, open_storage
 from tests.storage.numbered_writes import MEMBERS
@@ -268,6 +269,22 @@ def test_who_reads_the_state_sees_all_that_was_alive_at_its_base(
         storage = open_storage(directory, "test", "n1", MEMBERS)
         page = storage.read_state(0, EVERYTHING)
         assert (page.compacted, [change.position for change in page.changes]) == (upto, list(range(upto - 3, upto + 1)))
+    storage.close()
+
+
+def test_what_a_round_has_left_is_not_seen_by_who_only_looks(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records behind the base are in the history, too, until it moves."""
+    monkeypatch.setattr(module, "_SLICE_UNITS", 2)
+    monkeypatch.setattr(compaction, "PIECE_UNITS", 1)
+    machine = Machine()
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    changes = [machine.put(b"key %d" % number) for number in range(6)]
+    storage.write([machine.write(*changes), StateWrite(compact=6)])
+    while count(storage, "records_a") < 3:
+        assert storage.tidy()
+    shutil.copytree(directory, directory.parent / "copy")
+    with inspect(directory.parent / "copy") as data:
+        assert rows(data.storage(data.identity())) == changes
     storage.close()
 
 
