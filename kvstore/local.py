@@ -10,6 +10,8 @@ from pathlib import Path
 
 FREE_PORTS = range(12_000, 32_000)
 """Below the ports that systems give to outgoing connections: those could take a dead replica's port from it."""
+_SHARES = 32
+"""Each process picks from its own part of them: two could find the same one free, before either listens on it."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -18,8 +20,9 @@ _libc = ctypes.CDLL(None)
 def free_ports(host: str, count: int, taken: Iterable[int] = ()) -> list[int]:
     """So many ports of `host` that nobody listens on, other ones than those `taken`."""
     ports: list[int] = []
+    own = FREE_PORTS[os.getpid() % _SHARES :: _SHARES]
     while len(ports) < count:
-        port = secrets.choice(FREE_PORTS)
+        port = secrets.choice(own)
         if port not in {*ports, *taken} and is_free(host, port):
             ports.append(port)
     return ports
