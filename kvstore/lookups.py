@@ -3,14 +3,13 @@
 from kvstore.commands import Found
 from kvstore.requests import SCAN_BYTES, Lookup, NotThen, ReadAnswer, Scan, ScanAnswer
 from kvstore.state_machine import StateMachine
-from storage.base import revision_of
 
 
 def look_up(
     query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
 ) -> ReadAnswer | ScanAnswer | NotThen:
     """The answer out of a state that has applied the slots up to `applied`; `age_ms` is for the answer."""
-    newest, oldest = machine.revision, revision_of(machine.past.compacted)
+    newest, oldest = machine.revision, machine.past.oldest
     revision = newest if query.revision is None else query.revision
     if not oldest <= revision <= newest:
         return NotThen(oldest, newest)

@@ -48,6 +48,11 @@ class Past:
         self.compacted = 0
         """Events are forgotten up to this position: the end of the earliest revision as of which keys are known."""
 
+    @property
+    def oldest(self) -> int:
+        """The earliest revision as of which keys are known; the events behind it are all here."""
+        return revision_of(self.compacted)
+
     def add(self, position: int, key: bytes, record: Record | None, old: Record | None) -> None:
         """What just happened."""
         self._events.append(Event(position, key, record, old, self._latest.get(key, 0)))

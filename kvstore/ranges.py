@@ -9,6 +9,9 @@ class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start: bytes
     end: bytes | None
 
+    def __contains__(self, key: bytes) -> bool:
+        return self.start <= key and (self.end is None or key < self.end)
+
 
 EVERY_KEY = Span(b"", None)
 

@@ -33,14 +33,13 @@ from kvstore.past import Past
 from kvstore.ranges import Span
 from kvstore.transactions import run
 from paxos.types import Slot
-from storage.base import NUMBER_BITS, Change, first_of, revision_of
+from storage.base import LAST_NUMBER, NUMBER_BITS, Change, first_of, number_of, revision_of
 
 RECORD_BYTES = 64
 """What a record takes beside its key and value, as far as the quota is concerned."""
 
 DIGEST_MASK = 2**64 - 1
 """A digest is a sum modulo one more than this."""
-LAST_NUMBER = 2**NUMBER_BITS - 1
 _REVISIONS = struct.Struct("<QQQQ")
 
 
@@ -168,8 +167,7 @@ class StateMachine:
             record = None
             self.superseded_bytes += _size(key, b"")
         else:
-            revision = revision_of(position)
-            record = Record(value, revision, create_revision, version, position - first_of(revision))
+            record = Record(value, revision_of(position), create_revision, version, number_of(position))
             self.records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
             self.size_bytes += _size(key, value)
@@ -207,17 +205,17 @@ class StateMachine:
     def put(self, key: bytes, value: bytes, position: int) -> PutResult:
         """Make `value` what `key` holds. Written out, because it is most of what a PUT costs on every replica."""
         self.position = position
-        revision = position >> NUMBER_BITS
+        revision, number = position >> NUMBER_BITS, position & LAST_NUMBER
         records = self.records
         old = records.get(key)
         if old is None:
-            record = Record(value, revision, revision, 1, position & LAST_NUMBER)
+            record = Record(value, revision, revision, 1, number)
             superseded, forgotten = 0, 0
             self.size_bytes += len(key) + len(value) + RECORD_BYTES
             if self._sorted is not None and not self.past.holds(key):
                 self._sorted.add(key)
         else:
-            record = Record(value, revision, old.create_revision, old.version + 1, position & LAST_NUMBER)
+            record = Record(value, revision, old.create_revision, old.version + 1, number)
             superseded, forgotten = position_of(old), digest_of(key, old)
             self.size_bytes += len(value) - len(old.value)
             self.superseded_bytes += len(key) + len(old.value) + RECORD_BYTES

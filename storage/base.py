@@ -22,8 +22,8 @@ from paxos.ready import Write
 from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
 
 NUMBER_BITS = 20
-MOST_CHANGES = 2**NUMBER_BITS
-"""Of one revision."""
+LAST_NUMBER = (1 << NUMBER_BITS) - 1
+"""Of a change in its revision; the first is 0."""
 
 CHAIN_BYTES = 16
 GENESIS = bytes(CHAIN_BYTES)
@@ -54,6 +54,11 @@ class Identity(msgspec.Struct, frozen=True):
 def revision_of(position: int) -> int:
     """The revision that a change belongs to, or that a state is of."""
     return position >> NUMBER_BITS
+
+
+def number_of(position: int) -> int:
+    """Which change of its revision it is, from 0."""
+    return position & LAST_NUMBER
 
 
 def first_of(revision: int) -> int:

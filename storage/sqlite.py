@@ -183,12 +183,8 @@ class SqliteStorage:
     def _finish_compaction(self) -> None:
         """A round that is under way, or was in an earlier life, has removed records that were alive at the base: who
         reads the state from there on would not see them."""
-        marks = self._bounds.marks
-        while self._space.compacted < marks.compact:
-            with self._transaction():
-                removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
-                self._store_bounds(marks)
-            self._checkpoint_when_due(removed)
+        while self._space.compacted < self._bounds.marks.compact:
+            self._tidy_slice()
 
     def write(self, writes: Sequence[Write]) -> None:
         """See Storage."""
@@ -209,14 +205,17 @@ class SqliteStorage:
     def tidy(self) -> bool:
         """See Storage."""
         with self._sound_after():
-            marks = self._bounds.marks
-            if not self._housekeeping.pending(marks):
+            if not self._housekeeping.pending(self._bounds.marks):
                 return False
-            with self._transaction():
-                removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
-                self._store_bounds(marks)
-            self._checkpoint_when_due(removed)
-            return self._housekeeping.pending(marks)
+            self._tidy_slice()
+            return self._housekeeping.pending(self._bounds.marks)
+
+    def _tidy_slice(self) -> None:
+        marks = self._bounds.marks
+        with self._transaction():
+            removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
+            self._store_bounds(marks)
+        self._checkpoint_when_due(removed)
 
     def _make_room(self, writes: Sequence[Write]) -> None:
         """Remove what a staged page would find in its place, in transactions of their own, so that its own is short.

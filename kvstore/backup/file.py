@@ -20,7 +20,7 @@ import msgspec
 
 from kvstore.commands import Record
 from kvstore.state_machine import DIGEST_MASK, digest_of
-from storage.base import CHAIN_BYTES, Change, Progress, first_of, revision_of
+from storage.base import CHAIN_BYTES, Change, Progress, first_of, number_of, revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text
 
@@ -248,8 +248,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def _split(position: int) -> tuple[int, int]:
     """The revision of a change, and its number in that."""
-    revision = revision_of(position)
-    return revision, position - first_of(revision)
+    return revision_of(position), number_of(position)
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[_Row]:

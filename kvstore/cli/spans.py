@@ -15,7 +15,7 @@ from rich.text import Text
 from kvstore.cli.keys import DEFAULT, REJECTED, Endpoints, Revision, end, talk
 from kvstore.client import Client, Happened
 from kvstore.commands import Found
-from kvstore.http.documents import named, record_document, transacted_document
+from kvstore.http.documents import event_document, record_document, transacted_document
 from kvstore.http.problems import Problem
 from kvstore.http.transaction_body import transaction_of
 from kvstore.ranges import Span, starting_with
@@ -126,9 +126,8 @@ def _shown(content: bytes) -> str:
 
 
 def _document(happened: Happened) -> dict[str, object]:
-    if happened.record is None:
-        return {"event": "delete", **named(happened.key), "revision": happened.revision}
-    return {"event": "put", **(record_document(Found(happened.key, happened.record)) or {})}
+    kind = "put" if happened.record is not None else "delete"
+    return {"event": kind, **event_document(happened.key, happened.record, happened.revision)}
 
 
 def _write(document: object) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.client.caller import Caller, ConnectionLostError, Request, never_resend
-from kvstore.client.documents import RecordDocument, pack_transaction, unpack_transacted
+from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
 from kvstore.client.errors import (
     NO_SUCH_KEY,
     Answer,
@@ -53,12 +53,6 @@ DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://1
 
 _LOOK_S = 0.05
 """While a change of the members is not in force, they are looked at so often."""
-
-
-class _ListPage(msgspec.Struct):
-    records: list[RecordDocument]
-    more: bool
-    cursor: str = ""
 
 
 class Client:
@@ -147,7 +141,7 @@ class Client:
         point = f"&revision={revision}" if revision is not None else ""
         while True:
             answer = await self._caller.call(Request("GET", f"/kv/?{query}&consistency={consistency}{point}"))
-            found = msgspec.json.decode(answer.body, type=_ListPage)
+            found = msgspec.json.decode(answer.body, type=ListDocument)
             for document in found.records:
                 yield document.found()
             if not found.more:

@@ -1,7 +1,7 @@
 """Transactions and records as the JSON of `kvstore.http.transactions` and `kvstore.http.documents`."""
 
 from base64 import b64encode
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -24,39 +24,50 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
+from kvstore.http.documents import Document, text_or_base64
 from kvstore.ranges import Span
 
-Document = dict[str, Any]
 
-
-class RecordDocument(msgspec.Struct):
-    """A key with what it holds."""
+class KeyDocument(msgspec.Struct):
+    """A key, and a revision of it."""
 
     revision: int
-    create_revision: int
-    version: int
     key: str | None = None
     key_base64: bytes = b""
+
+    @property
+    def name(self) -> bytes:
+        """The key's bytes."""
+        return self.key.encode() if self.key is not None else self.key_base64
+
+
+class RecordDocument(KeyDocument, kw_only=True):
+    """A key with what it holds."""
+
+    create_revision: int
+    version: int
     value: str | None = None
     value_base64: bytes = b""
 
     def found(self) -> Found:
         """The same as the state machine has it."""
-        key = self.key.encode() if self.key is not None else self.key_base64
         value = self.value.encode() if self.value is not None else self.value_base64
-        return Found(key, Record(value, self.revision, self.create_revision, self.version))
+        return Found(self.name, Record(value, self.revision, self.create_revision, self.version))
 
 
-class _Listed(msgspec.Struct):
+class ListDocument(msgspec.Struct):
+    """Records in order; with `more` there are others, behind `cursor` where there are pages."""
+
     records: list[RecordDocument]
     more: bool
+    cursor: str = ""
 
 
 class _Result(msgspec.Struct):
     put: PutResult | None = None
     delete: SpanDeleted | None = None
     get: RecordDocument | None = None
-    list: _Listed | None = None
+    list: ListDocument | None = None
     txn: "_Transacted | None" = None
 
 
@@ -123,7 +134,7 @@ def _compare(compare: Compare) -> Document:
 def _operation(operation: Operation) -> Document:
     match operation:
         case Put(key=key, value=value):
-            return {"put": {**_bytes("key", key), **_bytes("value", value)}}
+            return {"put": {**text_or_base64("key", key), **text_or_base64("value", value)}}
         case Get(key=key):
             return {"get": _on(key)}
         case Delete(key=key):
@@ -140,12 +151,5 @@ def _operation(operation: Operation) -> Document:
 
 def _on(keys: bytes | Span) -> Document:
     if isinstance(keys, bytes):
-        return _bytes("key", keys)
-    return {**_bytes("start", keys.start), **(_bytes("end", keys.end) if keys.end is not None else {})}
-
-
-def _bytes(name: str, content: bytes) -> Document:
-    try:
-        return {name: content.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": b64encode(content).decode()}
+        return text_or_base64("key", keys)
+    return {**text_or_base64("start", keys.start), **(text_or_base64("end", keys.end) if keys.end is not None else {})}

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from kvstore.client.caller import Caller, ConnectionLostError
-from kvstore.client.documents import RecordDocument
+from kvstore.client.documents import KeyDocument, RecordDocument
 from kvstore.client.errors import Answer, Compacted, Unavailable, accept
 from kvstore.commands import Record
 
@@ -26,12 +26,6 @@ class Happened(msgspec.Struct, frozen=True):
     revision: int
     key: bytes
     record: Record | None
-
-
-class _Change(msgspec.Struct):
-    revision: int
-    key: str | None = None
-    key_base64: bytes = b""
 
 
 class _Lost(msgspec.Struct):
@@ -112,5 +106,5 @@ def _happened(kind: str, data: str) -> Happened:
         document = msgspec.json.decode(data, type=RecordDocument)
         found = document.found()
         return Happened(document.revision, found.key, found.record)
-    change = msgspec.json.decode(data, type=_Change)
-    return Happened(change.revision, change.key.encode() if change.key is not None else change.key_base64, None)
+    deleted = msgspec.json.decode(data, type=KeyDocument)
+    return Happened(deleted.revision, deleted.name, None)

@@ -13,6 +13,8 @@ from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
 CLOSE = b"Connection: close\r\n"
+JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+"""Fields of an answer in JSON."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 

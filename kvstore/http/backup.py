@@ -5,15 +5,15 @@ page of memory, and compaction waits for it as for a peer that fetches the state
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from aiohttp import web
 
-from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Start, pack
+from kvstore.backup.stream import VERSION, End, Failed, Page, Start, pack
 from kvstore.http.asking import reply_of
 from kvstore.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
-from kvstore.http.streams import refuse_old_http
+from kvstore.http.streams import send
 from kvstore.http.target import consistency_of
 from kvstore.requests import Replica
 
@@ -37,7 +37,6 @@ class Backups:
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
         consistency = consistency_of(query)
-        refuse_old_http(request)
         if self._running >= MOST_AT_ONCE:
             detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
@@ -46,40 +45,28 @@ class Backups:
         try:
             # Whatever it finds: this replica is current now, or refuses.
             await reply_of(partial(self._replica.read, b"\0", consistency))
-            return await self._send(request, reader)
+            headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
+            return await send(request, headers, self._parts(reader))
         finally:
             self._running -= 1
             self._replica.end_state(reader)
 
-    async def _send(self, request: web.BaseRequest, reader: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
-        response.enable_chunked_encoding()
-        try:
-            await response.prepare(request)
-            await self._send_parts(response, reader)
-            await response.write_eof()
-        except ConnectionError:
-            if request.transport is not None:
-                request.transport.abort()  # the client is gone: it must not believe that this was all
-        return response
-
-    async def _send_parts(self, response: web.StreamResponse, reader: str) -> None:
+    async def _parts(self, reader: str) -> AsyncGenerator[bytes, None]:
         status = self._replica.status()
-        start = Start(VERSION, status.cluster, status.id, status.version, status.revision, status.keys)
-        await _write(response, start)
+        yield pack(Start(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
         after = compacted = 0
         while True:
             if self._stopping():
-                await _write(response, Failed(f"{status.id} is shutting down: take the backup from another replica"))
+                yield pack(Failed(f"{status.id} is shutting down: take the backup from another replica"))
                 return
             page = await self._replica.read_state(reader, after)
             compacted = compacted if after else page.compacted
             if page.compacted > max(after, compacted):
-                await _write(response, Failed(_TOO_SLOW.format(status.id)))
+                yield pack(Failed(_TOO_SLOW.format(status.id)))
                 return
-            await _write(response, Page(after, page.changes))
+            yield pack(Page(after, page.changes))
             if page.progress is not None:
-                await _write(response, End(page.progress))
+                yield pack(End(page.progress))
                 return
             after = page.changes[-1].position
 
@@ -88,8 +75,3 @@ _TOO_SLOW = (
     "{} had to drop old revisions before the backup had them: take it again, over a faster connection or to a faster "
     "disk"
 )
-
-
-async def _write(response: web.StreamResponse, part: Part) -> None:
-    """Returns once the client takes it. Raises ConnectionError when it does not."""
-    await response.write(pack(part))

@@ -18,12 +18,16 @@ _CONDITIONS = ("If-Match", "If-None-Match")
 _TAG = re.compile(r'(W/)?"([1-9][0-9]{0,18})"')
 
 
-def conditional(command: Put | Delete, headers: MultiMapping[str]) -> Put | Delete | Transact:
-    """`command`, on the conditions that the headers name. Raises Problem for one that cannot be understood."""
+def conditions_on(key: bytes, headers: MultiMapping[str]) -> list[Compare]:
+    """What the headers ask of `key`. Raises Problem for a condition that cannot be understood."""
     for name in _UNSUPPORTED:
         if name in headers:
             raise Problem(UNSUPPORTED, f"Writes take no {name}. Use If-Match or If-None-Match, or leave it out.")
-    compares = [_compare(command.key, name, _value(headers, name)) for name in _CONDITIONS if name in headers]
+    return [_compare(key, name, _value(headers, name)) for name in _CONDITIONS if name in headers]
+
+
+def conditional(command: Put | Delete, compares: list[Compare]) -> Put | Delete | Transact:
+    """`command` if all of them hold, else a look at its key."""
     return Transact(compares, [command], [Get(command.key)]) if compares else command
 
 

@@ -10,6 +10,7 @@ from kvstore.commands import (
     NotFound,
     OperationResult,
     PutResult,
+    Record,
     SpanDeleted,
     Transacted,
 )
@@ -19,7 +20,7 @@ Document = dict[str, Any]
 
 def named(key: bytes) -> Document:
     """`{"key": ...}`, or `{"key_base64": ...}`."""
-    return _text("key", key)
+    return text_or_base64("key", key)
 
 
 def record_document(found: Found, *, keys_only: bool = False) -> Document | None:
@@ -29,11 +30,16 @@ def record_document(found: Found, *, keys_only: bool = False) -> Document | None
         return None
     return {
         **named(found.key),
-        **({} if keys_only else _text("value", record.value)),
+        **({} if keys_only else text_or_base64("value", record.value)),
         "revision": record.revision,
         "create_revision": record.create_revision,
         "version": record.version,
     }
+
+
+def event_document(key: bytes, record: Record | None, revision: int) -> Document:
+    """What `key` holds since `revision`; nothing but that when it was deleted."""
+    return record_document(Found(key, record)) or {**named(key), "revision": revision}
 
 
 def transacted_document(result: Transacted) -> Document:
@@ -70,7 +76,8 @@ def listed_document(result: Listed) -> Document:
     return {"records": [record_document(found) for found in result.found], "more": result.more}
 
 
-def _text(name: str, content: bytes) -> Document:
+def text_or_base64(name: str, content: bytes) -> Document:
+    """`{name: ...}`, or `{name_base64: ...}`."""
     try:
         return {name: content.decode()}
     except UnicodeDecodeError:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 import orjson
 
-from kvstore.commands import Found
-from kvstore.http.documents import Document, named, record_document
-from kvstore.past import Event, Past
+from kvstore.http.documents import event_document
+from kvstore.past import Event
 from kvstore.ranges import Span
 from kvstore.requests import Replica
 from storage.base import revision_of
@@ -85,7 +84,7 @@ class Feed:
             if (room < 0 or len(found) >= REPLAY_EVENTS) and event.revision != found[-1].revision:
                 end = found[-1].position
                 break
-            if _is_in(event.key, watcher.span):
+            if event.key in watcher.span:
                 found.append(event)
                 room -= len(event.record.value) if event.record is not None else 0
         watcher.position = max(watcher.position, end)
@@ -136,7 +135,7 @@ class Feed:
         if group.position < past.compacted:
             self._dismiss(span, group, list(group.watchers))
             return
-        chunk = render(event for event in past.behind(group.position) if _is_in(event.key, span))
+        chunk = render(event for event in past.behind(group.position) if event.key in span)
         group.position = max(group.position, end)
         if chunk:
             self._send(span, group, chunk)
@@ -185,21 +184,7 @@ def render(events: Iterable[Event]) -> bytes:
 
 
 def _lines(event: Event, *, ends: bool) -> bytes:
-    record = event.record
-    document: Document | None
-    if record is None:
-        document = {**named(event.key), "revision": event.revision}
-    else:
-        document = record_document(Found(event.key, record))
-    kind = b"put" if record is not None else b"delete"
+    document = event_document(event.key, event.record, event.revision)
+    kind = b"put" if event.record is not None else b"delete"
     identity = b"id: %d\n" % event.revision if ends else b""
     return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, orjson.dumps(document))
-
-
-def _is_in(key: bytes, span: Span) -> bool:
-    return span.start <= key and (span.end is None or key < span.end)
-
-
-def begin_of(past: Past) -> int:
-    """The first revision whose events are all known."""
-    return revision_of(past.compacted) + 1

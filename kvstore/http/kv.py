@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from kvstore.commands import (
+    Compare,
     Delete,
     DeleteResult,
     DeleteSpan,
@@ -20,10 +21,10 @@ from kvstore.commands import (
     TooManyKeys,
     Transacted,
 )
-from kvstore.http.answer import Answer, NotModified
+from kvstore.http.answer import JSON, Answer, NotModified
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
-from kvstore.http.conditions import conditional, failed, is_unmodified, refuse_conditions
+from kvstore.http.conditions import conditional, conditions_on, failed, is_unmodified, refuse_conditions
 from kvstore.http.documents import named
 from kvstore.http.head import Plain
 from kvstore.http.limits import Limits
@@ -38,7 +39,6 @@ _VALUE_FIELDS = (
     b"Content-Type: application/octet-stream\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
     b'ETag: "%d"\r\nKV-Revision: %d\r\nKV-Create-Revision: %d\r\nKV-Version: %d\r\n'
 )
-_JSON_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 
 class Keys:
@@ -90,15 +90,15 @@ class Keys:
             raise not_allowed(method, ALLOWED)
         no_parameters(query)
         key = decode_key(escaped_key)
+        compares = conditions_on(key, request.headers)
         if method == "DELETE":
-            return _delete_answer(key, await self._write(Delete(key), request))
-        conditional(Put(key, b""), request.headers)  # raises, before a body that may be long
+            return _delete_answer(key, await self._write(Delete(key), compares))
         value = await read_body(request, self._limits)
-        return put_answer(key, await self._write(Put(key, value), request))
+        return put_answer(key, await self._write(Put(key, value), compares))
 
-    async def _write(self, command: Put | Delete, request: web.BaseRequest) -> Result:
-        """What `command` gave, on the conditions that the request names. Raises Problem when they do not hold."""
-        result: Result = await reply_of(partial(self._replica.write, conditional(command, request.headers)))
+    async def _write(self, command: Put | Delete, compares: list[Compare]) -> Result:
+        """What `command` gave. Raises Problem when the conditions do not hold."""
+        result: Result = await reply_of(partial(self._replica.write, conditional(command, compares)))
         if not isinstance(result, Transacted):
             return result
         first = result.results[0]
@@ -116,7 +116,7 @@ class Keys:
             raise too_many_keys()
         if not isinstance(result, SpanDeleted):
             raise TypeError(f"a deletion was answered with {result!r}")
-        return Answer(200, _JSON_FIELDS, orjson.dumps({"revision": result.revision, "deleted": result.deleted}) + b"\n")
+        return Answer(200, JSON, orjson.dumps({"revision": result.revision, "deleted": result.deleted}) + b"\n")
 
 
 def put_answer(key: bytes, result: Result) -> Answer:
@@ -124,7 +124,7 @@ def put_answer(key: bytes, result: Result) -> Answer:
     if not isinstance(result, PutResult):
         raise TypeError(f"a put was answered with {result!r}")
     document = {**named(key), "revision": result.revision, "version": result.version}
-    fields = _JSON_FIELDS + b'ETag: "%d"\r\n' % result.revision
+    fields = JSON + b'ETag: "%d"\r\n' % result.revision
     return Answer(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
 
 
@@ -149,7 +149,7 @@ def _delete_answer(key: bytes, result: Result) -> Answer:
         "deleted_revision": result.deleted_revision,
         "version": result.version,
     }
-    return Answer(200, _JSON_FIELDS, orjson.dumps(document) + b"\n")
+    return Answer(200, JSON, orjson.dumps(document) + b"\n")
 
 
 def _staleness(read: ReadAnswer) -> bytes:

@@ -6,7 +6,7 @@ A page's cursor holds the revision that the first page was of, and the last key:
 import asyncio
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -14,13 +14,13 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from kvstore.http.answer import Answer
+from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.documents import Document, record_document
 from kvstore.http.problems import INVALID_QUERY, Problem, not_then
-from kvstore.http.streams import refuse_old_http
+from kvstore.http.streams import send
 from kvstore.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
-from kvstore.ranges import Span
+from kvstore.ranges import EVERY_KEY, Span
 from kvstore.requests import Consistency, NotThen, Refused, Replica, Scan, ScanAnswer
 
 MOST_LISTED = 1000
@@ -30,7 +30,6 @@ STREAMED = 250
 NDJSON = "application/x-ndjson"
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
-_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\nKV-Revision: %d\r\n"
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -68,14 +67,13 @@ class Lists:
         """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
         wanted = _wanted_by(query)
         if NDJSON in request.headers.get("Accept", ""):
-            refuse_old_http(request)
             return await self._stream(request, wanted)
         page = await self._page(wanted)
         document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}
         if page.more:
             cursor = msgspec.msgpack.encode(_Cursor(page.revision, page.found[-1].key))
             document["cursor"] = urlsafe_b64encode(cursor).decode()
-        return Answer(200, _FIELDS % page.revision, orjson.dumps(document) + b"\n")
+        return Answer(200, JSON + b"KV-Revision: %d\r\n" % page.revision, orjson.dumps(document) + b"\n")
 
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
@@ -90,21 +88,10 @@ class Lists:
         read when the client has taken the one before it."""
         wanted = wanted.at_most(STREAMED)
         first = await self._page(wanted)
-        response = web.StreamResponse(
-            headers={"Content-Type": NDJSON, "Cache-Control": "no-store", "KV-Revision": str(first.revision)}
-        )
-        response.enable_chunked_encoding()
-        try:
-            await response.prepare(request)
-            async for lines in self._lines(first, wanted):
-                await response.write(lines)
-            await response.write_eof()
-        except ConnectionError:
-            if request.transport is not None:
-                request.transport.abort()  # the client is gone: it must not believe that this was all
-        return response
+        headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", "KV-Revision": str(first.revision)}
+        return await send(request, headers, self._lines(first, wanted))
 
-    async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncIterator[bytes]:
+    async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
         count, begun = 0, time.perf_counter()
         while True:
             lines = b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
@@ -135,13 +122,13 @@ def _records(page: ScanAnswer, wanted: _Wanted) -> list[Document | None]:
 
 def _wanted_by(query: str) -> _Wanted:
     found = parameters(query, _NAMES)
-    span = span_named(found) if found.keys() & {"prefix", "start", "end"} else Span(b"", None)
+    span = span_named(found) if found.keys() & {"prefix", "start", "end"} else EVERY_KEY
     cursor = _cursor(found["cursor"]) if "cursor" in found else None
-    most = number_named(found, "limit", 1, MOST_REVISION, 0) or None
+    most = number_named(found, "limit", 1, MOST_REVISION)
     scan = Scan(
         span,
         MOST_LISTED if most is None else min(most, MOST_LISTED),
-        number_named(found, "revision", 1, MOST_REVISION, 0) or None,
+        number_named(found, "revision", 1, MOST_REVISION),
         one_of(found, "order", ("asc", "desc")) == "desc",
     )
     keys_only = one_of(found, "keys_only", ("false", "true")) == "true"

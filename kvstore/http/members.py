@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from kvstore.commands import NotReconfigured, Reconfigure
 from kvstore.config import Address, check_name, parse_address
-from kvstore.http.answer import Answer
+from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
 from kvstore.http.limits import Limits
@@ -41,7 +41,6 @@ from paxos.quorum import is_quorum
 
 PATH = "/members"
 
-_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 _USAGE = {
     "add": '{"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}; role is voter (default), witness or learner',
     "replace": 'nothing, or {"address": "10.0.0.4:9001"}',
@@ -107,7 +106,7 @@ class Members:
 
     def _present(self, status: int) -> Answer:
         document = msgspec.json.format(msgspec.json.encode(self._replica.members()), indent=2)
-        return Answer(status, _FIELDS, document + b"\n")
+        return Answer(status, JSON, document + b"\n")
 
     async def _add(self, request: web.BaseRequest) -> Answer:
         wanted = _decode(await read_body(request, self._limits), Addition, _USAGE["add"])

@@ -58,7 +58,7 @@ def consistency_of(query: str) -> Consistency:
 def point_of(query: str) -> tuple[Consistency, int | None]:
     """What the query of a read of a key asks for: how current, or as of which revision."""
     found = parameters(query, ("consistency", "revision"))
-    return consistency_named(found), number_named(found, "revision", 1, MOST_REVISION, 0) or None
+    return consistency_named(found), number_named(found, "revision", 1, MOST_REVISION)
 
 
 def consistency_named(found: Mapping[str, str]) -> Consistency:
@@ -81,11 +81,11 @@ def one_of(found: Mapping[str, str], name: str, known: Sequence[str]) -> str:
     return value
 
 
-def number_named(found: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
-    """The parameter `name`. Raises Problem when it is no number from `least` to `most`."""
+def number_named(found: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    """The parameter `name`, None where it is not given. Raises Problem when it is no number from `least` to `most`."""
     value = found.get(name)
     if value is None:
-        return default
+        return None
     if not (value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS and least <= int(value) <= most):
         raise Problem(INVALID_QUERY, f"{name}={value!r} is not a number from {least} to {most}.")
     return int(value)

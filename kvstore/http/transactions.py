@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 
 from kvstore.commands import Found, Listed, OperationResult, Record, TooManyKeys, Transacted
-from kvstore.http.answer import Answer
+from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
 from kvstore.http.conditions import refuse_conditions
@@ -21,8 +21,6 @@ from kvstore.requests import Outcome, Replica
 PATH = "/txn"
 MOST_ANSWERED_BYTES = 8 << 20
 """Of values, in one answer."""
-
-_FIELDS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 
 class Transactions:
@@ -56,7 +54,7 @@ class Transactions:
                 f"It was done; the store is at revision {result.revision}. Read the keys by themselves, or list them."
             )
             raise Problem(ANSWER_TOO_LARGE, detail, outcome=Outcome.UNKNOWN)
-        return Answer(200, _FIELDS, orjson.dumps(transacted_document(result)) + b"\n")
+        return Answer(200, JSON, orjson.dumps(transacted_document(result)) + b"\n")
 
 
 def size_of(result: OperationResult) -> int:

@@ -4,15 +4,16 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html: a browser's Even
 last id that it has seen, and so misses nothing.
 """
 
+from collections.abc import AsyncGenerator
 from functools import partial
 
 import orjson
 from aiohttp import web
 
 from kvstore.http.asking import reply_of
-from kvstore.http.feed import Feed, Watcher, begin_of
+from kvstore.http.feed import Feed, Watcher
 from kvstore.http.problems import COMPACTED, INVALID_QUERY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then
-from kvstore.http.streams import refuse_old_http
+from kvstore.http.streams import send
 from kvstore.http.target import (
     MAX_KEY_BYTES,
     MOST_REVISION,
@@ -52,7 +53,6 @@ class Watches:
         found = parameters(query, _NAMES)
         span = _span(found)
         first = _first_revision(request, found)
-        refuse_old_http(request)
         if self._count >= MOST_AT_ONCE:
             detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
@@ -61,36 +61,22 @@ class Watches:
         first = first or read.revision + 1
         if first > read.revision + 1:
             raise not_then(NotThen(0, read.revision), first - 1, consistency)
-        oldest = begin_of(self._replica.past)
+        oldest = self._replica.past.oldest + 1
         if first < oldest:
             raise _compacted(first, oldest)
         self._count += 1
         try:
-            return await self._serve(request, span, first)
-        finally:
-            self._count -= 1
-
-    async def _serve(self, request: web.BaseRequest, span: Span, first: int) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={
+            headers = {
                 "Content-Type": "text/event-stream",
                 "Cache-Control": "no-store",
                 "KV-Revision": str(first - 1),
             }
-        )
-        response.enable_chunked_encoding()
-        try:
-            await response.prepare(request)
-            await response.write(b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first))
-            await response.write(await self._follow(request, response, span, first))
-            await response.write_eof()
-        except ConnectionError:
-            if request.transport is not None:
-                request.transport.abort()  # the client is gone
-        return response
+            return await send(request, headers, self._events(request, span, first))
+        finally:
+            self._count -= 1
 
-    async def _follow(self, request: web.BaseRequest, response: web.StreamResponse, span: Span, first: int) -> bytes:
-        """Send events until there is a reason to end, which is given."""
+    async def _events(self, request: web.BaseRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
+        """Until there is a reason to end, which comes last. Whoever is up to date is written to by the feed."""
         transport = request.transport
         if transport is None:
             raise ConnectionResetError
@@ -101,21 +87,25 @@ class Watches:
             lambda: request.protocol.writing_paused,
             transport.is_closing,
         )
+        yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
         while not self._feed.ended:
             chunk = self._feed.replay(watcher)
             if chunk is None:
-                oldest = begin_of(self._replica.past)
-                document = {"oldest_revision": oldest, "detail": "Events were forgotten before you took them."}
-                return b"event: lost\ndata: %b\n\n" % orjson.dumps(document)
+                document = {
+                    "oldest_revision": self._replica.past.oldest + 1,
+                    "detail": "Events were forgotten before you took them.",
+                }
+                yield b"event: lost\ndata: %b\n\n" % orjson.dumps(document)
+                return
             if chunk:
-                await response.write(chunk)
+                yield chunk
                 continue
             self._feed.follow(watcher)
             await watcher.left.wait()
             if watcher.gone():
                 raise ConnectionResetError
             await request.writer.drain()
-        return b": this replica is shutting down, go on at another one\n\n"
+        yield b": this replica is shutting down, go on at another one\n\n"
 
 
 def _span(found: dict[str, str]) -> Span:
@@ -128,12 +118,12 @@ def _span(found: dict[str, str]) -> Span:
     return Span(name, name + b"\0")
 
 
-def _first_revision(request: web.BaseRequest, found: dict[str, str]) -> int:
-    """0 for from now on. A browser that reconnects sends its last id, and the query of the first time."""
+def _first_revision(request: web.BaseRequest, found: dict[str, str]) -> int | None:
+    """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
     last = request.headers.get("Last-Event-ID")
     if last is not None:
-        return number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION, 0) + 1
-    return number_named(found, "from_revision", 1, MOST_REVISION, 0)
+        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION) or 0) + 1
+    return number_named(found, "from_revision", 1, MOST_REVISION)
 
 
 def _compacted(first: int, oldest: int) -> Problem:
