@@ -67,7 +67,7 @@ class Keeper:
         self.stage(staged)
         self.ledger = ledger
         self._stored = self.cut = ledger.applied
-        self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.past.count
+        self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.change_count
         self._compacted = self._left_out
         self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
 
@@ -96,7 +96,7 @@ class Keeper:
     def _note_past(self, now: Time) -> None:
         """What was changed is kept for a while, on the disk and in memory."""
         machine = self.ledger.machine
-        superseded_bytes, events = machine.superseded_bytes, machine.past.count
+        superseded_bytes, events = machine.superseded_bytes, machine.change_count
         if events > self._events:
             size_bytes = superseded_bytes - self._superseded_bytes + EVENT_BYTES * (events - self._events)
             self._retention.changed(machine.position, size_bytes, now)

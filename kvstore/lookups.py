@@ -1,7 +1,25 @@
-"""Reads of more than the present record of a key: spans of keys, and the past."""
+"""Reads of more than the present record of a key: spans of keys, the past, leases and locks."""
+
+from collections.abc import Callable
+from heapq import nsmallest
 
 from kvstore.commands import Found
-from kvstore.requests import SCAN_BYTES, Lookup, NotThen, ReadAnswer, Scan, ScanAnswer
+from kvstore.holdings import Lease
+from kvstore.requests import (
+    SCAN_BYTES,
+    LeaseLookup,
+    LeasesAnswer,
+    LeaseScan,
+    LeaseStatus,
+    LockAnswer,
+    LockLookup,
+    Lookup,
+    NotThen,
+    PlaceStatus,
+    ReadAnswer,
+    Scan,
+    ScanAnswer,
+)
 from kvstore.state_machine import StateMachine
 
 
@@ -19,6 +37,28 @@ def look_up(
     return ReadAnswer(machine.past.as_of(query.key, revision, machine.get(query.key)), applied, revision, age_ms)
 
 
+def look_up_lease(
+    query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
+) -> LeasesAnswer | LockAnswer:
+    """The answer out of the present state; `left_ms` says how long a lease lives, if anybody here knows."""
+    holdings, revision = machine.holdings, machine.revision
+    if isinstance(query, LockLookup):
+        places = holdings.locks.get(query.name, {})
+        return LockAnswer([PlaceStatus(each.lease, fence, each.value) for fence, each in places.items()], revision)
+    leases = holdings.leases
+    if isinstance(query, LeaseLookup):
+        found = leases.get(query.lease)
+        status = [_status(query.lease, found, left_ms, sorted(found.keys))] if found is not None else []
+        return LeasesAnswer(status, False, revision)
+    numbers = nsmallest(query.limit + 1, (number for number in leases if number > query.after))
+    listed = [_status(number, leases[number], left_ms, None) for number in numbers[: query.limit]]
+    return LeasesAnswer(listed, len(numbers) > query.limit, revision)
+
+
+def _status(number: int, lease: Lease, left_ms: Callable[[int], float | None], keys: list[bytes] | None) -> LeaseStatus:
+    return LeaseStatus(number, lease.terms.ttl_ms, left_ms(number), len(lease.keys), keys)
+
+
 def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[Found], bool]:
     found: list[Found] = []
     room = SCAN_BYTES
@@ -26,5 +66,5 @@ def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[Found]
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):
             return found, True
-        found.append(Found(key, record))
+        found.append(Found(key, record, machine.holdings.lease_of.get(key, 0)))
     return found, False

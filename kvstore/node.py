@@ -12,17 +12,30 @@ from random import Random
 
 from kvstore.commands import Command, KeyCommand, Reconfigure
 from kvstore.comparison import EVERY_SLOTS, Comparison
+from kvstore.expiry import Expiry
 from kvstore.keeper import Keeper
-from kvstore.lookups import look_up
+from kvstore.lookups import look_up, look_up_lease
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, epochs_of
 from kvstore.queries import Queries, ReadReply, ReadRequest
-from kvstore.requests import Answer, Consistency, Outcome, Query, ReadAnswer, Reason, Refused, Standing
+from kvstore.requests import (
+    Answer,
+    Consistency,
+    LeaseLookup,
+    LeaseScan,
+    LockLookup,
+    Outcome,
+    Query,
+    ReadAnswer,
+    Reason,
+    Refused,
+    Standing,
+)
 from kvstore.retention import Limits
+from kvstore.sizes import GROWTH, growth_of, size_bytes
 from kvstore.state_fetch import StateFetch
-from kvstore.state_machine import RECORD_BYTES, StateMachine
+from kvstore.state_machine import StateMachine
 from kvstore.stewardship import Stewardship
-from kvstore.submissions import OVERHEAD_BYTES, Submissions, WriteReply, WriteRequest, size_bytes
-from kvstore.transactions import growth_of
+from kvstore.submissions import Submissions, WriteReply, WriteRequest
 from kvstore.transfer import MOST_PAGE_BYTES, state_message
 from paxos.messages import Accept, AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
 from paxos.options import Options
@@ -36,10 +49,6 @@ MAX_UNSTORED_BYTES = 64 << 20
 over is sent again, or fetched once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
 """A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
-
-
-GROWTH = -(-RECORD_BYTES // OVERHEAD_BYTES)
-"""What a command takes in a bundle, so many times, is more than the state may grow by."""
 
 
 class Stats:
@@ -112,6 +121,7 @@ class Node:
         self._unstored_bytes = 0
         self._stewardship = Stewardship()
         self._comparison = Comparison(self.id)
+        self._expiry = Expiry(self._order)
         self.proved: Mapping[NodeId, int] = {}
         self.petitions: Mapping[NodeId, int] = {}
         """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
@@ -147,7 +157,7 @@ class Node:
         elif not isinstance(command, Reconfigure) and self._exceeds_quota(command):
             reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
-            self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
+            self._order(command, reply)
 
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
         """Answer `query`, or with Refused, exactly once. True when it was answered at once, because nobody
@@ -280,6 +290,7 @@ class Node:
             self.replica.propose((payload,))
         if self.replica.role is Role.LEADER:
             self._look_after_members(now)
+            self._expiry.tick(self.machine, now)
             question = self._comparison.due(self.roster, now)
             if question is not None:
                 self._answers += [Envelope(member, question) for member in self.neighbours]
@@ -295,6 +306,7 @@ class Node:
             self._queries[False].next_deadline(),
             self._queries[True].next_deadline(),
             self._state_fetch.next_deadline(),
+            self._expiry.next_deadline(),
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
@@ -310,6 +322,8 @@ class Node:
                 self.replica.read(self._tokens, now, quorum=quorum)
         ready = self.replica.take(now)
         self._apply_chosen(ready, now)
+        leads = self.replica.role is Role.LEADER
+        self._expiry.follow(self.replica.leading if leads else None, self.machine, now)
         question = self._state_fetch.question(self.heard, self.proved, self._leading, now)
         if question is not None:
             self._answers.append(question)
@@ -333,6 +347,9 @@ class Node:
         return (self._clock() - self._leader_heard) / MS if self._leader_heard is not None else None
 
     # Inside
+
+    def _order(self, command: Command, reply: WriteReply) -> None:
+        self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
 
     def _may_read(self) -> bool:
         """True when the state is current without asking anybody: chosen is not applied until the next step."""
@@ -427,7 +444,10 @@ class Node:
     def _look_up(self, query: Query) -> Answer:
         machine = self.machine
         if isinstance(query, bytes):
-            return ReadAnswer(machine.get(query), self.applied, machine.revision, self.leader_age_ms())
+            lease = machine.holdings.lease_of.get(query, 0)
+            return ReadAnswer(machine.get(query), self.applied, machine.revision, self.leader_age_ms(), lease)
+        if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
+            return look_up_lease(query, machine, lambda lease: self._expiry.left_ms(lease, self._clock()))
         return look_up(query, machine, self.applied, self.leader_age_ms())
 
 

@@ -43,8 +43,6 @@ class Past:
         """So many events at the front are forgotten."""
         self._latest: dict[bytes, int] = {}
         """Where the last event of each key is."""
-        self.count = 0
-        """So many events were added."""
         self.compacted = 0
         """Events are forgotten up to this position: the end of the earliest revision as of which keys are known."""
 
@@ -57,7 +55,6 @@ class Past:
         """What just happened."""
         self._events.append(Event(position, key, record, old, self._latest.get(key, 0)))
         self._latest[key] = position
-        self.count += 1
 
     def compact(self, upto: int) -> list[bytes]:
         """Forget the events up to position `upto`; gives the keys of which none is left."""

@@ -44,21 +44,41 @@ class Scan(msgspec.Struct, frozen=True, gc=False):
     reverse: bool = False
 
 
+class LeaseLookup(msgspec.Struct, frozen=True, gc=False):
+    """A lease, with the keys that go with it."""
+
+    lease: int
+
+
+class LeaseScan(msgspec.Struct, frozen=True, gc=False):
+    """The first `limit` leases behind `after`."""
+
+    after: int
+    limit: int
+
+
+class LockLookup(msgspec.Struct, frozen=True, gc=False):
+    """Who has the lock `name`, and who waits for it."""
+
+    name: bytes
+
+
 SCAN_BYTES = 1 << 20
 
-Query = bytes | Lookup | Scan
+Query = bytes | Lookup | Scan | LeaseLookup | LeaseScan | LockLookup
 """What a read asks for. Bytes: a key, as it is now."""
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
     """`record` is None for an absent key. `applied`: the slot this replica had applied; `revision`: the store's
     revision at it; `age_ms`: time since the last word from the leader (0 on the leader itself), None when there was
-    none yet."""
+    none yet. `lease`: which the key goes with now, 0 for none."""
 
     record: Record | None
     applied: int
     revision: int
     age_ms: float | None
+    lease: int = 0
 
 
 class ScanAnswer(msgspec.Struct, frozen=True):
@@ -79,7 +99,41 @@ class NotThen(msgspec.Struct, frozen=True):
     newest: int
 
 
-Answer = ReadAnswer | ScanAnswer | NotThen
+class LeaseStatus(msgspec.Struct, frozen=True):
+    """A lease that lives. `left_ms`: until when, if it is not kept alive; None on a replica that does not lead: the
+    leader alone counts. `keys` is None in a list."""
+
+    lease: int
+    ttl_ms: int
+    left_ms: float | None
+    key_count: int
+    keys: list[bytes] | None
+
+
+class LeasesAnswer(msgspec.Struct, frozen=True):
+    """The leases that were asked for, none when there is no such one; `more`: there are others behind the last."""
+
+    leases: list[LeaseStatus]
+    more: bool
+    revision: int
+
+
+class PlaceStatus(msgspec.Struct, frozen=True):
+    """Who has a lock, or waits for it."""
+
+    lease: int
+    fence: int
+    value: bytes
+
+
+class LockAnswer(msgspec.Struct, frozen=True):
+    """The places in the queue for a lock; who has the first one holds it."""
+
+    places: list[PlaceStatus]
+    revision: int
+
+
+Answer = ReadAnswer | ScanAnswer | NotThen | LeasesAnswer | LockAnswer
 
 
 class Outcome(StrEnum):

@@ -71,7 +71,7 @@ class Runtime:
         self._pump_scheduled = False
         self._told: Ballot | None = None
         self._heard = 0
-        self._hear: Callable[[], None] = lambda: None
+        self._hearers: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
@@ -180,7 +180,7 @@ class Runtime:
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """See Replica."""
-        self._hear = hear
+        self._hearers.append(hear)
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See Replica."""
@@ -329,7 +329,8 @@ class Runtime:
         self._send(ready.messages)
         if self.position != self._heard:
             self._heard = self.position
-            self._hear()
+            for hear in self._hearers:
+                hear()
         if ready.write is not None:
             self._writer.submit(ready.write)
         for fetch in ready.fetches:

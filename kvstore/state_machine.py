@@ -7,7 +7,6 @@ so that a bundle that was ordered twice, because its origin repeated it to a new
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import assert_never
 
 import msgspec
 from sortedcontainers import SortedList
@@ -18,17 +17,25 @@ from kvstore.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
+    KeyResult,
+    LeaseCommand,
+    LeasedPut,
     NotFound,
     NotReconfigured,
+    Once,
     Put,
     PutResult,
     Reconfigure,
     Reconfigured,
     Record,
+    RepeatableCommand,
     Result,
     Transact,
 )
+from kvstore.holdings import Holdings, held_key, is_own
+from kvstore.leasing import end, run_lease
 from kvstore.members import Roster, RosterEpoch, in_force_from, refusal
+from kvstore.once import run_once
 from kvstore.past import Past
 from kvstore.ranges import Span
 from kvstore.transactions import run
@@ -94,8 +101,15 @@ class StateMachine:
         self._origins: dict[str, Origin] = {}
         self.past = Past()
         """What was done lately, for those who ask for it. How much of it is kept is not part of the state."""
+        self.change_count = 0
+        """So many changes were made or loaded."""
         self._sorted: SortedList[bytes] | None = SortedList()
         """All keys that are there, or were as of a revision of the past; None while a state is loaded."""
+        self._own: dict[bytes, Record] = {}
+        self._holdings: Holdings | None = Holdings()
+        """An index of these, the store's own records; None while a state is loaded."""
+        self._first = first_of(1)
+        """Where the first change of the present command is."""
 
     @property
     def revision(self) -> int:
@@ -105,6 +119,22 @@ class StateMachine:
     def get(self, key: bytes) -> Record | None:
         """The present record of `key`."""
         return self.records.get(key)
+
+    @property
+    def under_way(self) -> int:
+        """The revision that what the present command changes is of."""
+        return revision_of(self._first)
+
+    @property
+    def holdings(self) -> Holdings:
+        """Leases, and what hangs on them."""
+        if self._holdings is None:
+            self._holdings = Holdings(self._own.items())
+        return self._holdings
+
+    def own(self, key: bytes) -> Record | None:
+        """The record of the store's own under `key`."""
+        return self._own.get(key)
 
     def keys(self, span: Span) -> Iterator[bytes]:
         """The keys of `span` that are there, in order. Nothing may change meanwhile."""
@@ -127,8 +157,9 @@ class StateMachine:
                 self._sorted.remove(key)
 
     def sort(self) -> None:
-        """All is loaded: put the keys in order now, before anybody waits for that."""
+        """All is loaded: put the keys in order now, and make the index, before anybody waits for that."""
         self._in_order()
+        _ = self.holdings
 
     def _in_order(self) -> "SortedList[bytes]":
         if self._sorted is None:
@@ -158,20 +189,23 @@ class StateMachine:
     def load(self, change: Change) -> None:
         """Take over what `change` once did. In order of revision."""
         position, key, value, create_revision, version, _ = change
-        self._sorted = None
-        old = self.records.pop(key, None)
+        own = is_own(key)
+        records = self._own if own else self.records
+        self._sorted = self._holdings = None
+        old = records.pop(key, None)
         if old is not None:
             self._forget(key, old)
         self.position = position
+        self.change_count += 1
         if value is None:
             record = None
             self.superseded_bytes += _size(key, b"")
         else:
             record = Record(value, revision_of(position), create_revision, version, number_of(position))
-            self.records[key] = record
+            records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
             self.size_bytes += _size(key, value)
-        if position > self.past.compacted:
+        if position > self.past.compacted and not own:
             self.past.add(position, key, record, old)
 
     def pack_origins(self) -> bytes:
@@ -190,21 +224,34 @@ class StateMachine:
         }
 
     def _apply(self, command: Command, slot: Slot) -> Result:
+        self._first = first_of(self.revision + 1)
         match command:
             case Put(key=key, value=value):
-                return self.put(key, value, first_of(self.revision + 1))
-            case Delete(key=key):
-                return self.delete(key, first_of(self.revision + 1))
-            case DeleteSpan() | Transact():
-                return run(command, self)
+                return self.put(key, value)
             case Reconfigure(roster=roster):
                 return self._reconfigure(roster, slot)
+            case Once():
+                return run_once(command, self, self._do)
             case _:
-                assert_never(command)
+                return self._do(command)
 
-    def put(self, key: bytes, value: bytes, position: int) -> PutResult:
-        """Make `value` what `key` holds. Written out, because it is most of what a PUT costs on every replica."""
+    def _do(self, command: RepeatableCommand | LeaseCommand) -> KeyResult:
+        match command:
+            case Put(key=key, value=value):
+                return self.put(key, value)
+            case Delete(key=key):
+                return self.delete(key)
+            case DeleteSpan() | LeasedPut() | Transact():
+                return run(command, self)
+            case _:
+                return run_lease(command, self)
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
+        """Make `value` what `key` holds, and have it go with `lease`, with none for 0. Written out, because it is most
+        of what a PUT costs on every replica."""
+        position = max(self.position + 1, self._first)
         self.position = position
+        self.change_count += 1
         revision, number = position >> NUMBER_BITS, position & LAST_NUMBER
         records = self.records
         old = records.get(key)
@@ -223,19 +270,64 @@ class StateMachine:
         self.past.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
         self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
+        if self.holdings.lease_of.get(key, 0) != lease:
+            self._hang(key, lease)
         return PutResult(revision, record.version)
 
-    def delete(self, key: bytes, position: int) -> DeleteResult | NotFound:
+    def delete(self, key: bytes) -> DeleteResult | NotFound:
         """Remove `key`."""
         old = self.records.pop(key, None)
         if old is None:
             return NotFound(self.revision)
-        self._forget(key, old)
+        position = self._remove(key, old)
         self.past.add(position, key, None, old)
+        if key in self.holdings.lease_of:
+            self._hang(key, 0)
+        return DeleteResult(revision_of(position), old.version, old.revision)
+
+    def put_own(self, key: bytes, value: bytes) -> None:
+        """Make `value` what the record of the store's own under `key` holds."""
+        position = max(self.position + 1, self._first)
         self.position = position
+        self.change_count += 1
+        revision, number = revision_of(position), number_of(position)
+        old = self._own.get(key)
+        if old is None:
+            record = Record(value, revision, revision, 1, number)
+        else:
+            record = Record(value, revision, old.create_revision, old.version + 1, number)
+            self._forget(key, old)
+        self._own[key] = record
+        self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
+        self.size_bytes += _size(key, value)
+        superseded = position_of(old) if old is not None else 0
+        self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
+        self.holdings.put(key, record)
+
+    def delete_own(self, key: bytes) -> None:
+        """Remove the record of the store's own under `key`, which is there."""
+        self._remove(key, self._own.pop(key))
+        self.holdings.delete(key)
+
+    def _remove(self, key: bytes, old: Record) -> int:
+        """Note that there is no `old` any more; gives the position of that."""
+        position = max(self.position + 1, self._first)
+        self.position = position
+        self.change_count += 1
+        self._forget(key, old)
         self.superseded_bytes += _size(key, b"")
         self.changes.append(Change(position, key, None, 0, 0, position_of(old)))
-        return DeleteResult(revision_of(position), old.version, old.revision)
+        return position
+
+    def _hang(self, key: bytes, lease: int) -> None:
+        """`key` goes with `lease` from now on, and with no other."""
+        before = self.holdings.lease_of.get(key, 0)
+        if before:
+            self.delete_own(held_key(before, key))
+            if self.holdings.leases[before].terms.bound:
+                end(before, self)
+        if lease:
+            self.put_own(held_key(lease, key), b"")
 
     def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
         why = refusal(self.epochs, roster, slot)

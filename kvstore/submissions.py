@@ -7,32 +7,15 @@ outcome is unknown until it is seen (rule 23).
 
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
 
 import msgspec
 
-from kvstore.commands import (
-    Bundle,
-    Command,
-    Compare,
-    Delete,
-    DeleteSpan,
-    Get,
-    List,
-    Operation,
-    Put,
-    Reconfigure,
-    Result,
-    Transact,
-    pack_bundle,
-)
+from kvstore.commands import Bundle, Command, Result, pack_bundle
 from kvstore.requests import Outcome, Reason, Refused
+from kvstore.sizes import size_bytes
 from paxos.types import MS, Time
 
 WriteReply = Callable[[Result | Refused], None]
-
-OVERHEAD_BYTES = 32
-"""What a command takes in a bundle beside its key and value, rounded up."""
 
 
 class WriteRequest(msgspec.Struct):
@@ -136,29 +119,3 @@ class Submissions:
         if self._queue:
             times.append(self._queue[0].deadline)
         return min(times, default=None)
-
-
-def size_bytes(command: Command | Operation) -> int:
-    """Room that a command takes in a bundle."""
-    match command:
-        case Put(key=key, value=value):
-            return len(key) + len(value) + OVERHEAD_BYTES
-        case Delete(key=key) | Get(key=key):
-            return len(key) + OVERHEAD_BYTES
-        case DeleteSpan(span=span) | List(span=span):
-            return len(span.start) + len(span.end or b"") + OVERHEAD_BYTES
-        case Transact(compares=compares, then=then, otherwise=otherwise):
-            conditions = sum(_compare_bytes(compare) for compare in compares)
-            return (
-                OVERHEAD_BYTES + conditions + sum(size_bytes(each) for branch in (then, otherwise) for each in branch)
-            )
-        case Reconfigure(roster=roster):
-            return OVERHEAD_BYTES * (1 + len(roster.members))
-        case _:
-            assert_never(command)
-
-
-def _compare_bytes(compare: Compare) -> int:
-    on, operand = compare.on, compare.operand
-    names = len(on) if isinstance(on, bytes) else len(on.start) + len(on.end or b"")
-    return OVERHEAD_BYTES + names + (len(operand) if isinstance(operand, bytes) else 0)

@@ -5,19 +5,20 @@ Deterministic, as the state machine is (rule 21): only the records matter, and k
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from kvstore.commands import (
     MOST_AT_ONCE,
     Compare,
     Delete,
-    DeleteResult,
     DeleteSpan,
     Found,
     Get,
+    LeasedPut,
+    LeaseFull,
     List,
     Listed,
-    NotFound,
+    NoSuchLease,
     Operation,
     OperationResult,
     Put,
@@ -30,44 +31,32 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
+from kvstore.leasing import put_leased, refusal_of
 from kvstore.ranges import Span
-from storage.base import first_of
+from kvstore.records import Records
 
 
-class Records(Protocol):
-    """The state, as far as these commands are concerned."""
-
-    @property
-    def revision(self) -> int:
-        """Of the last change."""
-
-    def get(self, key: bytes) -> Record | None:
-        """What `key` holds."""
-
-    def keys(self, span: Span) -> Iterator[bytes]:
-        """The keys of `span`, in order."""
-
-    def growth(self, key: bytes, value: bytes) -> int:
-        """By how much a put would change the size of the state."""
-
-    def put(self, key: bytes, value: bytes, position: int) -> PutResult:
-        """Make `value` what `key` holds."""
-
-    def delete(self, key: bytes, position: int) -> DeleteResult | NotFound:
-        """Remove `key`."""
-
-
-def run(command: DeleteSpan | Transact, records: Records) -> SpanDeleted | Transacted | TooManyKeys:
+def run(
+    command: DeleteSpan | LeasedPut | Transact, records: Records
+) -> SpanDeleted | PutResult | Transacted | TooManyKeys | NoSuchLease | LeaseFull:
     """Do all of `command`, or nothing."""
     if not _is_bounded(command, records):
         return TooManyKeys()
-    execution = _Execution(records)
-    if isinstance(command, DeleteSpan):
-        return execution.delete_span(command.span)
-    return execution.transact(command)
+    refused = refusal_of([command], records)
+    if refused is not None:
+        return refused
+    match command:
+        case DeleteSpan(span=span):
+            return _delete_span(span, records)
+        case LeasedPut():
+            return put_leased(command, records)
+        case Transact():
+            return _transact(command, records)
+        case _:
+            assert_never(command)
 
 
-def _is_bounded(command: DeleteSpan | Transact, records: Records) -> bool:
+def _is_bounded(command: Operation, records: Records) -> bool:
     """Whether it looks at no more than MOST_AT_ONCE keys, whichever way its conditions turn out. Not more than so many
     are counted."""
     left = MOST_AT_ONCE
@@ -91,97 +80,92 @@ def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
                     yield compare.on, MOST_AT_ONCE + 1
             for branch in (then, otherwise):
                 for each in branch:
-                    if not isinstance(each, Put | Get | Delete):
+                    if not isinstance(each, Put | LeasedPut | Get | Delete):
                         yield from _spans(each)
         case _:
             return
 
 
-def growth_of(operation: Operation, records: Records) -> int:
-    """By how many bytes the state may grow at most."""
-    if isinstance(operation, Put):
-        return records.growth(operation.key, operation.value)
-    if isinstance(operation, Transact):
-        branches = (operation.then, operation.otherwise)
-        return max(sum(max(0, growth_of(each, records)) for each in branch) for branch in branches)
-    return 0
+def _transact(command: Transact, records: Records) -> Transacted:
+    succeeded = all(holds(compare, records) for compare in command.compares)
+    results = [_do(operation, records) for operation in (command.then if succeeded else command.otherwise)]
+    return Transacted(succeeded, records.revision, results)
 
 
-class _Execution:
-    """One command at work."""
+def _delete_span(span: Span, records: Records) -> SpanDeleted:
+    keys = list(records.keys(span))
+    for key in keys:
+        records.delete(key)
+    return SpanDeleted(records.revision, len(keys))
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._revision = records.revision + 1
-        self._next = first_of(self._revision)
 
-    def transact(self, command: Transact) -> Transacted:
-        succeeded = all(holds(compare, self._records) for compare in command.compares)
-        results = [self._do(operation) for operation in (command.then if succeeded else command.otherwise)]
-        return Transacted(succeeded, self._records.revision, results)
-
-    def delete_span(self, span: Span) -> SpanDeleted:
-        keys = list(self._records.keys(span))
-        for key in keys:
-            self._delete(key)
-        return SpanDeleted(self._records.revision, len(keys))
-
-    def _do(self, operation: Operation) -> OperationResult:
-        match operation:
-            case Put(key=key, value=value):
-                self._next += 1
-                return self._records.put(key, value, self._next - 1)
-            case Delete(key=key):
-                return self._delete(key)
-            case DeleteSpan(span=span):
-                return self.delete_span(span)
-            case Get(key=key):
-                return Found(key, self._records.get(key))
-            case List(span=span, limit=limit):
-                return list_span(self._records, span, limit)
-            case Transact():
-                return self.transact(operation)
-            case _:
-                assert_never(operation)
-
-    def _delete(self, key: bytes) -> DeleteResult | NotFound:
-        result = self._records.delete(key, self._next)
-        if isinstance(result, DeleteResult):
-            self._next += 1
-        return result
+def _do(operation: Operation, records: Records) -> OperationResult:
+    match operation:
+        case Put(key=key, value=value):
+            return records.put(key, value)
+        case Delete(key=key):
+            return records.delete(key)
+        case DeleteSpan(span=span):
+            return _delete_span(span, records)
+        case LeasedPut():
+            return put_leased(operation, records)
+        case Get(key=key):
+            return found(key, records)
+        case List(span=span, limit=limit):
+            return list_span(records, span, limit)
+        case Transact():
+            return _transact(operation, records)
+        case _:
+            assert_never(operation)
 
 
 def list_span(records: Records, span: Span, limit: int) -> Listed:
     """The first `limit` keys of `span`."""
     keys = list(islice(records.keys(span), limit + 1))
-    return Listed([Found(key, records.get(key)) for key in keys[:limit]], len(keys) > limit)
+    return Listed([found(key, records) for key in keys[:limit]], len(keys) > limit)
+
+
+def found(key: bytes, records: Records) -> Found:
+    """What `key` holds now."""
+    return Found(key, records.get(key), records.holdings.lease_of.get(key, 0))
 
 
 def holds(compare: Compare, records: Records) -> bool:
     """Whether the condition is true now; see `Compare`."""
     on = compare.on
     if isinstance(on, bytes):
-        return _holds_for(records.get(on), compare)
+        return _holds_for(on, compare, records)
     if compare.target is Target.EXISTS:
         return _relates(int(any(True for _ in records.keys(on))), compare.relation, compare.operand)
-    return all(_holds_for(records.get(key), compare) for key in records.keys(on))
+    return all(_holds_for(key, compare, records) for key in records.keys(on))
 
 
-def _holds_for(record: Record | None, compare: Compare) -> bool:
+def _holds_for(key: bytes, compare: Compare, records: Records) -> bool:
     relation, operand = compare.relation, compare.operand
-    match compare.target:
+    record = records.get(key)
+    if compare.target is Target.VALUE:
+        return _relates(record.value, relation, operand) if record is not None else relation is Relation.NOT_EQUAL
+    return _relates(_number(compare.target, key, record, records), relation, operand)
+
+
+def _number(target: Target, key: bytes, record: Record | None, records: Records) -> int:
+    """What is compared, where that is a number."""
+    match target:
         case Target.EXISTS:
-            return _relates(int(record is not None), relation, operand)
-        case Target.VALUE:
-            return _relates(record.value, relation, operand) if record is not None else relation is Relation.NOT_EQUAL
+            return int(record is not None)
         case Target.VERSION:
-            return _relates(record.version if record is not None else 0, relation, operand)
+            return record.version if record is not None else 0
         case Target.REVISION:
-            return _relates(record.revision if record is not None else 0, relation, operand)
+            return record.revision if record is not None else 0
         case Target.CREATE_REVISION:
-            return _relates(record.create_revision if record is not None else 0, relation, operand)
+            return record.create_revision if record is not None else 0
+        case Target.LEASE:
+            return records.holdings.lease_of.get(key, 0)
+        case Target.FENCE:
+            holder = records.holdings.holder(key)
+            return holder[0] if holder is not None else 0
         case _:
-            assert_never(compare.target)
+            raise AssertionError(f"{target} is no number")
 
 
 def _relates(found: int | bytes, relation: Relation, operand: int | bytes) -> bool:

@@ -52,6 +52,7 @@ RULES = [
                 for name in (
                     "commands",
                     "comparison",
+                    "expiry",
                     "keeper",
                     "ledger",
                     "lookups",
@@ -59,6 +60,7 @@ RULES = [
                     "queries",
                     "requests",
                     "retention",
+                    "sizes",
                     "state_fetch",
                     "state_machine",
                     "stewardship",

@@ -11,6 +11,7 @@ from kvstore.commands import (
     DeleteSpan,
     Found,
     Get,
+    LeasedPut,
     List,
     Listed,
     Operation,
@@ -121,6 +122,8 @@ def _transaction(transaction: Transact) -> Document:
 
 def _compare(compare: Compare) -> Document:
     operand = compare.operand
+    if compare.target is Target.FENCE and isinstance(compare.on, bytes):
+        return {**text_or_base64("lock", compare.on), "fence": operand}
     on = _on(compare.on)
     if compare.target is Target.EXISTS:
         if compare.relation not in {Relation.EQUAL, Relation.NOT_EQUAL}:
@@ -135,6 +138,8 @@ def _operation(operation: Operation) -> Document:
     match operation:
         case Put(key=key, value=value):
             return {"put": {**text_or_base64("key", key), **text_or_base64("value", value)}}
+        case LeasedPut(key=key, value=value, lease=lease):
+            return {"put": {**text_or_base64("key", key), **text_or_base64("value", value), "lease": lease}}
         case Get(key=key):
             return {"get": _on(key)}
         case Delete(key=key):

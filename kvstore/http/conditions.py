@@ -7,7 +7,7 @@ import re
 
 from multidict import MultiMapping
 
-from kvstore.commands import Compare, Delete, Get, Put, Record, Relation, Target, Transact
+from kvstore.commands import Compare, Delete, Get, LeasedPut, Put, Record, Relation, Target, Transact
 from kvstore.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPPORTED, Problem
 
 _UNSUPPORTED = ("If-Unmodified-Since", "Content-Range")
@@ -26,7 +26,7 @@ def conditions_on(key: bytes, headers: MultiMapping[str]) -> list[Compare]:
     return [_compare(key, name, _value(headers, name)) for name in _CONDITIONS if name in headers]
 
 
-def conditional(command: Put | Delete, compares: list[Compare]) -> Put | Delete | Transact:
+def conditional(command: Put | LeasedPut | Delete, compares: list[Compare]) -> Put | LeasedPut | Delete | Transact:
     """`command` if all of them hold, else a look at its key."""
     return Transact(compares, [command], [Get(command.key)]) if compares else command
 
@@ -46,6 +46,13 @@ def failed(present: Record | None) -> Problem:
     detail = f'Nothing was done: the key is at revision {revision}. GET it, and repeat with If-Match: "{revision}".'
     fields = b'ETag: "%d"\r\nKV-Revision: %d\r\n' % (revision, revision)
     return Problem(PRECONDITION_FAILED, detail, fields=fields)
+
+
+def not_guarded(name: bytes, fence: int) -> Problem:
+    """412, with who holds the lock `name` now: `fence`, 0 for nobody."""
+    holder = f"fence {fence} does" if fence else "nobody does"
+    detail = f"Nothing was done: the fence does not hold the lock {name!r} any more, {holder}. Acquire it again."
+    return Problem(PRECONDITION_FAILED, detail, about={"fence": fence})
 
 
 def is_unmodified(headers: MultiMapping[str], record: Record) -> bool:

@@ -34,6 +34,7 @@ def record_document(found: Found, *, keys_only: bool = False) -> Document | None
         "revision": record.revision,
         "create_revision": record.create_revision,
         "version": record.version,
+        **({"lease": found.lease} if found.lease else {}),
     }
 
 

@@ -26,6 +26,7 @@ _SPECIAL = frozenset(
         b"connection",
         b"content-range",
         b"expect",
+        b"idempotency-key",
         b"if-match",
         b"if-none-match",
         b"if-unmodified-since",

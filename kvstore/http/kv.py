@@ -1,6 +1,7 @@
 """`/kv/{key}`: GET, HEAD, PUT and DELETE."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,25 +14,27 @@ from kvstore.commands import (
     DeleteResult,
     DeleteSpan,
     Found,
+    LeasedPut,
     NotFound,
     Put,
     PutResult,
     Result,
     SpanDeleted,
-    TooManyKeys,
     Transacted,
 )
 from kvstore.http.answer import JSON, Answer, NotModified
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
-from kvstore.http.conditions import conditional, conditions_on, failed, is_unmodified, refuse_conditions
+from kvstore.http.conditions import conditional, conditions_on, failed, is_unmodified, not_guarded, refuse_conditions
 from kvstore.http.documents import named
 from kvstore.http.head import Plain
 from kvstore.http.limits import Limits
 from kvstore.http.lists import Lists
-from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then, too_many_keys
-from kvstore.http.target import decode_key, no_parameters, point_of, span_of
-from kvstore.requests import Consistency, Lookup, NotThen, Query, ReadAnswer, Replica
+from kvstore.http.options import NO_OPTIONS, Options, options_of
+from kvstore.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then
+from kvstore.http.target import decode_key, point_of, span_of
+from kvstore.http.writes import RequestId, id_of, write
+from kvstore.requests import Consistency, LockAnswer, LockLookup, Lookup, NotThen, Query, ReadAnswer, Replica
 
 ALLOWED = "GET, HEAD, PUT, DELETE"
 
@@ -66,12 +69,18 @@ class Keys:
 
     async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> web.StreamResponse:
         """The answer to a request for a key that came by way of aiohttp. Raises Problem or Refused."""
-        self.in_flight += 1
-        try:
-            self.refuse_too_many()
+        with self.counted():
             if escaped_key or request.method not in ("GET", "DELETE"):
                 return await self._answer_for_key(request, escaped_key, query)
             return await self._answer_for_span(request, query)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A request is in progress. Raises Problem when there are too many."""
+        self.in_flight += 1
+        try:
+            self.refuse_too_many()
+            yield
         finally:
             self.in_flight -= 1
 
@@ -88,42 +97,63 @@ class Keys:
             return get_answer(read, consistency)
         if method not in ("PUT", "DELETE"):
             raise not_allowed(method, ALLOWED)
-        no_parameters(query)
+        options = options_of(query, Put if method == "PUT" else Delete)
         key = decode_key(escaped_key)
         compares = conditions_on(key, request.headers)
+        guards = [options.guard] if options.guard is not None else []
         if method == "DELETE":
-            return _delete_answer(key, await self._write(Delete(key), compares))
+            request_id = id_of(request, b"")
+            return _delete_answer(key, await self._write(Delete(key), compares, guards, request_id))
         value = await read_body(request, self._limits)
-        return put_answer(key, await self._write(Put(key, value), compares))
+        result = await self._write(options.put(key, value), compares, guards, id_of(request, value))
+        return put_answer(key, result, options)
 
-    async def _write(self, command: Put | Delete, compares: list[Compare]) -> Result:
+    async def _write(
+        self,
+        command: Put | LeasedPut | Delete,
+        compares: list[Compare],
+        guards: list[Compare],
+        request_id: RequestId | None,
+    ) -> Result:
         """What `command` gave. Raises Problem when the conditions do not hold."""
-        result: Result = await reply_of(partial(self._replica.write, conditional(command, compares)))
+        result = await write(self._replica, conditional(command, [*guards, *compares]), request_id)
         if not isinstance(result, Transacted):
             return result
         first = result.results[0]
-        if isinstance(first, Found):
-            raise failed(first.record)
-        return first
+        if not isinstance(first, Found):
+            return first
+        for guard in guards:
+            await self._check(guard)
+        raise failed(first.record)
+
+    async def _check(self, guard: Compare) -> None:
+        """Raises Problem when it is this condition that does not hold: what has failed it was applied here, and no
+        fence comes back."""
+        if not isinstance(guard.on, bytes):
+            raise TypeError(f"a lock is not named {guard.on!r}")
+        lock = await reply_of(partial(self._replica.read, LockLookup(guard.on), Consistency.STALE))
+        holder = lock.places[0].fence if isinstance(lock, LockAnswer) and lock.places else 0
+        if holder != guard.operand:
+            raise not_guarded(guard.on, holder)
 
     async def _answer_for_span(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
         if request.method == "GET":
             return await self._lists.answer(request, query)
         span = span_of(query)
         refuse_conditions(request.headers)
-        result = await reply_of(partial(self._replica.write, DeleteSpan(span)))
-        if isinstance(result, TooManyKeys):
-            raise too_many_keys()
+        result = await write(self._replica, DeleteSpan(span), id_of(request, b""))
         if not isinstance(result, SpanDeleted):
             raise TypeError(f"a deletion was answered with {result!r}")
         return Answer(200, JSON, orjson.dumps({"revision": result.revision, "deleted": result.deleted}) + b"\n")
 
 
-def put_answer(key: bytes, result: Result) -> Answer:
+def put_answer(key: bytes, result: Result, options: Options = NO_OPTIONS) -> Answer:
     """To the PUT of `key`."""
     if not isinstance(result, PutResult):
         raise TypeError(f"a put was answered with {result!r}")
     document = {**named(key), "revision": result.revision, "version": result.version}
+    if options.lease or options.ttl_ms:
+        document["lease"] = options.lease or result.revision  # one of its own is named by the revision it is granted in
     fields = JSON + b'ETag: "%d"\r\n' % result.revision
     return Answer(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
 
@@ -135,6 +165,8 @@ def get_answer(read: ReadAnswer, consistency: Consistency) -> Answer:
     if record is None:
         raise Problem(NO_SUCH_KEY, "Nothing is stored under this key. PUT it to create it.", fields=staleness)
     fields = _VALUE_FIELDS % (record.revision, record.revision, record.create_revision, record.version)
+    if read.lease:
+        fields += b"KV-Lease: %d\r\n" % read.lease
     return Answer(200, fields + staleness, record.value)
 
 

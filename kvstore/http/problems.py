@@ -4,6 +4,10 @@
 replica. `detail` says what to do next. `outcome` tells a writer whether the write may have happened (rule 23).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import msgspec
 import orjson
 
@@ -27,14 +31,23 @@ INVALID_KEY = Kind(400, "invalid-key", "The key is not valid")
 INVALID_QUERY = Kind(400, "invalid-query", "The query is not valid")
 INVALID_CONDITION = Kind(400, "invalid-condition", "The condition is not valid")
 INVALID_TRANSACTION = Kind(400, "invalid-transaction", "The transaction is not valid")
+INVALID_LEASE = Kind(400, "invalid-lease", "The lease is not valid")
+INVALID_LOCK = Kind(400, "invalid-lock", "The request for a lock is not valid")
+INVALID_IDEMPOTENCY_KEY = Kind(400, "invalid-idempotency-key", "The idempotency key is not valid")
 INVALID_MEMBER = Kind(400, "invalid-member", "The member is not valid")
 UNSUPPORTED = Kind(400, "unsupported-header", "A header asks for what this store does not do")
 NO_SUCH_KEY = Kind(404, "no-such-key", "The key is absent")
 COMPACTED = Kind(410, "compacted", "The revision is not kept any more")
+NO_SUCH_LEASE = Kind(404, "no-such-lease", "There is no such lease")
+NOT_HELD = Kind(404, "not-held", "The lease does not have this lock")
+IDEMPOTENCY_KEY_EXPIRED = Kind(410, "idempotency-key-expired", "The idempotency key is not kept any more")
 NO_SUCH_MEMBER = Kind(404, "no-such-member", "There is no such member")
 NO_SUCH_RESOURCE = Kind(404, "no-such-resource", "There is nothing at this path")
 METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The method is not allowed here")
 BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
+LOCKED = Kind(409, "locked", "Somebody else holds the lock")
+LEASE_FULL = Kind(409, "lease-full", "Nothing more may hang on the lease")
+ANSWER_NOT_KEPT = Kind(409, "answer-not-kept", "It was done before, and its answer is not kept")
 MEMBER_EXISTS = Kind(409, "member-exists", "The name or the address is another member's")
 MEMBER_RUNS = Kind(409, "member-runs", "The member runs, with the data that it has")
 MEMBERS_CHANGED = Kind(409, "members-changed", "The members were changed meanwhile")
@@ -44,6 +57,7 @@ PRECONDITION_FAILED = Kind(412, "precondition-failed", "The condition does not h
 TOO_MANY_KEYS = Kind(413, "too-many-keys", "It would look at too many keys at once")
 VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
 EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
+IDEMPOTENCY_KEY_REUSED = Kind(422, "idempotency-key-reused", "Another request had this idempotency key")
 OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
 INTERNAL = Kind(500, "internal-error", "The replica failed on this request")
 NO_LEADER = Kind(503, "no-leader", "No leader was reached in time")
@@ -58,22 +72,33 @@ RETRY_AFTER = b"Retry-After: 1\r\n"
 
 
 class Problem(Exception):
-    """Raised where a request cannot be answered as asked. `fields`: further header lines, each with its CRLF."""
+    """Raised where a request cannot be answered as asked. `fields`: further header lines, each with its CRLF; `about`:
+    further members of the document, for programs."""
 
-    def __init__(self, kind: Kind, detail: str, *, outcome: Outcome = Outcome.FAILED, fields: bytes = b"") -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        outcome: Outcome = Outcome.FAILED,
+        fields: bytes = b"",
+        about: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.outcome = outcome
         self.fields = fields
+        self.about = about
 
     def answer(self, method: str) -> Answer:
         """The answer to a request by `method`; only one that could have changed something is told the outcome."""
-        document: dict[str, str | int] = {
+        document: dict[str, Any] = {
             "type": f"urn:kvstore:problem:{self.kind.name}",
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail,
+            **self.about,
         }
         if method not in SAFE_METHODS:
             document["outcome"] = self.outcome

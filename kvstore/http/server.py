@@ -13,7 +13,11 @@ from kvstore.http.backup import Backups
 from kvstore.http.connection import Connection, make_request
 from kvstore.http.head import KEYS
 from kvstore.http.kv import Keys
+from kvstore.http.leases import PATH as LEASES
+from kvstore.http.leases import Leases
 from kvstore.http.limits import Limits
+from kvstore.http.locks import PATH as LOCKS
+from kvstore.http.locks import Locks
 from kvstore.http.members import PATH as MEMBERS
 from kvstore.http.members import Members
 from kvstore.http.operations import Operations
@@ -49,6 +53,8 @@ class Frontend:
         self._keys = Keys(replica, self._limits, self._is_stopping)
         self._turns = Turns(self._keys, metrics)
         self._transactions = Transactions(replica, self._limits, self._keys)
+        self._leases = Leases(replica, self._limits, self._keys)
+        self._locks = Locks(replica, self._limits, self._keys)
         self._watches = Watches(replica)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
@@ -86,6 +92,7 @@ class Frontend:
         if not self._stopping:
             self._stopping = True
             self._watches.end()
+            self._locks.end()
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
         for connection in list(self._connections):
@@ -149,6 +156,12 @@ class Frontend:
             elif path == TXN:
                 route = TXN
                 answer = await self._transactions.answer(request, query)
+            elif path == LEASES or path.startswith(LEASES + "/"):
+                route = LEASES
+                answer = await self._leases.answer(request, path, query)
+            elif path.startswith(LOCKS):
+                route = LOCKS
+                answer = await self._locks.answer(request, path[len(LOCKS) :], query)
             elif path == WATCH:
                 route = WATCH
                 answer = await self._watches.answer(request, query)

@@ -12,6 +12,7 @@ MAX_KEY_BYTES = 1024
 MOST_REVISION = 2**43
 _MOST_DIGITS = 19
 
+OWN_KEY = "Keys that begin with byte 0 are the store's own. Begin it with another byte."
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _CONSISTENCIES = {f"consistency={way}": way for way in Consistency}
@@ -33,7 +34,8 @@ def split(target: str) -> tuple[str, str]:
 
 
 def decode_key(escaped: str) -> bytes:
-    """The key's bytes. Raises Problem when an escape is broken or the key is not 1 to 1,024 bytes long."""
+    """The bytes of a key, or of the name of a lock. Raises Problem when an escape is broken, it is not 1 to 1,024 bytes
+    long, or begins with byte 0."""
     if "%" in escaped:
         broken = _BROKEN_ESCAPE.search(escaped)
         if broken is not None:
@@ -44,6 +46,8 @@ def decode_key(escaped: str) -> bytes:
         key = escaped.encode("utf-8", "surrogateescape")
     if not 1 <= len(key) <= MAX_KEY_BYTES:
         raise Problem(INVALID_KEY, f"The key has {len(key)} bytes. Use 1 to {MAX_KEY_BYTES}, as in /kv/my-key.")
+    if key.startswith(b"\0"):
+        raise Problem(INVALID_KEY, OWN_KEY)
     return key
 
 
@@ -103,14 +107,16 @@ def span_of(query: str) -> Span:
 
 def span_named(found: Mapping[str, str]) -> Span:
     """The keys that begin with `prefix`, or those from `start` on and before `end`. Raises Problem for no or both."""
-    prefix, start, end = (_bytes(found.get(name)) for name in ("prefix", "start", "end"))
+    prefix, start, end = (bytes_named(found, name) for name in ("prefix", "start", "end"))
     if (prefix is None) == (start is None and end is None):
         detail = "Name the keys by prefix=, or by start= and end=, before which they end. prefix= alone is every key."
         raise Problem(INVALID_QUERY, detail)
     return starting_with(prefix) if prefix is not None else Span(start or b"", end)
 
 
-def _bytes(value: str | None) -> bytes | None:
+def bytes_named(found: Mapping[str, str], name: str) -> bytes | None:
+    """The parameter `name`, None where it is not given."""
+    value = found.get(name)
     return value.encode("utf-8", "surrogateescape") if value is not None else None
 
 

@@ -1,7 +1,7 @@
 """What the body of `POST /txn` asks for.
 
     {"compare": [{"key": "a", "revision": 7}, {"prefix": "b/", "exists": false}],
-     "then": [{"put": {"key": "a", "value": "1"}}, {"delete": {"prefix": "c/"}}],
+     "then": [{"put": {"key": "a", "value": "1", "lease": 5}}, {"delete": {"prefix": "c/"}}],
      "else": [{"get": {"key": "a"}}, {"list": {"prefix": "c/", "limit": 10}}, {"txn": {...}}]}
 
 Wherever bytes stand as text there is a field of the same name with `_base64` behind it for bytes that are none.
@@ -18,6 +18,7 @@ from kvstore.commands import (
     Delete,
     DeleteSpan,
     Get,
+    LeasedPut,
     List,
     Operation,
     Put,
@@ -26,7 +27,7 @@ from kvstore.commands import (
     Transact,
 )
 from kvstore.http.problems import INVALID_TRANSACTION, Problem
-from kvstore.http.target import MAX_KEY_BYTES
+from kvstore.http.target import MAX_KEY_BYTES, MOST_REVISION, OWN_KEY
 from kvstore.ranges import Span, starting_with
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ DEEPEST = 8
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """What a counter is compared with: no greater one would fit into a command."""
+
+
+LeaseNumber = Annotated[int, msgspec.Meta(ge=1, le=MOST_REVISION)]
 
 
 class _Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +68,7 @@ class _Keys(_Key, frozen=True):
 class _Put(_Key, frozen=True):
     value: str | None = None
     value_base64: bytes | None = None
+    lease: LeaseNumber | None = None
 
 
 class _List(_Keys, frozen=True):
@@ -98,6 +103,10 @@ class _Compare(_Keys, frozen=True):
     version: Number | _Numbers | None = None
     revision: Number | _Numbers | None = None
     create_revision: Number | _Numbers | None = None
+    lease: Number | _Numbers | None = None
+    lock: str | None = None
+    lock_base64: bytes | None = None
+    fence: Number | None = None
 
 
 class _Operation(_Json, frozen=True):
@@ -198,11 +207,11 @@ def _operation(found: _Operation, depth: int) -> Operation:
         raise
 
 
-def _put(found: _Put) -> Put:
+def _put(found: _Put) -> Put | LeasedPut:
     value = _bytes("value", found.value, found.value_base64)
     if value is None:
         raise _InvalidError(" has no value.")
-    return Put(_key(found), value)
+    return Put(_key(found), value) if found.lease is None else LeasedPut(_key(found), value, found.lease)
 
 
 def _list(found: _List) -> List:
@@ -215,6 +224,8 @@ def _list(found: _List) -> List:
 
 
 def _compares(found: _Compare) -> list[Compare]:
+    if found.lock is not None or found.lock_base64 is not None or found.fence is not None:
+        return [_guard(found)]
     on = _keys(found)
     compares = [
         Compare(on, target, Relation(name), operand)
@@ -224,14 +235,28 @@ def _compares(found: _Compare) -> list[Compare]:
             (Target.VERSION, found.version),
             (Target.REVISION, found.revision),
             (Target.CREATE_REVISION, found.create_revision),
+            (Target.LEASE, found.lease),
         )
         for name, operand in _relations(given)
     ]
     if found.exists is not None:
         compares.append(Compare(on, Target.EXISTS, Relation.EQUAL, int(found.exists)))
     if not compares:
-        raise _InvalidError(" compares nothing. Give exists, value, version, revision or create_revision.")
+        raise _InvalidError(" compares nothing. Give exists, value, version, revision, create_revision or lease.")
     return compares
+
+
+def _guard(found: _Compare) -> Compare:
+    """That a fence holds a lock."""
+    name = _bytes("lock", found.lock, found.lock_base64)
+    if name is None or found.fence is None:
+        raise _InvalidError(" has to have lock and fence, or none of them.")
+    others = msgspec.structs.asdict(found).items() - {("lock", found.lock), ("lock_base64", found.lock_base64)}
+    if any(value is not None for field, value in others if field != "fence"):
+        raise _InvalidError(" has more than lock and fence. Put what else is compared into a compare of its own.")
+    if not 1 <= len(name) <= MAX_KEY_BYTES:
+        raise _InvalidError(f".lock has {len(name)} bytes. Use 1 to {MAX_KEY_BYTES}.")
+    return Compare(name, Target.FENCE, Relation.EQUAL, found.fence)
 
 
 def _relations(given: Any) -> list[tuple[str, int | bytes]]:
@@ -253,6 +278,8 @@ def _key(found: _Key) -> bytes:
         raise _InvalidError(" has no key.")
     if not 1 <= len(key) <= MAX_KEY_BYTES:
         raise _InvalidError(f".key has {len(key)} bytes. Use 1 to {MAX_KEY_BYTES}.")
+    if key.startswith(b"\0"):
+        raise _InvalidError(f".key cannot be used. {OWN_KEY}")
     return key
 
 

@@ -1,21 +1,19 @@
 """`POST /txn`: many keys at once; see `kvstore.http.transaction_body`."""
 
-from functools import partial
-
 import orjson
 from aiohttp import web
 
-from kvstore.commands import Found, Listed, OperationResult, Record, TooManyKeys, Transacted
+from kvstore.commands import Found, Listed, OperationResult, Record, Transacted
 from kvstore.http.answer import JSON, Answer
-from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
 from kvstore.http.conditions import refuse_conditions
 from kvstore.http.documents import transacted_document
 from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
-from kvstore.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed, too_many_keys
+from kvstore.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed
 from kvstore.http.target import no_parameters
 from kvstore.http.transaction_body import transaction_of
+from kvstore.http.writes import id_of, write
 from kvstore.requests import Outcome, Replica
 
 PATH = "/txn"
@@ -38,15 +36,9 @@ class Transactions:
             raise not_allowed(request.method, "POST")
         no_parameters(query)
         refuse_conditions(request.headers)
-        self._keys.in_flight += 1
-        try:
-            self._keys.refuse_too_many()
-            command = transaction_of(await read_body(request, self._limits))
-            result = await reply_of(partial(self._replica.write, command))
-        finally:
-            self._keys.in_flight -= 1
-        if isinstance(result, TooManyKeys):
-            raise too_many_keys()
+        with self._keys.counted():
+            body = await read_body(request, self._limits)
+            result = await write(self._replica, transaction_of(body), id_of(request, body))
         if not isinstance(result, Transacted):
             raise TypeError(f"a transaction was answered with {result!r}")
         if size_of(result) > MOST_ANSWERED_BYTES:

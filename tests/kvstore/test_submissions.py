@@ -1,7 +1,8 @@
 from kvstore.commands import Bundle, Delete, Put, PutResult, Result, unpack_bundle
 from kvstore.requests import Outcome, Reason, Refused
+from kvstore.sizes import OVERHEAD_BYTES
 from kvstore.state_machine import StateMachine
-from kvstore.submissions import OVERHEAD_BYTES, Submissions, WriteRequest
+from kvstore.submissions import Submissions, WriteRequest
 from paxos.types import MS
 
 REPEAT = 1000 * MS

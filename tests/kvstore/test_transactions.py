@@ -34,6 +34,7 @@ from kvstore.commands import (
     unpack_bundle,
 )
 from kvstore.ranges import EVERY_KEY, Span, starting_with
+from kvstore.sizes import growth_of
 from kvstore.state_machine import StateMachine
 from storage.base import first_of
 
@@ -205,10 +206,10 @@ def test_how_much_the_state_may_grow_by() -> None:
     size = store.machine.size_bytes
     grows = Put(b"b", bytes(5))
     command = Transact([], [Put(b"a", b""), grows, Delete(b"a")], [Put(b"a", bytes(12))])
-    assert transactions.growth_of(command, store.machine) == transactions.growth_of(grows, store.machine)
+    assert growth_of(command, store.machine) == growth_of(grows, store.machine)
     store.do(always(grows))
-    assert store.machine.size_bytes == size + transactions.growth_of(Put(b"c", bytes(5)), store.machine)
-    assert transactions.growth_of(always(Get(b"a"), DeleteSpan(EVERY_KEY)), store.machine) == 0
+    assert store.machine.size_bytes == size + growth_of(Put(b"c", bytes(5)), store.machine)
+    assert growth_of(always(Get(b"a"), DeleteSpan(EVERY_KEY)), store.machine) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from kvstore.commands import (
     Delete,
     DeleteSpan,
     Get,
+    LeasedPut,
     List,
     Operation,
     Put,
@@ -55,7 +56,7 @@ def _bundle(bundle: Bundle) -> str:
 
 def _command(command: Command | Operation) -> str:
     match command:
-        case Put(key=key, value=value):
+        case Put(key=key, value=value) | LeasedPut(key=key, value=value):
             return f"{key.decode()}={value.decode()}"
         case Delete(key=key):
             return f"-{key.decode()}"
@@ -71,3 +72,5 @@ def _command(command: Command | Operation) -> str:
         case Reconfigure(roster=roster):
             members = ",".join(f"{member.name}:{member.role}" for member in roster.members)
             return f"members {roster.version} {members}"
+        case _:
+            return words(command)

@@ -23,13 +23,16 @@ from kvstore.commands import (
 )
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
-from kvstore.lookups import look_up
+from kvstore.lookups import look_up, look_up_lease
 from kvstore.members import Member, Roster, RosterEpoch, refusal
 from kvstore.metrics import Metrics
 from kvstore.past import Past
 from kvstore.requests import (
     Answer,
     Consistency,
+    LeaseLookup,
+    LeaseScan,
+    LockLookup,
     Lookup,
     MembersStatus,
     MemberStatus,
@@ -73,6 +76,7 @@ class FakeReplica:
         self.machine = StateMachine([])
         self.records = self.machine.records
         self._sequence = 0
+        self.hearers: list[Callable[[], None]] = []
         self.reads: list[tuple[bytes, Consistency]] = []
         self.pages: list[StatePage] = []
         self.readers: set[str] = set()
@@ -130,7 +134,10 @@ class FakeReplica:
 
         def look() -> Answer:
             if isinstance(query, bytes):
-                return ReadAnswer(self.records.get(query), 11, self.machine.revision, self.age_ms)
+                lease = self.machine.holdings.lease_of.get(query, 0)
+                return ReadAnswer(self.records.get(query), 11, self.machine.revision, self.age_ms, lease)
+            if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
+                return look_up_lease(query, self.machine, lambda _: 2500.0)
             return look_up(query, self.machine, 11, self.age_ms)
 
         self._later(key, look, reply)
@@ -144,7 +151,11 @@ class FakeReplica:
         return self.machine.position
 
     def on_change(self, hear: Callable[[], None]) -> None:
-        self.hear = hear
+        self.hearers.append(hear)
+
+    def hear(self) -> None:
+        for hear in self.hearers:
+            hear()
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         self.readers.add(reader)
