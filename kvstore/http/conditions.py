@@ -51,7 +51,8 @@ def failed(present: Record | None) -> Problem:
 def not_guarded(name: bytes, fence: int) -> Problem:
     """412, with who holds the lock `name` now: `fence`, 0 for nobody."""
     holder = f"fence {fence} does" if fence else "nobody does"
-    detail = f"Nothing was done: the fence does not hold the lock {name!r} any more, {holder}. Acquire it again."
+    lock = name.decode(errors="backslashreplace")
+    detail = f"Nothing was done: the fence does not hold the lock {lock} any more, {holder}. Acquire it again."
     return Problem(PRECONDITION_FAILED, detail, about={"fence": fence})
 
 

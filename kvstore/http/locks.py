@@ -13,7 +13,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from kvstore.commands import Acquire, Busy, NotHeld, Placed, Release, Released
+from kvstore.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
 from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
@@ -104,14 +104,30 @@ class Locks:
             raise locked(name, result)
         if not isinstance(result, Placed):
             raise TypeError(f"an acquisition was answered with {result!r}")
-        held = result.held or await self._wait(name, result, wait_s)
+        held = result.held or await self._stand_in_line(request, command, result, wait_s)
         document = {**_named(name), "lease": result.lease, "fence": result.fence, "held": held}
         return _json(200 if held else 202, document)
 
-    async def _wait(self, name: bytes, place: Placed, wait_s: float) -> bool:
-        """Whether its turn has come within this time. Raises Problem when its lease is over."""
+    async def _stand_in_line(self, request: web.BaseRequest, command: Acquire, place: Placed, wait_s: float) -> bool:
+        """Whether its turn has come within this time. A lease of its own, which nobody knows yet, lives meanwhile for
+        as long as the client is there. Raises Problem when its lease is over, or Refused."""
+        loop, name = asyncio.get_running_loop(), command.name
+        deadline = loop.time() + wait_s
+        if command.lease:
+            return await self._wait(name, place, deadline)
+        while True:
+            held = await self._wait(name, place, min(deadline, loop.time() + command.ttl_ms / 3000))
+            if request.transport is None or request.transport.is_closing():
+                await write(self._replica, Release(name, place.lease), None)
+                return False
+            await write(self._replica, KeepAlive(place.lease), None)
+            if held or loop.time() >= deadline or self._replica.stopping:
+                return held
+
+    async def _wait(self, name: bytes, place: Placed, deadline: float) -> bool:
+        """Whether its turn has come by then. Raises Problem when its lease is over."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout_at(deadline):
                 while not self._replica.stopping:
                     changed = asyncio.Event()
                     self._waiting.add(changed)

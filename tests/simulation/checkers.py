@@ -1,7 +1,7 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
 from kvstore.commands import unpack_bundle
-from kvstore.requests import Answer, Lookup, NotThen, Query, ScanAnswer
+from kvstore.requests import Answer, Lookup, NotThen, Query, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, unpack
@@ -79,6 +79,7 @@ class Safety:
     def _answer(self, query: Query, answer: Answer) -> None:
         if isinstance(answer, NotThen):
             return
+        assert isinstance(answer, ReadAnswer | ScanAnswer)
         assert answer.applied <= self.reference.applied
         slot = self.reference.slot_of(answer.revision) if isinstance(query, Lookup) else answer.applied
         if slot is None:

@@ -12,17 +12,13 @@ from kvstore.commands import (
     DeleteSpan,
     Found,
     Get,
-    Listed,
     NotFound,
-    NotReconfigured,
     Put,
     PutResult,
-    Reconfigured,
     Relation,
     Result,
     SpanDeleted,
     Target,
-    TooManyKeys,
     Transact,
     Transacted,
 )
@@ -219,8 +215,8 @@ class Call:
         self._finish([Operation("get", key, found.get(key), self._called, now) for key in keys])
 
     def _wrote(self, answer: Result | Refused) -> None:
-        assert not isinstance(answer, Reconfigured | NotReconfigured | TooManyKeys | Found | Listed)
         if not isinstance(answer, Refused):
+            assert isinstance(answer, PutResult | DeleteResult | NotFound | SpanDeleted | Transacted)
             self._client.history.told(answer.revision, self._floor, change=_is_change(answer))
             self._finish(self._answered(answer))
         elif answer.outcome is Outcome.UNKNOWN:

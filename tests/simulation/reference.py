@@ -128,7 +128,7 @@ class Reference:
             case _:
                 return []
 
-    def _do(self, operation: Operation, revision: int, count: int) -> int:
+    def _do(self, operation: Command | Operation, revision: int, count: int) -> int:
         """How many changes the revision has then."""
         match operation:
             case Put(key=key, value=value):
