@@ -1,6 +1,6 @@
 """All mutants."""
 
-from tests.mutants import leading, membership, records, service, state, voting
+from tests.mutants import commands, leading, membership, records, service, state, voting
 from tests.mutants.mutant import Mutant
 
 EVERY: tuple[Mutant, ...] = (
@@ -10,5 +10,6 @@ EVERY: tuple[Mutant, ...] = (
     *service.MUTANTS,
     *state.MUTANTS,
     *records.MUTANTS,
+    *commands.MUTANTS,
 )
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in EVERY}

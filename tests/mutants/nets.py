@@ -23,6 +23,7 @@ _NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries
 _STATE = _of_kvstore("ledger", "keeper", "retention", "transfer", "node_state", "node", "backup_hold")
 _MEMBERS = _of_kvstore("members", "stewardship", "node_members", "state_machine")
 _LINKS = ("tests/kvstore/test_handshake.py", "tests/kvstore/test_frames.py", "tests/kvstore/peer_links")
+_COMMANDS = _of_kvstore("transactions", "leasing", "once", "expiry")
 _UNIT_TESTS = {
     "paxos": ("tests/paxos", *_NODE[:2]),
     "storage": ("tests/storage",),
@@ -34,10 +35,14 @@ _UNIT_TESTS = {
     "kvstore/state_fetch.py": (*_NODE, *_STATE),
     "kvstore/queries.py": _NODE,
     "kvstore/submissions.py": _NODE,
-    "kvstore/state_machine.py": (*_NODE, *_STATE[:2]),
+    "kvstore/state_machine.py": (*_NODE, *_STATE[:2], *_COMMANDS),
     "kvstore/ledger.py": _STATE,
     "kvstore/past.py": ("tests/kvstore/test_past.py",),
-    "kvstore/transactions.py": ("tests/kvstore/test_transactions.py",),
+    "kvstore/transactions.py": (*_COMMANDS, "tests/kvstore/http/test_locks.py"),
+    "kvstore/leasing.py": _COMMANDS,
+    "kvstore/holdings.py": _COMMANDS,
+    "kvstore/once.py": _COMMANDS,
+    "kvstore/expiry.py": ("tests/kvstore/test_expiry.py",),
     "kvstore/keeper.py": _STATE,
     "kvstore/retention.py": _STATE,
     "kvstore/transfer.py": _STATE,

@@ -154,9 +154,9 @@ MUTANTS = (
         (21,),
         "The revision of a change depends on the moment at which a replica applies it.",
         "kvstore/state_machine.py",
-        "                return self.put(key, value, first_of(self.revision + 1))\n",
-        '                late = __import__("time").time_ns() // 1000 % 2\n'
-        "                return self.put(key, value, first_of(self.revision + 1 + late))\n",
+        "        self._first = first_of(self.revision + 1)\n",
+        '        late = __import__("time").time_ns() // 1000 % 2\n'
+        "        self._first = first_of(self.revision + 1 + late)\n",
         RUNNING,
     ),
     Mutant(

@@ -89,7 +89,7 @@ def print_found(found: Found, seeds: int) -> None:
     console.print(
         f"{total.operations:,} operations, {total.reads:,} reads compared with the log, {total.slots:,} slots, "
         f"{total.ballots:,} ballots, {total.installs:,} states installed, {total.changes:,} changes of members, "
-        f"{total.steps:,} steps"
+        f"{total.leases:,} leases over, {total.steps:,} steps"
     )
     for what, counter in (("frames", total.frames), ("strikes", total.struck)):
         console.print(f"{what}: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counter.items())))

@@ -4,7 +4,7 @@ from kvstore.commands import unpack_bundle
 from kvstore.requests import Answer, Lookup, NotThen, Query, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
-from paxos.types import ZERO, Ballot, NodeId, Slot, unpack
+from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack
 from storage.base import Staged, StateWrite
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
@@ -28,6 +28,8 @@ class Safety:
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
         self._answers: list[tuple[Query, Answer]] = []
+        self.expired_at: dict[int, Time] = {}
+        """When each lease ended because the leader said so."""
         cluster.watchers.append(self)
 
     @property
@@ -104,6 +106,8 @@ class Safety:
         assert slot == self.reference.applied + 1, f"slot {slot} was applied before the one that comes before it"
         self.values[slot] = value
         self.reference.apply(value)
+        for lease in self.reference.expired.keys() - self.expired_at.keys():
+            self.expired_at[lease] = self._cluster.world.now
 
     def _staged(self, machine: Machine, staged: Staged) -> None:
         if staged.page.progress is not None:
@@ -115,6 +119,9 @@ class Safety:
         assert node is not None
         assert node.machine.records == self.reference.records(node.applied), f"{machine.name} has a wrong state"
         assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has a wrong state"
+        if node.applied == self.reference.applied:
+            versions = {lease: found.version for lease, found in node.machine.holdings.leases.items()}
+            assert versions == self.reference.leases, f"{machine.name} has other leases"
 
     def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
         for disk in (machine.durable, *machine.lost):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from bench.linearizability import FOREVER, Operation
 from kvstore.commands import (
     Compare,
@@ -12,7 +14,10 @@ from kvstore.commands import (
     DeleteSpan,
     Found,
     Get,
+    Grant,
+    Granted,
     NotFound,
+    Once,
     Put,
     PutResult,
     Relation,
@@ -44,9 +49,13 @@ KINDS = (
     "clear",
     "list",
     "past",
+    "once",
+    "once",
 )
 
-UNORDERED = {"stale", "past"}
+SESSION_MS = 600_000
+
+UNORDERED = {"stale", "past", "session"}
 """What these see is compared with the log, and tells nothing about the present."""
 
 
@@ -57,12 +66,16 @@ class History:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.under_way: dict[Call, None] = {}
+        self.unsettled: dict[Client, list[Operation]] = {}
+        """What may have been done, and will be asked for once more, as the same request."""
         self.revision = 0
 
     def close(self) -> None:
         """What is still under way may have taken effect."""
         for call in list(self.under_way):
             call.give_up()
+        for operations in self.unsettled.values():
+            self.operations += operations
 
     def told(self, revision: int, floor: int, *, change: bool) -> None:
         """An answer came to a request that was made when the highest revision was `floor`."""
@@ -91,6 +104,8 @@ class Client:
         self._kinds = kinds
         self._count = 0
         self._again: Request | None = None
+        self._session = 0
+        """The lease that its requests are numbered in."""
         self._seen: dict[bytes, bytes | None] = {}
         """What each key held when it was looked at last."""
         self.answered = 0
@@ -113,11 +128,21 @@ class Client:
         number = self._rng.randrange(self._cluster.scenario.keys)
         key, other = b"k%d" % number, b"k%d" % ((number + 1) % self._cluster.scenario.keys)
         value = f"{self.name}.{self._count}".encode()
-        return Request(self._rng.choice(self._kinds), key, value, self._seen.get(key), other, self._rng.random())
+        kind = self._rng.choice(self._kinds)
+        if kind == "once" and not self._session:
+            kind = "session"
+        ticket = Once(self._session, self._count, value, Put(key, value)) if kind == "once" else None
+        return Request(kind, key, value, self._seen.get(key), other, self._rng.random(), ticket)
+
+    def granted(self, lease: int) -> None:
+        """It has a lease to number its requests in."""
+        self._session = lease
 
     def finished(self, call: "Call", operations: Sequence[Operation]) -> None:
         """A call ended; none when it left no trace. What was refused or is unknown is often tried again, as people do:
-        that is another operation with the same value."""
+        that is another operation with the same value; but with a number it is the same one, until it is answered."""
+        if call.request.ticket is not None:
+            operations = self._settled(call, operations)
         if call.request.kind not in UNORDERED:
             self.history.operations += operations
         for operation in operations:
@@ -125,9 +150,18 @@ class Client:
                 self._seen[operation.key] = operation.value
         if operations and operations[0].returned != FOREVER:
             self.answered += 1
-        elif self._rng.random() < 0.5:
+        elif self._again is None and call.request.ticket is None and self._rng.random() < 0.5:
             self._again = call.request
         self._think()
+
+    def _settled(self, call: "Call", operations: Sequence[Operation]) -> Sequence[Operation]:
+        if operations and operations[0].returned != FOREVER:
+            self.history.unsettled.pop(self, None)
+            return operations
+        if operations:
+            self.history.unsettled[self] = list(operations)
+        self._again = call.request._replace(since=call.since)
+        return []
 
     def _think(self) -> None:
         self._world.between_ms(self._rng, (0.1, self._cluster.scenario.think_ms), self._next)
@@ -136,7 +170,9 @@ class Client:
 class Request(NamedTuple):
     """What is asked: put, delete, or a get, by the kind of its consistency; swap, to put the value if the key holds
     what is expected, and to look at it else; pair, to put it under two keys at once; clear, to delete both; list, for
-    all keys; past, for the key as of a revision, `share` of all that there were."""
+    all keys; past, for the key as of a revision, `share` of all that there were; session, a lease to number requests
+    in; once, a put with a number, that is repeated until it is answered: `since` says when it was first asked for, and
+    the highest revision that was told then."""
 
     kind: str
     key: bytes
@@ -144,6 +180,8 @@ class Request(NamedTuple):
     expected: bytes | None
     other: bytes
     share: float
+    ticket: Once | None = None
+    since: tuple[int, int] | None = None
 
 
 class Call:
@@ -154,14 +192,22 @@ class Call:
         self._client = client
         self._machine = machine
         self.request = request
-        self._called = cluster.world.now
-        self._floor = client.history.revision
+        self.since = request.since or (cluster.world.now, client.history.revision)
+        self._called, self._floor = self.since
         self._done = False
 
     def begin(self, node: Node) -> None:
         """The request reaches the replica."""
-        kind, key, value, expected, other, share = self.request
+        kind, key, value, expected, other, share, ticket, _ = self.request
         match kind:
+            case "session":
+                node.write(Grant(SESSION_MS), self._granted)
+            case "once":
+                assert ticket is not None
+                swaps = share < 0.5 and expected is not None
+                compare = Compare(key, Target.VALUE, Relation.EQUAL, expected or b"")
+                swap = Transact([compare], [Put(key, value)], [Get(key)])
+                node.write(replace(ticket, command=swap) if swaps else ticket, self._wrote)
             case "put":
                 node.write(Put(key, value), self._wrote)
             case "delete":
@@ -234,6 +280,11 @@ class Call:
             case _:
                 return self._operations(now)
 
+    def _granted(self, answer: Result | Refused) -> None:
+        if isinstance(answer, Granted):
+            self._client.granted(answer.lease)
+        self._finish([])
+
     def _finish(self, operations: Sequence[Operation]) -> None:
         if self._done:
             return
@@ -247,8 +298,12 @@ class Call:
 
     def _operations(self, returned: int, found: bool | None = None) -> list[Operation]:
         """What the request did, or may do for ever."""
-        kind, key, value, expected, other, _ = self.request
+        kind, key, value, expected, other, share, _, _ = self.request
         match kind:
+            case "once" if share < 0.5 and expected is not None:
+                return [Operation("swap", key, value, self._called, returned, expected=expected)]
+            case "once":
+                return [Operation("put", key, value, self._called, returned)]
             case "put" | "swap":
                 return [Operation(kind, key, value, self._called, returned, expected=expected)]
             case "pair":

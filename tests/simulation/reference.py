@@ -8,15 +8,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from kvstore.commands import (
+    Acquire,
     Bundle,
     Command,
     Compare,
     Delete,
     DeleteSpan,
+    Expire,
+    Grant,
+    KeepAlive,
+    Lead,
+    LeasedPut,
+    Once,
     Operation,
     Put,
     Reconfigure,
     Record,
+    Release,
+    Revoke,
     Target,
     Transact,
     unpack_bundle,
@@ -40,6 +49,16 @@ class Reference:
         self._applied_ids: set[tuple[str, int, int]] = set()
         self._boots: dict[str, int] = {}
         self._settled: dict[tuple[str, int], int] = {}
+        self.leases: dict[int, int] = {}
+        """How often each lease that lives was granted or kept alive."""
+        self.expired: dict[int, Slot] = {}
+        """Where leases ended because the leader said so."""
+        self._leaders = [""]
+        self._hangs: dict[bytes, int] = {}
+        self._queues: dict[bytes, list[int]] = defaultdict(list)
+        """The leases that have each lock, or wait for it, in order."""
+        self._fences: dict[tuple[bytes, int], int] = {}
+        self._done: set[tuple[int, int]] = set()
 
     def apply(self, value: bytes) -> None:
         """The value of the next slot."""
@@ -125,6 +144,10 @@ class Reference:
                 return [key for key in sorted(self._versions) if span.start <= key < (span.end or LAST)]
             case Transact(then=then, otherwise=otherwise):
                 return [key for each in (*then, *otherwise) for key in self.keys_of(each)]
+            case Once(command=command):
+                return self.keys_of(command)
+            case LeasedPut() | Expire() | Revoke():
+                return list(self._versions)
             case _:
                 return []
 
@@ -150,11 +173,74 @@ class Reference:
                     count = self._do(each, revision, count)
                 return count
             case _:
-                return count
+                return count + self._lease(operation, revision)
+
+    def _lease(self, command: Command | Operation, revision: int) -> int:
+        """1 when it changed anything."""
+        match command:
+            case Once(lease=lease, number=number, command=once):
+                if lease not in self.leases or (lease, number) in self._done:
+                    return 0
+                self._done.add((lease, number))
+                self._do(once, revision, 0)
+                return 1  # if only because the answer is stored
+            case LeasedPut(key=key, value=value, lease=lease) if lease in self.leases:
+                self._hangs[key] = lease
+                return self._do(Put(key, value), revision, 0)
+            case Grant():
+                self.leases[revision] = 1
+                return 1
+            case KeepAlive(lease=lease) if lease in self.leases:
+                self.leases[lease] += 1
+                return 1
+            case Revoke(lease=lease) if lease in self.leases:
+                return self._end(lease)
+            case Lead(leader=leader, replaced=replaced) if replaced == len(self._leaders) - 1:
+                self._leaders.append(leader)
+                return 1
+            case Expire(lease=lease, version=version, leader=leader):
+                if self.leases.get(lease) != version or leader != self._leaders[-1]:
+                    return 0
+                self.expired[lease] = self.applied
+                return self._end(lease)
+            case Acquire() | Release():
+                return self._lock(command, revision)
+            case _:
+                return 0
+
+    def _lock(self, command: Acquire | Release, revision: int) -> int:
+        name, lease = command.name, command.lease
+        queue = self._queues[name]
+        if isinstance(command, Release) and lease in queue:
+            queue.remove(lease)
+            return 1
+        if (
+            isinstance(command, Acquire)
+            and lease in self.leases
+            and lease not in queue
+            and (command.queue or not queue)
+        ):
+            queue.append(lease)
+            self._fences[name, lease] = revision
+            return 1
+        return 0
+
+    def _end(self, lease: int) -> int:
+        del self.leases[lease]
+        for queue in self._queues.values():
+            if lease in queue:
+                queue.remove(lease)
+        for key in [key for key, holder in self._hangs.items() if holder == lease]:
+            del self._hangs[key]
+            self._versions[key].append((self.applied, None))
+        return 1
 
     def _holds(self, compare: Compare) -> bool:
-        """Clients of the simulation only ask whether a key has a value, or is absent."""
+        """Clients of the simulation only ask whether a key has a value, or is absent, and whether a fence holds."""
         assert isinstance(compare.on, bytes)
+        if compare.target is Target.FENCE:
+            queue = self._queues[compare.on]
+            return (self._fences[compare.on, queue[0]] if queue else 0) == compare.operand
         record = self.record(compare.on, self.applied)
         if compare.target is Target.EXISTS:
             return (record is not None) == bool(compare.operand)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.linearizability import Operation, Verdict, check
+from kvstore.node import Node
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client, History
 from tests.simulation.cluster import Cluster
 from tests.simulation.operator import Operator
 from tests.simulation.scenario import Scenario, draw, moment
+from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
 from tests.simulation.trace import Trace
 
 PROBE_MS = 50
@@ -30,6 +32,8 @@ class Summary(msgspec.Struct):
     ballots: int = 0
     installs: int = 0
     changes: int = 0
+    leases: int = 0
+    """That were over because the leader said so."""
     frames: Counter[str] = msgspec.field(default_factory=Counter)
     struck: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -47,19 +51,24 @@ class Run:
         self.cluster = Cluster(scenario, trace)
         self.safety = Safety(self.cluster)
         self.history = History()
+        self.tenancy = Tenancy()
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
         scenario, cluster = self.scenario, self.cluster
         clients = [Client(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
+        tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]
         cluster.world.run(moment(scenario.faulty_ms))
         for client in clients:
             client.stopped = True
+        for tenant in tenants:
+            tenant.stopped = True
         if self.operator is not None:
             self.operator.stopped = True
         cluster.heal(scenario.core)
         clients += self._recover()
+        self._let_leases_end()
         if scenario.core:
             cluster.heal()
             self._catch_up()
@@ -90,6 +99,15 @@ class Run:
         self._pass_ms(self.scenario.settle_ms)
         assert self._leader_changes() == before, "the core changed its leader although nothing was wrong with it"
         return probes
+
+    def _let_leases_end(self) -> None:
+        """Nobody keeps them alive any more."""
+        due = self.cluster.world.now + moment(self.scenario.recovery_ms + TTLS_MS[-1])
+        nodes = [self.cluster.machines[name].node for name in self._core]
+        while any(_lives(node) for node in nodes if node is not None):
+            assert self.cluster.world.now < due, "a lease that nobody keeps alive does not end"
+            self._pass_ms(PROBE_MS)
+        self.tenancy.check(self.safety.expired_at)
 
     def _members_move(self) -> bool:
         """True while somebody joins, or a change of the members is not in force: either may change the leader."""
@@ -137,9 +155,15 @@ class Run:
             ballots=self.safety.ballots,
             installs=self.safety.installs,
             changes=self.safety.reference.changes,
+            leases=len(self.safety.expired_at),
             frames=cluster.network.count,
             struck=cluster.struck,
         )
+
+
+def _lives(node: Node) -> bool:
+    """Whether it knows a lease of a tenant."""
+    return any(lease.terms.ttl_ms <= TTLS_MS[-1] for lease in node.machine.holdings.leases.values())
 
 
 def simulate(seed: int) -> Summary:

@@ -97,6 +97,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     core: tuple[NodeId, ...] = ()
     """Who is up and connected once the faults are over; empty for everybody."""
     clients: int = 4
+    tenants: int = 0
+    """Clients that hold leases."""
     keys: int = 3
     think_ms: int = 30
     """Longest pause of a client between two operations."""
@@ -180,6 +182,7 @@ def draw(seed: int) -> Scenario:
         limits=_draw_limits(Random(f"{seed}/limits")),
         faults=_draw_faults(rng),
     )
+    scenario = msgspec.structs.replace(scenario, tenants=Random(f"{seed}/tenants").choice((0, 2, 4)))
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 

@@ -1,0 +1,149 @@
+"""Clients of a simulated cluster that hold a lease: keys go with it, a lock, and writes that its fence guards.
+
+A lease lives at least for its length from the moment that it was asked to be kept alive, if that was answered, whatever
+becomes of leaders; and of two who were told that they hold the lock the later one has the greater fence.
+"""
+
+from kvstore.commands import (
+    Acquire,
+    Compare,
+    Get,
+    Grant,
+    Granted,
+    KeepAlive,
+    KeyCommand,
+    LeasedPut,
+    NoSuchLease,
+    Placed,
+    Put,
+    Relation,
+    Release,
+    Result,
+    Target,
+    Transact,
+    Transacted,
+)
+from kvstore.node import Node
+from kvstore.requests import Refused
+from paxos.types import MS, Time
+from tests.simulation.cluster import Cluster
+
+LOCK = b"lock"
+GUARDED = b"guarded"
+TTLS_MS = (50, 300, 1500)
+DRIFT = 0.02
+"""Clocks are no more than half of this too fast."""
+
+
+class Tenancy:
+    """What all tenants were told."""
+
+    def __init__(self) -> None:
+        self.alive: dict[int, tuple[Time, int]] = {}
+        """When each lease was last asked for or kept alive, of what was answered, and its length in ms."""
+        self.fence = 0
+        """The highest one that was told to hold the lock."""
+        self.guarded = 0
+        """The highest fence that a guarded write was done with."""
+        self.holders: dict[str, int] = {}
+        """The lease of each tenant that was told that it holds the lock, and has not given it up."""
+
+    def holds(self, tenant: str, lease: int, fence: int, now: Time) -> None:
+        """A tenant is told that it holds the lock. Nobody else does, whose lease is sure to live."""
+        for other, held in self.holders.items():
+            asked, ttl_ms = self.alive[held]
+            over = other == tenant or now >= asked + ttl_ms * MS * (1 - DRIFT)
+            assert over, f"{tenant} holds the lock with fence {fence} while {other} does"
+        self.holders[tenant] = lease
+        self.fence = max(self.fence, fence)
+
+    def check(self, expired_at: dict[int, Time]) -> None:
+        """No lease ended before its time. `expired_at`: when those ended that the leader has ended."""
+        for lease, (asked, ttl_ms) in self.alive.items():
+            if lease in expired_at:
+                lived_ms = (expired_at[lease] - asked) / MS
+                assert lived_ms >= ttl_ms * (1 - DRIFT), f"lease {lease} of {ttl_ms} ms ended after {lived_ms} ms"
+
+
+class Tenant:
+    """One closed loop with random replicas. It rests at times, for longer than its lease lives."""
+
+    def __init__(self, cluster: Cluster, name: str, tenancy: Tenancy) -> None:
+        self._cluster = cluster
+        self._rng = cluster.scenario.rng(f"tenant/{name}")
+        self._tenancy = tenancy
+        self.name = name
+        self._lease = 0
+        self._fence = 0
+        self._ttl_ms = self._rng.choice(TTLS_MS)
+        self._turn = 0
+        self.stopped = False
+        self._rest()
+
+    def _rest(self) -> None:
+        longest = 3 * self._ttl_ms if self._rng.random() < 0.1 else self._ttl_ms / 2
+        self._cluster.world.between_ms(self._rng, (0.1, longest), self._next)
+
+    def _next(self) -> None:
+        if self.stopped:
+            return
+        self._turn += 1
+        turn, command = self._turn, self._command()
+        if isinstance(command, Release):
+            self._tenancy.holders.pop(self.name, None)
+        asked, floor = self._cluster.world.now, self._tenancy.fence
+        guarded = self._tenancy.guarded
+
+        def answered(answer: Result | Refused) -> None:
+            self._heard(command, answer, asked, floor, guarded)
+            over()
+
+        def over() -> None:
+            if self._turn == turn:
+                self._turn += 1
+                self._rest()
+
+        def ask(node: Node) -> None:
+            node.write(command, answered)
+
+        self._cluster.world.after_ms(self._cluster.scenario.patience_ms, over)
+        self._rng.choice(list(self._cluster.machines.values())).happens(ask)
+
+    def _command(self) -> KeyCommand:
+        lease = self._lease
+        if not lease:
+            return Grant(self._ttl_ms)
+        key = b"l%d" % self._rng.randrange(3)
+        commands: list[KeyCommand] = [
+            KeepAlive(lease),
+            KeepAlive(lease),
+            LeasedPut(key, self.name.encode(), lease),
+            Acquire(LOCK, lease, 0, self.name.encode(), self._rng.random() < 0.7),
+            Release(LOCK, lease),
+        ]
+        if self._fence:
+            guard = Compare(LOCK, Target.FENCE, Relation.EQUAL, self._fence)
+            commands.append(Transact([guard], [Put(GUARDED, b"%d" % self._fence)], [Get(GUARDED)]))
+        return self._rng.choice(commands)
+
+    def _heard(self, command: KeyCommand, answer: Result | Refused, asked: Time, floor: int, guarded: int) -> None:
+        match answer:
+            case Granted(lease=lease, ttl_ms=ttl_ms):
+                if isinstance(command, Grant):
+                    self._lease, self._fence = lease, 0
+                known = self._tenancy.alive.get(lease, (0, 0))[0]
+                self._tenancy.alive[lease] = (max(known, asked), ttl_ms)
+            case NoSuchLease(lease=lease) if lease == self._lease:
+                self._lease = self._fence = 0
+                self._tenancy.holders.pop(self.name, None)
+            case Placed(fence=fence, held=True):
+                assert fence >= floor, f"fence {fence} holds the lock after {floor} did"
+                self._fence = fence
+                self._tenancy.holds(self.name, self._lease, fence, self._cluster.world.now)
+            case Transacted(succeeded=True) if isinstance(command, Transact):
+                done = command.compares[0].operand
+                assert isinstance(done, int)
+                assert done >= guarded, f"fence {done} was let through after {guarded} was"
+                self._tenancy.guarded = max(self._tenancy.guarded, done)
+            case _:
+                pass
