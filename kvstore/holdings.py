@@ -108,6 +108,8 @@ class Holdings:
         """Of each key that has one."""
         self.locks: dict[bytes, dict[int, Place]] = {}
         """For each lock that is held its places by fence, in order: who comes first has it."""
+        self.moves = 0
+        """So many places in queues came or went."""
         self.renewed: list[int] = []
         """The leases that were granted or kept alive since somebody took this list."""
         for key, record in sorted(records):  # leases come before what hangs on them
@@ -132,6 +134,7 @@ class Holdings:
             self.lease_of[rest] = number
         elif kind == _PLACE:
             place = _decode_place(value)
+            self.moves += 1
             self.leases[place.lease].places[number] = rest
             self.locks.setdefault(rest, {})[number] = place
         else:
@@ -149,6 +152,7 @@ class Holdings:
             del self.lease_of[rest]
         elif kind == _PLACE:
             queue = self.locks[rest]
+            self.moves += 1
             del self.leases[queue.pop(number).lease].places[number]
             if not queue:
                 del self.locks[rest]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from kvstore.commands import Command, Found, Record, Result
+from kvstore.holdings import Holdings
 from kvstore.members import MemberRole, Roster
 from kvstore.past import Past
 from kvstore.ranges import Span
@@ -264,6 +265,10 @@ class Replica(Protocol):
     @property
     def position(self) -> int:
         """Of the last change."""
+
+    @property
+    def holdings(self) -> Holdings:
+        """Leases and locks at this moment; another one once the state was replaced."""
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """Call `hear` from now on when something has happened."""

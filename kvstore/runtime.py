@@ -17,6 +17,7 @@ from kvstore import __version__
 from kvstore.commands import Command, Result
 from kvstore.config import Address, Settings, parse_address
 from kvstore.handshake import LIFE_BITS, Channel, Identity
+from kvstore.holdings import Holdings
 from kvstore.http.asking import reply_of
 from kvstore.http.server import Frontend
 from kvstore.members import Member, Roster, genesis
@@ -177,6 +178,11 @@ class Runtime:
     def position(self) -> int:
         """See Replica."""
         return self._node.machine.position
+
+    @property
+    def holdings(self) -> Holdings:
+        """See Replica."""
+        return self._node.machine.holdings
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """See Replica."""

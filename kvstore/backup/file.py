@@ -1,7 +1,7 @@
 """The file of a backup: an ordinary SQLite database with all keys as they were at one moment.
 
-    records    a row for each key: key, value, revision, create_revision, version
-    readable   the same with keys and values as text
+    records    a row for each key: key, value, revision, create_revision, version; also the store's own
+    readable   the keys with their values as text
     backup     one row: what else it takes to begin a cluster with them, and a checksum over everything
 
 It is written beside its name, as FILE.partial, and gets the name when it is complete and durable.
@@ -19,6 +19,7 @@ from typing import Self
 import msgspec
 
 from kvstore.commands import Record
+from kvstore.holdings import is_own
 from kvstore.state_machine import DIGEST_MASK, digest_of
 from storage.base import CHAIN_BYTES, Change, Progress, first_of, number_of, revision_of
 from storage.directory import sync_directory
@@ -28,6 +29,7 @@ FORMAT = 1
 APPLICATION_ID = 0x6B76_626B
 """`kvbk`, by which `file` and we tell a backup from any other database."""
 
+_OF_CLIENTS = "substr(key, 1, 1) <> x'00'"
 _COLUMNS = "revision, number, key, value, create_revision, version"
 
 
@@ -43,7 +45,8 @@ class MisuseError(BackupError):
 
 
 class About(msgspec.Struct, frozen=True):
-    """The row of the table `backup`, less its checksum: whose state the records are, and as of when."""
+    """The row of the table `backup`, less its checksum: whose state the records are, and as of when.
+    `records`: how many keys there are."""
 
     format: int
     cluster: str
@@ -111,7 +114,9 @@ class BackupWriter:
     def finish(self, progress: Progress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
         """These were all rows of the state as of `progress`. The file has its name, durably, on return."""
         with _writing(self._partial):
-            count = self._connection.execute("SELECT count(*) FROM records").fetchone()[0]
+            count = self._connection.execute(
+                "SELECT count(*) FROM records WHERE substr(key, 1, 1) <> x'00'"
+            ).fetchone()[0]
             about = About(
                 FORMAT,
                 cluster,
@@ -216,7 +221,7 @@ class _Sums:
         self._hash.update(_encode(row))
         share = digest_of(key, Record(value, revision, create_revision, version, number))
         self.digest = (self.digest + share) & DIGEST_MASK
-        self.records += 1
+        self.records += not is_own(key)
 
     @property
     def checksum(self) -> str:
@@ -242,7 +247,7 @@ def _create(connection: sqlite3.Connection) -> None:
     database.create_view(
         "readable",
         "SELECT cast(key AS TEXT) AS key, cast(value AS TEXT) AS value, revision, create_revision, version "
-        "FROM records",
+        f"FROM records WHERE {_OF_CLIENTS}",
     )
 
 

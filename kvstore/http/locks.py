@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from kvstore.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
+from kvstore.holdings import Holdings
 from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
@@ -64,7 +65,9 @@ class Locks:
         self._replica = replica
         self._limits = limits
         self._keys = keys
-        self._waiting: set[asyncio.Event] = set()
+        self._seen: Holdings | None = None
+        self._moves = 0
+        self._moved = asyncio.Event()
         replica.on_change(self._changed)
 
     async def answer(self, request: web.BaseRequest, escaped_name: str, query: str) -> Answer:
@@ -82,7 +85,7 @@ class Locks:
 
     def end(self) -> None:
         """Nobody waits any longer: the replica is shutting down."""
-        self._changed()
+        self._wake()
 
     async def _look(self, name: bytes, query: str) -> Answer:
         with self._keys.counted():
@@ -129,22 +132,24 @@ class Locks:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while not self._replica.stopping:
-                    changed = asyncio.Event()
-                    self._waiting.add(changed)
-                    try:
-                        places = (await self._found(name, Consistency.STALE)).places
-                        if all(each.fence != place.fence for each in places):
-                            raise no_such_lease(place.lease)
-                        if places[0].fence == place.fence:
-                            return True
-                        await changed.wait()
-                    finally:
-                        self._waiting.discard(changed)
+                    queue = self._replica.holdings.locks.get(name, {})
+                    if place.fence not in queue:
+                        raise no_such_lease(place.lease)
+                    if place.fence == next(iter(queue)):
+                        return True
+                    await self._moved.wait()
         return False
 
     def _changed(self) -> None:
-        for each in self._waiting:
-            each.set()
+        """Whoever waits looks when somebody came or went, in whichever queue."""
+        holdings = self._replica.holdings
+        if holdings is not self._seen or holdings.moves != self._moves:
+            self._seen, self._moves = holdings, holdings.moves
+            self._wake()
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     async def _release(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
         lease = number_named(parameters(query, ("lease",)), "lease", 1, MOST_REVISION)

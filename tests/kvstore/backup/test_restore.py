@@ -1,5 +1,6 @@
 """A new cluster out of a backup: the same on every node, without a past that would harm it."""
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from kvstore.backup.file import Backup, BackupError, MisuseError
 from kvstore.backup.restore import restore_node
-from kvstore.commands import Bundle, Put, PutResult
+from kvstore.commands import Bundle, Expire, Grant, Lead, LeasedPut, Once, Put, PutResult, Said
 from kvstore.ledger import PAGE_BYTES, Ledger, load_state
 from kvstore.members import genesis
 from storage.base import Recovered
@@ -61,6 +62,22 @@ def test_requests_of_the_new_cluster_are_none_of_the_old_one(tmp_path: Path) -> 
     restore(tmp_path / "b.db", tmp_path / "n1")
     _, ledger = opened(tmp_path / "n1")
     assert ledger.machine.apply(Bundle("n1", 1, 1, 1, [Put(b"a", b"3")]), 7) == [PutResult(7, 3)]
+
+
+def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path) -> None:
+    commands = (Grant(5000), LeasedPut(b"a", b"1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Lead("9.n1", 0))
+    make_backup(tmp_path / "b.db", *commands)
+    with Backup(tmp_path / "b.db") as backup:
+        assert backup.about.records == 2
+    with closing(sqlite3.connect(tmp_path / "b.db")) as connection:
+        assert connection.execute("SELECT key, value FROM readable").fetchall() == [("a", "1"), ("b", "2")]
+    restore(tmp_path / "b.db", tmp_path / "n1")
+    _, ledger = opened(tmp_path / "n1")
+    machine = ledger.machine
+    assert (machine.holdings.lease_of, list(machine.holdings.leases[1].answers)) == ({b"a": 1}, [1])
+    new = [Lead("1.n1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
+    assert machine.apply(Bundle("n1", 1, 1, 1, new), 5) == [Said(True), PutResult(3, 1), Said(True)]
+    assert list(machine.records) == [b"b"]
 
 
 @pytest.mark.parametrize("values", [0, 1, 5])

@@ -21,6 +21,7 @@ from kvstore.commands import (
     Reconfigured,
     Result,
 )
+from kvstore.holdings import Holdings
 from kvstore.http.limits import Limits
 from kvstore.http.server import Frontend
 from kvstore.lookups import look_up, look_up_lease
@@ -149,6 +150,10 @@ class FakeReplica:
     @property
     def position(self) -> int:
         return self.machine.position
+
+    @property
+    def holdings(self) -> Holdings:
+        return self.machine.holdings
 
     def on_change(self, hear: Callable[[], None]) -> None:
         self.hearers.append(hear)
