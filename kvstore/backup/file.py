@@ -246,7 +246,7 @@ def _create(connection: sqlite3.Connection) -> None:
     database.table("backup").create(columns, not_null=set(columns), strict=True)
     database.create_view(
         "readable",
-        "SELECT cast(key AS TEXT) AS key, cast(value AS TEXT) AS value, revision, create_revision, version "
+        "SELECT cast(key AS TEXT) AS key, cast(value AS TEXT) AS value, revision, create_revision, version "  # noqa: S608
         f"FROM records WHERE {_OF_CLIENTS}",
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.backup.file import Backup, BackupError, MisuseError
 from kvstore.backup.restore import restore_node
-from kvstore.commands import Bundle, Expire, Grant, Lead, LeasedPut, Once, Put, PutResult, Said
+from kvstore.commands import Bundle, Command, Expire, Grant, Lead, LeasedPut, Once, Put, PutResult, Said
 from kvstore.ledger import PAGE_BYTES, Ledger, load_state
 from kvstore.members import genesis
 from storage.base import Recovered
@@ -75,7 +75,7 @@ def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path)
     _, ledger = opened(tmp_path / "n1")
     machine = ledger.machine
     assert (machine.holdings.lease_of, list(machine.holdings.leases[1].answers)) == ({b"a": 1}, [1])
-    new = [Lead("1.n1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
+    new: list[Command] = [Lead("1.n1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
     assert machine.apply(Bundle("n1", 1, 1, 1, new), 5) == [Said(True), PutResult(3, 1), Said(True)]
     assert list(machine.records) == [b"b"]
 
