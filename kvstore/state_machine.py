@@ -269,7 +269,8 @@ class StateMachine:
         records[key] = record
         self.past.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
-        self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
+        fields = (position, key, value, record.create_revision, record.version, superseded)
+        self.changes.append(tuple.__new__(Change, fields))
         if self.holdings.lease_of.get(key, 0) != lease:
             self._hang(key, lease)
         return PutResult(revision, record.version)

@@ -35,16 +35,19 @@ from kvstore.leasing import put_leased, refusal_of
 from kvstore.ranges import Span
 from kvstore.records import Records
 
+_PLAIN = frozenset({Put, Delete, Get})
+
 
 def run(
     command: DeleteSpan | LeasedPut | Transact, records: Records
 ) -> SpanDeleted | PutResult | Transacted | TooManyKeys | NoSuchLease | LeaseFull:
     """Do all of `command`, or nothing."""
-    if not _is_bounded(command, records):
-        return TooManyKeys()
-    refused = refusal_of([command], records)
-    if refused is not None:
-        return refused
+    if not _is_plain(command):
+        if not _is_bounded(command, records):
+            return TooManyKeys()
+        refused = refusal_of([command], records)
+        if refused is not None:
+            return refused
     match command:
         case DeleteSpan(span=span):
             return _delete_span(span, records)
@@ -54,6 +57,13 @@ def run(
             return _transact(command, records)
         case _:
             assert_never(command)
+
+
+def _is_plain(command: Operation) -> bool:
+    """Whether it is about single keys and no lease, as batches are: then nothing can stand against it."""
+    if not isinstance(command, Transact) or any(isinstance(compare.on, Span) for compare in command.compares):
+        return False
+    return _PLAIN.issuperset(map(type, command.then)) and _PLAIN.issuperset(map(type, command.otherwise))
 
 
 def _is_bounded(command: Operation, records: Records) -> bool:
