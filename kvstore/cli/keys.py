@@ -164,7 +164,7 @@ def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
     """The result of `call`; an error becomes its line and its exit status."""
 
     async def run() -> T:
-        async with Client([endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]) as client:
+        async with Client(_split(endpoints), exactly_once=False) as client:  # a command is one request
             return await call(client)
 
     try:
@@ -179,6 +179,10 @@ def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
         end(error, UNAVAILABLE)
     except UnknownOutcome as error:
         end(error, UNKNOWN)
+
+
+def _split(endpoints: str) -> list[str]:
+    return [endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]
 
 
 def end(error: Exception, code: int) -> NoReturn:

@@ -1,30 +1,48 @@
 """One request, at whichever replica takes it.
 
 A request goes to one replica; where that replica certainly did not do it, it goes on to the next one, and round again
-with growing random pauses until the deadline. Reads are always repeated. A write is repeated only while it certainly
-left no trace: one that may have been done ends in `UnknownOutcome`; the caller alone knows whether to repeat it.
+with growing random pauses until the deadline. Reads are always repeated. A write of which nobody knows whether it was
+done is repeated only if that does no harm, or a replica knows it again; see `Repeat`.
 """
 
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum, auto
 from io import BytesIO
 from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import aiohttp
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 from yarl import URL
 
-from kvstore.client.errors import Answer, ClientError, Method, Unavailable, accept, fail
+from kvstore.client.endpoints import Endpoints
+from kvstore.client.errors import (
+    Answer,
+    AnswerLost,
+    ConditionFailed,
+    KeyExpired,
+    LockLost,
+    Method,
+    NotDone,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+    accept,
+    fail,
+)
 
 CONNECT_MS = 1000
 """A machine that is up answers a connection within this time, or another one is asked."""
 
 STREAM_MS = 30_000
 """A stream in which nothing arrives for so long is broken."""
+
+_KEPT = (ConditionFailed, LockLost)
+"""Refusals that are kept under an idempotency key: what was sent before will never be done."""
 
 
 class ConnectionLostError(Exception):
@@ -58,25 +76,35 @@ def _watch_progress() -> aiohttp.TraceConfig:
     return trace
 
 
+class Repeat(Enum):
+    """When a write is sent again."""
+
+    UNDONE = auto()
+    """While it is certain that it was not done."""
+    KNOWN = auto()
+    """Until it is answered: it has an idempotency key, by which the replicas know it again."""
+    HARMLESS = auto()
+    """Until it is answered: done twice is as good as done once."""
+
+
 class Request(NamedTuple):
-    """What is asked of whoever takes it; `path` has its query."""
+    """What is asked of whoever takes it; `path` has its query. `waits_s`: the answer may take so much longer."""
 
     method: Method
     path: str
     body: bytes = b""
     headers: Mapping[str, str] = MappingProxyType({})
+    repeat: Repeat = Repeat.UNDONE
+    waits_s: float = 0.0
 
 
 class Caller:
     """Sends requests to the replicas at `endpoints`."""
 
     def __init__(self, endpoints: Sequence[str], *, timeout_ms: int, attempt_ms: int) -> None:
-        if not endpoints:
-            raise ValueError("a client needs at least one endpoint")
-        self.endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
+        self.endpoints = Endpoints(endpoints, time.monotonic)
         self.timeout_s = timeout_ms / 1000
         self.attempt_s = attempt_ms / 1000
-        self._preferred = 0
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:
@@ -92,11 +120,6 @@ class Caller:
             await self._session.close()
             self._session = None
 
-    @property
-    def in_order(self) -> list[str]:
-        """All endpoints, first the one that answered last."""
-        return [*self.endpoints[self._preferred :], *self.endpoints[: self._preferred]]
-
     def open(
         self, endpoint: str, path: str, headers: Mapping[str, str] = MappingProxyType({})
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
@@ -110,41 +133,67 @@ class Caller:
             trace_request_ctx=_Progress(),
         )
 
-    async def call(self, request: Request) -> Answer:
-        """The answer of the first replica that takes it, asked again and again until the time is over."""
-        deadline = time.monotonic() + self.timeout_s
-        return await self.repeatedly(Unavailable)(self.ask_in_turn, request, deadline)
-
-    def repeatedly(self, *errors: type[ClientError]) -> AsyncRetrying:
-        """Tries again on these errors, with growing random pauses."""
-        return AsyncRetrying(
-            retry=retry_if_exception_type(errors),
-            stop=stop_after_delay(self.timeout_s),
+    async def call(self, request: Request, deadline: float | None = None) -> Answer:
+        """The answer of the first replica that takes it, asked again and again until `deadline` of the monotonic clock.
+        A refusal that follows an attempt of unknown outcome has that as its cause."""
+        until = self.deadline() if deadline is None else deadline
+        doubts: list[UnknownOutcome] = []
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=lambda state: time.monotonic() + state.upcoming_sleep >= until,
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
+        try:
+            answer: Answer = await retrying(self._ask_in_turn, request, until, doubts)
+        except (NotDone, KeyExpired) as error:
+            if not doubts or isinstance(error, _KEPT):
+                raise
+            if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
+                raise error from doubts[-1]
+            raise UnknownOutcome(f"{doubts[-1]}; then {error}") from error
+        return answer
 
-    async def ask_in_turn(self, request: Request, deadline: float) -> Answer:
-        """One round over all replicas, beginning with the one that answered last."""
+    def deadline(self) -> float:
+        """Of a call that begins now."""
+        return time.monotonic() + self.timeout_s
+
+    async def _ask_in_turn(self, request: Request, deadline: float, doubts: list[UnknownOutcome]) -> Answer:
+        """One round over all replicas. `doubts` gets what became of attempts of unknown outcome."""
         refusals: list[str] = []
-        for endpoint in self.in_order:
+        for endpoint in self.endpoints.in_turn(request.method):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 refusals.append("the time is over")
                 break
             try:
-                return await self.ask(endpoint, request, min(self.attempt_s, left_s))
+                return await self.ask(endpoint, request, min(self.attempt_s + request.waits_s, left_s))
             except Unavailable as error:
                 refusals.append(str(error))
-                self.prefer_another()
+            except (AnswerLost, KeyExpired):
+                raise
+            except UnknownOutcome as error:
+                if request.repeat is Repeat.UNDONE:
+                    raise
+                doubts.append(error)
+                refusals.append(str(error))
         raise Unavailable("; ".join(refusals))
-
-    def prefer_another(self) -> None:
-        """The one that is asked first did not answer."""
-        self._preferred = (self._preferred + 1) % len(self.endpoints)
 
     async def ask(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
         """The answer of this one replica, asked once."""
+        began = time.monotonic()
+        try:
+            answer = accept(endpoint, request.method, await self._send(endpoint, request, timeout_s))
+        except (AnswerLost, KeyExpired):
+            raise
+        except (Unavailable, UnknownOutcome):
+            self.endpoints.failed(endpoint)
+            raise
+        if not request.waits_s:
+            self.endpoints.answered(endpoint, request.method, time.monotonic() - began)
+        return answer
+
+    async def _send(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_MS / 1000)
         url = URL(endpoint + request.path, encoded=True)  # encoded: a key's `..`, `//` and `%2F` stay as they are
         progress = _Progress()
@@ -158,14 +207,13 @@ class Caller:
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
-                answer = Answer(response.status, response.headers, await response.read())
+                return Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
             if not progress.begun:
                 raise Unavailable(f"{endpoint} is not reached: {str(error) or 'timed out'}") from error
             fail(request.method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
-        return accept(endpoint, request.method, answer)
 
     @property
     def _sending(self) -> aiohttp.ClientSession:

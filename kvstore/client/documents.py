@@ -1,6 +1,7 @@
 """Transactions and records as the JSON of `kvstore.http.transactions` and `kvstore.http.documents`."""
 
 from base64 import b64encode
+from collections.abc import Iterable
 from typing import assert_never
 
 import msgspec
@@ -8,12 +9,14 @@ import msgspec
 from kvstore.commands import (
     Compare,
     Delete,
+    DeleteResult,
     DeleteSpan,
     Found,
     Get,
     LeasedPut,
     List,
     Listed,
+    NotFound,
     Operation,
     OperationResult,
     Put,
@@ -49,11 +52,12 @@ class RecordDocument(KeyDocument, kw_only=True):
     version: int
     value: str | None = None
     value_base64: bytes = b""
+    lease: int = 0
 
     def found(self) -> Found:
         """The same as the state machine has it."""
         value = self.value.encode() if self.value is not None else self.value_base64
-        return Found(self.name, Record(value, self.revision, self.create_revision, self.version))
+        return Found(self.name, Record(value, self.revision, self.create_revision, self.version), self.lease)
 
 
 class ListDocument(msgspec.Struct):
@@ -64,9 +68,18 @@ class ListDocument(msgspec.Struct):
     cursor: str = ""
 
 
+class _Deleted(msgspec.Struct):
+    """`version` and `deleted_revision`, of what was deleted, are there for a single key that was."""
+
+    revision: int
+    deleted: int
+    version: int = 0
+    deleted_revision: int = 0
+
+
 class _Result(msgspec.Struct):
     put: PutResult | None = None
-    delete: SpanDeleted | None = None
+    delete: _Deleted | None = None
     get: RecordDocument | None = None
     list: ListDocument | None = None
     txn: "_Transacted | None" = None
@@ -86,8 +99,18 @@ def pack_transaction(transaction: Transact) -> bytes:
     return msgspec.json.encode(_transaction(transaction))
 
 
+def pack_operation(operation: Operation) -> bytes:
+    """It as one of the operations of such a body."""
+    return msgspec.json.encode(_operation(operation))
+
+
+def pack_batch(operations: Iterable[bytes]) -> bytes:
+    """The body of a request for these operations, packed, without a condition."""
+    return b'{"then":[' + b",".join(operations) + b"]}"
+
+
 def unpack_transacted(body: bytes, asked: Transact) -> Transacted:
-    """What the answer says. What deleted anything is told as SpanDeleted, a single key too."""
+    """What the answer says."""
     return _transacted(_decode(body), asked)
 
 
@@ -105,11 +128,17 @@ def _result(found: _Result, asked: Operation) -> OperationResult:
             return Listed([record.found() for record in found.list.records], found.list.more)
         case Transact() if found.txn is not None:
             return _transacted(found.txn, asked)
+        case Delete() if found.delete is not None:
+            gone = found.delete
+            if not gone.deleted:
+                return NotFound(gone.revision)
+            return DeleteResult(gone.revision, gone.version, gone.deleted_revision)
+        case DeleteSpan() if found.delete is not None:
+            return SpanDeleted(found.delete.revision, found.delete.deleted)
+        case _ if found.put is not None:
+            return found.put
         case _:
-            result = found.put or found.delete
-            if result is None:
-                raise ValueError(f"{asked} was answered with {found}")
-            return result
+            raise ValueError(f"{asked} was answered with {found}")
 
 
 def _transaction(transaction: Transact) -> Document:

@@ -50,7 +50,7 @@ class Watch:
         self._served_at = loop.time()
         refusals: list[str] = []
         while True:
-            for endpoint in self._caller.in_order:
+            for endpoint in self._caller.endpoints.ranked("GET"):
                 try:
                     async for happened in self._follow_at(endpoint):
                         yield happened
@@ -62,9 +62,9 @@ class Watch:
                 except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
                     why = f"{endpoint} broke off: {str(error) or 'timed out'}"
                 refusals.append(why)
-                self._caller.prefer_another()
+                self._caller.endpoints.failed(endpoint)
             if loop.time() > self._served_at + self._caller.timeout_s:
-                raise Unavailable("; ".join(refusals[-len(self._caller.endpoints) :]))
+                raise Unavailable("; ".join(refusals[-len(self._caller.endpoints.urls) :]))
             await asyncio.sleep(_PAUSE_S)
 
     async def _follow_at(self, endpoint: str) -> AsyncIterator[Happened]:

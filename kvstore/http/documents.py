@@ -56,8 +56,8 @@ def _result(result: OperationResult) -> Document:
     match result:
         case PutResult(revision=revision, version=version):
             return {"put": {"revision": revision, "version": version}}
-        case DeleteResult(revision=revision):
-            return {"delete": {"revision": revision, "deleted": 1}}
+        case DeleteResult(revision=revision, version=version, deleted_revision=deleted):
+            return {"delete": {"revision": revision, "deleted": 1, "deleted_revision": deleted, "version": version}}
         case NotFound(revision=revision):
             return {"delete": {"revision": revision, "deleted": 0}}
         case SpanDeleted(revision=revision, deleted=deleted):

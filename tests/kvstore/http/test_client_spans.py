@@ -14,6 +14,7 @@ from kvstore.client.documents import pack_transaction
 from kvstore.commands import (
     Compare,
     Delete,
+    DeleteResult,
     DeleteSpan,
     Found,
     Get,
@@ -36,7 +37,7 @@ from tests.kvstore.http.fake import Store, run
 
 
 def client_of(store: Store, timeout_ms: int = 10_000) -> Client:
-    return Client([f"http://127.0.0.1:{store.port}"], timeout_ms=timeout_ms)
+    return Client([f"http://127.0.0.1:{store.port}"], timeout_ms=timeout_ms, exactly_once=False)
 
 
 def test_conditions() -> None:
@@ -82,7 +83,7 @@ def test_a_transaction_there_and_back() -> None:
                     Found(b"\xff", Record(b"\xfe", 1, 1, 1)),
                     Listed([Found(b"a", Record(b"\0", 2, 2, 1))], more=True),
                     Transacted(False, 2, [Found(b"none", None)]),
-                    SpanDeleted(2, 1),
+                    DeleteResult(2, 1, 2),
                     SpanDeleted(2, 1),
                 ],
             )

@@ -54,7 +54,7 @@ def test_a_transaction_compares_and_does_and_tells_what_each_gave() -> None:
                     }
                 },
                 {"get": None},
-                {"delete": {"revision": 3, "deleted": 1}},
+                {"delete": {"revision": 3, "deleted": 1, "deleted_revision": 1, "version": 1}},
                 {"delete": {"revision": 3, "deleted": 0}},
                 {"delete": {"revision": 3, "deleted": 0}},
                 {

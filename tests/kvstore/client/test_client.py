@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,53 +14,9 @@ from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownO
 from kvstore.commands import DeleteResult, PutResult, Record
 from kvstore.members import MemberRole
 from kvstore.requests import Consistency, MembersStatus, MemberStatus, Status
+from tests.kvstore.client.scripted import Scripted, problem, serving, value
 
 T = TypeVar("T")
-
-
-def value(body: bytes) -> web.Response:
-    fields = {"KV-Revision": "7", "KV-Create-Revision": "3", "KV-Version": "2", "ETag": '"7"'}
-    return web.Response(body=body, headers=fields)
-
-
-def problem(status: int, outcome: str | None = None, name: str = "no-leader") -> web.Response:
-    document = {"type": f"urn:kvstore:problem:{name}", "title": name, "detail": "what to do", "outcome": outcome}
-    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json")
-
-
-class Scripted:
-    """A replica that gives its answers in order, and remembers what it was asked. An answer of None hangs up."""
-
-    def __init__(self, *answers: web.Response | None) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, str, bytes]] = []
-        self.url = ""
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append((request.method, request.raw_path, await request.read()))
-        answer = self.answers.pop(0)
-        if answer is None:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
-        return answer
-
-
-@asynccontextmanager
-async def serving(*replicas: Scripted) -> AsyncIterator[list[str]]:
-    runners = []
-    for replica in replicas:
-        runner = web.ServerRunner(web.Server(replica.handle), shutdown_timeout=0.01)
-        await runner.setup()
-        listener = socket.create_server(("127.0.0.1", 0))
-        await web.SockSite(runner, listener).start()
-        replica.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        runners.append(runner)
-    try:
-        yield [replica.url for replica in replicas]
-    finally:
-        for runner in runners:
-            await runner.cleanup()
 
 
 def free_url() -> str:
@@ -70,7 +26,7 @@ def free_url() -> str:
 
 def talk(*replicas: Scripted, call: Callable[[Client], Coroutine[Any, Any, T]], attempt_ms: int = 4_000) -> T:
     async def run() -> T:
-        async with serving(*replicas) as urls, Client(urls, attempt_ms=attempt_ms) as client:
+        async with serving(*replicas) as urls, Client(urls, attempt_ms=attempt_ms, exactly_once=False) as client:
             return await call(client)
 
     return asyncio.run(run())
@@ -192,7 +148,7 @@ def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
 
 def test_at_the_deadline_a_write_that_never_left_is_not_done_for_certain() -> None:
     async def run() -> None:
-        async with Client([free_url(), free_url()], timeout_ms=1) as client:
+        async with Client([free_url(), free_url()], timeout_ms=1, exactly_once=False) as client:
             with pytest.raises(Unavailable, match=r"is not reached|the time is over"):
                 await client.put("k", b"v")
 
@@ -208,7 +164,7 @@ def test_a_replica_that_takes_no_connection_was_asked_nothing() -> None:
             waiting.connect_ex(address)
 
         async def run() -> None:
-            async with Client([f"http://127.0.0.1:{address[1]}"], timeout_ms=100) as client:
+            async with Client([f"http://127.0.0.1:{address[1]}"], timeout_ms=100, exactly_once=False) as client:
                 with pytest.raises(Unavailable):
                     await client.put("k", b"v")
 

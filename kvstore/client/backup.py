@@ -1,0 +1,40 @@
+"""A backup, out of the first replica that sends one."""
+
+import os
+from collections.abc import AsyncGenerator
+
+import aiohttp
+
+from kvstore.backup.stream import End, Page, Reader, Start, StreamError
+from kvstore.client.caller import Caller, ConnectionLostError
+from kvstore.client.errors import Answer, Rejected, Unavailable, accept
+from kvstore.requests import Consistency
+
+
+async def take_backup(caller: Caller, consistency: Consistency) -> AsyncGenerator[Start | Page | End, None]:
+    """Its parts in order; it ends with an End. Raises Unavailable, when parts may have come already: they are of no use
+    then."""
+    refusals: list[str] = []
+    for endpoint in caller.endpoints.ranked("GET"):
+        reader = Reader()
+        try:
+            async with caller.open(endpoint, f"/backup?consistency={consistency}") as response:
+                if response.status == 200:
+                    async for data in response.content.iter_any():
+                        for part in reader.feed(data):
+                            yield part
+                    reader.finish()
+                    return
+                accept(endpoint, "GET", Answer(response.status, response.headers, await response.read()))
+        except (Rejected, Unavailable) as error:  # a replica of another release may take what this one rejects
+            refusals.append(str(error))
+        except StreamError as error:
+            raise Unavailable(f"{endpoint}: {error}") from error
+        except aiohttp.ClientConnectorError as error:
+            refusals.append(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}")
+        except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
+            why = f"{endpoint} did not answer, or broke off: {str(error) or 'timed out'}"
+            if reader.started:
+                raise Unavailable(f"{why}; take the backup again") from error
+            refusals.append(why)
+    raise Unavailable("; ".join(refusals))

@@ -1,0 +1,53 @@
+"""Replicas that give the answers that a test has written down."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import web
+
+
+def value(body: bytes) -> web.Response:
+    fields = {"KV-Revision": "7", "KV-Create-Revision": "3", "KV-Version": "2", "ETag": '"7"'}
+    return web.Response(body=body, headers=fields)
+
+
+def problem(status: int, outcome: str | None = None, name: str = "no-leader") -> web.Response:
+    document = {"type": f"urn:kvstore:problem:{name}", "title": name, "detail": "what to do", "outcome": outcome}
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json")
+
+
+class Scripted:
+    """A replica that gives its answers in order, and remembers what it was asked. An answer of None hangs up."""
+
+    def __init__(self, *answers: web.Response | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, bytes]] = []
+        self.url = ""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append((request.method, request.raw_path, await request.read()))
+        answer = self.answers.pop(0)
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+
+@asynccontextmanager
+async def serving(*replicas: Scripted) -> AsyncIterator[list[str]]:
+    runners = []
+    for replica in replicas:
+        runner = web.ServerRunner(web.Server(replica.handle), shutdown_timeout=0.01)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        replica.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        runners.append(runner)
+    try:
+        yield [replica.url for replica in replicas]
+    finally:
+        for runner in runners:
+            await runner.cleanup()

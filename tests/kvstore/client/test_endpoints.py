@@ -1,0 +1,100 @@
+import pytest
+
+from kvstore.client.endpoints import FIRST_REST_S, LONGEST_REST_S, TRIAL_EVERY, Endpoints
+
+A, B, C = "http://a", "http://b", "http://c"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made(clock: Clock | None = None) -> Endpoints:
+    return Endpoints([A + "/", B, C], clock or Clock())
+
+
+def test_at_first_they_are_asked_as_they_are_named() -> None:
+    assert made().urls == (A, B, C)
+    assert made().in_turn("GET") == [A, B, C]
+    with pytest.raises(ValueError, match="at least one"):
+        Endpoints([], Clock())
+
+
+def test_who_answers_stays_first_until_another_one_is_faster() -> None:
+    endpoints = made()
+    endpoints.answered(A, "GET", 0.004)
+    assert endpoints.ranked("GET")[0] == A
+    endpoints.answered(B, "GET", 0.001)
+    assert endpoints.ranked("GET") == [B, A, C]
+
+
+def test_one_slow_answer_does_not_outweigh_many_fast_ones() -> None:
+    endpoints = made()
+    for _ in range(10):
+        endpoints.answered(A, "GET", 0.001)
+    endpoints.answered(B, "GET", 0.003)
+    endpoints.answered(A, "GET", 0.008)
+    assert endpoints.ranked("GET")[0] == A
+    for _ in range(5):
+        endpoints.answered(A, "GET", 0.008)
+    assert endpoints.ranked("GET")[0] == B
+
+
+def test_reads_say_nothing_about_writes() -> None:
+    endpoints = made()
+    endpoints.answered(B, "GET", 0.001)
+    endpoints.answered(A, "PUT", 0.005)
+    assert endpoints.ranked("GET")[0] == B
+    assert endpoints.ranked("PUT")[0] == A
+
+
+def test_now_and_then_the_one_that_was_measured_longest_ago_is_tried() -> None:
+    endpoints = made()
+    endpoints.answered(C, "GET", 0.003)
+    firsts = []
+    for _ in range(3 * TRIAL_EVERY):
+        first = endpoints.in_turn("GET")[0]
+        firsts.append(first)
+        endpoints.answered(first, "GET", {A: 0.002, B: 0.004, C: 0.001}[first])
+    assert firsts.count(A) == 2
+    assert firsts.index(A) == TRIAL_EVERY - 1
+    assert firsts.count(B) == 1
+    assert set(firsts[2 * TRIAL_EVERY : -1]) == {C}
+
+
+def test_who_fails_is_asked_last_for_a_while_that_doubles() -> None:
+    clock = Clock()
+    endpoints = made(clock)
+    endpoints.answered(A, "GET", 0.001)
+    endpoints.failed(A)
+    assert endpoints.ranked("GET") == [B, C, A]
+    clock.now += FIRST_REST_S
+    assert endpoints.ranked("GET")[0] == A
+    endpoints.failed(A)
+    clock.now += FIRST_REST_S
+    assert endpoints.ranked("GET")[0] == B
+    for _ in range(20):
+        endpoints.failed(A)
+    clock.now += LONGEST_REST_S
+    assert endpoints.ranked("GET")[0] == A
+    endpoints.answered(A, "GET", 0.001)
+    endpoints.failed(A)
+    clock.now += FIRST_REST_S
+    assert endpoints.ranked("GET")[0] == A
+
+
+def test_who_rests_is_not_tried_and_when_all_do_none_is_left_out() -> None:
+    clock = Clock()
+    endpoints = made(clock)
+    for url in (A, B, C):
+        endpoints.answered(url, "GET", 0.001)
+    endpoints.failed(B)
+    endpoints.failed(C)
+    assert all(endpoints.in_turn("GET")[0] == A for _ in range(3 * TRIAL_EVERY))
+    clock.now += 0.1
+    endpoints.failed(A)
+    assert endpoints.ranked("GET") == [B, C, A]
