@@ -35,7 +35,8 @@ class Rule(NamedTuple):
 
 
 RULES = [
-    Rule("paxos", frozenset({"paxos"}), frozenset({"msgspec"}), IMPURE | ASYNC),
+    Rule("paxos.lecture", frozenset({"paxos"}), frozenset({"msgspec"}), ASYNC),
+    Rule("paxos", frozenset({"paxos"}), frozenset({"msgspec"}), IMPURE | ASYNC | {"paxos.lecture"}),
     Rule(
         "storage",
         frozenset({"storage", "paxos.types", "paxos.ready"}),

@@ -1,0 +1,263 @@
+"""The processes of the lecture: production roles, each alone, and whole replicas.
+
+What decides anything here is the code that the server runs: Acceptor, Campaign and Pipeline (the two phases of a
+proposer), Learner, Replica. An actor only hands them what arrived, and takes out what they want to send. Its disk is
+never slow: what a role records is durable at once, and the votes that rest on it leave.
+"""
+
+from collections.abc import Collection, Sequence
+from random import Random
+
+from paxos.acceptor import Acceptor
+from paxos.configuration import Configuration, Epoch
+from paxos.learner import Learner
+from paxos.lease import Grant
+from paxos.log import Log
+from paxos.member import Member
+from paxos.messages import Accept, Accepted, AnyMessage, Chosen, Learn, Prepare, Promise, Reject
+from paxos.options import Options
+from paxos.outbox import Outbox
+from paxos.proposer import Campaign, Pipeline
+from paxos.ready import Envelope, ServeFetch
+from paxos.replica import Replica
+from paxos.types import ZERO, Ballot, Membership, NodeId, PValue, Slot, Time, pack, unpack
+
+Acts = list[Envelope]
+"""What an actor sends because of what happened."""
+
+
+def membership_of(acceptors: Sequence[NodeId]) -> Membership:
+    """In which these vote."""
+    return Membership(tuple(acceptors))
+
+
+class Actor:
+    """A process: a lane of the diagram. `notes`: what is worth a word of what it just did."""
+
+    def __init__(self, name: NodeId) -> None:
+        self.name = name
+        self.notes: list[str] = []
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
+        """What it does about a message."""
+        raise NotImplementedError
+
+
+class AcceptorActor(Actor):
+    """An acceptor, and nothing else."""
+
+    def __init__(self, name: NodeId) -> None:
+        super().__init__(name)
+        self._out = Outbox()
+        options = Options()
+        self.acceptor = Acceptor(ZERO, Log(options, 0, []), Grant(options, 0, restarted=False), self._out)
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
+        """It promises and accepts, or refuses."""
+        match message:
+            case Prepare():
+                self.acceptor.prepare(sender, message, now)
+            case Accept():
+                self.acceptor.accept(sender, message)
+            case _:
+                pass  # nothing else is for an acceptor
+        ready = self._out.take()
+        return ready.messages + (ready.write.votes if ready.write is not None else [])
+
+
+class LearnerActor(Actor):
+    """A learner, and nothing else: it holds what is proposed, and learns from the proposer what of it is chosen."""
+
+    def __init__(self, name: NodeId, acceptors: Sequence[NodeId]) -> None:
+        super().__init__(name)
+        self._out = Outbox()
+        options = Options()
+        self._acceptor = Acceptor(ZERO, Log(options, 0, []), Grant(options, 0, restarted=False), self._out)
+        configuration = Configuration(name, [Epoch(1, membership_of(acceptors))])
+        self._learner = Learner(self._acceptor, Member(name, configuration, options, self._out))
+        self.learned: list[str] = []
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:  # noqa: ARG002 - it has no clock
+        """Nobody waits for its vote, so it sends none."""
+        match message:
+            case Accept(ballot=ballot, chosen=chosen):
+                if self._acceptor.accept(sender, message):
+                    self._learner.accepted()
+                    self._learner.announce(ballot, chosen)
+            case Chosen(ballot=ballot, upto=upto):
+                self._learner.announce(ballot, upto)
+            case _:
+                pass
+        for slot, value in self._out.take().chosen:
+            self.learned.append(spell(value))
+            self.notes.append(f"learns: slot {slot} is {spell(value)}")
+        return []
+
+
+class ProposerActor(Actor):
+    """A proposer, and nothing else: phase 1, phase 2, one slot after the other."""
+
+    def __init__(self, name: NodeId, acceptors: Sequence[NodeId], learners: Sequence[NodeId] = ()) -> None:
+        super().__init__(name)
+        self._membership = membership_of(acceptors)
+        self._acceptors = acceptors
+        self._learners = learners
+        self._configuration = Configuration(name, [Epoch(1, self._membership)])
+        self._wanted: list[str] = []
+        self.campaign: Campaign | None = None
+        self.pipeline: Pipeline | None = None
+        self._single = True
+        self._prefix: Slot = 0
+        self.proposed: dict[Slot, bytes] = {}
+        self.chosen: dict[Slot, bytes] = {}
+        self.outbid: Ballot | None = None
+        """The highest promise that stood against it."""
+
+    def prepare(self, number: int, value: str) -> Acts:
+        """Begin phase 1 for one slot, with `value` to propose if it may choose."""
+        return self._begin(number, [value], from_slot=1, single=True)
+
+    def lead(self, number: int, values: Sequence[str]) -> Acts:
+        """Begin phase 1 for every slot that it does not know to be chosen, with `values` to propose behind them."""
+        return self._begin(number, values, from_slot=self._prefix + 1, single=False)
+
+    def _begin(self, number: int, values: Sequence[str], from_slot: Slot, *, single: bool) -> Acts:
+        ballot = Ballot(number, self.name)
+        self._wanted, self._single = list(values), single
+        self.campaign, self.pipeline, self.outbid = Campaign(ballot, from_slot, [self._membership]), None, None
+        self.proposed = {}
+        return [Envelope(acceptor, Prepare(ballot, from_slot)) for acceptor in self._acceptors]
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
+        """Count promises, then votes; what belongs to another ballot does not count."""
+        if isinstance(message, Chosen):
+            self._prefix = max(self._prefix, message.upto)  # whoever leads next begins behind that
+            return []
+        campaign = self.campaign
+        if campaign is None or getattr(message, "ballot", None) != campaign.ballot:
+            return []
+        match message:
+            case Promise():
+                campaign.promise(sender, message)
+                if self.pipeline is None and campaign.elected():
+                    self._elected(campaign)
+                    return self._propose(campaign.ballot, now)
+            case Accepted(slot=slot):
+                if self.pipeline is not None and self.pipeline.accepted(sender, slot):
+                    return self._choose(campaign.ballot, slot) + self._propose(campaign.ballot, now)
+            case Reject(promised=promised):
+                self.outbid = max(self.outbid or ZERO, promised)
+            case _:
+                pass
+        return []
+
+    def more(self, values: Sequence[str], now: Time) -> Acts:
+        """Propose these too: no phase 1 is needed for them."""
+        if self.campaign is None or self.pipeline is None:
+            raise ValueError(f"{self.name} was not elected")
+        for value in values:
+            self.pipeline.enqueue((value.encode(),))
+        return self._propose(self.campaign.ballot, now)
+
+    def _elected(self, campaign: Campaign) -> None:
+        recovered = campaign.recovered()
+        if self._single:
+            recovered = recovered or [pack([self._wanted[0].encode()])]
+        # One slot at a time, and one value in each: the product fills both.
+        options = Options(window=1, max_batch_bytes=1)
+        self.pipeline = Pipeline(campaign.from_slot, recovered, self._configuration, options)
+        if not self._single:
+            for value in self._wanted:
+                self.pipeline.enqueue((value.encode(),))
+
+    def _propose(self, ballot: Ballot, now: Time) -> Acts:
+        if self.pipeline is None or (self._single and self.proposed):
+            return []
+        acts: Acts = []
+        for slot, value in self.pipeline.propose(now, self._prefix):
+            self.proposed[slot] = value
+            message = Accept(ballot, slot, value, self._prefix)
+            acts += [Envelope(to, message) for to in (*self._acceptors, *self._learners)]
+        return acts
+
+    def _choose(self, ballot: Ballot, slot: Slot) -> Acts:
+        self.chosen[slot] = self.proposed[slot]
+        self._prefix = max(self._prefix, slot)
+        self.notes.append(f"slot {slot} is chosen: {spell(self.proposed[slot])}")
+        return [Envelope(learner, Chosen(ballot, self._prefix)) for learner in self._learners]
+
+
+class ReplicaActor(Actor):
+    """A whole replica, as the server runs it: all roles, elections and leases."""
+
+    def __init__(self, name: NodeId, members: Sequence[NodeId], options: Options, now: Time) -> None:
+        super().__init__(name)
+        self.replica = Replica(
+            name,
+            [Epoch(1, membership_of(members))],
+            options,
+            Random(name),
+            now,
+            promised=ZERO,
+            chosen=0,
+            tail=[],
+            restarted=False,
+        )
+        self.applied: list[str] = []
+        self._stored: dict[Slot, PValue] = {}
+
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
+        """What the replica does about it."""
+        self.replica.receive(sender, message, now)
+        return self.act(now)
+
+    def tick(self, now: Time) -> Acts:
+        """Time has passed."""
+        self.replica.tick(now)
+        return self.act(now)
+
+    def propose(self, values: Collection[str], now: Time) -> Acts:
+        """Have these ordered."""
+        self.replica.propose(tuple(value.encode() for value in values))
+        return self.act(now)
+
+    def read(self, token: int, now: Time) -> Acts:
+        """Ask how far to apply for a current read."""
+        self.replica.read(token, now, quorum=False)
+        return self.act(now)
+
+    def hand_over(self, now: Time) -> Acts:
+        """Lead no more."""
+        self.replica.hand_over(now)
+        return self.act(now)
+
+    def act(self, now: Time) -> Acts:
+        """All that it wants by now. Its own votes go back to it: no message carries them."""
+        acts: Acts = []
+        while True:
+            ready = self.replica.take(now)
+            for slot, value in ready.chosen:
+                self.applied += [payload.decode() for payload in unpack(value)]
+                self.notes.append(f"slot {slot} is chosen: {spell(value)}")
+            self.notes += [f"may answer the read, by {read.way}" for read in ready.reads]
+            acts += ready.messages
+            votes = ready.write.votes if ready.write is not None else []
+            if ready.write is not None:
+                self._stored |= {pvalue.slot: pvalue for pvalue in ready.write.accepts}
+            acts += [self._page(fetch) for fetch in ready.fetches if isinstance(fetch, ServeFetch)]
+            acts += [vote for vote in votes if vote.to != self.name]
+            own = [vote for vote in votes if vote.to == self.name]
+            for vote in own:
+                self.replica.receive(self.name, vote.message, now)
+            if not own and not ready.messages and not votes:
+                return acts
+
+    def _page(self, fetch: ServeFetch) -> Envelope:
+        entries = tuple(self._stored[slot] for slot in range(fetch.from_slot, fetch.upto + 1))
+        return Envelope(fetch.to, Learn(entries, self.replica.chosen, 0))
+
+
+def spell(value: bytes) -> str:
+    """The payloads of a value, for people."""
+    payloads = [payload.decode() for payload in unpack(value)]
+    return " ".join(f'"{payload}"' for payload in payloads) if payloads else "a no-op"

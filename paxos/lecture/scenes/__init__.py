@@ -1,0 +1,17 @@
+"""The scenes of the lecture, by name, in the order in which they are told."""
+
+from collections.abc import Callable
+
+from paxos.lecture.scenes import agreement, crashes, duel, leases, log
+from paxos.lecture.scenes.scene import Scene
+
+SCENES: dict[str, Callable[[], Scene]] = {
+    "basic": agreement.basic,
+    "previous-value": agreement.previous_value,
+    "ignored": agreement.ignored,
+    "duel": duel.duel,
+    "multi": log.multi,
+    "broadcast": log.broadcast,
+    "crashes": crashes.crashes,
+    "lease": leases.lease,
+}

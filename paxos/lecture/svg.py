@@ -1,0 +1,120 @@
+"""The diagram as a picture: an SVG that needs nothing else, for light and dark."""
+
+from collections.abc import Iterator
+from html import escape
+
+from paxos.lecture.stage import Arrow, Mark, Note, Remark, Row, Stage
+
+_LANE = 110
+_ROW = 26
+_LEFT = 50
+_TOP = 70
+_LABELS = 360
+_CHARACTER = 8
+
+_STYLE = """\
+svg { background: #ffffff; color: #1f2328; font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
+text { fill: currentColor }
+.title { font-size: 16px; font-weight: 600 }
+.lane { stroke: #8c959f; stroke-width: 1 }
+.name { font-weight: 600; text-anchor: middle }
+.arrow { stroke: #0969da; stroke-width: 1.5; fill: none }
+.head { fill: #0969da }
+.lost { stroke: #cf222e; stroke-dasharray: 5 4 }
+.cross { stroke: #cf222e; stroke-width: 1.5 }
+.bad { fill: #cf222e }
+.note { fill: #1a7f37 }
+.remark { fill: #656d76; font-style: italic; stroke: #ffffff; stroke-width: 4; paint-order: stroke }
+@media (prefers-color-scheme: dark) {
+  svg { background: #0d1117; color: #e6edf3 }
+  .lane { stroke: #484f58 }
+  .arrow { stroke: #58a6ff } .head { fill: #58a6ff }
+  .lost, .cross { stroke: #ff7b72 } .bad { fill: #ff7b72 }
+  .note { fill: #3fb950 }
+  .remark { fill: #8b949e; stroke: #0d1117 }
+}"""
+
+
+_DEFINITIONS = """\
+<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
+<path class="head" d="M0 0 L8 4 L0 8 z"/></marker>
+<marker id="lost" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="9" markerHeight="9">
+<path class="cross" d="M1 1 L7 7 M7 1 L1 7"/></marker></defs>"""
+
+
+def picture(stage: Stage) -> str:
+    """The file."""
+    lanes = stage.lanes
+    right = _LEFT + _LANE * (len(lanes) - 1)
+    remarks = [_CHARACTER * len(row.text) + _LEFT for row in stage.rows if isinstance(row, Remark)]
+    width, height = max(right + _LABELS, *remarks, 0), _TOP + _ROW * (len(stage.rows) + 1)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {_size(width, height)} role="img">',
+        f"<title>{escape(stage.title)}</title>",
+        f"<style>{_STYLE}</style>",
+        _DEFINITIONS,
+        f'<text class="title" x="{_LEFT - 30}" y="24">{escape(stage.title)}</text>',
+        *(f'<text class="name" x="{_x(stage, lane)}" y="{_TOP - 18}">{escape(lane)}</text>' for lane in lanes),
+        *_lanes(stage),
+        *(part for number, row in enumerate(stage.rows) for part in _row(stage, number, row, right)),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _size(width: int, height: int) -> str:
+    return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+
+
+def _x(stage: Stage, lane: str) -> int:
+    return _LEFT + _LANE * stage.lanes.index(lane)
+
+
+def _y(number: float) -> float:
+    return _TOP + _ROW * number
+
+
+def _lanes(stage: Stage) -> Iterator[str]:
+    """Where a process is down there is no line."""
+    for lane in stage.lanes:
+        since: float | None = -0.5
+        for number, row in enumerate(stage.rows):
+            if isinstance(row, Mark) and row.lane == lane:
+                if not row.up and since is not None:
+                    yield _line(stage, lane, since, number)
+                since = number if row.up else None
+        if since is not None:
+            yield _line(stage, lane, since, len(stage.rows))
+
+
+def _line(stage: Stage, lane: str, since: float, until: float) -> str:
+    x = _x(stage, lane)
+    return f'<line class="lane" x1="{x}" y1="{_y(since):g}" x2="{x}" y2="{_y(until):g}"/>'
+
+
+def _row(stage: Stage, number: int, row: Row, right: int) -> Iterator[str]:
+    y = _y(number)
+    match row:
+        case Arrow(sender=sender, to=to, label=label, sent=sent, lost=lost):
+            start, end = _x(stage, sender), _x(stage, to)
+            end = round(start + 0.75 * (end - start)) if lost else end
+            began = max(_y(sent - 0.5), y - 2 * _ROW)  # a late one leans, but not over the whole page
+            kind, head = ("arrow lost", "lost") if lost else ("arrow", "head")
+            yield (
+                f'<line class="{kind}" x1="{start}" y1="{began:g}" x2="{end}" y2="{y:g}" marker-end="url(#{head})">'
+                f"<title>{escape(row.why)}</title></line>"
+            )
+            yield _words("bad" if lost else "", right, y, label + (" (lost)" if lost else ""))
+        case Note(lane=lane, text=text):
+            yield f'<circle class="note" cx="{_x(stage, lane)}" cy="{y:g}" r="4"/>'
+            yield _words("note", right, y, f"{lane} {text}")
+        case Mark(lane=lane, text=text, up=up):
+            kind = "note" if up else "bad"
+            yield f'<circle class="{kind}" cx="{_x(stage, lane)}" cy="{y:g}" r="5"/>'
+            yield _words(kind, right, y, f"{lane} {text}")
+        case _:
+            yield _words("remark", _LEFT - _LANE // 4 - 22, y, row.text)
+
+
+def _words(kind: str, x: int, y: float, text: str) -> str:
+    return f'<text class="{kind}" x="{x + 22}" y="{y + 4:g}">{escape(text)}</text>'

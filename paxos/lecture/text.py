@@ -1,0 +1,62 @@
+"""The diagram in characters: a lane for each process, time runs down, what a message says stands at its right."""
+
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from paxos.lecture.stage import Arrow, Mark, Note, Row, Stage
+from paxos.types import NodeId
+
+WIDTH = 100
+"""Columns of the whole."""
+STEP = 9
+"""Columns between two lanes."""
+MARGIN = 2
+
+
+def draw(stage: Stage) -> str:
+    """All of it."""
+    lines = [stage.title, "", *(line for _, line in steps(stage))]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def steps(stage: Stage) -> Iterator[tuple[Row | None, str]]:
+    """Each line, with the row that it is of; none for the heads of the lanes."""
+    lanes = stage.lanes
+    width = MARGIN + STEP * (len(lanes) - 1) + 4
+    down: set[NodeId] = set()
+    yield None, "".join(_put([" "] * width, {_column(lanes, lane): lane for lane in lanes}))
+    for row in stage.rows:
+        canvas = _put([" "] * width, {_column(lanes, lane): "|" for lane in lanes if lane not in down})
+        match row:
+            case Arrow(sender=sender, to=to, label=label):
+                _arrow(canvas, _column(lanes, sender), _column(lanes, to), lost=row.lost)
+                yield row, "".join(canvas) + label + (" (lost)" if row.lost else "")
+            case Note(lane=lane, text=text):
+                yield row, "".join(_put(canvas, {_column(lanes, lane): "*"})) + f"{lane} {text}"
+            case Mark(lane=lane, text=text, up=up):
+                (down.discard if up else down.add)(lane)
+                yield row, "".join(_put(canvas, {_column(lanes, lane): "|" if up else "x"})) + f"{lane} {text}"
+            case _:
+                for line in wrap(row.text, WIDTH, initial_indent="-- ", subsequent_indent="   "):
+                    yield row, line
+
+
+def _column(lanes: Sequence[NodeId], lane: NodeId) -> int:
+    return MARGIN + STEP * lanes.index(lane)
+
+
+def _put(canvas: list[str], marks: dict[int, str]) -> list[str]:
+    for column, mark in marks.items():
+        canvas[column : column + len(mark)] = mark
+    return canvas
+
+
+def _arrow(canvas: list[str], start: int, end: int, *, lost: bool) -> None:
+    """Over the lanes in between. A lost one ends before it arrives."""
+    right = end > start
+    reached = (end - 3 if right else end + 3) if lost else end
+    low, high = sorted((start, reached))
+    for column in range(low + 1, high):
+        canvas[column] = "-"
+    head = "x" if lost else ">" if right else "<"
+    canvas[reached - 1 if right else reached + 1] = head
