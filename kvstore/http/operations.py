@@ -1,10 +1,13 @@
-"""What an operator, a load balancer and Prometheus ask: `/`, `/status`, `/livez`, `/readyz`, `/metrics`."""
+"""What an operator, a load balancer and Prometheus ask: `/status`, `/livez`, `/readyz`, `/metrics`; and what there is to
+ask: `/`, `/docs`, `/openapi.json`."""
 
 from collections.abc import Callable
 
 import msgspec
+from aiohttp import web
 
 from kvstore.http.answer import Answer
+from kvstore.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
 from kvstore.http.target import no_parameters
 from kvstore.metrics import CONTENT_TYPE, Metrics
@@ -13,29 +16,6 @@ from kvstore.requests import Replica, Standing
 ALLOWED = "GET, HEAD"
 
 _TEXT = "text/plain; charset=utf-8"
-_INDEX = b"""\
-kvstore: a replicated, linearizable key-value store.
-
-  PUT    /kv/{key}    the body becomes the value
-  GET    /kv/{key}    the value     ?consistency=linearizable (default), quorum or stale
-  HEAD   /kv/{key}    its headers only
-  DELETE /kv/{key}    remove the key
-  GET    /status      this replica and what it knows of the others, as JSON
-  GET    /members     who belongs to the cluster; POST adds one: {"name": ..., "address": ..., "role": ...}
-  DELETE /members/{name}            remove it     ?force=true where that leaves no majority connected
-  POST   /members/{name}/replace    its disk is a new one
-  POST   /members/{name}/promote    a learner shall vote
-  GET    /livez       200 while the process runs
-  GET    /readyz      200 while this replica can serve
-  GET    /metrics     for Prometheus
-  GET    /backup      the whole state, for `kvstore backup`
-
-A key is 1 to 1024 bytes; percent-encode what a URL cannot hold. Try:
-
-  curl -X PUT --data-binary 'hello' http://<this address>/kv/greeting
-  curl http://<this address>/kv/greeting
-"""
-
 
 _STRANGE = {
     Standing.REMOVED: "{0} was removed from the cluster: stop it. `kvstore member add {0}` would take it back.",
@@ -54,27 +34,29 @@ class Operations:
         self._metrics = metrics
         self._stopping = stopping
         self._pages: dict[str, Callable[[], Answer]] = {
-            "/": lambda: _page(_TEXT, _INDEX),
+            "/": lambda: _page(_TEXT, index()),
             "/status": self._status,
             "/livez": lambda: _page(_TEXT, b"ok\n"),
             "/readyz": self._readyz,
             "/metrics": lambda: _page(CONTENT_TYPE, self._metrics.render()),
         }
+        self._lasting = {"/docs": docs_page(), "/openapi.json": openapi_page()}
 
     def knows(self, path: str) -> bool:
         """True for a path that stands for a page here."""
-        return path in self._pages
+        return path in self._pages or path in self._lasting
 
-    def answer(self, method: str, path: str, query: str) -> Answer:
+    def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
         """The page at `path`. Raises Problem."""
-        page = self._pages.get(path)
-        if page is None:
-            known = ", ".join(["/kv/{key}", *self._pages])
+        if not self.knows(path):
+            known = ", ".join(["/kv/{key}", *self._pages, *self._lasting])
             raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
-        if method not in ("GET", "HEAD"):
-            raise not_allowed(method, ALLOWED)
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, ALLOWED)
         no_parameters(query)
-        return page()
+        if path in self._lasting:
+            return self._lasting[path].answer(request.headers)
+        return self._pages[path]()
 
     def _status(self) -> Answer:
         document = msgspec.json.format(msgspec.json.encode(self._replica.status()), indent=2)

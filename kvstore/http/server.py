@@ -170,7 +170,7 @@ class Frontend:
                 answer = await self._backups.answer(request, query)
             else:
                 route = path if self._operations.knows(path) else route
-                answer = self._operations.answer(method, path, query)
+                answer = self._operations.answer(request, path, query)
         except Problem as problem:
             answer = problem.answer(method)
         except Refused as refused:

@@ -116,16 +116,18 @@ class _Operation(_Json, frozen=True):
     get: _Key | None = None
     delete: _Keys | None = None
     list: _List | None = None
-    txn: "_Transaction | None" = None
+    txn: "Transaction | None" = None
 
 
-class _Transaction(_Json, frozen=True, rename={"otherwise": "else"}):
+class Transaction(_Json, frozen=True, rename={"otherwise": "else"}):
+    """What the whole body holds, and what nests in it."""
+
     compare: list[_Compare] = []
     then: list[_Operation] = []
     otherwise: list[_Operation] = []
 
 
-_decode = msgspec.json.Decoder(_Transaction).decode
+_decode = msgspec.json.Decoder(Transaction).decode
 
 
 class _InvalidError(Exception):
@@ -153,7 +155,7 @@ def _size(branch: Sequence[Operation]) -> int:
     return len(branch) + sum(len(each.compares) + _size(each.then) + _size(each.otherwise) for each in nested)
 
 
-def _transact(found: _Transaction, depth: int) -> Transact:
+def _transact(found: Transaction, depth: int) -> Transact:
     if depth > DEEPEST:
         raise _InvalidError(f" is nested more than {DEEPEST} deep. Send it as a transaction of its own.")
     operation = partial(_operation, depth=depth)
@@ -201,7 +203,7 @@ def _operation(found: _Operation, depth: int) -> Operation:
             name = "list"
             return _list(list_)
         name = "txn"
-        return _transact(txn or _Transaction(), depth + 1)
+        return _transact(txn or Transaction(), depth + 1)
     except _InvalidError as error:
         error.where = f".{name}{error.where}"
         raise

@@ -1,0 +1,37 @@
+"""`/txn`."""
+
+from kvstore.http.openapi import answers
+from kvstore.http.openapi.description import ASKING, JSON, SENDING, Body, Call, Reply, Tag
+from kvstore.http.problems import ANSWER_TOO_LARGE, FULL, INVALID_TRANSACTION, TOO_MANY_KEYS
+from kvstore.http.transaction_body import DEEPEST, MOST_OPERATIONS, Transaction
+
+TAG = Tag("Transactions", "Many keys at once: compared, then changed and read in one revision, with nothing between.")
+
+_TXN = Call(
+    method="POST",
+    path="/txn",
+    name="transact",
+    tag=TAG,
+    summary="Compare, then do one of two lists of operations",
+    text="When all of `compare` holds, or it is empty, `then` is done, else `else`. A key is named by `key`, many by "
+    "`prefix`, or `start` and `end`: what is compared has to hold of each of them. A number or a text is compared "
+    'with `{"eq": ...}`, `ne`, `lt` or `gt`; by itself it means `eq`. Wherever bytes stand as text there is a field '
+    f"with `_base64` behind its name for bytes that are none. Up to {MOST_OPERATIONS:,} compares and operations; `txn` "
+    f"nests, {DEEPEST} deep.",
+    body=Body(
+        JSON,
+        Transaction,
+        "The transaction.",
+        {
+            "compare": [{"key": "job/1", "exists": False}],
+            "then": [{"put": {"key": "job/1", "value": "new"}}],
+            "else": [{"get": {"key": "job/1"}}],
+        },
+    ),
+    replies=(Reply(200, "Which list was done, and what each operation gave.", {JSON: answers.Transacted}),),
+    problems=(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, FULL, *ASKING, *SENDING),
+    curl="""curl BASE/txn -d '{"compare": [{"key": "job/1", "exists": false}],
+  "then": [{"put": {"key": "job/1", "value": "new"}}], "else": [{"get": {"key": "job/1"}}]}'""",
+)
+
+CALLS = (_TXN,)
