@@ -37,6 +37,7 @@ from kvstore.http.writes import RequestId, id_of, write
 from kvstore.requests import Consistency, LockAnswer, LockLookup, Lookup, NotThen, Query, ReadAnswer, Replica
 
 ALLOWED = "GET, HEAD, PUT, DELETE"
+ALLOWED_FOR_MANY = "GET, HEAD, DELETE"
 
 _VALUE_FIELDS = (
     b"Content-Type: application/octet-stream\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
@@ -70,7 +71,7 @@ class Keys:
     async def answer(self, request: web.BaseRequest, escaped_key: str, query: str) -> web.StreamResponse:
         """The answer to a request for a key that came by way of aiohttp. Raises Problem or Refused."""
         with self.counted():
-            if escaped_key or request.method not in ("GET", "DELETE"):
+            if escaped_key:
                 return await self._answer_for_key(request, escaped_key, query)
             return await self._answer_for_span(request, query)
 
@@ -137,8 +138,10 @@ class Keys:
             raise not_guarded(guard.on, holder)
 
     async def _answer_for_span(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
-        if request.method == "GET":
+        if request.method in ("GET", "HEAD"):
             return await self._lists.answer(request, query)
+        if request.method != "DELETE":
+            raise not_allowed(request.method, ALLOWED_FOR_MANY, "A key has 1 byte at least, as in /kv/my-key.")
         span = span_of(query)
         refuse_conditions(request.headers)
         result = await write(self._replica, DeleteSpan(span), id_of(request, b""))

@@ -66,7 +66,7 @@ class Lists:
     async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
         """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
         wanted = _wanted_by(query)
-        if NDJSON in request.headers.get("Accept", ""):
+        if request.method == "GET" and NDJSON in request.headers.get("Accept", ""):
             return await self._stream(request, wanted)
         page = await self._page(wanted)
         document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}

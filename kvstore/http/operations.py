@@ -1,5 +1,5 @@
-"""What an operator, a load balancer and Prometheus ask: `/status`, `/livez`, `/readyz`, `/metrics`; and what there is to
-ask: `/`, `/docs`, `/openapi.json`."""
+"""What an operator, a load balancer and Prometheus ask: `/status`, `/livez`, `/readyz`, `/metrics`; and what tells what
+there is: `/`, `/docs`, `/openapi.json`."""
 
 from collections.abc import Callable
 

@@ -163,9 +163,9 @@ def too_many_keys() -> Problem:
     return Problem(TOO_MANY_KEYS, detail)
 
 
-def not_allowed(method: str, allowed: str) -> Problem:
+def not_allowed(method: str, allowed: str, why: str = "") -> Problem:
     """405 for a path that knows only the methods in `allowed`, a comma-separated list."""
-    detail = f"{method} is not possible here. Use one of: {allowed}."
+    detail = f"{method} is not possible here. Use one of: {allowed}. {why}".rstrip()
     return Problem(METHOD_NOT_ALLOWED, detail, fields=f"Allow: {allowed}\r\n".encode())
 
 

@@ -15,7 +15,9 @@ async def send(
     byte for HTTP/1.0, in which nobody could tell whether a stream is whole."""
     if request.version < HttpVersion11:
         raise Problem(MALFORMED, "The answer is a stream. Send the request with HTTP/1.1.")
-    response = web.StreamResponse(headers=headers)
+    response = web.StreamResponse(
+        headers={"Server": "kvstore", **headers}
+    )  # aiohttp would tell its version, and Python's
     response.enable_chunked_encoding()
     try:
         await response.prepare(request)

@@ -2,9 +2,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
-from kvstore.http import connection
+from kvstore.http import connection, turns
+from kvstore.http.answer import Answer
 from kvstore.http.head import NotPlainError
+from kvstore.http.server import Frontend
+from tests.kvstore.http.described import faults
 
 
 @pytest.fixture(autouse=True, params=["short", "aiohttp"])
@@ -17,6 +21,28 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
         monkeypatch.setattr(connection, "scan", refuse)
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No request of any test may be answered in a way that /openapi.json does not know."""
+    found: list[str] = []
+    handle, answer_to = Frontend._handle, turns._answer_to
+
+    async def handled(self: Frontend, request: web.BaseRequest) -> web.StreamResponse:
+        answer = await handle(self, request)
+        found.extend(faults(request.method, request.raw_path, answer))
+        return answer
+
+    def answered(turn: turns.Turn) -> Answer:
+        answer = answer_to(turn)
+        found.extend(faults(turn.method, "/kv/key", answer))
+        return answer
+
+    monkeypatch.setattr(Frontend, "_handle", handled)
+    monkeypatch.setattr(turns, "_answer_to", answered)
+    yield
+    assert found == [], "describe it in kvstore/http/openapi, or answer as it is described"
 
 
 @pytest.fixture(autouse=True)

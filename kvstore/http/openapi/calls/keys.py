@@ -131,4 +131,4 @@ _DELETE_SPAN = Call(
     curl="curl -X DELETE 'BASE/kv/?prefix=job/'",
 )
 
-CALLS = (_GET, _GET.as_head(), _PUT, _DELETE, _LIST, _DELETE_SPAN)
+CALLS = (_GET, _GET.as_head(), _PUT, _DELETE, _LIST, _LIST.as_head(), _DELETE_SPAN)
