@@ -59,10 +59,10 @@ def not_guarded(name: bytes, fence: int) -> Problem:
 def is_unmodified(headers: MultiMapping[str], record: Record) -> bool:
     """Whether a GET is answered by 304: its sender has this revision already. Raises Problem for a header that cannot
     be understood, and where If-Match asks for another one."""
-    wanted, known = (_value(headers, name) for name in _CONDITIONS)
-    if wanted and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
+    wanted, known = (_value(headers, name) if name in headers else None for name in _CONDITIONS)
+    if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
         raise failed(record)
-    return bool(known) and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
+    return known is not None and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
 
 
 def _value(headers: MultiMapping[str], name: str) -> str:

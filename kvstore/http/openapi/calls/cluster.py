@@ -45,13 +45,13 @@ _ADD = Call(
     summary="Add a member",
     text="It begins as a learner, and becomes what its `role` says once it has caught up: `voter`, `witness` or "
     "`learner`.",
-    body=Body(JSON, Addition, "Who it is.", {"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}),
+    body=Body(JSON, Addition, "Who it is.", {"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}),
     replies=(
         Reply(200, "It is a member already, as asked.", _MEMBERS),
         Reply(201, "It was added.", _MEMBERS),
     ),
     problems=(INVALID_MEMBER, MEMBER_EXISTS, *_CHANGING, *SENDING),
-    curl="""curl BASE/members -d '{"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}'""",
+    curl="""curl BASE/members -d '{"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}'""",
 )
 _REMOVE = Call(
     method="DELETE",
@@ -72,7 +72,7 @@ _REPLACE = Call(
     tag=TAG,
     summary="Take a member back whose disk is a new one",
     parameters=(MEMBER_IN_PATH, FORCE),
-    body=Body(JSON, Replacement, "Its new address, if it has one.", {"address": "10.0.0.4:9001"}, required=False),
+    body=Body(JSON, Replacement, "Its new address, if it has one.", {"address": "127.0.0.1:9004"}, required=False),
     replies=(Reply(200, "It was replaced: start it with an empty data directory.", _MEMBERS),),
     problems=(INVALID_MEMBER, NO_SUCH_MEMBER, MEMBER_EXISTS, MEMBER_RUNS, *_CHANGING, *SENDING),
     curl="curl -X POST BASE/members/n4/replace",
