@@ -1,0 +1,83 @@
+"""A replica is as its /openapi.json says, and the examples on its /docs run."""
+
+import asyncio
+import html
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.cluster.harness import running
+
+pytestmark = pytest.mark.cluster
+
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+HANGS_S = 110.0
+LEAST_CASES = 1500
+NEVER_ENDS_S = "2"
+
+
+async def described(endpoint: str) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as session, session.get(f"{endpoint}/openapi.json") as response:
+        document: dict[str, Any] = await response.json()
+        return document
+
+
+def test_schemathesis_finds_nothing_that_is_not_described(tmp_path: Path) -> None:
+    """When it fails: its report has a curl command for each failure. Describe what was answered in
+    kvstore/http/openapi, or mend the server."""
+
+    async def story() -> None:
+        async with running(tmp_path, nodes=1) as cluster:
+            (endpoint,) = cluster.endpoints
+            report = tmp_path / "report.json"
+            program = f"{sys.executable} -m schemathesis.cli --config-file {CONFIG} run {endpoint}/openapi.json"
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [*program.split(), "--report", "json", "--report-json-path", str(report)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=HANGS_S,
+                cwd=tmp_path,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            found = json.loads(report.read_text())
+            assert found["test_cases"]["generated"] >= LEAST_CASES
+            operations = sum(map(len, (await described(endpoint))["paths"].values()))
+            assert found["operations"]["tested"] == operations - 1, "all but the GET of the file itself"
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples need curl")
+def test_every_example_is_answered_as_it_is_described(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, nodes=1) as cluster:
+            (endpoint,) = cluster.endpoints
+            document = await described(endpoint)
+            async with aiohttp.ClientSession() as session, session.get(f"{endpoint}/docs") as response:
+                page = html.unescape(await response.text())
+            for path, operations in document["paths"].items():
+                for method, operation in operations.items():
+                    example = operation["x-codeSamples"][0]["source"]
+                    assert method == "head" or example in page, path
+                    status = await asyncio.to_thread(
+                        tried, example.replace("http://127.0.0.1:8001", endpoint), tmp_path
+                    )
+                    assert str(status) in operation["responses"], f"{example}: {status}"
+                    assert status not in (400, 405, 500), f"{example}: {status}"
+
+    asyncio.run(story())
+
+
+def tried(example: str, directory: Path) -> int:
+    """The status of the answer. What it stores in files goes to `directory`."""
+    command = f"{example} -s -m {NEVER_ENDS_S} -w '\\n%{{http_code}}'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=30, cwd=directory)
+    return int(done.stdout.splitlines()[-1])
