@@ -16,7 +16,7 @@ from kvstore.http.kv import Keys
 from kvstore.http.limits import Limits
 from kvstore.http.options import ttl_ms_of
 from kvstore.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
-from kvstore.http.target import MOST_REVISION, consistency_named, no_parameters, number_named, parameters
+from kvstore.http.target import MOST_REVISION, consistency_named, is_number, no_parameters, number_named, parameters
 from kvstore.http.writes import id_of, no_such_lease, refuse_id, write
 from kvstore.requests import Consistency, LeaseLookup, LeasesAnswer, LeaseScan, LeaseStatus, Replica
 
@@ -24,7 +24,7 @@ PATH = "/leases"
 MOST_LISTED = 1000
 
 
-class _Granting(msgspec.Struct, forbid_unknown_fields=True):
+class Granting(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /leases`."""
 
     ttl_s: float
@@ -45,7 +45,7 @@ class Leases:
             number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
             if path == PATH:
                 return await self._answer_for_all(request, query)
-            if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:19]) <= MOST_REVISION:
+            if not is_number(number, 1, MOST_REVISION):
                 raise Problem(NO_SUCH_RESOURCE, f"A lease is named by its number, as in {PATH}/17.")
             if verb == "keepalive":
                 return await self._keep_alive(request, int(number), query)
@@ -106,7 +106,7 @@ class Leases:
 
 def _ttl_ms(body: bytes) -> int:
     try:
-        return ttl_ms_of(msgspec.json.decode(body, type=_Granting).ttl_s)
+        return ttl_ms_of(msgspec.json.decode(body, type=Granting).ttl_s)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         raise Problem(INVALID_LEASE, f'The body is not as it should be ({error}). Send {{"ttl_s": 10}}.') from None
 

@@ -33,7 +33,7 @@ _ALLOWED = "GET, HEAD, POST, DELETE"
 _USAGE = '{"lease": 17} or {"ttl_s": 10}, and if you like "value" and "wait_s"'
 
 
-class _Acquiring(msgspec.Struct, forbid_unknown_fields=True):
+class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /locks/{name}`."""
 
     lease: int = 0
@@ -180,7 +180,7 @@ def locked(name: bytes, busy: Busy) -> Problem:
 
 def _acquiring(body: bytes, name: bytes) -> tuple[Acquire, float]:
     try:
-        found = msgspec.json.decode(body, type=_Acquiring)
+        found = msgspec.json.decode(body, type=Acquiring)
         return found.command(name), found.wait_s
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         raise Problem(INVALID_LOCK, f"The body is not as it should be ({error}). Send {_USAGE}.") from None

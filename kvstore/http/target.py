@@ -90,9 +90,14 @@ def number_named(found: Mapping[str, str], name: str, least: int, most: int) -> 
     value = found.get(name)
     if value is None:
         return None
-    if not (value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS and least <= int(value) <= most):
+    if not is_number(value, least, most):
         raise Problem(INVALID_QUERY, f"{name}={value!r} is not a number from {least} to {most}.")
     return int(value)
+
+
+def is_number(text: str, least: int, most: int) -> bool:
+    """Whether it is written in digits, few enough to be looked at, and within these bounds."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and least <= int(text) <= most
 
 
 def force_of(query: str) -> bool:

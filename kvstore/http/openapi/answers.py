@@ -26,10 +26,12 @@ class Named(Document, frozen=True, kw_only=True):
 
 
 class PutDone(Named, frozen=True, kw_only=True):
-    """A PUT of a key. `revision`: of the store, and of the key. `version`: how often it was put since it is there."""
+    """A PUT of a key. `revision`: of the store, and of the key. `version`: how often it was put since it is there.
+    `lease`: what it hangs on, if anything."""
 
     revision: Revision
     version: Revision
+    lease: Revision | UnsetType = UNSET
 
 
 class Deleted(Named, frozen=True, kw_only=True):
@@ -49,13 +51,14 @@ class KeysDeleted(Document, frozen=True, kw_only=True):
 
 class Record(Named, frozen=True, kw_only=True):
     """A key with its value, unless only keys were asked for; the revisions that created it and changed it last; how
-    often it was put since it is there."""
+    often it was put since it is there; the lease that it hangs on, if any."""
 
     value: str | UnsetType = UNSET
     value_base64: bytes | UnsetType = UNSET
     revision: Revision
     create_revision: Revision
     version: Revision
+    lease: Revision | UnsetType = UNSET
 
 
 class Page(Document, frozen=True, kw_only=True):
@@ -107,12 +110,77 @@ class Transacted(Document, frozen=True, kw_only=True):
     results: list[Result]
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class Granted(Document, frozen=True, kw_only=True):
+    """A lease of so many seconds, which begin now."""
+
+    id: Revision
+    ttl_s: float
+
+
+class Lease(Granted, frozen=True, kw_only=True):
+    """A lease: the seconds that are left of it, on the leader; how many keys hang on it, and which."""
+
+    left_s: float | None
+    key_count: Count
+    keys: list[Named] | UnsetType = UNSET
+
+
+class Leases(Document, frozen=True, kw_only=True):
+    """Leases, without their keys, as of a revision of the store."""
+
+    revision: Count
+    leases: list[Lease]
+    more: bool
+
+
+class OfLock(Document, frozen=True, kw_only=True):
+    """Something of a lock: `name`, or `name_base64`."""
+
+    name: str | UnsetType = UNSET
+    name_base64: bytes | UnsetType = UNSET
+
+
+class Acquired(OfLock, frozen=True, kw_only=True):
+    """A place in the queue of a lock, at its head where it is `held`."""
+
+    lease: Revision
+    fence: Revision
+    held: bool
+
+
+class Released(OfLock, frozen=True, kw_only=True):
+    """A place in the queue of a lock was given up."""
+
+    revision: Revision
+
+
+class Place(Document, frozen=True, kw_only=True):
+    """Who holds a lock, or waits for it."""
+
+    lease: Revision
+    fence: Revision
+    value: str | UnsetType = UNSET
+    value_base64: bytes | UnsetType = UNSET
+
+
+class Lock(OfLock, frozen=True, kw_only=True):
+    """A lock, as of a revision of the store."""
+
+    revision: Count
+    holder: Place | None
+    waiting: list[Place]
+
+
+class Problem(OfLock, frozen=True, kw_only=True):
     """An answer that is not the one asked for, after RFC 9457. Programs compare `type`; `detail` says what to do next.
-    `outcome`, of what could have changed something: `failed`, it left no trace; `unknown`, it may have been done."""
+    `outcome`, of what could have changed something: `failed`, it left no trace; `unknown`, it may have been done.
+
+    Of a lock: its name and its `holder`; or the `fence` that holds it, 0 for none."""
 
     type: str
     title: str
     status: Annotated[int, msgspec.Meta(ge=400, le=599)]
     detail: str
     outcome: Outcome | UnsetType = UNSET
+    holder: Place | UnsetType = UNSET
+    fence: Count | UnsetType = UNSET

@@ -5,10 +5,14 @@ from typing import Any, Literal
 import msgspec
 
 from kvstore.http.problems import (
+    ANSWER_NOT_KEPT,
     BODY_TOO_SLOW,
     COMPACTED,
     EXPECTATION_FAILED,
+    IDEMPOTENCY_KEY_EXPIRED,
+    IDEMPOTENCY_KEY_REUSED,
     INTERNAL,
+    INVALID_IDEMPOTENCY_KEY,
     INVALID_QUERY,
     MALFORMED,
     NO_LEADER,
@@ -49,6 +53,8 @@ class Parameter(msgspec.Struct, frozen=True):
     schema: Schema
     text: str
     example: str | int | None = None
+    required: bool = False
+    """Where it is not in the path, of which all is needed."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -128,6 +134,8 @@ READING = (*ASKING, COMPACTED)
 """The same of what can be asked of the past."""
 SENDING = (BODY_TOO_SLOW, VALUE_TOO_LARGE, EXPECTATION_FAILED, UNSUPPORTED)
 """What can be wrong with a body on its way."""
+ONCE = (INVALID_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_EXPIRED, IDEMPOTENCY_KEY_REUSED, ANSWER_NOT_KEPT)
+"""What a write with an `Idempotency-Key` can meet."""
 
 STALENESS = (
     Header("KV-Applied-Slot", COUNT, "With consistency=stale: the slot that this replica had applied.", always=False),

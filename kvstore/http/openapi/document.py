@@ -7,10 +7,13 @@ import msgspec
 
 from kvstore import __version__
 from kvstore.http import problems
+from kvstore.http.locks import LONGEST_WAIT_S
 from kvstore.http.openapi import answers
 from kvstore.http.openapi.calls import CALLS, TAGS
 from kvstore.http.openapi.description import PROBLEM, Body, Call, Header, Parameter, Reply, Schema, headers_of
+from kvstore.http.options import LONGEST_TTL_S, SHORTEST_TTL_S
 from kvstore.http.problems import Kind
+from kvstore.http.target import MOST_REVISION
 
 BASE = "http://127.0.0.1:8001"
 """Where examples find a replica: the first one of `make cluster`."""
@@ -25,9 +28,17 @@ A write that was not answered with 2xx says in `outcome` whether it left no trac
 with 400 (`malformed-request`) and the end of the connection."""
 
 _REFERENCE = "#/components/schemas/{name}"
+_TTL: Schema = {"minimum": SHORTEST_TTL_S, "maximum": LONGEST_TTL_S}
 _NARROWER: dict[str, Schema] = {
     "Operation": {"minProperties": 1, "maxProperties": 1},
     "Result": {"minProperties": 1, "maxProperties": 1},
+    "Granting": {"properties": {"ttl_s": _TTL}},
+    "Acquiring": {
+        "properties": {
+            "lease": {"minimum": 0, "maximum": MOST_REVISION},
+            "wait_s": {"minimum": 0, "maximum": LONGEST_WAIT_S},
+        }
+    },
     "Addition": {
         "properties": {"name": {"pattern": "^[a-z0-9][a-z0-9._-]{0,31}$"}, "address": {"pattern": "^[^ ]+:[0-9]{1,5}$"}}
     },
@@ -125,7 +136,7 @@ def _parameter(parameter: Parameter) -> Schema:
     document: Schema = {
         "name": parameter.name,
         "in": parameter.where,
-        "required": parameter.where == "path",
+        "required": parameter.required or parameter.where == "path",
         "description": parameter.text,
         "schema": parameter.schema,
     }

@@ -1,6 +1,8 @@
 """What requests say in paths, queries and headers. The bounds are the code's own."""
 
-from kvstore.http.openapi.description import KEY, REVISION, TEXT, Parameter, Schema
+from kvstore.http.leases import MOST_LISTED
+from kvstore.http.openapi.description import COUNT, KEY, REVISION, TEXT, Parameter, Schema
+from kvstore.http.options import LONGEST_TTL_S, SHORTEST_TTL_S
 from kvstore.requests import Consistency
 
 
@@ -18,6 +20,10 @@ KEY_IN_PATH = Parameter(
     KEY,
     "The rest of the path, percent-decoded: 1 to 1,024 bytes, any bytes. `//`, `..` and `%2F` are part of the key.",
     "greeting",
+)
+LEASE_IN_PATH = Parameter("id", "path", REVISION, "The number of a lease, as POST /leases gave it.", 17)
+LOCK_IN_PATH = Parameter(
+    "name", "path", KEY, "The rest of the path, percent-decoded: 1 to 1,024 bytes, any bytes, as of a key.", "deploy"
 )
 MEMBER_IN_PATH = Parameter("name", "path", {"type": "string", "minLength": 1}, "The name of a member.", "n3")
 
@@ -45,6 +51,20 @@ KEYS_ONLY = _query("keys_only", _choice("false", "true"), "`true` leaves the val
 WATCHED_KEY = _query("key", KEY, "One key. Not together with `prefix`, `start` or `end`.")
 FROM_REVISION = _query("from_revision", REVISION, "Begin with the events of this revision, which may be past.")
 
+LEASE = _query("lease", REVISION, "The key hangs on this lease, and goes with it. Not together with `ttl_s`.")
+TTL = _query(
+    "ttl_s",
+    {"type": "number", "minimum": SHORTEST_TTL_S, "maximum": LONGEST_TTL_S},
+    "The key hangs on a lease of its own: it goes after so many seconds, unless the lease is kept alive.",
+)
+GUARD = (
+    _query("lock", KEY, "Only while `fence` holds this lock; else 412, with the `fence` that does, or 0."),
+    _query("fence", REVISION, "What POST /locks gave. Together with `lock`."),
+)
+AFTER_LEASE = _query("after", COUNT, "Leases behind this one.")
+LEASES_LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}, "Most leases in the answer.")
+LOCK_OF_LEASE = Parameter("lease", "query", REVISION, "Whose lock or place it is.", 17, required=True)
+
 FORCE = _query(
     "force",
     _choice("false", "true"),
@@ -66,4 +86,12 @@ LAST_EVENT_ID = Parameter(
     "header",
     {"type": "integer", "minimum": 0, "maximum": REVISION["maximum"]},
     "Begin behind the events with this id, whatever `from_revision` says. An EventSource sends it when it reconnects.",
+)
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": r"^[1-9][0-9]{0,17}\.[1-9][0-9]{0,17}$"},
+    "`17.1`: a lease, a dot, and a number that grows with each new request. The same request with the same key gets "
+    "the first answer again, at any replica, and is not done again: while the lease lives, and for its last 1,000 "
+    "numbers.",
 )

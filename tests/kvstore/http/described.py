@@ -29,7 +29,7 @@ def faults(method: str, target: str, answer: web.StreamResponse) -> list[str]:
     if headers.pop("server", "kvstore") != "kvstore":
         return ["the header Server tells what is behind it"]
     what = f"{method} {target}: {answer.status} {headers} {body[:300]!r}"
-    operations = _operations(target)
+    operations = operations_of(target)
     if method.lower() not in operations:
         return [] if _is_of_no_call(operations, headers, body) else [f"no call does that: {what}"]
     described = operations[method.lower()]["responses"].get(str(answer.status))
@@ -52,14 +52,19 @@ def faults(method: str, target: str, answer: web.StreamResponse) -> list[str]:
     return found
 
 
-def _operations(target: str) -> dict[str, Any]:
+def operations_of(target: str) -> dict[str, Any]:
+    """What is described of the path of `target`, by method."""
     path, _ = split(target.partition("#")[0])
     found: list[dict[str, Any]] = [
-        operations
-        for template, operations in DOCUMENT["paths"].items()
-        if re.fullmatch(template.replace("{key}", ".+").replace("{name}", "[^/]+"), path)
+        operations for template, operations in DOCUMENT["paths"].items() if re.fullmatch(_pattern(template), path)
     ]
     return found[0] if found else {}
+
+
+def _pattern(template: str) -> str:
+    """A key, and the name of a lock, is all of the rest."""
+    whole = template.replace("{key}", ".+").replace("/locks/{name}", "/locks/.+")
+    return whole.replace("{name}", "[^/]+").replace("{id}", "[1-9][0-9]*")
 
 
 def _is_of_no_call(operations: dict[str, Any], headers: dict[str, str], body: bytes) -> bool:

@@ -118,3 +118,16 @@ def test_a_lease_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await store.call("PUT", f"/kv/b?lease={lease}", b"v")).problem()["type"].endswith("lease-full")
 
     run(scenario)
+
+
+@pytest.mark.parametrize("number", ["0" * 18 + "1" + "9" * 30, "0" * 18 + "1" + "9" * 5000, "9" * 30, "0", "1x", "%31"])
+def test_what_is_no_number_of_a_lease_reaches_no_replica(number: str) -> None:
+    """A number of more than 64 bits would end the replica that packs it."""
+
+    async def scenario(store: Store) -> None:
+        for method, target in (("GET", ""), ("DELETE", ""), ("POST", "/keepalive")):
+            reply = await store.call(method, f"/leases/{number}{target}")
+            assert reply.problem()["type"] == "urn:kvstore:problem:no-such-resource"
+        assert store.replica.arrived.empty()
+
+    run(scenario)

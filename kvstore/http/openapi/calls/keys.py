@@ -8,6 +8,7 @@ from kvstore.http.openapi.description import (
     BYTES,
     COUNT,
     JSON,
+    ONCE,
     READING,
     REVISION,
     SENDING,
@@ -24,19 +25,25 @@ from kvstore.http.openapi.parameters import (
     AS_OF,
     CONSISTENCY,
     CURSOR,
+    GUARD,
+    IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
     KEY_IN_PATH,
     KEYS_ONLY,
+    LEASE,
     LIMIT,
     ORDER,
     SPAN,
+    TTL,
 )
 from kvstore.http.problems import (
     FULL,
     INVALID_CONDITION,
     INVALID_KEY,
+    LEASE_FULL,
     NO_SUCH_KEY,
+    NO_SUCH_LEASE,
     PRECONDITION_FAILED,
     TOO_MANY_KEYS,
     UNSUPPORTED,
@@ -65,6 +72,7 @@ _GET = Call(
                 Header("KV-Revision", REVISION, "Revision of the last change of the key."),
                 Header("KV-Create-Revision", REVISION, "Revision that created the key."),
                 Header("KV-Version", REVISION, "How often the key was put since it is there."),
+                Header("KV-Lease", REVISION, "The lease that the key hangs on, if it does.", always=False),
                 *STALENESS,
             ),
         ),
@@ -80,14 +88,18 @@ _PUT = Call(
     name="putKey",
     tag=TAG,
     summary="Make the body the value of a key",
-    text="The Content-Type is not kept. It is acknowledged once a majority has it on disk.",
-    parameters=(KEY_IN_PATH, IF_MATCH, IF_NONE_MATCH),
+    text="The Content-Type is not kept. It is acknowledged once a majority has it on disk. Without `lease` and `ttl_s` "
+    "the key hangs on no lease from now on.",
+    parameters=(KEY_IN_PATH, LEASE, TTL, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     body=Body(BYTES, BINARY, "The value.", "hello", required=False),
     replies=(
         Reply(200, "Another value took the place of the one that was there.", {JSON: answers.PutDone}, (_ETAG,)),
         Reply(201, "The key is new.", {JSON: answers.PutDone}, (_ETAG,)),
     ),
-    problems=(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, FULL, *ASKING, *SENDING),
+    problems=(
+        *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL),
+        *(*ASKING, *SENDING, *ONCE),
+    ),
     curl="curl -X PUT --data-binary 'hello' BASE/kv/greeting",
 )
 
@@ -97,9 +109,9 @@ _DELETE = Call(
     name="deleteKey",
     tag=TAG,
     summary="Delete a key",
-    parameters=(KEY_IN_PATH, IF_MATCH, IF_NONE_MATCH),
+    parameters=(KEY_IN_PATH, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     replies=(Reply(200, "What was deleted.", {JSON: answers.Deleted}),),
-    problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, UNSUPPORTED, *ASKING),
+    problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/kv/greeting",
 )
 
@@ -125,9 +137,9 @@ _DELETE_SPAN = Call(
     tag=TAG,
     summary="Delete many keys",
     text="All of them in one revision, up to 100,000. Name them by `prefix`, or by `start` and `end`.",
-    parameters=SPAN,
+    parameters=(*SPAN, IDEMPOTENCY_KEY),
     replies=(Reply(200, "How many there were.", {JSON: answers.KeysDeleted}),),
-    problems=(TOO_MANY_KEYS, UNSUPPORTED, *ASKING),
+    problems=(TOO_MANY_KEYS, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE 'BASE/kv/?prefix=job/'",
 )
 

@@ -1,8 +1,9 @@
 """`/txn`."""
 
 from kvstore.http.openapi import answers
-from kvstore.http.openapi.description import ASKING, JSON, SENDING, Body, Call, Reply, Tag
-from kvstore.http.problems import ANSWER_TOO_LARGE, FULL, INVALID_TRANSACTION, TOO_MANY_KEYS
+from kvstore.http.openapi.description import ASKING, JSON, ONCE, SENDING, Body, Call, Reply, Tag
+from kvstore.http.openapi.parameters import IDEMPOTENCY_KEY
+from kvstore.http.problems import ANSWER_TOO_LARGE, FULL, INVALID_TRANSACTION, LEASE_FULL, NO_SUCH_LEASE, TOO_MANY_KEYS
 from kvstore.http.transaction_body import DEEPEST, MOST_OPERATIONS, Transaction
 
 TAG = Tag("Transactions", "Many keys at once: compared, then changed and read in one revision, with nothing between.")
@@ -16,8 +17,9 @@ _TXN = Call(
     text="When all of `compare` holds, or it is empty, `then` is done, else `else`. A key is named by `key`, many by "
     "`prefix`, or `start` and `end`: what is compared has to hold of each of them. A number or a text is compared "
     'with `{"eq": ...}`, `ne`, `lt` or `gt`; by itself it means `eq`. Wherever bytes stand as text there is a field '
-    f"with `_base64` behind its name for bytes that are none. Up to {MOST_OPERATIONS:,} compares and operations; `txn` "
-    f"nests, {DEEPEST} deep.",
+    f"with `_base64` behind its name for bytes that are none. A `lock` with a `fence` is compared by "
+    f"itself: that the fence holds it. Up to {MOST_OPERATIONS:,} compares and operations; `txn` nests, {DEEPEST} deep.",
+    parameters=(IDEMPOTENCY_KEY,),
     body=Body(
         JSON,
         Transaction,
@@ -29,7 +31,10 @@ _TXN = Call(
         },
     ),
     replies=(Reply(200, "Which list was done, and what each operation gave.", {JSON: answers.Transacted}),),
-    problems=(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, FULL, *ASKING, *SENDING),
+    problems=(
+        *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL),
+        *(*ASKING, *SENDING, *ONCE),
+    ),
     curl="""curl BASE/txn -d '{"compare": [{"key": "job/1", "exists": false}],
   "then": [{"put": {"key": "job/1", "value": "new"}}], "else": [{"get": {"key": "job/1"}}]}'""",
 )
