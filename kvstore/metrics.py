@@ -7,6 +7,7 @@ from it as a `Snapshot` when Prometheus asks. Each `Metrics` has a registry of i
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from operator import add
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
-_REQUEST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
+REQUEST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 _FSYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -85,7 +86,15 @@ class Metrics:
             name = method if method in _METHODS else "other"
             answers = self._answers.setdefault((name, route, status), _Answers())
         answers.seconds += seconds
-        answers.counts[bisect_left(_REQUEST_BUCKETS_S, seconds)] += 1
+        answers.counts[bisect_left(REQUEST_BUCKETS_S, seconds)] += 1
+
+    def answers(self) -> dict[str, list[int]]:
+        """Of each method how many requests took how long, by REQUEST_BUCKETS_S, and how many even longer."""
+        found: dict[str, list[int]] = {}
+        for (method, _, _), answers in self._answers.items():
+            before = found.get(method)
+            found[method] = list(map(add, before, answers.counts)) if before else list(answers.counts)
+        return found
 
     def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Pull `snapshot` at each scrape. Once for each Metrics."""
@@ -103,7 +112,7 @@ class _Answers:
     __slots__ = ("counts", "seconds")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_REQUEST_BUCKETS_S) + 1)
+        self.counts = [0] * (len(REQUEST_BUCKETS_S) + 1)
         self.seconds = 0.0
 
 
@@ -123,7 +132,7 @@ class _Requests(Collector):
         latencies = HistogramMetricFamily(
             "kvstore_http_request_seconds", "Time from a request's headers to its answer", labels=["method", "route"]
         )
-        bounds = [*map(str, _REQUEST_BUCKETS_S), "+Inf"]
+        bounds = [*map(str, REQUEST_BUCKETS_S), "+Inf"]
         for sort, parts in sorts.items():
             counts = accumulate(map(sum, zip(*(part.counts for part in parts), strict=True)))
             seconds = sum(part.seconds for part in parts)

@@ -14,6 +14,7 @@ from kvstore.holdings import Holdings
 from kvstore.members import MemberRole, Roster
 from kvstore.past import Past
 from kvstore.ranges import Span
+from kvstore.tap import Tap
 from storage.base import StatePage
 
 
@@ -272,6 +273,9 @@ class Replica(Protocol):
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """Call `hear` from now on when something has happened."""
+
+    def tap(self, tap: Tap | None) -> None:
+        """Tell `tap` from now on what happens here; None: nobody."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was

@@ -27,6 +27,7 @@ from kvstore.parts import limits_of, options_of, retention_of
 from kvstore.past import Past
 from kvstore.queries import ReadReply
 from kvstore.requests import Consistency, MembersStatus, MemberStatus, Query, Refused, Standing, Status
+from kvstore.tap import Tap
 from kvstore.terms import refuse_other_founders, terms_of
 from kvstore.transfer import MOST_PAGE_BYTES
 from kvstore.transport import Transport
@@ -73,6 +74,7 @@ class Runtime:
         self._told: Ballot | None = None
         self._heard = 0
         self._hearers: list[Callable[[], None]] = []
+        self._tap: Tap | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
@@ -188,6 +190,10 @@ class Runtime:
         """See Replica."""
         self._hearers.append(hear)
 
+    def tap(self, tap: Tap | None) -> None:
+        """See Replica."""
+        self._tap = tap
+
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See Replica."""
         while True:
@@ -298,6 +304,8 @@ class Runtime:
             self._loop.call_soon(self._pump)
 
     def _received(self, sender: NodeId, message: AnyMessage) -> None:
+        if self._tap is not None:
+            self._tap.received(sender, message)
         self._do(lambda: self._node.receive(sender, message))
 
     def _durable(self, writes: list[Write], seconds: float) -> None:
@@ -332,6 +340,8 @@ class Runtime:
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
             return
+        if self._tap is not None:
+            self._tap.stepped(ready)
         self._send(ready.messages)
         if self.position != self._heard:
             self._heard = self.position

@@ -10,6 +10,7 @@ from kvstore.http.answer import Answer
 from kvstore.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
 from kvstore.http.target import no_parameters
+from kvstore.http.ui import pages
 from kvstore.metrics import CONTENT_TYPE, Metrics
 from kvstore.requests import Replica, Standing
 
@@ -40,16 +41,16 @@ class Operations:
             "/readyz": self._readyz,
             "/metrics": lambda: _page(CONTENT_TYPE, self._metrics.render()),
         }
-        self._lasting = {"/docs": docs_page(), "/openapi.json": openapi_page()}
+        self._lasting = {"/docs": docs_page(), "/openapi.json": openapi_page(), **pages()}
 
     def knows(self, path: str) -> bool:
         """True for a path that stands for a page here."""
         return path in self._pages or path in self._lasting
 
-    def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
+    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
         """The page at `path`. Raises Problem."""
         if not self.knows(path):
-            known = ", ".join(["/kv/{key}", *self._pages, *self._lasting])
+            known = ", ".join(["/kv/{key}", *self._pages, *(page for page in self._lasting if page.count("/") == 1)])
             raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(request.method, ALLOWED)

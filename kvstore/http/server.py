@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import perf_counter
 
@@ -11,6 +12,9 @@ from aiohttp import web
 from kvstore.http.backup import PATH as BACKUP
 from kvstore.http.backup import Backups
 from kvstore.http.connection import Connection, make_request
+from kvstore.http.events import PATH as EVENTS
+from kvstore.http.events import Events
+from kvstore.http.foreign import refuse_foreign_pages
 from kvstore.http.head import KEYS
 from kvstore.http.kv import Keys
 from kvstore.http.leases import PATH as LEASES
@@ -31,6 +35,8 @@ from kvstore.http.watch import Watches
 from kvstore.metrics import Metrics
 from kvstore.requests import Refused, Replica
 
+OTHER = "other"
+"""The route of what is not there."""
 BACKLOG = 1024
 """Connections that the kernel holds while the replica is busy; a burst above it is refused."""
 
@@ -56,6 +62,7 @@ class Frontend:
         self._leases = Leases(replica, self._limits, self._keys)
         self._locks = Locks(replica, self._limits, self._keys)
         self._watches = Watches(replica)
+        self._events = Events(replica, metrics)
         self._members = Members(replica, self._limits)
         self._operations = Operations(replica, metrics, self._is_stopping)
         self._backups = Backups(replica, self._is_stopping)
@@ -93,6 +100,7 @@ class Frontend:
             self._stopping = True
             self._watches.end()
             self._locks.end()
+            self._events.end()
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
         for connection in list(self._connections):
@@ -143,34 +151,13 @@ class Frontend:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = perf_counter()
         method = request.method
-        route = "other"
+        route = OTHER
         answer: web.StreamResponse
         try:
             path, query = _target(request)
-            if path.startswith(KEYS):
-                route = KEYS
-                answer = await self._keys.answer(request, path[len(KEYS) :], query)
-            elif path == MEMBERS or path.startswith(MEMBERS + "/"):
-                route = MEMBERS
-                answer = await self._members.answer(request, path, query)
-            elif path == TXN:
-                route = TXN
-                answer = await self._transactions.answer(request, query)
-            elif path == LEASES or path.startswith(LEASES + "/"):
-                route = LEASES
-                answer = await self._leases.answer(request, path, query)
-            elif path.startswith(LOCKS):
-                route = LOCKS
-                answer = await self._locks.answer(request, path[len(LOCKS) :], query)
-            elif path == WATCH:
-                route = WATCH
-                answer = await self._watches.answer(request, query)
-            elif path == BACKUP:
-                route = BACKUP
-                answer = await self._backups.answer(request, query)
-            else:
-                route = path if self._operations.knows(path) else route
-                answer = self._operations.answer(request, path, query)
+            refuse_foreign_pages(request)
+            route, answering = self._dispatch(request, path, query)
+            answer = await answering
         except Problem as problem:
             answer = problem.answer(method)
         except Refused as refused:
@@ -183,6 +170,26 @@ class Frontend:
             answer.force_close()  # behind a body that was not read whole nobody knows where the next request begins
         self._metrics.observe_request(method, route, answer.status, perf_counter() - started)
         return answer
+
+    def _dispatch(self, request: web.BaseRequest, path: str, query: str) -> tuple[str, Awaitable[web.StreamResponse]]:
+        """Whose request it is, for the metrics, and what will answer it."""
+        if path.startswith(KEYS):
+            return KEYS, self._keys.answer(request, path[len(KEYS) :], query)
+        if path == MEMBERS or path.startswith(MEMBERS + "/"):
+            return MEMBERS, self._members.answer(request, path, query)
+        if path == LEASES or path.startswith(LEASES + "/"):
+            return LEASES, self._leases.answer(request, path, query)
+        if path.startswith(LOCKS):
+            return LOCKS, self._locks.answer(request, path[len(LOCKS) :], query)
+        single: dict[str, Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]] = {
+            TXN: self._transactions.answer,
+            WATCH: self._watches.answer,
+            EVENTS: self._events.answer,
+            BACKUP: self._backups.answer,
+        }
+        if path in single:
+            return path, single[path](request, query)
+        return path if self._operations.knows(path) else OTHER, self._operations.answer(request, path, query)
 
 
 def _target(request: web.BaseRequest) -> tuple[str, str]:

@@ -78,10 +78,12 @@ class PutResult(Document, frozen=True, kw_only=True):
 
 
 class DeleteResult(Document, frozen=True, kw_only=True):
-    """What a delete gave: how many keys there were."""
+    """What a delete gave: how many keys there were; of a single key that was there also what DELETE tells."""
 
     revision: Count
     deleted: Count
+    deleted_revision: Revision | UnsetType = UNSET
+    version: Revision | UnsetType = UNSET
 
 
 class ListResult(Document, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from kvstore.http.problems import (
     BODY_TOO_SLOW,
     COMPACTED,
     EXPECTATION_FAILED,
+    FOREIGN_PAGE,
     IDEMPOTENCY_KEY_EXPIRED,
     IDEMPOTENCY_KEY_REUSED,
     INTERNAL,
@@ -21,6 +22,7 @@ from kvstore.http.problems import (
     OVERLOADED,
     PRECONDITION_FAILED,
     REMOVED,
+    SAFE_METHODS,
     STOPPING,
     TIMEOUT,
     UNSUPPORTED,
@@ -111,7 +113,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def all_problems(self) -> list[Kind]:
         """Those of any call among them, by status."""
-        return sorted({*ANY, *self.problems}, key=lambda kind: (kind.status, kind.name))
+        foreign = set() if self.method in SAFE_METHODS else {FOREIGN_PAGE}
+        return sorted({*ANY, *foreign, *self.problems}, key=lambda kind: (kind.status, kind.name))
 
     def as_head(self) -> "Call":
         """The HEAD of this GET."""

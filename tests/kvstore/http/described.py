@@ -64,6 +64,7 @@ def operations_of(target: str) -> dict[str, Any]:
 def _pattern(template: str) -> str:
     """A key, and the name of a lock, is all of the rest."""
     whole = template.replace("{key}", ".+").replace("/locks/{name}", "/locks/.+")
+    whole = whole.replace("{file}", "[a-z]+[.](js|css)")
     return whole.replace("{name}", "[^/]+").replace("{id}", "[1-9][0-9]*")
 
 

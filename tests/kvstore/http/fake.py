@@ -43,6 +43,7 @@ from kvstore.requests import (
     Status,
 )
 from kvstore.state_machine import StateMachine
+from kvstore.tap import Tap
 from storage.base import StatePage
 
 HANGS_S = 30.0
@@ -77,6 +78,7 @@ class FakeReplica:
         self.machine = StateMachine([])
         self.records = self.machine.records
         self._sequence = 0
+        self.tapped: Tap | None = None
         self.hearers: list[Callable[[], None]] = []
         self.reads: list[tuple[bytes, Consistency]] = []
         self.pages: list[StatePage] = []
@@ -154,6 +156,9 @@ class FakeReplica:
     @property
     def holdings(self) -> Holdings:
         return self.machine.holdings
+
+    def tap(self, tap: Tap | None) -> None:
+        self.tapped = tap
 
     def on_change(self, hear: Callable[[], None]) -> None:
         self.hearers.append(hear)

@@ -1,8 +1,20 @@
 """What an operator, a load balancer, Prometheus and a stranger ask."""
 
-from kvstore.http.openapi.description import ASKING, BINARY, BYTES, JSON, TEXT, Call, Header, Reply, Tag
+from kvstore.http.openapi.description import (
+    ASKING,
+    BINARY,
+    BYTES,
+    JSON,
+    TEXT,
+    Call,
+    Header,
+    Parameter,
+    Reply,
+    Schema,
+    Tag,
+)
 from kvstore.http.openapi.parameters import CONSISTENCY
-from kvstore.http.problems import NOT_READY, STOPPING, Kind
+from kvstore.http.problems import NO_SUCH_RESOURCE, NOT_READY, OVERLOADED, STOPPING, Kind
 from kvstore.metrics import CONTENT_TYPE
 from kvstore.requests import Status
 
@@ -10,6 +22,8 @@ TAG = Tag("Operations", "One replica, and what it knows of the others.")
 
 PLAIN = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+SCRIPT = "text/javascript; charset=utf-8"
+STYLE = "text/css; charset=utf-8"
 _ETAG = Header("ETag", {"type": "string"}, "Of this version of the page.")
 
 
@@ -49,6 +63,38 @@ _BACKUP = Call(
     curl="curl -o state BASE/backup",
 )
 
+_EVENTS = Call(
+    method="GET",
+    path="/events",
+    name="events",
+    tag=TAG,
+    summary="What this replica is doing, as server-sent events",
+    text="Four times a second an `event: glimpse`: its status, the first messages of the interval and how many there "
+    "were of each kind, the newest slots, and how many requests took how long. For looking on: what is missed is "
+    "gone, and `number` says so.",
+    replies=(Reply(200, "The events, until the client leaves or the replica does.", {"text/event-stream": TEXT}),),
+    problems=(OVERLOADED,),
+    curl="curl -N BASE/events",
+)
+
+_FILE_NAME: Schema = {"type": "string", "pattern": "^[a-z]+[.](js|css)$"}
+_FILE = Call(
+    method="GET",
+    path="/ui/{file}",
+    name="uiFile",
+    tag=TAG,
+    summary="A part of /ui",
+    parameters=(
+        Parameter("file", "path", {"type": "string", "pattern": "^[a-z]+[.](js|css)$"}, "Its name.", "app.js"),
+    ),
+    replies=(
+        Reply(200, "The file.", {SCRIPT: TEXT, STYLE: TEXT}, (_ETAG,)),
+        Reply(304, "`If-None-Match` names it.", {}, (_ETAG,)),
+    ),
+    problems=(NO_SUCH_RESOURCE,),
+    curl="curl BASE/ui/app.js",
+)
+
 CALLS = (
     *_page(
         "/status", "status", "This replica, and what it knows of the others", Reply(200, "All of it.", {JSON: Status})
@@ -63,6 +109,9 @@ CALLS = (
     ),
     *_page("/metrics", "metrics", "For Prometheus", Reply(200, "All metrics.", {CONTENT_TYPE: TEXT})),
     _BACKUP,
+    _EVENTS,
+    *_page("/ui", "ui", "This replica at work, to look at", Reply(200, "A page.", {HTML: TEXT}, (_ETAG,))),
+    *(_FILE, _FILE.as_head()),
     *_page("/", "index", "All calls, for a terminal", Reply(200, "A line for each.", {PLAIN: TEXT})),
     *_page("/docs", "docs", "All calls, for a browser", Reply(200, "A page.", {HTML: TEXT}, (_ETAG,))),
     *_page("/openapi.json", "openapi", "All calls, for a program", Reply(200, "OpenAPI 3.1.", {JSON: {}}, (_ETAG,))),

@@ -1,0 +1,21 @@
+// All text goes into the page by textContent: what clients store is never taken for markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(id) {
+  return document.getElementById(id);
+}
+
+export function make(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function draw(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}

@@ -1,0 +1,127 @@
+"""A real browser without a window, by its DevTools protocol: what a person would see and do, and what it asked for."""
+
+import asyncio
+import base64
+import itertools
+import json
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FOUND = next((path for path in map(shutil.which, PROGRAMS) if path is not None), None)
+STARTS_S = 30.0
+LOOK_S = 0.05
+
+
+class Page:
+    """One tab. `problems`: what stood on its console as an error, or was thrown; `asked`: every address that it asked
+    for."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.problems: list[str] = []
+        self.asked: list[str] = []
+
+    async def listen(self) -> None:
+        """Take what the browser says, until it has gone."""
+        async for frame in self._socket:
+            said = json.loads(frame.data)
+            if "id" in said:
+                self._answers.pop(said["id"]).set_result(said)
+            elif said["method"] == "Network.requestWillBeSent":
+                self.asked.append(said["params"]["request"]["url"])
+            elif said["method"] == "Runtime.exceptionThrown":
+                self.problems.append(json.dumps(said["params"]["exceptionDetails"]))
+            elif said["method"] == "Log.entryAdded" and said["params"]["entry"]["level"] == "error":
+                self.problems.append(said["params"]["entry"]["text"])
+            elif said["method"] == "Page.javascriptDialogOpening":
+                await self._send(next(self._numbers), "Page.handleJavaScriptDialog", {"accept": True})
+
+    async def do(self, method: str, **params: Any) -> dict[str, Any]:
+        """What the browser answers."""
+        number = next(self._numbers)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._send(number, method, params)
+        said = await self._answers[number]
+        assert "error" not in said, said
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def _send(self, number: int, method: str, params: dict[str, Any]) -> None:
+        self._answers.setdefault(number, asyncio.get_running_loop().create_future())
+        await self._socket.send_str(json.dumps({"id": number, "method": method, "params": params}))
+
+    async def open(self, url: str) -> None:
+        """Go there."""
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            await self.do(f"{domain}.enable")
+        await self.do("Page.navigate", url=url)
+
+    async def value(self, script: str) -> Any:
+        """What the expression is, a promise awaited."""
+        result = await self.do("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def until(self, script: str) -> Any:
+        """Look until the expression is true, and give it. The test has a time limit of its own."""
+        while True:
+            found = await self.value(script)
+            if found:
+                return found
+            await asyncio.sleep(LOOK_S)
+
+    async def picture(self) -> bytes:
+        """What it looks like, as PNG."""
+        shot = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
+
+
+@asynccontextmanager
+async def browsing(directory: Path, *, width: int = 1280, height: int = 1400) -> AsyncIterator[Page]:
+    """A tab of a browser that has its profile in `directory`, and nothing to do with any other."""
+    assert FOUND is not None
+    process = await asyncio.create_subprocess_exec(
+        FOUND,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={directory}",
+        f"--window-size={width},{height}",
+        "about:blank",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(STARTS_S):
+            while (port := _port(directory / "DevToolsActivePort")) is None:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(LOOK_S)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+                tab = next(each for each in await answer.json() if each["type"] == "page")
+            async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                page = Page(socket)
+                listening = asyncio.create_task(page.listen())
+                try:
+                    yield page
+                finally:
+                    listening.cancel()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def _port(file: Path) -> int | None:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return int(lines[0]) if lines else None
