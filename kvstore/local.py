@@ -47,7 +47,7 @@ def make_secret(path: Path) -> None:
         file.write(secrets.token_hex(32) + "\n")
 
 
-def end_with_parent() -> None:
-    """Runs in the child: have the system end it in order when its parent dies, however that happens. Linux only."""
+def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
+    """Runs in the child: have the system end it, in order, when its parent dies, however that happens. Linux only."""
     if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _libc.prctl(_PR_SET_PDEATHSIG, how)

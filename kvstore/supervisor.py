@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -83,6 +84,27 @@ class Place(msgspec.Struct, frozen=True):
         return self.directory / self.name
 
 
+class Process(Protocol):
+    """A replica that was started; the part of `subprocess.Popen` that is used of it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit status, the negative signal if one ended it; None while it runs."""
+
+    def wait(self) -> int:
+        """The same, once it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Nothing, where it has ended."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+
 class LocalCluster:
     """`nodes` replicas n1, n2, ... in `directory`: clients on `port` and the next ones, peers on `peer_port` and the
     next ones, on free ports when they are None. `settings` holds for all replicas. With those that were added to the
@@ -111,7 +133,7 @@ class LocalCluster:
         self.places = {name: place for name, place in self._founders.items() if not place.removed.exists()}
         self.places |= _added(self.directory)
         self._settings = dict(settings or {})
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Process] = {}
 
     @property
     def endpoints(self) -> list[str]:
@@ -208,20 +230,23 @@ class LocalCluster:
         for name in self._chosen(names):
             if self.runs(name):
                 continue
-            place = self.places[name]
-            with place.log.open("ab") as log:
-                self._processes[name] = subprocess.Popen(  # noqa: S603 - our own program
-                    self.command(name),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops all in order
-                    preexec_fn=end_with_parent,  # noqa: PLW1509 - called before any thread is started
-                )
+            self._processes[name] = self.spawn(name, environment)
+
+    def spawn(self, name: str, environment: Mapping[str, str]) -> Process:
+        """A process that is this replica."""
+        with self.places[name].log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                self.command(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops all in order
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - called before any thread is started
+            )
 
     def command(self, name: str) -> list[str]:
-        """What `start` runs as this replica."""
+        """What `spawn` runs as this replica."""
         return [sys.executable, "-m", "kvstore", "serve", "--config", str(self.places[name].config)]
 
     def runs(self, name: str) -> bool:

@@ -76,13 +76,21 @@ RULES = [
     ),
     *(
         Rule(f"kvstore.{name}", OURS - {"bench"}, None, frozenset())
-        for name in ("runtime", "process", "links", "transport", "http", "client", "cli", "supervisor")
+        for name in ("runtime", "process", "links", "transport", "http", "client", "cli", "supervisor", "testing")
     ),
     Rule("kvstore", OURS - {"bench"}, None, ASYNC),
     Rule(
         "bench",
         frozenset(
-            {"bench", "kvstore.cli", "kvstore.client", "kvstore.commands", "kvstore.requests", "kvstore.supervisor"}
+            {
+                "bench",
+                "kvstore.cli",
+                "kvstore.client",
+                "kvstore.commands",
+                "kvstore.requests",
+                "kvstore.supervisor",
+                "kvstore.testing",
+            }
         ),
         None,
         frozenset(),

@@ -14,11 +14,11 @@ from bench.faults import disk
 from bench.faults.clients import Load
 from bench.faults.found import Found, bins, count, latencies
 from bench.faults.history import Call, judge
-from bench.faults.links import Links
 from bench.faults.plan import DISK, Fault, Plan, schedule
 from bench.faults.tormentor import Tormentor
 from bench.faults.watch import POLL_S, Watch
 from kvstore.supervisor import ClusterError, LocalCluster
+from kvstore.testing.links import Links
 
 READY_S = 60.0
 """All healed, the replicas have so long to become ready: they replay their logs."""

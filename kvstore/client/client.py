@@ -1,5 +1,6 @@
 """The asyncio client."""
 
+import builtins
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -14,7 +15,7 @@ from kvstore.client.caller import Caller, Request
 from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
 from kvstore.client.errors import Answer, Unavailable
 from kvstore.client.gathering import Gatherer, Write
-from kvstore.client.leases import Granting, Lease, grant
+from kvstore.client.leases import AnyLease, Granting, Lease, grant, list_leases
 from kvstore.client.locks import Fence, Held, Holder, acquire, holder_of
 from kvstore.client.membership import Membership
 from kvstore.client.once import Once
@@ -106,7 +107,7 @@ class Client:
         *,
         if_revision: int | None = None,
         if_absent: bool = False,
-        lease: Lease | int | None = None,
+        lease: AnyLease | int | None = None,
         ttl_s: float | None = None,
         fence: Fence | None = None,
     ) -> PutResult:
@@ -118,7 +119,7 @@ class Client:
         if lease is not None and ttl_s is not None:
             raise ValueError("a key goes with one lease: give lease, or ttl_s for one of its own")
         name = _bytes(key)
-        number = lease.id if isinstance(lease, Lease) else lease
+        number = lease if lease is None or isinstance(lease, int) else lease.id
         compares = _compares(name, if_revision, fence)
         headers = _if_match(if_revision)
         if if_absent:
@@ -200,6 +201,10 @@ class Client:
         """A lease of `ttl_s` seconds. `await` gives one to keep alive and revoke by oneself; `async with` keeps it
         alive meanwhile, a third of its length apart, and revokes it at the end."""
         return Granting(lambda: grant(self._caller, ttl_s))
+
+    async def leases(self) -> "builtins.list[Lease]":
+        """All that live."""
+        return await list_leases(self._caller)
 
     @asynccontextmanager
     async def lock(

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
+from typing import Protocol
 
 import msgspec
 
@@ -15,6 +16,19 @@ from kvstore.client.errors import ClientError, NoSuchLease
 class _Granted(msgspec.Struct):
     id: int
     ttl_s: float
+
+
+class _Listed(msgspec.Struct):
+    leases: list[_Granted]
+    more: bool
+
+
+class AnyLease(Protocol):
+    """A lease of any client."""
+
+    @property
+    def id(self) -> int:
+        """Its number."""
 
 
 class Lease:
@@ -104,6 +118,19 @@ async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> 
     answer = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
     granted = msgspec.json.decode(answer.body, type=_Granted)
     return Lease(caller, granted.id, granted.ttl_s, asked_at)
+
+
+async def list_leases(caller: Caller) -> list[Lease]:
+    """All that live."""
+    leases: list[Lease] = []
+    while True:
+        asked_at = time.monotonic()
+        after = leases[-1].id if leases else 0
+        answer = await caller.call(Request("GET", f"/leases?after={after}"))
+        found = msgspec.json.decode(answer.body, type=_Listed)
+        leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in found.leases]
+        if not found.more:
+            return leases
 
 
 def lease_path(lease: int) -> str:

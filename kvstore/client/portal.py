@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -27,7 +27,9 @@ class _End:
 class Portal:
     """Runs coroutines for any thread. It is there from `start` to `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name` is the thread's."""
+        self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._submitting = threading.Lock()
@@ -36,7 +38,7 @@ class Portal:
     def start(self) -> None:
         """Once."""
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kvstore-client", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -50,13 +52,17 @@ class Portal:
         self._thread.join()
         loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What `coroutine` gives, or raises; it is cancelled when the caller is interrupted."""
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """What `coroutine` will give, or raise."""
         with self._submitting:
             if self._loop is None:
                 coroutine.close()
-                raise RuntimeError("use the client in `with`")
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                raise RuntimeError("it is not open: use it in `with`")
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What `coroutine` gives, or raises; it is cancelled when the caller is interrupted."""
+        future = self.submit(coroutine)
         try:
             return future.result()
         except CancelledError:

@@ -4,6 +4,7 @@ All of it is `kvstore.client.Client`, in an event loop of its own; here each met
 use it, and writes of threads that wait at the same time go together, as those of tasks do.
 """
 
+import builtins
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
@@ -111,7 +112,7 @@ class SyncClient:
         attempt_ms: int = 4_000,
         exactly_once: bool = True,
     ) -> None:
-        self.portal = Portal()
+        self.portal = Portal("kvstore-client")
         self.client = Client(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms, exactly_once=exactly_once)
 
     def __enter__(self) -> Self:
@@ -155,6 +156,10 @@ class SyncClient:
     def lease(self, ttl_s: float = 10.0) -> SyncLease:
         """A lease of `ttl_s` seconds, to keep alive and revoke by oneself, or in `with`."""
         return SyncLease(self.portal, self.portal.run(self._grant(ttl_s)))
+
+    def leases(self) -> "builtins.list[SyncLease]":
+        """All that live."""
+        return [SyncLease(self.portal, lease) for lease in self.portal.run(self.client.leases())]
 
     async def _grant(self, ttl_s: float) -> Lease:
         return await self.client.lease(ttl_s)

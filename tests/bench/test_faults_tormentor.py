@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.faults.links import Links, Pair
 from bench.faults.plan import Fault, Plan, Reach
 from bench.faults.tormentor import Tormentor
 from kvstore.supervisor import LocalCluster
+from kvstore.testing.links import Links, Pair
 
 PLAN = Plan(
     fault=Fault.KILL,

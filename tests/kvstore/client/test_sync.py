@@ -115,7 +115,8 @@ def test_leases() -> None:
         with pytest.raises(NoSuchLease):
             lease.keep_alive()
         with client.lease(ttl_s=0.1) as renewed:
-            client.put("a", b"", lease=renewed.id)
+            client.put("a", b"", lease=renewed)
+            assert [each.id for each in client.leases()] == [renewed.id]
             store.replica.write(Revoke(renewed.id), lambda _: None)
             assert renewed.lost.wait(10)
         assert client.get("a") is None
@@ -146,11 +147,11 @@ def test_a_lock_is_given_up_when_the_block_fails() -> None:
 
 def test_it_is_used_while_it_is_open() -> None:
     client = SyncClient(["http://127.0.0.1:9"], timeout_ms=1)
-    with pytest.raises(RuntimeError, match="use the client in `with`"):
+    with pytest.raises(RuntimeError, match="use it in `with`"):
         client.get("a")
     with client, pytest.raises(Unavailable):
         client.get("a")
-    with pytest.raises(RuntimeError, match="use the client in `with`"):
+    with pytest.raises(RuntimeError, match="use it in `with`"):
         client.get("a")
 
 

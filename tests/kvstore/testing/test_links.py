@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench.faults.links import Links, Way
 from kvstore.config import Address
 from kvstore.supervisor import HOST, Place
+from kvstore.testing.links import Links, Way
 
 STORY_S = 30.0
 

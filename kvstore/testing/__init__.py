@@ -1,0 +1,18 @@
+"""A cluster of real processes for anybody's tests: `LocalCluster`, and `AsyncLocalCluster` for asyncio.
+
+    with LocalCluster(3) as cluster:
+        client = cluster.client()
+        client.put("a", b"1")
+        cluster.kill(cluster.leader())
+        client.put("a", b"2")
+
+The replicas are what `kvstore serve` runs, on free ports of this machine, with their data in a temporary directory. The
+links between them go through this process, in a thread of its own, so that they can be cut. Whatever becomes of the
+test, no replica outlives it; when it fails, the error carries what the replicas printed. For pytest there are the
+fixtures of `kvstore.pytest_plugin`.
+"""
+
+from kvstore.supervisor import ClusterError
+from kvstore.testing.local import AsyncLocalCluster, LocalCluster
+
+__all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]

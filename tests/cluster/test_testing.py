@@ -1,0 +1,193 @@
+"""`kvstore.testing`, as others use it: what it does to replicas, and that nothing of it is left."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from kvstore.client import Unavailable
+from kvstore.requests import Consistency
+from kvstore.testing import AsyncLocalCluster, ClusterError, LocalCluster
+from tests.cluster.harness import until
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+PLUGIN = ("-p", "kvstore.pytest_plugin")
+
+
+def test_replicas_are_killed_paused_cut_off_and_come_back() -> None:
+    with LocalCluster() as cluster:
+        client = cluster.client(timeout_ms=30_000)
+        client.put("a", b"0")
+        cluster.kill(killed := cluster.wait_ready())
+        client.put("a", b"1")  # the others go on, each time
+        cluster.restart(killed)
+        cluster.pause(paused := cluster.wait_ready())
+        client.put("a", b"2")
+        cluster.resume(paused)
+        cluster.partition(cluster.wait_ready())
+        client.put("a", b"3")
+        cluster.heal()
+        assert cluster.wait_ready() in cluster.names
+        for name in cluster.names:
+            record = cluster.client(name).get("a")
+            assert record is not None
+            assert (record.value, record.version) == (b"3", 4)
+
+
+def test_a_minority_that_is_cut_off_serves_what_it_had_and_nothing_else() -> None:
+    with LocalCluster() as cluster:
+        cluster.client().put("a", b"before")
+        cluster.wait_ready()
+        few, many = cluster.client("n1", timeout_ms=3000), cluster.client("n2", "n3", timeout_ms=30_000)
+        cluster.partition(["n1"], ["n2", "n3"])
+        many.put("a", b"after")
+        with pytest.raises(Unavailable):
+            few.get("a")
+        stale = few.get("a", Consistency.STALE)
+        assert stale is not None
+        assert stale.value == b"before"
+        cluster.heal()
+        cluster.wait_ready()
+        assert [each.get("a") for each in (few, many)] == [many.get("a")] * 2
+
+
+def test_the_same_with_asyncio() -> None:
+    async def story() -> None:
+        async with AsyncLocalCluster(settings={"log_level": "debug"}) as cluster:
+            client = await cluster.client(timeout_ms=30_000)
+            await client.put("a", b"1")
+            leader = await cluster.leader()
+            await cluster.kill(leader)
+            assert (await client.put("a", b"2")).version == 2
+            await cluster.reset()
+            fresh = await cluster.client()
+            assert await fresh.get("a") is None
+            assert await fresh.leases() == []
+
+    asyncio.run(story())
+
+
+def test_an_error_carries_what_the_replicas_printed() -> None:
+    def fail() -> None:
+        with LocalCluster() as cluster:
+            cluster.kill("n2")
+            cluster.kill("n4")
+
+    with pytest.raises(ValueError, match="no replica 'n4': those of this cluster are n1, n2, n3") as caught:
+        fail()
+    assert "---- n1, running" in caught.value.__notes__[0]
+    assert "---- n2, killed by SIGKILL" in caught.value.__notes__[0]
+    assert "serves clients on" in caught.value.__notes__[0]
+
+
+def test_settings_that_no_replica_takes_are_told_with_the_reason() -> None:
+    with pytest.raises(ClusterError, match="lease_ms"), LocalCluster(1, {"lease_ms": 1}):
+        raise AssertionError("it has come up")
+
+
+CRASHING = """
+from kvstore.testing import LocalCluster
+with LocalCluster() as cluster:
+    cluster.pause("n2")
+    supervised = cluster.cluster.supervised
+    print(*(supervised.process_id(name) for name in cluster.names), supervised.directory, flush=True)
+    input()
+"""
+
+
+def lives(process_id: int) -> bool:
+    """Dead, and not only a zombie that nobody has asked for."""
+    with suppress(OSError):
+        return ") Z " not in Path(f"/proc/{process_id}/stat").read_text()
+    return False
+
+
+def test_nothing_is_left_of_a_program_that_was_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CRASHING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as program:
+        assert program.stdout is not None
+        *process_ids, directory = program.stdout.readline().split()
+        assert all(lives(int(process_id)) for process_id in process_ids)
+        program.kill()
+
+    def is_left() -> bool:
+        return any(map(lives, map(int, process_ids))) or Path(directory).exists()
+
+    async def gone() -> bool:
+        return not is_left()
+
+    asyncio.run(asyncio.wait_for(until(gone), 30))
+
+
+def test_ctrl_c_is_for_the_program() -> None:
+    """The replicas live on until it has ended its own work."""
+    script = CRASHING.replace("input()", "try: input()\n    except KeyboardInterrupt: pass\n    answer()")
+    answer = "def answer(): print(cluster.client('n1', 'n3').put('a', b'').version, flush=True)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", answer + script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.stdout.readline() == "1\n"
+        assert program.wait(30) == 0
+
+
+TESTS = """
+def test_one(kvstore_cluster):
+    client = kvstore_cluster.client()
+    lease = client.lease()
+    client.put("a", b"1", lease=lease)
+    kvstore_cluster.kill("n1")
+    kvstore_cluster.partition("n2")
+
+def test_two(kvstore_cluster):
+    client = kvstore_cluster.client()
+    assert client.get("a") is None
+    assert client.leases() == []
+    assert client.put("a", b"2").version == 1
+
+def test_three(kvstore_clusters):
+    client = kvstore_clusters(1).client(exactly_once=False)
+    assert client.put("a", b"3").revision == 1
+
+def test_four(kvstore_cluster):
+    assert kvstore_cluster is None
+"""
+
+
+def test_the_fixtures_of_pytest(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=ENVIRONMENT)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert "1 failed" in done.stdout
+    assert "kvstore replicas" in done.stdout
+    assert "serves clients on" in done.stdout
+
+
+def test_tests_that_use_no_cluster_do_not_load_it(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test_it():\n    assert 'kvstore.testing' not in sys.modules\n"
+    )
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-q", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
