@@ -59,7 +59,7 @@ class Writer:
     async def run(self) -> None:
         """Write until `stop`."""
         number = 0
-        async with Client(self._endpoints) as client:
+        async with Client(self._endpoints, exactly_once=False) as client:  # what is unknown is counted
             while not self._stopping:
                 number += 1
                 await self._write(client, f"{self._name}/{number}")

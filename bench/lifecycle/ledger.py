@@ -52,7 +52,7 @@ class Ledger:
                     self._last[key] = value
                     self.acknowledged += 1
 
-        async with Client(endpoints) as client, asyncio.TaskGroup() as group:
+        async with Client(endpoints, exactly_once=False) as client, asyncio.TaskGroup() as group:
             for _ in range(READERS):
                 group.create_task(put(client))
 

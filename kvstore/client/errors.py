@@ -9,7 +9,7 @@ ClientError
     AnswerLost          it was done; what it gave is not known
 """
 
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 from multidict import CIMultiDictProxy
@@ -117,10 +117,6 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
-
-    def read_as(self, shape: type[Any]) -> Any:
-        """Its body, of this shape."""
-        return msgspec.json.decode(self.body, type=shape)
 
 
 def accept(endpoint: str, method: Method, answer: Answer) -> Answer:

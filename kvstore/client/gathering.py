@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 
 import msgspec
 
@@ -93,10 +94,14 @@ class _Waiting:
     def __init__(self, write: Write, deadline: float) -> None:
         self.write = write
         self.deadline = deadline
-        self.packed = pack_operation(write.member) if write.joins else b""
-        self.alone = not write.joins or len(self.packed) > MOST_BYTES
+        self.alone = not write.joins or len(write.request.body) > MOST_BYTES
         self.sent = False
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+
+    @cached_property
+    def packed(self) -> bytes:
+        """It as it stands in a batch: most are alone, and need none."""
+        return pack_operation(self.write.member)
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():
@@ -169,11 +174,12 @@ class Gatherer:
                 left.append(each)
                 keys.add(key)
                 continue
-            weight += each.write.weight
-            size += len(each.packed) + 1
-            if batch and (weight > MOST_WEIGHT or size > MOST_BYTES):
-                left.append(each)
-                break
+            if batch or self._waiting:
+                weight += each.write.weight
+                size += 0 if each.alone else len(each.packed) + 1
+                if batch and (weight > MOST_WEIGHT or size > MOST_BYTES):
+                    left.append(each)
+                    break
             batch.append(each)
             keys.add(key)
         self._waiting.extendleft(reversed(left))

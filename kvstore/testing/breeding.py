@@ -22,6 +22,7 @@ class Nursery:
             [sys.executable, "-m", "kvstore.testing.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # sqlite-utils loads numpy; threads do not survive a fork
             start_new_session=True,
         )
 

@@ -4,13 +4,15 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome
+from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome, caller
+from kvstore.client.endpoints import TRIAL_EVERY
 from kvstore.commands import DeleteResult, PutResult, Record
 from kvstore.members import MemberRole
 from kvstore.requests import Consistency, MembersStatus, MemberStatus, Status
@@ -258,3 +260,30 @@ def test_misuse_is_told_at_once() -> None:
         Client([])
     with pytest.raises(RuntimeError, match="async with"):
         asyncio.run(Client().get("k"))
+
+
+class Paced(Scripted):
+    """Each answer takes so long, by a clock that all share."""
+
+    def __init__(self, clock: list[float], took_s: float) -> None:
+        super().__init__(*[value(b"v") for _ in range(2 * TRIAL_EVERY)])
+        self._clock = clock
+        self._took_s = took_s
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._clock[0] += self._took_s
+        return await super().handle(request)
+
+
+def test_it_finds_the_replica_that_answers_fastest_and_keeps_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(caller, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    slow, fast = Paced(clock, 0.2), Paced(clock, 0.1)
+
+    async def run() -> None:
+        async with serving(slow, fast) as urls, Client(urls) as client:
+            for _ in range(TRIAL_EVERY + 10):
+                await client.get("k")
+
+    asyncio.run(run())
+    assert (len(slow.asked), len(fast.asked)) == (TRIAL_EVERY - 1, 11)
