@@ -32,7 +32,7 @@ class Portal:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._submitting = threading.Lock()
+        self._submitting = threading.RLock()
         """What is handed to the loop is handed to it before it stops, or not at all."""
 
     def start(self) -> None:
@@ -62,6 +62,9 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What `coroutine` gives, or raises; it is cancelled when the caller is interrupted."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("what the client itself calls cannot wait for the client: call it from another thread")
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -94,7 +97,7 @@ class Portal:
                         return
         finally:
             with suppress(RuntimeError):  # it is over already when the client was closed
-                self.run(_cancel(filling))
+                self.submit(_cancel(filling))  # not waited for: this may be the collector of garbage, in any thread
 
 
 async def _enter(manager: AbstractAsyncContextManager[T]) -> T:

@@ -145,6 +145,15 @@ def test_a_lock_is_given_up_when_the_block_fails() -> None:
     at(story)
 
 
+def test_what_the_client_calls_cannot_wait_for_it() -> None:
+    def story(store: Store, client: SyncClient) -> None:
+        client.put("a", b"")
+        with pytest.raises(RuntimeError, match="from another thread"):
+            list(client.list(progress=lambda _: client.get("a")))
+
+    at(story)
+
+
 def test_it_is_used_while_it_is_open() -> None:
     client = SyncClient(["http://127.0.0.1:9"], timeout_ms=1)
     with pytest.raises(RuntimeError, match="use it in `with`"):
