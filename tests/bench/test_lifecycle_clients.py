@@ -12,6 +12,8 @@ from bench.lifecycle import clients
 from bench.lifecycle.clients import Failure, Traffic, unexcused
 from bench.lifecycle.ledger import Ledger
 from bench.lifecycle.load import Load, puts
+from kvstore.commands import Put
+from kvstore.http.transaction_body import transaction_of
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -22,6 +24,11 @@ def url(server: BaseTestServer) -> str:
 
 def replica(held: dict[str, bytes]) -> Answer:
     async def answer(request: web.BaseRequest) -> web.Response:
+        if request.path == "/txn":
+            puts = [operation for operation in transaction_of(await request.read()).then if isinstance(operation, Put)]
+            held.update({f"/kv/{put.key.decode()}": put.value for put in puts})
+            results = [{"put": {"revision": len(held), "version": 1}} for _ in puts]
+            return web.json_response({"succeeded": True, "revision": len(held), "results": results})
         if request.method == "PUT":
             held[request.path] = await request.read()
             return web.json_response({"key": "k", "revision": len(held), "version": 1})
