@@ -138,20 +138,37 @@ class Caller:
         A refusal that follows an attempt of unknown outcome has that as its cause."""
         until = self.deadline() if deadline is None else deadline
         doubts: list[UnknownOutcome] = []
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            stop=lambda state: time.monotonic() + state.upcoming_sleep >= until,
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
         try:
-            answer: Answer = await retrying(self._ask_in_turn, request, until, doubts)
+            try:
+                return await self._ask_in_turn(request, until, doubts)
+            except Unavailable as error:
+                return await self._ask_again(error, request, until, doubts)
         except (NotDone, KeyExpired) as error:
             if not doubts or isinstance(error, _KEPT):
                 raise
             if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
                 raise error from doubts[-1]
             raise UnknownOutcome(f"{doubts[-1]}; then {error}") from error
+
+    async def _ask_again(
+        self, first: Unavailable, request: Request, deadline: float, doubts: list[UnknownOutcome]
+    ) -> Answer:
+        """Further rounds, after the one that ended in `first`. Most calls need none, and tenacity takes as much time as
+        a request does."""
+        failed = [first]
+
+        async def attempt() -> Answer:
+            if failed:
+                raise failed.pop()
+            return await self._ask_in_turn(request, deadline, doubts)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        answer: Answer = await retrying(attempt)
         return answer
 
     def deadline(self) -> float:

@@ -114,6 +114,8 @@ class Client:
         """Set `key` to `value`; only while it is at `if_revision`, only if it is absent, or only while `fence` holds
         its lock. It goes with `lease`, or after `ttl_s` seconds, named by its revision. Raises ConditionFailed,
         LockLost, NoSuchLease."""
+        if not isinstance(value, bytes):  # it may fail among the writes of others, else
+            raise TypeError(f"a value is bytes, not {type(value).__name__}: encode text")
         if if_absent and if_revision is not None:
             raise ValueError("a key that is absent is at no revision: give if_revision or if_absent")
         if lease is not None and ttl_s is not None:

@@ -282,6 +282,16 @@ def test_use_before_it_is_open_is_told() -> None:
         asyncio.run(use())
 
 
+def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            text: Any = "text"
+            results = await settled([client.put("a", b""), client.put("b", text), client.put("c", b"")])
+            assert [type(result) for result in results] == [PutResult, TypeError, PutResult]
+
+    run(scenario)
+
+
 def test_an_answer_of_another_shape_is_not_taken_for_one() -> None:
     async def scenario() -> None:
         async with serving(Scripted(web.Response(body=b"{}"))) as urls, Client(urls, exactly_once=False) as client:
