@@ -3,8 +3,9 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import assert_type
 
 import pytest
 
@@ -16,10 +17,11 @@ from kvstore.client import (
     Locked,
     NoSuchLease,
     SyncClient,
+    SyncHeld,
     Unavailable,
     UnknownOutcome,
 )
-from kvstore.commands import DeleteResult, Put, PutResult, Record, Revoke, Transact, Transacted
+from kvstore.commands import DeleteResult, Found, Put, PutResult, Record, Revoke, Transact, Transacted
 from kvstore.ranges import starting_with
 from storage.base import first_of
 from tests.kvstore.http.fake import Store, run
@@ -47,6 +49,19 @@ def test_it_has_the_calls_of_the_other_one() -> None:
     assert calls(SyncClient) == calls(Client)
     assert "progress" in inspect.signature(SyncClient.list).parameters
     assert SyncClient.get.__doc__ == Client.get.__doc__
+
+
+def test_its_types_are_those_of_the_other_one() -> None:
+    """The type checker runs it."""
+
+    def story(store: Store, client: SyncClient) -> None:
+        assert_type(client.put("a", b""), PutResult)
+        assert_type(client.get("a"), Record | None)
+        assert_type(client.list(page=1), Generator[Found, None, None])
+        with client.lock("deploy") as held:
+            assert_type(held, SyncHeld)
+
+    at(story)
 
 
 def test_keys() -> None:
