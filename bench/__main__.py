@@ -9,6 +9,7 @@ import typer
 
 from bench import chart
 from bench import failover as failing_over
+from bench.batch import BATCH
 from bench.command import Json, Plot, Seed, check_page, progress_bar, run, write_json
 from bench.compare.command import COMPARE
 from bench.endurance import ENDURANCE
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(LOAD)
+app.add_typer(BATCH)
 app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)

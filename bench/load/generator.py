@@ -51,7 +51,8 @@ class Generator:
 
     def fill(self) -> None:
         """Put this process's share of the keys, each once. Raises ConnectionError when one was not taken."""
-        share = range(self._order.worker, self._order.mix.keys, self._order.workers)
+        mix = self._order.mix
+        share = range(self._order.worker, mix.keys // mix.batch, self._order.workers)
         never_ns = 1 << 62
         self._recording = Recording(_clock(), never_ns, _clock())
         self._closed(iter(share), never_ns)

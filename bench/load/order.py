@@ -25,6 +25,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     value_bytes: int = 100
     prefix: str = "key-"
     """Of each key, before its number."""
+    batch: int = 1
+    """So many neighbouring keys are put by each PUT: several in one transaction."""
     seed: int = 1
 
 

@@ -26,6 +26,7 @@ def profile(
     connections: Connections = 64,
     reads: Reads = 0,
     value_bytes: ValueBytes = 100,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="PUTs in each request: several in a transaction.")] = 1,
     nodes: Nodes = 3,
     seconds: Annotated[float, typer.Option(min=2, max=600, help="Length of each of two loads.")] = 10.0,
     json: Json = None,
@@ -33,7 +34,8 @@ def profile(
     """Where the microseconds of a request go on the leader, by stage: CPU time from /proc, samples from py-spy."""
     check_platform()
     program = find_py_spy()
-    ask = Ask(mix=Mix(reads=reads, value_bytes=value_bytes), urls=[], connections=connections, seconds=seconds)
+    mix = Mix(reads=reads, value_bytes=value_bytes, batch=batch)
+    ask = Ask(mix=mix, urls=[], connections=connections, seconds=seconds)
     with scratch_directory() as directory:
         console = Console(stderr=True, highlight=False)
         found = run(measure(program, directory, ask, nodes, lambda text: console.print(text, style="dim")))
