@@ -48,9 +48,7 @@ def size_bytes(command: Command | Operation) -> int:
             return len(span.start) + len(span.end or b"") + OVERHEAD_BYTES
         case Transact(compares=compares, then=then, otherwise=otherwise):
             conditions = sum(_compare_bytes(compare) for compare in compares)
-            return (
-                OVERHEAD_BYTES + conditions + sum(size_bytes(each) for branch in (then, otherwise) for each in branch)
-            )
+            return OVERHEAD_BYTES + conditions + sum(map(size_bytes, then)) + sum(map(size_bytes, otherwise))
         case Once(command=command):
             return size_bytes(command) + 4 * OVERHEAD_BYTES
         case Acquire(name=name, value=value):

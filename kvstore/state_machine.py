@@ -4,9 +4,9 @@ Deterministic (rule 21): no clock, no randomness, no order of a set. The request
 so that a bundle that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
 """
 
-import struct
-import zlib
 from collections.abc import Iterator
+from struct import Struct
+from zlib import crc32
 
 import msgspec
 from sortedcontainers import SortedList
@@ -47,7 +47,8 @@ RECORD_BYTES = 64
 
 DIGEST_MASK = 2**64 - 1
 """A digest is a sum modulo one more than this."""
-_REVISIONS = struct.Struct("<QQQQ")
+_pack_numbers = Struct("<QQQQ").pack
+_new_tuple = tuple.__new__
 
 
 class Origin:
@@ -249,31 +250,32 @@ class StateMachine:
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
         """Make `value` what `key` holds, and have it go with `lease`, with none for 0. Written out, because it is most
         of what a PUT costs on every replica."""
-        position = max(self.position + 1, self._first)
+        position = self.position + 1
+        if position < self._first:
+            position = self._first
         self.position = position
         self.change_count += 1
         revision, number = position >> NUMBER_BITS, position & LAST_NUMBER
         records = self.records
         old = records.get(key)
         if old is None:
-            record = Record(value, revision, revision, 1, number)
-            superseded, forgotten = 0, 0
+            created, version, superseded, forgotten = revision, 1, 0, 0
             self.size_bytes += len(key) + len(value) + RECORD_BYTES
             if self._sorted is not None and not self.past.holds(key):
                 self._sorted.add(key)
         else:
-            record = Record(value, revision, old.create_revision, old.version + 1, number)
-            superseded, forgotten = position_of(old), digest_of(key, old)
-            self.size_bytes += len(value) - len(old.value)
-            self.superseded_bytes += len(key) + len(old.value) + RECORD_BYTES
-        records[key] = record
+            created, version = old.create_revision, old.version + 1
+            superseded, forgotten = old.revision << NUMBER_BITS | old.number, digest_of(key, old)
+            old_bytes = len(old.value)
+            self.size_bytes += len(value) - old_bytes
+            self.superseded_bytes += len(key) + old_bytes + RECORD_BYTES
+        records[key] = record = Record(value, revision, created, version, number)
         self.past.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
-        fields = (position, key, value, record.create_revision, record.version, superseded)
-        self.changes.append(tuple.__new__(Change, fields))
+        self.changes.append(_new_tuple(Change, (position, key, value, created, version, superseded)))
         if self.holdings.lease_of.get(key, 0) != lease:
             self._hang(key, lease)
-        return PutResult(revision, record.version)
+        return PutResult(revision, version)
 
     def delete(self, key: bytes) -> DeleteResult | NotFound:
         """Remove `key`."""
@@ -351,8 +353,8 @@ def position_of(record: Record) -> int:
 
 def digest_of(key: bytes, record: Record) -> int:
     """A record's share of the digest, 32 bits."""
-    numbers = _REVISIONS.pack(record.revision, record.number, record.create_revision, record.version)
-    return zlib.crc32(record.value, zlib.crc32(numbers + key))
+    numbers = _pack_numbers(record.revision, record.number, record.create_revision, record.version)
+    return crc32(record.value, crc32(numbers + key))
 
 
 def _size(key: bytes, value: bytes) -> int:

@@ -3,7 +3,7 @@
 import orjson
 from aiohttp import web
 
-from kvstore.commands import Found, Listed, OperationResult, Record, Transacted
+from kvstore.commands import Found, Listed, OperationResult, PutResult, Record, Transacted
 from kvstore.http.answer import JSON, Answer
 from kvstore.http.body import read_body
 from kvstore.http.conditions import refuse_conditions
@@ -57,6 +57,6 @@ def size_of(result: OperationResult) -> int:
         case Listed(found=found):
             return sum(map(size_of, found))
         case Transacted(results=results):
-            return sum(map(size_of, results))
+            return sum(size_of(each) for each in results if not isinstance(each, PutResult))  # most are
         case _:
             return 0

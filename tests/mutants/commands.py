@@ -27,14 +27,8 @@ MUTANTS = (
         (21,),
         "What one transaction puts can be seen apart.",
         "kvstore/state_machine.py",
-        "        position = max(self.position + 1, self._first)\n"
-        "        self.position = position\n"
-        "        self.change_count += 1\n"
-        "        revision, number = position",
-        "        position = first_of(self.revision + 1)\n"
-        "        self.position = position\n"
-        "        self.change_count += 1\n"
-        "        revision, number = position",
+        "        position = self.position + 1\n        if position < self._first:\n            position = self._first\n",
+        "        position = first_of(self.revision + 1)\n",
         RUNNING,
     ),
     # Leases and locks
