@@ -12,6 +12,7 @@ from bench import failover as failing_over
 from bench.batch import BATCH
 from bench.command import Json, Plot, Seed, check_page, progress_bar, run, write_json
 from bench.compare.command import COMPARE
+from bench.counter import COUNTER
 from bench.endurance import ENDURANCE
 from bench.errors import BenchError
 from bench.faults import command as faulting
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(LOAD)
 app.add_typer(BATCH)
+app.add_typer(COUNTER)
 app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)
