@@ -78,14 +78,16 @@ class Counting:
         """Increment until all of it is done."""
         while self._begun < self._increments:
             self._begun += 1
-            number = self._begun
-            async with self._changed:
-                await self._changed.wait_for(lambda: number <= self._goal)
+            await self._allowed(self._begun)
             told = await self._increment(client)
             async with self._changed:
                 self.done += told
                 self.unknown += not told
                 self._changed.notify_all()
+
+    async def _allowed(self, number: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: number <= self._goal)
 
     async def _increment(self, client: Client) -> bool:
         """Whether it is certain to be done."""
@@ -118,7 +120,9 @@ def counter(
 ) -> None:
     """Increment one counter by clients that retry, while the leader is killed: is each increment done exactly once?"""
     if increments < 2 * kills:
-        raise BenchError(f"{kills} kills amid {increments} increments are too many: take {2 * kills} increments or more")
+        raise BenchError(
+            f"{kills} kills amid {increments} increments are too many: take {2 * kills} increments or more"
+        )
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("increments", total=increments)
         found = run(
@@ -202,10 +206,10 @@ async def _kill_leader(cluster: LocalCluster) -> None:
 def counter_report(found: Counted) -> RenderableType:
     """What the clients say, and what the counter says."""
     how = "with idempotency keys" if found.with_key else "without idempotency keys, repeated blindly"
+    told = f"{found.done:,} done, say the clients, and {found.unknown} of unknown outcome"
     lines = [
         f"increments {how}, {found.kills} kills of the leader, {found.seconds:.0f} s",
-        f"{found.done:,} done, say the clients, and {found.unknown} of unknown outcome; the counter is at "
-        f"{found.final:,}: {found.final - found.done:+,}",
+        f"{told}; the counter is at {found.final:,}: {found.final - found.done:+,}",
         f"{found.lost_races:,} puts met another revision; {found.doubts} answers were lost and the increment made anew",
     ]
     if found.with_key:
