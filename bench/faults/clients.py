@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
+from typing import NamedTuple
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from bench.faults.history import WRITES, Call, Kind, Outcome
+from bench.faults.history import SWAPS, WRITES, Call, Kind, Outcome
 from kvstore.client import NO_SUCH_KEY, ConnectionLostError, never_resend
 
 ANSWER_S = 4.0
@@ -20,10 +21,15 @@ THINK_S = 0.03
 """Longest pause between two requests."""
 AVOID_S = 0.3, 1.5
 """A replica that did not do what it was asked is left alone for so long."""
-KINDS: tuple[Kind, ...] = ("put", "put", "put", "put", "delete", "get", "get", "get", "get", "quorum", "stale")
+KINDS: tuple[Kind, ...] = ("put", "put", "swap", "swap", "delete", "get", "get", "get", "get", "quorum", "stale")
 READS: tuple[Kind, ...] = ("get", "get", "get", "get", "stale")
+PAIR_KINDS: tuple[Kind, ...] = ("pair", "pair", "pair-swap", "pair-swap", "both", "both", "half", "half")
+PAIR_READS: tuple[Kind, ...] = ("both", "half")
 KEYS = 5
 """Keys in use at the same time: few, so that clients meet at each of them."""
+PAIRS = 2
+PAIR = "pair"
+HALVES = ("a", "b")
 CALLS_OF_KEY = 150
 """Then others take their place: a history stays short enough to be checked."""
 
@@ -36,64 +42,173 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
+class Seen(msgspec.Struct, frozen=True):
+    """What a key held once, by whoever read or put it last; a key that was absent is not seen."""
+
+    value: str
+    revision: int
+
+
+class _Question(NamedTuple):
+    """What is asked, see `call`."""
+
+    kind: Kind
+    key: str
+    value: str
+    seen: Seen | None
+
+
+class _Record(msgspec.Struct):
+    """What a look-up in a transaction gives; without a revision the key is absent."""
+
+    value: str | None = None
+    revision: int | None = None
+
+
+class _Result(msgspec.Struct):
+    get: _Record | None = None
+
+
 class _Answer(msgspec.Struct):
     """What is of use in the body of a write's answer, or of a problem."""
 
     revision: int | None = None
     type: str = ""
     outcome: str = "unknown"
+    succeeded: bool = True
+    results: list[_Result] = []
 
 
-async def call(http: aiohttp.ClientSession, replica: str, url: str, kind: Kind, key: str, *, value: str) -> Call:
-    """Ask one replica, at `url`, once. `value` is for puts."""
+async def call(
+    http: aiohttp.ClientSession, replica: str, url: str, kind: Kind, key: str, *, value: str, seen: Seen | None = None
+) -> Call:
+    """Ask one replica, at `url`, once. `value` is for puts, `seen` what a swap is to find, None for an absent key."""
     called_ns = time.monotonic_ns()
-    outcome, seen, revision = await _ask(http, url, kind, key, value)
-    shown = value if kind == "put" else seen
-    return Call(kind, key, replica, called_ns, time.monotonic_ns(), outcome, shown, revision)
-
-
-async def _ask(
-    http: aiohttp.ClientSession, url: str, kind: Kind, key: str, value: str
-) -> tuple[Outcome, str | None, int | None]:
-    """Outcome, the value that a read saw, the revision."""
     writes = kind in WRITES
-    consistency = "" if writes or kind == "get" else f"?consistency={kind}"
-    target = URL(f"{url}/kv/{quote(key)}{consistency}", encoded=True)
-    method = kind.upper() if writes else "GET"
+    expected = seen.value if kind in SWAPS and seen is not None else None
+    outcome: Outcome = "refused"
+    shown, revision = None, None
     try:
-        async with http.request(method, target, data=value if kind == "put" else None) as response:
+        async with _request(http, url, _Question(kind, key, value, seen)) as response:
             body, status, headers = await response.read(), response.status, response.headers
     except aiohttp.ClientConnectorError:
-        return "refused", None, None  # nothing was sent
+        pass  # nothing was sent
     except (ConnectionLostError, aiohttp.ClientError, TimeoutError):
-        return ("unknown" if writes else "refused"), None, None
+        outcome = "unknown" if writes else "refused"
+    else:
+        kind, outcome, shown, revision = _meaning(kind, status, headers, body)
+    put = kind in WRITES and kind != "delete"
+    returned_ns = time.monotonic_ns()
+    return Call(kind, key, replica, called_ns, returned_ns, outcome, value if put else shown, revision, expected)
+
+
+def _request(
+    http: aiohttp.ClientSession, url: str, question: _Question
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    kind, key, value, seen = question
+    if kind in {"pair", "pair-swap", "both"}:
+        return http.post(f"{url}/txn", data=_transaction(question))
+    half = f"/{HALVES[sum(value.encode()) % 2]}" if kind == "half" else ""
+    consistency = f"?consistency={kind}" if kind in {"quorum", "stale"} else ""
+    target = URL(f"{url}/kv/{quote(key + half)}{consistency}", encoded=True)
+    headers = {}
+    if kind == "swap":
+        headers = {"If-Match": f'"{seen.revision}"'} if seen is not None else {"If-None-Match": "*"}
+    method = "PUT" if kind in {"put", "swap"} else "DELETE" if kind == "delete" else "GET"
+    return http.request(method, target, data=value if method == "PUT" else None, headers=headers)
+
+
+def _transaction(question: _Question) -> bytes:
+    """Reads or puts both keys of a pair; of a swap one of them tells for both whether they are as they were seen."""
+    kind, key, value, seen = question
+    keys = [f"{key}/{half}" for half in HALVES]
+    reads = [{"get": {"key": each}} for each in keys]
+    if kind == "both":
+        return msgspec.json.encode({"then": reads})
+    puts = [{"put": {"key": each, "value": value}} for each in keys]
+    if kind == "pair":
+        return msgspec.json.encode({"then": puts})
+    condition = {"revision": seen.revision} if seen is not None else {"exists": False}
+    return msgspec.json.encode({"compare": [{"key": keys[0], **condition}], "then": puts, "else": reads})
+
+
+def _meaning(
+    kind: Kind, status: int, headers: Mapping[str, str], body: bytes
+) -> tuple[Kind, Outcome, str | None, int | None]:
+    """What it was then, the outcome, the value that a read saw, the revision."""
     if status in {200, 201}:
-        if writes:
-            return "answered", None, msgspec.json.decode(body, type=_Answer).revision
-        return "answered", body.decode(), int(headers["KV-Revision"])
+        if kind not in WRITES and kind != "both":
+            return kind, "answered", body.decode(), int(headers["KV-Revision"])
+        answer = msgspec.json.decode(body, type=_Answer)
+        if kind in WRITES and answer.succeeded:
+            return kind, "answered", None, answer.revision
+        return "both", "answered", *_both(answer)
     problem = msgspec.json.decode(body, type=_Answer)
     if status == 404 and problem.type == NO_SUCH_KEY:
-        return "answered", None, None
-    return ("unknown" if writes and problem.outcome != "failed" else "refused"), None, None
+        return kind, "answered", None, None
+    if status == 412:
+        present = headers.get("KV-Revision")
+        return "compare", "answered", None, None if present is None else int(present)
+    return kind, "unknown" if kind in WRITES and problem.outcome != "failed" else "refused", None, None
+
+
+def _both(answer: _Answer) -> tuple[str | None, int | None]:
+    """Value and revision of a pair; where the two are not alike, a value that nobody has put."""
+    first, second = (each.get or _Record() for each in answer.results)
+    if first == second:
+        return first.value, first.revision
+    return f"{first.value} of {first.revision} beside {second.value} of {second.revision}", first.revision
 
 
 class Keys:
-    """Which keys are in use, and values of which there is only one each."""
+    """Which keys are in use, what they held, and values of which there is only one each."""
 
     def __init__(self) -> None:
         self._calls = 0
         self._values = 0
+        self._seen: dict[str, Seen] = {}
 
     def draw(self, rng: Random) -> str:
-        """A key for the next call."""
-        group = self._calls // (KEYS * CALLS_OF_KEY)
+        """A key for the next call, or the name of a pair."""
+        group = self._calls // ((KEYS + PAIRS) * CALLS_OF_KEY)
         self._calls += 1
-        return f"g{group}/k{rng.randrange(KEYS)}"
+        number = rng.randrange(KEYS + PAIRS)
+        return f"g{group}/k{number}" if number < KEYS else f"g{group}/{PAIR}{number}"
+
+    def draw_call(self, rng: Random, *, reads: bool = False) -> tuple[Kind, str]:
+        """What is asked next, nothing but a read if `reads`, and of which key."""
+        key = self.draw(rng)
+        if is_pair(key):
+            return rng.choice(PAIR_READS if reads else PAIR_KINDS), key
+        return rng.choice(READS if reads else KINDS), key
 
     def fresh_value(self) -> str:
         """Never put before."""
         self._values += 1
         return f"v{self._values}"
+
+    def seen(self, key: str) -> Seen | None:
+        """What `key` held when it was seen last."""
+        return self._seen.get(key)
+
+    def note(self, done: Call) -> None:
+        """What the answer to a call tells of its key."""
+        if done.outcome != "answered" or done.kind in {"stale", "compare"}:
+            return
+        if done.kind == "delete" or done.value is None or done.revision is None:
+            self._seen.pop(done.key, None)
+        else:
+            self._seen[done.key] = Seen(done.value, done.revision)
+
+
+def is_pair(key: str) -> bool:
+    """Whether it is the name of two keys that are put together."""
+    return key.partition("/")[2].startswith(PAIR)
+
+
+def whole(key: str) -> Kind:
+    """How all that there is of `key` is read."""
+    return "both" if is_pair(key) else "get"
 
 
 class Load:
@@ -120,7 +235,7 @@ class Load:
         rng = Random(f"{self._seed}/{number}")
         names = list(self._urls)
         own = names[number % len(names)]
-        kinds = READS if number // len(names) % 2 else KINDS
+        reads = number // len(names) % 2 == 1
         avoided = dict.fromkeys(names, 0.0)
         async with session() as http:
             while not self._stopping:
@@ -130,8 +245,10 @@ class Load:
                     await asyncio.sleep(min(avoided.values()) - now)
                     continue
                 replica = own if own in willing else rng.choice(willing)
-                kind, key = rng.choice(kinds), self._keys.draw(rng)
-                done = await call(http, replica, self._urls[replica], kind, key, value=self._keys.fresh_value())
+                kind, key = self._keys.draw_call(rng, reads=reads)
+                value, seen = self._keys.fresh_value(), self._keys.seen(key)
+                done = await call(http, replica, self._urls[replica], kind, key, value=value, seen=seen)
+                self._keys.note(done)
                 self.calls.append(done)
                 if done.outcome == "answered":
                     self.answered += 1
@@ -147,10 +264,10 @@ class Load:
         async def reader() -> None:
             async with session() as http:
                 for key, name in left:
-                    done = await call(http, name, self._urls[name], "get", key, value="")
+                    done = await call(http, name, self._urls[name], whole(key), key, value="")
                     while done.outcome != "answered":
                         await asyncio.sleep(THINK_S)
-                        done = await call(http, name, self._urls[name], "get", key, value="")
+                        done = await call(http, name, self._urls[name], whole(key), key, value="")
                     self.calls.append(done)
 
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as readers:

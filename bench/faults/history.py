@@ -7,17 +7,21 @@ import msgspec
 
 from bench.linearizability import FOREVER, Operation, Verdict, check
 
-Kind = Literal["put", "delete", "get", "quorum", "stale"]
-"""What was asked; the last three are reads."""
+Kind = Literal["put", "swap", "delete", "get", "quorum", "stale", "compare", "pair", "pair-swap", "both", "half"]
+"""What was asked. A swap is a put on the condition that the key is as it was seen before; one whose condition did not
+hold is a compare, a read of the revision. The last four are about a pair: two keys that are put together in one
+transaction, so that they are one register, of which `both` reads all in a transaction, and `half` one key by GET."""
 Outcome = Literal["answered", "unknown", "refused"]
 """Unknown: a write that may have been done, or may yet be. Refused: a write without a trace, or an unanswered read."""
 
-WRITES = frozenset({"put", "delete"})
+SWAPS = frozenset({"swap", "pair-swap"})
+WRITES = frozenset({"put", "delete", "pair"}) | SWAPS
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
     """One request to one replica. `value`: what was put, or what a read saw, None when the key was absent. `revision`:
-    of a write that was answered, or of the record that a read saw. `called_ns` and `returned_ns` are instants of one
+    of a write that was answered, or of the record that a read saw. `expected`: what a swap was to find, None for an
+    absent key. `called_ns` and `returned_ns` are instants of one
     monotonic clock; it has returned when the client knew the outcome, or gave up."""
 
     kind: Kind
@@ -28,6 +32,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome
     value: str | None = None
     revision: int | None = None
+    expected: str | None = None
 
     @property
     def found(self) -> bool:
@@ -62,7 +67,7 @@ def judge(calls: Sequence[Call], on_key: Callable[[int, int], None] = lambda _, 
     keys = by_key(calls)
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
     for number, (key, its) in enumerate(keys.items()):
-        found[check(list(operations(its)))[0]].append(key)
+        found[check(list(operations(known(its))))[0]].append(key)
         on_key(number + 1, len(keys))
     return Judgement(
         keys=len(keys),
@@ -73,19 +78,40 @@ def judge(calls: Sequence[Call], on_key: Callable[[int, int], None] = lambda _, 
     )
 
 
+def known(calls: Sequence[Call]) -> Iterator[Call]:
+    """The calls of one key; compares with the value that was put under the revision which they saw, and without those
+    whose writer was not told of it."""
+    values = {call.revision: call.value for call in calls if call.kind in WRITES and call.revision is not None}
+    for call in calls:
+        if call.kind != "compare" or call.revision is None:
+            yield call
+        elif call.revision in values:
+            yield msgspec.structs.replace(call, value=values[call.revision])
+
+
 def operations(calls: Iterable[Call]) -> Iterator[Operation]:
     """Those that say something about the order: no refusals and no stale reads."""
     for call in calls:
         if call.outcome == "refused" or call.kind == "stale":
             continue
         yield Operation(
-            kind=call.kind if call.kind in WRITES else "get",
+            kind=_kind(call),
             key=call.key.encode(),
             value=None if call.value is None else call.value.encode(),
             called=call.called_ns,
             returned=call.returned_ns if call.outcome == "answered" else FOREVER,
             found=call.found if call.kind == "delete" and call.outcome == "answered" else None,
+            expected=None if call.expected is None else call.expected.encode(),
         )
+
+
+def _kind(call: Call) -> str:
+    """As the checker knows it."""
+    if call.kind in SWAPS:
+        return "swap"
+    if call.kind == "pair":
+        return "put"
+    return call.kind if call.kind in WRITES else "get"
 
 
 def backwards(calls: Sequence[Call]) -> Iterator[str]:
@@ -119,13 +145,16 @@ def other_values(calls: Iterable[Call]) -> Iterator[str]:
                 yield f"{_words(call)} and {_words(other)} have one revision"
     for call in calls:
         source = put.get(call.revision or 0)
-        if call.kind not in WRITES and source is not None and (call.key, call.value) != (source.key, source.value):
+        if call.kind in WRITES or source is None:
+            continue
+        if call.key != source.key or (call.value != source.value and call.kind != "compare"):
             yield f"{_words(call)} saw what was not put there: {_words(source)}"
 
 
 def lost(calls: Sequence[Call]) -> Iterator[str]:
     """Acknowledged writes of one key that its last read contradicts, whatever came between."""
-    last = max((call for call in calls if call.kind == "get" and call.outcome == "answered"), key=_called, default=None)
+    reads = (call for call in calls if call.kind in {"get", "both"} and call.outcome == "answered")
+    last = max(reads, key=_called, default=None)
     if last is None:
         return
     done = [call for call in calls if call.kind in WRITES and call.found and call.returned_ns < last.called_ns]
@@ -135,7 +164,7 @@ def lost(calls: Sequence[Call]) -> Iterator[str]:
     if last.found:
         if _revision(last) < _revision(newest):
             yield f"{_words(newest)}: the last read saw {_words(last)}"
-    elif newest.kind == "put" and not any(call.kind == "delete" and call.outcome == "unknown" for call in calls):
+    elif newest.kind != "delete" and not any(call.kind == "delete" and call.outcome == "unknown" for call in calls):
         yield f"{_words(newest)}: the last read at {last.replica} saw nothing, and nobody deleted it"
 
 

@@ -12,7 +12,7 @@ from random import Random
 import aiohttp
 import msgspec
 
-from bench.faults.clients import KINDS, THINK_S, Keys, call, session
+from bench.faults.clients import THINK_S, Keys, call, session, whole
 from bench.faults.history import WRITES, Call, Kind
 
 PATIENCE_S = 5.0
@@ -53,8 +53,7 @@ class Traffic:
         rng = Random(f"{self._seed}/{number}")
         async with session() as http:
             while not self._stopping:
-                kind = rng.choice(KINDS)
-                await self._ask(http, kind, self._keys.draw(rng), number)
+                await self._ask(http, *self._keys.draw_call(rng), number)
                 await asyncio.sleep(rng.uniform(0, THINK_S))
 
     async def read_back(self, timeout_s: float) -> None:
@@ -68,10 +67,10 @@ class Traffic:
     async def _read(self, left: Iterator[tuple[str, str, str]]) -> None:
         async with session() as http:
             for key, name, url in left:
-                done = await call(http, name, url, "get", key, value="")
+                done = await call(http, name, url, whole(key), key, value="")
                 while done.outcome != "answered":
                     await asyncio.sleep(THINK_S)
-                    done = await call(http, name, url, "get", key, value="")
+                    done = await call(http, name, url, whole(key), key, value="")
                 self.calls.append(done)
 
     async def _ask(self, http: aiohttp.ClientSession, kind: Kind, key: str, number: int) -> None:
@@ -80,7 +79,9 @@ class Traffic:
             names = sorted(self._urls())
             own, now = names[number % len(names)], time.monotonic()
             name = min(names, key=lambda each: (self._avoided.get(each, 0.0) > now, each != own))
-            done = await call(http, name, self._urls()[name], kind, key, value=self._keys.fresh_value())
+            value, seen = self._keys.fresh_value(), self._keys.seen(key)
+            done = await call(http, name, self._urls()[name], kind, key, value=value, seen=seen)
+            self._keys.note(done)
             self.calls.append(done)
             if done.outcome == "answered":
                 self._avoided.pop(name, None)

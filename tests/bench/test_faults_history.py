@@ -11,8 +11,9 @@ def call(
     *,
     outcome: Outcome = "answered",
     key: str = "k",
+    expected: str | None = None,
 ) -> Call:
-    return Call(kind, key, "n1", *at, outcome, value, revision)
+    return Call(kind, key, "n1", *at, outcome, value, revision, expected)
 
 
 GOOD = [
@@ -87,3 +88,43 @@ def test_an_acknowledged_write_whose_predecessor_is_back_is_lost() -> None:
     before = call("put", (0, 10), "a", 1)
     for write in (call("put", (11, 20), "b", 2), call("delete", (11, 20), revision=2)):
         assert len(judge([before, write, call("get", (100, 110), "a", 1)]).lost) == 1
+
+
+def bad(*calls: Call) -> bool:
+    judgement = judge(calls)
+    return bool(judgement.illegal or judgement.backwards or judgement.lost)
+
+
+PUT_A = call("put", (0, 10), "a", 1)
+SWAPPED = call("swap", (11, 20), "b", 2, expected="a")
+
+
+def test_of_two_swaps_of_one_value_only_one_may_be_done() -> None:
+    other = call("swap", (12, 22), "c", 3, expected="a")
+    assert not bad(PUT_A, SWAPPED, call("get", (30, 40), "b", 2))
+    assert bad(PUT_A, SWAPPED, other)
+    assert not bad(PUT_A, SWAPPED, call("swap", (12, 22), "c", 3, expected="b"))
+
+
+def test_a_swap_that_was_to_find_nothing_must_find_nothing() -> None:
+    assert not bad(call("swap", (0, 10), "a", 1))
+    assert bad(PUT_A, call("swap", (11, 20), "b", 2))
+
+
+def test_a_condition_that_did_not_hold_is_a_read_of_the_revision_it_met() -> None:
+    assert not bad(PUT_A, SWAPPED, call("compare", (21, 30), revision=2))
+    assert bad(PUT_A, SWAPPED, call("compare", (21, 30), revision=1))
+    assert bad(PUT_A, call("compare", (11, 20)))  # absent, it says
+    unknown = call("put", (11, 20), "b", outcome="unknown")
+    assert not bad(PUT_A, unknown, call("compare", (21, 30), revision=5))  # nobody knows the value of revision 5
+
+
+def test_the_two_keys_of_a_pair_are_one_register() -> None:
+    written = [call("pair", (0, 10), "a", 1), call("pair-swap", (11, 20), "b", 2, expected="a")]
+    assert not bad(*written, call("both", (21, 30), "b", 2), call("half", (31, 40), "b", 2))
+    assert bad(*written, call("half", (21, 30), "b", 2), call("half", (31, 40), "a", 1))
+    assert bad(*written, call("both", (21, 30), "b of 2 beside a of 1", 2))
+
+
+def test_a_pair_that_is_gone_is_lost() -> None:
+    assert judge([call("pair", (0, 10), "a", 1), call("both", (11, 20))]).lost
