@@ -19,6 +19,7 @@ from rich.console import Group, RenderableType
 
 from bench.command import Json, progress_bar, run, write_json
 from bench.errors import BenchError
+from bench.lifecycle.replicas import kill_leader
 from bench.load.command import Nodes
 from bench.report import print_report, verdict
 from bench.scratch import scratch_directory
@@ -53,20 +54,22 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counting:
-    """Clients that increment. They stop at `goal`, which is moved on as leaders are killed."""
+    """Clients that increment, each share of it by new ones, which ask the leader first: where its answers are lost
+    there is most to be seen."""
 
     def __init__(self, increments: int, *, with_key: bool) -> None:
         self._increments = increments
         self._with_key = with_key
         self._begun = 0
         self._goal = 0
+        self._endpoints: list[str] = []
         self._changed = asyncio.Condition()
         self.done = self.unknown = self.doubts = self.lost_races = 0
 
-    async def allow(self, goal: int) -> None:
-        """Let the clients go on until so many increments are done."""
+    async def allow(self, goal: int, endpoints: list[str]) -> None:
+        """Let the clients go on until so many increments are done, with the leader as the first of `endpoints`."""
         async with self._changed:
-            self._goal = goal
+            self._goal, self._endpoints = goal, endpoints
             self._changed.notify_all()
 
     async def reached(self, done: int) -> None:
@@ -74,20 +77,22 @@ class Counting:
         async with self._changed:
             await self._changed.wait_for(lambda: self.done + self.unknown >= done)
 
-    async def client(self, client: Client) -> None:
+    async def client(self) -> None:
         """Increment until all of it is done."""
         while self._begun < self._increments:
-            self._begun += 1
-            await self._allowed(self._begun)
-            told = await self._increment(client)
             async with self._changed:
-                self.done += told
-                self.unknown += not told
-                self._changed.notify_all()
+                await self._changed.wait_for(lambda: self._begun < self._goal or self._begun >= self._increments)
+            async with Client(self._endpoints, timeout_ms=TIMEOUT_MS, exactly_once=self._with_key) as client:
+                while self._begun < self._goal:
+                    self._begun += 1
+                    await self._increment_counted(client)
 
-    async def _allowed(self, number: int) -> None:
+    async def _increment_counted(self, client: Client) -> None:
+        told = await self._increment(client)
         async with self._changed:
-            await self._changed.wait_for(lambda: number <= self._goal)
+            self.done += told
+            self.unknown += not told
+            self._changed.notify_all()
 
     async def _increment(self, client: Client) -> bool:
         """Whether it is certain to be done."""
@@ -162,16 +167,15 @@ async def measure(
         cluster.start()
         await cluster.wait_ready()
         began = time.monotonic()
-        opened = [Client(cluster.endpoints, timeout_ms=TIMEOUT_MS, exactly_once=with_key) for _ in range(clients)]
         async with asyncio.TaskGroup() as group:
-            for client in opened:
-                group.create_task(_client(counting, client))
+            for _ in range(clients):
+                group.create_task(counting.client())
             for killed in range(kills):
-                await counting.allow(increments * (killed + 1) // kills)
+                await counting.allow(increments * (killed + 1) // kills, await _leader_first(cluster))
                 await counting.reached(increments * (2 * killed + 1) // (2 * kills))
-                await _kill_leader(cluster)
+                await kill_leader(cluster)
                 show(counting.done, killed + 1)
-            await counting.allow(increments)
+            await counting.allow(increments, await _leader_first(cluster))
         seconds = time.monotonic() - began
         async with Client(cluster.endpoints) as reader:
             found = await reader.get(KEY)
@@ -189,18 +193,9 @@ async def measure(
     )
 
 
-async def _client(counting: Counting, client: Client) -> None:
-    async with client:
-        await counting.client(client)
-
-
-async def _kill_leader(cluster: LocalCluster) -> None:
-    """It is back on return."""
-    leader = await cluster.wait_ready()
-    cluster.kill(leader)
-    await cluster.wait_ready([name for name in cluster.places if name != leader])
-    cluster.start([leader])
-    await cluster.wait_ready()
+async def _leader_first(cluster: LocalCluster) -> list[str]:
+    leader = cluster.places[await cluster.wait_ready()].url
+    return [leader, *(url for url in cluster.endpoints if url != leader)]
 
 
 def counter_report(found: Counted) -> RenderableType:

@@ -48,6 +48,15 @@ async def restart(cluster: LocalCluster, names: list[str], timeout_s: float) -> 
     return Start(time.monotonic() - began, cpu_s)
 
 
+async def kill_leader(cluster: LocalCluster) -> None:
+    """End the leader with SIGKILL, wait for another one, and start it again: it is back on return."""
+    leader = await cluster.wait_ready()
+    cluster.kill(leader)
+    await cluster.wait_ready([name for name in cluster.places if name != leader])
+    cluster.start([leader])
+    await cluster.wait_ready()
+
+
 async def wipe(cluster: LocalCluster, name: str, patience_s: float = UNNOTICED_S) -> None:
     """Take the data of a replica, which has ended, away, and have it be a member again with a new disk. It does not run
     on return; once started it is given the state. Raises BenchError when its peers do not want that in time."""
