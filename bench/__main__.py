@@ -25,6 +25,7 @@ from bench.load.command import LOAD
 from bench.profile.command import PROFILE
 from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
+from bench.watching.command import WATCH
 from kvstore.supervisor import ClusterError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(LOAD)
 app.add_typer(BATCH)
 app.add_typer(COUNTER)
+app.add_typer(WATCH)
 app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)

@@ -1,7 +1,7 @@
 """What watchers took, and whether that is every change, once and in order: pure.
 
-All watchers of a replica get the same chunks, so a chunk is looked into once, and each watcher is known by the steps that
-it took from one revision to the next. The truth is what was acknowledged to the writers, and what any watcher saw.
+All watchers of a replica get the same chunks, so a chunk is looked into once, and each watcher is known by the steps
+that it took from one revision to the next. The truth is what was acknowledged to the writers, and what any watcher saw.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """Events that went out together. `resume`: the last id in it; `lost`: the replica says that events are forgotten."""
+    """Events that went out together. `resume`: the last id in it; `lost`: it says that events are forgotten."""
 
     events: list[Event]
     resume: int | None

@@ -1,8 +1,8 @@
 """One process with all the watchers: `python -m bench.watching.watchers`, with its order on standard input.
 
 Plain sockets and one poll, as `bench.load` does it: a thousand watchers of a thousand changes a second are a million
-events a second, which nobody can look at one by one. A watcher resumes as any client does: behind the last id that it has
-seen, at another replica.
+events a second, which nobody can look at one by one. A watcher resumes as any client does: behind the last id that it
+has seen, at another replica.
 """
 
 import random
@@ -132,10 +132,7 @@ class Watchers:
         if opened is None:
             return
         try:
-            data = opened.recv(RECEIVE_BYTES)
-            if not data:
-                raise _EndedError
-            watcher.received += data
+            self._receive(watcher, opened)
             if watcher.headed or self._take_head(watcher):
                 self._take_chunks(watcher, now_ns)
         except (_EndedError, OSError):
@@ -145,6 +142,13 @@ class Watchers:
             self._resumed += watcher.headed
             watcher.socket, watcher.headed = None, False
             self._closed.append((now_ns, watcher))
+
+    @staticmethod
+    def _receive(watcher: _Watcher, opened: socket.socket) -> None:
+        data = opened.recv(RECEIVE_BYTES)
+        if not data:
+            raise _EndedError
+        watcher.received += data
 
     def _take_head(self, watcher: _Watcher) -> bool:
         end = watcher.received.find(b"\r\n\r\n")
