@@ -21,6 +21,7 @@ from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
 from bench.lifecycle.command import LIFECYCLE
+from bench.listing import LIST
 from bench.load.command import LOAD
 from bench.profile.command import PROFILE
 from bench.report import failover_charts, failover_report, print_report
@@ -40,6 +41,7 @@ app.add_typer(LOAD)
 app.add_typer(BATCH)
 app.add_typer(COUNTER)
 app.add_typer(WATCH)
+app.add_typer(LIST)
 app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)

@@ -296,7 +296,8 @@ def watch_report(found: Watched) -> RenderableType:
     return Group(
         table,
         f"{found.watchers:,} watchers, {found.kills} kills of the leader, {found.resumed:,} watches resumed elsewhere",
-        f"{found.acknowledged:,} PUTs answered, {found.failed} not; {judged.changes:,} changes, {judged.events:,} events",
+        f"{found.acknowledged:,} PUTs answered, {found.failed} not; {judged.changes:,} changes, "
+        f"{judged.events:,} events",
         f"{judged.lost} lost, {judged.doubled} doubled, {judged.disorder} out of order, {judged.wrong} wrong; "
         f"{len(found.listed)} keys hold something else in the end",
         *(f"  {example}" for example in judged.examples),

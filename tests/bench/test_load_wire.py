@@ -1,5 +1,6 @@
 """Requests and answers as bytes."""
 
+import msgspec
 import pytest
 
 from bench.load.order import Mix
@@ -19,6 +20,20 @@ def test_a_put_has_a_value_of_its_own_and_the_length_asked_for() -> None:
 
 def test_a_get_asks_for_the_key_of_its_complement() -> None:
     assert Requests(MIX, 0, "h:1").make(~1, 5) == b"GET /kv/k1 HTTP/1.1\r\nHost: h:1\r\n\r\n"
+
+
+def test_a_batch_is_a_transaction_whose_values_all_have_the_name_of_the_request() -> None:
+    requests = Requests(Mix(keys=5, value_bytes=18, prefix="k", batch=2), worker=1, host="h:1")
+    head, _, body = requests.make(3, 0x1F).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /txn HTTP/1.1\r\nHost: h:1\r\nContent-Length: %d" % len(body))
+    puts = [each["put"] for each in msgspec.json.decode(body)["then"]]
+    assert puts == [{"key": key, "value": "000100000000001fvv"} for key in ("k2", "k3")]
+    assert requests.make(0, 1) == requests.make(2, 1)
+
+
+def test_fewer_keys_than_are_put_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="10 keys are put at once"):
+        Requests(Mix(keys=9, batch=10), 0, "h:1")
 
 
 def test_a_value_is_named_by_its_beginning_unless_its_rest_is_another() -> None:
