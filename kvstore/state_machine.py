@@ -250,9 +250,7 @@ class StateMachine:
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
         """Make `value` what `key` holds, and have it go with `lease`, with none for 0. Written out, because it is most
         of what a PUT costs on every replica."""
-        position = self.position + 1
-        if position < self._first:
-            position = self._first
+        position = self._first if self.position < self._first else self.position + 1
         self.position = position
         self.change_count += 1
         revision, number = position >> NUMBER_BITS, position & LAST_NUMBER

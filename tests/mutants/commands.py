@@ -27,9 +27,7 @@ MUTANTS = (
         (21,),
         "What one transaction puts can be seen apart.",
         "kvstore/state_machine.py",
-        "        position = self.position + 1\n"
-        "        if position < self._first:\n"
-        "            position = self._first\n",
+        "        position = self._first if self.position < self._first else self.position + 1\n",
         "        position = first_of(self.revision + 1)\n",
         RUNNING,
     ),
