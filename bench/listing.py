@@ -167,14 +167,14 @@ async def measure(
         per_second=rate,
         before_ms=before_ms,
         during_ms=during_ms,
-        lists=[_looked_into(answer) for answer in answers],
+        lists=[looked_into(answer) for answer in answers],
         before_mb=before_mb,
         most_mb=most_mb[0],
         refused=load.refused,
     )
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
     """A whole list, as it came."""
 
     seconds: float
@@ -183,7 +183,7 @@ class _Answer(msgspec.Struct, frozen=True):
     parts: list[bytes]
 
 
-def _get(url: str) -> _Answer:
+def _get(url: str) -> Answer:
     """In a thread of its own: what is received is only kept, so that the load beside it is not held up."""
     parsed = URL(url)
     connection = http.client.HTTPConnection(parsed.host or "", parsed.port)
@@ -198,10 +198,11 @@ def _get(url: str) -> _Answer:
         parts.append(part)
     seconds = time.perf_counter() - began
     connection.close()
-    return _Answer(seconds, first_s, int(response.headers["KV-Revision"]), parts)
+    return Answer(seconds, first_s, int(response.headers["KV-Revision"]), parts)
 
 
-def _looked_into(answer: _Answer) -> Listed:
+def looked_into(answer: Answer) -> Listed:
+    """Whether a list is as it should be."""
     decode = msgspec.json.Decoder(_Line).decode
     content = b"".join(answer.parts)
     count, before, wrong = 0, "", ""
