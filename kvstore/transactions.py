@@ -98,7 +98,11 @@ def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
 
 def _transact(command: Transact, records: Records) -> Transacted:
     succeeded = all(holds(compare, records) for compare in command.compares)
-    results = [_do(operation, records) for operation in (command.then if succeeded else command.otherwise)]
+    put = records.put
+    results = [
+        put(operation.key, operation.value) if isinstance(operation, Put) else _do(operation, records)
+        for operation in (command.then if succeeded else command.otherwise)
+    ]
     return Transacted(succeeded, records.revision, results)
 
 
@@ -109,10 +113,8 @@ def _delete_span(span: Span, records: Records) -> SpanDeleted:
     return SpanDeleted(records.revision, len(keys))
 
 
-def _do(operation: Operation, records: Records) -> OperationResult:
+def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> OperationResult:
     match operation:
-        case Put(key=key, value=value):
-            return records.put(key, value)
         case Delete(key=key):
             return records.delete(key)
         case DeleteSpan(span=span):
