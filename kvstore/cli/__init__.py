@@ -5,11 +5,12 @@ import typer
 from kvstore.cli.backup import backup
 from kvstore.cli.check import check
 from kvstore.cli.cluster import cluster
-from kvstore.cli.keys import delete, get, put, status
-from kvstore.cli.members import member
+from kvstore.cli.keys import delete, get, put
+from kvstore.cli.members import list_members, member
 from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
 from kvstore.cli.spans import list_, txn, watch
+from kvstore.cli.status import status
 
 app = typer.Typer(
     name="kvstore",
@@ -23,6 +24,7 @@ app = typer.Typer(
 for _command in (cluster, serve, get, put, delete, txn, watch, status, backup, restore, check):
     app.command()(_command)
 app.command("list")(list_)
+app.command("members")(list_members)
 app.add_typer(member, name="member")
 
 

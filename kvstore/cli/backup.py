@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from kvstore.backup.file import About, BackupError, BackupWriter, MisuseError
 from kvstore.backup.stream import End, Page, Start
-from kvstore.cli.keys import DEFAULT, Endpoints, end, talk
+from kvstore.cli.talking import DEFAULT, Endpoints, end, talk
 from kvstore.client import Client, Unavailable
 from kvstore.requests import Consistency
 from storage.base import Change, revision_of

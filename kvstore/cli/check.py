@@ -1,6 +1,5 @@
 """`kvstore check`: what a data directory holds, and whether it is sound, without changing a byte of it."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kvstore.cli.keys import end
+from kvstore.cli.output import write_json
+from kvstore.cli.talking import end
 from kvstore.members import MemberRole
 from storage.base import StorageError
 from storage.directory import DATA_FILE, holder_of
@@ -52,8 +52,7 @@ def check(
         end(OSError(f"{directory} cannot be read ({error.strerror}): {error.filename}"), USAGE)
     if json:
         document = {"sound": report.sound, **msgspec.to_builtins(report)}
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-        sys.stdout.buffer.flush()
+        write_json(document)
     else:
         console = Console(soft_wrap=True, highlight=False)
         console.print(_table(report))

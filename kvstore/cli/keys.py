@@ -1,46 +1,30 @@
-"""`kvstore get | put | delete | status`: the client on the command line."""
+"""`kvstore get | put | delete`: a key, on the command line."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
-import msgspec
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Column, Table
 
-from kvstore.client import (
-    DEFAULT_ENDPOINTS,
-    Client,
-    ConditionFailed,
-    NoSuchMember,
-    Rejected,
-    Unavailable,
-    UnknownOutcome,
-)
-from kvstore.ranges import starting_with
-from kvstore.requests import Consistency, Status
+from kvstore.cli.output import Json, show, shown, standard_output, write_json
+from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
+from kvstore.client import Client, Fence
+from kvstore.commands import Found
+from kvstore.http.documents import named, record_document
+from kvstore.ranges import Span, starting_with
+from kvstore.requests import Consistency
 
-ABSENT = 1
-REJECTED = 2
-UNAVAILABLE = 3
-UNKNOWN = 4
-CONDITION = 5
-
-T = TypeVar("T")
-
-Endpoints = Annotated[
-    str,
-    typer.Option(envvar="KVSTORE_ENDPOINTS", metavar="URL,...", help="Base addresses of the replicas, with commas."),
-]
 Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
 Revision = Annotated[int | None, typer.Option(min=1, help="As of this revision of the store.")]
 IfRevision = Annotated[int | None, typer.Option(min=1, help="Only while the key is at this revision.")]
-DEFAULT = ",".join(DEFAULT_ENDPOINTS)
-"""What `Endpoints` are where nobody names any."""
+LockName = Annotated[
+    str | None,
+    typer.Option("--lock", metavar="NAME", envvar="KVSTORE_LOCK", help="Only while --fence holds this lock."),
+]
+FenceToken = Annotated[
+    int | None,
+    typer.Option("--fence", min=1, envvar="KVSTORE_FENCE", help="Of --lock. `kvstore lock` sets both for its command."),
+]
 
 
 def get(
@@ -48,14 +32,25 @@ def get(
     endpoints: Endpoints = DEFAULT,
     consistency: Annotated[Consistency, typer.Option(help="How current the value must be.")] = Consistency.LINEARIZABLE,
     revision: Revision = None,
+    *,
+    json: Json = False,
 ) -> None:
-    """Write the value of KEY to standard output, byte for byte. Exit status 1 when it is absent."""
-    record = talk(endpoints, lambda client: client.get(os.fsencode(key), consistency, revision=revision))
+    """Write the value of KEY to standard output, byte for byte; with --json also its revisions, version and lease.
+
+    Exit status 1 when it is absent.
+    """
+    name = key_of(key)
+    if json:
+        found = talk(endpoints, lambda client: _find(client, name, consistency, revision))
+        if found is None:
+            _absent(name)
+        write_json(record_document(found))
+        return
+    record = talk(endpoints, lambda client: client.get(name, consistency, revision=revision))
     if record is None:
-        _absent(key)
-    else:
-        sys.stdout.buffer.write(record.value)
-        sys.stdout.buffer.flush()
+        _absent(name)
+    with standard_output() as out:
+        out.write(record.value)
 
 
 def put(
@@ -64,133 +59,92 @@ def put(
     endpoints: Endpoints = DEFAULT,
     if_revision: IfRevision = None,
     *,
+    lease: Annotated[int | None, typer.Option(min=1, metavar="ID", help="The key goes with this lease.")] = None,
+    ttl: Annotated[float | None, typer.Option(metavar="S", help="The key goes after so many seconds.")] = None,
+    lock: LockName = None,
+    fence: FenceToken = None,
     if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if there is no such key.")] = False,
+    json: Json = False,
 ) -> None:
-    """Set KEY to VALUE. Exit status 3: not done, repeat it. 4: it may have been done. 5: the condition failed."""
+    """Set KEY to VALUE.
+
+    Exit status 1: there is no such lease. 3: not done, repeat it. 4: it may have been done. 5: the condition failed.
+    """
+    name, guard = key_of(key), _fence(lock, fence)
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    name = os.fsencode(key)
-    result = talk(endpoints, lambda client: client.put(name, content, if_revision=if_revision, if_absent=if_absent))
-    sys.stdout.write(f"revision {result.revision}, version {result.version}\n")
+    result = talk(
+        endpoints,
+        lambda client: client.put(
+            name, content, if_revision=if_revision, if_absent=if_absent, lease=lease, ttl_s=ttl, fence=guard
+        ),
+    )
+    number = result.revision if ttl is not None else lease
+    if json:
+        about = {"lease": number} if number is not None else {}
+        write_json({**named(name), "revision": result.revision, "version": result.version, **about})
+    else:
+        on_lease = f", lease {number}" if number is not None else ""
+        show(f"revision {result.revision}, version {result.version}{on_lease}", soft_wrap=True)
 
 
 def delete(
     key: Key,
     endpoints: Endpoints = DEFAULT,
     if_revision: IfRevision = None,
+    lock: LockName = None,
+    fence: FenceToken = None,
     *,
     prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY, in one revision.")] = False,
+    json: Json = False,
 ) -> None:
-    """Remove KEY. Exit status 1 when it is absent. 3: not done, repeat it. 4: it may have been done. 5: the condition
-    does not hold."""
-    name = os.fsencode(key)
+    """Remove KEY.
+
+    Exit status 1: it is absent. 3: not done, repeat it. 4: it may have been done. 5: the condition does not hold.
+    """
+    guard = _fence(lock, fence)
     if prefix:
-        deleted = talk(endpoints, lambda client: client.delete_span(starting_with(name)))
-        sys.stdout.write(f"revision {deleted.revision}, deleted {deleted.deleted:,} keys\n")
+        if if_revision is not None or guard is not None:
+            end(
+                ValueError("--prefix goes with no condition: delete the keys one by one, or by `kvstore txn`"), REJECTED
+            )
+        deleted = talk(endpoints, lambda client: client.delete_span(starting_with(os.fsencode(key))))
+        if json:
+            write_json({"revision": deleted.revision, "deleted": deleted.deleted})
+        else:
+            show(f"revision {deleted.revision}, deleted {deleted.deleted:,} keys", soft_wrap=True)
         return
-    result = talk(endpoints, lambda client: client.delete(name, if_revision=if_revision))
+    name = key_of(key)
+    result = talk(endpoints, lambda client: client.delete(name, if_revision=if_revision, fence=guard))
     if result is None:
-        _absent(key)
-    else:
-        sys.stdout.write(f"revision {result.revision}, deleted version {result.version}\n")
-
-
-def status(
-    endpoints: Endpoints = DEFAULT,
-    *,
-    json: Annotated[bool, typer.Option("--json", help="All that the replicas tell, as JSON.")] = False,
-) -> None:
-    """Show every replica. Exit status 3 when none answers."""
-    answers = talk(endpoints, _ask_all)
+        _absent(name)
     if json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(answers), indent=2) + b"\n")
-        sys.stdout.buffer.flush()
+        write_json({**named(name), "revision": result.revision, "version": result.version,
+                    "deleted_revision": result.deleted_revision})  # fmt: skip
     else:
-        Console().print(_table(answers))
-    if not any(isinstance(answer, Status) for answer in answers.values()):
-        raise typer.Exit(UNAVAILABLE)
+        show(f"revision {result.revision}, deleted version {result.version}", soft_wrap=True)
 
 
-async def _ask_all(client: Client) -> dict[str, Status | str]:
-    """Each endpoint's status, or why there is none."""
-
-    async def ask(endpoint: str) -> Status | str:
-        try:
-            return await client.status(endpoint)
-        except Unavailable as error:
-            return str(error)
-
-    return dict(zip(client.endpoints, await asyncio.gather(*map(ask, client.endpoints)), strict=True))
+def key_of(text: str) -> bytes:
+    """The bytes that were typed; there has to be one."""
+    if not text:
+        end(ValueError("the key is empty: give 1 to 1,024 bytes"), REJECTED)
+    return os.fsencode(text)
 
 
-def _table(answers: dict[str, Status | str]) -> Table:
-    table = Table(
-        "replica",
-        "role",
-        "ballot",
-        "lease",
-        "applied",
-        "keys",
-        "peers",
-        Column("endpoint", no_wrap=True),
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for endpoint, answer in answers.items():
-        where = endpoint.removeprefix("http://")
-        if isinstance(answer, str):
-            table.add_row("", "[red]no answer[/red]", "", "", "", "", "", where)
-            continue
-        connected = sum(member.connected for member in answer.members if member.name != answer.id)
-        table.add_row(
-            answer.id,
-            _role(answer),
-            answer.ballot,
-            "" if answer.lease_left_ms is None else f"{answer.lease_left_ms:.0f} ms",
-            str(answer.applied),
-            str(answer.keys),
-            f"{connected} of {len(answer.members) - 1}",
-            where,
-        )
-    return table
+async def _find(client: Client, key: bytes, consistency: Consistency, revision: int | None) -> Found | None:
+    """A list of one key: unlike the answer to a GET it has the lease beside the record."""
+    async for found in client.list(Span(key, key + b"\0"), consistency, revision=revision):
+        return found
+    return None
 
 
-def _role(status: Status) -> str:
-    if not status.ready:
-        return f"[red]{status.role}, not ready[/red]"
-    return f"[green]{status.role}[/green]" if status.role == "leader" else status.role
+def _fence(lock: str | None, token: int | None) -> Fence | None:
+    if lock is None and token is None:
+        return None
+    if lock is None or token is None:
+        end(ValueError("--lock and --fence go together: give both"), REJECTED)
+    return Fence(os.fsencode(lock), token)
 
 
-def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
-    """The result of `call`; an error becomes its line and its exit status."""
-
-    async def run() -> T:
-        async with Client(_split(endpoints), exactly_once=False) as client:  # a command is one request
-            return await call(client)
-
-    try:
-        return asyncio.run(run())
-    except NoSuchMember as error:
-        end(error, ABSENT)
-    except ConditionFailed as error:
-        end(error, CONDITION)
-    except (ValueError, Rejected) as error:
-        end(error, REJECTED)
-    except Unavailable as error:
-        end(error, UNAVAILABLE)
-    except UnknownOutcome as error:
-        end(error, UNKNOWN)
-
-
-def _split(endpoints: str) -> list[str]:
-    return [endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]
-
-
-def end(error: Exception, code: int) -> NoReturn:
-    """Say why, and end."""
-    sys.stderr.write(f"kvstore: {error}\n")
-    raise typer.Exit(code) from error
-
-
-def _absent(key: str) -> NoReturn:
-    sys.stderr.write(f"kvstore: {key!r} is absent\n")
-    raise typer.Exit(ABSENT)
+def _absent(key: bytes) -> NoReturn:
+    end(LookupError(f"'{shown(key)}' is absent"), ABSENT)

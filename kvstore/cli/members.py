@@ -6,13 +6,11 @@ import sys
 import time
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from kvstore.cli.keys import DEFAULT, UNAVAILABLE, Endpoints, end, talk
+from kvstore.cli.output import Json, show, table, write_json
+from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
 from kvstore.client import Client, ClientError, Unavailable
 from kvstore.members import MemberRole
 from kvstore.requests import MembersStatus, MemberStatus
@@ -20,7 +18,6 @@ from kvstore.requests import MembersStatus, MemberStatus
 LOOK_S = 0.2
 
 Name = Annotated[str, typer.Argument(help="The member's name.", metavar="NAME")]
-Json = Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Also where that leaves no majority connected.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until the member has caught up, and votes if it shall.")]
 Patience = Annotated[float, typer.Option("--timeout-s", min=0, metavar="S", help="How long --wait waits.")]
@@ -127,21 +124,18 @@ async def _ask_leader(client: Client) -> MembersStatus:
 
 def _show(status: MembersStatus, *, json: bool) -> None:
     if json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n")
-        sys.stdout.buffer.flush()
+        write_json(status)
         return
     state = "in force" if status.in_force else "not in force yet"
-    table = Table(
-        "member", "role", "address", "data", "connected", "behind", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        title=f"version {status.version}, {state}, as {status.id} knows it", title_justify="left",
-    )  # fmt: skip
+    title = f"version {status.version}, {state}, as {status.id} knows it"
+    rows = table("member", "role", "address", "data", "connected", "behind", title=title)
     for each in status.members:
         leads = " [green]leads[/green]" if each.name == status.leader else ""
         connected = "yes" if each.connected else "[red]no[/red]"
         behind = "" if each.lag is None else f"{each.lag:,} slots" if each.lag else "no"
         data = "not seen" if each.incarnation == "0" else each.incarnation
-        table.add_row(each.name + leads, _role(each), each.address, data, connected, behind)
-    Console().print(table)
+        rows.add_row(each.name + leads, _role(each), each.address, data, connected, behind)
+    show(rows)
 
 
 def _role(each: MemberStatus) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
-from kvstore.cli.keys import end
+from kvstore.cli.talking import end
 from kvstore.config import ENV_PREFIX, ConfigError, Settings, load
 from kvstore.supervisor import LocalCluster
 from storage.base import StorageError

@@ -1,0 +1,66 @@
+"""`kvstore status`: every replica, as it sees itself."""
+
+import asyncio
+
+from rich.table import Column, Table
+
+from kvstore.cli.output import Json, show, table, write_json
+from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
+from kvstore.client import Client, Unavailable
+from kvstore.requests import Standing, Status
+
+
+def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+    """Show every replica. Exit status 3 when none answers."""
+    answers = talk(endpoints, _ask_all)
+    if json:
+        write_json({where: answer if isinstance(answer, Status) else {"error": str(answer)}
+                    for where, answer in answers.items()})  # fmt: skip
+    else:
+        show(_table(answers))
+    if not any(isinstance(answer, Status) for answer in answers.values()):
+        end(Unavailable("no replica answers: start them, or name others with --endpoints"), UNAVAILABLE)
+
+
+async def _ask_all(client: Client) -> dict[str, Status | Unavailable]:
+    """Each endpoint's status, or why there is none."""
+
+    async def ask(endpoint: str) -> Status | Unavailable:
+        try:
+            return await client.status(endpoint)
+        except Unavailable as error:
+            return error
+
+    return dict(zip(client.endpoints, await asyncio.gather(*map(ask, client.endpoints)), strict=True))
+
+
+def _table(answers: dict[str, Status | Unavailable]) -> Table:
+    rows = table(
+        "replica", "role", "ballot", "lease", "applied", "revision", "keys", "peers", Column("endpoint", no_wrap=True)
+    )
+    for endpoint, answer in answers.items():
+        where = endpoint.removeprefix("http://")
+        if isinstance(answer, Unavailable):
+            rows.add_row("", "[red]no answer[/red]", "", "", "", "", "", "", where)
+            continue
+        connected = sum(member.connected for member in answer.members if member.name != answer.id)
+        rows.add_row(
+            answer.id,
+            role_of(answer),
+            answer.ballot,
+            "" if answer.lease_left_ms is None else f"{answer.lease_left_ms:.0f} ms",
+            str(answer.applied),
+            str(answer.revision),
+            str(answer.keys),
+            f"{connected} of {len(answer.members) - 1}",
+            where,
+        )
+    return rows
+
+
+def role_of(status: Status) -> str:
+    """What it is at the moment, in colour."""
+    role = status.role if status.standing is Standing.VOTER else str(status.standing)
+    if not status.ready:
+        return f"[red]{role}, not ready[/red]"
+    return f"[green]{role}[/green]" if role == "leader" else role
