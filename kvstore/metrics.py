@@ -10,7 +10,14 @@ from itertools import accumulate
 from operator import add
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -41,6 +48,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How often another leader was seen than the one before."""
 
     is_leader: bool
+    data_bytes: int
+    """Keys and values that are there now: what `quota_bytes` bounds."""
+
     queues: dict[str, int]
     """Present depth of each queue by its name."""
 
@@ -70,6 +80,7 @@ class Metrics:
         )
         self._answers: dict[tuple[str, str, int], _Answers] = {}
         self._registry.register(_Requests(self._answers))
+        ProcessCollector(registry=self._registry)
 
     def observe_batch(self, commands: int) -> None:
         """A slot with so many commands was applied."""
@@ -163,6 +174,11 @@ class _Pulled(Collector):
         yield CounterMetricFamily("kvstore_applied_slots", "Slots applied", value=seen.applied)
         yield CounterMetricFamily("kvstore_leader_changes", "Changes of leader seen", value=seen.leader_changes)
         yield GaugeMetricFamily("kvstore_is_leader", "1 while this replica leads", value=seen.is_leader)
+        yield GaugeMetricFamily(
+            "kvstore_data_bytes",
+            "Keys and values that are there now, as quota_bytes counts them",
+            value=seen.data_bytes,
+        )
         queues = GaugeMetricFamily("kvstore_queue_depth", "What waits in each queue", labels=["queue"])
         for name, depth in seen.queues.items():
             queues.add_metric([name], depth)

@@ -288,6 +288,7 @@ class Runtime:
             applied=node.applied,
             leader_changes=stats.leader_changes,
             is_leader=node.replica.role is Role.LEADER,
+            data_bytes=node.machine.size_bytes,
             queues={
                 "requests": node.waiting,
                 "proposals": node.replica.queued,

@@ -11,6 +11,7 @@ from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
 from kvstore.cli.spans import list_, txn, watch
 from kvstore.cli.status import status
+from kvstore.cli.top import top
 
 app = typer.Typer(
     name="kvstore",
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (cluster, serve, get, put, delete, txn, watch, status, backup, restore, check):
+for _command in (cluster, serve, get, put, delete, txn, watch, status, top, backup, restore, check):
     app.command()(_command)
 app.command("list")(list_)
 app.command("members")(list_members)

@@ -241,6 +241,11 @@ class Client:
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
 
+    async def metrics(self, endpoint: str) -> str:
+        """What the replica at `endpoint` counts, in the text format of Prometheus; asked once. Raises Unavailable."""
+        once_s = min(self._caller.attempt_s, self._caller.timeout_s)
+        return (await self._caller.ask(endpoint, Request("GET", "/metrics"), once_s)).body.decode()
+
     async def members(self) -> MembersStatus:
         """Who belongs to the cluster, by the first replica that answers."""
         return await self._membership.show()

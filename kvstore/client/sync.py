@@ -145,6 +145,7 @@ class SyncClient:
     holder = _waiting(Client.holder)
     leader = _waiting(Client.leader)
     status = _waiting(Client.status)
+    metrics = _waiting(Client.metrics)
     members = _waiting(Client.members)
     members_at = _waiting(Client.members_at)
     add_member = _waiting(Client.add_member)

@@ -12,6 +12,7 @@ SNAPSHOT = Snapshot(
     applied=11,
     leader_changes=1,
     is_leader=True,
+    data_bytes=4096,
     queues={"inbox": 3},
     dropped_frames=8,
 )
@@ -20,7 +21,7 @@ SNAPSHOT = Snapshot(
 def samples(text: str) -> dict[str, float]:
     def each() -> Iterator[tuple[str, float]]:
         for family in text_string_to_metric_families(text):
-            assert family.name.startswith("kvstore_")
+            assert family.name.startswith(("kvstore_", "process_"))
             assert family.documentation
             for sample in family.samples:
                 labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
@@ -42,6 +43,8 @@ def test_what_a_replica_counts_is_pulled_at_each_scrape() -> None:
     assert found["kvstore_applied_slots_total{}"] == 11
     assert found["kvstore_leader_changes_total{}"] == 1
     assert found["kvstore_is_leader{}"] == 1
+    assert found["kvstore_data_bytes{}"] == 4096
+    assert found["process_resident_memory_bytes{}"] > 0
     assert found["kvstore_queue_depth{queue=inbox}"] == 3
     assert found["kvstore_link_dropped_messages_total{}"] == 8
     seen.append(Snapshot(**{name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__} | {"chosen": 13}))
