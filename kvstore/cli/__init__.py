@@ -19,7 +19,6 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 1 the key or member is absent, or a replica failed, 2 wrong usage or settings, "
     "3 not done and safe to repeat, 4 a write that may have been done, 5 its condition does not hold.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for _command in (cluster, serve, get, put, delete, txn, watch, status, top, backup, restore, check):

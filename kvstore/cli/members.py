@@ -4,23 +4,42 @@ import asyncio
 import shlex
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from kvstore.cli.output import Json, show, table, write_json
-from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
+from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, client_of, end, talk
 from kvstore.client import Client, ClientError, Unavailable
 from kvstore.members import MemberRole
 from kvstore.requests import MembersStatus, MemberStatus
 
 LOOK_S = 0.2
+COMPLETION_MS = 1000
+"""Nobody waits longer for a name to be completed."""
 
-Name = Annotated[str, typer.Argument(help="The member's name.", metavar="NAME")]
+NewName = Annotated[str, typer.Argument(help="The member's name.", metavar="NAME")]
 Force = Annotated[bool, typer.Option("--force", help="Also where that leaves no majority connected.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until the member has caught up, and votes if it shall.")]
 Patience = Annotated[float, typer.Option("--timeout-s", min=0, metavar="S", help="How long --wait waits.")]
+
+
+def member_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell, which completes a name; none when no replica answers soon."""
+    endpoints = context.params.get("endpoints") or DEFAULT
+
+    async def ask() -> list[str]:
+        async with client_of(endpoints, timeout_ms=COMPLETION_MS) as client:
+            return [each.name for each in (await client.members()).members]
+
+    with suppress(ClientError, ValueError):
+        return [name for name in asyncio.run(ask()) if name.startswith(incomplete)]
+    return []
+
+
+Name = Annotated[str, typer.Argument(help="The member's name.", metavar="NAME", autocompletion=member_names)]
 
 member = typer.Typer(no_args_is_help=True, help="Show and change who belongs to the cluster, while it serves.")
 
@@ -33,7 +52,7 @@ def list_members(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
 
 @member.command()
 def add(
-    name: Name,
+    name: NewName,
     address: Annotated[str, typer.Argument(help="host:port at which its peers will reach it.", metavar="ADDRESS")],
     role: Annotated[
         MemberRole, typer.Option(help="voter; witness: votes and has no data; learner: has the data and never votes.")

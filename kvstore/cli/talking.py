@@ -38,11 +38,11 @@ DEFAULT = ",".join(DEFAULT_ENDPOINTS)
 """What `Endpoints` are where nobody names any."""
 
 
-def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
+def talk(endpoints: str, call: Callable[[Client], Awaitable[T]], *, exactly_once: bool = False) -> T:
     """The result of `call`; an error becomes its line and its exit status."""
 
     async def run() -> T:
-        async with client_of(endpoints) as client:
+        async with client_of(endpoints, exactly_once=exactly_once) as client:
             return await call(client)
 
     try:
@@ -59,13 +59,14 @@ def talk(endpoints: str, call: Callable[[Client], Awaitable[T]]) -> T:
         end(error, UNKNOWN)
 
 
-def client_of(endpoints: str) -> Client:
-    """A client of those that are named, with commas. Raises ValueError."""
+def client_of(endpoints: str, *, exactly_once: bool = False, timeout_ms: int = 10_000) -> Client:
+    """A client of those that are named, with commas. Raises ValueError. `exactly_once` is for commands that write more
+    than once: it takes a lease."""
     urls = [endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url} is no base address: give --endpoints like http://127.0.0.1:8001")
-    return Client(urls, exactly_once=False)  # a command is one request
+    return Client(urls, exactly_once=exactly_once, timeout_ms=timeout_ms)
 
 
 def end(error: Exception, code: int) -> NoReturn:
