@@ -5,6 +5,8 @@ import typer
 from kvstore.cli.backup import backup
 from kvstore.cli.check import check
 from kvstore.cli.cluster import cluster
+from kvstore.cli.exporting import export
+from kvstore.cli.importing import import_
 from kvstore.cli.keys import delete, get, put
 from kvstore.cli.members import list_members, member
 from kvstore.cli.restore import restore
@@ -24,6 +26,8 @@ app = typer.Typer(
 for _command in (cluster, serve, get, put, delete, txn, watch, status, top, backup, restore, check):
     app.command()(_command)
 app.command("list")(list_)
+app.command()(export)
+app.command("import")(import_)
 app.command("members")(list_members)
 app.add_typer(member, name="member")
 

@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from kvstore.backup.file import About, BackupError, BackupWriter, MisuseError
 from kvstore.backup.stream import End, Page, Start
-from kvstore.cli.talking import DEFAULT, Endpoints, end, talk
+from kvstore.cli.progress import progress_bar
+from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Unavailable
 from kvstore.requests import Consistency
 from storage.base import Change, revision_of
-
-FAILED = 1
-USAGE = 2
 
 
 def backup(
@@ -41,7 +37,7 @@ def backup(
         with BackupWriter(file, replace=force) as writer:
             about = talk(endpoints, lambda client: _take(client, consistency, writer))
     except MisuseError as error:
-        end(error, USAGE)
+        end(error, REJECTED)
     except BackupError as error:
         end(error, FAILED)
     sys.stdout.write(
@@ -53,7 +49,7 @@ def backup(
 async def _take(client: Client, consistency: Consistency, writer: BackupWriter) -> About:
     start: Start | None = None
     size_bytes = 0
-    with _bar() as bar:
+    with progress_bar() as bar:  # by revision: a state that changes meanwhile ends a little later
         task = bar.add_task("asking for the state", total=None, detail="")
         async with aclosing(client.backup(consistency)) as parts:
             async for part in parts:
@@ -77,10 +73,3 @@ async def _take(client: Client, consistency: Consistency, writer: BackupWriter) 
 
 def _size(change: Change) -> int:
     return len(change.key) + len(change.value or b"")
-
-
-def _bar() -> Progress:
-    """How far it is, by revision; a state that changes meanwhile ends a little later. Nothing but on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

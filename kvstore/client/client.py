@@ -199,6 +199,11 @@ class Client:
         async for happened in watch.follow():
             yield happened
 
+    async def revision(self, consistency: Consistency = Consistency.LINEARIZABLE) -> int:
+        """Of the last change of the store; 0 when there was none."""
+        answer = await self._caller.call(Request("GET", f"/kv/?limit=1&keys_only=true&consistency={consistency}"))
+        return int(answer.headers["KV-Revision"])
+
     def lease(self, ttl_s: float = 10.0) -> Granting:
         """A lease of `ttl_s` seconds. `await` gives one to keep alive and revoke by oneself; `async with` keeps it
         alive meanwhile, a third of its length apart, and revokes it at the end."""

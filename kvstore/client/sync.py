@@ -140,6 +140,7 @@ class SyncClient:
     txn = _waiting(Client.txn)
     list = _iterating(Client.list)
     watch = _iterating(Client.watch)
+    revision = _waiting(Client.revision)
     lock = _holding(Client.lock)
     election = _holding(Client.election)
     holder = _waiting(Client.holder)
