@@ -8,6 +8,8 @@ from kvstore.cli.cluster import cluster
 from kvstore.cli.exporting import export
 from kvstore.cli.importing import import_
 from kvstore.cli.keys import delete, get, put
+from kvstore.cli.leases import lease
+from kvstore.cli.locks import lock
 from kvstore.cli.members import list_members, member
 from kvstore.cli.restore import restore
 from kvstore.cli.serve import serve
@@ -29,6 +31,8 @@ app.command("list")(list_)
 app.command()(export)
 app.command("import")(import_)
 app.command("members")(list_members)
+app.command()(lock)
+app.add_typer(lease, name="lease")
 app.add_typer(member, name="member")
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 import msgspec
 import typer
-from rich.filesize import decimal
 
 from kvstore.cli.exporting import Prefix
 from kvstore.cli.progress import progress_bar
@@ -101,7 +100,7 @@ async def _import(client: Client, lines: BinaryIO, prefix: bytes, done: _Progres
             await asyncio.gather(*(client.put(key, value) for key, value in window.values.items()))
             done.upto, done.keys = window.upto, done.keys + len(window.values)
             done.leased += window.leased
-            bar.update(task, advance=window.size_bytes, detail=f"{done.keys:,} keys, {decimal(window.size_bytes)}")
+            bar.update(task, advance=window.size_bytes, detail=f"{done.keys:,} keys")
 
 
 def _windows(lines: Iterable[bytes], prefix: bytes, done: _Progress) -> Iterator[_Window]:

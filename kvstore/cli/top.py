@@ -21,6 +21,7 @@ from kvstore.cli.output import Json, show, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
 from kvstore.cli.top_picture import picture_of
 from kvstore.client import Client, Unavailable
+from kvstore.client.caller import Request
 
 LOOK_S = 1.0
 PATIENCE_S = 2.0
@@ -91,7 +92,8 @@ async def _ask(client: Client, endpoint: str, seen: Seen) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
             status = await client.status(endpoint)
-            counters = counters_of(await client.metrics(endpoint), time.monotonic())
+            metrics = await client.ask(Request("GET", "/metrics"), endpoint)
+            counters = counters_of(metrics.body.decode(), time.monotonic())
     except (Unavailable, ValueError) as error:
         seen.failed(str(error), asked_at)
     except TimeoutError:

@@ -237,19 +237,19 @@ class Client:
         """Who leads in `name`; None for nobody."""
         return await self.holder(name)
 
+    async def ask(self, request: Request, endpoint: str | None = None) -> Answer:
+        """Anything else that replicas answer: by the first one that takes it, or by that at `endpoint`, asked once."""
+        if endpoint is None:
+            return await self._caller.call(request)
+        return await self._caller.ask(endpoint, request, min(self._caller.attempt_s, self._caller.timeout_s))
+
     async def status(self, endpoint: str) -> Status:
         """What the replica at `endpoint` tells about itself; asked once. Raises Unavailable."""
-        once_s = min(self._caller.attempt_s, self._caller.timeout_s)
-        answer = await self._caller.ask(endpoint, Request("GET", "/status"), once_s)
+        answer = await self.ask(Request("GET", "/status"), endpoint)
         try:
             return msgspec.json.decode(answer.body, type=Status)
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
-
-    async def metrics(self, endpoint: str) -> str:
-        """What the replica at `endpoint` counts, in the text format of Prometheus; asked once. Raises Unavailable."""
-        once_s = min(self._caller.attempt_s, self._caller.timeout_s)
-        return (await self._caller.ask(endpoint, Request("GET", "/metrics"), once_s)).body.decode()
 
     async def members(self) -> MembersStatus:
         """Who belongs to the cluster, by the first replica that answers."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from multidict import CIMultiDict, CIMultiDictProxy
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -14,6 +15,8 @@ from kvstore.cli.cluster_view import EVENTS, ClusterView, Onlooker, Seen
 from kvstore.cli.load import Counters, Histogram, counters_of, load_between
 from kvstore.cli.top_picture import picture_of
 from kvstore.client import Client, Unavailable
+from kvstore.client.caller import Request
+from kvstore.client.errors import Answer
 from kvstore.metrics import Metrics
 from kvstore.requests import MemberStatus, Status
 
@@ -148,11 +151,12 @@ def answering(monkeypatch: pytest.MonkeyPatch, up: set[str]) -> None:
             raise Unavailable(f"{endpoint} is not reached: Connection refused")
         return N1
 
-    async def metrics(_: Client, endpoint: str) -> str:
-        return Metrics().render().decode()
+    async def ask(_: Client, request: Request, endpoint: str) -> Answer:
+        assert request == Request("GET", "/metrics")
+        return Answer(200, CIMultiDictProxy(CIMultiDict()), Metrics().render())
 
     monkeypatch.setattr(Client, "status", status)
-    monkeypatch.setattr(Client, "metrics", metrics)
+    monkeypatch.setattr(Client, "ask", ask)
 
 
 def test_where_the_output_is_no_terminal_it_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
