@@ -1,0 +1,122 @@
+"""`kvstore lock`: the command has the fence, and its exit status is passed on."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from typer.testing import CliRunner
+
+from kvstore import cli
+from kvstore.client import Client, Fence, Locked
+from kvstore.client.caller import Request
+from kvstore.client.errors import Answer
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(cli.app, ["lock", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+class Lock:
+    """How it was asked for, and whether it was given back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, locked: bool = False, lost: bool = False) -> None:
+        self.asked: list[tuple[bytes, dict[str, Any]]] = []
+        self.held = False
+
+        @asynccontextmanager
+        async def lock(_: Client, name: bytes, **named: Any) -> AsyncGenerator[object, None]:
+            self.asked.append((name, named))
+            if locked:
+                raise Locked("others have it: wait")
+            gone = asyncio.Event()
+            if lost:
+                gone.set()
+            self.held = True
+            try:
+                yield SimpleNamespace(fence=Fence(name, 23), lease=SimpleNamespace(id=17), lost=gone)
+            finally:
+                self.held = False
+
+        monkeypatch.setattr(Client, "lock", lock)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)])
+def test_the_commands_exit_status_is_passed_on(monkeypatch: pytest.MonkeyPatch, script: str, code: int) -> None:
+    lock = Lock(monkeypatch)
+    assert run("deploy", "--ttl", "5", "--wait", "30", "--value", "me", "--", "sh", "-c", script)[0] == code
+    assert lock.asked == [(b"deploy", {"ttl_s": 5.0, "wait_s": 30.0, "value": b"me"})]
+    assert not lock.held
+
+
+def test_the_command_finds_the_fence_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Lock(monkeypatch)
+    wanted = {"KVSTORE_LOCK": "deploy", "KVSTORE_FENCE": "23", "KVSTORE_LEASE": "17", "KVSTORE_ENDPOINTS": "http://a:1"}
+    script = f"import os; raise SystemExit(not {wanted!r}.items() <= os.environ.items())"
+    assert run("deploy", "--endpoints", "http://a:1", "--", sys.executable, "-c", script)[0] == 0
+
+
+def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fences: list[Fence] = []
+
+    async def put(_: Client, key: bytes, value: bytes, **named: Any) -> None:
+        fences.append(named["fence"])
+        raise Locked("enough: stop")
+
+    monkeypatch.setattr(Client, "put", put)
+    env = {"KVSTORE_LOCK": "deploy", "KVSTORE_FENCE": "23"}
+    assert CliRunner(env=env).invoke(cli.app, ["put", "k", "v"]).exit_code == 5
+    assert CliRunner(env={"KVSTORE_LOCK": "deploy"}).invoke(cli.app, ["put", "k", "v"]).exit_code == 2
+    assert fences == [Fence(b"deploy", 23)]
+
+
+def test_a_lock_that_others_have_ends_with_5_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    Lock(monkeypatch, locked=True)
+    assert run("deploy", "--wait", "0", "--", "/absent") == (5, "", "kvstore: others have it: wait\n")
+
+
+def test_a_command_whose_lock_is_lost_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(monkeypatch, lost=True)
+    code, _, err = run("deploy", "--", "sleep", "1000")
+    assert (code, "was lost" in err, lock.held) == (5, True, False)
+
+
+def test_a_command_that_does_not_start_is_told_as_shells_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(monkeypatch)
+    assert run("deploy", "--", "no-such-command")[0] == 127
+    assert run("deploy", "--", "/")[0] == 126
+    assert not lock.held
+
+
+def test_wrong_usage_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(monkeypatch)
+    assert [run(*arguments)[0] for arguments in (["deploy"], ["", "--", "true"], ["d", "--show", "--", "true"])] == [
+        2
+    ] * 3
+    assert not lock.asked
+
+
+def test_who_holds_it_and_who_waits_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder, waiting = {"lease": 17, "fence": 23, "value": "[b]me"}, {"lease": 18, "fence": 24, "value_base64": "/w=="}
+    document: dict[str, Any] = {"name": "a/b", "revision": 9, "holder": holder, "waiting": [waiting]}
+
+    async def ask(_: Client, request: Request) -> Answer:
+        assert request == Request("GET", "/locks/a%2Fb")
+        return Answer(200, CIMultiDictProxy(CIMultiDict()), json.dumps(document).encode())
+
+    monkeypatch.setattr(Client, "ask", ask)
+    code, out, _ = run("a/b", "--show")
+    assert code == 0
+    assert [line.split() for line in out.splitlines() if "1" in line] == [
+        ["holds", "it", "17", "23", "[b]me"],
+        ["waits", "18", "24", "\\xff"],
+    ]
+    assert json.loads(run("a/b", "--show", "--json")[1]) == {"holder": holder, "waiting": [waiting]}
+    document |= {"holder": None, "waiting": []}
+    assert run("a/b", "--show") == (1, "", "kvstore: nobody holds a/b\n")
