@@ -20,20 +20,35 @@ from kvstore.cli.top import top
 app = typer.Typer(
     name="kvstore",
     help="A replicated, linearizable key-value store. `kvstore cluster` starts one to try on this machine.",
-    epilog="Exit status: 0 done, 1 the key or member is absent, or a replica failed, 2 wrong usage or settings, "
+    epilog="Exit status: 0 done, 1 the key, lease or member is absent, or a replica failed, 2 wrong usage or settings, "
     "3 not done and safe to repeat, 4 a write that may have been done, 5 its condition does not hold.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # the lines of a docstring are no lines of a terminal
     pretty_exceptions_enable=False,
 )
-for _command in (cluster, serve, get, put, delete, txn, watch, status, top, backup, restore, check):
-    app.command()(_command)
-app.command("list")(list_)
-app.command()(export)
-app.command("import")(import_)
-app.command("members")(list_members)
-app.command()(lock)
-app.add_typer(lease, name="lease")
-app.add_typer(member, name="member")
+_KEYS, _CLUSTER, _DATA, _RUN = "Keys", "The cluster", "Data", "Run it"
+for _panel, _name, _command in (
+    (_KEYS, "get", get),
+    (_KEYS, "put", put),
+    (_KEYS, "delete", delete),
+    (_KEYS, "list", list_),
+    (_KEYS, "watch", watch),
+    (_KEYS, "txn", txn),
+    (_KEYS, "lock", lock),
+    (_CLUSTER, "status", status),
+    (_CLUSTER, "top", top),
+    (_CLUSTER, "members", list_members),
+    (_DATA, "export", export),
+    (_DATA, "import", import_),
+    (_DATA, "backup", backup),
+    (_DATA, "restore", restore),
+    (_DATA, "check", check),
+    (_RUN, "cluster", cluster),
+    (_RUN, "serve", serve),
+):
+    app.command(_name, rich_help_panel=_panel)(_command)
+app.add_typer(lease, name="lease", rich_help_panel=_KEYS)
+app.add_typer(member, name="member", rich_help_panel=_CLUSTER)
 
 
 def main() -> None:

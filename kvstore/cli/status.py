@@ -35,13 +35,11 @@ async def _ask_all(client: Client) -> dict[str, Status | Unavailable]:
 
 
 def _table(answers: dict[str, Status | Unavailable]) -> Table:
-    rows = table(
-        "replica", "role", "ballot", "lease", "applied", "revision", "keys", "peers", Column("endpoint", no_wrap=True)
-    )
+    rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", Column("endpoint", no_wrap=True))
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
         if isinstance(answer, Unavailable):
-            rows.add_row("", "[red]no answer[/red]", "", "", "", "", "", "", where)
+            rows.add_row("", "[red]no answer[/red]", "", "", "", "", "", where)
             continue
         connected = sum(member.connected for member in answer.members if member.name != answer.id)
         rows.add_row(
@@ -50,7 +48,6 @@ def _table(answers: dict[str, Status | Unavailable]) -> Table:
             answer.ballot,
             "" if answer.lease_left_ms is None else f"{answer.lease_left_ms:.0f} ms",
             str(answer.applied),
-            str(answer.revision),
             str(answer.keys),
             f"{connected} of {len(answer.members) - 1}",
             where,
