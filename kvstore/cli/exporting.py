@@ -16,7 +16,7 @@ from typing import Annotated, BinaryIO
 import orjson
 import typer
 
-from kvstore.cli.output import standard_output
+from kvstore.cli.output import keys_in_words, standard_output
 from kvstore.cli.progress import progress_bar
 from kvstore.cli.spans import span_of
 from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
@@ -51,7 +51,7 @@ def export(
     except OSError as error:
         end(OSError(f"{file} cannot be written: {error.strerror}"), FAILED)
     if file != "-":
-        sys.stdout.write(f"{path}: {count:,} keys at revision {as_of:,}\n")
+        sys.stdout.write(f"{path}: {keys_in_words(count)} at revision {as_of:,}\n")
 
 
 @contextmanager
@@ -78,7 +78,7 @@ async def _export(
         task = bar.add_task("exporting", total=None if prefix else await _keys(client), detail="")
 
         def told(so_far: int) -> None:
-            bar.update(task, completed=so_far, detail=f"{so_far:,} keys")
+            bar.update(task, completed=so_far, detail=keys_in_words(so_far))
 
         if as_of:
             async for found in client.list(span_of(prefix), consistency, revision=as_of, progress=told):

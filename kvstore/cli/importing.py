@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from kvstore.cli.exporting import Prefix
+from kvstore.cli.output import keys_in_words
 from kvstore.cli.progress import progress_bar
 from kvstore.cli.talking import DEFAULT, REJECTED, Endpoints, end, talk
 from kvstore.client import Client
@@ -86,9 +87,9 @@ def import_(
         end(OSError(f"{file} cannot be read: {error.strerror}"), REJECTED)
     except BaseException:
         if done.keys:
-            sys.stderr.write(f"kvstore: {done.keys:,} keys are imported; go on with --from-line {done.upto + 1}\n")
+            sys.stderr.write(f"kvstore: {keys_in_words(done.keys)} imported; go on with --from-line {done.upto + 1}\n")
         raise
-    sys.stdout.write(f"{done.keys:,} keys imported from {file}\n")
+    sys.stdout.write(f"{keys_in_words(done.keys)} imported from {file}\n")
     _doubt(done, from_line)
 
 
@@ -100,7 +101,7 @@ async def _import(client: Client, lines: BinaryIO, prefix: bytes, done: _Progres
             await asyncio.gather(*(client.put(key, value) for key, value in window.values.items()))
             done.upto, done.keys = window.upto, done.keys + len(window.values)
             done.leased += window.leased
-            bar.update(task, advance=window.size_bytes, detail=f"{done.keys:,} keys")
+            bar.update(task, advance=window.size_bytes, detail=keys_in_words(done.keys))
 
 
 def _windows(lines: Iterable[bytes], prefix: bytes, done: _Progress) -> Iterator[_Window]:
@@ -147,9 +148,9 @@ def _doubt(done: _Progress, from_line: int) -> None:
     elif last.error or last.more:
         say = f"it is not all of what there was ({last.error or 'there was a limit'}): export it again"
     elif from_line == 1 and last.count != done.upto:
-        say = f"the last line says {last.count:,} keys: lines before it are missing, or were added"
+        say = f"the last line says {keys_in_words(last.count or 0)}: lines before it are missing, or were added"
     else:
         say = ""
-    for what in (say, f"{done.leased:,} of the keys were on leases, and are on none now" if done.leased else ""):
+    for what in (say, f"{keys_in_words(done.leased)} had a lease, which is not imported" if done.leased else ""):
         if what:
             sys.stderr.write(f"kvstore: warning: {what}\n")

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kvstore.cli.output import Json, show, shown, standard_output, write_json
+from kvstore.cli.output import Json, keys_in_words, show, shown, standard_output, write_json
 from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Fence
 from kvstore.commands import Found
@@ -111,7 +111,7 @@ def delete(
         if json:
             write_json({"revision": deleted.revision, "deleted": deleted.deleted})
         else:
-            show(f"revision {deleted.revision}, deleted {deleted.deleted:,} keys", soft_wrap=True)
+            show(f"revision {deleted.revision}, deleted {keys_in_words(deleted.deleted)}", soft_wrap=True)
         return
     name = key_of(key)
     result = talk(endpoints, lambda client: client.delete(name, if_revision=if_revision, fence=guard))

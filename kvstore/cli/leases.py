@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from kvstore.cli.output import Json, show, shown, table, write_json
+from kvstore.cli.output import Json, keys_in_words, show, shown, table, write_json
 from kvstore.cli.talking import DEFAULT, Endpoints, talk
 from kvstore.client import Client, Unavailable
 from kvstore.client.caller import Repeat, Request
@@ -113,7 +113,7 @@ def revoke(number: Number, endpoints: Endpoints = DEFAULT, *, json: Json = False
     if json:
         write_json(ended)
     else:
-        show(f"revision {ended.revision}, deleted {ended.deleted:,} keys")
+        show(f"revision {ended.revision}, deleted {keys_in_words(ended.deleted)}")
 
 
 @lease.command("list")

@@ -58,6 +58,11 @@ def table(*columns: Column | str, title: str | None = None) -> Table:
     return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
 
 
+def keys_in_words(count: int) -> str:
+    """How many keys."""
+    return "1 key" if count == 1 else f"{count:,} keys"
+
+
 def shown(content: bytes, most_chars: int | None = None) -> str:
     """In one line, without what would move the cursor; cut off behind `most_chars`."""
     text = content.decode(errors="backslashreplace")

@@ -2,9 +2,11 @@
 
 import asyncio
 import doctest
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,10 +38,18 @@ def test_every_line_of_the_tour_prints_what_it_says(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as cluster:
             await cluster.wait_ready()
+            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `kvstore` is
+            env = os.environ | {"PATH": path, "KVSTORE_ENDPOINTS": ",".join(cluster.endpoints)}
             for command, expected in examples():
                 here = re.sub(r"http://127.0.0.1:800(\d)", lambda port: cluster.endpoints[int(port[1]) - 1], command)
                 done = await asyncio.to_thread(
-                    subprocess.run, ["bash", "-c", here], capture_output=True, text=True, check=False, timeout=30
+                    subprocess.run,
+                    ["bash", "-c", here],
+                    env=env,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=60,
                 )
                 assert done.stdout.removesuffix("\n") == expected.removesuffix("\n"), command
 
