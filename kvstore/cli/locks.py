@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kvstore.cli.output import show, shown, table, write_json
 from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
-from kvstore.client import Client, Held, LockLost
+from kvstore.client import Client, Held, Locked, LockLost
 from kvstore.client.caller import Request
 
 CANNOT_RUN = 126
@@ -77,8 +77,12 @@ def lock(
     said = os.fsencode(value) if value is not None else f"{socket.gethostname()} process {os.getpid()}".encode()
 
     async def hold(client: Client) -> int:
-        async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=said) as held:
-            return await _run(command, held, endpoints)
+        try:
+            async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=said) as held:
+                return await _run(command, held, endpoints)
+        except Locked as error:
+            text = f"others hold {shown(os.fsencode(name))}: wait longer with --wait, or see who it is with --show"
+            raise Locked(text) from error
 
     code = talk(endpoints, hold)
     raise typer.Exit(code)

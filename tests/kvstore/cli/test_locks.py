@@ -78,7 +78,9 @@ def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch
 
 def test_a_lock_that_others_have_ends_with_5_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Lock(monkeypatch, locked=True)
-    assert run("deploy", "--wait", "0", "--", "/absent") == (5, "", "kvstore: others have it: wait\n")
+    code, out, err = run("deploy", "--wait", "0", "--", "/absent")
+    assert (code, out) == (5, "")
+    assert err.startswith("kvstore: others hold deploy: wait longer with --wait")
 
 
 def test_a_command_whose_lock_is_lost_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
