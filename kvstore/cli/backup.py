@@ -15,7 +15,7 @@ from kvstore.cli.progress import progress_bar
 from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Unavailable
 from kvstore.requests import Consistency
-from storage.base import Change, revision_of
+from storage.base import Change
 
 
 def backup(
@@ -48,20 +48,20 @@ def backup(
 
 async def _take(client: Client, consistency: Consistency, writer: BackupWriter) -> About:
     start: Start | None = None
-    size_bytes = 0
-    with progress_bar() as bar:  # by revision: a state that changes meanwhile ends a little later
+    rows, size_bytes = 0, 0
+    with progress_bar() as bar:  # by keys: a state that changes meanwhile ends a little later
         task = bar.add_task("asking for the state", total=None, detail="")
         async with aclosing(client.backup(consistency)) as parts:
             async for part in parts:
                 match part:
                     case Start():
                         start = part
-                        bar.update(task, description=f"from {part.node}", total=max(part.revision, 1))
+                        bar.update(task, description=f"from {part.node}", total=max(part.keys, 1))
                     case Page(changes=changes):
                         writer.add(changes)
                         size_bytes += sum(map(_size, changes))
-                        reached = revision_of(changes[-1].position) if changes else 0
-                        bar.update(task, completed=reached, detail=decimal(size_bytes))
+                        rows += len(changes)
+                        bar.update(task, completed=rows, detail=decimal(size_bytes))
                     case End(progress=progress) if start is not None:
                         bar.update(task, description="checking and syncing")
                         taken_at = datetime.now(UTC).isoformat(timespec="seconds")
