@@ -20,7 +20,7 @@ from kvstore.cli.output import keys_in_words, standard_output
 from kvstore.cli.progress import progress_bar
 from kvstore.cli.spans import span_of
 from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client, ClientError
 from kvstore.http.documents import record_document
 from kvstore.requests import Consistency
 
@@ -91,6 +91,6 @@ async def _export(
 async def _keys(client: Client) -> int | None:
     """How many there are, about; None when nobody says."""
     for endpoint in client.endpoints:
-        with suppress(Unavailable):
+        with suppress(ClientError):
             return (await client.status(endpoint)).keys
     return None

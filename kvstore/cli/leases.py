@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kvstore.cli.output import Json, keys_in_words, show, shown, table, write_json
 from kvstore.cli.talking import DEFAULT, Endpoints, talk
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client, ClientError
 from kvstore.client.caller import Repeat, Request
 
 lease = typer.Typer(no_args_is_help=True, help="Leases: what hangs on one goes with it, unless it is kept alive.")
@@ -163,7 +163,7 @@ async def _one(client: Client, number: int) -> _Lease:
 async def _leader(client: Client) -> str | None:
     """Its endpoint, if it is one of them: it alone counts the time."""
     for endpoint in client.endpoints:
-        with suppress(Unavailable):
+        with suppress(ClientError):
             if (await client.status(endpoint)).role == "leader":
                 return endpoint
     return None

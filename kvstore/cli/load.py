@@ -8,7 +8,8 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-_OF_CLIENTS = frozenset({"/kv/", "/txn", "/leases", "/locks/"})
+_OF_CLIENTS = frozenset({"/kv/", "/txn", "/leases"})
+"""Without `/locks/` and `/watch`, whose requests wait as long as they are asked to."""
 _READS = frozenset({"GET", "HEAD"})
 MS = 1000
 

@@ -6,7 +6,7 @@ from rich.table import Column, Table
 
 from kvstore.cli.output import Json, show, table, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client, ClientError, Unavailable
 from kvstore.requests import Standing, Status
 
 
@@ -22,23 +22,23 @@ def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
         end(Unavailable("no replica answers: start them, or name others with --endpoints"), UNAVAILABLE)
 
 
-async def _ask_all(client: Client) -> dict[str, Status | Unavailable]:
+async def _ask_all(client: Client) -> dict[str, Status | ClientError]:
     """Each endpoint's status, or why there is none."""
 
-    async def ask(endpoint: str) -> Status | Unavailable:
+    async def ask(endpoint: str) -> Status | ClientError:
         try:
             return await client.status(endpoint)
-        except Unavailable as error:
+        except ClientError as error:
             return error
 
     return dict(zip(client.endpoints, await asyncio.gather(*map(ask, client.endpoints)), strict=True))
 
 
-def _table(answers: dict[str, Status | Unavailable]) -> Table:
+def _table(answers: dict[str, Status | ClientError]) -> Table:
     rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", Column("endpoint", no_wrap=True))
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
-        if isinstance(answer, Unavailable):
+        if isinstance(answer, ClientError):
             rows.add_row("", "[red]no answer[/red]", "", "", "", "", "", where)
             continue
         connected = sum(member.connected for member in answer.members if member.name != answer.id)

@@ -20,7 +20,7 @@ from kvstore.cli.load import counters_of
 from kvstore.cli.output import Json, show, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
 from kvstore.cli.top_picture import picture_of
-from kvstore.client import Client, Unavailable
+from kvstore.client import Client, ClientError, Unavailable
 from kvstore.client.caller import Request
 
 LOOK_S = 1.0
@@ -94,7 +94,7 @@ async def _ask(client: Client, endpoint: str, seen: Seen) -> None:
             status = await client.status(endpoint)
             metrics = await client.ask(Request("GET", "/metrics"), endpoint)
             counters = counters_of(metrics.body.decode(), time.monotonic())
-    except (Unavailable, ValueError) as error:
+    except (ClientError, ValueError) as error:  # it may be none of ours
         seen.failed(str(error), asked_at)
     except TimeoutError:
         seen.failed(f"{endpoint} does not answer: its process is stopped or stuck, or the network is cut", asked_at)

@@ -258,10 +258,13 @@ def test_status_shows_each_replica_as_a_table_or_as_json(monkeypatch: pytest.Mon
     assert json.loads(document) == {"http://a:1": msgspec.to_builtins(STATUS)}
 
 
-def test_status_of_a_cluster_that_is_down_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, "status", Unavailable("refused"))
-    code, out, _ = run("status", "--endpoints", "http://a:1")
-    assert (code, "no answer" in out.decode()) == (3, True)
+@pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("404, which is no replica's")])
+def test_status_of_a_cluster_that_is_down_ends_with_3(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    answer(monkeypatch, "status", error)
+    code, out, err = run("status", "--endpoints", "http://a:1")
+    assert (code, "no answer" in out.decode(), "start them" in err) == (3, True, True)
+    _, document, _ = run("status", "--endpoints", "http://a:1", "--json")
+    assert json.loads(document) == {"http://a:1": {"error": str(error)}}
 
 
 def test_the_module_is_the_command() -> None:

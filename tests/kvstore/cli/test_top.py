@@ -42,7 +42,13 @@ def seen(status: Status, at: float = 0.0) -> Seen:
 
 def test_reads_and_writes_of_clients_are_counted_and_nothing_else() -> None:
     work = [("GET", "/kv/", 0.0001), ("HEAD", "/kv/", 0.0001), ("PUT", "/kv/", 0.003), ("POST", "/txn", 0.003)]
-    upkeep = [("GET", "/status", 4.0), ("GET", "/metrics", 4.0), ("GET", "/watch", 4.0), ("POST", "/members", 4.0)]
+    upkeep = [
+        ("GET", "/status", 4.0),
+        ("GET", "/metrics", 4.0),
+        ("GET", "/watch", 4.0),
+        ("POST", "/locks/", 4.0),
+        ("POST", "/members", 4.0),
+    ]
     load = load_between(counted(10.0), counted(12.0, *work, *upkeep))
     assert load is not None
     assert (load.reads_per_s, load.writes_per_s) == (1.0, 1.0)
