@@ -4,7 +4,7 @@ All of it stands in records like any other (stored, sent to peers, backed up, co
 digest), under keys that begin with byte 0, which no client may use. What is here is an index of these records, made
 anew wherever they are loaded.
 
-    0 1 lease           a lease: how long it lives, and whether it belongs to the one thing that hangs on it
+    0 1 lease           a lease: how long it lives, and whether it ends when nothing hangs on it any more
     0 2 lease key       `key` goes with the lease
     0 3 fence name      a place in the queue for the lock `name`: the lease that has it, and a value
     0 4 lease number    the answer to a request that is done once, see `kvstore.once`
@@ -28,7 +28,7 @@ _BEHIND_NUMBER = len(_LEASE) + _NUMBER.size
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of a lease. `bound`: it ends with the key or the place that it was granted for."""
+    """Of a lease. `bound`: it was granted for a key or a place, and ends when nothing hangs on it any more."""
 
     ttl_ms: int
     bound: bool

@@ -99,6 +99,13 @@ def end(lease: int, records: Records) -> int:
     return len(keys)
 
 
+def end_if_bare(lease: int, records: Records) -> None:
+    """It lives no more if it was granted for a key or a place, and none hangs on it now."""
+    found = records.holdings.leases.get(lease)
+    if found is not None and found.terms.bound and not found.keys and not found.places:
+        end(lease, records)
+
+
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
     """A new lease is named by its revision: nothing else is granted in that."""
     lease = records.under_way
@@ -142,8 +149,7 @@ def _release(name: bytes, lease: int, records: Records) -> Released | NotHeld:
     if found is None or not fence:
         return NotHeld()
     records.delete_own(place_key(fence, name))
-    if found.terms.bound:
-        end(lease, records)
+    end_if_bare(lease, records)
     return Released(records.under_way)
 
 

@@ -33,7 +33,7 @@ from kvstore.commands import (
     Transact,
 )
 from kvstore.holdings import Holdings, held_key, is_own
-from kvstore.leasing import end, run_lease
+from kvstore.leasing import end_if_bare, run_lease
 from kvstore.members import Roster, RosterEpoch, in_force_from, refusal
 from kvstore.once import run_once
 from kvstore.past import Past
@@ -111,6 +111,8 @@ class StateMachine:
         """An index of these, the store's own records; None while a state is loaded."""
         self._first = first_of(1)
         """Where the first change of the present command is."""
+        self._loosened: list[int] = []
+        """Leases of the kind that ends when nothing hangs on it, off which the present command took something."""
 
     @property
     def revision(self) -> int:
@@ -226,15 +228,19 @@ class StateMachine:
 
     def _apply(self, command: Command, slot: Slot) -> Result:
         self._first = first_of(self.revision + 1)
+        result: Result
         match command:
             case Put(key=key, value=value):
-                return self.put(key, value)
+                result = self.put(key, value)
             case Reconfigure(roster=roster):
                 return self._reconfigure(roster, slot)
             case Once():
-                return run_once(command, self, self._do)
+                result = run_once(command, self, self._do)
             case _:
-                return self._do(command)
+                result = self._do(command)
+        if self._loosened:
+            self._end_loosened()
+        return result
 
     def _do(self, command: RepeatableCommand | LeaseCommand) -> KeyResult:
         match command:
@@ -326,9 +332,15 @@ class StateMachine:
         if before:
             self.delete_own(held_key(before, key))
             if self.holdings.leases[before].terms.bound:
-                end(before, self)
+                self._loosened.append(before)
         if lease:
             self.put_own(held_key(lease, key), b"")
+
+    def _end_loosened(self) -> None:
+        """Only now that the command is done: a transaction may have hung something else on them since."""
+        for lease in self._loosened:
+            end_if_bare(lease, self)
+        self._loosened.clear()
 
     def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
         why = refusal(self.epochs, roster, slot)

@@ -139,6 +139,34 @@ def test_a_lease_of_its_own_ends_with_its_key() -> None:
     assert store.keys == [b"a", b"x"]
 
 
+@pytest.mark.parametrize(
+    "first",
+    [Put(b"a", b"2"), Delete(b"a"), DeleteSpan(EVERY_KEY), Transact([], [Delete(b"a")], [])],
+    ids=lambda command: type(command).__name__,
+)
+def test_a_lease_of_its_own_may_be_used_on_in_the_transaction_that_takes_its_key_off_it(
+    first: Put | Delete | DeleteSpan | Transact,
+) -> None:
+    store = Store(LeasedPut(b"a", b"1", 0, 700))
+    assert isinstance(store.do(Transact([], [first, LeasedPut(b"b", b"2", 1)], [])), Transacted)
+    assert store.machine.holdings.lease_of == {b"b": 1}
+    store.do(Delete(b"b"))
+    assert store.machine.holdings.leases == {}
+    assert same(store.machine.holdings, store.loaded().holdings)
+
+
+def test_a_lease_of_its_own_takes_nothing_else_along_when_what_it_was_granted_for_goes() -> None:
+    store = Store(Acquire(b"lock", 0, 700, b"", False), LeasedPut(b"a", b"1", 1))
+    store.do(Put(b"a", b"2"))
+    assert store.machine.holdings.holder(b"lock") is not None
+    store.do(LeasedPut(b"a", b"3", 1))
+    store.do(Release(b"lock", 1))
+    assert store.keys == [b"a"]
+    assert list(store.machine.holdings.leases) == [1]
+    store.do(Delete(b"a"))
+    assert store.machine.holdings.leases == {}
+
+
 def test_nothing_goes_with_a_lease_that_is_not_there_and_then_nothing_is_done() -> None:
     store = Store(Grant(5000))
     revision = store.machine.revision
