@@ -84,13 +84,14 @@ class Expiry:
             lease = holdings.leases.get(number)
             if lease is not None:
                 self._start_again(number, now + lease.terms.ttl_ms * MS)
+        if len(self._queue) > 2 * len(holdings.leases) + 1000:  # most of it is out of date
+            self._ends = {number: end for number, end in self._ends.items() if number in holdings.leases}
+            self._queue = [(end, number) for number, end in self._ends.items()]
+            heapify(self._queue)
 
     def _start_again(self, number: int, end: Time) -> None:
         self._ends[number] = end
         heappush(self._queue, (end, number))
-        if len(self._queue) > 2 * len(self._ends) + 1000:  # most of it is out of date
-            self._queue = [(end, number) for number, end in self._ends.items()]
-            heapify(self._queue)
 
     def _say(self, number: int, command: Lead | Expire) -> None:
         if number not in self._saying:

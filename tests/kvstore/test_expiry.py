@@ -128,6 +128,15 @@ def test_what_is_kept_in_memory_does_not_grow_with_each_time_that_a_lease_is_kep
     assert leader.later(1000) == [Expire(1, 5001, "1.n1")]
 
 
+def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_before_its_time() -> None:
+    leader = counting()
+    for _ in range(5000):
+        leader.apply(LeasedPut(b"a", b"", 0, 365 * 24 * 3600 * 1000))
+    assert len(leader.expiry._ends) < 2000
+    assert len(leader.expiry._queue) < 2000
+    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+
+
 def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
     leader = Leader()
     leader.ballot = None
