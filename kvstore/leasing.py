@@ -4,7 +4,7 @@ Deterministic, as the state machine is (rule 21): that a lease is over is for th
 that counts only while that leader is the last one that has said who it is (see `kvstore.expiry`).
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
@@ -70,22 +70,25 @@ def put_leased(command: LeasedPut, records: Records) -> PutResult:
 
 def refusal_of(operations: Iterable[Operation], records: Records) -> NoSuchLease | LeaseFull | None:
     """Why what is to go with leases cannot, in any of the branches of `operations`."""
-    for lease, count in Counter(_leases(operations)).items():
+    more: defaultdict[int, set[bytes]] = defaultdict(set)
+    for put in _leased(operations):
+        more[put.lease].add(put.key)
+    for lease, keys in more.items():
         found = records.holdings.leases.get(lease)
         if found is None:
             return NoSuchLease(lease)
-        if len(found.keys) + count > MOST_HELD:
+        if len(found.keys) + len(keys - found.keys) > MOST_HELD:
             return LeaseFull(lease)
     return None
 
 
-def _leases(operations: Iterable[Operation]) -> Iterator[int]:
+def _leased(operations: Iterable[Operation]) -> Iterator[LeasedPut]:
     for operation in operations:
         if isinstance(operation, LeasedPut) and operation.lease:
-            yield operation.lease
+            yield operation
         elif isinstance(operation, Transact):
-            yield from _leases(operation.then)
-            yield from _leases(operation.otherwise)
+            yield from _leased(operation.then)
+            yield from _leased(operation.otherwise)
 
 
 def end(lease: int, records: Records) -> int:

@@ -185,6 +185,8 @@ def test_what_may_hang_on_a_lease_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     two = Transact([], [LeasedPut(b"b", b"", 1), LeasedPut(b"c", b"", 1)], [])
     assert store.do(two) == LeaseFull(1)
     assert store.do(LeasedPut(b"b", b"", 1)) == PutResult(3, 1)
+    assert store.do(LeasedPut(b"b", b"again", 1)) == PutResult(4, 2)
+    assert store.do(LeasedPut(b"c", b"", 1)) == LeaseFull(1)
     store.do(Acquire(b"l1", 1, 0, b"", True))
     store.do(Acquire(b"l2", 1, 0, b"", True))
     assert store.do(Acquire(b"l3", 1, 0, b"", True)) == LeaseFull(1)
