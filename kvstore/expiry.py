@@ -19,6 +19,9 @@ from paxos.types import MS, Ballot, Time
 
 AGAIN_MS = 100
 """What was not done is tried again after so long."""
+MOST_AT_ONCE = 500
+"""When so many leases, and what hangs on them, are being ended, no other one is before that is done: writes of clients
+come in between."""
 
 Submit = Callable[[Lead | Expire, Callable[[Result | Refused], None]], None]
 
@@ -35,8 +38,10 @@ class Expiry:
         """When each lease is over."""
         self._queue: list[tuple[Time, int]] = []
         """The same in order, with some that are out of date."""
-        self._saying: set[int] = set()
-        """Of which it is being said that they are over; 0 stands for the leader itself."""
+        self._saying: dict[int, int] = {}
+        """Of which it is being said that they are over, with how much goes then; 0 stands for the leader itself."""
+        self._ending = 0
+        """The sum of these."""
 
     def follow(self, leading: Ballot | None, records: Records, now: Time) -> None:
         """Carry on with what was applied. `leading`: the ballot under which this replica leads, None if it does not."""
@@ -59,20 +64,20 @@ class Expiry:
         if self._leading is None or not records.holdings.leases:
             return
         if not self._counts:
-            self._say(0, Lead(_name(self._leading), _leaders_before(records)))
+            self._say(0, Lead(_name(self._leading), _leaders_before(records)), 0)
             return
-        while self._queue and self._queue[0][0] <= now:
+        while self._queue and self._queue[0][0] <= now and self._has_room:
             end, number = heappop(self._queue)
             lease = records.holdings.leases.get(number)
             if lease is None:
                 self._ends.pop(number, None)
             elif self._ends.get(number) == end:
                 self._start_again(number, now + AGAIN_MS * MS)
-                self._say(number, Expire(number, lease.version, _name(self._leading)))
+                self._say(number, Expire(number, lease.version, _name(self._leading)), lease.size)
 
     def next_deadline(self) -> Time | None:
         """When `tick` has something to do; None for when something was applied."""
-        return self._queue[0][0] if self._queue else None
+        return self._queue[0][0] if self._queue and self._has_room else None
 
     def left_ms(self, lease: int, now: Time) -> float | None:
         """How long it lives if it is not kept alive; None where nobody counts."""
@@ -93,14 +98,20 @@ class Expiry:
         self._ends[number] = end
         heappush(self._queue, (end, number))
 
-    def _say(self, number: int, command: Lead | Expire) -> None:
+    @property
+    def _has_room(self) -> bool:
+        """False while as much is being ended as may be."""
+        return self._ending < MOST_AT_ONCE
+
+    def _say(self, number: int, command: Lead | Expire, size: int) -> None:
         if number not in self._saying:
-            self._saying.add(number)
+            self._saying[number] = size
+            self._ending += size
             self._submit(command, partial(self._said, number))
 
     def _said(self, number: int, _: Result | Refused) -> None:
         """Whether it was done is seen when it is applied."""
-        self._saying.discard(number)
+        self._ending -= self._saying.pop(number)
 
 
 def _name(ballot: Ballot) -> str:

@@ -53,6 +53,11 @@ class Lease(msgspec.Struct):
     top: int = 0
     """The highest number that was answered."""
 
+    @property
+    def size(self) -> int:
+        """So many records it has: its own, and what hangs on it."""
+        return 1 + len(self.keys) + len(self.places) + len(self.answers)
+
     def records(self, lease: int) -> Iterator[bytes]:
         """The keys of all records of it, its own last."""
         return chain(

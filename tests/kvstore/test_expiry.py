@@ -1,7 +1,7 @@
 """The leader says which leases are over: when it counts, from when, and what of an earlier leader counts no more."""
 
-from kvstore.commands import Bundle, Command, Expire, Grant, KeepAlive, Lead, LeasedPut, unpack_bundle
-from kvstore.expiry import AGAIN_MS, Expiry
+from kvstore.commands import Bundle, Command, Expire, Grant, KeepAlive, Lead, LeasedPut, Transact, unpack_bundle
+from kvstore.expiry import AGAIN_MS, MOST_AT_ONCE, Expiry
 from kvstore.requests import Outcome, Reason, Refused
 from kvstore.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack
@@ -135,6 +135,25 @@ def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_bef
     assert len(leader.expiry._ends) < 2000
     assert len(leader.expiry._queue) < 2000
     assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+
+
+def test_when_many_leases_are_over_at_once_they_end_one_part_after_the_other() -> None:
+    leader = counting(*[Grant(1000)] * MOST_AT_ONCE)
+    first = leader.later(1000)
+    assert len(first) == MOST_AT_ONCE
+    assert leader.expiry.next_deadline() is None
+    assert leader.later(AGAIN_MS) == []
+    leader.order(*first)
+    assert leader.expiry.next_deadline() is not None
+    assert len(leader.later(0)) == 1
+
+
+def test_leases_with_many_keys_end_one_after_the_other() -> None:
+    hung = [LeasedPut(b"k%d" % number, b"", 1) for number in range(MOST_AT_ONCE)]
+    leader = counting(Grant(1000), Transact([], [*hung], []))
+    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+    leader.order(Expire(1, 1, "1.n1"))
+    assert leader.later(0) == [Expire(2, 1, "1.n1")]
 
 
 def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
