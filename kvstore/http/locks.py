@@ -7,14 +7,14 @@ condition that the fence still holds it: `PUT /kv/{key}?lock=...&fence=...`, or 
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 from aiohttp import web
 
 from kvstore.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
-from kvstore.holdings import Holdings
+from kvstore.holdings import Holdings, Place
 from kvstore.http.answer import JSON, Answer
 from kvstore.http.asking import reply_of
 from kvstore.http.body import read_body
@@ -29,6 +29,8 @@ from kvstore.requests import Consistency, LockAnswer, LockLookup, Replica
 
 PATH = "/locks/"
 LONGEST_WAIT_S = 60
+MOST_VALUE_BYTES = 1024
+"""Of what a holder has to say: a GET shows those of many, and is answered in one go."""
 _ALLOWED = "GET, HEAD, POST, DELETE"
 _USAGE = '{"lease": 17} or {"ttl_s": 10}, and if you like "value" and "wait_s"'
 
@@ -53,8 +55,22 @@ class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
         if self.value is not None and self.value_base64 is not None:
             raise ValueError("there are value and value_base64: give one of them")
         value = self.value_base64 or (self.value or "").encode()
+        if len(value) > MOST_VALUE_BYTES:
+            raise ValueError(f"value has {len(value)} bytes: use up to {MOST_VALUE_BYTES}, and a key for more")
         ttl_ms = ttl_ms_of(self.ttl_s) if self.ttl_s is not None else 0
         return Acquire(name, self.lease, ttl_ms, value, self.wait_s > 0)
+
+
+class _Waiter(NamedTuple):
+    """Who waits for a turn; `called` is set when it has come, or the place is gone."""
+
+    name: bytes
+    fence: int
+    called: asyncio.Event
+
+    def is_decided(self, locks: dict[bytes, dict[int, Place]]) -> bool:
+        queue = locks.get(self.name, {})
+        return self.fence not in queue or self.fence == next(iter(queue))
 
 
 class Locks:
@@ -67,7 +83,7 @@ class Locks:
         self._keys = keys
         self._seen: Holdings | None = None
         self._moves = 0
-        self._moved = asyncio.Event()
+        self._waiters: set[_Waiter] = set()
         replica.on_change(self._changed)
 
     async def answer(self, request: web.BaseRequest, escaped_name: str, query: str) -> Answer:
@@ -85,7 +101,8 @@ class Locks:
 
     def end(self) -> None:
         """Nobody waits any longer: the replica is shutting down."""
-        self._wake()
+        for waiter in self._waiters:
+            waiter.called.set()
 
     async def _look(self, name: bytes, query: str) -> Answer:
         with self._keys.counted():
@@ -129,27 +146,28 @@ class Locks:
 
     async def _wait(self, name: bytes, place: Placed, deadline: float) -> bool:
         """Whether its turn has come by then. Raises Problem when its lease is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                while not self._replica.stopping:
-                    queue = self._replica.holdings.locks.get(name, {})
-                    if place.fence not in queue:
-                        raise no_such_lease(place.lease)
-                    if place.fence == next(iter(queue)):
-                        return True
-                    await self._moved.wait()
-        return False
+        waiter = _Waiter(name, place.fence, asyncio.Event())
+        if not waiter.is_decided(self._replica.holdings.locks) and not self._replica.stopping:
+            self._waiters.add(waiter)
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await waiter.called.wait()
+            finally:
+                self._waiters.remove(waiter)
+        holdings = self._replica.holdings
+        if place.fence not in holdings.locks.get(name, {}):
+            raise _given_up(name, place) if place.lease in holdings.leases else no_such_lease(place.lease)
+        return waiter.is_decided(holdings.locks)
 
     def _changed(self) -> None:
-        """Whoever waits looks when somebody came or went, in whichever queue."""
+        """When somebody came or went, in whichever queue, those are woken whom it concerns."""
         holdings = self._replica.holdings
         if holdings is not self._seen or holdings.moves != self._moves:
             self._seen, self._moves = holdings, holdings.moves
-            self._wake()
-
-    def _wake(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+            for waiter in self._waiters:
+                if waiter.is_decided(holdings.locks):
+                    waiter.called.set()
 
     async def _release(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
         lease = number_named(parameters(query, ("lease",)), "lease", 1, MOST_REVISION)
@@ -176,6 +194,11 @@ def locked(name: bytes, busy: Busy) -> Problem:
     detail = f"Lease {busy.lease} holds it, with fence {busy.fence}. Try again, or wait in the queue with wait_s."
     about = {**_named(name), "holder": {"lease": busy.lease, "fence": busy.fence}}
     return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
+
+
+def _given_up(name: bytes, place: Placed) -> Problem:
+    detail = f"The place of lease {place.lease} was given up by a DELETE since. Ask again for another one."
+    return Problem(NOT_HELD, detail, about=_named(name))
 
 
 def _acquiring(body: bytes, name: bytes) -> tuple[Acquire, float]:

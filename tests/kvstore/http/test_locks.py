@@ -61,6 +61,28 @@ def test_whoever_waits_hears_when_its_lease_is_over() -> None:
     run(scenario)
 
 
+def test_whoever_waits_hears_when_its_place_is_given_up() -> None:
+    async def scenario(store: Store) -> None:
+        one, two = await grant(store), await grant(store)
+        await acquire(store, lease=one)
+        waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
+        while len(store.replica.machine.holdings.locks[b"l"]) < 2:
+            await store.replica.done.get()
+        await store.call("DELETE", f"/locks/l?lease={two}")
+        assert (await waiting).problem()["type"].endswith("not-held")
+
+    run(scenario)
+
+
+def test_what_a_holder_has_to_say_is_short() -> None:
+    async def scenario(store: Store) -> None:
+        assert (await acquire(store, ttl_s=60, value="v" * 1024)).status == 200
+        refused = await acquire(store, "m", ttl_s=60, value="v" * 1025)
+        assert (refused.status, refused.problem()["type"]) == (400, "urn:kvstore:problem:invalid-lock")
+
+    run(scenario)
+
+
 def test_a_lease_of_its_own_is_kept_alive_while_its_client_waits() -> None:
     async def scenario(store: Store) -> None:
         one = await grant(store)

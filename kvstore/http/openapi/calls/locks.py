@@ -1,6 +1,6 @@
 """`/locks/`."""
 
-from kvstore.http.locks import LONGEST_WAIT_S, Acquiring
+from kvstore.http.locks import LONGEST_WAIT_S, MOST_VALUE_BYTES, Acquiring
 from kvstore.http.openapi import answers
 from kvstore.http.openapi.description import ASKING, JSON, ONCE, SENDING, Body, Call, Reply, Tag
 from kvstore.http.openapi.parameters import CONSISTENCY, IDEMPOTENCY_KEY, LOCK_IN_PATH, LOCK_OF_LEASE
@@ -21,14 +21,14 @@ _ACQUIRE = Call(
     text="It goes with a `lease`, or with `ttl_s` for one of its own. The same lease that asks again gets the same "
     f"fence. With `wait_s`, up to {LONGEST_WAIT_S}, whoever finds it held takes a place in the queue and waits; when "
     "the time is over the place is kept: repeat the request to go on waiting, or give it up with DELETE. `value` is "
-    "for others to read: an elected leader's address, for instance.",
+    f"for others to read, up to {MOST_VALUE_BYTES:,} bytes: an elected leader's address, for instance.",
     parameters=(LOCK_IN_PATH, IDEMPOTENCY_KEY),
     body=Body(JSON, Acquiring, "For which lease, and how long to wait.", {"ttl_s": 10}),
     replies=(
         Reply(200, "It is held.", {JSON: answers.Acquired}),
         Reply(202, "The time is over, and the place in the queue is kept.", {JSON: answers.Acquired}),
     ),
-    problems=(INVALID_KEY, INVALID_LOCK, NO_SUCH_LEASE, LOCKED, LEASE_FULL, FULL, *ASKING, *SENDING, *ONCE),
+    problems=(INVALID_KEY, INVALID_LOCK, NO_SUCH_LEASE, NOT_HELD, LOCKED, LEASE_FULL, FULL, *ASKING, *SENDING, *ONCE),
     curl="""curl BASE/locks/deploy -d '{"ttl_s": 10}'""",
 )
 _GET = Call(
