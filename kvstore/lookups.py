@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from heapq import nsmallest
+from itertools import islice
 
 from kvstore.commands import Found
 from kvstore.holdings import Lease
@@ -21,6 +22,9 @@ from kvstore.requests import (
     ScanAnswer,
 )
 from kvstore.state_machine import StateMachine
+
+MOST_PLACES = 1001
+"""Of the queue for a lock: who holds it, and a thousand that wait."""
 
 
 def look_up(
@@ -44,7 +48,9 @@ def look_up_lease(
     holdings, revision = machine.holdings, machine.revision
     if isinstance(query, LockLookup):
         places = holdings.locks.get(query.name, {})
-        return LockAnswer([PlaceStatus(each.lease, fence, each.value) for fence, each in places.items()], revision)
+        first = islice(places.items(), MOST_PLACES)
+        shown = [PlaceStatus(each.lease, fence, each.value) for fence, each in first]
+        return LockAnswer(shown, len(places) > MOST_PLACES, revision)
     leases = holdings.leases
     if isinstance(query, LeaseLookup):
         found = leases.get(query.lease)

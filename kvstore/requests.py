@@ -129,9 +129,10 @@ class PlaceStatus(msgspec.Struct, frozen=True):
 
 
 class LockAnswer(msgspec.Struct, frozen=True):
-    """The places in the queue for a lock; who has the first one holds it."""
+    """The first places in the queue for a lock, and whether there are `more`; who has the first one holds it."""
 
     places: list[PlaceStatus]
+    more: bool
     revision: int
 
 

@@ -112,7 +112,8 @@ class Locks:
             for place in found.places
         ]
         holder = places[0] if places else None
-        return _json(200, {**_named(name), "revision": found.revision, "holder": holder, "waiting": places[1:]})
+        document = {"revision": found.revision, "holder": holder, "waiting": places[1:], "more": found.more}
+        return _json(200, {**_named(name), **document})
 
     async def _acquire(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
         no_parameters(query)

@@ -53,9 +53,9 @@ class RequestId(NamedTuple):
 
 def id_of(request: web.BaseRequest, body: bytes) -> RequestId | None:
     """The one that the client has given it, None when there is none. Raises Problem."""
-    given = request.headers.get(HEADER)
-    if given is None:
+    if HEADER not in request.headers:
         return None
+    given = ", ".join(request.headers.getall(HEADER))
     found = _KEY.fullmatch(given.strip())
     if found is None:
         usage = "17.1: the lease that POST /leases gave, a dot, and a number from 1 that grows with each new request"

@@ -166,11 +166,12 @@ class Place(Document, frozen=True, kw_only=True):
 
 
 class Lock(OfLock, frozen=True, kw_only=True):
-    """A lock, as of a revision of the store."""
+    """A lock, as of a revision of the store; `more`: others wait behind those."""
 
     revision: Count
     holder: Place | None
     waiting: list[Place]
+    more: bool
 
 
 class Problem(OfLock, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kvstore.commands import Acquire
 from tests.kvstore.http.fake import Reply, Store, request, run
 from tests.kvstore.http.test_leases import grant
 
@@ -70,6 +71,18 @@ def test_whoever_waits_hears_when_its_place_is_given_up() -> None:
             await store.replica.done.get()
         await store.call("DELETE", f"/locks/l?lease={two}")
         assert (await waiting).problem()["type"].endswith("not-held")
+
+    run(scenario)
+
+
+def test_of_a_long_queue_the_first_thousand_are_shown() -> None:
+    async def scenario(store: Store) -> None:
+        for count, more in ((1001, False), (1, True)):
+            for number in range(count):
+                store.replica.write(Acquire(b"l", 0, 60_000, b"%d" % number, queue=True), lambda _: None)
+            shown = json.loads((await store.call("GET", "/locks/l")).body)
+            assert (len(shown["waiting"]), shown["more"]) == (1000, more)
+            assert shown["holder"]["value"] == "0"
 
     run(scenario)
 
