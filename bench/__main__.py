@@ -20,6 +20,7 @@ from bench.faults.found import Verdict, conclude
 from bench.faults.plan import Fault
 from bench.faults.report import summary
 from bench.faults.run import Order, not_offered
+from bench.fuzz.command import FUZZ
 from bench.lifecycle.command import LIFECYCLE
 from bench.listing import LIST
 from bench.load.command import LOAD
@@ -46,6 +47,7 @@ app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)
 app.add_typer(LIFECYCLE)
+app.add_typer(FUZZ)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Malformed requests, a hundred thousand of them: does a replica stay up, answer rightly, and keep its memory?"""
