@@ -51,12 +51,9 @@ async def exchange(host: str, port: int, attempt: Attempt) -> Exchange:
     reader, writer = await asyncio.open_connection(host, port, limit=MOST_READ)
     with suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    received, closed = bytearray(), False
+    received = bytearray()
     try:
-        with suppress(OSError):  # it may close before it has all
-            for piece in attempt.pieces:
-                writer.write(piece)
-                await asyncio.sleep(attempt.pause_s)
+        await _send(writer, attempt)
         if attempt.cut:
             return Exchange([], closed=False)
         closed = await _receive(reader, received, attempt)
@@ -65,26 +62,43 @@ async def exchange(host: str, port: int, attempt: Attempt) -> Exchange:
     return Exchange(parse(bytes(received), attempt), closed=closed)
 
 
+async def _send(writer: asyncio.StreamWriter, attempt: Attempt) -> None:
+    """As much of it as the replica takes: it may close before."""
+    for piece in attempt.pieces:
+        if writer.transport.is_closing():
+            return
+        writer.write(piece)
+        await asyncio.sleep(attempt.pause_s)
+
+
 async def _receive(reader: asyncio.StreamReader, received: bytearray, attempt: Attempt) -> bool:
-    """True when the replica closed; else until all that must come is there, or nothing comes any more."""
-    wanted = attempt.good + 1 if attempt.whole else None
-    with suppress(TimeoutError, OSError):
-        while len(received) < MOST_READ:
-            async with asyncio.timeout(ANSWER_S if wanted is not None else PATIENCE_S):
+    """True when the replica closed; else until all that must come is there, and for a moment what else may come."""
+    try:
+        async with asyncio.timeout(ANSWER_S) as limit:
+            due = True
+            while len(received) < MOST_READ:
+                if due and _has_all(parse(bytes(received), attempt), attempt):
+                    if attempt.whole:
+                        return False
+                    due = False
+                    limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
                 data = await reader.read(1 << 16)
-            if not data:
-                return True
-            received += data
-            if _enough(parse(bytes(received), attempt), wanted):
-                break
-    return reader.at_eof()
+                if not data:
+                    return True
+                received += data
+    except TimeoutError:
+        return False
+    except OSError:  # by a reset: it had not read all that was sent
+        return True
+    return False
 
 
-def _enough(answers: list[Answer], wanted: int | None) -> bool:
-    """A stream need not end. `wanted`: so many must come, None where nobody knows."""
+def _has_all(answers: list[Answer], attempt: Attempt) -> bool:
+    """All that must come. A stream need not end."""
     final = [answer for answer in answers if answer.status != 100]
-    streams = any(b"transfer-encoding" in answer.fields for answer in final)
-    return streams or (wanted is not None and len(final) >= wanted and final[-1].whole)
+    if any(b"transfer-encoding" in answer.fields for answer in final):
+        return True
+    return len(final) >= attempt.good + attempt.whole and all(answer.whole for answer in final)
 
 
 def parse(received: bytes, attempt: Attempt) -> list[Answer]:

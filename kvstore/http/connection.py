@@ -234,6 +234,8 @@ class Connection(RequestHandler):
         if self._holding is not None:
             self._holding.cancel()
         self._break_bodies(ConnectionResetError("the connection was lost"))
+        if self._task_handler is not None and self._waiter is not None and self._waiter.done():
+            self._task_handler.cancel()  # about to begin a request; aiohttp fails on one without a connection
         super().connection_lost(exc)
         self._on_lost(self)
 

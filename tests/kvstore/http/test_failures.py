@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from unittest.mock import Mock
 
 import pytest
 
@@ -149,5 +150,22 @@ def test_a_client_that_takes_a_long_answer_slowly_gets_all_of_it() -> None:
         async with await store.wire() as wire:
             assert len((await wire.ask(request("GET", "/kv/a"))).body) == 32 * MIB
             assert (await wire.ask(request("GET", "/livez"))).status == 200
+
+    run(scenario)
+
+
+def test_a_client_that_is_gone_as_soon_as_it_has_asked_fails_nothing() -> None:
+    """Its request and its reset come in one turn of the event loop: between them aiohttp's task does not run."""
+
+    async def scenario(store: Store) -> None:
+        gone = store.frontend._connect()
+        gone.connection_made(Mock(spec=asyncio.Transport))
+        await asyncio.sleep(0)  # until its task waits for a request
+        serving = gone._task_handler
+        assert serving is not None
+        gone.data_received(request("GET", "/livez"))
+        gone.connection_lost(ConnectionResetError())
+        await asyncio.wait([serving])
+        assert serving.cancelled(), serving.exception()
 
     run(scenario)
