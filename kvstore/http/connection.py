@@ -289,9 +289,11 @@ def make_request(
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     """A request whose parsed URL is left out when it is not a plain path: only the raw target is ever looked at, and
-    aiohttp fails on some authorities (`http://xn--/`) at a place where the connection would hang with no answer."""
+    aiohttp fails on some authorities (`http://xn--/`) at a place where the connection would hang with no answer. So
+    would one without any target, which the parser takes after CONNECT."""
     if isinstance(connection, Connection):
         connection.reading(body)
-    if not message.path.startswith("/"):
-        message = message._replace(url=_ROOT)
+    path: str | None = message.path
+    if path is None or not path.startswith("/"):
+        message = message._replace(path=path or "", url=_ROOT)
     return web.BaseRequest(message, body, connection, writer, task, asyncio.get_running_loop())

@@ -39,6 +39,7 @@ Method = Literal["GET", "HEAD", "PUT", "POST", "DELETE"]
 JSON = "application/json"
 BYTES = "application/octet-stream"
 PROBLEM = "application/problem+json"
+EVENTS = "text/event-stream"
 BINARY: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}
@@ -85,6 +86,19 @@ class Reply(msgspec.Struct, frozen=True):
     text: str
     media: dict[str, Any] = {}
     headers: tuple[Header, ...] = ()
+
+
+def events(*names: str) -> Schema:
+    """What a server-sent event is, of a stream with events of these names."""
+    return {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": list(names)},
+            "id": {"type": "string", "pattern": "^[0-9]+$"},
+            "data": {"type": "string", "contentMediaType": JSON},
+        },
+    }
 
 
 class Tag(msgspec.Struct, frozen=True):

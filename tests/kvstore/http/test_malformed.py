@@ -26,6 +26,7 @@ NOT_HTTP = {
     "http/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "http/2.0": b"GET /kv/a HTTP/2.0\r\nHost: a\r\n\r\n",
     "http/1.2": b"GET /kv/a HTTP/1.2\r\nHost: a\r\n\r\n",
+    "connect to nothing": b"CONNECT    \r\nHost: a\r\n\r\n",
     "no host": b"GET /kv/a HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /kv/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     "no carriage return": b"GET /kv/a HTTP/1.1\nHost: a\n\n",

@@ -4,6 +4,7 @@ from kvstore.http.openapi.description import (
     ASKING,
     BINARY,
     BYTES,
+    EVENTS,
     JSON,
     TEXT,
     Call,
@@ -12,6 +13,7 @@ from kvstore.http.openapi.description import (
     Reply,
     Schema,
     Tag,
+    events,
 )
 from kvstore.http.openapi.parameters import CONSISTENCY
 from kvstore.http.problems import NO_SUCH_RESOURCE, NOT_READY, OVERLOADED, STOPPING, Kind
@@ -72,7 +74,7 @@ _EVENTS = Call(
     text="Four times a second an `event: glimpse`: its status, the first messages of the interval and how many there "
     "were of each kind, the newest slots, and how many requests took how long. For looking on: what is missed is "
     "gone, and `number` says so.",
-    replies=(Reply(200, "The events, until the client leaves or the replica does.", {"text/event-stream": TEXT}),),
+    replies=(Reply(200, "The events, until the client leaves or the replica does.", {EVENTS: events("glimpse")}),),
     problems=(OVERLOADED,),
     curl="curl -N BASE/events",
 )

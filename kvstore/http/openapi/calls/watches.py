@@ -1,20 +1,9 @@
 """`/watch`."""
 
-from kvstore.http.openapi.description import COUNT, JSON, READING, Call, Header, Reply, Schema, Tag
+from kvstore.http.openapi.description import COUNT, EVENTS, READING, Call, Header, Reply, Tag, events
 from kvstore.http.openapi.parameters import CONSISTENCY, FROM_REVISION, LAST_EVENT_ID, SPAN, WATCHED_KEY
 
 TAG = Tag("Watching", "What happens to keys, as it happens.")
-
-_EVENT: Schema = {
-    "type": "object",
-    "description": "A server-sent event.",
-    "required": ["event", "data"],
-    "properties": {
-        "event": {"type": "string", "enum": ["put", "delete", "lost"]},
-        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "The revision, with its last event."},
-        "data": {"type": "string", "contentMediaType": JSON},
-    },
-}
 
 _WATCH = Call(
     method="GET",
@@ -32,7 +21,7 @@ _WATCH = Call(
         Reply(
             200,
             "The events, until the client leaves or the replica does.",
-            {"text/event-stream": _EVENT},
+            {EVENTS: events("put", "delete", "lost")},
             (Header("KV-Revision", COUNT, "The revision behind which the events begin."),),
         ),
     ),
