@@ -249,8 +249,9 @@ class Connection(RequestHandler):
                 body.feed_eof()
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log what aiohttp could not handle, unless it is only that the client has left."""
-        if self.transport is not None:
+        """Log what aiohttp could not handle, unless the client has left, or the rest of a body that nobody reads is
+        broken."""
+        if self.transport is not None and not isinstance(kwargs.get("exc_info"), RequestPayloadError):
             super().log_exception(*args, **kwargs)
 
     def handle_error(

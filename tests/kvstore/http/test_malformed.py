@@ -78,6 +78,19 @@ def test_a_body_that_breaks_halfway_is_answered_once_and_at_once(rest: bytes) ->
     run(scenario, Limits(body_timeout_ms=60_000))
 
 
+def test_a_body_that_nobody_reads_may_break() -> None:
+    """It is answered before its body has come; what comes then is thrown away, and is nothing to complain about."""
+
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            reply = await wire.ask(request("POST", "/kv/a", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
+            assert reply.status == 405
+            wire.send(b"zz\r\n")
+            assert await wire.closed() == b""
+
+    run(scenario)
+
+
 def test_garbage_behind_a_request_in_progress_waits_for_its_answer() -> None:
     async def scenario(store: Store) -> None:
         store.replica.gate.clear()
