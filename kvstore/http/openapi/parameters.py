@@ -18,12 +18,12 @@ KEY_IN_PATH = Parameter(
     "key",
     "path",
     KEY,
-    "The rest of the path, percent-decoded: 1 to 1,024 bytes, any bytes. `//`, `..` and `%2F` are part of the key.",
+    "The rest of the path, percent-decoded: 1 to 1,024 bytes, any but a first one of 0. `//`, `..` and `%2F` are part of the key.",
     "greeting",
 )
 LEASE_IN_PATH = Parameter("id", "path", REVISION, "The number of a lease, as POST /leases gave it.", 17)
 LOCK_IN_PATH = Parameter(
-    "name", "path", KEY, "The rest of the path, percent-decoded: 1 to 1,024 bytes, any bytes, as of a key.", "deploy"
+    "name", "path", KEY, "The rest of the path, percent-decoded: 1 to 1,024 bytes, as of a key.", "deploy"
 )
 MEMBER_IN_PATH = Parameter("name", "path", {"type": "string", "minLength": 1}, "The name of a member.", "n3")
 
@@ -79,7 +79,7 @@ IF_NONE_MATCH = Parameter(
     "If-None-Match",
     "header",
     _CONDITION,
-    "Only if the key is not at this revision. `*`: only if it is absent. A GET is answered by 304 where it holds not.",
+    "Only if the key is not at this revision. `*`: only if it is absent. Where that does not hold a GET is answered by 304.",
 )
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
