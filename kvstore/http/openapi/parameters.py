@@ -18,7 +18,8 @@ KEY_IN_PATH = Parameter(
     "key",
     "path",
     KEY,
-    "The rest of the path, percent-decoded: 1 to 1,024 bytes, any but a first one of 0. `//`, `..` and `%2F` are part of the key.",
+    "The rest of the path, percent-decoded: 1 to 1,024 bytes, any but a first one of 0. `//`, `..` and `%2F` are part "
+    "of the key.",
     "greeting",
 )
 LEASE_IN_PATH = Parameter("id", "path", REVISION, "The number of a lease, as POST /leases gave it.", 17)
@@ -79,7 +80,8 @@ IF_NONE_MATCH = Parameter(
     "If-None-Match",
     "header",
     _CONDITION,
-    "Only if the key is not at this revision. `*`: only if it is absent. Where that does not hold a GET is answered by 304.",
+    "Only if the key is not at this revision. `*`: only if it is absent. Where that does not hold a GET is answered by "
+    "304.",
 )
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
