@@ -34,6 +34,7 @@ def test_a_run_is_within_its_limits_when_nobody_notices_much() -> None:
         keys=3,
         value_bytes=1,
         per_second=1.0,
+        before_s=2.0,
         before_ms=[1.0, 2.0],
         during_ms=[2.0, 3.0],
         lists=[listed(("a", 1))] * 2,
@@ -42,6 +43,6 @@ def test_a_run_is_within_its_limits_when_nobody_notices_much() -> None:
         refused=0,
     )
     assert good.within_limits
-    for change in ({"most_mb": 151.0}, {"during_ms": [2.0, 9.0]}, {"refused": 1}):
+    for change in ({"most_mb": 151.0}, {"during_ms": [2.0, 9.0]}, {"refused": 1}, {"before_s": 3.0}):
         assert not msgspec.structs.replace(good, **change).within_limits
     assert not msgspec.structs.replace(good, lists=[listed(("a", 1)), listed()]).sound
