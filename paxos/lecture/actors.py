@@ -49,8 +49,18 @@ class AcceptorActor(Actor):
     def __init__(self, name: NodeId) -> None:
         super().__init__(name)
         self._out = Outbox()
+        self._promise = ZERO
+        self._accepts: dict[Slot, PValue] = {}
+        self.acceptor = self._start(0, restarted=False)
+
+    def restart(self, now: Time) -> None:
+        """Forget all that is not stored, and go on from the rest."""
+        self.acceptor = self._start(now, restarted=True)
+
+    def _start(self, now: Time, *, restarted: bool) -> Acceptor:
         options = Options()
-        self.acceptor = Acceptor(ZERO, Log(options, 0, []), Grant(options, 0, restarted=False), self._out)
+        log = Log(options, 0, [self._accepts[slot] for slot in sorted(self._accepts)])
+        return Acceptor(self._promise, log, Grant(options, now, restarted=restarted), self._out)
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
         """It promises and accepts, or refuses."""
@@ -62,7 +72,11 @@ class AcceptorActor(Actor):
             case _:
                 pass  # nothing else is for an acceptor
         ready = self._out.take()
-        return ready.messages + (ready.write.votes if ready.write is not None else [])
+        if ready.write is None:
+            return ready.messages
+        self._promise = ready.write.promise or self._promise
+        self._accepts |= {pvalue.slot: pvalue for pvalue in ready.write.accepts}
+        return ready.messages + ready.write.votes
 
 
 class LearnerActor(Actor):
@@ -97,11 +111,19 @@ class LearnerActor(Actor):
 class ProposerActor(Actor):
     """A proposer, and nothing else: phase 1, phase 2, one slot after the other."""
 
-    def __init__(self, name: NodeId, acceptors: Sequence[NodeId], learners: Sequence[NodeId] = ()) -> None:
+    def __init__(
+        self,
+        name: NodeId,
+        acceptors: Sequence[NodeId],
+        learners: Sequence[NodeId] = (),
+        proposers: Sequence[NodeId] = (),
+    ) -> None:
+        """Learners hear the values and what of them is chosen, other proposers only the latter."""
         super().__init__(name)
         self._membership = membership_of(acceptors)
         self._acceptors = acceptors
         self._learners = learners
+        self._proposers = proposers
         self._configuration = Configuration(name, [Epoch(1, self._membership)])
         self._wanted: list[str] = []
         self.campaign: Campaign | None = None
@@ -184,7 +206,7 @@ class ProposerActor(Actor):
         self.chosen[slot] = self.proposed[slot]
         self._prefix = max(self._prefix, slot)
         self.notes.append(f"slot {slot} is chosen: {spell(self.proposed[slot])}")
-        return [Envelope(learner, Chosen(ballot, self._prefix)) for learner in self._learners]
+        return [Envelope(to, Chosen(ballot, self._prefix)) for to in (*self._learners, *self._proposers)]
 
 
 class ReplicaActor(Actor):
@@ -239,7 +261,7 @@ class ReplicaActor(Actor):
             for slot, value in ready.chosen:
                 self.applied += [payload.decode() for payload in unpack(value)]
                 self.notes.append(f"slot {slot} is chosen: {spell(value)}")
-            self.notes += [f"may answer the read, by {read.way}" for read in ready.reads]
+            self.notes += [f"may answer the read, by {read.way.replace('_', ' ')}" for read in ready.reads]
             acts += ready.messages
             votes = ready.write.votes if ready.write is not None else []
             if ready.write is not None:

@@ -1,5 +1,7 @@
 """Messages in the words of the lecture, and which rule was applied to each."""
 
+from typing import TypeVar
+
 from paxos.lecture.actors import Actor, Acts, LearnerActor, ProposerActor, spell
 from paxos.messages import (
     Accept,
@@ -8,8 +10,11 @@ from paxos.messages import (
     Canvass,
     CanvassReply,
     Chosen,
+    Fetch,
     Heartbeat,
     HeartbeatAck,
+    Learn,
+    Message,
     Prepare,
     Promise,
     Propose,
@@ -20,12 +25,14 @@ from paxos.messages import (
 )
 from paxos.types import NodeId, PValue
 
+M = TypeVar("M", bound=Message)
+
 
 def label(message: AnyMessage) -> str:
     """What stands at its arrow."""
     match message:
-        case Prepare(ballot=ballot):
-            return f"Prepare({ballot})"
+        case Prepare(ballot=ballot, from_slot=from_slot):
+            return f"Prepare({ballot})" if from_slot == 1 else f"Prepare({ballot}, from slot {from_slot})"
         case Promise(ballot=ballot, accepted=accepted):
             return f"Promise({ballot}{''.join(f', {_pvalue(pvalue)}' for pvalue in accepted)})"
         case Accept(ballot=ballot, slot=slot, value=value):
@@ -56,6 +63,10 @@ def _label_of_replicas(message: AnyMessage) -> str:
             return "ReadIndex: how far must I be?"
         case ReadIndexReply(slot=slot):
             return f"ReadIndexReply(slot {slot})"
+        case Fetch(from_slot=from_slot):
+            return f"Fetch(from slot {from_slot})"
+        case Learn(entries=entries):
+            return f"Learn({', '.join(map(_pvalue, entries))})"
         case Release(ballot=ballot, successor=successor):
             return f"Release({ballot}, next: {successor})"
         case _:
@@ -69,10 +80,10 @@ def _pvalue(pvalue: PValue) -> str:
 def sentence(actor: Actor, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
     """What `actor` did about `message`, and why: `acts` are its answers."""
     name = actor.name
-    refused = next((act.message for act in acts if isinstance(act.message, Reject)), None)
+    refusal = _answer(acts, Reject)
     match message:
-        case Prepare() | Accept() if refused is not None:
-            return f"{name} has promised {refused.promised}, so nothing below it: it refuses, and says why (rule 8)."
+        case Prepare() | Accept() | Heartbeat() if refusal is not None:
+            return _refused(name, refusal)
         case Prepare(ballot=ballot):
             return (
                 f"{name} has promised nothing above {ballot}: it promises, on disk before it answers, and tells what "
@@ -82,29 +93,55 @@ def sentence(actor: Actor, sender: NodeId, message: AnyMessage, acts: Acts) -> s
             return f"{name} holds it, and does not know yet whether it is chosen. Its vote would not count."
         case Accept(ballot=ballot):
             return f"No promise above {ballot} stands against it: {name} accepts, on disk before it answers (rule 1)."
-        case Promise() | Accepted() if isinstance(actor, ProposerActor):
-            return _counted(actor, message, acts)
+        case Chosen(upto=upto) if isinstance(actor, ProposerActor):
+            return f"{name} need not ask for the slots up to {upto}: if it ever prepares, then from behind them on."
         case Chosen():
             return f"{name} holds the value under this very ballot, so it knows that this is the chosen one (rule 12)."
-        case Reject(promised=promised):
-            return f"{name} is outbid by {promised}: it cannot win under its ballot any more (rule 7)."
+        case Reject(ballot=ballot, promised=promised) if promised < ballot:
+            return f"{sender} will promise later: for now it may have granted a lease."
+        case Promise() | Accepted() | Reject() if isinstance(actor, ProposerActor):
+            return _of_proposers(actor, sender, message, acts)
         case _:
-            return _of_replicas(name, sender, message)
+            return _of_replicas(name, sender, message, acts)
 
 
-def _counted(proposer: ProposerActor, message: Promise | Accepted, acts: Acts) -> str:
-    name, campaign, pipeline = proposer.name, proposer.campaign, proposer.pipeline
+def _answer(acts: Acts, kind: type[M]) -> M | None:
+    """The first message of this kind among them."""
+    return next((act.message for act in acts if isinstance(act.message, kind)), None)
+
+
+def _refused(name: NodeId, refusal: Reject) -> str:
+    if refusal.promised > refusal.ballot:
+        return f"{name} has promised {refusal.promised}, so nothing below it: it refuses, and says why (rule 8)."
+    return f"{name} may have granted a lease: until that is over it promises nobody else (rules 16 and 17)."
+
+
+def _of_proposers(proposer: ProposerActor, sender: NodeId, message: Promise | Accepted | Reject, acts: Acts) -> str:
+    name, campaign = proposer.name, proposer.campaign
     if campaign is None or message.ballot != campaign.ballot:
         return f"It belongs to a ballot that {name} has given up: it does not count (rule 9)."
-    if isinstance(message, Accepted):
-        if message.slot in proposer.chosen:
-            return f"A majority has accepted slot {message.slot} under {message.ballot}: it is chosen, for ever."
-        return f"{name} counts by name, and needs a majority (rule 9)."
-    if pipeline is None:
+    match message:
+        case Reject(ballot=ballot, promised=promised):
+            return (
+                f"No vote of {sender} for {ballot} any more: without a majority of the others {name} has to try again, "
+                f"above {promised} and after a while (rule 14)."
+            )
+        case Accepted(ballot=ballot, slot=slot):
+            if slot not in proposer.chosen:
+                return f"{name} counts by name, and needs a majority (rule 9)."
+            if not proposer.notes:
+                return f"Slot {slot} is chosen already: one more changes nothing."
+            return f"A majority has accepted slot {slot} under {ballot}: it is chosen, for ever."
+        case _:
+            return _promised(proposer, campaign.recovered(), acts)
+
+
+def _promised(proposer: ProposerActor, recovered: list[bytes], acts: Acts) -> str:
+    name = proposer.name
+    if proposer.pipeline is None:
         return f"{name} needs promises of a majority: any two majorities have an acceptor in common."
     if not acts:
         return f"{name} has had its majority already: this one changes nothing."
-    recovered = campaign.recovered()
     if recovered:
         values = ", ".join(map(spell, recovered))
         return (
@@ -114,23 +151,39 @@ def _counted(proposer: ProposerActor, message: Promise | Accepted, acts: Acts) -
     return f"A majority has promised, and none of them has accepted anything: {name} is free to propose its own value."
 
 
-def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage) -> str:
+def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
     match message:
         case Promise() | Accepted():
             return f"{name} counts the answers of a majority, by name (rule 9)."
         case Propose():
             return f"{name} leads: it puts what {sender} was asked for into the next slot."
+        case Fetch():
+            return f"{name} sends what of it is chosen, each slot with the ballot under which it holds it (rule 12)."
+        case Learn():
+            return f"{name} takes it as chosen, and has no gap any more (rule 12)."
+        case _:
+            return _of_leases(name, sender, message, acts)
+
+
+def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
+    match message:
         case Canvass():
             return f"{name} tells whether it would promise. That changes nothing and deposes nobody (rule 13)."
-        case CanvassReply(willing=willing):
-            return (
-                f"{sender} {'would promise' if willing else 'would not promise'}: {name} prepares with a majority only."
-            )
+        case CanvassReply(willing=True):
+            return f"{sender} would promise: {name} prepares when a majority would (rule 13)."
+        case CanvassReply():
+            return f"{sender} has granted a lease and would not promise: {name} needs a majority that would (rule 13)."
+        case Heartbeat() if (ack := _answer(acts, HeartbeatAck)) is not None and not ack.granted:
+            return f"{name} answers, and grants nothing: what it has granted to another is not over (rule 16)."
         case Heartbeat():
             return f"{name} grants: for one lease from now it promises to nobody else (rules 15 and 16)."
-        case HeartbeatAck():
+        case HeartbeatAck(granted=True):
             return f"With a majority of grants the lease of {name} runs from when it has asked (rule 15)."
-        case ReadIndex():
+        case HeartbeatAck():
+            return f"{sender} follows, and has granted nothing: for its lease {name} needs others (rule 16)."
+        case Reject(ballot=ballot, promised=promised):
+            return f"{promised} outbids {ballot}: {name} does not lead, whatever it thought, and has to ask who does."
+        case ReadIndex() if _answer(acts, ReadIndexReply) is not None:
             return f"{name} leads: with its lease it knows how far whoever reads must have applied, and asks nobody."
         case ReadIndexReply():
             return f"{name} may answer its reads as soon as it has applied that slot."

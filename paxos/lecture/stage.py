@@ -11,7 +11,7 @@ import msgspec
 
 from paxos.lecture.actors import Actor, Acts
 from paxos.lecture.sentences import label, sentence
-from paxos.messages import Message
+from paxos.messages import Message, Reject
 from paxos.types import MS, NodeId, Time
 from paxos.wire import decode, encode
 
@@ -19,13 +19,15 @@ A = TypeVar("A", bound=Actor)
 
 
 class Arrow(msgspec.Struct, frozen=True):
-    """A message. `sent`: the row in which it left; `lost`: it did not arrive. `why`: which rule was applied to it."""
+    """A message. `sent`: the row before which it left; `lost`: it did not arrive; `refusal`: it says no; `why`: which
+    rule was applied to it."""
 
     sender: NodeId
     to: NodeId
     label: str
     sent: int
     lost: bool
+    refusal: bool
     why: str
 
 
@@ -54,7 +56,7 @@ Row = Arrow | Note | Mark | Remark
 
 
 class Flying(msgspec.Struct, frozen=True, eq=False):
-    """A message on its way, as bytes. `sent`: the row in which it left."""
+    """A message on its way, as bytes. `sent`: the row before which it left."""
 
     sender: NodeId
     to: NodeId
@@ -63,17 +65,19 @@ class Flying(msgspec.Struct, frozen=True, eq=False):
 
 
 class Stage:
-    """A scene, as it is played. Time moves only by `wait`."""
+    """A scene, as it is played. Time moves only when the script moves it."""
 
-    def __init__(self, title: str, *, hidden: frozenset[type[Message]] = frozenset()) -> None:
-        """Kinds in `hidden` are delivered like all others and not drawn: there are too many of them."""
+    def __init__(self, title: str, *, timed: bool = False) -> None:
+        """`timed`: the diagram shows the time, too."""
         self.title = title
+        self.timed = timed
         self.now: Time = 1000 * MS
         self.actors: dict[NodeId, Actor] = {}
         self.rows: list[Row] = []
+        self.times: list[Time] = []
+        """When each row was."""
         self.counts: dict[str, int] = {}
         """Messages that were sent, by kind."""
-        self._hidden = hidden
         self._flying: list[Flying] = []
         self._down: set[NodeId] = set()
         self.drawing = True
@@ -127,23 +131,29 @@ class Stage:
         """Time passes."""
         self.now += int(ms * MS)
 
-    def crash(self, actor: Actor, text: str = "dies") -> None:
-        """What is sent to it is lost until it is back. What it stored it keeps."""
-        self._down.add(actor.name)
-        self.rows.append(Mark(actor.name, text, up=False))
+    def clock(self, number: int) -> str:
+        """The time of a row since the first one, where it is to be shown: when it is another than in the row before."""
+        if not self.timed or (number > 0 and self.times[number] == self.times[number - 1]):
+            return ""
+        return f"{(self.times[number] - self.times[0]) / MS:.0f} ms"
 
-    def back(self, actor: Actor) -> None:
-        """It goes on with what it had stored."""
+    def crash(self, actor: Actor, text: str = "dies") -> None:
+        """What is sent to it is lost until it is back."""
+        self._down.add(actor.name)
+        self._show(Mark(actor.name, text, up=False))
+
+    def back(self, actor: Actor, text: str = "is back") -> None:
+        """It goes on."""
         self._down.discard(actor.name)
-        self.rows.append(Mark(actor.name, "is back", up=True))
+        self._show(Mark(actor.name, text, up=True))
 
     def remark(self, text: str) -> None:
         """A line of the lecturer."""
-        self.rows.append(Remark(text))
+        self._show(Remark(text))
 
     def note(self, actor: Actor, text: str) -> None:
         """A word on what `actor` is now."""
-        self.rows.append(Note(actor.name, text))
+        self._show(Note(actor.name, text))
 
     def offstage(self, play: Callable[[], None]) -> None:
         """Have this done without drawing it."""
@@ -163,13 +173,13 @@ class Stage:
             self.counts[name] = self.counts.get(name, 0) + 1
             self._flying.append(Flying(actor.name, envelope.to, encode(envelope.message), len(self.rows)))
         notes, actor.notes = actor.notes, []
-        if self.drawing:
-            self.rows += [Note(actor.name, note) for note in notes]
+        for note in notes:
+            self.note(actor, note)
 
     def arrive(self, flying: Flying) -> None:
         """It is where it was sent to."""
         if flying.to in self._down:
-            self._draw(flying, lost=True, why=f"{flying.to} is down: it is lost.")
+            self._draw(flying, lost=True, why=f"{flying.to} is not there: it is lost.")
             return
         actor, message = self.actors[flying.to], decode(flying.data)
         acts = actor.receive(flying.sender, message, self.now)
@@ -178,5 +188,10 @@ class Stage:
 
     def _draw(self, flying: Flying, *, lost: bool, why: str) -> None:
         message = decode(flying.data)
-        if self.drawing and type(message) not in self._hidden:
-            self.rows.append(Arrow(flying.sender, flying.to, label(message), flying.sent, lost, why))
+        refusal = isinstance(message, Reject)
+        self._show(Arrow(flying.sender, flying.to, label(message), flying.sent, lost, refusal, why))
+
+    def _show(self, row: Row) -> None:
+        if self.drawing:
+            self.rows.append(row)
+            self.times.append(self.now)

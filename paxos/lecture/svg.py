@@ -8,6 +8,7 @@ from paxos.lecture.stage import Arrow, Mark, Note, Remark, Row, Stage
 _LANE = 110
 _ROW = 26
 _LEFT = 50
+_CLOCK = 70
 _TOP = 70
 _LABELS = 360
 _CHARACTER = 8
@@ -21,16 +22,19 @@ text { fill: currentColor }
 .arrow { stroke: #0969da; stroke-width: 1.5; fill: none }
 .head { fill: #0969da }
 .lost { stroke: #cf222e; stroke-dasharray: 5 4 }
+.refusal { stroke: #cf222e }
 .cross { stroke: #cf222e; stroke-width: 1.5 }
 .bad { fill: #cf222e }
 .note { fill: #1a7f37 }
-.remark { fill: #656d76; font-style: italic; stroke: #ffffff; stroke-width: 4; paint-order: stroke }
+.time { fill: #656d76; text-anchor: end }
+.remark { fill: #656d76; font-style: italic; stroke: #ffffff; stroke-width: 5; paint-order: stroke }
 @media (prefers-color-scheme: dark) {
   svg { background: #0d1117; color: #e6edf3 }
   .lane { stroke: #484f58 }
   .arrow { stroke: #58a6ff } .head { fill: #58a6ff }
-  .lost, .cross { stroke: #ff7b72 } .bad { fill: #ff7b72 }
+  .lost, .refusal, .cross { stroke: #ff7b72 } .bad { fill: #ff7b72 }
   .note { fill: #3fb950 }
+  .time { fill: #8b949e }
   .remark { fill: #8b949e; stroke: #0d1117 }
 }"""
 
@@ -38,16 +42,19 @@ text { fill: currentColor }
 _DEFINITIONS = """\
 <defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
 <path class="head" d="M0 0 L8 4 L0 8 z"/></marker>
+<marker id="no" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
+<path class="bad" d="M0 0 L8 4 L0 8 z"/></marker>
 <marker id="lost" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="9" markerHeight="9">
 <path class="cross" d="M1 1 L7 7 M7 1 L1 7"/></marker></defs>"""
 
 
 def picture(stage: Stage) -> str:
-    """The file."""
-    lanes = stage.lanes
-    right = _LEFT + _LANE * (len(lanes) - 1)
-    remarks = [_CHARACTER * len(row.text) + _LEFT for row in stage.rows if isinstance(row, Remark)]
+    """The file. What the lecturer says is drawn last, over the arrows."""
+    lanes, left = stage.lanes, _left(stage)
+    right = left + _LANE * (len(lanes) - 1)
+    remarks = [_CHARACTER * len(row.text) + left for row in stage.rows if isinstance(row, Remark)]
     width, height = max(right + _LABELS, *remarks, 0), _TOP + _ROW * (len(stage.rows) + 1)
+    rows = sorted(enumerate(stage.rows), key=lambda row: isinstance(row[1], Remark))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {_size(width, height)} role="img">',
         f"<title>{escape(stage.title)}</title>",
@@ -56,7 +63,8 @@ def picture(stage: Stage) -> str:
         f'<text class="title" x="{_LEFT - 30}" y="24">{escape(stage.title)}</text>',
         *(f'<text class="name" x="{_x(stage, lane)}" y="{_TOP - 18}">{escape(lane)}</text>' for lane in lanes),
         *_lanes(stage),
-        *(part for number, row in enumerate(stage.rows) for part in _row(stage, number, row, right)),
+        *(part for number, row in rows for part in _row(stage, number, row, right)),
+        *_clock(stage),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -66,8 +74,13 @@ def _size(width: int, height: int) -> str:
     return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
 
 
+def _left(stage: Stage) -> int:
+    """Of the first lane."""
+    return _LEFT + (_CLOCK if stage.timed else 0)
+
+
 def _x(stage: Stage, lane: str) -> int:
-    return _LEFT + _LANE * stage.lanes.index(lane)
+    return _left(stage) + _LANE * stage.lanes.index(lane)
 
 
 def _y(number: float) -> float:
@@ -95,16 +108,9 @@ def _line(stage: Stage, lane: str, since: float, until: float) -> str:
 def _row(stage: Stage, number: int, row: Row, right: int) -> Iterator[str]:
     y = _y(number)
     match row:
-        case Arrow(sender=sender, to=to, label=label, sent=sent, lost=lost):
-            start, end = _x(stage, sender), _x(stage, to)
-            end = round(start + 0.75 * (end - start)) if lost else end
-            began = max(_y(sent - 0.5), y - 2 * _ROW)  # a late one leans, but not over the whole page
-            kind, head = ("arrow lost", "lost") if lost else ("arrow", "head")
-            yield (
-                f'<line class="{kind}" x1="{start}" y1="{began:g}" x2="{end}" y2="{y:g}" marker-end="url(#{head})">'
-                f"<title>{escape(row.why)}</title></line>"
-            )
-            yield _words("bad" if lost else "", right, y, label + (" (lost)" if lost else ""))
+        case Arrow(label=label, lost=lost, refusal=refusal):
+            yield _arrow(stage, row, y)
+            yield _words("bad" if lost or refusal else "", right, y, label + (" (lost)" if lost else ""))
         case Note(lane=lane, text=text):
             yield f'<circle class="note" cx="{_x(stage, lane)}" cy="{y:g}" r="4"/>'
             yield _words("note", right, y, f"{lane} {text}")
@@ -113,7 +119,24 @@ def _row(stage: Stage, number: int, row: Row, right: int) -> Iterator[str]:
             yield f'<circle class="{kind}" cx="{_x(stage, lane)}" cy="{y:g}" r="5"/>'
             yield _words(kind, right, y, f"{lane} {text}")
         case _:
-            yield _words("remark", _LEFT - _LANE // 4 - 22, y, row.text)
+            yield _words("remark", _left(stage) - _LANE // 4 - 22, y, row.text)
+
+
+def _arrow(stage: Stage, arrow: Arrow, y: float) -> str:
+    """From where it left to where it arrived."""
+    start, end = _x(stage, arrow.sender), _x(stage, arrow.to)
+    end = round(start + 0.75 * (end - start)) if arrow.lost else end
+    kind, head = (" lost", "lost") if arrow.lost else (" refusal", "no") if arrow.refusal else ("", "head")
+    return (
+        f'<line class="arrow{kind}" x1="{start}" y1="{_y(arrow.sent - 0.5):g}" x2="{end}" y2="{y:g}" '
+        f'marker-end="url(#{head})"><title>{escape(arrow.why)}</title></line>'
+    )
+
+
+def _clock(stage: Stage) -> Iterator[str]:
+    for number in range(len(stage.rows)):
+        if time := stage.clock(number):
+            yield f'<text class="time" x="{_left(stage) - 36}" y="{_y(number) + 4:g}">{time}</text>'
 
 
 def _words(kind: str, x: int, y: float, text: str) -> str:

@@ -1,4 +1,7 @@
-"""The diagram in characters: a lane for each process, time runs down, what a message says stands at its right."""
+"""The diagram in characters: a lane for each process, time runs down, what a message says stands at its right.
+
+An arrow stands where the message arrived; the picture (`paxos.lecture.svg`) also shows when it left.
+"""
 
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
@@ -11,6 +14,8 @@ WIDTH = 100
 STEP = 9
 """Columns between two lanes."""
 MARGIN = 2
+CLOCK = 9
+"""Columns of the time, where it is shown."""
 
 
 def draw(stage: Stage) -> str:
@@ -24,20 +29,24 @@ def steps(stage: Stage) -> Iterator[tuple[Row | None, str]]:
     lanes = stage.lanes
     width = MARGIN + STEP * (len(lanes) - 1) + 4
     down: set[NodeId] = set()
-    yield None, "".join(_put([" "] * width, {_column(lanes, lane): lane for lane in lanes}))
-    for row in stage.rows:
+    gutter = CLOCK if stage.timed else 0
+    yield None, " " * gutter + "".join(_put([" "] * width, {_column(lanes, lane): lane for lane in lanes}))
+    for number, row in enumerate(stage.rows):
+        clock = stage.clock(number).rjust(gutter)
         canvas = _put([" "] * width, {_column(lanes, lane): "|" for lane in lanes if lane not in down})
         match row:
             case Arrow(sender=sender, to=to, label=label):
                 _arrow(canvas, _column(lanes, sender), _column(lanes, to), lost=row.lost)
-                yield row, "".join(canvas) + label + (" (lost)" if row.lost else "")
+                yield row, clock + "".join(canvas) + label + (" (lost)" if row.lost else "")
             case Note(lane=lane, text=text):
-                yield row, "".join(_put(canvas, {_column(lanes, lane): "*"})) + f"{lane} {text}"
+                yield row, clock + "".join(_put(canvas, {_column(lanes, lane): "*"})) + f"{lane} {text}"
             case Mark(lane=lane, text=text, up=up):
                 (down.discard if up else down.add)(lane)
-                yield row, "".join(_put(canvas, {_column(lanes, lane): "|" if up else "x"})) + f"{lane} {text}"
+                canvas = _put(canvas, {_column(lanes, lane): "|" if up else "x"})
+                yield row, clock + "".join(canvas) + f"{lane} {text}"
             case _:
-                for line in wrap(row.text, WIDTH, initial_indent="-- ", subsequent_indent="   "):
+                heads = clock + ("  -- " if gutter else "-- ")
+                for line in wrap(row.text, WIDTH, initial_indent=heads, subsequent_indent=" " * len(heads)):
                     yield row, line
 
 

@@ -98,6 +98,6 @@ def ignored() -> Scene:
     stage.run()
     return Scene(
         [stage],
-        "In the lecture it stays silent. Here it says what it has promised: the proposer need not wait for nothing,\n"
-        "and knows above which number to try again. It is safe either way.",
+        "In the lecture it stays silent. Here it says what it has promised: the proposer need not wait\n"
+        "for nothing, and knows above which number to try again. It is safe either way.",
     )

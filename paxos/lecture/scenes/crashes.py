@@ -1,11 +1,14 @@
 """How many crashes are survived: f of 2f+1 acceptors, f of f+1 proposers."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from paxos.lecture.actors import AcceptorActor, LearnerActor, ProposerActor
 from paxos.lecture.scenes.scene import Scene, table
 from paxos.lecture.stage import Stage
 from paxos.messages import Accept, Accepted, Prepare, Promise
+from paxos.options import Options
+from paxos.types import MS
 
 MOST = 3
 """The largest f that is tried."""
@@ -13,21 +16,21 @@ MOST = 3
 
 def crashes() -> Scene:
     """Drawn for f = 1, counted for all."""
-    rows: list[tuple[str, ...]] = [("f", "acceptors", "down", "proposers", "down", "chosen")]
+    rows: list[tuple[str, ...]] = [("f", "acceptors", "down", "proposers", "down", "chosen", "when one is back")]
     for f in range(1, MOST + 1):
         for acceptors_down, proposers_down in ((f, 0), (f + 1, 0), (0, f), (f, f)):
-            chosen = _play(f, acceptors_down, proposers_down).chosen
+            played = _play(f, acceptors_down, proposers_down)
             numbers = (f, 2 * f + 1, acceptors_down, f + 1, proposers_down)
-            rows.append((*map(str, numbers), chosen or "nothing, and nothing wrong"))
+            rows.append((*map(str, numbers), played.chosen or "nothing", played.later))
     return Scene([_play(1, 1, 0).stage, _play(1, 2, 0).stage, _play(1, 0, 1).stage], table(*rows))
 
 
-class _Played:
-    """A stage, and what its learner has learned."""
+class _Played(NamedTuple):
+    """A stage, what its learner had learned while all were down, and what it learned when one was back."""
 
-    def __init__(self, stage: Stage, learner: LearnerActor) -> None:
-        self.stage = stage
-        self.chosen = " ".join(learner.learned)
+    stage: Stage
+    chosen: str
+    later: str
 
 
 def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
@@ -45,8 +48,12 @@ def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
     last = proposers[proposers_down]
     stage.act(last, last.prepare(proposers_down + 1, f"v{proposers_down + 1}"))
     stage.run()
-    _judge(stage, last, acceptors)
-    return _Played(stage, learner)
+    chosen = " ".join(learner.learned)
+    if chosen:
+        stage.remark("A majority is there: it goes on.")
+    else:
+        _bring_back(stage, last, acceptors, acceptors[-acceptors_down])
+    return _Played(stage, chosen, " ".join(learner.learned[bool(chosen) :]))
 
 
 def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
@@ -60,11 +67,19 @@ def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
     stage.crash(proposer)
 
 
-def _judge(stage: Stage, last: ProposerActor, acceptors: Sequence[AcceptorActor]) -> None:
-    if last.chosen:
-        stage.remark("A majority is there: it goes on.")
-        return
-    promised = sum(acceptor.acceptor.promised.node == last.name for acceptor in acceptors)
+def _bring_back(
+    stage: Stage, proposer: ProposerActor, acceptors: Sequence[AcceptorActor], first: AcceptorActor
+) -> None:
+    """No majority is up: one acceptor more makes one."""
+    promised = sum(acceptor.acceptor.promised.node == proposer.name for acceptor in acceptors)
     stage.remark(
-        f"{promised} of {len(acceptors)} have promised, no majority: {last.name} waits, and nothing is chosen."
+        f"{promised} of {len(acceptors)} have promised, no majority: {proposer.name} waits, and nothing is chosen."
     )
+    first.restart(stage.now)
+    stage.back(first, "is back, with what it had stored")
+    stage.act(proposer, proposer.prepare(2, "v1"))
+    stage.run()
+    stage.remark("A lease later it promises again.")
+    stage.wait(Options().lease_for_acceptor / MS)
+    stage.act(proposer, proposer.prepare(3, "v1"))
+    stage.run()

@@ -1,11 +1,11 @@
-"""A leader's lease: reads without messages, what a pause does to it, and a clean hand-over."""
+"""A leader's lease: reads without messages, whom it keeps off, what a pause does to it, and a clean hand-over."""
 
 from paxos.lecture.actors import ReplicaActor
 from paxos.lecture.scenes.log import elect
 from paxos.lecture.scenes.scene import Scene
 from paxos.lecture.stage import Stage
-from paxos.messages import Accept, Accepted, Canvass, CanvassReply, Chosen, Fetch, Learn, Message, Prepare, Promise
 from paxos.options import Options
+from paxos.types import MS
 
 NAMES = ("n1", "n2", "n3")
 OPTIONS = Options()
@@ -13,10 +13,7 @@ OPTIONS = Options()
 
 def lease() -> Scene:
     """Three replicas of the product, with its times."""
-    hidden: frozenset[type[Message]] = frozenset(
-        {Accept, Accepted, Chosen, Fetch, Learn, Canvass, CanvassReply, Prepare, Promise}
-    )
-    stage = Stage("lease: reads without messages (elections and votes are not drawn)", hidden=hidden)
+    stage = Stage("lease: reads without messages", timed=True)
     n1, n2, n3 = stage.cast(*(ReplicaActor(name, NAMES, OPTIONS, stage.now) for name in NAMES))
     stage.offstage(lambda: elect(stage, n1))
     stage.note(n1, "leads, since before this scene")
@@ -24,8 +21,9 @@ def lease() -> Scene:
     _tell(stage, n1)
     stage.remark("A read at the leader costs no message: nobody else can have been elected.")
     stage.act(n1, n1.read(1, stage.now))
+    _cut_off(stage, n1, n3)
     _pause(stage, n1, n2)
-    stage.remark("n1 goes on. Its clock went on too, so it knows that its lease is over: it asks before it answers.")
+    stage.remark("n1 goes on, and is asked to read. Its lease is over by its own clock, so it asks first.")
     stage.back(n1)
     _tell(stage, n1)
     stage.act(n1, n1.read(2, stage.now))
@@ -38,17 +36,31 @@ def lease() -> Scene:
     )
 
 
-def _beat(stage: Stage, leader: ReplicaActor) -> None:
+def _beat(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor | None = None) -> None:
     """The next round of heartbeats, with its answers."""
     stage.wait(OPTIONS.heartbeat_ms)
     stage.act(leader, leader.tick(stage.now))
+    if deaf is not None:
+        stage.lose(to=deaf.name)
     stage.run()
 
 
 def _tell(stage: Stage, actor: ReplicaActor) -> None:
-    until = actor.replica.lease_until or 0
-    left_ms = (until - stage.now) / 1_000_000
+    left_ms = ((actor.replica.lease_until or 0) - stage.now) / MS
     stage.note(actor, f"has a lease for {left_ms:.0f} ms more" if left_ms > 0 else "has no lease")
+
+
+def _cut_off(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor) -> None:
+    def while_deaf() -> None:
+        while stage.now < deaf.replica.next_deadline():
+            _beat(stage, leader, deaf)
+
+    stage.offstage(while_deaf)
+    stage.remark(f"{deaf.name} was cut off meanwhile, and {leader.name} renewed its lease with the others.")
+    stage.act(deaf, deaf.tick(stage.now))
+    stage.run()
+    stage.remark(f"No majority would promise: {deaf.name} prepares nothing, and {leader.name} leads on undisturbed.")
+    _beat(stage, leader)
 
 
 def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
@@ -62,9 +74,13 @@ def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
 
 
 def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
-    stage.remark(f"{leader.name} is shut down cleanly: it gives its grants back, and names who is to run at once.")
-    stage.wait(OPTIONS.lease_ms)
+    def for_a_while() -> None:
+        for _ in range(OPTIONS.lease_ms // OPTIONS.heartbeat_ms):
+            _beat(stage, leader)
+
     _beat(stage, leader)
+    stage.offstage(for_a_while)
+    stage.remark(f"{leader.name} is shut down cleanly: it gives its grants back, and names who is to run at once.")
     stage.act(leader, leader.hand_over(stage.now))
     stage.run()
     stage.act(successor, successor.tick(stage.now))
