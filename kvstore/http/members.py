@@ -36,6 +36,7 @@ from kvstore.http.problems import (
 )
 from kvstore.http.target import force_of, no_parameters
 from kvstore.members import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
+from kvstore.http.writes import refuse_id
 from kvstore.requests import Outcome, Reason, Refused, Replica
 from paxos.quorum import is_quorum
 
@@ -96,9 +97,11 @@ class Members:
             raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
         if request.method not in ways:
             raise not_allowed(request.method, ", ".join(ways))
-        if request.method in ("POST", "DELETE") and self._replica.members().leader is None:
-            # What it knows may be old, or of a disk that was wiped: whoever follows a leader judges the change.
-            raise Refused(Reason.NO_LEADER, Outcome.FAILED)
+        if request.method in ("POST", "DELETE"):
+            refuse_id(request)
+            if self._replica.members().leader is None:
+                # What it knows may be old, or of a disk that was wiped: whoever follows a leader judges the change.
+                raise Refused(Reason.NO_LEADER, Outcome.FAILED)
         return await ways[request.method]()
 
     async def _list(self) -> Answer:

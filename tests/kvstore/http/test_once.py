@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kvstore.http.fake import Store, run
+from tests.kvstore.http.fake import Store, request, run
 from tests.kvstore.http.test_leases import grant
 
 
@@ -44,6 +44,28 @@ def test_the_same_request_again_gets_the_same_answer(method: str, target: str, b
         await store.call("DELETE", f"/leases/{lease}")
         expired = await store.call(method, target, body, headers=named)
         assert (expired.status, expired.problem()["outcome"]) == (410, "unknown")
+
+    run(scenario)
+
+
+def test_two_keys_are_none() -> None:
+    async def scenario(store: Store) -> None:
+        lease = await grant(store)
+        fields = f"Idempotency-Key: {lease}.1\r\nIdempotency-Key: {lease}.2"
+        async with await store.wire() as wire:
+            wire.send(request("PUT", "/kv/a", fields, body=b"v"))
+            reply = await wire.reply()
+        assert reply.problem()["type"].endswith("invalid-idempotency-key")
+
+    run(scenario)
+
+
+def test_a_change_of_the_members_takes_no_key() -> None:
+    async def scenario(store: Store) -> None:
+        named = {"Idempotency-Key": f"{await grant(store)}.1"}
+        for method, path in (("POST", "/members"), ("DELETE", "/members/n3"), ("POST", "/members/n3/promote")):
+            refused = await store.call(method, path, b"", headers=named)
+            assert refused.problem()["type"].endswith("invalid-idempotency-key")
 
     run(scenario)
 

@@ -4,6 +4,7 @@ from kvstore.http.members import Addition, Replacement
 from kvstore.http.openapi.description import JSON, SENDING, Body, Call, Reply, Tag
 from kvstore.http.openapi.parameters import FORCE, MEMBER_IN_PATH
 from kvstore.http.problems import (
+    INVALID_IDEMPOTENCY_KEY,
     INVALID_MEMBER,
     MEMBER_EXISTS,
     MEMBER_RUNS,
@@ -26,7 +27,8 @@ TAG = Tag(
 )
 
 _MEMBERS = {JSON: MembersStatus}
-_CHANGING = (MEMBERS_CHANGED, UNSAFE_CHANGE, NO_LEADER, TIMEOUT, STOPPING, OVERLOADED, NOT_READY, WITNESS, REMOVED)
+_REFUSING = (NO_LEADER, TIMEOUT, STOPPING, OVERLOADED, NOT_READY, WITNESS, REMOVED)
+_CHANGING = (INVALID_IDEMPOTENCY_KEY, MEMBERS_CHANGED, UNSAFE_CHANGE, *_REFUSING)
 
 _LIST = Call(
     method="GET",
