@@ -35,8 +35,8 @@ from kvstore.http.problems import (
     not_allowed,
 )
 from kvstore.http.target import force_of, no_parameters
-from kvstore.members import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
 from kvstore.http.writes import refuse_id
+from kvstore.members import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
 from kvstore.requests import Outcome, Reason, Refused, Replica
 from paxos.quorum import is_quorum
 
