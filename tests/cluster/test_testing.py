@@ -19,7 +19,6 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-PLUGIN = ("-p", "kvstore.pytest_plugin")
 
 
 def test_replicas_are_killed_paused_cut_off_and_come_back() -> None:
@@ -132,12 +131,21 @@ def test_nothing_is_left_of_a_program_that_was_killed() -> None:
     asyncio.run(asyncio.wait_for(until(gone), 30))
 
 
+ENDING = """
+from kvstore.testing import LocalCluster
+with LocalCluster() as cluster:
+    try:
+        print(flush=True)
+        input()
+    except KeyboardInterrupt:
+        print(cluster.client().put("a", b"").version, flush=True)
+"""
+
+
 def test_ctrl_c_is_for_the_program() -> None:
     """The replicas live on until it has ended its own work."""
-    script = CRASHING.replace("input()", "try: input()\n    except KeyboardInterrupt: pass\n    answer()")
-    answer = "def answer(): print(cluster.client('n1', 'n3').put('a', b'').version, flush=True)\n"
     with subprocess.Popen(
-        [sys.executable, "-c", answer + script],
+        [sys.executable, "-c", ENDING],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -176,7 +184,7 @@ def test_four(kvstore_cluster):
 
 def test_the_fixtures_of_pytest(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=ENVIRONMENT)
     assert "3 passed" in done.stdout, done.stdout + done.stderr
     assert "1 failed" in done.stdout
@@ -188,6 +196,6 @@ def test_tests_that_use_no_cluster_do_not_load_it(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it():\n    assert 'kvstore.testing' not in sys.modules\n"
     )
-    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-q", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
