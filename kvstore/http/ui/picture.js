@@ -3,8 +3,9 @@
 import { draw } from "./elements.js";
 
 const WIDTH = 560;
-const HEIGHT = 380;
+const HEIGHT = 392;
 const RADIUS = 54;
+const LABEL = 24; // below the ring of the lease
 const NO = new Set(["Reject", "Diverged", "Forgotten"]);
 const VOTES = new Set(["Promise", "Accepted", "HeartbeatAck"]);
 const MOST_DOTS = 12;
@@ -61,8 +62,8 @@ export class Picture {
     if (chosen !== null) group.append(text(x, y + 15, "soft", `slot ${chosen}`));
     if (own) group.append(text(x, y + 31, "soft", `applied ${status.applied}`));
     else if (!member.connected) group.append(text(x, y + 19, "soft", silent(member)));
-    if (role === "leader") group.append(text(x, y + RADIUS + 16, "soft", `ballot ${status.ballot}`));
-    else if (own) group.append(text(x, y + RADIUS + 16, "soft", `promised ${status.promised}`));
+    if (role === "leader") group.append(text(x, y + RADIUS + LABEL, "soft", `ballot ${status.ballot}`));
+    else if (own) group.append(text(x, y + RADIUS + LABEL, "soft", `promised ${status.promised}`));
     return group;
   }
 
