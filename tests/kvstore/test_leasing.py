@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from kvstore import leasing
 from kvstore.commands import (
     Acquire,
-    Bundle,
     Busy,
     Command,
     Compare,
@@ -32,48 +31,16 @@ from kvstore.commands import (
     Relation,
     Release,
     Released,
-    Result,
     Revoke,
     Said,
     Target,
     Transact,
     Transacted,
-    pack_bundle,
-    unpack_bundle,
 )
 from kvstore.holdings import Holdings
 from kvstore.ranges import EVERY_KEY
 from kvstore.sizes import GROWTH, growth_of, size_bytes
-from kvstore.state_machine import StateMachine
-
-
-class Store:
-    """A state machine, and bundles of one command each for it."""
-
-    def __init__(self, *commands: Command) -> None:
-        self.machine = StateMachine([])
-        self._count = 0
-        for command in commands:
-            self.do(command)
-
-    def do(self, command: Command) -> Result:
-        self._count += 1
-        bundle = unpack_bundle(pack_bundle(Bundle("n1", 1, self._count, self._count, [command])))
-        results = self.machine.apply(bundle, 1)
-        assert results is not None
-        return results[0]
-
-    @property
-    def keys(self) -> list[bytes]:
-        return list(self.machine.keys(EVERY_KEY))
-
-    def loaded(self) -> StateMachine:
-        """The same out of what is stored of it."""
-        machine = StateMachine([])
-        for change in self.machine.changes:
-            machine.load(change)
-        machine.sort()
-        return machine
+from tests.kvstore.commanded import Store
 
 
 def same(holdings: Holdings, other: Holdings) -> bool:

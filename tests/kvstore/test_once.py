@@ -33,7 +33,7 @@ from kvstore.commands import (
 )
 from kvstore.once import KEPT, MOST_KEPT_BYTES
 from kvstore.ranges import EVERY_KEY, Span
-from tests.kvstore.test_leasing import Store
+from tests.kvstore.commanded import Store
 
 
 def once(command: RepeatableCommand, number: int = 1, lease: int = 1, fingerprint: bytes = b"f") -> Once:

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from kvstore import transactions
 from kvstore.commands import (
-    Bundle,
-    Command,
     Compare,
     Delete,
     DeleteResult,
@@ -24,39 +22,16 @@ from kvstore.commands import (
     PutResult,
     Record,
     Relation,
-    Result,
     SpanDeleted,
     Target,
     TooManyKeys,
     Transact,
     Transacted,
-    pack_bundle,
-    unpack_bundle,
 )
 from kvstore.ranges import EVERY_KEY, Span, starting_with
 from kvstore.sizes import growth_of
-from kvstore.state_machine import StateMachine
 from storage.base import first_of
-
-
-class Store:
-    """A state machine, and bundles of one command each for it."""
-
-    def __init__(self, *commands: Command) -> None:
-        self.machine = StateMachine([])
-        self._count = 0
-        for command in commands:
-            self.do(command)
-
-    def do(self, command: Command) -> Result:
-        self._count += 1
-        bundle = unpack_bundle(pack_bundle(Bundle("n1", 1, self._count, self._count, [command])))
-        results = self.machine.apply(bundle, 1)
-        assert results is not None
-        return results[0]
-
-    def content(self) -> dict[bytes, bytes]:
-        return {key: record.value for key, record in self.machine.records.items()}
+from tests.kvstore.commanded import Store
 
 
 def always(*then: Operation) -> Transact:
@@ -78,7 +53,7 @@ def test_all_operations_are_done_in_order_in_one_revision() -> None:
             NotFound(3),
         ],
     )
-    assert store.content() == {b"b": b"2", b"c": b"4"}
+    assert store.content == {b"b": b"2", b"c": b"4"}
     assert [change.position for change in store.machine.changes[2:]] == [first_of(3) + number for number in (0, 1, 2)]
     assert store.machine.changes[-1].supersedes == first_of(3)
     assert store.do(Put(b"d", b"5")) == PutResult(4, 1)
@@ -101,7 +76,7 @@ def test_without_its_conditions_the_other_branch_is_done() -> None:
         [Put(b"c", b"else")],
     )
     assert store.do(command) == Transacted(False, 2, [PutResult(2, 1)])
-    assert store.content()[b"c"] == b"else"
+    assert store.content[b"c"] == b"else"
 
 
 def test_transactions_nest_and_share_the_revision() -> None:
@@ -198,7 +173,7 @@ def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     assert store.do(Transact([exists], [half, Delete(b"k2"), List(EVERY_KEY, 1)], [])) == Transacted(
         True, 5, [SpanDeleted(5, 2), DeleteResult(5, 1, 3), Listed([Found(b"k3", Record(b"", 4, 4, 1))], more=False)]
     )
-    assert store.content() == {b"k3": b""}
+    assert store.content == {b"k3": b""}
 
 
 def test_how_much_the_state_may_grow_by() -> None:
@@ -268,10 +243,8 @@ def test_the_changes_give_the_same_state_again(commands: Sequence[list[Operation
         before = store.machine.revision
         store.do(Transact([], each, []))
         assert store.machine.revision <= before + 1
-        assert list(store.machine.keys(EVERY_KEY)) == sorted(store.machine.records)
-    loaded = StateMachine([])
-    for change in store.machine.changes:
-        loaded.load(change)
+        assert store.keys == sorted(store.machine.records)
+    loaded = store.loaded()
     assert loaded.records == store.machine.records
     assert (loaded.digest, loaded.size_bytes, loaded.position) == (
         store.machine.digest,

@@ -15,6 +15,16 @@ async def acquire(store: Store, name: str = "l", **body: Any) -> Reply:
     return await store.call("POST", f"/locks/{name}", json.dumps(body))
 
 
+async def queue(store: Store) -> tuple[int, int, asyncio.Task[Reply]]:
+    """The lease that has the lock, the one that waits for it, and the request that does."""
+    one, two = await grant(store), await grant(store)
+    await acquire(store, lease=one)
+    waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
+    while len(store.replica.machine.holdings.locks[b"l"]) < 2:
+        await store.replica.done.get()
+    return one, two, waiting
+
+
 def test_a_lock_from_hand_to_hand() -> None:
     async def scenario(store: Store) -> None:
         one, two = await grant(store), await grant(store)
@@ -38,11 +48,7 @@ def test_a_lock_from_hand_to_hand() -> None:
 
 def test_whoever_waits_has_it_as_soon_as_it_is_given_up() -> None:
     async def scenario(store: Store) -> None:
-        one, two = await grant(store), await grant(store)
-        await acquire(store, lease=one)
-        waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
-        while len(store.replica.machine.holdings.locks[b"l"]) < 2:
-            await store.replica.done.get()
+        one, _, waiting = await queue(store)
         await store.call("DELETE", f"/leases/{one}")
         assert (await waiting).status == 200
 
@@ -51,11 +57,7 @@ def test_whoever_waits_has_it_as_soon_as_it_is_given_up() -> None:
 
 def test_whoever_waits_hears_when_its_lease_is_over() -> None:
     async def scenario(store: Store) -> None:
-        one, two = await grant(store), await grant(store)
-        await acquire(store, lease=one)
-        waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
-        while len(store.replica.machine.holdings.locks[b"l"]) < 2:
-            await store.replica.done.get()
+        _, two, waiting = await queue(store)
         await store.call("DELETE", f"/leases/{two}")
         assert (await waiting).problem()["type"].endswith("no-such-lease")
 
@@ -64,11 +66,7 @@ def test_whoever_waits_hears_when_its_lease_is_over() -> None:
 
 def test_whoever_waits_hears_when_its_place_is_given_up() -> None:
     async def scenario(store: Store) -> None:
-        one, two = await grant(store), await grant(store)
-        await acquire(store, lease=one)
-        waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
-        while len(store.replica.machine.holdings.locks[b"l"]) < 2:
-            await store.replica.done.get()
+        _, two, waiting = await queue(store)
         await store.call("DELETE", f"/locks/l?lease={two}")
         assert (await waiting).problem()["type"].endswith("not-held")
 
@@ -126,11 +124,7 @@ def test_a_client_that_goes_away_gives_its_place_up() -> None:
 
 def test_a_shutdown_ends_the_waiting() -> None:
     async def scenario(store: Store) -> None:
-        one, two = await grant(store), await grant(store)
-        await acquire(store, lease=one)
-        waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
-        while len(store.replica.machine.holdings.locks[b"l"]) < 2:
-            await store.replica.done.get()
+        _, _, waiting = await queue(store)
         store.replica.stopping = True
         await store.frontend.stop(5000)
         assert (await waiting).status == 202
