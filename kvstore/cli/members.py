@@ -147,11 +147,11 @@ def _show(status: MembersStatus, *, json: bool) -> None:
         return
     state = "in force" if status.in_force else "not in force yet"
     title = f"version {status.version}, {state}, as {status.id} knows it"
-    rows = table("member", "role", "address", "data", "connected", "behind", title=title)
+    rows = table("member", "role", "address", "data", "connected", "slots behind", title=title)
     for each in status.members:
         leads = " [green]leads[/green]" if each.name == status.leader else ""
         connected = "yes" if each.connected else "[red]no[/red]"
-        behind = "" if each.lag is None else f"{each.lag:,} slots" if each.lag else "no"
+        behind = "" if each.lag is None else f"{each.lag:,}"
         data = "not seen" if each.incarnation == "0" else each.incarnation
         rows.add_row(each.name + leads, _role(each), each.address, data, connected, behind)
     show(rows)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from kvstore.client import Client
 from tests.cluster.browser import browsing
 from tests.cluster.harness import running
 
@@ -15,9 +16,9 @@ KEYS = 12
 async def take(directory: Path) -> bytes:
     """The picture, as PNG."""
     async with running(directory / "cluster") as cluster, browsing(directory / "browser") as page:
-        leader = await cluster.wait_ready()
-        await page.open(f"{cluster.places[leader].url}/ui")
-        async with cluster.status_client() as client:
+        leader = cluster.places[await cluster.wait_ready()].url
+        await page.open(f"{leader}/ui")
+        async with Client([leader]) as client:
             for number in range(STEPS):
                 await client.put(f"job/{number % KEYS}", b"step %d of the job" % number)
                 await client.get(f"job/{number % KEYS}")
