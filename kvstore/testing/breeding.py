@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from kvstore.supervisor import ClusterError, Place
+from kvstore.supervisor import ClusterError, LocalCluster, Process
 
 
 class Nursery:
@@ -96,7 +96,11 @@ def shared() -> Nursery:
         return _shared
 
 
-def breed(place: Place, environment: Mapping[str, str]) -> Bred:
-    """Start a replica."""
-    nursery = shared()
-    return Bred(nursery, nursery.ask("start", os.fspath(place.config), os.fspath(place.log), dict(environment)))
+class BredCluster(LocalCluster):
+    """With replicas out of the nursery."""
+
+    def spawn(self, name: str, environment: Mapping[str, str]) -> Process:
+        """See LocalCluster."""
+        place, nursery = self.places[name], shared()
+        process_id = nursery.ask("start", os.fspath(place.config), os.fspath(place.log), dict(environment))
+        return Bred(nursery, process_id)

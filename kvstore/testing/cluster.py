@@ -10,25 +10,18 @@ from kvstore import supervisor
 from kvstore.client import Client
 from kvstore.ranges import EVERY_KEY
 from kvstore.supervisor import ClusterError, describe_exit, leader_of
-from kvstore.testing.breeding import breed
+from kvstore.testing.breeding import BredCluster
 from kvstore.testing.links import Links
 
 LOG_LINES = 40
 """Of each replica in `logs`."""
 
 
-class _Supervised(supervisor.LocalCluster):
-    """With replicas out of the nursery."""
-
-    def spawn(self, name: str, environment: Mapping[str, str]) -> supervisor.Process:
-        return breed(self.places[name], environment)
-
-
 class Cluster:
     """The cluster itself, for an event loop in a thread of its own."""
 
     def __init__(self, nodes: int, directory: Path, settings: Mapping[str, int | str]) -> None:
-        self.supervised = _Supervised(nodes, directory, settings=settings)
+        self.supervised = BredCluster(nodes, directory, settings=settings)
         self.names = tuple(self.supervised.places)
         self._links = Links(self.supervised.places)
         self._open = AsyncExitStack()

@@ -21,6 +21,7 @@ from bench.linearizability import FOREVER, Operation, Verdict, check
 from kvstore.http.problems import NO_SUCH_KEY, RETRY_AFTER
 from kvstore.requests import Consistency, Outcome
 from kvstore.supervisor import POLL_S, LocalCluster
+from kvstore.testing.breeding import BredCluster
 
 STORY_S = 120.0
 """A test that has taken so long hangs, and fails."""
@@ -272,7 +273,7 @@ async def load(
 async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[LocalCluster]:
     """A ready cluster. When the test ends, however that happens, no process is left; a failure prints the logs, and an
     error in them is a failure."""
-    cluster = LocalCluster(nodes, directory / "cluster", settings=settings)
+    cluster = BredCluster(nodes, directory / "cluster", settings=settings)
     cluster.prepare()
     cluster.start()
     try:
