@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 UNIT_BYTES = 4096
 ROUND_BYTES = 8 << 20
-ROUND_CHANGES = 16 << 10
-"""A round ends with the run in which its changes become as much as this; it keeps one for each key in memory."""
+ROUND_KEYS = 16 << 10
+"""A round ends with the run in which the last changes of its keys, which it keeps in memory, become as much as this."""
 PIECE_UNITS = 256
 _CHANGES_A_UNIT = 4
 
@@ -62,27 +62,25 @@ class _Found:
         self.large: dict[int, int] = {}
         """Of these the units of those whose successors fill pages: most likely they do, too."""
         self._base, self._target = base, target
-        self._left = ROUND_CHANGES
-        self._bytes_left = ROUND_BYTES
+        self._kept_bytes = 0
 
     @property
     def whole(self) -> bool:
-        return self.reached == self._target or self._left <= 0 or self._bytes_left <= 0
+        return self.reached == self._target or len(self.last) >= ROUND_KEYS or self._kept_bytes >= ROUND_BYTES
 
     def take(self, run: list[Change]) -> None:
         for change in run:
             if not self.reached < change.position <= self._target:
                 continue
             self.reached = change.position
-            self.last.pop(change.key, None)
-            self.last[change.key] = change
             size = size_of(change)
+            before = self.last.pop(change.key, None)
+            self._kept_bytes += size if before is None else size - size_of(before)
+            self.last[change.key] = change
             if 0 < change.supersedes <= self._base:
                 self.superseded.append(change.supersedes)
                 if size >= UNIT_BYTES:
                     self.large[change.supersedes] = units_of(size)
-            self._left -= 1
-            self._bytes_left -= size
 
 
 def _pieces(rows: Iterable[tuple[T, int]]) -> Iterator[tuple[list[T], int]]:

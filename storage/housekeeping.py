@@ -13,8 +13,9 @@ from storage.generation import Generation
 from storage.marks import Marks
 from storage.revisions import NO_END, KeySpace
 
-BACKLOG_BYTES = 4 << 20
-"""So much more history is worth a round of compaction: half of what one may take."""
+BACKLOG_BYTES = 8 << 20
+"""So much more history is worth compaction: the more it is, the more often a key was written in it, and only its last
+change becomes a row."""
 
 
 class Housekeeping:
@@ -27,8 +28,10 @@ class Housekeeping:
         self._cut = min(cut, first - 1)
         """No slot up to here has a row."""
         self._round: tuple[Generation, Iterator[int]] | None = None
+        self._goal = 0
+        """Up to this position rounds follow each other."""
         self._stored_bytes = 0
-        """Of changes, since the last round began."""
+        """Of changes, since the goal was set."""
 
     def stored(self, size_bytes: int) -> None:
         """So much was added to the history."""
@@ -58,10 +61,11 @@ class Housekeeping:
         return units - left
 
     def _worth_a_round(self, marks: Marks) -> bool:
-        """True as well when one has begun."""
-        if self._space.compacted >= marks.compact:
+        """True as well when one has begun, or ended before the goal."""
+        base = self._space.compacted
+        if base >= marks.compact:
             return False
-        return self._under_way() is not None or self._stored_bytes >= BACKLOG_BYTES
+        return self._under_way() is not None or base < self._goal or self._stored_bytes >= BACKLOG_BYTES
 
     def _under_way(self) -> Iterator[int] | None:
         """A round ends when its generation was replaced."""
@@ -71,9 +75,11 @@ class Housekeeping:
         """Pieces of a round, perhaps the last one."""
         pieces = self._under_way()
         if pieces is None:
-            pieces = compact(self._space, target)
+            if self._space.compacted >= self._goal:
+                self._goal = target
+                self._stored_bytes = 0
+            pieces = compact(self._space, min(self._goal, target))
             self._round = self._space.live, pieces
-            self._stored_bytes = 0
         used = 0
         while used < units:
             piece = next(pieces, None)

@@ -42,12 +42,16 @@ def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[An
     return tuple(fields)
 
 
+_NO_ROW = -1
+
+
 class Insert:
-    """Stores rows, up to 256 of them with one statement.
+    """Stores rows whose first column is a number from 0 on, up to 256 of them with one statement.
 
     SQLite's module lets other threads run at each step of a statement, and waits up to 5 ms until a busy one gives way:
     with one statement for each row that is what storing costs. So there are statements for 1, 4, 16, 64 and 256 rows,
-    and NULLs fill up what is left. Figures: docs/decisions/0005-state-in-sqlite.md
+    and -1 fills up what is left: for NULL the module would look for an adapter, three exceptions each. Figures:
+    docs/decisions/0005-state-in-sqlite.md
     """
 
     _SIZES = (1, 4, 16, 64, 256)
@@ -57,7 +61,7 @@ class Insert:
         row = f"({', '.join('?' * columns)})"
         self._columns = columns
         self._statements = {
-            size: f"{into} SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL"  # noqa: S608
+            size: f"{into} SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 >= 0"  # noqa: S608
             for size in self._SIZES
         }
 
@@ -68,5 +72,5 @@ class Insert:
             part = rows[start : start + most]
             size = next(size for size in self._SIZES if size >= len(part))
             values = list(chain.from_iterable(part))
-            values += [None] * (size * self._columns - len(values))
+            values += [_NO_ROW] * (size * self._columns - len(values))
             connection.execute(self._statements[size], values)

@@ -395,8 +395,8 @@ MUTANTS = (
         (25,),
         "Of a key that was written several times the first value is kept.",
         "storage/compaction.py",
-        "            self.last.pop(change.key, None)\n            self.last[change.key] = change\n",
-        "            self.last.setdefault(change.key, change)\n",
+        "            self.last[change.key] = change\n",
+        "            self.last[change.key] = before or change\n",
         UNIT,
     ),
     Mutant(
@@ -424,6 +424,15 @@ MUTANTS = (
         "storage/housekeeping.py",
         "        if left >= units // 2 and (self._worth",
         "        if left == units and (self._worth",
+        UNIT,
+    ),
+    Mutant(
+        "compaction-falls-behind",
+        (26,),
+        "After one round of compaction the next one waits until as much is stored again.",
+        "storage/housekeeping.py",
+        " or base < self._goal",
+        "",
         UNIT,
     ),
     Mutant(

@@ -197,14 +197,14 @@ class BothStoragesInSmallSlices(BothStorages):
 
     def __init__(self) -> None:
         self.usual = module._SLICE_UNITS, module._UNITS_A_WRITE
-        self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES
+        self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES
         module._SLICE_UNITS, module._UNITS_A_WRITE = 2, 1
-        compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES = 1, 5, 20
+        compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES = 1, 5, 20
         super().__init__()
 
     def teardown(self) -> None:
         module._SLICE_UNITS, module._UNITS_A_WRITE = self.usual
-        compaction.PIECE_UNITS, compaction.ROUND_CHANGES, housekeeping.BACKLOG_BYTES = self.usual_round
+        compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES = self.usual_round
         super().teardown()
 
 
