@@ -3,7 +3,7 @@
 That is done in rounds of many revisions: of a key that is written often only the last change becomes a row then, and
 the rows that go lie close together. A round is done in pieces, each in some transaction. Until the base has moved the
 history holds all that the state needs, so a round that ended half way has only left rows that do not count, and those
-that it removed are superseded.
+that it removed are superseded. Removing comes last: from then on who asks for the state as of the base has to wait.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,14 +38,14 @@ def compact(space: KeySpace, target: int) -> Iterator[int]:
         run = next(live.runs(found.reached, target))
         found.take(run)
         yield 1 + len(run) // _CHANGES_A_UNIT
-    found.superseded.sort()
-    yield 1
-    for positions, units in _pieces((each, found.large.get(each, 1)) for each in found.superseded):
-        live.drop_records(positions)
-        yield units
     alive = (change for change in found.last.values() if change.value is not None)
     for changes, units in _pieces((change, units_of(size_of(change))) for change in alive):
         live.add(changes)
+        yield units
+    found.superseded.sort()
+    space.torn_upto = found.reached
+    for positions, units in _pieces((each, found.large.get(each, 1)) for each in found.superseded):
+        live.drop_records(positions)
         yield units
     space.move_base(found.reached)
 

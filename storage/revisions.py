@@ -31,6 +31,9 @@ class KeySpace:
         self.live, self.idle = (one, other) if bounds.live == one.name else (other, one)
         self.compacted = bounds.compacted
         """The base of the live generation."""
+        self.torn_upto = bounds.marks.compact
+        """Until the base is here, records that were alive at it may be gone: a round removes them, perhaps one of an
+        earlier life."""
         self.staging = bounds.marks.staging
         """What of the idle one counts. It is `staging.compacted` that is its base."""
         self.spent = self.live.begins_before(self.compacted)
@@ -76,8 +79,14 @@ class KeySpace:
         _, self.compacted, lowest = self.staging
         self.live, self.idle, self.staging = self.idle, self.live, Staging()
         self.littered, self.spent = True, False
+        self.torn_upto = 0
         if lowest < self.compacted:
             self.live.drop_superseded(lowest, self.compacted)
+
+    @property
+    def torn(self) -> bool:
+        """True when the live generation is not whole as of its base."""
+        return self.compacted < self.torn_upto
 
     def move_base(self, position: int) -> None:
         """The records of the live generation are those of `position` now."""

@@ -177,13 +177,14 @@ class SqliteStorage:
         with self._sound_after():
             if staged:
                 return self._space.staged_page(after, max_bytes)
-            self._finish_compaction()
+            self._compact_further()
             return self._space.page(after, max_bytes, self._bounds)
 
-    def _finish_compaction(self) -> None:
-        """A round that is under way, or was in an earlier life, has removed records that were alive at the base: who
-        reads the state from there on would not see them."""
-        while self._space.compacted < self._bounds.marks.compact:
+    def _compact_further(self) -> None:
+        """A little, so that whoever needs more need only ask again; and until the state is whole."""
+        if self._space.compacted < self._bounds.marks.compact:
+            self._tidy_slice()
+        while self._space.torn:
             self._tidy_slice()
 
     def write(self, writes: Sequence[Write]) -> None:
