@@ -45,16 +45,17 @@ class Tenancy:
         """The highest one that was told to hold the lock."""
         self.guarded = 0
         """The highest fence that a guarded write was done with."""
-        self.holders: dict[str, int] = {}
-        """The lease of each tenant that was told that it holds the lock, and has not given it up."""
+        self.holders: dict[str, tuple[int, int]] = {}
+        """The lease and the fence of each tenant that was told that it holds the lock, and has not given it up."""
 
     def holds(self, tenant: str, lease: int, fence: int, now: Time) -> None:
-        """A tenant is told that it holds the lock. Nobody else does, whose lease is sure to live."""
-        for other, held in self.holders.items():
-            asked, ttl_ms = self.alive[held]
+        """A tenant is told that it holds the lock. Of it and of another one that does, the lease of whoever has the
+        lower fence is over: perhaps that is the one that is only told now."""
+        for other, (held, theirs) in self.holders.items():
+            asked, ttl_ms = self.alive[held if theirs < fence else lease]
             over = other == tenant or now >= asked + ttl_ms * MS * (1 - DRIFT)
             assert over, f"{tenant} holds the lock with fence {fence} while {other} does"
-        self.holders[tenant] = lease
+        self.holders[tenant] = lease, fence
         self.fence = max(self.fence, fence)
 
     def check(self, expired_at: dict[int, Time]) -> None:
@@ -95,7 +96,7 @@ class Tenant:
         guarded = self._tenancy.guarded
 
         def answered(answer: Result | Refused) -> None:
-            self._heard(command, answer, asked, floor, guarded)
+            self._heard(command, answer, asked, floor, guarded, late=self._turn != turn)
             over()
 
         def over() -> None:
@@ -126,7 +127,10 @@ class Tenant:
             commands.append(Transact([guard], [Put(GUARDED, b"%d" % self._fence)], [Get(GUARDED)]))
         return self._rng.choice(commands)
 
-    def _heard(self, command: KeyCommand, answer: Result | Refused, asked: Time, floor: int, guarded: int) -> None:
+    def _heard(
+        self, command: KeyCommand, answer: Result | Refused, asked: Time, floor: int, guarded: int, *, late: bool
+    ) -> None:
+        """`late`: it has gone on without this answer, and may have given the lock up."""
         match answer:
             case Granted(lease=lease, ttl_ms=ttl_ms):
                 if isinstance(command, Grant):
@@ -138,8 +142,9 @@ class Tenant:
                 self._tenancy.holders.pop(self.name, None)
             case Placed(fence=fence, held=True):
                 assert fence >= floor, f"fence {fence} holds the lock after {floor} did"
-                self._fence = fence
-                self._tenancy.holds(self.name, self._lease, fence, self._cluster.world.now)
+                if not late:
+                    self._fence = fence
+                    self._tenancy.holds(self.name, self._lease, fence, self._cluster.world.now)
             case Transacted(succeeded=True) if isinstance(command, Transact):
                 done = command.compares[0].operand
                 assert isinstance(done, int)
