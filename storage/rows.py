@@ -42,9 +42,6 @@ def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[An
     return tuple(fields)
 
 
-_NO_ROW = -1
-
-
 class Insert:
     """Stores rows whose first column is a number from 0 on, up to 256 of them with one statement.
 
@@ -55,6 +52,7 @@ class Insert:
     """
 
     _SIZES = (1, 4, 16, 64, 256)
+    _NO_ROW = -1
 
     def __init__(self, into: str, columns: int) -> None:
         """`into` is the statement up to the name of the table."""
@@ -72,5 +70,5 @@ class Insert:
             part = rows[start : start + most]
             size = next(size for size in self._SIZES if size >= len(part))
             values = list(chain.from_iterable(part))
-            values += [_NO_ROW] * (size * self._columns - len(values))
+            values += [self._NO_ROW] * (size * self._columns - len(values))
             connection.execute(self._statements[size], values)

@@ -192,13 +192,12 @@ async def measure(
             await asyncio.sleep(SETTLE_S)
             say(f"writing for {seconds:g} s")
             before = await _phase(seconds)
-            if kills:
-                await asyncio.sleep(SETTLE_S)  # what was counted has arrived
-            for number in range(kills):
-                await kill_leader(cluster)
-                say(f"kill {number + 1} of {kills}: {len(writers.acknowledged):,} PUTs answered")
             after = None
             if kills:
+                await asyncio.sleep(SETTLE_S)  # what was counted has arrived
+                for number in range(kills):
+                    await kill_leader(cluster)
+                    say(f"kill {number + 1} of {kills}: {len(writers.acknowledged):,} PUTs answered")
                 await asyncio.sleep(SETTLE_S)
                 say(f"writing for {seconds:g} s")
                 after = await _phase(seconds)

@@ -22,7 +22,7 @@ export function showSlots(list, slots) {
 export function showMembers(body, status) {
   const rows = status.members.map((member) => {
     const heard = member.name === status.id ? "" : ago(member.heard_ms_ago);
-    const behind = member.lag === null ? "" : member.lag;
+    const behind = member.lag ?? "";
     const role = member.joining ? `${member.role}, becomes ${member.becomes}` : member.role;
     const name = member.name === status.leader ? `${member.name}, leads` : member.name;
     const cells = [name, role, member.address, member.connected ? "yes" : "no", heard, behind];
