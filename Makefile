@@ -22,8 +22,8 @@ cluster: $(STAMP)  ## run a cluster on this machine until Ctrl-C: make cluster [
 	@exec $(BIN)/kvstore cluster --nodes $(N) --data data
 
 test: $(STAMP)  ## all tests: the quick ones with every branch of paxos/ covered, new seeds, then real processes
-	$(PYTEST) -n $(WORKERS) tests/paxos --cov --cov-fail-under=100
-	$(PYTEST) -n $(WORKERS) -m "not cluster" --ignore tests/paxos
+	$(PYTEST) -n $(WORKERS) tests/unit/paxos --cov --cov-fail-under=100
+	$(PYTEST) -n $(WORKERS) -m "not cluster" --ignore tests/unit/paxos
 	$(BIN)/python -m tests.simulation --seeds 100
 	$(PYTEST) -m cluster
 

@@ -24,7 +24,7 @@ from bench.load.command import Nodes
 from bench.report import print_report, verdict
 from bench.scratch import scratch_directory
 from kvstore.client import Client, ConditionFailed, UnknownOutcome
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 KEY = "counter"
 TIMEOUT_MS = 30_000

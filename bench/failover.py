@@ -13,7 +13,7 @@ import msgspec
 
 from bench.figures import percentile
 from bench.writers import Pulse, Writer, missing
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 P50_LIMIT_MS = 800
 P99_LIMIT_MS = 1500

@@ -21,7 +21,7 @@ from bench.lifecycle.replicas import resident_mb
 from bench.processes import check_platform
 from bench.report import figure_table, print_report, verdict
 from bench.scratch import scratch_directory
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 GROWTH_LIMIT_MB = 50.0
 P99_RATIO_LIMIT = 2.0

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 
 from bench.errors import BenchError
 from bench.lifecycle.grown import restored
-from kvstore.supervisor import HOST, LocalCluster
+from kvstore.testing.supervisor import HOST, LocalCluster
 
 MEMBERS = 3
 VALUE_BYTES = 100

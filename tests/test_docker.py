@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from kvstore.client import Client
-from kvstore.config import Settings, load
-from kvstore.supervisor import LocalCluster, Place
+from kvstore.server.config import Settings, load
+from kvstore.testing.supervisor import LocalCluster, Place
 
 ROOT = Path(__file__).parent.parent
 NODES = ["n1", "n2", "n3"]

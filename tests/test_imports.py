@@ -43,9 +43,14 @@ RULES = [
         frozenset({"msgspec", "sqlite_utils"}),
         ASYNC | {"random", "socket"},
     ),
-    Rule("kvstore.commands", frozenset({"kvstore.members", "kvstore.ranges"}), frozenset({"msgspec"}), IMPURE | ASYNC),
     Rule(
-        "kvstore.node",
+        "kvstore.api.commands",
+        frozenset({"kvstore.api.membership", "kvstore.api.key_range"}),
+        frozenset({"msgspec"}),
+        IMPURE | ASYNC,
+    ),
+    Rule(
+        "kvstore.replica.node",
         frozenset(
             {"paxos", "storage.base"}
             | {
@@ -86,9 +91,9 @@ RULES = [
                 "bench",
                 "kvstore.cli",
                 "kvstore.client",
-                "kvstore.commands",
-                "kvstore.requests",
-                "kvstore.supervisor",
+                "kvstore.api.commands",
+                "kvstore.api.requests",
+                "kvstore.testing.supervisor",
                 "kvstore.testing",
             }
         ),
@@ -168,14 +173,14 @@ def test_imports_follow_the_rules(module: str, path: Path) -> None:
         ("storage.sqlite", "from paxos.messages import Accept"),
         ("storage.sqlite", "from paxos import replica"),
         ("storage.sqlite", "import asyncio"),
-        ("kvstore.commands", "from kvstore.requests import Consistency"),
-        ("kvstore.node", "from kvstore.runtime import Runtime"),
-        ("kvstore.node", "from storage.sqlite import open_storage"),
-        ("kvstore.node", "import time"),
-        ("kvstore.state_machine", "import asyncio"),
-        ("kvstore.config", "from aiohttp import web"),
+        ("kvstore.api.commands", "from kvstore.api.requests import Consistency"),
+        ("kvstore.replica.node", "from kvstore.server.event_loop import Runtime"),
+        ("kvstore.replica.node", "from storage.sqlite import open_storage"),
+        ("kvstore.replica.node", "import time"),
+        ("kvstore.state_machine.state_machine", "import asyncio"),
+        ("kvstore.server.config", "from aiohttp import web"),
         ("kvstore.client", "import bench.load"),
-        ("bench.load", "from kvstore.node import Node"),
+        ("bench.load", "from kvstore.replica.node import Node"),
         ("bench.load", "from paxos.types import Ballot"),
     ],
 )
@@ -191,7 +196,7 @@ def test_a_planted_violation_is_caught(module: str, source: str) -> None:
             "import msgspec\nfrom random import Random\nfrom collections import deque\nfrom paxos.types import Slot",
         ),
         ("storage.sqlite", "import sqlite_utils, sqlite3, threading\nfrom paxos import types"),
-        ("kvstore.http.server", "import asyncio\nfrom aiohttp import web"),
+        ("kvstore.server.http.server", "import asyncio\nfrom aiohttp import web"),
         ("bench.load", "import aiohttp\nfrom kvstore.client import Client"),
     ],
 )

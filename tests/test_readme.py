@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kvstore.config import settings_table
+from kvstore.server.config import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_settings_are_the_codes() -> None:
-    """When it fails: put what `python -c "from kvstore.config import *; print(settings_table())"` prints there."""
+    """When it fails: put what `python -c "from kvstore.server.config import *; print(settings_table())"` prints there."""
     assert settings_table().strip() in README
 
 

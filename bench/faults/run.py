@@ -17,8 +17,8 @@ from bench.faults.history import Call, judge
 from bench.faults.plan import DISK, Fault, Plan, schedule
 from bench.faults.tormentor import Tormentor
 from bench.faults.watch import POLL_S, Watch
-from kvstore.supervisor import ClusterError, LocalCluster
 from kvstore.testing.links import Links
+from kvstore.testing.supervisor import ClusterError, LocalCluster
 
 READY_S = 60.0
 """All healed, the replicas have so long to become ready: they replay their logs."""

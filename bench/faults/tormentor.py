@@ -9,8 +9,8 @@ import msgspec
 
 from bench.faults.disk import SYNCS, WRITES, Tampering
 from bench.faults.plan import Fault, Plan, Reach
-from kvstore.supervisor import POLL_S, LocalCluster, describe_exit
 from kvstore.testing.links import Links, Pair
+from kvstore.testing.supervisor import POLL_S, LocalCluster, describe_exit
 
 END_S = 10.0
 """A replica whose disk failed ends at its next write; there may be none while nobody leads."""

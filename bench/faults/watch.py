@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import msgspec
 
+from kvstore.api.requests import Status
 from kvstore.client import Client
-from kvstore.requests import Status
-from kvstore.supervisor import LocalCluster, leader_of, status_of
+from kvstore.testing.supervisor import LocalCluster, leader_of, status_of
 
 POLL_S = 0.1
 

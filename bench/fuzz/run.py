@@ -16,7 +16,7 @@ from bench.fuzz.found import Fault, Fuzz, Memory
 from bench.fuzz.malformed import SENTINEL, Attempt, Forge, calls_of
 from bench.processes import usage
 from kvstore.client import Client, ClientError
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 CONNECTIONS = 64
 WARM_UP = 2_000

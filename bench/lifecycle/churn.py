@@ -15,7 +15,7 @@ from bench.faults.history import Judgement, judge
 from bench.lifecycle.clients import Failure, Traffic, unexcused
 from bench.lifecycle.replicas import wipe
 from kvstore.client import Client, ClientError, NoSuchMember
-from kvstore.supervisor import POLL_S, ClusterError, LocalCluster
+from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster
 
 NODES = 3
 LEAST, MOST = 3, 5

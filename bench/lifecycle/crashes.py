@@ -13,7 +13,7 @@ from bench.lifecycle import files
 from bench.lifecycle.clients import Traffic
 from bench.lifecycle.load import Load, puts
 from bench.lifecycle.migration import migrate
-from kvstore.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
+from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
 
 NODES = 3
 TIGHT: dict[str, int | str] = {"log_slots": 100, "history_revisions": 64}

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.lifecycle import files
 from bench.lifecycle.ledger import Ledger
 from bench.lifecycle.replicas import DATABASE, LOG, wipe
-from kvstore.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
+from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
 
 NODES = 3
 SETTINGS: dict[str, int | str] = {"log_slots": 300, "history_revisions": 300}

@@ -20,7 +20,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.lifecycle.load import Load, puts
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 NODES = 3
 CONNECTIONS = 16

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from random import Random
 
+from kvstore.api.requests import Consistency
 from kvstore.client import Client, Unavailable, UnknownOutcome
-from kvstore.requests import Consistency
 
 READERS = 8
 POLL_S = 0.05

@@ -9,7 +9,7 @@ from random import Random
 from bench.lifecycle import files
 from bench.lifecycle.load import Load, puts
 from kvstore.client import Client
-from kvstore.supervisor import POLL_S, LocalCluster
+from kvstore.testing.supervisor import POLL_S, LocalCluster
 
 NODES = 3
 KEYS, VALUE_BYTES = 500, 100

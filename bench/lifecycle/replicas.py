@@ -10,7 +10,7 @@ import msgspec
 from bench.errors import BenchError
 from bench.processes import usage
 from kvstore.client import Client, ClientError
-from kvstore.supervisor import POLL_S, LocalCluster, Place
+from kvstore.testing.supervisor import POLL_S, LocalCluster, Place
 
 DATABASE = "kvstore.db"
 LOG = "kvstore.db-wal"

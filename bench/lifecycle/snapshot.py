@@ -12,7 +12,7 @@ from bench.figures import percentile
 from bench.lifecycle.grown import restored
 from bench.lifecycle.load import Load, puts
 from bench.lifecycle.replicas import resident_mb, wipe
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 P99_RATIO_LIMIT = 2.0
 KEYS, VALUE_BYTES = 1000, 100

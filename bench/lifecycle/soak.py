@@ -10,7 +10,7 @@ import msgspec
 
 from bench.lifecycle.load import Load, puts
 from bench.lifecycle.replicas import file_mb, resident_mb
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 NODES = 3
 GROWTH_LIMIT = 1.2

@@ -9,9 +9,9 @@ from typing import Literal
 import msgspec
 
 from bench.errors import BenchError
+from kvstore.api.requests import Status
 from kvstore.client import Client, ClientError
-from kvstore.requests import Status
-from kvstore.supervisor import LocalCluster, leader_of
+from kvstore.testing.supervisor import LocalCluster, leader_of
 
 At = Literal["leader", "follower", "all"]
 

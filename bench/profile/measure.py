@@ -14,7 +14,7 @@ from bench.load.run import Ask
 from bench.load.run import run as run_load
 from bench.processes import thread_cpu_s
 from bench.profile.stages import costs, read
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 SAMPLES_PER_SECOND = 250
 _GRACE_S = 60.0

@@ -17,11 +17,11 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (stage, re.compile(pattern))
     for stage, pattern in (
         ("metrics", r"/prometheus_client/|/kvstore/metrics\.py"),
-        ("parse HTTP", r"/kvstore/http/(?:[^ ]*/)?(?:body|target|pars\w*|head\w*|request\w*)\.py|/httptools/"),
-        ("parse HTTP", r"/kvstore/http/[^ ]* [\w.]*(?:pars|header|decode|data_received|feed)"),
-        ("answer", r"/kvstore/http/(?:[^ ]*/)?(?:answer|problems|response\w*)\.py"),
-        ("answer", r"/kvstore/http/[^ ]* [\w.]*(?:answer|respond|render|write|send|flush)"),
-        ("HTTP front end", r"/kvstore/http/"),
+        ("parse HTTP", r"/kvstore/server/http/(?:[^ ]*/)?(?:body|target|pars\w*|head\w*|request\w*)\.py|/httptools/"),
+        ("parse HTTP", r"/kvstore/server/http/[^ ]* [\w.]*(?:pars|header|decode|data_received|feed)"),
+        ("answer", r"/kvstore/server/http/(?:[^ ]*/)?(?:answer|problems|response\w*)\.py"),
+        ("answer", r"/kvstore/server/http/[^ ]* [\w.]*(?:answer|respond|render|write|send|flush)"),
+        ("HTTP front end", r"/kvstore/server/http/"),
         ("HTTP library", r"/(?:aiohttp|yarl|multidict|propcache|aiosignal|frozenlist)/"),
         ("apply", r"/kvstore/(?:state_machine|commands)\.py"),
         ("peer links", r"/kvstore/(?:frames|links|transport|handshake)\.py|/paxos/wire\.py"),

@@ -25,7 +25,7 @@ from bench.scratch import scratch_directory
 from bench.watching.events import Judgement, Seen, delays_ms, judge
 from bench.watching.watchers import Order
 from kvstore.client import Client
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 
 P99_LIMIT_MS = 50.0
 PREFIX = "w/"

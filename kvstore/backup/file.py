@@ -18,9 +18,9 @@ from typing import Self
 
 import msgspec
 
-from kvstore.commands import Record
-from kvstore.holdings import is_own
-from kvstore.state_machine import DIGEST_MASK, digest_of
+from kvstore.api.commands import Record
+from kvstore.state_machine.lease_index import is_own
+from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
 from storage.base import CHAIN_BYTES, Change, Progress, first_of, number_of, revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text

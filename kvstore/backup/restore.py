@@ -12,9 +12,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from kvstore.api.membership import genesis
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
-from kvstore.ledger import PAGE_BYTES, Ledger
-from kvstore.members import genesis
+from kvstore.replica.applier import PAGE_BYTES, Ledger
 from paxos.types import NodeId
 from storage.base import Change, Progress, Staged, StatePage, StateWrite
 from storage.directory import sync_directory

@@ -4,7 +4,7 @@
     Page, Page, ...            rows of the state in order of revision, each page behind the one before
     End  or  Failed            as of when the rows are the whole state; or why there is no more
 
-Each is a frame of `kvstore.frames`. A stream that ends otherwise is broken: no backup can be made of it.
+Each is a frame of `kvstore.peers.framing`. A stream that ends otherwise is broken: no backup can be made of it.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from typing import Annotated
 
 import msgspec
 
-from kvstore.frames import FrameReader, frame
-from kvstore.handshake import LinkRefused
+from kvstore.peers.framing import FrameReader, frame
+from kvstore.peers.handshake import LinkRefused
 from storage.base import Change, Progress
 
 VERSION = 1

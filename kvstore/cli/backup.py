@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
+from kvstore.api.requests import Consistency
 from kvstore.backup.file import About, BackupError, BackupWriter, MisuseError
 from kvstore.backup.stream import End, Page, Start
 from kvstore.cli.progress import progress_bar
 from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Unavailable
-from kvstore.requests import Consistency
 from storage.base import Change
 
 

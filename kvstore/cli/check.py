@@ -11,14 +11,14 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from kvstore.api.membership import MemberRole
 from kvstore.cli.output import write_json
 from kvstore.cli.talking import end
-from kvstore.members import MemberRole
 from storage.base import StorageError
 from storage.directory import DATA_FILE, holder_of
 
 if TYPE_CHECKING:
-    from kvstore.check import MemberFound, Owner, Report, State
+    from kvstore.backup.check import MemberFound, Owner, Report, State
 
 _NEXT = (
     "[bold]next[/bold]     start the replica: it sets this data aside, and its peers give it a place and the state "
@@ -40,7 +40,7 @@ def check(
     Where the replica did not stop in order it looks into a copy, in TMPDIR. Exit status: 0 sound, 1 damaged, 2 there is
     no data of a replica, or of a newer release, 3 a replica is using it.
     """
-    from kvstore.check import check as verify  # noqa: PLC0415 - as in `serve`
+    from kvstore.backup.check import check as verify  # noqa: PLC0415 - as in `serve`
 
     try:
         _refuse_used(directory)

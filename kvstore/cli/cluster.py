@@ -13,8 +13,8 @@ from rich.console import Console
 
 from kvstore.cli.watch import Sighting, Watch
 from kvstore.client import Client
-from kvstore.config import voters_warnings
-from kvstore.supervisor import ClusterError, LocalCluster, NotReadyError, Place, status_of
+from kvstore.server.config import voters_warnings
+from kvstore.testing.supervisor import ClusterError, LocalCluster, NotReadyError, Place, status_of
 
 LOOK_S = 0.1
 FIRST_WORD_S = 10.0

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kvstore.api.requests import Status
 from kvstore.cli.load import Counters, Load, load_between
-from kvstore.requests import Status
-from kvstore.supervisor import leader_of
+from kvstore.testing.supervisor import leader_of
 
 EVENTS = 5
 """So many of the last changes are shown."""

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kvstore.api.membership import MemberRole
+from kvstore.api.requests import MembersStatus, MemberStatus
 from kvstore.cli.output import Json, show, table, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, client_of, end, talk
 from kvstore.client import Client, ClientError, Unavailable
-from kvstore.members import MemberRole
-from kvstore.requests import MembersStatus, MemberStatus
 
 LOOK_S = 0.2
 COMPLETION_MS = 1000

@@ -10,8 +10,8 @@ import typer
 
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
 from kvstore.cli.talking import end
-from kvstore.config import ENV_PREFIX, ConfigError, Settings, load
-from kvstore.supervisor import LocalCluster
+from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, load
+from kvstore.testing.supervisor import LocalCluster
 from storage.base import StorageError
 
 FAILED = 1

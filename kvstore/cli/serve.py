@@ -8,7 +8,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from kvstore.config import ENV_PREFIX, ConfigError, Settings, default_of, flag_of, load, unit_of
+from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, default_of, flag_of, load, unit_of
 from storage.base import StorageError
 
 FAILED = 1
@@ -35,7 +35,7 @@ def serve(config: _Config = None, **flags: str | None) -> None:
     for warning in settings.warnings():
         errors.print(f"kvstore: warning: {warning}")
 
-    from kvstore import process  # noqa: PLC0415 - the commands that are clients start faster without the server
+    from kvstore.server import process  # noqa: PLC0415 - the commands that are clients start faster without the server
 
     try:
         process.serve(settings)

@@ -10,16 +10,16 @@ import typer
 from rich.table import Column
 from rich.text import Text
 
+from kvstore.api.commands import Found
+from kvstore.api.key_range import Span, starting_with
+from kvstore.api.requests import Consistency
 from kvstore.cli.keys import Revision
 from kvstore.cli.output import show, shown, standard_output, table, write_json, write_line
 from kvstore.cli.talking import CONDITION, DEFAULT, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Happened
-from kvstore.commands import Found
-from kvstore.http.documents import event_document, record_document, transacted_document
-from kvstore.http.problems import Problem
-from kvstore.http.transaction_body import transaction_of
-from kvstore.ranges import Span, starting_with
-from kvstore.requests import Consistency
+from kvstore.server.http.documents import event_document, record_document, transacted_document
+from kvstore.server.http.problems import Problem
+from kvstore.server.http.transaction_body import transaction_of
 
 _VALUE_CHARS = 60
 

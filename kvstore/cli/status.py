@@ -4,10 +4,10 @@ import asyncio
 
 from rich.table import Column, Table
 
+from kvstore.api.requests import Standing, Status
 from kvstore.cli.output import Json, show, table, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
 from kvstore.client import Client, ClientError, Unavailable
-from kvstore.requests import Standing, Status
 
 
 def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:

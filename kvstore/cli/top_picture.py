@@ -8,10 +8,10 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
+from kvstore.api.requests import Status
 from kvstore.cli import output
 from kvstore.cli.cluster_view import ClusterView, ReplicaView
 from kvstore.cli.status import role_of
-from kvstore.requests import Status
 
 
 def picture_of(view: ClusterView) -> RenderableType:

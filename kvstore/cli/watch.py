@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from kvstore.requests import Status
-from kvstore.supervisor import describe_exit, leader_of
+from kvstore.api.requests import Status
+from kvstore.testing.supervisor import describe_exit, leader_of
 
 SILENT_S = 1.5
 """A replica whose process is there and that has not answered for this long is told of."""

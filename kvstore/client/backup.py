@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 
+from kvstore.api.requests import Consistency
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.errors import Answer, Rejected, Unavailable, accept
-from kvstore.requests import Consistency
 
 
 async def take_backup(caller: Caller, consistency: Consistency) -> AsyncGenerator[Start | Page | End, None]:

@@ -9,18 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from kvstore.backup.stream import End, Page, Start
-from kvstore.client.backup import take_backup
-from kvstore.client.caller import Caller, Request
-from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
-from kvstore.client.errors import Answer, Unavailable
-from kvstore.client.gathering import Gatherer, Write
-from kvstore.client.leases import AnyLease, Granting, Lease, grant, list_leases
-from kvstore.client.locks import Fence, Held, Holder, acquire, holder_of
-from kvstore.client.membership import Membership
-from kvstore.client.once import Once
-from kvstore.client.watch import Happened, Watch
-from kvstore.commands import (
+from kvstore.api.commands import (
     Compare,
     Delete,
     DeleteResult,
@@ -35,9 +24,20 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
-from kvstore.members import MemberRole
-from kvstore.ranges import EVERY_KEY, Span
-from kvstore.requests import Consistency, MembersStatus, Status
+from kvstore.api.key_range import EVERY_KEY, Span
+from kvstore.api.membership import MemberRole
+from kvstore.api.requests import Consistency, MembersStatus, Status
+from kvstore.backup.stream import End, Page, Start
+from kvstore.client.backup import take_backup
+from kvstore.client.caller import Caller, Request
+from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
+from kvstore.client.errors import Answer, Unavailable
+from kvstore.client.gathering import Gatherer, Write
+from kvstore.client.leases import AnyLease, Granting, Lease, grant, list_leases
+from kvstore.client.locks import Fence, Held, Holder, acquire, holder_of
+from kvstore.client.membership import Membership
+from kvstore.client.once import Once
+from kvstore.client.watch import Happened, Watch
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 

@@ -1,4 +1,4 @@
-"""Transactions and records as the JSON of `kvstore.http.transactions` and `kvstore.http.documents`."""
+"""Transactions and records as the JSON of `kvstore.server.http.transactions` and `kvstore.server.http.documents`."""
 
 from base64 import b64encode
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import assert_never
 
 import msgspec
 
-from kvstore.commands import (
+from kvstore.api.commands import (
     Compare,
     Delete,
     DeleteResult,
@@ -28,8 +28,8 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
-from kvstore.http.documents import Document, text_or_base64
-from kvstore.ranges import Span
+from kvstore.api.key_range import Span
+from kvstore.server.http.documents import Document, text_or_base64
 
 
 class KeyDocument(msgspec.Struct):

@@ -21,10 +21,7 @@ from functools import cached_property
 
 import msgspec
 
-from kvstore.client.caller import Request
-from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
-from kvstore.client.errors import Answer, Rejected, Unavailable, UnknownOutcome
-from kvstore.commands import (
+from kvstore.api.commands import (
     Compare,
     Delete,
     DeleteResult,
@@ -36,10 +33,13 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
+from kvstore.client.caller import Request
+from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
+from kvstore.client.errors import Answer, Rejected, Unavailable, UnknownOutcome
 
 MOST_WEIGHT = 1000
 """Of one batch: so many operations and compares a transaction may have. It also keeps the answer below the 64 KiB that
-are kept of one (`kvstore.once`)."""
+are kept of one (`kvstore.state_machine.idempotency`)."""
 MOST_BYTES = 512 * 1024
 """Of the body of one batch: half of what a replica takes, by default."""
 MOST_UNDER_WAY = 4

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from kvstore.api.commands import Compare, Relation, Target
 from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Locked
 from kvstore.client.leases import Lease
-from kvstore.commands import Compare, Relation, Target
 
 _TURN_S = 10.0
 """So long one replica is waited at, then perhaps another one."""

@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from kvstore.api.membership import MemberRole
+from kvstore.api.requests import MembersStatus
 from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Method, NoSuchMember
-from kvstore.members import MemberRole
-from kvstore.requests import MembersStatus
 
 _LOOK_S = 0.05
 """While a change of the members is not in force, they are looked at so often."""

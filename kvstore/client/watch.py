@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import msgspec
 
+from kvstore.api.commands import Record
 from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.documents import KeyDocument, RecordDocument
 from kvstore.client.errors import Answer, Compacted, Unavailable, accept
-from kvstore.commands import Record
 
 _PAUSE_S = 0.1
 _END = b"\n\n"

@@ -9,10 +9,10 @@
 The replicas are what `kvstore serve` runs, on free ports of this machine, with their data in a temporary directory. The
 links between them go through this process, in a thread of its own, so that they can be cut. Whatever becomes of the
 test, no replica outlives it; when it fails, the error carries what the replicas printed. For pytest there are the
-fixtures of `kvstore.pytest_plugin`.
+fixtures of `kvstore.testing.pytest_plugin`.
 """
 
-from kvstore.supervisor import ClusterError
 from kvstore.testing.local import AsyncLocalCluster, LocalCluster
+from kvstore.testing.supervisor import ClusterError
 
 __all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from kvstore.supervisor import ClusterError, LocalCluster, Process
+from kvstore.testing.supervisor import ClusterError, LocalCluster, Process
 
 
 class Nursery:
@@ -53,7 +53,7 @@ class Nursery:
 
 
 class Bred:
-    """A replica out of the nursery; the part of `subprocess.Popen` that `kvstore.supervisor` uses."""
+    """A replica out of the nursery; the part of `subprocess.Popen` that `kvstore.testing.supervisor` uses."""
 
     def __init__(self, nursery: Nursery, process_id: int) -> None:
         self._nursery = nursery

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from itertools import chain, permutations
 from pathlib import Path
 
-from kvstore import supervisor
+from kvstore.api.key_range import EVERY_KEY
 from kvstore.client import Client
-from kvstore.ranges import EVERY_KEY
-from kvstore.supervisor import ClusterError, describe_exit, leader_of
+from kvstore.testing import supervisor
 from kvstore.testing.breeding import BredCluster
 from kvstore.testing.links import Links
+from kvstore.testing.supervisor import ClusterError, describe_exit, leader_of
 
 LOG_LINES = 40
 """Of each replica in `logs`."""

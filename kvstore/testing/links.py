@@ -13,7 +13,7 @@ from itertools import permutations
 from types import TracebackType
 from typing import Self
 
-from kvstore.supervisor import HOST, Place
+from kvstore.testing.supervisor import HOST, Place
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_CHUNKS = 256

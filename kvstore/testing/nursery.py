@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kvstore import process
-from kvstore.config import ConfigError, load
-from kvstore.local import end_with_parent
+from kvstore.server import process
+from kvstore.server.config import ConfigError, load
+from kvstore.testing.machine import end_with_parent
 from storage.base import StorageError
 
 FAILED = 1

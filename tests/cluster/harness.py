@@ -18,10 +18,10 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from bench.linearizability import FOREVER, Operation, Verdict, check
-from kvstore.http.problems import NO_SUCH_KEY, RETRY_AFTER
-from kvstore.requests import Consistency, Outcome
-from kvstore.supervisor import POLL_S, LocalCluster
+from kvstore.api.requests import Consistency, Outcome
+from kvstore.server.http.problems import NO_SUCH_KEY, RETRY_AFTER
 from kvstore.testing.breeding import BredCluster
+from kvstore.testing.supervisor import POLL_S, LocalCluster
 
 STORY_S = 120.0
 """A test that has taken so long hangs, and fails."""

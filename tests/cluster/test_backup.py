@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.supervisor import LocalCluster, Place
+from kvstore.testing.supervisor import LocalCluster, Place
 from tests.cluster.harness import STORY_S, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.http.problems import RETRY_AFTER
-from kvstore.supervisor import LocalCluster
+from kvstore.server.http.problems import RETRY_AFTER
+from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import Client, Ending, History, load, others, running, target, until
 
 pytestmark = pytest.mark.cluster

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kvstore.frames import FrameReader
-from kvstore.supervisor import LocalCluster, Place
+from kvstore.peers.framing import FrameReader
+from kvstore.testing.supervisor import LocalCluster, Place
 from paxos import wire
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from tests.cluster.harness import STORY_S, Client, Ending, History, others

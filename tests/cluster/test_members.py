@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from kvstore.api.membership import MemberRole
+from kvstore.api.requests import Consistency, MembersStatus
 from kvstore.client import Client as Operator
-from kvstore.members import MemberRole
-from kvstore.requests import Consistency, MembersStatus
-from kvstore.supervisor import HOST, LocalCluster
+from kvstore.testing.supervisor import HOST, LocalCluster
 from tests.cluster.harness import STEADY, Client, Ending, History, load, others, running, until
 from tests.cluster.test_refusals import _all_say, command, intruder
 

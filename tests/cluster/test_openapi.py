@@ -31,7 +31,7 @@ async def described(endpoint: str) -> dict[str, Any]:
 
 def test_schemathesis_finds_nothing_that_is_not_described(tmp_path: Path) -> None:
     """When it fails: its report has a curl command for each failure. Describe what was answered in
-    kvstore/http/openapi, or mend the server."""
+    kvstore/server/http/openapi, or mend the server."""
 
     async def story() -> None:
         async with running(tmp_path, nodes=1) as cluster:

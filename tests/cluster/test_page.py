@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.browser import FOUND, Page, browsing
 from tests.cluster.harness import STORY_S, others, running
 

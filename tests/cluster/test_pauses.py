@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.linearizability import Operation
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import Client, Ending, History, load, others, running, target
 
 pytestmark = pytest.mark.cluster

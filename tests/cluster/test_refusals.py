@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.frames import frame
-from kvstore.handshake import MAX_HANDSHAKE_BYTES
-from kvstore.supervisor import LocalCluster
+from kvstore.peers.framing import frame
+from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES
+from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster

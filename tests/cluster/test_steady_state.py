@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvstore.supervisor import LocalCluster
+from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import STEADY, Client, Ending, History, running, until
 
 pytestmark = pytest.mark.cluster

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.api.requests import Consistency
 from kvstore.client import Unavailable
-from kvstore.requests import Consistency
 from kvstore.testing import AsyncLocalCluster, ClusterError, LocalCluster
 from tests.cluster.harness import until
 

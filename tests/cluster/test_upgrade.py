@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.commands import Bundle, Put, pack_bundle
-from kvstore.supervisor import LocalCluster
+from kvstore.api.commands import Bundle, Put, pack_bundle
+from kvstore.testing.supervisor import LocalCluster
 from paxos import wire
 from paxos.types import Ballot, PValue, pack
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
 from tests.cluster import next_release
 from tests.cluster.harness import STORY_S, Client, Ending, History, Load, load, until
-from tests.storage.version_1 import make_version_1
+from tests.unit.storage.version_1 import make_version_1
 
 pytestmark = pytest.mark.cluster
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kvstore.node import Node
+from kvstore.replica.node import Node
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
 from paxos.election import Election

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from kvstore.members import genesis
-from kvstore.node import Node
+from kvstore.api.membership import genesis
+from kvstore.replica.node import Node
 from paxos.errors import require
 from paxos.messages import (
     Accept,

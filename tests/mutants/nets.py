@@ -16,44 +16,55 @@ _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-s
 
 
 def _of_kvstore(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/kvstore/test_{name}.py" for name in names)
+    return tuple(f"tests/unit/kvstore/test_{name}.py" for name in names)
 
 
 _NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries", "submissions", "state_machine")
 _STATE = _of_kvstore("ledger", "keeper", "retention", "transfer", "node_state", "node", "backup_hold")
 _MEMBERS = _of_kvstore("members", "stewardship", "node_members", "state_machine")
-_LINKS = ("tests/kvstore/test_handshake.py", "tests/kvstore/test_frames.py", "tests/kvstore/peer_links")
+_LINKS = (
+    "tests/unit/kvstore/peers/test_handshake.py",
+    "tests/unit/kvstore/peers/test_framing.py",
+    "tests/unit/kvstore/peers",
+)
 _COMMANDS = _of_kvstore("transactions", "leasing", "once", "expiry")
 _UNIT_TESTS = {
-    "paxos": ("tests/paxos", *_NODE[:2]),
-    "storage": ("tests/storage",),
-    "storage/marks.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
-    "storage/revisions.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
-    "storage/generation.py": ("tests/storage/test_state.py", "tests/storage/test_sqlite_state.py"),
-    "storage/compaction.py": ("tests/storage/test_sqlite_state.py", "tests/storage/test_crash_state.py"),
-    "kvstore/node.py": (*_NODE, "tests/kvstore/test_backup_hold.py", "tests/kvstore/test_comparison.py"),
-    "kvstore/state_fetch.py": (*_NODE, *_STATE),
-    "kvstore/queries.py": _NODE,
-    "kvstore/submissions.py": _NODE,
-    "kvstore/state_machine.py": (*_NODE, *_STATE[:2], *_COMMANDS),
-    "kvstore/ledger.py": _STATE,
-    "kvstore/past.py": ("tests/kvstore/test_past.py",),
-    "kvstore/transactions.py": (*_COMMANDS, "tests/kvstore/http/test_locks.py"),
-    "kvstore/leasing.py": _COMMANDS,
-    "kvstore/holdings.py": _COMMANDS,
-    "kvstore/once.py": _COMMANDS,
-    "kvstore/expiry.py": ("tests/kvstore/test_expiry.py",),
-    "kvstore/keeper.py": _STATE,
-    "kvstore/retention.py": _STATE,
-    "kvstore/transfer.py": _STATE,
-    "kvstore/members.py": _MEMBERS,
-    "kvstore/stewardship.py": _MEMBERS,
-    "kvstore/comparison.py": ("tests/kvstore/test_comparison.py", "tests/kvstore/test_node_state.py"),
-    "kvstore/handshake.py": _LINKS,
-    "kvstore/frames.py": _LINKS,
-    "kvstore/links.py": _LINKS,
-    "kvstore/transport.py": _LINKS,
-    "kvstore/runtime.py": ("tests/kvstore/test_runtime.py",),
+    "paxos": ("tests/unit/paxos", *_NODE[:2]),
+    "storage": ("tests/unit/storage",),
+    "storage/marks.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
+    "storage/revisions.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
+    "storage/generation.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
+    "storage/compaction.py": ("tests/unit/storage/test_sqlite_state.py", "tests/unit/storage/test_crash_state.py"),
+    "kvstore/replica/node.py": (
+        *_NODE,
+        "tests/unit/kvstore/replica/test_backup_hold.py",
+        "tests/unit/kvstore/replica/test_divergence.py",
+    ),
+    "kvstore/replica/snapshot_receive.py": (*_NODE, *_STATE),
+    "kvstore/replica/read_queue.py": _NODE,
+    "kvstore/replica/proposal_queue.py": _NODE,
+    "kvstore/state_machine/state_machine.py": (*_NODE, *_STATE[:2], *_COMMANDS),
+    "kvstore/replica/applier.py": _STATE,
+    "kvstore/state_machine/history.py": ("tests/unit/kvstore/state_machine/test_history.py",),
+    "kvstore/state_machine/transactions.py": (*_COMMANDS, "tests/unit/kvstore/server/http/test_locks.py"),
+    "kvstore/state_machine/leases.py": _COMMANDS,
+    "kvstore/state_machine/lease_index.py": _COMMANDS,
+    "kvstore/state_machine/idempotency.py": _COMMANDS,
+    "kvstore/replica/lease_expiry.py": ("tests/unit/kvstore/replica/test_lease_expiry.py",),
+    "kvstore/replica/checkpointer.py": _STATE,
+    "kvstore/replica/retention.py": _STATE,
+    "kvstore/replica/snapshot_send.py": _STATE,
+    "kvstore/api/membership.py": _MEMBERS,
+    "kvstore/replica/membership_manager.py": _MEMBERS,
+    "kvstore/replica/divergence.py": (
+        "tests/unit/kvstore/replica/test_divergence.py",
+        "tests/unit/kvstore/replica/test_node_state.py",
+    ),
+    "kvstore/peers/handshake.py": _LINKS,
+    "kvstore/peers/framing.py": _LINKS,
+    "kvstore/peers/connection.py": _LINKS,
+    "kvstore/peers/transport.py": _LINKS,
+    "kvstore/server/event_loop.py": ("tests/unit/kvstore/server/test_event_loop.py",),
 }
 """The tests that are about a file or a room, so that not all of them run for each mutant."""
 _NAMED = re.compile(

@@ -1,7 +1,7 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
-from kvstore.commands import unpack_bundle
-from kvstore.requests import Answer, Lookup, NotThen, Query, ReadAnswer, ScanAnswer
+from kvstore.api.commands import unpack_bundle
+from kvstore.api.requests import Answer, Lookup, NotThen, Query, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack

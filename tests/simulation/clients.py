@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from bench.linearizability import FOREVER, Operation
-from kvstore.commands import (
+from kvstore.api.commands import (
     Compare,
     Delete,
     DeleteResult,
@@ -27,9 +27,9 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
-from kvstore.node import Node
-from kvstore.ranges import EVERY_KEY, Span
-from kvstore.requests import Answer, Consistency, Lookup, Outcome, ReadAnswer, Refused, Scan, ScanAnswer
+from kvstore.api.key_range import EVERY_KEY, Span
+from kvstore.api.requests import Answer, Consistency, Lookup, Outcome, ReadAnswer, Refused, Scan, ScanAnswer
+from kvstore.replica.node import Node
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
 

@@ -4,9 +4,9 @@ from collections import Counter
 from functools import partial
 from typing import Protocol
 
-from kvstore.members import genesis
-from kvstore.node import Node
-from kvstore.requests import Answer, Query
+from kvstore.api.membership import genesis
+from kvstore.api.requests import Answer, Query
+from kvstore.replica.node import Node
 from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.options import Options

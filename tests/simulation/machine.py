@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvstore.node import Node
-from kvstore.retention import Limits
+from kvstore.replica.node import Node
+from kvstore.replica.retention import Limits
 from paxos.ready import ServeFetch, ServeState, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
@@ -27,7 +27,7 @@ class Machine:
         """Nobody has ever started on this disk."""
         self._wiped = False
         self.replaces = 0
-        """The incarnation of the data that this disk takes the place of, see `kvstore.handshake`."""
+        """The incarnation of the data that this disk takes the place of, see `kvstore.peers.handshake`."""
         self.lost: list[MemoryStorage] = []
         """Disks that are gone. What was chosen with their votes is chosen."""
         self._seen: dict[NodeId, int] = {}
@@ -61,7 +61,7 @@ class Machine:
         return self._storage.recovered().identity.incarnation
 
     def recognises(self, peer: NodeId, incarnation: int) -> bool:
-        """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.handshake`."""
+        """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.peers.handshake`."""
         if self.node is None or not self.node.roster.members:
             return True
         member = self.node.neighbours.get(peer)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from kvstore.commands import Reconfigure
-from kvstore.members import Member, MemberRole, Roster
-from kvstore.node import Node
+from kvstore.api.commands import Reconfigure
+from kvstore.api.membership import Member, MemberRole, Roster
+from kvstore.replica.node import Node
 from paxos.types import NodeId
 from tests.simulation.checkers import Safety
 from tests.simulation.cluster import Cluster

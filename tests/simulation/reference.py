@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 
-from kvstore.commands import (
+from kvstore.api.commands import (
     Acquire,
     Bundle,
     Command,
@@ -30,7 +30,7 @@ from kvstore.commands import (
     Transact,
     unpack_bundle,
 )
-from kvstore.members import Roster
+from kvstore.api.membership import Roster
 from paxos.types import NodeId, Slot, unpack
 
 LAST = b"\xff" * 1024

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.linearizability import Operation, Verdict, check
-from kvstore.node import Node
+from kvstore.replica.node import Node
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import Client, History

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from kvstore.transfer import ASK_AGAIN_MS
+from kvstore.replica.snapshot_send import ASK_AGAIN_MS
 from paxos.options import Options
 from paxos.types import MS, NodeId, Time
 

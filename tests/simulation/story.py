@@ -1,7 +1,7 @@
 """A simulated cluster that is told what to do, for tests that tell a story."""
 
-from kvstore.commands import Put, Result
-from kvstore.requests import Consistency, ReadAnswer, Refused
+from kvstore.api.commands import Put, Result
+from kvstore.api.requests import Consistency, ReadAnswer, Refused
 from tests.simulation.checkers import Safety
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine

@@ -4,7 +4,7 @@ A lease lives at least for its length from the moment that it was asked to be ke
 becomes of leaders; and of two who were told that they hold the lock the later one has the greater fence.
 """
 
-from kvstore.commands import (
+from kvstore.api.commands import (
     Acquire,
     Compare,
     Get,
@@ -23,8 +23,8 @@ from kvstore.commands import (
     Transact,
     Transacted,
 )
-from kvstore.node import Node
-from kvstore.requests import Refused
+from kvstore.api.requests import Refused
+from kvstore.replica.node import Node
 from paxos.types import MS, Time
 from tests.simulation.cluster import Cluster
 

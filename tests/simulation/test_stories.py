@@ -2,8 +2,8 @@
 
 import pytest
 
-from kvstore.commands import Put, PutResult, Result
-from kvstore.requests import Consistency, ReadAnswer, Refused
+from kvstore.api.commands import Put, PutResult, Result
+from kvstore.api.requests import Consistency, ReadAnswer, Refused
 from paxos.types import MS
 from tests.simulation.checkers import same_state
 from tests.simulation.story import Story

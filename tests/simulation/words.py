@@ -2,7 +2,7 @@
 
 import msgspec
 
-from kvstore.commands import (
+from kvstore.api.commands import (
     Bundle,
     Command,
     Delete,

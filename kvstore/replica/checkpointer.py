@@ -1,0 +1,135 @@
+"""The state of this replica and its storage: what is applied goes along with the next write, what is old goes.
+
+load:    rows of the state -> machine;  log behind it -> chain compared, the rest applied
+then:    chosen -> applied -> changes and progress ride on the write of the next step
+or:      the state of a peer, page by page, and in the end instead of the own one
+"""
+
+from typing import Any
+
+from kvstore.api.commands import Bundle, Result
+from kvstore.api.membership import RosterEpoch
+from kvstore.replica.applier import SLOTS_A_WRITE, Ledger, link, load_state, store_replayed
+from kvstore.replica.retention import Limits, Retention
+from kvstore.replica.snapshot_send import Outgoing
+from paxos.ready import Ready, Write
+from paxos.types import Slot, Time
+from storage.base import Cut, DamagedError, Progress, Recovered, Staged, StateWrite, Storage, scan
+
+EVENT_BYTES = 128
+"""What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
+
+
+class Keeper:
+    """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
+
+    def __init__(self, storage: Storage, epochs: list[RosterEpoch], limits: Limits, now: Time) -> None:
+        """Load what is stored; `epochs` are the members of a cluster that has stored nothing yet. Raises
+        DamagedError when it is not what was stored."""
+        recovered = storage.recovered()
+        self.ledger = load_state(storage, epochs)
+        self._retention = Retention(limits, recovered.cut, recovered.compacted)
+        self._replay(storage, recovered)
+        self.ledger.machine.forget(recovered.compacted)
+        self._superseded_bytes = self._events = 0
+        self._note_past(now)
+        self.outgoing = Outgoing()
+        self._compacted = recovered.compacted
+        """What is superseded up to this position is no longer needed on the disk."""
+        self.cut: Slot = recovered.cut.slot
+        """The log is cut up to here, once all writes up to now are durable."""
+        self._stored = self.ledger.applied
+        self._store_now = False
+        self._staged: Staged | None = None
+        self._left_out = recovered.staged_compacted
+
+    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[Bundle, list[Result] | None]]:
+        """Apply the next slot; see `Ledger.apply`."""
+        applied = list(self.ledger.apply(slot, value))
+        self._retention.applied(slot, self.ledger.chain, len(value))
+        self._note_past(now)
+        return applied
+
+    def store_now(self) -> int:
+        """Have what is applied stored with the next step, even alone. Gives the revision up to which the stored state
+        is compacted, or will be as soon as storage has the time."""
+        self._store_now = True
+        return self._compacted
+
+    def stage(self, staged: Staged) -> None:
+        """Have a page of a peer's state stored with the next write."""
+        self._staged = staged
+        if staged.after == 0:
+            self._left_out = staged.page.compacted
+
+    def replace(self, ledger: Ledger, staged: Staged) -> None:
+        """Go on from `ledger`, whose last page is `staged`. It is compacted as far as its first page was."""
+        self.stage(staged)
+        self.ledger = ledger
+        self._stored = self.cut = ledger.applied
+        self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.change_count
+        self._compacted = self._left_out
+        self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
+
+    def attach(self, ready: Ready, now: Time) -> None:
+        """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
+        own, the log has it, unless somebody wants to read it. A staged page is, and goes alone."""
+        if self._staged is not None:
+            ready.write = _with_state(ready.write or Write(), staged=self._staged)
+            self._staged = None
+        elif self.ledger.applied > self._stored and (self._store_now or ready.write is not None):
+            self._stored = self.ledger.applied
+            self._store_now = False
+            self.cut = self._retention.cut.slot
+            self._retention.compact(now)
+            self.ledger.machine.forget(self._retention.compacted)  # memory waits for nobody
+            if not self.outgoing.hold(now):
+                self._compacted = self._retention.compacted
+            ready.write = _with_state(
+                ready.write or Write(chosen=self._stored),
+                changes=self.ledger.take_changes(),
+                progress=self.ledger.progress(),
+                cut=self._retention.cut,
+                compact=self._compacted,
+            )
+
+    def _note_past(self, now: Time) -> None:
+        """What was changed is kept for a while, on the disk and in memory."""
+        machine = self.ledger.machine
+        superseded_bytes, events = machine.superseded_bytes, machine.change_count
+        if events > self._events:
+            size_bytes = superseded_bytes - self._superseded_bytes + EVENT_BYTES * (events - self._events)
+            self._retention.changed(machine.position, size_bytes, now)
+            self._superseded_bytes, self._events = superseded_bytes, events
+
+    def _replay(self, storage: Storage, recovered: Recovered) -> None:
+        """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""
+        ledger, stored = self.ledger, self.ledger.progress()
+        slot, chain = recovered.cut
+        for pvalue in scan(storage, slot + 1, recovered.chosen):
+            _compare(slot, chain, stored)
+            slot, _, value = pvalue
+            chain = link(chain, slot, value)
+            self._retention.applied(slot, chain, len(value))
+            if slot > stored.applied:
+                ledger.replay(slot, value)
+                if slot % SLOTS_A_WRITE == 0:
+                    store_replayed(storage, ledger)
+        _compare(slot, chain, stored)
+        if ledger.applied != recovered.chosen:
+            raise DamagedError(
+                f"the log ends at slot {ledger.applied}, but slots up to {recovered.chosen} are recorded as chosen"
+            )
+        if ledger.applied > stored.applied:
+            store_replayed(storage, ledger)
+
+
+def _compare(slot: Slot, chain: bytes, stored: Progress) -> None:
+    if slot == stored.applied and chain != stored.chain:
+        raise DamagedError(
+            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
+        )
+
+
+def _with_state(write: Write, **state: Any) -> StateWrite:
+    return StateWrite(write.promise, write.accepts, write.chosen, write.votes, **state)

@@ -1,0 +1,77 @@
+"""`GET /backup`: the state of this replica, page by page, while it serves; see `kvstore.backup.stream`.
+
+A page is read between two commits, and the next one only when the client has taken this one: a slow client costs one
+page of memory, and compaction waits for it as for a peer that fetches the state, within the same bounds.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+
+from aiohttp import web
+
+from kvstore.api.requests import Replica
+from kvstore.backup.stream import VERSION, End, Failed, Page, Start, pack
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.streams import send
+from kvstore.server.http.target import consistency_of
+
+PATH = "/backup"
+MOST_AT_ONCE = 2
+"""Backups that one replica sends at the same time."""
+
+
+class Backups:
+    """Streams backups out of a replica. `stopping` tells whether the front end is being shut down."""
+
+    def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
+        self._replica = replica
+        self._stopping = stopping
+        self._numbers = itertools.count(1)
+        self._running = 0
+
+    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        """The whole stream, already sent. It holds whatever was acknowledged before it was asked for, unless the query
+        says that it may be stale. Raises Problem or Refused before the first byte."""
+        if request.method != "GET":
+            raise not_allowed(request.method, "GET")
+        consistency = consistency_of(query)
+        if self._running >= MOST_AT_ONCE:
+            detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
+            raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
+        self._running += 1
+        reader = f"backup {next(self._numbers)}"  # no node has a space in its name
+        try:
+            # Whatever it finds: this replica is current now, or refuses.
+            await reply_of(partial(self._replica.read, b"\0", consistency))
+            headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
+            return await send(request, headers, self._parts(reader))
+        finally:
+            self._running -= 1
+            self._replica.end_state(reader)
+
+    async def _parts(self, reader: str) -> AsyncGenerator[bytes, None]:
+        status = self._replica.status()
+        yield pack(Start(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
+        after = compacted = 0
+        while True:
+            if self._stopping():
+                yield pack(Failed(f"{status.id} is shutting down: take the backup from another replica"))
+                return
+            page = await self._replica.read_state(reader, after)
+            compacted = compacted if after else page.compacted
+            if page.compacted > max(after, compacted):
+                yield pack(Failed(_TOO_SLOW.format(status.id)))
+                return
+            yield pack(Page(after, page.changes))
+            if page.progress is not None:
+                yield pack(End(page.progress))
+                return
+            after = page.changes[-1].position
+
+
+_TOO_SLOW = (
+    "{} had to drop old revisions before the backup had them: take it again, over a faster connection or to a faster "
+    "disk"
+)

@@ -1,0 +1,148 @@
+"""`GET /events`: what this replica is doing, as server-sent events, a few each second. For looking on, not for clients.
+
+    event: glimpse
+    data: {"status": ..., "messages": [...], "counts": {...}, "slots": [...], "requests": {...}, "interval_ms": 250}
+
+Every reader gets the same bytes. Who is too slow misses some of them, and `number` says so. While nobody reads nothing
+is done.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from itertools import accumulate
+
+import msgspec
+from aiohttp import web
+
+from kvstore.api.requests import Replica, Status
+from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.streams import send
+from kvstore.server.http.target import no_parameters
+from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
+from kvstore.server.trace import Passed, SlotSeen, Tap
+
+PATH = "/events"
+INTERVAL_S = 0.25
+MOST_AT_ONCE = 100
+RECONNECT_MS = 1000
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Requests of one method that were answered in the interval, and how long half, and all but one in a hundred, took
+    at most; None for none. As fine as the buckets of the metrics."""
+
+    count: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class GlimpseEvent(msgspec.Struct, frozen=True):
+    """The data of an event. `counts`: of all messages of the interval by kind, of which `messages` are the first."""
+
+    number: int
+    interval_ms: float
+    status: Status
+    messages: list[Passed]
+    counts: dict[str, int]
+    slots: list[SlotSeen]
+    requests: dict[str, Served]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Events:
+    """Lets people look at a replica."""
+
+    def __init__(self, replica: Replica, metrics: Metrics) -> None:
+        self._replica = replica
+        self._metrics = metrics
+        self._tap: Tap | None = None
+        self._readers = 0
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._chunk = b""
+        self._next = asyncio.Event()
+        self._ended = False
+        self._last: dict[str, list[int]] = {}
+        self._looked = 0.0
+
+    def end(self) -> None:
+        """Nobody looks any longer: the replica is shutting down."""
+        self._ended = True
+        self._next.set()
+
+    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        """The whole stream, already sent. Raises Problem before the first byte."""
+        if request.method != "GET":
+            raise not_allowed(request.method, "GET")
+        no_parameters(query)
+        if self._readers >= MOST_AT_ONCE:
+            raise Problem(OVERLOADED, f"{MOST_AT_ONCE} look at this replica already.", fields=RETRY_AFTER)
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        return await send(request, headers, self._chunks())
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        self._readers += 1
+        if self._tap is None:
+            self._begin()
+        try:
+            yield b"retry: %d\n\n" % RECONNECT_MS
+            while not self._ended:
+                await self._next.wait()
+                if not self._ended:
+                    yield self._chunk
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._stop()
+
+    def _begin(self) -> None:
+        self._tap = Tap()
+        self._replica.tap(self._tap)
+        self._last, self._looked = self._metrics.answers(), time.perf_counter()
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._look)
+
+    def _stop(self) -> None:
+        self._tap = None
+        self._replica.tap(None)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        """Make the next event, and wake whoever waits for it."""
+        if self._tap is None:
+            return
+        self._number += 1
+        glimpse, now, answers = self._tap.take(), time.perf_counter(), self._metrics.answers()
+        event = GlimpseEvent(
+            self._number,
+            round(1000 * (now - self._looked), 1),
+            self._replica.status(),
+            glimpse.messages,
+            glimpse.counts,
+            glimpse.slots,
+            {method: served(counts, self._last.get(method)) for method, counts in answers.items()},
+        )
+        self._last, self._looked = answers, now
+        self._chunk = b"event: glimpse\ndata: %b\n\n" % _encode(event)
+        self._next.set()
+        self._next = asyncio.Event()
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._look)
+
+
+def served(counts: list[int], before: list[int] | None) -> Served:
+    """What was answered since the counts were those of `before`."""
+    new = [count - (before[index] if before else 0) for index, count in enumerate(counts)]
+    total = sum(new)
+    if not total:
+        return Served(0, None, None)
+    reached = list(accumulate(new))
+    bounds_ms = [1000 * bound for bound in REQUEST_BUCKETS_S]
+    bounds_ms.append(bounds_ms[-1])  # what took even longer
+
+    def at(share: float) -> float:
+        return next(bound for bound, count in zip(bounds_ms, reached, strict=True) if count >= share * total)
+
+    return Served(total, at(0.5), at(0.99))

@@ -1,0 +1,135 @@
+"""`/leases`: what hangs on a lease goes with it, unless it is kept alive."""
+
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from kvstore.api.commands import Grant, Granted, KeepAlive, LeaseEnded, Revoke
+from kvstore.api.requests import Consistency, LeaseLookup, LeasesAnswer, LeaseScan, LeaseStatus, Replica
+from kvstore.server.http.answer import JSON, Answer
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.body import read_body
+from kvstore.server.http.documents import named
+from kvstore.server.http.kv import Keys
+from kvstore.server.http.limits import Limits
+from kvstore.server.http.options import ttl_ms_of
+from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
+from kvstore.server.http.target import (
+    MOST_REVISION,
+    consistency_named,
+    is_number,
+    no_parameters,
+    number_named,
+    parameters,
+)
+from kvstore.server.http.writes import id_of, no_such_lease, refuse_id, write
+
+PATH = "/leases"
+MOST_LISTED = 1000
+
+
+class Granting(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /leases`."""
+
+    ttl_s: float
+
+
+class Leases:
+    """Answers requests for leases out of a replica."""
+
+    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
+        """`keys` counts the requests that are in progress, these among them."""
+        self._replica = replica
+        self._limits = limits
+        self._keys = keys
+
+    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
+        """The answer to a request for `path`, `/leases` or below it. Raises Problem or Refused."""
+        with self._keys.counted():
+            number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
+            if path == PATH:
+                return await self._answer_for_all(request, query)
+            if not is_number(number, 1, MOST_REVISION):
+                raise Problem(NO_SUCH_RESOURCE, f"A lease is named by its number, as in {PATH}/17.")
+            if verb == "keepalive":
+                return await self._keep_alive(request, int(number), query)
+            if verb:
+                raise Problem(NO_SUCH_RESOURCE, f"What exists is {PATH}, {PATH}/17 and {PATH}/17/keepalive.")
+            return await self._answer_for_one(request, int(number), query)
+
+    async def _answer_for_all(self, request: web.BaseRequest, query: str) -> Answer:
+        if request.method in ("GET", "HEAD"):
+            found = parameters(query, ("after", "limit", "consistency"))
+            after = number_named(found, "after", 0, MOST_REVISION) or 0
+            limit = number_named(found, "limit", 1, MOST_LISTED) or MOST_LISTED
+            answer = await self._look(LeaseScan(after, limit), consistency_named(found))
+            leases = [_document(status) for status in answer.leases]
+            return _json(200, {"revision": answer.revision, "leases": leases, "more": answer.more})
+        if request.method != "POST":
+            raise not_allowed(request.method, "GET, HEAD, POST")
+        no_parameters(query)
+        body = await read_body(request, self._limits)
+        granted = await write(self._replica, Grant(_ttl_ms(body)), id_of(request, body))
+        return self._granted(granted, 201, b"Location: %b/%d\r\n")
+
+    async def _keep_alive(self, request: web.BaseRequest, lease: int, query: str) -> Answer:
+        if request.method != "POST":
+            raise not_allowed(request.method, "POST")
+        no_parameters(query)
+        refuse_id(request)
+        return self._granted(await write(self._replica, KeepAlive(lease), None), 200, b"")
+
+    async def _answer_for_one(self, request: web.BaseRequest, lease: int, query: str) -> Answer:
+        if request.method in ("GET", "HEAD"):
+            answer = await self._look(LeaseLookup(lease), consistency_named(parameters(query, ("consistency",))))
+            if not answer.leases:
+                raise no_such_lease(lease)
+            return _json(200, _document(answer.leases[0]))
+        if request.method != "DELETE":
+            raise not_allowed(request.method, "GET, HEAD, DELETE")
+        no_parameters(query)
+        ended = await write(self._replica, Revoke(lease), id_of(request, b""))
+        if not isinstance(ended, LeaseEnded):
+            raise TypeError(f"a revocation was answered with {ended!r}")
+        return _json(200, {"revision": ended.revision, "deleted": ended.deleted})
+
+    async def _look(self, query: LeaseLookup | LeaseScan, consistency: Consistency) -> LeasesAnswer:
+        answer = await reply_of(partial(self._replica.read, query, consistency))
+        if not isinstance(answer, LeasesAnswer):
+            raise TypeError(f"leases were answered with {answer!r}")
+        return answer
+
+    def _granted(self, granted: object, status: int, location: bytes) -> Answer:
+        """It lives for its whole length, from the moment that this was applied."""
+        if not isinstance(granted, Granted):
+            raise TypeError(f"a grant was answered with {granted!r}")
+        ttl_s = granted.ttl_ms / 1000
+        document = {"id": granted.lease, "ttl_s": ttl_s}
+        return _json(status, document, location % (PATH.encode(), granted.lease) if location else b"")
+
+
+def _ttl_ms(body: bytes) -> int:
+    try:
+        return ttl_ms_of(msgspec.json.decode(body, type=Granting).ttl_s)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise Problem(INVALID_LEASE, f'The body is not as it should be ({error}). Send {{"ttl_s": 10}}.') from None
+
+
+def _document(status: LeaseStatus) -> dict[str, Any]:
+    left_s = round(status.left_ms / 1000, 3) if status.left_ms is not None else None
+    document: dict[str, Any] = {
+        "id": status.lease,
+        "ttl_s": status.ttl_ms / 1000,
+        "left_s": left_s,
+        "key_count": status.key_count,
+    }
+    if status.keys is not None:
+        document["keys"] = [named(key) for key in status.keys]
+    return document
+
+
+def _json(status: int, document: dict[str, Any], fields: bytes = b"") -> Answer:
+    return Answer(status, JSON + fields, orjson.dumps(document) + b"\n")

@@ -1,0 +1,149 @@
+"""`GET /kv/?prefix=...`: many keys in order, page by page, all as of one revision; or all of them as NDJSON.
+
+A page's cursor holds the revision that the first page was of, and the last key: any replica can go on from it.
+"""
+
+import asyncio
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from kvstore.api.key_range import EVERY_KEY, Span
+from kvstore.api.requests import Consistency, NotThen, Refused, Replica, Scan, ScanAnswer
+from kvstore.server.http.answer import JSON, Answer
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.documents import Document, record_document
+from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
+from kvstore.server.http.streams import send
+from kvstore.server.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
+
+MOST_LISTED = 1000
+"""Records on one page."""
+STREAMED = 250
+"""Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
+NDJSON = "application/x-ndjson"
+
+_NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True):
+    revision: Annotated[int, msgspec.Meta(ge=0, le=MOST_REVISION)]
+    last: bytes
+
+
+class _Wanted(NamedTuple):
+    """What a query asks for. `most`: records in all, of which `scan` is the next page; None for no bound."""
+
+    scan: Scan
+    most: int | None
+    keys_only: bool
+    consistency: Consistency
+
+    def after(self, page: ScanAnswer) -> "_Wanted":
+        """What comes behind `page`, as of the same revision: this replica has reached it."""
+        scan = _behind(self.scan, _Cursor(page.revision, page.found[-1].key))
+        return self._replace(scan=scan, consistency=Consistency.STALE)
+
+    def at_most(self, count: int) -> "_Wanted":
+        """The same with no more than `count` on a page."""
+        scan = self.scan
+        return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
+
+
+class Lists:
+    """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
+
+    def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
+        self._replica = replica
+        self._stopping = stopping
+
+    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
+        wanted = _wanted_by(query)
+        if request.method == "GET" and NDJSON in request.headers.get("Accept", ""):
+            return await self._stream(request, wanted)
+        page = await self._page(wanted)
+        document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}
+        if page.more:
+            cursor = msgspec.msgpack.encode(_Cursor(page.revision, page.found[-1].key))
+            document["cursor"] = urlsafe_b64encode(cursor).decode()
+        return Answer(200, JSON + b"KV-Revision: %d\r\n" % page.revision, orjson.dumps(document) + b"\n")
+
+    async def _page(self, wanted: _Wanted) -> ScanAnswer:
+        answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
+        if isinstance(answer, NotThen):
+            raise not_then(answer, wanted.scan.revision or 0, wanted.consistency)
+        if not isinstance(answer, ScanAnswer):
+            raise TypeError(f"a list was answered with {answer!r}")
+        return answer
+
+    async def _stream(self, request: web.BaseRequest, wanted: _Wanted) -> web.StreamResponse:
+        """A record on each line; the last line has the revision and how many there were, or what went wrong. A page is
+        read when the client has taken the one before it."""
+        wanted = wanted.at_most(STREAMED)
+        first = await self._page(wanted)
+        headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", "KV-Revision": str(first.revision)}
+        return await send(request, headers, self._lines(first, wanted))
+
+    async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
+        count, begun = 0, time.perf_counter()
+        while True:
+            lines = b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
+            busy_s = time.perf_counter() - begun
+            yield lines
+            await asyncio.sleep(busy_s)
+            begun = time.perf_counter()
+            count += len(page.found)
+            if not page.more or count == wanted.most:
+                yield orjson.dumps({"revision": page.revision, "count": count, "more": page.more}) + b"\n"
+                return
+            if self._stopping():
+                yield orjson.dumps({"error": "the replica is shutting down: ask another one", "count": count}) + b"\n"
+                return
+            wanted = wanted.after(page)
+            if wanted.most is not None:
+                wanted = wanted.at_most(wanted.most - count)
+            try:
+                page = await self._page(wanted)
+            except (Problem, Refused) as error:
+                yield orjson.dumps({"error": str(error), "count": count}) + b"\n"
+                return
+
+
+def _records(page: ScanAnswer, wanted: _Wanted) -> list[Document | None]:
+    return [record_document(found, keys_only=wanted.keys_only) for found in page.found]
+
+
+def _wanted_by(query: str) -> _Wanted:
+    found = parameters(query, _NAMES)
+    span = span_named(found) if found.keys() & {"prefix", "start", "end"} else EVERY_KEY
+    cursor = _cursor(found["cursor"]) if "cursor" in found else None
+    most = number_named(found, "limit", 1, MOST_REVISION)
+    scan = Scan(
+        span,
+        MOST_LISTED if most is None else min(most, MOST_LISTED),
+        number_named(found, "revision", 1, MOST_REVISION),
+        one_of(found, "order", ("asc", "desc")) == "desc",
+    )
+    keys_only = one_of(found, "keys_only", ("false", "true")) == "true"
+    return _Wanted(_behind(scan, cursor) if cursor is not None else scan, most, keys_only, consistency_named(found))
+
+
+def _behind(scan: Scan, cursor: _Cursor) -> Scan:
+    start, end = scan.span.start, scan.span.end
+    span = Span(start, cursor.last) if scan.reverse else Span(cursor.last + b"\0", end)
+    return msgspec.structs.replace(scan, span=span, revision=cursor.revision)
+
+
+def _cursor(text: str) -> _Cursor:
+    try:
+        return msgspec.msgpack.decode(urlsafe_b64decode(text), type=_Cursor)
+    except (ValueError, msgspec.MsgspecError):
+        detail = "The cursor is none that a list gave. Ask without one for the first page."
+        raise Problem(INVALID_QUERY, detail) from None

@@ -1,0 +1,225 @@
+"""`/locks/{name}`: who comes first has the lock, until it gives it up or its lease is over.
+
+The answer carries a fence, a number that grows from one holder to the next. What the lock guards can be written on the
+condition that the fence still holds it: `PUT /kv/{key}?lock=...&fence=...`, or a compare in `POST /txn`.
+"""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from kvstore.api.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
+from kvstore.api.requests import Consistency, LockAnswer, LockLookup, Replica
+from kvstore.server.http.answer import JSON, Answer
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.body import read_body
+from kvstore.server.http.documents import Document, text_or_base64
+from kvstore.server.http.kv import Keys
+from kvstore.server.http.limits import Limits
+from kvstore.server.http.options import ttl_ms_of
+from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.target import (
+    MOST_REVISION,
+    consistency_named,
+    decode_key,
+    no_parameters,
+    number_named,
+    parameters,
+)
+from kvstore.server.http.writes import id_of, no_such_lease, write
+from kvstore.state_machine.lease_index import Holdings, Place
+
+PATH = "/locks/"
+LONGEST_WAIT_S = 60
+MOST_VALUE_BYTES = 1024
+"""Of what a holder has to say: a GET shows those of many, and is answered in one go."""
+_ALLOWED = "GET, HEAD, POST, DELETE"
+_USAGE = '{"lease": 17} or {"ttl_s": 10}, and if you like "value" and "wait_s"'
+
+
+class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /locks/{name}`."""
+
+    lease: int = 0
+    ttl_s: float | None = None
+    value: str | None = None
+    value_base64: bytes | None = None
+    wait_s: float = 0
+
+    def command(self, name: bytes) -> Acquire:
+        """Raises ValueError that says what is wrong."""
+        if (self.ttl_s is None) == (self.lease == 0):
+            raise ValueError("a lock goes with one lease: give lease, or ttl_s for one of its own")
+        if not 0 <= self.lease <= MOST_REVISION:
+            raise ValueError("there is no lease of this number")
+        if not 0 <= self.wait_s <= LONGEST_WAIT_S:
+            raise ValueError(f"wait_s is 0 to {LONGEST_WAIT_S}; then ask again")
+        if self.value is not None and self.value_base64 is not None:
+            raise ValueError("there are value and value_base64: give one of them")
+        value = self.value_base64 or (self.value or "").encode()
+        if len(value) > MOST_VALUE_BYTES:
+            raise ValueError(f"value has {len(value)} bytes: use up to {MOST_VALUE_BYTES}, and a key for more")
+        ttl_ms = ttl_ms_of(self.ttl_s) if self.ttl_s is not None else 0
+        return Acquire(name, self.lease, ttl_ms, value, self.wait_s > 0)
+
+
+class _Waiter(NamedTuple):
+    """Who waits for a turn; `called` is set when it has come, or the place is gone."""
+
+    name: bytes
+    fence: int
+    called: asyncio.Event
+
+    def is_decided(self, locks: dict[bytes, dict[int, Place]]) -> bool:
+        queue = locks.get(self.name, {})
+        return self.fence not in queue or self.fence == next(iter(queue))
+
+
+class Locks:
+    """Answers requests for locks out of a replica."""
+
+    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
+        """`keys` counts the requests that are in progress, these among them while they do not wait."""
+        self._replica = replica
+        self._limits = limits
+        self._keys = keys
+        self._seen: Holdings | None = None
+        self._moves = 0
+        self._waiters: set[_Waiter] = set()
+        replica.on_change(self._changed)
+
+    async def answer(self, request: web.BaseRequest, escaped_name: str, query: str) -> Answer:
+        """The answer to a request for a lock. Raises Problem or Refused."""
+        name = decode_key(escaped_name)
+        match request.method:
+            case "GET" | "HEAD":
+                return await self._look(name, query)
+            case "POST":
+                return await self._acquire(request, name, query)
+            case "DELETE":
+                return await self._release(request, name, query)
+            case method:
+                raise not_allowed(method, _ALLOWED)
+
+    def end(self) -> None:
+        """Nobody waits any longer: the replica is shutting down."""
+        for waiter in self._waiters:
+            waiter.called.set()
+
+    async def _look(self, name: bytes, query: str) -> Answer:
+        with self._keys.counted():
+            found = await self._found(name, consistency_named(parameters(query, ("consistency",))))
+        places = [
+            {"lease": place.lease, "fence": place.fence, **text_or_base64("value", place.value)}
+            for place in found.places
+        ]
+        holder = places[0] if places else None
+        document = {"revision": found.revision, "holder": holder, "waiting": places[1:], "more": found.more}
+        return _json(200, {**_named(name), **document})
+
+    async def _acquire(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
+        no_parameters(query)
+        with self._keys.counted():
+            body = await read_body(request, self._limits)
+            command, wait_s = _acquiring(body, name)
+            result = await write(self._replica, command, id_of(request, body))
+        if isinstance(result, Busy):
+            raise locked(name, result)
+        if not isinstance(result, Placed):
+            raise TypeError(f"an acquisition was answered with {result!r}")
+        held = result.held or await self._stand_in_line(request, command, result, wait_s)
+        document = {**_named(name), "lease": result.lease, "fence": result.fence, "held": held}
+        return _json(200 if held else 202, document)
+
+    async def _stand_in_line(self, request: web.BaseRequest, command: Acquire, place: Placed, wait_s: float) -> bool:
+        """Whether its turn has come within this time. A lease of its own, which nobody knows yet, lives meanwhile for
+        as long as the client is there. Raises Problem when its lease is over, or Refused."""
+        loop, name = asyncio.get_running_loop(), command.name
+        deadline = loop.time() + wait_s
+        if command.lease:
+            return await self._wait(name, place, deadline)
+        while True:
+            held = await self._wait(name, place, min(deadline, loop.time() + command.ttl_ms / 3000))
+            if request.transport is None or request.transport.is_closing():
+                await write(self._replica, Release(name, place.lease), None)
+                return False
+            await write(self._replica, KeepAlive(place.lease), None)
+            if held or loop.time() >= deadline or self._replica.stopping:
+                return held
+
+    async def _wait(self, name: bytes, place: Placed, deadline: float) -> bool:
+        """Whether its turn has come by then. Raises Problem when its lease is over."""
+        waiter = _Waiter(name, place.fence, asyncio.Event())
+        if not waiter.is_decided(self._replica.holdings.locks) and not self._replica.stopping:
+            self._waiters.add(waiter)
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await waiter.called.wait()
+            finally:
+                self._waiters.remove(waiter)
+        holdings = self._replica.holdings
+        if place.fence not in holdings.locks.get(name, {}):
+            raise _given_up(name, place) if place.lease in holdings.leases else no_such_lease(place.lease)
+        return waiter.is_decided(holdings.locks)
+
+    def _changed(self) -> None:
+        """When somebody came or went, in whichever queue, those are woken whom it concerns."""
+        holdings = self._replica.holdings
+        if holdings is not self._seen or holdings.moves != self._moves:
+            self._seen, self._moves = holdings, holdings.moves
+            for waiter in self._waiters:
+                if waiter.is_decided(holdings.locks):
+                    waiter.called.set()
+
+    async def _release(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
+        lease = number_named(parameters(query, ("lease",)), "lease", 1, MOST_REVISION)
+        if lease is None:
+            raise Problem(INVALID_LOCK, "Say whose it is: ?lease=17, as POST gave it.")
+        with self._keys.counted():
+            result = await write(self._replica, Release(name, lease), id_of(request, b""))
+        if isinstance(result, NotHeld):
+            detail = f"Lease {lease} neither holds this lock nor waits for it. GET tells who does."
+            raise Problem(NOT_HELD, detail)
+        if not isinstance(result, Released):
+            raise TypeError(f"a release was answered with {result!r}")
+        return _json(200, {**_named(name), "revision": result.revision})
+
+    async def _found(self, name: bytes, consistency: Consistency) -> LockAnswer:
+        answer = await reply_of(partial(self._replica.read, LockLookup(name), consistency))
+        if not isinstance(answer, LockAnswer):
+            raise TypeError(f"a lock was answered with {answer!r}")
+        return answer
+
+
+def locked(name: bytes, busy: Busy) -> Problem:
+    """409, with who holds it."""
+    detail = f"Lease {busy.lease} holds it, with fence {busy.fence}. Try again, or wait in the queue with wait_s."
+    about = {**_named(name), "holder": {"lease": busy.lease, "fence": busy.fence}}
+    return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
+
+
+def _given_up(name: bytes, place: Placed) -> Problem:
+    detail = f"The place of lease {place.lease} was given up by a DELETE since. Ask again for another one."
+    return Problem(NOT_HELD, detail, about=_named(name))
+
+
+def _acquiring(body: bytes, name: bytes) -> tuple[Acquire, float]:
+    try:
+        found = msgspec.json.decode(body, type=Acquiring)
+        return found.command(name), found.wait_s
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise Problem(INVALID_LOCK, f"The body is not as it should be ({error}). Send {_USAGE}.") from None
+
+
+def _named(name: bytes) -> Document:
+    return text_or_base64("name", name)
+
+
+def _json(status: int, document: dict[str, Any]) -> Answer:
+    return Answer(status, JSON, orjson.dumps(document) + b"\n")

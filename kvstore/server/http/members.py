@@ -1,0 +1,241 @@
+"""`/members`: who belongs to the cluster, and changes of that, on any replica.
+
+A change is made from the members as this replica knows them, and carries their version: of two that are made at the
+same time one is refused, with 409 and the advice to try again. To repeat a change that was made is no error.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from kvstore.api.commands import NotReconfigured, Reconfigure
+from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
+from kvstore.api.requests import Outcome, Reason, Refused, Replica
+from kvstore.server.config import Address, check_name, parse_address
+from kvstore.server.http.answer import JSON, Answer
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.body import read_body
+from kvstore.server.http.limits import Limits
+from kvstore.server.http.problems import (
+    INVALID_MEMBER,
+    MEMBER_EXISTS,
+    MEMBER_RUNS,
+    MEMBERS_CHANGED,
+    NO_SUCH_MEMBER,
+    NO_SUCH_RESOURCE,
+    RETRY_AFTER,
+    TIMEOUT,
+    UNSAFE_CHANGE,
+    Problem,
+    not_allowed,
+)
+from kvstore.server.http.target import force_of, no_parameters
+from kvstore.server.http.writes import refuse_id
+from paxos.quorum import is_quorum
+
+PATH = "/members"
+
+_USAGE = {
+    "add": '{"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}; role is voter (default), witness or learner',
+    "replace": 'nothing, or {"address": "10.0.0.4:9001"}',
+}
+IN_FORCE_S = 1.0
+"""An answer waits for so long at most until the change is in force: until then the old members decide, and are needed.
+One that was removed may never hear of it."""
+_LOOK_S = 0.01
+_UNBOUND = {"0.0.0.0", "::"}  # noqa: S104 - nobody can be reached there
+
+
+class Addition(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /members`."""
+
+    name: str
+    address: str
+    role: MemberRole = MemberRole.VOTER
+
+
+class Replacement(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /members/{name}/replace`."""
+
+    address: str | None = None
+
+
+Body = TypeVar("Body", Addition, Replacement)
+
+
+class Members:
+    """Answers requests for members out of a replica."""
+
+    def __init__(self, replica: Replica, limits: Limits) -> None:
+        self._replica = replica
+        self._limits = limits
+
+    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
+        """The answer to a request for `path`, `/members` or below it. Raises Problem or Refused."""
+        name, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
+        name = unquote(name)
+        ways: dict[str, Callable[[], Awaitable[Answer]]]
+        if path == PATH:
+            ways = {"GET": self._list, "HEAD": self._list, "POST": partial(self._add, request)}
+            no_parameters(query)
+        elif name and not verb:
+            ways = {"DELETE": partial(self._remove, name, force_of(query))}
+        elif name and verb == "replace":
+            ways = {"POST": partial(self._replace, request, name, force_of(query))}
+        elif name and verb == "promote":
+            ways = {"POST": partial(self._promote, name)}
+            no_parameters(query)
+        else:
+            known = f"{PATH}, {PATH}/{{name}}, {PATH}/{{name}}/replace and {PATH}/{{name}}/promote"
+            raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
+        if request.method not in ways:
+            raise not_allowed(request.method, ", ".join(ways))
+        if request.method in ("POST", "DELETE"):
+            refuse_id(request)
+            if self._replica.members().leader is None:
+                # What it knows may be old, or of a disk that was wiped: whoever follows a leader judges the change.
+                raise Refused(Reason.NO_LEADER, Outcome.FAILED)
+        return await ways[request.method]()
+
+    async def _list(self) -> Answer:
+        return self._present(200)
+
+    def _present(self, status: int) -> Answer:
+        document = msgspec.json.format(msgspec.json.encode(self._replica.members()), indent=2)
+        return Answer(status, JSON, document + b"\n")
+
+    async def _add(self, request: web.BaseRequest) -> Answer:
+        wanted = _decode(await read_body(request, self._limits), Addition, _USAGE["add"])
+        try:
+            member = newcomer(check_name(wanted.name), _reachable(wanted.address), wanted.role)
+        except ValueError as error:
+            raise Problem(INVALID_MEMBER, f"{error}.") from None
+        roster = self._replica.roster
+        present = roster.get(member.name)
+        if present is not None and (present.purpose, present.address) == (member.purpose, member.address):
+            return self._present(200)
+        if present is not None:
+            detail = f"{member.name} is a {present.purpose} already. Take another name, or remove that member first."
+            raise Problem(MEMBER_EXISTS, detail)
+        self._refuse_used_address(member)
+        await self._change(roster, roster.changed(member), force=True)
+        return self._present(201)
+
+    async def _remove(self, name: str, force: bool) -> Answer:
+        roster = self._replica.roster
+        self._find(roster, name)
+        await self._change(roster, roster.without(name), force=force)
+        return self._present(200)
+
+    async def _replace(self, request: web.BaseRequest, name: str, force: bool) -> Answer:
+        wanted = _decode(await read_body(request, self._limits) or b"{}", Replacement, _USAGE["replace"])
+        roster = self._replica.roster
+        present = self._find(roster, name)
+        address = present.address
+        if wanted.address is not None:
+            try:
+                address = _reachable(wanted.address)
+            except ValueError as error:
+                raise Problem(INVALID_MEMBER, f"{error}.") from None
+        begun = replace(newcomer(name, address, present.purpose), incarnation=0)
+        if begun == present or (present.joining and address == present.address and self._is_connected(name)):
+            return self._present(200)  # it was replaced, and is being given the state
+        if self._is_connected(name):
+            detail = f"{name} is connected. Stop it first; start it with an empty data directory after this."
+            raise Problem(MEMBER_RUNS, detail, fields=RETRY_AFTER)
+        self._refuse_used_address(begun)
+        await self._change(roster, roster.changed(begun), force=force)
+        return self._present(200)
+
+    async def _promote(self, name: str) -> Answer:
+        roster = self._replica.roster
+        present = self._find(roster, name)
+        if present.purpose is MemberRole.WITNESS:
+            detail = f"{name} is a witness and has no state. Remove it, and add it again with an empty data directory."
+            raise Problem(UNSAFE_CHANGE, detail)
+        if present.purpose is not MemberRole.VOTER:
+            joining = replace(present, joining=True, becomes=MemberRole.VOTER)
+            await self._change(roster, roster.changed(joining), force=True)
+        return self._present(200)
+
+    async def _change(self, before: Roster, after: Roster, *, force: bool) -> None:
+        """Have `after` decided. Raises Problem or Refused."""
+        why = refusal([RosterEpoch(0, before)], after, 0)
+        if why is not None:
+            raise Problem(UNSAFE_CHANGE, f"{_sentence(why)}.")
+        if not force:
+            self._refuse_without_majority(before, after)
+        try:
+            result = await reply_of(partial(self._replica.write, Reconfigure(after)))
+        except Refused as refused:
+            if refused.outcome is Outcome.FAILED:
+                raise
+            detail = "The change may have been made, or may yet be. GET /members tells; it does no harm to repeat it."
+            raise Problem(TIMEOUT, detail, outcome=Outcome.UNKNOWN, fields=RETRY_AFTER) from None
+        if isinstance(result, NotReconfigured):
+            raise Problem(MEMBERS_CHANGED, f"{_sentence(result.why)}.", fields=RETRY_AFTER)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IN_FORCE_S):
+                while not self._replica.members().in_force:  # noqa: ASYNC110 - some slots, a few milliseconds
+                    await asyncio.sleep(_LOOK_S)
+
+    def _refuse_without_majority(self, before: Roster, after: Roster) -> None:
+        """Those who vote until the change is in force have to decide it, without whom is not heard any more; those who
+        vote after it have to go on."""
+        connected = {member.name for member in self._replica.members().members if member.connected}
+        heard = connected - set(after.membership.silent)
+        if is_quorum(heard, before.membership) and is_quorum(connected, after.membership):
+            return
+        missing = sorted({*before.voters, *after.voters} - heard)
+        detail = (
+            f"The voters that would remain are {', '.join(after.voters)}, and too few of them are connected to this "
+            f"replica: not heard would be {', '.join(missing)}. Start those first, or add others. With ?force=true it "
+            "is done all the same, and nothing is decided until enough of them are back."
+        )
+        raise Problem(UNSAFE_CHANGE, detail)
+
+    def _refuse_used_address(self, newcomer: Member) -> None:
+        for member in self._replica.members().members:
+            if member.address == newcomer.address and member.name != newcomer.name:
+                detail = (
+                    f"{newcomer.address} is the address of {member.name}. Give each member a host or a port of its own."
+                )
+                raise Problem(MEMBER_EXISTS, detail)
+
+    def _find(self, roster: Roster, name: str) -> Member:
+        member = roster.get(name)
+        if member is None:
+            known = ", ".join(member.name for member in roster.members)
+            raise Problem(NO_SUCH_MEMBER, f"{name!r} is not a member. Those are {known}.")
+        return member
+
+    def _is_connected(self, name: str) -> bool:
+        return any(member.name == name and member.connected for member in self._replica.members().members)
+
+
+def _decode(body: bytes, form: type[Body], usage: str) -> Body:
+    try:
+        return msgspec.json.decode(body, type=form)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Problem(INVALID_MEMBER, f"The body is not as it should be ({error}). Send {usage}.") from None
+
+
+def _reachable(text: str) -> str:
+    """The address in `text`, as it is written everywhere. Raises ValueError."""
+    address: Address = parse_address(text)
+    if address.host in _UNBOUND:
+        raise ValueError(f"{text!r} is where something listens, not where it is reached: name its host")
+    if len(str(address)) > 300:
+        raise ValueError("the host is too long: use at most 290 characters")
+    return str(address)
+
+
+def _sentence(why: str) -> str:
+    return why[:1].upper() + why[1:]

@@ -1,0 +1,83 @@
+"""`/leases`."""
+
+from kvstore.server.http.leases import MOST_LISTED, Granting
+from kvstore.server.http.openapi import answers
+from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, TEXT, Body, Call, Header, Reply, Tag
+from kvstore.server.http.openapi.parameters import (
+    AFTER_LEASE,
+    CONSISTENCY,
+    IDEMPOTENCY_KEY,
+    LEASE_IN_PATH,
+    LEASES_LIMIT,
+)
+from kvstore.server.http.problems import FULL, INVALID_IDEMPOTENCY_KEY, INVALID_LEASE, NO_SUCH_LEASE, NO_SUCH_RESOURCE
+
+TAG = Tag(
+    "Leases",
+    "Keys and locks that hang on a lease go with it: when it is revoked, or was not kept alive for its length.",
+)
+
+_GRANT = Call(
+    method="POST",
+    path="/leases",
+    name="grantLease",
+    tag=TAG,
+    summary="Grant a lease",
+    text="For `ttl_s` seconds, and again for as long with each keep-alive.",
+    parameters=(IDEMPOTENCY_KEY,),
+    body=Body(JSON, Granting, "Its length.", {"ttl_s": 10}),
+    replies=(
+        Reply(201, "It was granted.", {JSON: answers.Granted}, (Header("Location", TEXT, "The path of the lease."),)),
+    ),
+    problems=(INVALID_LEASE, FULL, *ASKING, *SENDING, *ONCE),
+    curl="""curl BASE/leases -d '{"ttl_s": 10}'""",
+)
+_KEEP_ALIVE = Call(
+    method="POST",
+    path="/leases/{id}/keepalive",
+    name="keepLeaseAlive",
+    tag=TAG,
+    summary="Keep a lease alive",
+    text="It lives for its whole length from now on. A third of that is a good time between two of these.",
+    parameters=(LEASE_IN_PATH,),
+    replies=(Reply(200, "It lives on.", {JSON: answers.Granted}),),
+    problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
+    curl="curl -X POST BASE/leases/17/keepalive",
+)
+_GET = Call(
+    method="GET",
+    path="/leases/{id}",
+    name="getLease",
+    tag=TAG,
+    summary="A lease, and the keys that hang on it",
+    text="`left_s` is null except on the leader, which alone counts.",
+    parameters=(LEASE_IN_PATH, CONSISTENCY),
+    replies=(Reply(200, "The lease.", {JSON: answers.Lease}),),
+    problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING),
+    curl="curl BASE/leases/17",
+)
+_REVOKE = Call(
+    method="DELETE",
+    path="/leases/{id}",
+    name="revokeLease",
+    tag=TAG,
+    summary="Revoke a lease, and delete what hangs on it",
+    parameters=(LEASE_IN_PATH, IDEMPOTENCY_KEY),
+    replies=(Reply(200, "How many keys went with it.", {JSON: answers.KeysDeleted}),),
+    problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING, *ONCE),
+    curl="curl -X DELETE BASE/leases/17",
+)
+_LIST = Call(
+    method="GET",
+    path="/leases",
+    name="listLeases",
+    tag=TAG,
+    summary="Leases in the order in which they were granted",
+    text=f"Up to {MOST_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
+    parameters=(AFTER_LEASE, LEASES_LIMIT, CONSISTENCY),
+    replies=(Reply(200, "The leases.", {JSON: answers.Leases}),),
+    problems=ASKING,
+    curl="curl BASE/leases",
+)
+
+CALLS = (_GRANT, _LIST, _LIST.as_head(), _KEEP_ALIVE, _GET, _GET.as_head(), _REVOKE)

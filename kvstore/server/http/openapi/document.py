@@ -1,0 +1,191 @@
+"""The description as OpenAPI 3.1: https://spec.openapis.org/oas/v3.1.1.html"""
+
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from kvstore import __version__
+from kvstore.server.http import problems
+from kvstore.server.http.locks import LONGEST_WAIT_S
+from kvstore.server.http.openapi import answers
+from kvstore.server.http.openapi.calls import CALLS, TAGS
+from kvstore.server.http.openapi.description import PROBLEM, Body, Call, Header, Parameter, Reply, Schema, headers_of
+from kvstore.server.http.options import LONGEST_TTL_S, SHORTEST_TTL_S
+from kvstore.server.http.problems import Kind
+from kvstore.server.http.target import MOST_REVISION
+
+BASE = "http://127.0.0.1:8001"
+"""Where examples find a replica: the first one of `make cluster`."""
+
+TITLE = "kvstore"
+ABOUT = """\
+A replicated, linearizable key-value store. Every replica takes every call.
+
+A write that was not answered with 2xx says in `outcome` whether it left no trace (`failed`) or may have been done
+(`unknown`). Without a majority a request ends within 3 s with 503. Any other path is answered with 404
+(`no-such-resource`), any other method with 405 (`method-not-allowed`) and an `Allow` header, and whatever is not HTTP
+with 400 (`malformed-request`) and the end of the connection."""
+
+_REFERENCE = "#/components/schemas/{name}"
+_TTL: Schema = {"minimum": SHORTEST_TTL_S, "maximum": LONGEST_TTL_S}
+_NARROWER: dict[str, Schema] = {
+    "Operation": {"minProperties": 1, "maxProperties": 1},
+    "Result": {"minProperties": 1, "maxProperties": 1},
+    "Granting": {"properties": {"ttl_s": _TTL}},
+    "Acquiring": {
+        "properties": {
+            "lease": {"minimum": 0, "maximum": MOST_REVISION},
+            "wait_s": {"minimum": 0, "maximum": LONGEST_WAIT_S},
+        }
+    },
+    "Addition": {
+        "properties": {"name": {"pattern": "^[a-z0-9][a-z0-9._-]{0,31}$"}, "address": {"pattern": "^[^ ]+:[0-9]{1,5}$"}}
+    },
+}
+"""What the code checks and its types do not say."""
+
+
+def openapi() -> Schema:
+    """All of it. Raises TypeError for a shape without a schema."""
+    schemas = _Schemas()
+    paths = {
+        path: {call.method.lower(): _operation(call, schemas) for call in calls}
+        for path, calls in groupby(sorted(CALLS, key=lambda call: call.path), key=lambda call: call.path)
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": TITLE, "version": __version__, "description": ABOUT},
+        "servers": [{"url": "/", "description": "The replica that this comes from; all others do the same."}],
+        "tags": [{"name": tag.name, "description": tag.text} for tag in TAGS],
+        "paths": paths,
+        "components": {"schemas": schemas.components},
+    }
+
+
+def kinds() -> list[Kind]:
+    """All problems that there are, by status."""
+    found = (value for value in vars(problems).values() if isinstance(value, Kind))
+    return sorted(found, key=lambda kind: (kind.status, kind.name))
+
+
+def example_of(call: Call) -> str:
+    """The command to try."""
+    return call.curl.replace("BASE", BASE)
+
+
+class _Schemas:
+    """The schemas of all types, by names without a leading underscore: it says nothing to users of the API."""
+
+    def __init__(self) -> None:
+        shapes = [shape for call in CALLS for shape in _shapes(call) if not isinstance(shape, dict)]
+        _, components = msgspec.json.schema_components([*shapes, answers.Problem], ref_template=_REFERENCE)
+        self.components: dict[str, Schema] = {name.lstrip("_"): _public(schema) for name, schema in components.items()}
+        for name, narrower in _NARROWER.items():
+            _merge(self.components[name], narrower)
+
+    def of(self, shape: Any) -> Schema:
+        """The schema of a type, or the one that it is."""
+        return shape if isinstance(shape, dict) else {"$ref": _REFERENCE.format(name=shape.__name__.lstrip("_"))}
+
+
+def _shapes(call: Call) -> list[Any]:
+    replied = [shape for reply in call.replies for shape in reply.media.values()]
+    return replied if call.body is None else [call.body.shape, *replied]
+
+
+def _public(schema: Any) -> Any:
+    """Without titles, which repeat the name; with the names of other schemas as they are here; texts in one line."""
+    match schema:
+        case dict():
+            return {
+                name: _public(value) for name, value in schema.items() if name != "title" or isinstance(value, dict)
+            }
+        case list():
+            return [_public(each) for each in schema]
+        case str():
+            return " ".join(schema.split()).replace("/schemas/_", "/schemas/")
+        case _:
+            return schema
+
+
+def _merge(schema: Schema, narrower: Schema) -> None:
+    for name, value in narrower.items():
+        if isinstance(value, dict):
+            _merge(schema[name], value)
+        else:
+            schema[name] = value
+
+
+def _operation(call: Call, schemas: _Schemas) -> Schema:
+    document: Schema = {
+        "operationId": call.name,
+        "tags": [call.tag.name],
+        "summary": call.summary,
+        "description": call.text or call.summary,
+        "parameters": [_parameter(each) for each in call.parameters],
+        "responses": _responses(call, schemas),
+        "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": example_of(call)}],
+    }
+    if call.body is not None:
+        document["requestBody"] = _body(call.body, schemas)
+    return document
+
+
+def _parameter(parameter: Parameter) -> Schema:
+    document: Schema = {
+        "name": parameter.name,
+        "in": parameter.where,
+        "required": parameter.required or parameter.where == "path",
+        "description": parameter.text,
+        "schema": parameter.schema,
+    }
+    if parameter.example is not None:
+        document["example"] = parameter.example
+    return document
+
+
+def _body(body: Body, schemas: _Schemas) -> Schema:
+    media: Schema = {"schema": schemas.of(body.shape)}
+    if body.example is not None:
+        media["example"] = body.example
+    return {"description": body.text, "required": body.required, "content": {body.media: media}}
+
+
+def _responses(call: Call, schemas: _Schemas) -> Schema:
+    documents = {str(reply.status): _reply(reply, schemas) for reply in call.replies}
+    for status, each in groupby(call.all_problems, key=lambda kind: kind.status):
+        found = list(each)
+        documents[str(status)] = _problem(found, with_body=call.method != "HEAD")
+    return documents
+
+
+def _reply(reply: Reply, schemas: _Schemas) -> Schema:
+    document: Schema = {"description": reply.text, "headers": _headers(reply.headers)}
+    if reply.media:
+        document["content"] = {media: {"schema": schemas.of(shape)} for media, shape in reply.media.items()}
+    return document
+
+
+def _problem(found: list[Kind], *, with_body: bool) -> Schema:
+    document: Schema = {
+        "description": " ".join(f"`{kind.name}`: {kind.title}." for kind in found),
+        "headers": _headers(headers_of(found)),
+    }
+    if with_body:
+        types = {"type": {"enum": [urn(kind) for kind in found]}}
+        reference = {"$ref": _REFERENCE.format(name=answers.Problem.__name__)}
+        document["content"] = {PROBLEM: {"schema": {"allOf": [reference, {"properties": types}]}}}
+    return document
+
+
+def urn(kind: Kind) -> str:
+    """The `type` of a problem."""
+    return f"urn:kvstore:problem:{kind.name}"
+
+
+def _headers(headers: tuple[Header, ...]) -> Schema:
+    return {
+        header.name: {"description": header.text, "required": header.always, "schema": header.schema}
+        for header in headers
+    }

@@ -1,0 +1,64 @@
+"""`/`, `/docs` and `/openapi.json` as they are served: made once, when the first front end of a process starts."""
+
+from functools import cache
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+from multidict import MultiMapping
+
+from kvstore.server.http.answer import Answer, NotModified
+from kvstore.server.http.openapi.calls import CALLS
+from kvstore.server.http.openapi.document import BASE, openapi
+from kvstore.server.http.openapi.page import policy, render
+
+
+class Page(NamedTuple):
+    """A page that does not change while the process runs. `fields`: its header lines."""
+
+    fields: bytes
+    body: bytes
+
+    def answer(self, headers: MultiMapping[str]) -> Answer:
+        """To a request with these headers: the page, or that its sender has it."""
+        etag = f'"{sha256(self.body).hexdigest()[:16]}"'
+        fields = f"ETag: {etag}\r\nCache-Control: no-cache\r\n".encode()
+        known = {tag.strip().removeprefix("W/") for tag in ",".join(headers.getall("If-None-Match", ())).split(",")}
+        return NotModified(fields) if known & {etag, "*"} else Answer(200, self.fields + fields, self.body)
+
+
+@cache
+def openapi_page() -> Page:
+    """For programs."""
+    return Page(b"Content-Type: application/json\r\n", orjson.dumps(openapi()) + b"\n")
+
+
+@cache
+def docs_page() -> Page:
+    """For people."""
+    fields = (
+        "Content-Type: text/html; charset=utf-8\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        "Referrer-Policy: no-referrer\r\n"
+        f"Content-Security-Policy: {policy()}\r\n"
+    )
+    return Page(fields.encode(), render().encode())
+
+
+@cache
+def index() -> bytes:
+    """A line for each call, and two to try."""
+    lines = [f"  {call.method:<6} {call.path:<26} {call.summary}" for call in CALLS if call.method != "HEAD"]
+    return "\n".join(
+        [
+            "kvstore: a replicated, linearizable key-value store. GET /docs explains each of these calls.",
+            "",
+            *lines,
+            "",
+            "A key is 1 to 1,024 bytes; percent-encode what a URL cannot hold. Try:",
+            "",
+            f"  curl -X PUT --data-binary 'hello' {BASE}/kv/greeting",
+            f"  curl {BASE}/kv/greeting",
+            "",
+        ]
+    ).encode()

@@ -1,0 +1,85 @@
+"""What an operator, a load balancer and Prometheus ask: `/status`, `/livez`, `/readyz`, `/metrics`; and what tells what
+there is: `/`, `/docs`, `/openapi.json`."""
+
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from kvstore.api.requests import Replica, Standing
+from kvstore.server.http.answer import Answer
+from kvstore.server.http.openapi.pages import docs_page, index, openapi_page
+from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
+from kvstore.server.http.target import no_parameters
+from kvstore.server.http.ui import pages
+from kvstore.server.metrics import CONTENT_TYPE, Metrics
+
+ALLOWED = "GET, HEAD"
+
+_TEXT = "text/plain; charset=utf-8"
+
+_STRANGE = {
+    Standing.REMOVED: "{0} was removed from the cluster: stop it. `kvstore member add {0}` would take it back.",
+    Standing.REFUSED: "The replicas that it reaches do not know {0} as a member: stop it if it was removed, else make "
+    "it one with `kvstore member add {0}`.",
+    Standing.WAITING: "{0} was started to join, and no member has told it yet who the others are: see that it was made "
+    "one (`kvstore member add {0}`), and that its settings name the addresses of others.",
+}
+
+
+class Operations:
+    """Answers everything but requests for keys. `stopping` tells whether the front end is being shut down."""
+
+    def __init__(self, replica: Replica, metrics: Metrics, stopping: Callable[[], bool]) -> None:
+        self._replica = replica
+        self._metrics = metrics
+        self._stopping = stopping
+        self._pages: dict[str, Callable[[], Answer]] = {
+            "/": lambda: _page(_TEXT, index()),
+            "/status": self._status,
+            "/livez": lambda: _page(_TEXT, b"ok\n"),
+            "/readyz": self._readyz,
+            "/metrics": lambda: _page(CONTENT_TYPE, self._metrics.render()),
+        }
+        self._lasting = {"/docs": docs_page(), "/openapi.json": openapi_page(), **pages()}
+
+    def knows(self, path: str) -> bool:
+        """True for a path that stands for a page here."""
+        return path in self._pages or path in self._lasting
+
+    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
+        """The page at `path`. Raises Problem."""
+        if not self.knows(path):
+            known = ", ".join(["/kv/{key}", *self._pages, *(page for page in self._lasting if page.count("/") == 1)])
+            raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, ALLOWED)
+        no_parameters(query)
+        if path in self._lasting:
+            return self._lasting[path].answer(request.headers)
+        return self._pages[path]()
+
+    def _status(self) -> Answer:
+        document = msgspec.json.format(msgspec.json.encode(self._replica.status()), indent=2)
+        return _page("application/json", document + b"\n")
+
+    def _readyz(self) -> Answer:
+        if self._stopping():
+            raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
+        status = self._replica.status()
+        if status.standing in _STRANGE:
+            raise Problem(NOT_READY, _STRANGE[status.standing].format(status.id), fields=RETRY_AFTER)
+        if status.ready:
+            return _page(_TEXT, b"ok\n")
+        if status.leader is None:
+            why = "It knows no leader: check that a majority of the replicas is up and connected, see GET /status."
+        else:
+            why = (
+                f"It has not yet caught up with the leader {status.leader}: wait, and see GET /status for its progress."
+            )
+        raise Problem(NOT_READY, why, fields=RETRY_AFTER)
+
+
+def _page(content_type: str, body: bytes) -> Answer:
+    fields = f"Content-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+    return Answer(200, fields.encode(), body)

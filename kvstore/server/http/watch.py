@@ -1,0 +1,142 @@
+"""`GET /watch?prefix=...`: what happens to keys, as server-sent events, in order, complete, and once each.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html: a browser's EventSource reconnects by itself with the
+last id that it has seen, and so misses nothing.
+"""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import orjson
+from aiohttp import web
+
+from kvstore.api.key_range import Span
+from kvstore.api.requests import NotThen, Replica
+from kvstore.server.http.asking import reply_of
+from kvstore.server.http.feed import Feed, Watcher
+from kvstore.server.http.problems import (
+    COMPACTED,
+    INVALID_QUERY,
+    OVERLOADED,
+    RETRY_AFTER,
+    Problem,
+    not_allowed,
+    not_then,
+)
+from kvstore.server.http.streams import send
+from kvstore.server.http.target import (
+    MAX_KEY_BYTES,
+    MOST_REVISION,
+    consistency_named,
+    number_named,
+    parameters,
+    span_named,
+)
+from storage.base import end_of
+
+PATH = "/watch"
+MOST_AT_ONCE = 10_000
+RECONNECT_MS = 1000
+
+_NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
+
+
+class Watches:
+    """Lets clients watch a replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._feed = Feed(replica)
+        self._count = 0
+
+    def end(self) -> None:
+        """Have all watches ended: their clients go to another replica."""
+        self._feed.end()
+
+    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+        """The whole stream, already sent: it ends when the client or the replica does, or when what the client has not
+        taken is forgotten. Raises Problem or Refused before the first byte."""
+        if request.method != "GET":
+            raise not_allowed(request.method, "GET")
+        found = parameters(query, _NAMES)
+        span = _span(found)
+        first = _first_revision(request, found)
+        if self._count >= MOST_AT_ONCE:
+            detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
+            raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
+        consistency = consistency_named(found)
+        read = await reply_of(partial(self._replica.read, b"\0", consistency))
+        first = first or read.revision + 1
+        if first > read.revision + 1:
+            raise not_then(NotThen(0, read.revision), first - 1, consistency)
+        oldest = self._replica.past.oldest + 1
+        if first < oldest:
+            raise _compacted(first, oldest)
+        self._count += 1
+        try:
+            headers = {
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "KV-Revision": str(first - 1),
+            }
+            return await send(request, headers, self._events(request, span, first))
+        finally:
+            self._count -= 1
+
+    async def _events(self, request: web.BaseRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
+        """Until there is a reason to end, which comes last. Whoever is up to date is written to by the feed."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        watcher = Watcher(
+            span,
+            end_of(first - 1),
+            lambda chunk: transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk)),
+            lambda: request.protocol.writing_paused,
+            transport.is_closing,
+        )
+        yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
+        while not self._feed.ended:
+            chunk = self._feed.replay(watcher)
+            if chunk is None:
+                document = {
+                    "oldest_revision": self._replica.past.oldest + 1,
+                    "detail": "Events were forgotten before you took them.",
+                }
+                yield b"event: lost\ndata: %b\n\n" % orjson.dumps(document)
+                return
+            if chunk:
+                yield chunk
+                continue
+            self._feed.follow(watcher)
+            await watcher.left.wait()
+            if watcher.gone():
+                raise ConnectionResetError
+            await request.writer.drain()
+        yield b": this replica is shutting down, go on at another one\n\n"
+
+
+def _span(found: dict[str, str]) -> Span:
+    key = found.get("key")
+    if key is None:
+        return span_named(found)
+    name = key.encode("utf-8", "surrogateescape")
+    if found.keys() & {"prefix", "start", "end"} or not 1 <= len(name) <= MAX_KEY_BYTES:
+        raise Problem(INVALID_QUERY, f"Name one key= of 1 to {MAX_KEY_BYTES} bytes, or prefix=, or start= and end=.")
+    return Span(name, name + b"\0")
+
+
+def _first_revision(request: web.BaseRequest, found: dict[str, str]) -> int | None:
+    """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
+    last = request.headers.get("Last-Event-ID")
+    if last is not None:
+        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION) or 0) + 1
+    return number_named(found, "from_revision", 1, MOST_REVISION)
+
+
+def _compacted(first: int, oldest: int) -> Problem:
+    detail = (
+        f"Revision {first} is compacted. The oldest that can be watched from is {oldest}: list the keys, and watch "
+        "from the revision behind that of the list."
+    )
+    return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % oldest)

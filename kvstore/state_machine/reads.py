@@ -1,0 +1,76 @@
+"""Reads of more than the present record of a key: spans of keys, the past, leases and locks."""
+
+from collections.abc import Callable
+from heapq import nsmallest
+from itertools import islice
+
+from kvstore.api.commands import Found
+from kvstore.api.requests import (
+    SCAN_BYTES,
+    LeaseLookup,
+    LeasesAnswer,
+    LeaseScan,
+    LeaseStatus,
+    LockAnswer,
+    LockLookup,
+    Lookup,
+    NotThen,
+    PlaceStatus,
+    ReadAnswer,
+    Scan,
+    ScanAnswer,
+)
+from kvstore.state_machine.lease_index import Lease
+from kvstore.state_machine.state_machine import StateMachine
+
+MOST_PLACES = 1001
+"""Of the queue for a lock: who holds it, and a thousand that wait."""
+
+
+def look_up(
+    query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
+) -> ReadAnswer | ScanAnswer | NotThen:
+    """The answer out of a state that has applied the slots up to `applied`; `age_ms` is for the answer."""
+    newest, oldest = machine.revision, machine.past.oldest
+    revision = newest if query.revision is None else query.revision
+    if not oldest <= revision <= newest:
+        return NotThen(oldest, newest)
+    if isinstance(query, Scan):
+        found, more = _scan(query, revision, machine)
+        return ScanAnswer(found, more, applied, revision, age_ms)
+    return ReadAnswer(machine.past.as_of(query.key, revision, machine.get(query.key)), applied, revision, age_ms)
+
+
+def look_up_lease(
+    query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
+) -> LeasesAnswer | LockAnswer:
+    """The answer out of the present state; `left_ms` says how long a lease lives, if anybody here knows."""
+    holdings, revision = machine.holdings, machine.revision
+    if isinstance(query, LockLookup):
+        places = holdings.locks.get(query.name, {})
+        first = islice(places.items(), MOST_PLACES)
+        shown = [PlaceStatus(each.lease, fence, each.value) for fence, each in first]
+        return LockAnswer(shown, len(places) > MOST_PLACES, revision)
+    leases = holdings.leases
+    if isinstance(query, LeaseLookup):
+        found = leases.get(query.lease)
+        status = [_status(query.lease, found, left_ms, sorted(found.keys))] if found is not None else []
+        return LeasesAnswer(status, False, revision)
+    numbers = nsmallest(query.limit + 1, (number for number in leases if number > query.after))
+    listed = [_status(number, leases[number], left_ms, None) for number in numbers[: query.limit]]
+    return LeasesAnswer(listed, len(numbers) > query.limit, revision)
+
+
+def _status(number: int, lease: Lease, left_ms: Callable[[int], float | None], keys: list[bytes] | None) -> LeaseStatus:
+    return LeaseStatus(number, lease.terms.ttl_ms, left_ms(number), len(lease.keys), keys)
+
+
+def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[Found], bool]:
+    found: list[Found] = []
+    room = SCAN_BYTES
+    for key, record in machine.as_of(scan.span, revision, reverse=scan.reverse):
+        room -= len(key) + len(record.value)
+        if len(found) == scan.limit or (found and room < 0):
+            return found, True
+        found.append(Found(key, record, machine.holdings.lease_of.get(key, 0)))
+    return found, False

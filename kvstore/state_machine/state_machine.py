@@ -1,0 +1,371 @@
+"""The state machine: what was chosen, applied in order, gives the same state on every replica.
+
+Deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of bundles are part of the state,
+so that a bundle that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+from zlib import crc32
+
+import msgspec
+from sortedcontainers import SortedList
+
+from kvstore.api.commands import (
+    Bundle,
+    Command,
+    Delete,
+    DeleteResult,
+    DeleteSpan,
+    KeyResult,
+    LeaseCommand,
+    LeasedPut,
+    NotFound,
+    NotReconfigured,
+    Once,
+    Put,
+    PutResult,
+    Reconfigure,
+    Reconfigured,
+    Record,
+    RepeatableCommand,
+    Result,
+    Transact,
+)
+from kvstore.api.key_range import Span
+from kvstore.api.membership import Roster, RosterEpoch, in_force_from, refusal
+from kvstore.state_machine.history import Past
+from kvstore.state_machine.idempotency import run_once
+from kvstore.state_machine.lease_index import Holdings, held_key, is_own
+from kvstore.state_machine.leases import end_if_bare, run_lease
+from kvstore.state_machine.transactions import run
+from paxos.types import Slot
+from storage.base import LAST_NUMBER, NUMBER_BITS, Change, first_of, number_of, revision_of
+
+RECORD_BYTES = 64
+"""What a record takes beside its key and value, as far as the quota is concerned."""
+
+DIGEST_MASK = 2**64 - 1
+"""A digest is a sum modulo one more than this."""
+_pack_numbers = Struct("<QQQQ").pack
+_new_tuple = tuple.__new__
+
+
+class Origin:
+    """Which bundles of one node have been applied: all below `settled` count as done, and those in `applied`."""
+
+    def __init__(self, boot: int, settled: int = 1, applied: tuple[int, ...] = ()) -> None:
+        self.boot = boot
+        self.settled = settled
+        self.applied = set(applied)
+
+    def admit(self, sequence: int, settled_below: int) -> bool:
+        """True for a bundle that has not been applied; it is noted as applied."""
+        if sequence < self.settled or sequence in self.applied:
+            return False
+        self.applied.add(sequence)
+        while self.settled < settled_below:
+            self.applied.discard(self.settled)
+            self.settled += 1
+        return True
+
+
+class _PackedOrigin(msgspec.Struct, frozen=True, array_like=True):
+    node: str
+    boot: int
+    settled: int
+    applied: tuple[int, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
+
+
+class StateMachine:
+    """Keys and their records, and a revision that grows by one with every command that changes any."""
+
+    def __init__(self, epochs: list[RosterEpoch]) -> None:
+        """`epochs`: the members that the cluster begins with, see `kvstore.api.membership`."""
+        self.epochs = epochs
+        """Who decides the next slots; the last may be not in force yet."""
+        self.records: dict[bytes, Record] = {}
+        self.position = 0
+        """Of the last change."""
+        self.digest = 0
+        """Sum of `digest_of` over all records: equal states have equal ones, in whatever order they were made."""
+        self.size_bytes = 0
+        """What the records take: keys, values and `RECORD_BYTES` each."""
+        self.superseded_bytes = 0
+        """What all that was put and is not there any more took, and the deletions."""
+        self.changes: list[Change] = []
+        """What was done since somebody took this list, in order."""
+        self._origins: dict[str, Origin] = {}
+        self.past = Past()
+        """What was done lately, for those who ask for it. How much of it is kept is not part of the state."""
+        self.change_count = 0
+        """So many changes were made or loaded."""
+        self._sorted: SortedList[bytes] | None = SortedList()
+        """All keys that are there, or were as of a revision of the past; None while a state is loaded."""
+        self._own: dict[bytes, Record] = {}
+        self._holdings: Holdings | None = Holdings()
+        """An index of these, the store's own records; None while a state is loaded."""
+        self._first = first_of(1)
+        """Where the first change of the present command is."""
+        self._loosened: list[int] = []
+        """Leases of the kind that ends when nothing hangs on it, off which the present command took something."""
+
+    @property
+    def revision(self) -> int:
+        """Of the store: that of the last change."""
+        return revision_of(self.position)
+
+    def get(self, key: bytes) -> Record | None:
+        """The present record of `key`."""
+        return self.records.get(key)
+
+    @property
+    def under_way(self) -> int:
+        """The revision that what the present command changes is of."""
+        return revision_of(self._first)
+
+    @property
+    def holdings(self) -> Holdings:
+        """Leases, and what hangs on them."""
+        if self._holdings is None:
+            self._holdings = Holdings(self._own.items())
+        return self._holdings
+
+    def own(self, key: bytes) -> Record | None:
+        """The record of the store's own under `key`."""
+        return self._own.get(key)
+
+    def keys(self, span: Span) -> Iterator[bytes]:
+        """The keys of `span` that are there, in order. Nothing may change meanwhile."""
+        return (
+            key for key in self._in_order().irange(span.start, span.end, inclusive=(True, False)) if key in self.records
+        )
+
+    def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
+        """What the keys of `span` held once `revision` was done, none that is compacted. Nothing may change
+        meanwhile."""
+        for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
+            record = self.past.as_of(key, revision, self.records.get(key))
+            if record is not None:
+                yield key, record
+
+    def forget(self, upto: int) -> None:
+        """Nobody may ask for what was superseded up to position `upto`."""
+        for key in self.past.compact(upto):
+            if self._sorted is not None and key not in self.records:
+                self._sorted.remove(key)
+
+    def sort(self) -> None:
+        """All is loaded: put the keys in order now, and make the index, before anybody waits for that."""
+        self._in_order()
+        _ = self.holdings
+
+    def _in_order(self) -> "SortedList[bytes]":
+        if self._sorted is None:
+            self._sorted = SortedList({*self.records, *self.past.keys()})
+        return self._sorted
+
+    def growth(self, key: bytes, value: bytes) -> int:
+        """By how much a put would change `size_bytes`."""
+        old = self.records.get(key)
+        return len(value) - len(old.value) if old is not None else _size(key, value)
+
+    @property
+    def roster(self) -> Roster:
+        """The members, by the last change of them."""
+        return self.epochs[-1].roster if self.epochs else Roster()
+
+    def apply(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
+        """The results of the bundle's commands, in order. None when it was applied before, or comes from an earlier
+        life of its origin: nobody waits for it any more. `slot` is where it was ordered."""
+        origin = self._origins.get(bundle.origin)
+        if origin is None or origin.boot < bundle.boot:
+            origin = self._origins[bundle.origin] = Origin(bundle.boot)
+        if bundle.boot < origin.boot or not origin.admit(bundle.sequence, bundle.settled_below):
+            return None
+        return [self._apply(command, slot) for command in bundle.commands]
+
+    def load(self, change: Change) -> None:
+        """Take over what `change` once did. In order of revision."""
+        position, key, value, create_revision, version, _ = change
+        own = is_own(key)
+        records = self._own if own else self.records
+        self._sorted = self._holdings = None
+        old = records.pop(key, None)
+        if old is not None:
+            self._forget(key, old)
+        self.position = position
+        self.change_count += 1
+        if value is None:
+            record = None
+            self.superseded_bytes += _size(key, b"")
+        else:
+            record = Record(value, revision_of(position), create_revision, version, number_of(position))
+            records[key] = record
+            self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
+            self.size_bytes += _size(key, value)
+        if position > self.past.compacted and not own:
+            self.past.add(position, key, record, old)
+
+    def pack_origins(self) -> bytes:
+        """The part of the state that is not in records."""
+        return _encoder.encode(
+            [
+                _PackedOrigin(node, origin.boot, origin.settled, tuple(sorted(origin.applied)))
+                for node, origin in sorted(self._origins.items())
+            ]
+        )
+
+    def unpack_origins(self, packed: bytes) -> None:
+        """Take over what `pack_origins` made. Raises msgspec.DecodeError on anything else."""
+        self._origins = {
+            origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
+        }
+
+    def _apply(self, command: Command, slot: Slot) -> Result:
+        self._first = first_of(self.revision + 1)
+        result: Result
+        match command:
+            case Put(key=key, value=value):
+                result = self.put(key, value)
+            case Reconfigure(roster=roster):
+                return self._reconfigure(roster, slot)
+            case Once():
+                result = run_once(command, self, self._do)
+            case _:
+                result = self._do(command)
+        if self._loosened:
+            self._end_loosened()
+        return result
+
+    def _do(self, command: RepeatableCommand | LeaseCommand) -> KeyResult:
+        match command:
+            case Put(key=key, value=value):
+                return self.put(key, value)
+            case Delete(key=key):
+                return self.delete(key)
+            case DeleteSpan() | LeasedPut() | Transact():
+                return run(command, self)
+            case _:
+                return run_lease(command, self)
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
+        """Make `value` what `key` holds, and have it go with `lease`, with none for 0. Written out, because it is most
+        of what a PUT costs on every replica."""
+        position = self._first if self.position < self._first else self.position + 1
+        self.position = position
+        self.change_count += 1
+        revision, number = position >> NUMBER_BITS, position & LAST_NUMBER
+        records = self.records
+        old = records.get(key)
+        if old is None:
+            created, version, superseded, forgotten = revision, 1, 0, 0
+            self.size_bytes += len(key) + len(value) + RECORD_BYTES
+            if self._sorted is not None and not self.past.holds(key):
+                self._sorted.add(key)
+        else:
+            created, version = old.create_revision, old.version + 1
+            superseded, forgotten = old.revision << NUMBER_BITS | old.number, digest_of(key, old)
+            old_bytes = len(old.value)
+            self.size_bytes += len(value) - old_bytes
+            self.superseded_bytes += len(key) + old_bytes + RECORD_BYTES
+        records[key] = record = Record(value, revision, created, version, number)
+        self.past.add(position, key, record, old)
+        self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
+        self.changes.append(_new_tuple(Change, (position, key, value, created, version, superseded)))
+        if self.holdings.lease_of.get(key, 0) != lease:
+            self._hang(key, lease)
+        return PutResult(revision, version)
+
+    def delete(self, key: bytes) -> DeleteResult | NotFound:
+        """Remove `key`."""
+        old = self.records.pop(key, None)
+        if old is None:
+            return NotFound(self.revision)
+        position = self._remove(key, old)
+        self.past.add(position, key, None, old)
+        if key in self.holdings.lease_of:
+            self._hang(key, 0)
+        return DeleteResult(revision_of(position), old.version, old.revision)
+
+    def put_own(self, key: bytes, value: bytes) -> None:
+        """Make `value` what the record of the store's own under `key` holds."""
+        position = max(self.position + 1, self._first)
+        self.position = position
+        self.change_count += 1
+        revision, number = revision_of(position), number_of(position)
+        old = self._own.get(key)
+        if old is None:
+            record = Record(value, revision, revision, 1, number)
+        else:
+            record = Record(value, revision, old.create_revision, old.version + 1, number)
+            self._forget(key, old)
+        self._own[key] = record
+        self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
+        self.size_bytes += _size(key, value)
+        superseded = position_of(old) if old is not None else 0
+        self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
+        self.holdings.put(key, record)
+
+    def delete_own(self, key: bytes) -> None:
+        """Remove the record of the store's own under `key`, which is there."""
+        self._remove(key, self._own.pop(key))
+        self.holdings.delete(key)
+
+    def _remove(self, key: bytes, old: Record) -> int:
+        """Note that there is no `old` any more; gives the position of that."""
+        position = max(self.position + 1, self._first)
+        self.position = position
+        self.change_count += 1
+        self._forget(key, old)
+        self.superseded_bytes += _size(key, b"")
+        self.changes.append(Change(position, key, None, 0, 0, position_of(old)))
+        return position
+
+    def _hang(self, key: bytes, lease: int) -> None:
+        """`key` goes with `lease` from now on, and with no other."""
+        before = self.holdings.lease_of.get(key, 0)
+        if before:
+            self.delete_own(held_key(before, key))
+            if self.holdings.leases[before].terms.bound:
+                self._loosened.append(before)
+        if lease:
+            self.put_own(held_key(lease, key), b"")
+
+    def _end_loosened(self) -> None:
+        """Only now that the command is done: a transaction may have hung something else on them since."""
+        for lease in self._loosened:
+            end_if_bare(lease, self)
+        self._loosened.clear()
+
+    def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
+        why = refusal(self.epochs, roster, slot)
+        if why is not None:
+            return NotReconfigured(why)
+        self.epochs = [self.epochs[-1], RosterEpoch(in_force_from(slot), roster)]
+        return Reconfigured(roster, self.epochs[-1].first)
+
+    def _forget(self, key: bytes, record: Record) -> None:
+        self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK
+        size = _size(key, record.value)
+        self.size_bytes -= size
+        self.superseded_bytes += size
+
+
+def position_of(record: Record) -> int:
+    """Of the put that made it."""
+    return record.revision << NUMBER_BITS | record.number
+
+
+def digest_of(key: bytes, record: Record) -> int:
+    """A record's share of the digest, 32 bits."""
+    numbers = _pack_numbers(record.revision, record.number, record.create_revision, record.version)
+    return crc32(record.value, crc32(numbers + key))
+
+
+def _size(key: bytes, value: bytes) -> int:
+    return len(key) + len(value) + RECORD_BYTES

@@ -1,3 +1,0 @@
-import pytest
-
-pytest.register_assert_rewrite("tests.paxos.harness")  # so that a failing `expect` shows what differs

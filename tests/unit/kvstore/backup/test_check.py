@@ -1,0 +1,262 @@
+"""`kvstore check`: it sees damage of every kind, says what to do, and changes nothing."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from kvstore import cli
+from paxos.ready import Write
+from paxos.types import Ballot, PValue
+from storage.base import Cut, StateWrite
+from storage.directory import DATA_FILE, LOCK_FILE
+from storage.sqlite import open_storage
+from tests.unit.kvstore.backup.states import COMMANDS, ledger_of, value_of
+from tests.unit.storage.version_1 import make_version_1
+
+MEMBERS = ("n1", "n2", "n3")
+
+
+def fill(directory: Path, *, stop: bool = True) -> None:
+    """Six slots are applied, a seventh is accepted; one that does not stop leaves a write-ahead log."""
+    working = directory if stop else directory.with_name("working")
+    ledger, changes = ledger_of(*COMMANDS)
+    accepts = [PValue(slot, Ballot(2, "n2"), value_of(slot, command)) for slot, command in enumerate(COMMANDS, 1)]
+    with closing(open_storage(working, "c", "n1", MEMBERS)) as storage:
+        storage.write(
+            [Write(promise=Ballot(2, "n2"), accepts=[*accepts, PValue(7, Ballot(2, "n2"), b"tail")], chosen=6)]
+        )
+        storage.write([StateWrite(changes=changes, progress=ledger.progress())])
+        if not stop:
+            shutil.copytree(working, directory)
+
+
+def check(directory: Path, *flags: str) -> tuple[int, str, str]:
+    result = CliRunner(env={"TERM": "dumb", "COLUMNS": "200"}).invoke(cli.app, ["check", str(directory), *flags])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def report(directory: Path) -> tuple[int, dict[str, Any]]:
+    code, out, _ = check(directory, "--json")
+    return code, json.loads(out)
+
+
+def alter(directory: Path, statement: str) -> None:
+    with closing(sqlite3.connect(directory / DATA_FILE)) as connection, connection:
+        connection.execute(statement)
+
+
+def picture(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """All that is there, with the time of its last change."""
+    files = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir() if path.is_file()}
+    return {**files, "": (b"", directory.stat().st_mtime_ns)}
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["stopped", "killed"])
+def test_sound_data_is_told_of_and_nothing_is_changed(tmp_path: Path, stop: bool) -> None:
+    directory = tmp_path / "n1"
+    fill(directory, stop=stop)
+    before = picture(directory)
+    code, out, err = check(directory)
+    assert (code, err) == (0, "")
+    for told in (
+        "sound",
+        "n1 of cluster c, incarnation",
+        "boot 1, began with n1, n2, n3",
+        "n1, n2, n3; version 0",
+        "2.n2",
+        "slots 1 to 7, 7 entries",
+        "chosen up to 6, applied up to 6; chain verified up to there",
+        "3 keys",
+        "every revision from 1 to 6",
+        "schema 2",
+        "empty: it was stopped in order" if stop else "in use",
+    ):
+        assert told in out
+    code, found = report(directory)
+    assert (code, found["sound"], found["damage"]) == (0, True, [])
+    assert found["log"] == {
+        "cut": 0,
+        "last": 7,
+        "chosen": 6,
+        "applied": 6,
+        "entries": 7,
+        "bytes": found["log"]["bytes"],
+    }
+    assert picture(directory) == before
+
+
+def test_a_log_that_is_cut_and_a_history_that_is_compacted_are_sound(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
+        progress = storage.recovered().progress
+        storage.write([StateWrite(cut=Cut(progress.applied, progress.chain), compact=progress.position)])
+        while storage.tidy():
+            pass
+    code, found = report(tmp_path)
+    assert (code, found["log"]["cut"], found["log"]["entries"], found["state"]["compacted"]) == (0, 6, 1, 6)
+    assert "none: only what is there now" in check(tmp_path)[1]
+
+
+DAMAGE = [
+    ("UPDATE log SET value = x'00' WHERE slot = 3", "the row of slot 3 in table log", "log"),
+    ("UPDATE log SET value = x'00' WHERE slot = 7", "the row of slot 7 in table log", "log"),
+    ("DELETE FROM log WHERE slot = 3", "table log has no row for slot 3", "log"),
+    ("UPDATE history_a SET changes = x'00'", "the row of position", "state"),
+    ("DELETE FROM history_a", "table history_a ends at position 0", "state"),
+    ("UPDATE identity SET boot = 7", "row of table identity", "owner"),
+    ("UPDATE progress SET applied = 5", "row of table progress", "state"),
+    ("DELETE FROM bounds", "table bounds has 0 rows", "log"),
+]
+
+
+@pytest.mark.parametrize(("statement", "says", "hidden"), DAMAGE)
+def test_damage_is_named_with_what_to_do_and_the_rest_is_told_nevertheless(
+    tmp_path: Path, statement: str, says: str, hidden: str
+) -> None:
+    fill(tmp_path)
+    alter(tmp_path, statement)
+    before = picture(tmp_path)
+    code, out, _ = check(tmp_path)
+    assert code == 1
+    assert says in out
+    assert "next     start the replica: it sets this data aside" in out
+    found = report(tmp_path)[1]
+    assert not found["sound"]
+    assert found[hidden] is None
+    assert found["files"]["schema"] == 2
+    assert (found["owner"] is None) == (hidden == "owner")
+    assert picture(tmp_path) == before
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def damage_log_file(directory: Path) -> None:
+    fill(directory, stop=False)
+    flip(directory / (DATA_FILE + "-wal"), 100)
+
+
+def lose_database(directory: Path) -> None:
+    fill(directory)
+    (directory / DATA_FILE).unlink()
+
+
+def lose_log_file(directory: Path) -> None:
+    fill(directory, stop=False)
+    (directory / (DATA_FILE + "-wal")).unlink()
+
+
+def truncate(directory: Path) -> None:
+    fill(directory)
+    content = (directory / DATA_FILE).read_bytes()
+    (directory / DATA_FILE).write_bytes(content[: len(content) // 2])
+
+
+def put_older_copy(directory: Path) -> None:
+    fill(directory)
+    older = (directory / DATA_FILE).read_bytes()
+    open_storage(directory, "c", "n1", MEMBERS).close()
+    (directory / DATA_FILE).write_bytes(older)
+
+
+def put_other_data(directory: Path) -> None:
+    fill(directory)
+    fill(directory.with_name("other"))
+    shutil.copy(directory.with_name("other") / DATA_FILE, directory / DATA_FILE)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (damage_log_file, "write-ahead log is damaged and hides the transactions behind it"),
+        (lose_database, "the database is gone"),
+        (lose_log_file, "the write-ahead log is gone"),
+        (truncate, "malformed"),
+        (put_older_copy, "it has reached boot 1, but this replica had reached boot 2"),
+        (put_other_data, "other data of the replica"),
+    ],
+)
+def test_files_that_are_damaged_lost_or_exchanged_are_seen(
+    tmp_path: Path, prepare: Callable[[Path], None], says: str
+) -> None:
+    directory = tmp_path / "n1"
+    prepare(directory)
+    before = picture(directory)
+    code, out, _ = check(directory)
+    assert code == 1
+    assert says in out
+    assert picture(directory) == before
+
+
+def test_another_log_than_the_applied_one_is_seen_though_each_row_is_sound(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
+        storage.write([Write(accepts=[PValue(3, Ballot(3, "n3"), b"another")], promise=Ballot(3, "n3"))])
+    code, found = report(tmp_path)
+    assert code == 1
+    assert found["damage"] == ["the log up to slot 6 is not the one that was applied: some of it was replaced or lost"]
+
+
+def test_a_replica_that_uses_the_data_is_left_alone(tmp_path: Path) -> None:
+    with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
+        code, _, err = check(tmp_path)
+        assert code == 3
+        assert "is in use by process" in err
+        assert "node n1 of cluster c: ask it with `kvstore status`, or stop it and check again" in err
+        storage.write([Write(promise=Ballot(1, "n1"))])
+    assert check(tmp_path)[0] == 0
+
+
+def test_data_of_the_first_schema_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    make_version_1(tmp_path)
+    before = picture(tmp_path)
+    code, found = report(tmp_path)
+    assert (code, found["files"]["schema"], found["log"]["entries"], found["state"]["keys"]) == (0, 1, 4, 0)
+    assert picture(tmp_path) == before
+
+
+def newer_schema(directory: Path) -> None:
+    alter(directory, "PRAGMA user_version = 9")
+
+
+def newer_lock(directory: Path) -> None:
+    (directory / LOCK_FILE).write_text('process 1\n{"version":9,"boot":1}\n')
+
+
+@pytest.mark.parametrize("make_newer", [newer_schema, newer_lock])
+def test_data_of_a_newer_release_is_refused_and_not_called_damaged(
+    tmp_path: Path, make_newer: Callable[[Path], None]
+) -> None:
+    fill(tmp_path)
+    make_newer(tmp_path)
+    code, out, err = check(tmp_path)
+    assert (code, out) == (2, "")
+    assert "written by a newer version of this program" in err
+    assert "start that version" in err
+
+
+def test_what_is_no_data_of_a_replica_is_named(tmp_path: Path) -> None:
+    for directory in (tmp_path, tmp_path / "absent"):
+        code, _, err = check(directory)
+        assert code == 2
+        assert "holds no data of a replica: give the directory that `kvstore serve` has as data" in err
+    fill(tmp_path / "n1")
+    code, _, err = check(tmp_path)
+    assert code == 2
+    assert f"holds the data of several replicas: check {tmp_path}/n1" in err
+
+
+def test_data_that_was_set_aside_is_told_of(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "damaged-1").mkdir()
+    assert "damaged-1: damaged data of before" in check(tmp_path)[1]

@@ -1,0 +1,182 @@
+"""The file of a backup: complete and durable under its name or not there, and not one bit of it altered."""
+
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from kvstore.backup.file import FORMAT, Backup, BackupError, BackupWriter, MisuseError
+from storage.base import Change, Progress, first_of, revision_of
+from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, ledger_of, make_backup
+
+
+def alter(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def read(path: Path) -> list[Change]:
+    with Backup(path) as backup:
+        return list(backup.changes())
+
+
+def write(path: Path, changes: list[Change], progress: Progress, *, replace: bool = False) -> None:
+    with BackupWriter(path, replace=replace) as writer:
+        writer.add(changes)
+        writer.finish(progress, cluster="c", node="n1", kvstore="0", taken_at="")
+
+
+def test_it_has_the_present_records_and_what_a_restore_needs(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    ledger = make_backup(path, *COMMANDS)
+    with Backup(path) as backup:
+        assert {change.key: (change.value, *change[3:5]) for change in backup.changes()} == {
+            key: (value, created, version) for key, (value, _, created, version) in RECORDS.items()
+        }
+        assert [revision_of(change.position) for change in backup.changes()] == [2, 3, 5]
+        about = backup.about
+        assert (about.cluster, about.node, about.records, about.format) == ("old", "n2", 3, FORMAT)
+        progress = ledger.progress()
+        assert about.progress == Progress(6, first_of(6), progress.chain, progress.digest)
+    assert [child.name for child in tmp_path.iterdir()] == ["b.db"]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_any_tool_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    make_backup(path, *COMMANDS)
+    database = Database(path)
+    rows = {row["key"]: (row["value"], row["revision"], row["version"]) for row in database["records"].rows}
+    assert rows[b"a"] == (b"2", 3, 2)
+    assert list(database.query("SELECT value FROM readable WHERE key = 'a'")) == [{"value": "2"}]
+    assert list(database.query("SELECT cluster, records FROM backup")) == [{"cluster": "old", "records": 3}]
+    database.close()
+    tool = shutil.which("sqlite3")
+    if tool is not None:
+        query = "select key, value from records where revision = 3"
+        assert subprocess.run([tool, path, query], capture_output=True, check=True).stdout == b"a|2\n"
+
+
+def test_an_empty_store_makes_a_backup_too(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db")
+    assert read(tmp_path / "b.db") == []
+
+
+def test_what_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with BackupWriter(tmp_path / "b.db") as writer:
+            writer.add(ledger_of(*COMMANDS)[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_that_are_not_those_of_the_replica_make_no_backup(tmp_path: Path) -> None:
+    ledger, changes = ledger_of(*COMMANDS)
+    last = changes[-1]
+    for wrong in (changes[:-1], changes[2:], [*changes[:-1], last._replace(key=b"a")]):
+        with pytest.raises(BackupError, match=r"not those that n1 has .*: take the backup again"):
+            write(tmp_path / "b.db", wrong, ledger.progress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    path.write_text("precious")
+    with pytest.raises(MisuseError, match=r"b\.db exists: give another name, or --force to replace it"):
+        make_backup(path)
+    assert path.read_text() == "precious"
+    ledger, changes = ledger_of(*COMMANDS)
+    write(path, changes, ledger.progress(), replace=True)
+    assert len(read(path)) == 3
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match=r"b\.db\.partial: No such file or directory; give a name in a directory"):
+        make_backup(tmp_path / "absent" / "b.db")
+
+
+ALTERED = [
+    "UPDATE records SET value = x'33' WHERE key = x'61'",
+    "UPDATE records SET version = 3 WHERE key = x'61'",
+    "UPDATE records SET create_revision = -1 WHERE key = x'61'",
+    "DELETE FROM records WHERE key = x'61'",
+    "INSERT INTO records VALUES (x'7a', x'7a', 6, 0, 6, 1)",
+    "UPDATE backup SET revision = 7",
+    "UPDATE backup SET applied = 5",
+    "UPDATE backup SET cluster = 'other'",
+    "UPDATE backup SET cluster = cast(x'ff' AS TEXT)",
+    "UPDATE backup SET digest = 'zz'",
+    "UPDATE backup SET checksum = ''",
+    "DELETE FROM backup",
+    "INSERT INTO backup SELECT * FROM backup",
+    "DROP TABLE backup",
+    "ALTER TABLE backup DROP COLUMN node",
+    "ALTER TABLE records DROP COLUMN version",
+]
+
+
+@pytest.mark.parametrize("statement", ALTERED)
+def test_an_altered_backup_is_refused(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "b.db"
+    make_backup(path, *COMMANDS)
+    if "DROP COLUMN version" in statement:
+        alter(path, "DROP VIEW readable")
+    alter(path, statement)
+    with pytest.raises(BackupError, match=r"is damaged or was altered .*: restore from another backup"):
+        read(path)
+
+
+def test_a_truncated_backup_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    make_backup(path, *COMMANDS)
+    content = path.read_bytes()
+    for length in range(1, len(content), 997):
+        path.write_bytes(content[:length])
+        with pytest.raises(BackupError, match=r"restore from another backup|made by `kvstore backup`"):
+            read(path)
+
+
+@given(st.data())
+def test_a_bit_that_flipped_changes_no_record_in_silence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Some bytes of a database mean nothing; then all that is read is as it was."""
+    path = tmp_path_factory.mktemp("flipped") / "b.db"
+    make_backup(path, *COMMANDS)
+    sound = read(path)
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with suppress(BackupError):
+        assert read(path) == sound
+
+
+def test_other_files_are_no_backups(tmp_path: Path) -> None:
+    alter(tmp_path / "other.db", "CREATE TABLE t (x)")
+    (tmp_path / "text").write_text("text " * 500)
+    with pytest.raises(BackupError, match=r"other\.db is no backup: give a file that was made by `kvstore backup`"):
+        read(tmp_path / "other.db")
+    with pytest.raises(BackupError, match="text is damaged"):
+        read(tmp_path / "text")
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(BackupError, match="is no file: give that of a backup"):
+            read(path)
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    make_backup(path, *COMMANDS)
+    alter(path, f"PRAGMA user_version = {FORMAT + 1}")
+    with pytest.raises(
+        BackupError, match=r"by a newer release \(format 2, this one knows up to 1\): run `kvstore restore`"
+    ):
+        read(path)

@@ -1,0 +1,272 @@
+"""The command line: its flags are the settings, its exit statuses tell what a script may do next."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kvstore import __version__, cli
+from kvstore.api.commands import DeleteResult, Found, NotFound, PutResult, Record, SpanDeleted, Transacted
+from kvstore.api.key_range import Span
+from kvstore.api.requests import Consistency, MembersStatus, MemberStatus, Status
+from kvstore.cli.members import member_names
+from kvstore.client import (
+    Client,
+    ConditionFailed,
+    Locked,
+    LockLost,
+    NoSuchLease,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from kvstore.server.config import Settings, default_of, flag_of, unit_of
+from storage.base import StorageError
+
+STATUS = Status("n1", "c", "leader", True, "3.n1", "3.n1", "n1", 400.0, 5, 5, 3, 2, [], __version__, 1)
+
+
+def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, arguments, input=stdin)
+    return result.exit_code, result.stdout_bytes, result.stderr
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, method: str, outcome: object) -> list[tuple[Any, ...]]:
+    """Have the client's `method` give or raise `outcome`; what it was called with is in the list."""
+    calls: list[tuple[Any, ...]] = []
+
+    async def call(self: Client, *arguments: object, **named: object) -> object:
+        calls.append((self.endpoints, *arguments, *({name: value} for name, value in named.items() if value)))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(Client, method, call)
+    return calls
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What `kvstore serve` hands to the server."""
+    handed: list[Settings] = []
+    monkeypatch.setattr("kvstore.server.process.serve", handed.append)
+    return handed
+
+
+def test_serve_has_a_flag_for_each_setting_with_default_unit_and_variable() -> None:
+    code, out, _ = run("serve", "--help")
+    text = " ".join(out.decode().replace("│", " ").split())
+    assert code == 0
+    for name, field in Settings.model_fields.items():
+        assert f" {flag_of(name)} " in text
+        assert f"KVSTORE_{name.upper()})" in text
+        assert f"default {default_of(field)} {unit_of(field)}".strip() in text or "no default" in text
+
+
+def test_serve_hands_the_settings_over(served: list[Settings], tmp_path: Path) -> None:
+    file = tmp_path / "n1.toml"
+    file.write_text("window = 3\n")
+    assert run("serve", "--config", str(file), "--lease-ms", "700") == (0, b"", "")
+    assert (served[0].window, served[0].lease_ms) == (3, 700)
+
+
+def test_serve_refuses_bad_settings_without_starting(served: list[Settings]) -> None:
+    code, _, err = run("serve", "--lease-ms", "100", "--stall-ms", "50")
+    assert code == 2
+    assert [line.split(" ")[1] for line in err.splitlines()] == ["lease_ms", "stall_ms"]
+    assert "Traceback" not in err
+    assert not served
+
+
+def test_serve_warns_of_an_even_number_of_voters(served: list[Settings]) -> None:
+    code, _, err = run("serve", "--members", "n1=a:1,n2=b:1", "--secret", "0123456789abcdef")
+    assert code == 0
+    assert err.startswith("kvstore: warning: 2 voters")
+    assert served
+
+
+@pytest.mark.parametrize("error", [StorageError("the disk is gone: buy one"), OSError("the disk is gone: buy one")])
+def test_a_replica_that_cannot_run_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_: Settings) -> None:
+        raise error
+
+    monkeypatch.setattr("kvstore.server.process.serve", fail)
+    assert run("serve") == (1, b"", "kvstore: the disk is gone: buy one\n")
+
+
+def test_get_writes_the_bytes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answer(monkeypatch, "get", Record(b"\x00\xff\n\r", 1, 1, 1))
+    assert run("get", "k", "--endpoints", "http://a:1, http://b:2", "--consistency", "stale") == (
+        0,
+        b"\x00\xff\n\r",
+        "",
+    )
+    assert calls == [(("http://a:1", "http://b:2"), b"k", Consistency.STALE)]
+
+
+def test_put_takes_its_value_from_the_argument_or_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answer(monkeypatch, "put", PutResult(4, 2))
+    assert run("put", "k", "v") == (0, b"revision 4, version 2\n", "")
+    assert run("put", "k", "-", stdin=b"\x00\xff")[0] == 0
+    assert [call[1:] for call in calls] == [(b"k", b"v"), (b"k", b"\x00\xff")]
+
+
+def test_delete_says_what_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "delete", DeleteResult(9, 2, 7))
+    assert run("delete", "k") == (0, b"revision 9, deleted version 2\n", "")
+
+
+@pytest.mark.parametrize("command", ["get", "delete"])
+def test_an_absent_key_ends_with_1(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    answer(monkeypatch, command, None)
+    assert run(command, "k") == (1, b"", "kvstore: 'k' is absent\n")
+
+
+@pytest.mark.parametrize(("error", "code"), [(Rejected("r"), 2), (Unavailable("u"), 3), (UnknownOutcome("o"), 4)])
+def test_the_exit_status_tells_what_is_known(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    answer(monkeypatch, "put", error)
+    assert run("put", "k", "v") == (code, b"", f"kvstore: {error}\n")
+
+
+def test_wrong_usage_ends_with_2() -> None:
+    assert run("get")[0] == 2
+    assert run("get", "k", "--endpoints", ",")[0] == 2
+    assert run("get", "k", "--consistency", "sometimes")[0] == 2
+
+
+def listing(monkeypatch: pytest.MonkeyPatch, *found: Found) -> list[tuple[object, ...]]:
+    """Have the client list these; what was asked for is in the list."""
+    asked: list[tuple[object, ...]] = []
+
+    async def keys(_: Client, *arguments: object, **__: object) -> AsyncGenerator[Found, None]:
+        asked.append(arguments)
+        for each in found:
+            yield each
+
+    monkeypatch.setattr(Client, "list", keys)
+    return asked
+
+
+def test_programs_get_what_is_known_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = listing(monkeypatch, Found(b"k", Record(b"\xff", 7, 5, 2), lease=4))
+    code, out, _ = run("get", "k", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "key": "k", "value_base64": "/w==", "revision": 7, "create_revision": 5, "version": 2, "lease": 4
+    }  # fmt: skip
+    assert asked == [(Span(b"k", b"k\0"), Consistency.LINEARIZABLE)]
+    listing(monkeypatch)
+    assert run("get", "k", "--json") == (1, b"", "kvstore: 'k' is absent\n")
+
+
+def test_programs_get_what_a_write_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "put", PutResult(4, 2))
+    assert json.loads(run("put", "k", "v", "--json")[1]) == {"key": "k", "revision": 4, "version": 2}
+    assert json.loads(run("put", "k", "v", "--lease", "3", "--json")[1])["lease"] == 3
+    assert json.loads(run("put", "k", "v", "--ttl", "9", "--json")[1])["lease"] == 4  # its own has its revision
+    answer(monkeypatch, "delete", DeleteResult(9, 2, 7))
+    assert json.loads(run("delete", "k", "--json")[1]) == {
+        "key": "k", "revision": 9, "version": 2, "deleted_revision": 7
+    }  # fmt: skip
+    answer(monkeypatch, "delete_span", SpanDeleted(9, 3))
+    assert json.loads(run("delete", "k", "--prefix", "--json")[1]) == {"revision": 9, "deleted": 3}
+
+
+def test_a_put_hangs_its_key_on_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answer(monkeypatch, "put", PutResult(4, 2))
+    assert run("put", "k", "v", "--lease", "3") == (0, b"revision 4, version 2, lease 3\n", "")
+    assert run("put", "k", "v", "--ttl", "1.5")[0] == 0
+    assert [call[3:] for call in calls] == [({"lease": 3},), ({"ttl_s": 1.5},)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NoSuchLease("l"), 1), (ConditionFailed("c", 4), 5), (LockLost("f", 0), 5), (Locked("h"), 5)],
+)
+def test_scripts_can_tell_why_nothing_was_done(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    answer(monkeypatch, "put", error)
+    assert run("put", "k", "v") == (code, b"", f"kvstore: {error}\n")
+
+
+def test_a_transaction_whose_compares_do_not_hold_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"compare": [{"key": "k", "exists": true}], "then": [{"delete": {"key": "k"}}]}'
+    answer(monkeypatch, "txn", Transacted(False, 4, []))
+    code, out, _ = run("txn", "-", stdin=body)
+    assert (code, json.loads(out)) == (5, {"succeeded": False, "revision": 4, "results": []})
+    answer(monkeypatch, "txn", Transacted(True, 5, [NotFound(5)]))
+    assert run("txn", "-", stdin=body)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["get", ""], ["put", "", "v"], ["delete", ""], ["delete", "k", "--prefix", "--if-revision", "1"],
+     ["put", "k", "v", "--fence", "1"], ["get", "k", "--endpoints", "127.0.0.1:1"], ["txn", "/absent"]],
+)  # fmt: skip
+def test_what_is_typed_wrong_is_told_before_anything_is_sent(arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out, err.startswith("kvstore: ")) == (2, b"", True)
+
+
+def test_a_table_shows_any_bytes_in_lines_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(b"\x1b[2J\nred\x07[bold]" + b"x" * 500, 1, 1, 1)
+    listing(monkeypatch, Found(b"a b/[red]\xff", record), Found(b"k" * 1024, Record(b"", 2, 2, 1)))
+    code, out, _ = run("list")
+    text = out.decode()
+    assert code == 0
+    assert "a b/[red]\\xff" in text
+    assert "\\x1b[2J\\nred\\x07[bold]xxx" in text
+    assert max(map(len, text.splitlines())) <= 200
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    """A process of its own: Python flushes once more when it ends."""
+    script = (
+        "import sys\nfrom kvstore.cli.output import standard_output\nimport typer\n"
+        "def write():\n with standard_output() as out:\n  while True: out.write(b'x' * 4096)\n"
+        "typer.run(write)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+def test_the_shell_completes_names_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [MemberStatus(name, "h:1", connected=True, heard_ms_ago=0.0) for name in ("n1", "n2", "m1")]
+    answer(monkeypatch, "members", MembersStatus("n1", 1, True, "n1", members))
+    context = typer.Context(typer.main.get_command(cli.app))
+    assert member_names(context, "n") == ["n1", "n2"]
+    answer(monkeypatch, "members", Unavailable("down"))
+    assert member_names(context, "n") == []
+
+
+def test_status_shows_each_replica_as_a_table_or_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "status", STATUS)
+    code, table, _ = run("status", "--endpoints", "http://a:1,http://b:2")
+    assert code == 0
+    assert all(word in table.decode() for word in ("leader", "3.n1", "400 ms", "a:1", "b:2"))
+    _, document, _ = run("status", "--endpoints", "http://a:1", "--json")
+    assert json.loads(document) == {"http://a:1": msgspec.to_builtins(STATUS)}
+
+
+@pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("404, which is no replica's")])
+def test_status_of_a_cluster_that_is_down_ends_with_3(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    answer(monkeypatch, "status", error)
+    code, out, err = run("status", "--endpoints", "http://a:1")
+    assert (code, "no answer" in out.decode(), "start them" in err) == (3, True, True)
+    _, document, _ = run("status", "--endpoints", "http://a:1", "--json")
+    assert json.loads(document) == {"http://a:1": {"error": str(error)}}
+
+
+def test_the_module_is_the_command() -> None:
+    help_text = subprocess.run([sys.executable, "-m", "kvstore", "--help"], capture_output=True, check=True).stdout
+    assert b"Exit status" in help_text

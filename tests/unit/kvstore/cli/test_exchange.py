@@ -1,0 +1,166 @@
+"""`kvstore export` and `import`: what one writes the other reads, and what is not whole is told."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from kvstore import cli
+from kvstore.api.commands import Found, PutResult, Record
+from kvstore.cli import importing
+from kvstore.client import Client, Unavailable, UnknownOutcome
+
+FOUND = [
+    Found(b"a", Record("ü".encode(), 3, 1, 2)),
+    Found(b"b/\xff", Record(b"\xfe\x00", 4, 4, 1), lease=2),
+    Found(b"c", Record(b"", 5, 5, 1)),
+]
+LINES = [
+    {"key": "a", "value": "ü", "revision": 3, "create_revision": 1, "version": 2},
+    {"key_base64": "Yi//", "value_base64": "/gA=", "revision": 4, "create_revision": 4, "version": 1, "lease": 2},
+    {"key": "c", "value": "", "revision": 5, "create_revision": 5, "version": 1},
+    {"revision": 7, "count": 3, "more": False},
+]
+
+
+def run(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, arguments, input=stdin)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A store with FOUND at revision 7; how its list was asked for."""
+    asked: list[dict[str, Any]] = []
+
+    async def revision(*_: object) -> int:
+        return 7
+
+    async def keys(_: Client, *arguments: object, progress: Any, **named: object) -> AsyncGenerator[Found, None]:
+        asked.append(named)
+        progress(len(FOUND))
+        for found in FOUND:
+            yield found
+
+    monkeypatch.setattr(Client, "revision", revision)
+    monkeypatch.setattr(Client, "list", keys)
+    monkeypatch.setattr(Client, "status", unavailable)
+    return asked
+
+
+async def unavailable(*_: object) -> None:
+    raise Unavailable("down: start it")
+
+
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]:
+    """What was put, in order."""
+    done: list[tuple[bytes, bytes]] = []
+
+    async def call(_: Client, key: bytes, value: bytes) -> PutResult:
+        done.append((key, value))
+        return PutResult(1, 1)
+
+    monkeypatch.setattr(Client, "put", call)
+    return done
+
+
+def lines(*documents: object) -> bytes:
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+def test_an_export_is_of_one_revision_and_says_that_it_is_whole(stored: list[dict[str, Any]]) -> None:
+    code, out, err = run("export", "-")
+    assert (code, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == LINES
+    assert stored == [{"revision": 7}]
+    assert run("export", "-", "--revision", "5")[0] == 0
+    assert stored[1] == {"revision": 5}
+
+
+def test_what_was_exported_is_imported_byte_for_byte(
+    stored: list[dict[str, Any]], put: list[tuple[bytes, bytes]], tmp_path: Path
+) -> None:
+    file = tmp_path / "all.ndjson"
+    assert run("export", str(file)) == (0, f"{file}: 3 keys at revision 7\n", "")
+    assert file.stat().st_mode & 0o777 == 0o600
+    code, out, err = run("import", str(file))
+    assert (code, out) == (0, f"3 keys imported from {file}\n")
+    assert err == "kvstore: warning: 1 key had a lease, which is not imported\n"
+    assert put == [(found.key, found.record.value) for found in FOUND if found.record]
+
+
+def test_an_export_that_breaks_leaves_no_file_and_no_other_one_is_overwritten(
+    monkeypatch: pytest.MonkeyPatch, stored: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "all.ndjson"
+    file.write_text("precious")
+    code, _, err = run("export", str(file))
+    assert (code, "--force" in err, file.read_text()) == (2, True, "precious")
+    monkeypatch.setattr(Client, "revision", unavailable)
+    assert run("export", str(file), "--force") == (3, "", "kvstore: down: start it\n")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert file.read_text() == "precious"
+
+
+def test_only_a_prefix_is_imported(put: list[tuple[bytes, bytes]]) -> None:
+    assert run("import", "-", "--prefix", "b/", stdin=lines(*LINES))[0] == 0
+    assert put == [(b"b/\xff", b"\xfe\x00")]
+
+
+@pytest.mark.parametrize(
+    ("documents", "warning"),
+    [
+        (LINES[:3], "may be cut off"),
+        ([LINES[0], LINES[3]], "says 3 keys"),
+        ([LINES[0], {"error": "the replica is shutting down", "count": 1}], "the replica is shutting down"),
+        ([LINES[0], {"revision": 7, "count": 1, "more": True}], "export it again"),
+        ([{"revision": 0, "count": 0, "more": False}], ""),
+    ],
+)
+def test_what_is_not_whole_is_told(put: list[tuple[bytes, bytes]], documents: list[object], warning: str) -> None:
+    code, _, err = run("import", "-", stdin=lines(*documents))
+    assert code == 0
+    assert warning in err
+    assert bool(err) == bool(warning) or "a lease" in err
+
+
+@pytest.mark.parametrize("line", [b"junk\n", b'{"x":1}\n', b'{"key":"k","revision":1}\n', b'{"key":7}\n', b"\xff\n"])
+def test_a_line_that_is_none_is_named(put: list[tuple[bytes, bytes]], line: bytes) -> None:
+    code, out, err = run("import", "-", stdin=lines(LINES[0]) + line)
+    assert (code, out) == (2, "")
+    assert err.startswith("kvstore: line 2 ")
+
+
+def test_a_later_line_of_a_key_comes_after_the_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, put: list[tuple[bytes, bytes]]
+) -> None:
+    twice = [{"key": "k", "value": "1"}, {"key": "l", "value": "1"}, {"key": "k", "value": "2"}]
+    windows = [
+        list(window.values) for window in importing._windows(lines(*twice).splitlines(), b"", importing._Progress(0))
+    ]
+    assert windows == [[b"k", b"l"], [b"k"]]
+    run("import", "-", stdin=lines(*twice))
+    assert put == [(b"k", b"1"), (b"l", b"1"), (b"k", b"2")]
+
+
+def test_an_import_that_breaks_off_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, put: list[tuple[bytes, bytes]]
+) -> None:
+    monkeypatch.setattr(importing, "WINDOW", 2)
+    take = Client.put
+
+    async def refuse(client: Client, key: bytes, value: bytes) -> PutResult:
+        if key == b"c":
+            raise UnknownOutcome("perhaps: look")
+        return await take(client, key, value)
+
+    monkeypatch.setattr(Client, "put", refuse)
+    code, _, err = run("import", "-", stdin=lines(*LINES))
+    assert (code, err) == (4, "kvstore: perhaps: look\nkvstore: 2 keys imported; go on with --from-line 3\n")
+    monkeypatch.setattr(Client, "put", take)
+    assert run("import", "-", "--from-line", "3", stdin=lines(*LINES))[0] == 0
+    assert put[2:] == [(b"c", b"")]

@@ -1,0 +1,85 @@
+"""`kvstore restore` on the command line: what is refused before anything is made, and with which exit status."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kvstore import cli
+from tests.unit.kvstore.backup.states import COMMANDS, make_backup
+
+TWO = "n1=127.0.0.1:9001,n2=127.0.0.1:9002"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    return tmp_path / "b.db"
+
+
+def restore(file: Path, *flags: str) -> tuple[int, str, str]:
+    result = CliRunner(env={"TERM": "dumb", "COLUMNS": "200"}).invoke(cli.app, ["restore", str(file), *flags])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_one_node_is_made_with_the_settings_of_serve_and_needs_no_secret(file: Path, tmp_path: Path) -> None:
+    data = tmp_path / "n2"
+    code, out, err = restore(file, f"--data={data}", "--cluster=new", "--node=n2", f"--members={TWO}")
+    assert (code, err) == (0, "")
+    assert out == (
+        f"{data} is node n2 of cluster new: 3 keys of cluster old at revision 6, taken 2026-01-02T03:04:05+00:00\n"
+        "next: do the same for n1, then run `kvstore serve` with these settings\n"
+    )
+    assert (data / "kvstore.db").exists()
+
+
+def test_settings_come_from_the_file_that_serve_takes(file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "n1.toml"
+    config.write_text(f'data = "{tmp_path}/n1"\ncluster = "new"\nsecret_file = "absent"\n[members]\nn1 = "h:9001"\n')
+    code, out, _ = restore(file, f"--config={config}")
+    assert code == 0
+    assert f"{tmp_path}/n1 is node n1 of cluster new" in out
+
+
+def test_all_nodes_of_a_cluster_on_this_machine_are_made_at_once(file: Path, tmp_path: Path) -> None:
+    data = tmp_path / "all"
+    code, out, _ = restore(file, f"--data={data}", "--cluster=new", "--nodes=2")
+    assert code == 0
+    assert out.endswith(f"next: run `kvstore cluster --nodes 2 --data {data}`\n")
+    assert sorted(path.name for path in data.iterdir()) == ["n1", "n1.toml", "n2", "n2.toml", "secret"]
+    assert 'cluster = "new"' in (data / "n1.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--cluster=old", "--data={}/new"], "called old too: give the new one another name with --cluster"),
+        (["--cluster=old", "--data={}/new", "--nodes=3"], "called old too"),
+        (["--cluster=new", "--data={}"], "exists, and nothing is restored over what may be data"),
+        (["--cluster=new", "--data={}", "--nodes=3"], "exists, and nothing is restored over what may be data"),
+        (["--cluster=new", "--nodes=3"], "--nodes goes with --data and --cluster, and with no other setting"),
+        (["--data={}/new", "--nodes=3"], "--nodes goes with --data and --cluster, and with no other setting"),
+        (["--cluster=new", "--data={}/new", "--nodes=3", "--node=n1"], "--nodes goes with"),
+        (["--cluster=new", "--data={}/new", "--node=n9"], "node 'n9' is not in members"),
+        (["--cluster=NEW", "--data={}/new"], "'NEW' is not a name"),
+        (["--cluster=NEW", "--data={}/new", "--nodes=3"], "'NEW' is not a name"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_2_and_makes_nothing(
+    file: Path, tmp_path: Path, flags: list[str], says: str
+) -> None:
+    code, out, err = restore(file, *(flag.format(tmp_path) for flag in flags))
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["b.db"]
+
+
+@pytest.mark.parametrize("flags", [["--node=n1"], ["--nodes=3"]])
+def test_a_damaged_backup_ends_with_1_and_makes_nothing(file: Path, tmp_path: Path, flags: list[str]) -> None:
+    file.write_bytes(file.read_bytes()[:5000])
+    code, _, err = restore(file, "--cluster=new", f"--data={tmp_path}/new", *flags)
+    assert code == 1
+    assert "is damaged or was altered" in err
+    assert "restore from another backup" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["b.db"]

@@ -1,0 +1,301 @@
+"""What goes together, and that each gets the answer that it would have had alone."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from kvstore.api.commands import DeleteResult, Put, PutResult, Record
+from kvstore.client import Client, ConditionFailed, Fence, LockLost, NoSuchLease, Rejected, Unavailable, UnknownOutcome
+from kvstore.client.gathering import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
+from kvstore.server.http.limits import Limits
+from tests.unit.kvstore.client.scripted import Scripted, problem, serving
+from tests.unit.kvstore.server.http.fake import Store, run
+
+ALL = 20
+
+
+async def settled(results: list[Any]) -> list[Any]:
+    return list(await asyncio.gather(*results, return_exceptions=True))
+
+
+def client_of(store: Store, *, exactly_once: bool = False) -> Client:
+    return Client([f"http://127.0.0.1:{store.port}"], exactly_once=exactly_once)
+
+
+class Counted:
+    """Lines of the requests that a front end got."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commands: list[object] = []
+        write = store.replica.write
+
+        def noted(command: Any, reply: Any) -> None:
+            self.commands.append(command)
+            write(command, reply)
+
+        monkeypatch.setattr(store.replica, "write", noted)
+
+
+def test_writes_that_wait_at_the_same_time_go_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: Store) -> None:
+        counted = Counted(store, monkeypatch)
+        async with client_of(store) as client:
+            results = await settled([client.put(f"k{number}", b"%d" % number) for number in range(ALL)])
+            assert results == [PutResult(1, 1)] * ALL
+            assert await client.get("k7") == Record(b"7", 1, 1, 1, 0)
+        assert len(counted.commands) == 1
+
+    run(scenario)
+
+
+def test_one_that_is_alone_goes_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: Store) -> None:
+        counted = Counted(store, monkeypatch)
+        async with client_of(store) as client:
+            await client.put("k", b"v")
+        assert counted.commands == [Put(b"k", b"v")]
+
+    run(scenario)
+
+
+def test_each_gets_what_it_would_have_got_alone() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            await client.put("there", b"")
+            await client.put("gone", b"")
+            assert await settled(
+                [
+                    client.put("new", b"\xff\x00"),
+                    client.put("there", b"2", if_revision=1),
+                    client.delete("gone", if_revision=2),
+                    client.delete("never"),
+                    client.put("absent", b"", if_absent=True),
+                    client.put("short", b"", ttl_s=9),
+                ]
+            ) == [PutResult(3, 1), PutResult(3, 2), DeleteResult(3, 1, 2), None, PutResult(3, 1), PutResult(4, 1)]
+            assert await settled([client.delete("absent"), client.delete("new")]) == [
+                DeleteResult(5, 1, 3),
+                DeleteResult(5, 1, 3),
+            ]
+
+    run(scenario)
+
+
+def test_who_fails_does_so_with_the_server_s_own_words_and_nobody_else() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            await client.put("there", b"")
+            results = await settled(
+                [
+                    client.put("a", b""),
+                    client.put("there", b"", if_absent=True),
+                    client.put("none", b"", if_revision=7),
+                    client.put("guarded", b"", fence=Fence(b"lock", 5)),
+                    client.delete("there", if_revision=9),
+                    client.put("b", b""),
+                ]
+            )
+            assert results[0] == results[5] == PutResult(2, 1)
+            kinds = [ConditionFailed, ConditionFailed, LockLost, ConditionFailed]
+            assert [type(result) for result in results[1:5]] == kinds
+            assert [result.revision for result in (results[1], results[2], results[4])] == [1, None, 1]
+            assert "GET it, and repeat" in str(results[1])
+            assert results[3].fence == 0
+
+    run(scenario)
+
+
+def test_a_batch_that_is_refused_whole_harms_no_innocent() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            results = await settled(
+                [
+                    client.put("a", b""),
+                    client.put("b", b"", lease=99),  # for which the transaction is refused
+                    client.put("", b""),  # and for which it is invalid
+                    client.put("c", b""),
+                ]
+            )
+            assert [type(result) for result in results] == [PutResult, NoSuchLease, Rejected, PutResult]
+            lease = await client.lease(ttl_s=10)
+            await settled([client.put("d", b"", lease=lease), client.put("e", b"", lease=lease.id)])
+            assert store.replica.machine.holdings.lease_of == {b"d": lease.id, b"e": lease.id}
+
+    run(scenario)
+
+
+def test_replicas_that_take_less_are_sent_the_writes_by_themselves() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            results = await settled([client.put(f"k{number}", bytes(50)) for number in range(ALL)])
+            assert [result.version for result in results] == [1] * ALL
+
+    run(scenario, limits=Limits(max_value_bytes=100))
+
+
+def test_two_writes_of_a_key_have_revisions_of_their_own() -> None:
+    """Else who made the first could take the second for its own."""
+
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            results = await settled([client.put("k", b"1"), client.put("other", b""), client.put("k", b"2")])
+            assert results[0].revision == results[1].revision != results[2].revision
+            assert {results[0].version, results[2].version} == {1, 2}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("writes", "batches"),
+    [
+        (lambda client: [client.put(f"k{n}", b"") for n in range(MOST_WEIGHT + 1)], [MOST_WEIGHT, 1]),
+        (lambda client: [client.delete(f"k{n}") for n in range(MOST_WEIGHT)], [MOST_WEIGHT // 2] * 2),
+        (lambda client: [client.put(f"k{n}", b"", if_absent=True) for n in range(400)], [333, 67]),
+        (lambda client: [client.put(f"k{n}", bytes(b"x" * (MOST_BYTES // 3))) for n in range(3)], [2, 1]),
+        (lambda client: [client.put("a", b""), client.put("k", b"\xff" * MOST_BYTES)], [1, 1]),
+    ],
+)
+def test_a_batch_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+    writes: Callable[[Client], list[Coroutine[Any, Any, Any]]],
+    batches: list[int],
+) -> None:
+    async def scenario(store: Store) -> None:
+        counted = Counted(store, monkeypatch)
+        async with client_of(store) as client:
+            assert [each for each in await settled(writes(client)) if isinstance(each, Exception)] == []
+        sizes = [len(getattr(command, "then", [0])) for command in counted.commands]
+        assert sorted(sizes, reverse=True) == batches  # they are under way together: either may come first
+
+    run(scenario)
+
+
+def test_what_arrives_while_requests_are_under_way_waits_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: Store) -> None:
+        counted = Counted(store, monkeypatch)
+        store.replica.gate.clear()
+        async with client_of(store) as client:
+            puts = []
+            for number in range(MOST_UNDER_WAY):
+                puts.append(asyncio.create_task(client.put(f"first{number}", b"")))
+                await store.replica.arrived.get()
+            puts += [asyncio.create_task(client.put(f"then{number}", b"")) for number in range(ALL)]
+            await asyncio.sleep(0)
+            assert len(counted.commands) == MOST_UNDER_WAY
+            store.replica.gate.set()
+            await asyncio.gather(*puts)
+        assert len(counted.commands) == MOST_UNDER_WAY + 1
+
+    run(scenario)
+
+
+def test_who_is_cancelled_while_it_waits_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(store: Store) -> None:
+        counted = Counted(store, monkeypatch)
+        async with client_of(store) as client:
+            gone = asyncio.create_task(client.put("gone", b""))
+            stays = asyncio.create_task(client.put("stays", b""))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await stays
+        assert counted.commands == [Put(b"stays", b"")]
+
+    run(scenario)
+
+
+def test_when_a_batch_ends_unknown_all_in_it_say_so_and_when_none_took_it_it_was_not_done() -> None:
+    async def scenario() -> None:
+        for answers, expected in (([None], UnknownOutcome), ([problem(503, "failed") for _ in range(99)], Unavailable)):
+            replica = Scripted(*answers)
+            async with serving(replica) as urls, Client(urls, timeout_ms=100, exactly_once=False) as client:
+                results = await settled([client.put(f"k{number}", b"") for number in range(3)])
+                assert [type(result) for result in results] == [expected] * 3
+            assert {path for _, path, _ in replica.asked} == {"/txn"}
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_has_one_idempotency_key() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store, exactly_once=True) as client:
+            await settled([client.put(f"k{number}", b"") for number in range(3)])
+            (lease,) = store.replica.machine.holdings.leases.values()
+            assert lease.answers == {1}
+        assert not store.replica.machine.holdings.leases
+
+    run(scenario)
+
+
+class Stuck(Scripted):
+    """Answers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Semaphore(0)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.came.release()
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
+
+
+def test_when_the_client_is_closed_nobody_waits_on() -> None:
+    async def scenario() -> None:
+        replica = Stuck()
+        async with serving(replica) as urls:
+            async with Client(urls, exactly_once=False) as client:
+                puts = []
+                for number in range(MOST_UNDER_WAY):
+                    puts.append(asyncio.create_task(client.put(f"k{number}", b"")))
+                    await replica.came.acquire()
+                puts.append(asyncio.create_task(client.put("last", b"")))
+                await asyncio.sleep(0)
+            results = await settled(puts)
+        assert [type(result) for result in results] == [*[UnknownOutcome] * MOST_UNDER_WAY, Unavailable]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_longer_than_it_may_for_those_before_it() -> None:
+    async def scenario() -> None:
+        replica = Stuck()
+        async with serving(replica) as urls, Client(urls, timeout_ms=300, exactly_once=False) as client:
+            puts = []
+            for number in range(MOST_UNDER_WAY):
+                puts.append(asyncio.create_task(client.put(f"k{number}", b"")))
+                await replica.came.acquire()
+            results = await settled([*puts, client.put("last", b"")])
+            assert all(isinstance(result, UnknownOutcome | Unavailable) for result in results)
+
+    asyncio.run(scenario())
+
+
+def test_use_before_it_is_open_is_told() -> None:
+    async def use() -> None:
+        await Client(exactly_once=False).put("k", b"")
+
+    with pytest.raises(RuntimeError, match="async with"):
+        asyncio.run(use())
+
+
+def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
+    async def scenario(store: Store) -> None:
+        async with client_of(store) as client:
+            text: Any = "text"
+            results = await settled([client.put("a", b""), client.put("b", text), client.put("c", b"")])
+            assert [type(result) for result in results] == [PutResult, TypeError, PutResult]
+
+    run(scenario)
+
+
+def test_an_answer_of_another_shape_is_not_taken_for_one() -> None:
+    async def scenario() -> None:
+        async with serving(Scripted(web.Response(body=b"{}"))) as urls, Client(urls, exactly_once=False) as client:
+            with pytest.raises(msgspec.ValidationError):
+                await client.put("k", b"")
+
+    asyncio.run(scenario())

@@ -1,0 +1,153 @@
+"""Leases, locks and elections, at a front end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from kvstore.api.commands import Found, Record, Revoke, Transact, Transacted
+from kvstore.client import Client, Holder, Locked, LockLost, NoSuchLease
+from tests.unit.kvstore.server.http.fake import Store, run
+
+
+def at(story: Callable[[Store, Client], Awaitable[None]]) -> None:
+    async def scenario(store: Store) -> None:
+        async with Client([f"http://127.0.0.1:{store.port}"], exactly_once=False) as client:
+            await story(store, client)
+
+    run(scenario)
+
+
+def end(store: Store, lease: int) -> None:
+    store.replica.write(Revoke(lease), lambda _: None)
+
+
+def test_a_lease_to_keep_alive_and_revoke_by_oneself() -> None:
+    async def story(store: Store, client: Client) -> None:
+        lease = await client.lease(ttl_s=10)
+        assert (lease.id, lease.ttl_s) == (1, 10.0)
+        await client.put("a", b"", lease=lease)
+        await lease.keep_alive()
+        assert [found async for found in client.list()] == [Found(b"a", Record(b"", 2, 2, 1), 1)]
+        await lease.revoke()
+        assert await client.get("a") is None
+        with pytest.raises(NoSuchLease, match="POST /leases gives another"):
+            await lease.keep_alive()
+        await lease.revoke()  # it is over, as it shall be
+
+    at(story)
+
+
+def test_a_lease_is_renewed_meanwhile_and_revoked_at_the_end() -> None:
+    async def story(store: Store, client: Client) -> None:
+        async with client.lease(ttl_s=1) as lease:
+            await client.put("a", b"", lease=lease)
+            held = store.replica.machine.holdings.leases[lease.id]
+            while held.version == 1:
+                await store.replica.done.get()
+            assert not lease.lost.is_set()
+        assert not store.replica.machine.holdings.leases
+        assert await client.get("a") is None
+
+    at(story)
+
+
+def test_a_lease_that_is_over_is_lost() -> None:
+    async def story(store: Store, client: Client) -> None:
+        async with client.lease(ttl_s=0.1) as lease:
+            end(store, lease.id)
+            await lease.lost.wait()
+
+    at(story)
+
+
+def test_a_lease_that_cannot_be_renewed_for_its_whole_length_is_lost() -> None:
+    async def story(store: Store, client: Client) -> None:
+        async with client.lease(ttl_s=0.1) as lease:
+            store.replica.gate.clear()
+            await lease.lost.wait()
+            store.replica.gate.set()
+
+    at(story)
+
+
+def test_who_holds_a_lock_has_a_fence_and_the_next_one_a_greater_one() -> None:
+    async def story(store: Store, client: Client) -> None:
+        assert await client.holder("deploy") is None
+        async with client.lock("deploy", value=b"me\xff") as held:
+            assert await client.holder("deploy") == Holder(held.fence, held.lease.id, b"me\xff")
+            await client.put("a", b"1", fence=held.fence)
+            assert await client.txn(Transact([held.fence.holds], [], [])) == Transacted(True, 3, [])
+            with pytest.raises(Locked, match="with fence"):
+                async with client.lock("deploy", wait_s=0):
+                    raise AssertionError("held twice")
+        with pytest.raises(LockLost) as lost:
+            await client.delete("a", fence=held.fence)
+        assert lost.value.fence == 0
+        async with client.lock("deploy") as next_held:
+            assert next_held.fence.token > held.fence.token
+            with pytest.raises(LockLost) as lost:
+                await client.put("a", b"2", fence=held.fence)
+            assert lost.value.fence == next_held.fence.token
+        assert not store.replica.machine.holdings.leases
+
+    at(story)
+
+
+def test_who_comes_first_is_served_first() -> None:
+    async def story(store: Store, client: Client) -> None:
+        order: list[int] = []
+
+        async def take(number: int) -> None:
+            async with client.lock("deploy"):
+                order.append(number)
+
+        async with client.lock("deploy"):
+            tasks = []
+            for number in range(3):
+                tasks.append(asyncio.create_task(take(number)))
+                while len(store.replica.machine.holdings.locks[b"deploy"]) < number + 2:
+                    await store.replica.done.get()
+        await asyncio.gather(*tasks)
+        assert order == [0, 1, 2]
+
+    at(story)
+
+
+def test_who_has_waited_long_enough_leaves_the_queue() -> None:
+    async def story(store: Store, client: Client) -> None:
+        async with client.lock("deploy"):
+            with pytest.raises(Locked, match=r"after 0\.05 s"):
+                async with client.lock("deploy", wait_s=0.05):
+                    raise AssertionError("held twice")
+            assert len(store.replica.machine.holdings.locks[b"deploy"]) == 1
+
+    at(story)
+
+
+def test_a_lock_is_lost_with_its_lease() -> None:
+    async def story(store: Store, client: Client) -> None:
+        async with client.lock("deploy", ttl_s=0.1) as held:
+            end(store, held.lease.id)
+            await held.lost.wait()
+
+    at(story)
+
+
+def test_an_election_tells_who_leads() -> None:
+    async def story(store: Store, client: Client) -> None:
+        assert await client.leader("scheduler") is None
+        async with client.election("scheduler", value=b"n1") as elected:
+            leader = await client.leader("scheduler")
+            assert leader is not None
+            assert (leader.value, leader.fence) == (b"n1", elected.fence)
+
+    at(story)
+
+
+def test_misuse_is_told() -> None:
+    async def story(store: Store, client: Client) -> None:
+        with pytest.raises(ValueError, match="one lease"):
+            await client.put("a", b"", lease=1, ttl_s=1)
+
+    at(story)

@@ -1,0 +1,73 @@
+"""Replicas that hold a state and are asked for it, page by page."""
+
+from collections.abc import Iterable, Iterator
+
+from kvstore.api.commands import Bundle, Command, Put, pack_bundle
+from kvstore.api.membership import RosterEpoch, genesis
+from kvstore.replica.applier import Ledger
+from kvstore.replica.snapshot_send import state_message
+from paxos.messages import FetchState, State
+from paxos.types import Ballot, PValue, Slot, pack
+from storage.base import Cut, Staged, StateWrite, first_of
+from storage.memory import MemoryStorage
+
+B1 = Ballot(1, "n2")
+VOTERS = ("n1", "n2", "n3")
+
+
+def in_slot(slot: Slot, *commands: Command) -> bytes:
+    """The value of a slot with one bundle of n1."""
+    return pack([pack_bundle(Bundle("n1.1", 1, slot, slot, list(commands)))])
+
+
+class Source:
+    """A replica that has applied a slot for each command, stored it, and answers for it."""
+
+    def __init__(self, *commands: Command, node: str = "n2", epochs: list[RosterEpoch] | None = None) -> None:
+        self.storage = MemoryStorage("test", node)
+        self.ledger = Ledger(genesis(VOTERS) if epochs is None else epochs)
+        self.apply(*commands)
+
+    def apply(self, *commands: Command) -> None:
+        """Some slots more."""
+        for command in commands:
+            slot = self.ledger.applied + 1
+            value = in_slot(slot, command)
+            self.ledger.replay(slot, value)
+            accepts = [PValue(slot, B1, value)]
+            changes, progress = self.ledger.take_changes(), self.ledger.progress()
+            write = StateWrite(promise=B1, accepts=accepts, chosen=slot, changes=changes, progress=progress)
+            self.storage.write([write])
+
+    def compact(self, upto: int) -> None:
+        """What is superseded up to this revision goes."""
+        self.storage.write([StateWrite(compact=first_of(upto))])
+
+    def cut(self, slot: Slot) -> None:
+        """The log up to here goes; its chain is not looked at."""
+        self.storage.write([StateWrite(cut=Cut(slot, bytes(16)))])
+
+    def answer(self, question: FetchState, max_bytes: int = 1 << 20) -> State:
+        """A page."""
+        return state_message(question.after, self.storage.read_state(question.after, max_bytes))
+
+
+def puts(*keys: bytes) -> list[Command]:
+    """A put of each key, with a value of one byte: a row of it takes as many bytes as the key has, and one."""
+    return [Put(key, b"%d" % (number % 10)) for number, key in enumerate(keys)]
+
+
+def store(storage: MemoryStorage, pages: Iterable[Staged]) -> None:
+    """As a replica does that is being given them."""
+    storage.write([StateWrite(staged=page) for page in pages])
+
+
+def pages_of(source: Source, max_bytes: int) -> Iterator[State]:
+    """All of its state."""
+    after = 0
+    while True:
+        message = source.answer(FetchState(after), max_bytes)
+        yield message
+        if message.end:
+            return
+        after = source.storage.read_state(after, max_bytes).changes[-1].position

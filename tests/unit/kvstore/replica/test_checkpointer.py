@@ -1,0 +1,389 @@
+"""The state and its storage: what rides on which write, and what a start finds."""
+
+import pytest
+
+from kvstore.api.commands import Command, Delete, Put
+from kvstore.api.membership import genesis
+from kvstore.replica.applier import SLOTS_A_WRITE, Ledger, link
+from kvstore.replica.checkpointer import Keeper
+from kvstore.replica.retention import Limits
+from kvstore.replica.snapshot_send import HOLD_IDLE_MS
+from paxos.messages import Accepted, FetchState
+from paxos.ready import Envelope, Ready, Write
+from paxos.types import MS, NOOP, PValue, Slot
+from storage.base import (
+    Change,
+    Cut,
+    DamagedError,
+    Progress,
+    Recovered,
+    Staged,
+    StatePage,
+    StateWrite,
+    first_of,
+    revision_of,
+)
+from storage.memory import MemoryStorage
+from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
+
+NOW = 10**12
+A, B, C = puts(b"a", b"b", b"c")
+NO_HISTORY = Limits(history_revisions=0)
+VOTE = Envelope("n2", Accepted(B1, 9))
+
+
+class Replica:
+    """A keeper, and the log that it is given; `sync` makes durable what it attached."""
+
+    def __init__(self, storage: MemoryStorage | None = None, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.storage = storage or MemoryStorage("test", "n1")
+        self.limits = limits
+        self.keeper = Keeper(self.storage, genesis(VOTERS), limits, NOW)
+        self.now = NOW
+
+    def accept(self, *values: bytes, chosen: int | None = None) -> None:
+        """The acceptor has stored these; `chosen` slots more are known to be chosen."""
+        marks = self.storage.marks
+        accepts = [PValue(slot, B1, value) for slot, value in enumerate(values, marks.last + 1)]
+        chosen = marks.chosen + (len(values) if chosen is None else chosen)
+        self.storage.write([Write(promise=B1, accepts=accepts, chosen=chosen)])
+
+    def apply(self, *commands: Command) -> None:
+        """A slot of the log for each."""
+        for command in commands:
+            slot = self.keeper.ledger.applied + 1
+            value = in_slot(slot, command)
+            self.accept(value)
+            self.keeper.apply(slot, value, self.now)
+
+    def attach(self, write: Write | None = None) -> Write | None:
+        ready = Ready(write=write)
+        self.keeper.attach(ready, self.now)
+        return ready.write
+
+    def sync(self) -> StateWrite:
+        """A write of the protocol comes, and what goes along is stored with it."""
+        write = self.attach(Write(votes=[VOTE]))
+        assert isinstance(write, StateWrite)
+        self.storage.write([write])
+        return write
+
+    def restarted(self) -> "Replica":
+        return Replica(self.storage.reopen(), self.limits)
+
+    @property
+    def progress(self) -> Progress:
+        return self.storage.marks.progress
+
+
+# What goes along with writes
+
+
+def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_one() -> None:
+    replica = Replica()
+    replica.apply(A, B)
+    assert replica.attach() is None
+    pvalue = PValue(3, B1, NOOP)
+    write = replica.attach(Write(promise=B1, accepts=[pvalue], chosen=2, votes=[VOTE]))
+    assert write == StateWrite(
+        promise=B1,
+        accepts=[pvalue],
+        chosen=2,
+        votes=[VOTE],
+        changes=[Change(first_of(1), b"a", b"0", 1, 1, 0), Change(first_of(2), b"b", b"1", 2, 1, 0)],
+        progress=replica.keeper.ledger.progress(),
+        cut=Cut(),
+        compact=0,
+    )
+    assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+
+
+def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
+    replica = Replica()
+    replica.accept(NOOP)
+    replica.keeper.apply(1, NOOP, NOW)
+    write = replica.sync()
+    assert (write.changes, write.progress) == ([], replica.keeper.ledger.progress())
+
+
+def test_whoever_wants_to_read_the_state_has_it_stored_though_there_is_no_write() -> None:
+    replica = Replica()
+    replica.keeper.store_now()
+    assert replica.attach() is None
+    replica.apply(A)
+    write = replica.attach()
+    assert isinstance(write, StateWrite)
+    assert (write.chosen, len(write.changes)) == (1, 1)
+    replica.storage.write([write])
+    replica.apply(B)
+    assert replica.attach() is None
+
+
+def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None:
+    replica = Replica(limits=Limits(log_slots=1))
+    for number, command in enumerate([A, B, C], 1):
+        replica.apply(command)
+        before = replica.keeper.cut
+        replica.attach()
+        assert replica.keeper.cut == before
+        write = replica.sync()
+        assert write.progress is not None
+        assert write.progress.applied == number
+        assert write.cut == Cut(number - 1, write.cut.chain if write.cut else b"")
+        assert replica.keeper.cut == number - 1
+    assert [pvalue.slot for pvalue in replica.storage._log.values()] == [3]
+
+
+def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
+    replica = Replica(limits=NO_HISTORY)
+    replica.apply(A, B)
+    assert replica.sync().compact == first_of(2)
+    replica.apply(Put(b"a", b"2"))
+    assert replica.sync().compact == first_of(3)
+    replica.apply(C)
+    assert replica.sync().compact == first_of(4)
+    replica.apply(Delete(b"c"))
+    assert replica.sync().compact == first_of(5)
+    assert [revision_of(change.position) for change in replica.storage.read_state(0, 1000).changes] == [2, 3]
+
+
+def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
+    replica = Replica(limits=NO_HISTORY)
+    replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
+    replica.apply(A, Delete(b"a"))
+    assert replica.sync().compact == first_of(0)
+    assert replica.keeper.store_now() == first_of(0)
+    replica.now += HOLD_IDLE_MS * MS
+    replica.apply(B)
+    assert replica.sync().compact == first_of(3)
+    assert replica.keeper.store_now() == first_of(3)
+
+
+def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
+    replica = Replica(limits=NO_HISTORY)
+    replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
+    replica.apply(A, Put(b"a", b"2"))
+    assert replica.sync().compact == 0
+    assert list(replica.keeper.ledger.machine.past.behind(0)) == []
+
+
+# A start
+
+
+def test_rule_6_a_start_loads_the_state_and_applies_only_what_comes_behind_it() -> None:
+    replica = Replica()
+    replica.apply(A, B)
+    replica.sync()
+    replica.apply(C, Delete(b"a"))
+    storage = replica.storage.reopen()
+    storage._log[1] = PValue(1, B1, in_slot(1, A))  # the same, but nobody applies it a second time
+    applied: list[Slot] = []
+    replay = Ledger.replay
+
+    def counted(ledger: Ledger, slot: Slot, value: bytes) -> None:
+        applied.append(slot)
+        replay(ledger, slot, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "replay", counted)
+        again = Replica(storage)
+    assert applied == [3, 4]
+    assert again.keeper.ledger.progress() == replica.keeper.ledger.progress()
+    assert again.keeper.ledger.machine.records == replica.keeper.ledger.machine.records
+
+
+def test_what_a_start_applied_is_stored_at_once_and_need_not_be_applied_again() -> None:
+    replica = Replica()
+    replica.apply(A, B)
+    again = replica.restarted()
+    assert again.progress == again.keeper.ledger.progress()
+    assert [change.key for change in again.storage.read_state(0, 1000).changes] == [b"a", b"b"]
+    assert again.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+    again.apply(C)
+    assert [change.key for change in again.sync().changes] == [b"c"]
+
+
+def test_a_long_log_is_stored_in_pieces_while_it_is_applied() -> None:
+    replica = Replica()
+    replica.accept(*[in_slot(slot, Put(b"%d" % slot, b"")) for slot in range(1, SLOTS_A_WRITE + 3)])
+    sizes: list[int] = []
+
+    class Counting(MemoryStorage):
+        def write(self, writes: list[Write]) -> None:  # type: ignore[override]
+            sizes.extend(len(write.changes) for write in writes if isinstance(write, StateWrite))
+            super().write(writes)
+
+    storage = replica.storage.reopen()
+    storage.__class__ = Counting
+    again = Replica(storage)
+    assert sizes == [SLOTS_A_WRITE, 2]
+    assert again.progress.applied == SLOTS_A_WRITE + 2
+
+
+def test_what_is_accepted_and_not_known_to_be_chosen_is_not_applied() -> None:
+    replica = Replica()
+    replica.accept(in_slot(1, A), in_slot(2, B), chosen=1)
+    assert replica.restarted().keeper.ledger.applied == 1
+
+
+def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
+    replica = Replica(limits=Limits(log_slots=2, history_revisions=0))
+    replica.apply(A, Put(b"a", b"2"), B, C)
+    replica.sync()
+    again = replica.restarted()
+    assert (again.keeper.cut, again.keeper.store_now()) == (2, first_of(4))
+    again.apply(Put(b"d", b""))
+    write = again.sync()
+    assert (write.cut, write.compact) == (Cut(3, write.cut.chain if write.cut else b""), first_of(5))
+
+
+def replaced(storage: MemoryStorage, slot: Slot, value: bytes) -> MemoryStorage:
+    """The log has another value in `slot`, sound as a row."""
+    storage._log[slot] = PValue(slot, B1, value)
+    return storage
+
+
+@pytest.mark.parametrize("slot", [1, 2, 3])
+def test_rule_5_a_log_that_is_not_the_one_that_was_applied_is_damage(slot: Slot) -> None:
+    replica = Replica()
+    replica.apply(A, B, C)
+    replica.sync()
+    replica.apply(Put(b"d", b""))
+    assert replica.restarted().keeper.ledger.applied == 4
+    with pytest.raises(DamagedError, match="up to slot 3 is not the one that was applied"):
+        Replica(replaced(replica.storage.reopen(), slot, in_slot(slot, Put(b"x", b""))))
+
+
+def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on() -> None:
+    replica = Replica(limits=Limits(log_slots=2))
+    replica.apply(A, B, C)
+    replica.sync()
+    assert replica.keeper.cut == 1
+    assert replica.restarted().keeper.ledger.applied == 3
+    for damaged in (
+        replaced(replica.storage.reopen(), 2, in_slot(2, C)),
+        replaced(replica.storage.reopen(), 3, in_slot(3, A)),
+    ):
+        with pytest.raises(DamagedError, match="not the one that was applied"):
+            Replica(damaged)
+    storage = replica.storage.reopen()
+    recovered = storage.recovered()
+    recovered.cut = Cut(1, link(recovered.cut.chain, 1, b"other"))
+    with pytest.raises(DamagedError, match="not the one that was applied"):
+        Replica(storage)
+
+
+def test_rule_5_a_log_that_was_cut_to_its_end_has_the_chain_of_the_state() -> None:
+    replica = Replica(limits=Limits(log_slots=0))
+    replica.apply(A, B)
+    replica.sync()
+    assert replica.restarted().keeper.ledger.applied == 2
+    storage = replica.storage.reopen()
+    storage.recovered().cut = Cut(2, bytes(16))
+    with pytest.raises(DamagedError, match="up to slot 2 is not the one that was applied"):
+        Replica(storage)
+
+
+class Shortened(MemoryStorage):
+    """Storage that says that more is chosen than it has."""
+
+    def recovered(self) -> Recovered:
+        recovered = super().recovered()
+        recovered.chosen = 3
+        return recovered
+
+
+def test_rule_5_a_log_that_ends_before_what_is_known_to_be_chosen_is_damage() -> None:
+    with pytest.raises(DamagedError, match="ends at slot 0, but slots up to 3"):
+        Replica(Shortened("test", "n1"))
+
+
+# The state of a peer
+
+
+def installed(replica: Replica, *pages: Staged, source: Source) -> None:
+    """The pages come one by one; with the last one the state is that of `source`."""
+    for page in pages:
+        if page.page.progress is None:
+            replica.keeper.stage(page)
+        else:
+            replica.keeper.replace(source.ledger, page)
+        write = replica.attach()
+        assert isinstance(write, StateWrite)
+        assert write.staged == page
+        replica.storage.write([write])
+
+
+def page(source: Source, after: int, max_bytes: int = 1 << 20) -> Staged:
+    """What lies behind revision `after`."""
+    return Staged(first_of(after), source.storage.read_state(first_of(after), max_bytes))
+
+
+def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write() -> None:
+    replica = Replica()
+    replica.apply(A)
+    staged = page(Source(*puts(b"x", b"y", b"z")), 0, 2)
+    replica.keeper.stage(staged)
+    assert replica.attach(Write(promise=B1)) == StateWrite(promise=B1, staged=staged)
+    write = replica.attach(Write(votes=[VOTE]))
+    assert isinstance(write, StateWrite)
+    assert (write.staged, len(write.changes)) == (None, 1)
+
+
+def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transaction() -> None:
+    source = Source(*puts(b"x", b"y", b"z"), Put(b"x", b"2"))
+    replica = Replica()
+    replica.apply(A)
+    installed(replica, page(source, 0, 4), page(source, 2), source=source)
+    assert replica.keeper.ledger is source.ledger
+    assert (replica.keeper.cut, replica.progress) == (4, source.ledger.progress())
+    marks = replica.storage.marks
+    assert (marks.chosen, marks.cut) == (4, Cut(4, source.ledger.chain))
+    assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+    assert replica.restarted().keeper.ledger.progress() == source.ledger.progress()
+
+
+def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
+    source = Source(*puts(b"x", b"y", b"z"))
+    replica = Replica(limits=Limits(log_slots=1, history_revisions=0))
+    installed(replica, page(source, 0), source=source)
+    replica.apply(Put(b"x", b"2"), Delete(b"y"))
+    write = replica.sync()
+    assert [revision_of(change.position) for change in write.changes] == [4, 5]
+    assert (write.compact, replica.keeper.cut) == (first_of(5), 4)
+    again = replica.restarted()
+    assert again.keeper.ledger.progress() == source.ledger.progress()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: bool) -> None:
+    """The last page is of a source that has compacted less: storage would refuse to go back to that, and the process
+    would end."""
+    commands = [*puts(b"x", b"y"), Put(b"x", b"2"), Delete(b"x"), *puts(b"z", b"w")]
+    first, last = Source(*commands), Source(*commands)
+    first.compact(4)
+    last.compact(1)
+    replica = Replica()
+    replica.keeper.stage(page(first, 0, 4))
+    write = replica.attach()
+    assert write is not None
+    replica.storage.write([write])
+    if restart:
+        replica = replica.restarted()
+    assert replica.storage.marks.staging.position == first_of(5)
+    installed(replica, page(last, 5), source=last)
+    assert replica.storage.marks.compact == first_of(4)
+    replica.apply(A)
+    assert replica.sync().compact == first_of(4)
+
+
+def test_an_empty_state_takes_the_place_of_an_older_one() -> None:
+    source = Source()
+    source.ledger.applied = 9
+    replica = Replica()
+    replica.apply(A)
+    replica.sync()
+    progress = source.ledger.progress()
+    installed(replica, Staged(0, StatePage([], 0, progress)), source=source)
+    assert replica.progress == progress
+    assert replica.storage.read_state(0, 1000).changes == []

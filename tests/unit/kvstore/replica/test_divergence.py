@@ -1,0 +1,111 @@
+"""Replicas that compare what they hold (rule 24)."""
+
+import pytest
+from msgspec.structs import replace
+
+from kvstore.api.membership import Member, MemberRole, Roster, genesis
+from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, Comparison
+from paxos.messages import Compare, Compared, Diverged
+from paxos.types import MS
+from storage.base import DamagedError, Progress, StorageError
+
+THREE = genesis(("n1", "n2", "n3"))[0].roster
+SOUND = Progress(applied=16, position=9, digest=7)
+BROKEN = replace(SOUND, digest=8)
+
+
+def comparison(*states: Progress, node: str = "n1") -> Comparison:
+    made = Comparison(node)
+    for state in states:
+        made.note(state)
+    return made
+
+
+def asked(leader: Comparison, now: int = EVERY_MS * MS, roster: Roster = THREE) -> Compare:
+    question = leader.due(roster, now)
+    assert question is not None
+    return question
+
+
+def answer(replica: Comparison, question: Compare) -> Compared:
+    (envelope,) = replica.receive("n1", question, THREE)
+    assert isinstance(envelope.message, Compared)
+    return envelope.message
+
+
+def test_rule_24_replicas_that_hold_the_same_are_told_nothing() -> None:
+    leader = comparison(SOUND)
+    question = asked(leader)
+    for peer in ("n2", "n3"):
+        assert leader.receive(peer, answer(comparison(SOUND), question), THREE) == []
+
+
+def test_rule_24_a_replica_that_differs_from_a_majority_ends() -> None:
+    leader, broken = comparison(SOUND), comparison(BROKEN)
+    question = asked(leader)
+    assert leader.receive("n2", answer(broken, question), THREE) == []
+    (verdict,) = leader.receive("n3", answer(comparison(SOUND), question), THREE)
+    assert verdict.to == "n2"
+    assert isinstance(verdict.message, Diverged)
+    with pytest.raises(DamagedError, match="as of slot 16 is not that of a majority"):
+        broken.receive("n1", verdict.message, THREE)
+    assert comparison(SOUND).receive("n1", verdict.message, THREE) == []
+
+
+def test_rule_24_a_leader_that_differs_from_a_majority_ends() -> None:
+    leader = comparison(BROKEN)
+    question = asked(leader)
+    leader.receive("n2", answer(comparison(SOUND), question), THREE)
+    with pytest.raises(DamagedError):
+        leader.receive("n3", answer(comparison(SOUND), question), THREE)
+
+
+def test_rule_24_two_of_five_are_no_majority_though_nobody_else_has_answered() -> None:
+    roster = genesis(("n1", "n2", "n3", "n4", "n5"))[0].roster
+    leader = comparison(SOUND)
+    question = asked(leader, roster=roster)
+    assert leader.receive("n2", answer(comparison(SOUND), question), roster) == []
+    assert leader.receive("n3", answer(comparison(BROKEN), question), roster) == []
+    (verdict,) = leader.receive("n4", answer(comparison(SOUND), question), roster)
+    assert verdict.to == "n3"
+
+
+def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_while() -> None:
+    leader = comparison(SOUND)
+    for number in range(1, PATIENCE + 2):
+        question = asked(leader, now=number * EVERY_MS * MS)
+        assert leader.receive("n2", Compared(question.slot, b"another digest"), THREE) == []
+        leader.note(replace(SOUND, applied=16 * (number + 1)))
+    with pytest.raises(StorageError, match="no majority says which is right"):
+        leader.due(THREE, (PATIENCE + 2) * EVERY_MS * MS)
+
+
+def test_rule_29_only_those_who_hold_the_state_and_vote_make_the_majority() -> None:
+    roster = Roster(1, (Member("n1", ""), Member("n2", ""), Member("n3", "", MemberRole.LEARNER)))
+    leader = comparison(SOUND)
+    question = asked(leader, roster=roster)
+    assert leader.receive("n3", answer(comparison(SOUND), question), roster) == []
+    assert leader.receive("n2", answer(comparison(SOUND), question), roster) == []
+    (verdict,) = leader.receive("n3", Compared(question.slot, b"other"), roster)
+    assert verdict.to == "n3"
+
+
+def test_a_slot_is_compared_once_and_not_too_often() -> None:
+    leader = comparison(SOUND)
+    assert leader.due(THREE, EVERY_MS * MS - 1) is None
+    asked(leader)
+    assert leader.due(THREE, 9 * EVERY_MS * MS) is None
+    assert comparison().due(THREE, 9 * EVERY_MS * MS) is None
+
+
+def test_a_replica_that_knows_no_digest_of_the_slot_says_nothing() -> None:
+    late = comparison(*(replace(SOUND, applied=16 * number) for number in range(1, KEPT + 2)))
+    assert late.receive("n2", Compare(16, b""), THREE) == []
+    assert late.receive("n2", Compare(32, b""), THREE) != []
+    assert late.receive("n2", Diverged(16, b"whatever"), THREE) == []
+
+
+def test_an_answer_about_another_slot_is_passed_over() -> None:
+    leader = comparison(SOUND)
+    asked(leader)
+    assert leader.receive("n2", Compared(32, b"other"), THREE) == []

@@ -1,0 +1,198 @@
+"""The leader says which leases are over: when it counts, from when, and what of an earlier leader counts no more."""
+
+from kvstore.api.commands import Bundle, Command, Expire, Grant, KeepAlive, Lead, LeasedPut, Transact, unpack_bundle
+from kvstore.api.requests import Outcome, Reason, Refused
+from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, Expiry
+from kvstore.state_machine.state_machine import StateMachine
+from paxos.types import MS, Ballot, unpack
+from tests.unit.kvstore.replica.host import Host
+
+B1, B2 = Ballot(1, "n1"), Ballot(2, "n1")
+
+
+class Leader:
+    """An Expiry and a state; what it wants to say is kept until the test orders it, or refuses to."""
+
+    def __init__(self) -> None:
+        self.machine = StateMachine([])
+        self.now = 10**12
+        self.ballot: Ballot | None = B1
+        self.said: list[Command] = []
+        self._replies: list[object] = []
+        self.expiry = Expiry(self._submit)
+        self._count = 0
+
+    def _submit(self, command: Command, reply: object) -> None:
+        self.said.append(command)
+        self._replies.append(reply)
+
+    def apply(self, *commands: Command) -> None:
+        for command in commands:
+            self._count += 1
+            self.machine.apply(Bundle("n1", 1, self._count, self._count, [command]), 1)
+        self.expiry.follow(self.ballot, self.machine, self.now)
+
+    def later(self, ms: float) -> list[Command]:
+        """What is said then."""
+        self.now += int(ms * MS)
+        self.expiry.tick(self.machine, self.now)
+        said, self.said = self.said, []
+        return said
+
+    def answer(self, reply: object = None) -> None:
+        replies, self._replies = self._replies, []
+        for each in replies:
+            assert callable(each)
+            each(reply)
+
+    def order(self, *commands: Command) -> None:
+        self.answer()
+        self.apply(*commands)
+
+
+def counting(*commands: Command) -> Leader:
+    leader = Leader()
+    leader.apply(Grant(1000), *commands)
+    leader.order(*leader.later(0))
+    return leader
+
+
+def test_it_says_that_it_leads_before_it_counts() -> None:
+    leader = Leader()
+    assert leader.later(0) == []  # there is no lease
+    leader.apply(Grant(1000))
+    assert leader.expiry.left_ms(1, leader.now) is None
+    assert leader.later(5000) == [Lead("1.n1", 0)]
+    assert leader.later(5000) == []  # it is under way
+    leader.order(Lead("1.n1", 0))
+    assert leader.expiry.left_ms(1, leader.now) == 1000
+    assert leader.later(999) == []
+    assert leader.later(1) == [Expire(1, 1, "1.n1")]
+    leader.order(Expire(1, 1, "1.n1"))
+    assert leader.machine.holdings.leases == {}
+    assert leader.later(5000) == []
+
+
+def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> None:
+    leader = counting()
+    leader.later(900)
+    leader.apply(KeepAlive(1))
+    assert leader.later(999) == []
+    assert leader.later(1) == [Expire(1, 2, "1.n1")]
+    assert leader.expiry.next_deadline() == leader.now + AGAIN_MS * MS
+
+
+def test_what_was_refused_or_overtaken_is_said_again() -> None:
+    leader = counting()
+    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+    assert leader.later(AGAIN_MS) == []  # it is still under way
+    leader.answer(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
+    assert leader.later(AGAIN_MS) == [Expire(1, 1, "1.n1")]
+    leader.order(KeepAlive(1), Expire(1, 1, "1.n1"))
+    assert list(leader.machine.holdings.leases) == [1]
+    assert leader.later(999) == []
+    assert leader.later(1) == [Expire(1, 2, "1.n1")]
+
+
+def test_a_new_leader_gives_every_lease_its_whole_length() -> None:
+    leader = counting()
+    leader.later(900)
+    leader.ballot = None
+    leader.apply()
+    assert leader.expiry.left_ms(1, leader.now) is None
+    assert leader.later(500) == []
+    leader.ballot = B2
+    leader.apply()
+    assert leader.later(0) == [Lead("2.n1", 1)]
+    leader.later(5000)
+    leader.order(Lead("2.n1", 1))
+    assert leader.later(999) == []
+    assert leader.later(1) == [Expire(1, 1, "2.n1")]
+
+
+def test_leases_that_were_granted_meanwhile_are_counted_too_and_ended_ones_forgotten() -> None:
+    leader = counting(Grant(3000))
+    leader.apply(Grant(500))
+    third = max(leader.machine.holdings.leases)
+    assert leader.later(500) == [Expire(third, 1, "1.n1")]
+    leader.order(Expire(third, 1, "1.n1"))
+    assert leader.later(500) == [Expire(1, 1, "1.n1")]
+    assert leader.later(2000) == [Expire(2, 1, "1.n1")]
+
+
+def test_what_is_kept_in_memory_does_not_grow_with_each_time_that_a_lease_is_kept_alive() -> None:
+    leader = counting()
+    for _ in range(5000):
+        leader.apply(KeepAlive(1))
+    assert len(leader.expiry._queue) < 2000
+    assert leader.later(1000) == [Expire(1, 5001, "1.n1")]
+
+
+def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_before_its_time() -> None:
+    leader = counting()
+    for _ in range(5000):
+        leader.apply(LeasedPut(b"a", b"", 0, 365 * 24 * 3600 * 1000))
+    assert len(leader.expiry._ends) < 2000
+    assert len(leader.expiry._queue) < 2000
+    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+
+
+def test_when_many_leases_are_over_at_once_they_end_one_part_after_the_other() -> None:
+    leader = counting(*[Grant(1000)] * MOST_AT_ONCE)
+    first = leader.later(1000)
+    assert len(first) == MOST_AT_ONCE
+    assert leader.expiry.next_deadline() is None
+    assert leader.later(AGAIN_MS) == []
+    leader.order(*first)
+    assert leader.expiry.next_deadline() is not None
+    assert len(leader.later(0)) == 1
+
+
+def test_leases_with_many_keys_end_one_after_the_other() -> None:
+    hung = [LeasedPut(b"k%d" % number, b"", 1) for number in range(MOST_AT_ONCE)]
+    leader = counting(Grant(1000), Transact([], [*hung], []))
+    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+    leader.order(Expire(1, 1, "1.n1"))
+    assert leader.later(0) == [Expire(2, 1, "1.n1")]
+
+
+def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
+    leader = Leader()
+    leader.ballot = None
+    leader.apply(Grant(1000), KeepAlive(1))
+    assert leader.machine.holdings.renewed == []
+
+
+def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
+    host = Host()
+    host.lead()
+    granted = host.write(Grant(1000))
+    host.settle()
+    (result,) = granted
+    put = host.write(LeasedPut(b"a", b"1", result.lease))  # type: ignore[union-attr]
+    host.settle()
+    assert len(put) == 1
+    host.ring()  # it says that it leads
+    host.settle()
+    assert host.read(b"a")[0].lease == 1  # type: ignore[union-attr]
+    while host.node.machine.get(b"a") is not None:
+        host.ring()
+        host.settle()
+    assert host.node.machine.holdings.leases == {}
+
+
+def test_what_it_says_is_bundled_like_any_command() -> None:
+    host = Host()
+    host.lead()
+    host.write(Grant(1000))
+    host.settle()
+    host.ring()
+    payloads = [
+        command
+        for write in [host.node.step().write]
+        if write is not None
+        for accept in write.accepts
+        for payload in unpack(accept.value)
+        for command in unpack_bundle(payload).commands
+    ]
+    assert [type(command) for command in payloads] == [Lead]

@@ -1,0 +1,105 @@
+import json
+
+import msgspec
+import pytest
+
+from kvstore.api.requests import Standing
+from tests.unit.kvstore.server.http.fake import STATUS, Store, request, run
+
+PAGES = ("/", "/status", "/livez", "/readyz", "/metrics")
+
+
+def test_status_is_the_replicas_as_json() -> None:
+    async def scenario(store: Store) -> None:
+        reply = await store.call("GET", "/status")
+        assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+        assert json.loads(reply.body) == msgspec.to_builtins(STATUS)
+
+    run(scenario)
+
+
+def test_livez_and_readyz_while_all_is_well() -> None:
+    async def scenario(store: Store) -> None:
+        for page in ("/livez", "/readyz"):
+            reply = await store.call("GET", page)
+            assert (reply.status, reply.body) == (200, b"ok\n")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("leader", "why"), [(None, "no leader"), ("n2", "caught up with the leader n2")])
+def test_readyz_says_why_not(leader: str | None, why: str) -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.present = msgspec.structs.replace(STATUS, ready=False, leader=leader)
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert why in reply.problem()["detail"]
+        assert reply.headers["retry-after"] == "1"
+        assert (await store.call("GET", "/livez")).status == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("standing", "why"),
+    [
+        (Standing.REMOVED, "n1 was removed"),
+        (Standing.REFUSED, "do not know n1 as a member"),
+        (Standing.WAITING, "no member has told it yet"),
+    ],
+)
+def test_a_replica_that_is_no_member_is_not_ready_and_says_so(standing: Standing, why: str) -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.present = msgspec.structs.replace(STATUS, standing=standing)
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert why in reply.problem()["detail"]
+        assert "kvstore member add n1" in reply.problem()["detail"]
+
+    run(scenario)
+
+
+def test_a_stopping_replica_is_alive_but_not_ready() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.stopping = True
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert reply.problem()["type"] == "urn:kvstore:problem:stopping"
+        assert (await store.call("GET", "/livez")).status == 200
+
+    run(scenario)
+
+
+def test_the_root_tells_a_person_what_there_is() -> None:
+    async def scenario(store: Store) -> None:
+        reply = await store.call("GET", "/")
+        assert reply.status == 200
+        assert reply.headers["content-type"].startswith("text/plain")
+        for page in ("/kv/{key}", *PAGES[1:]):
+            assert page in reply.body.decode()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_read_only_and_take_no_parameters(page: str) -> None:
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            assert (await wire.ask(request("HEAD", page))).status == 200
+            refused = await wire.ask(request("PUT", page))
+            assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+            strange = await wire.ask(request("GET", f"{page}?x=1"))
+            assert strange.status == 400
+            assert "'x'" in strange.problem()["detail"]
+
+    run(scenario)
+
+
+def test_a_page_that_fails_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(store: Store) -> None:
+        del store.replica.present
+        assert (await store.call("GET", "/status")).problem()["status"] == 500
+
+    run(scenario)
+    assert caplog.records[0].exc_info is not None
+    caplog.clear()

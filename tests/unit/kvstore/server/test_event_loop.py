@@ -1,0 +1,158 @@
+"""The asyncio driver in one process: what only it does. Real processes are in tests/cluster."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from kvstore.api.commands import Put, PutResult, Result
+from kvstore.api.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
+from kvstore.server.config import Address, Settings
+from kvstore.server.event_loop import Runtime, boot_clock
+from kvstore.server.http.asking import reply_of
+from paxos.ready import Write
+from storage.sqlite import SqliteStorage, open_storage
+
+PATIENCE_S = 30
+
+
+def put(runtime: Runtime, command: Put) -> Coroutine[None, None, Result]:
+    return reply_of(partial(runtime.write, command))
+
+
+def get(runtime: Runtime, consistency: Consistency) -> Coroutine[None, None, ReadAnswer]:
+    return reply_of(partial(runtime.read, b"k", consistency))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def settings(tmp_path: Path, members: int = 1) -> Settings:
+    return Settings(
+        node="n1",
+        members={f"n{number}": Address("127.0.0.1", free_port()) for number in range(1, members + 1)},
+        listen=Address("127.0.0.1", free_port()),
+        data=tmp_path / "n1",
+        secret="0123456789abcdef",
+        request_timeout_ms=200 if members > 1 else 20_000,
+    )
+
+
+def run(story: Coroutine[None, None, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await story
+
+    uvloop.run(bounded())
+
+
+async def started(settings: Settings) -> tuple[Runtime, SqliteStorage]:
+    storage = open_storage(settings.data, settings.cluster, settings.node, settings.members)
+    runtime = Runtime(settings, storage)
+    await runtime.start()
+    return runtime, storage
+
+
+async def until(holds: Callable[[], bool], turn: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0.005)) -> None:
+    while not holds():
+        await turn()
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
+    async def story() -> None:
+        config = settings(tmp_path)
+        runtime, _ = await started(config)
+        assert await put(runtime, Put(b"k", b"v")) == PutResult(revision=1, version=1)
+        await runtime.stop()
+        runtime, _ = await started(config)
+        read = await get(runtime, Consistency.LINEARIZABLE)
+        assert read.record is not None
+        assert (read.record.value, read.record.revision) == (b"v", 1)
+        await runtime.stop()
+
+    run(story())
+
+
+def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        runtime, storage = await started(settings(tmp_path))
+        await put(runtime, Put(b"k", b"v"))
+
+        def fail(_writes: list[Write]) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(storage, "write", fail)
+        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
+        await asyncio.wait([runtime.ended])
+        assert isinstance(runtime.ended.exception(), OSError)
+        assert not runtime.status().ready
+        assert not write.done()
+        write.cancel()
+        await runtime.abandon()
+        storage.close()
+
+    run(story())
+
+
+def test_an_error_in_the_protocol_ends_the_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        runtime, _ = await started(settings(tmp_path))
+        await put(runtime, Put(b"k", b"v"))
+
+        def fail() -> None:
+            raise RuntimeError("planted")
+
+        monkeypatch.setattr(runtime._node, "step", fail)
+        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
+        await asyncio.wait([runtime.ended])
+        assert str(runtime.ended.exception()) == "planted"
+        write.cancel()
+        await runtime.abandon()
+        runtime._writer.stop()
+
+    run(story())
+
+
+def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime, _ = await started(settings(tmp_path, members=3))
+        with pytest.raises(Refused) as refused:
+            await put(runtime, Put(b"k", b"v"))
+        assert (refused.value.reason, refused.value.outcome) == (Reason.NO_LEADER, Outcome.FAILED)
+        with pytest.raises(Refused):
+            await get(runtime, Consistency.QUORUM)
+        assert (await get(runtime, Consistency.STALE)).record is None
+        assert runtime.status().leader is None
+        await runtime.stop()
+
+    run(story())
+
+
+def test_a_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime, _ = await started(settings(tmp_path))
+        await until(lambda: runtime.status().ready)
+        write = asyncio.create_task(put(runtime, Put(b"k", b"left")))
+        await asyncio.sleep(0)
+        write.cancel()
+        assert await put(runtime, Put(b"k", b"stayed")) in {PutResult(1, 1), PutResult(2, 2)}
+        await runtime.stop()
+
+    run(story())
+
+
+def test_rule_18_time_is_read_from_a_clock_that_nobody_sets() -> None:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    before = time.clock_gettime_ns(clock)
+    assert before <= boot_clock() <= time.clock_gettime_ns(clock)
