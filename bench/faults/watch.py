@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import msgspec
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.client import Client
 from kvstore.testing.supervisor import LocalCluster, leader_of, status_of
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.client import Client, Unavailable, UnknownOutcome
 
 READERS = 8

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from bench.errors import BenchError
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.client import Client, ClientError
 from kvstore.testing.supervisor import LocalCluster, leader_of
 

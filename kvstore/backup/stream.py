@@ -4,7 +4,7 @@
     Page, Page, ...            rows of the state in order of revision, each page behind the one before
     End  or  Failed            as of when the rows are the whole state; or why there is no more
 
-Each is a frame of `kvstore.peers.framing`. A stream that ends otherwise is broken: no backup can be made of it.
+Each is a frame of `kvstore.api.framing`. A stream that ends otherwise is broken: no backup can be made of it.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from kvstore.peers.framing import FrameReader, frame
-from kvstore.peers.handshake import LinkRefused
+from kvstore.api.framing import FrameReader, FrameTooLongError, frame
 from storage.base import Change, Progress
 
 VERSION = 1
@@ -90,7 +89,7 @@ class Reader:
         try:
             for payload in self._frames.feed(data):
                 yield self._follow(_decoder.decode(payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError, LinkRefused) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, FrameTooLongError) as error:
             raise StreamError(f"what arrives is no backup ({error}): is that address one of a replica?") from error
 
     def finish(self) -> None:

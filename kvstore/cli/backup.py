@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.backup.file import About, BackupError, BackupWriter, MisuseError
 from kvstore.backup.stream import End, Page, Start
 from kvstore.cli.progress import progress_bar

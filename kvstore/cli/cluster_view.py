@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.cli.load import Counters, Load, load_between
 from kvstore.testing.supervisor import leader_of
 

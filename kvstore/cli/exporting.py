@@ -16,13 +16,13 @@ from typing import Annotated, BinaryIO
 import orjson
 import typer
 
-from kvstore.api.requests import Consistency
+from kvstore.api.json import record_document
+from kvstore.api.queries import Consistency
 from kvstore.cli.output import keys_in_words, standard_output
 from kvstore.cli.progress import progress_bar
 from kvstore.cli.spans import span_of
 from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, ClientError
-from kvstore.server.http.documents import record_document
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 

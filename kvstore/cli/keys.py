@@ -7,12 +7,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from kvstore.api.commands import Found
+from kvstore.api.json import named, record_document
 from kvstore.api.key_range import Span, starting_with
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.cli.output import Json, keys_in_words, show, shown, standard_output, write_json
 from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Fence
-from kvstore.server.http.documents import named, record_document
 
 Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
 Revision = Annotated[int | None, typer.Option(min=1, help="As of this revision of the store.")]

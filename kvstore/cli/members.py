@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import MembersStatus, MemberStatus
+from kvstore.api.status import MembersStatus, MemberStatus
 from kvstore.cli.output import Json, show, table, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, client_of, end, talk
 from kvstore.client import Client, ClientError, Unavailable

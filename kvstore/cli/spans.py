@@ -11,13 +11,13 @@ from rich.table import Column
 from rich.text import Text
 
 from kvstore.api.commands import Found
+from kvstore.api.json import event_document, record_document, transacted_document
 from kvstore.api.key_range import Span, starting_with
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.cli.keys import Revision
 from kvstore.cli.output import show, shown, standard_output, table, write_json, write_line
 from kvstore.cli.talking import CONDITION, DEFAULT, REJECTED, Endpoints, end, talk
 from kvstore.client import Client, Happened
-from kvstore.server.http.documents import event_document, record_document, transacted_document
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.transaction_body import transaction_of
 

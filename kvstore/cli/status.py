@@ -4,7 +4,7 @@ import asyncio
 
 from rich.table import Column, Table
 
-from kvstore.api.requests import Standing, Status
+from kvstore.api.status import Standing, Status
 from kvstore.cli.output import Json, show, table, write_json
 from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
 from kvstore.client import Client, ClientError, Unavailable

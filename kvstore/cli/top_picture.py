@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.cli import output
 from kvstore.cli.cluster_view import ClusterView, ReplicaView
 from kvstore.cli.status import role_of

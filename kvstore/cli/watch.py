@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.testing.supervisor import describe_exit, leader_of
 
 SILENT_S = 1.5

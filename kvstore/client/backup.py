@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.errors import Answer, Rejected, Unavailable, accept

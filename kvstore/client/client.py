@@ -26,7 +26,8 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import Consistency, MembersStatus, Status
+from kvstore.api.queries import Consistency
+from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import End, Page, Start
 from kvstore.client.backup import take_backup
 from kvstore.client.caller import Caller, Request

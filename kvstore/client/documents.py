@@ -1,4 +1,4 @@
-"""Transactions and records as the JSON of `kvstore.server.http.transactions` and `kvstore.server.http.documents`."""
+"""Transactions and records as the JSON of `kvstore.server.http.transactions` and `kvstore.api.json`."""
 
 from base64 import b64encode
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ from kvstore.api.commands import (
     Transact,
     Transacted,
 )
+from kvstore.api.json import Document, text_or_base64
 from kvstore.api.key_range import Span
-from kvstore.server.http.documents import Document, text_or_base64
 
 
 class KeyDocument(msgspec.Struct):

@@ -14,7 +14,7 @@ from typing import Literal, NoReturn
 import msgspec
 from multidict import CIMultiDictProxy
 
-from kvstore.api.requests import Outcome
+from kvstore.api.errors import Outcome
 
 _TYPE = "urn:kvstore:problem:"
 NO_SUCH_KEY = f"{_TYPE}no-such-key"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import MembersStatus
+from kvstore.api.status import MembersStatus
 from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Method, NoSuchMember
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
-from kvstore.peers.framing import FrameQueue, FrameReader, frame
+from kvstore.api.framing import FrameReader, FrameTooLongError, frame
 from kvstore.peers.handshake import (
     MAX_HANDSHAKE_BYTES,
     NONCE_BYTES,
@@ -21,6 +21,7 @@ from kvstore.peers.handshake import (
     Reason,
     refusal,
 )
+from kvstore.peers.send_queue import FrameQueue
 from paxos import wire
 from paxos.messages import AnyMessage
 
@@ -105,6 +106,8 @@ class Link(asyncio.Protocol):
                     return
         except LinkRefused as refused:
             self.refuse(refused)
+        except FrameTooLongError as error:
+            self.refuse(LinkRefused(Reason.TOO_LONG, f"{error}: only replicas of one release may connect here"))
         except wire.WireError as error:
             self.refuse(LinkRefused(Reason.GARBAGE, f"{error}: run the same release on all replicas"))
 

@@ -12,7 +12,7 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 
 from kvstore.api.commands import Expire, Lead, Result
-from kvstore.api.requests import Refused
+from kvstore.api.errors import Refused
 from kvstore.state_machine.lease_index import LEADER_KEY, Holdings
 from kvstore.state_machine.view import Records
 from paxos.types import MS, Ballot, Time

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from kvstore.api.commands import Result
+from kvstore.api.errors import Refused
 from kvstore.api.membership import MemberRole, Roster, RosterEpoch, displaced, enrolled
-from kvstore.api.requests import Refused
 from paxos.configuration import ALPHA
 from paxos.replica import Replica
 from paxos.types import MS, NodeId, Time

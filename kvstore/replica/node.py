@@ -11,20 +11,11 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from kvstore.api.commands import Command, KeyCommand, Reconfigure
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, epochs_of
-from kvstore.api.requests import (
-    Answer,
-    Consistency,
-    LeaseLookup,
-    LeaseScan,
-    LockLookup,
-    Outcome,
-    Query,
-    ReadAnswer,
-    Reason,
-    Refused,
-    Standing,
-)
+from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Query
+from kvstore.api.results import Answer, ReadAnswer
+from kvstore.api.status import Standing
 from kvstore.replica.checkpointer import Keeper
 from kvstore.replica.divergence import EVERY_SLOTS, Comparison
 from kvstore.replica.lease_expiry import Expiry

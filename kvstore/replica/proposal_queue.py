@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from kvstore.api.commands import Bundle, Command, Result, pack_bundle
-from kvstore.api.requests import Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.state_machine.quota import size_bytes
 from paxos.types import MS, Time
 

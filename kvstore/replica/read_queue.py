@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from kvstore.api.requests import Outcome, Query, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.queries import Query
 from paxos.types import Count, Time
 
 ReadReply = Callable[[Any], None]

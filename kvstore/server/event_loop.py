@@ -15,9 +15,11 @@ from random import Random
 
 from kvstore import __version__
 from kvstore.api.commands import Command, Result
+from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, Roster, genesis
-from kvstore.api.requests import Consistency, MembersStatus, MemberStatus, Query, Refused, Standing, Status
-from kvstore.peers.compatibility import refuse_other_founders, terms_of
+from kvstore.api.queries import Consistency, Query
+from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
+from kvstore.peers.compatibility import compatibility_of
 from kvstore.peers.handshake import LIFE_BITS, Channel, Identity
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
@@ -27,7 +29,7 @@ from kvstore.server.config import Address, Settings, parse_address
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics, Snapshot
-from kvstore.server.parts import limits_of, options_of, retention_of
+from kvstore.server.startup import limits_of, options_of, refuse_other_founders, retention_of
 from kvstore.server.trace import Tap
 from kvstore.state_machine.history import Past
 from kvstore.state_machine.lease_index import Holdings
@@ -60,7 +62,7 @@ def boot_clock() -> Time:
 class Runtime:
     """One running replica. Everything but the storage thread happens in the event loop that it is made in.
 
-    It is what `kvstore.api.requests.Replica` describes. `ended` is done when the replica cannot go on; its exception says
+    It is what `kvstore.server.service.Replica` describes. `ended` is done when the replica cannot go on; its exception says
     why. After that it votes and answers no more (rule 4).
     """
 
@@ -100,7 +102,7 @@ class Runtime:
             cluster=settings.cluster,
             identity=Identity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
             secret=settings.shared_secret(),
-            terms=terms_of(settings, own.members),
+            terms=compatibility_of(settings.lease_ms, settings.clock_drift_ppm, own.members),
             replaces=storage.recovered().replaces,
             listen=settings.peer_bind,
             peers={},

@@ -5,21 +5,8 @@ from heapq import nsmallest
 from itertools import islice
 
 from kvstore.api.commands import Found
-from kvstore.api.requests import (
-    SCAN_BYTES,
-    LeaseLookup,
-    LeasesAnswer,
-    LeaseScan,
-    LeaseStatus,
-    LockAnswer,
-    LockLookup,
-    Lookup,
-    NotThen,
-    PlaceStatus,
-    ReadAnswer,
-    Scan,
-    ScanAnswer,
-)
+from kvstore.api.queries import SCAN_BYTES, LeaseLookup, LeaseScan, LockLookup, Lookup, Scan
+from kvstore.api.results import LeasesAnswer, LeaseStatus, LockAnswer, NotThen, PlaceStatus, ReadAnswer, ScanAnswer
 from kvstore.state_machine.lease_index import Lease
 from kvstore.state_machine.state_machine import StateMachine
 

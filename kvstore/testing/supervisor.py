@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import MembersStatus, Status
+from kvstore.api.status import MembersStatus, Status
 from kvstore.client import Client, ClientError
 from kvstore.server.config import ENV_PREFIX, Address, parse_address
 from kvstore.testing.machine import end_with_parent, free_ports, is_free, make_secret

@@ -18,7 +18,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from bench.linearizability import FOREVER, Operation, Verdict, check
-from kvstore.api.requests import Consistency, Outcome
+from kvstore.api.errors import Outcome
+from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import NO_SUCH_KEY, RETRY_AFTER
 from kvstore.testing.breeding import BredCluster
 from kvstore.testing.supervisor import POLL_S, LocalCluster

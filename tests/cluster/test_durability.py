@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kvstore.peers.framing import FrameReader
+from kvstore.api.framing import FrameReader
 from kvstore.testing.supervisor import LocalCluster, Place
 from paxos import wire
 from paxos.messages import Accept, Accepted, Prepare, Promise

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import Consistency, MembersStatus
+from kvstore.api.queries import Consistency
+from kvstore.api.status import MembersStatus
 from kvstore.client import Client as Operator
 from kvstore.testing.supervisor import HOST, LocalCluster
 from tests.cluster.harness import STEADY, Client, Ending, History, load, others, running, until

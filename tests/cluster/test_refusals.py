@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.peers.framing import frame
+from kvstore.api.framing import frame
 from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES
 from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until

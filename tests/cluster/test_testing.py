@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.client import Unavailable
 from kvstore.testing import AsyncLocalCluster, ClusterError, LocalCluster
 from tests.cluster.harness import until

@@ -1,7 +1,8 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
 from kvstore.api.commands import unpack_bundle
-from kvstore.api.requests import Answer, Lookup, NotThen, Query, ReadAnswer, ScanAnswer
+from kvstore.api.queries import Lookup, Query
+from kvstore.api.results import Answer, NotThen, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack

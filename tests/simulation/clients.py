@@ -27,8 +27,10 @@ from kvstore.api.commands import (
     Transact,
     Transacted,
 )
+from kvstore.api.errors import Outcome, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.requests import Answer, Consistency, Lookup, Outcome, ReadAnswer, Refused, Scan, ScanAnswer
+from kvstore.api.queries import Consistency, Lookup, Scan
+from kvstore.api.results import Answer, ReadAnswer, ScanAnswer
 from kvstore.replica.node import Node
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine

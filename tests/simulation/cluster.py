@@ -5,7 +5,8 @@ from functools import partial
 from typing import Protocol
 
 from kvstore.api.membership import genesis
-from kvstore.api.requests import Answer, Query
+from kvstore.api.queries import Query
+from kvstore.api.results import Answer
 from kvstore.replica.node import Node
 from paxos import wire
 from paxos.messages import AnyMessage

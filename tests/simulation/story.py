@@ -1,7 +1,9 @@
 """A simulated cluster that is told what to do, for tests that tell a story."""
 
 from kvstore.api.commands import Put, Result
-from kvstore.api.requests import Consistency, ReadAnswer, Refused
+from kvstore.api.errors import Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
 from tests.simulation.checkers import Safety
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine

@@ -23,7 +23,7 @@ from kvstore.api.commands import (
     Transact,
     Transacted,
 )
-from kvstore.api.requests import Refused
+from kvstore.api.errors import Refused
 from kvstore.replica.node import Node
 from paxos.types import MS, Time
 from tests.simulation.cluster import Cluster

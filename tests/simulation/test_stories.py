@@ -3,7 +3,9 @@
 import pytest
 
 from kvstore.api.commands import Put, PutResult, Result
-from kvstore.api.requests import Consistency, ReadAnswer, Refused
+from kvstore.api.errors import Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
 from paxos.types import MS
 from tests.simulation.checkers import same_state
 from tests.simulation.story import Story

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from kvstore.api.requests import Refused
+from kvstore.api.errors import Refused
 
 Reply = TypeVar("Reply")
 

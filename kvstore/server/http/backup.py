@@ -10,12 +10,12 @@ from functools import partial
 
 from aiohttp import web
 
-from kvstore.api.requests import Replica
 from kvstore.backup.stream import VERSION, End, Failed, Page, Start, pack
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.streams import send
 from kvstore.server.http.target import consistency_of
+from kvstore.server.service import Replica
 
 PATH = "/backup"
 MOST_AT_ONCE = 2

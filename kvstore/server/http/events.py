@@ -15,11 +15,12 @@ from itertools import accumulate
 import msgspec
 from aiohttp import web
 
-from kvstore.api.requests import Replica, Status
+from kvstore.api.status import Status
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.streams import send
 from kvstore.server.http.target import no_parameters
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
+from kvstore.server.service import Replica
 from kvstore.server.trace import Passed, SlotSeen, Tap
 
 PATH = "/events"

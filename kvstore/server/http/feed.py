@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 import orjson
 
+from kvstore.api.json import event_document
 from kvstore.api.key_range import Span
-from kvstore.api.requests import Replica
-from kvstore.server.http.documents import event_document
+from kvstore.server.service import Replica
 from kvstore.state_machine.history import Event
 from storage.base import revision_of
 

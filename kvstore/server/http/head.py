@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.target import consistency_of, decode_key
 

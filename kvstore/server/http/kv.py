@@ -22,7 +22,9 @@ from kvstore.api.commands import (
     SpanDeleted,
     Transacted,
 )
-from kvstore.api.requests import Consistency, LockAnswer, LockLookup, Lookup, NotThen, Query, ReadAnswer, Replica
+from kvstore.api.json import named
+from kvstore.api.queries import Consistency, LockLookup, Lookup, Query
+from kvstore.api.results import LockAnswer, NotThen, ReadAnswer
 from kvstore.server.http.answer import JSON, Answer, NotModified
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.body import read_body
@@ -34,7 +36,6 @@ from kvstore.server.http.conditions import (
     not_guarded,
     refuse_conditions,
 )
-from kvstore.server.http.documents import named
 from kvstore.server.http.head import Plain
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.lists import Lists
@@ -42,6 +43,7 @@ from kvstore.server.http.options import NO_OPTIONS, Options, options_of
 from kvstore.server.http.problems import NO_SUCH_KEY, OVERLOADED, RETRY_AFTER, Problem, not_allowed, not_then
 from kvstore.server.http.target import decode_key, point_of, span_of
 from kvstore.server.http.writes import RequestId, id_of, write
+from kvstore.server.service import Replica
 
 ALLOWED = "GET, HEAD, PUT, DELETE"
 ALLOWED_FOR_MANY = "GET, HEAD, DELETE"

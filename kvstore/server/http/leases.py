@@ -8,11 +8,12 @@ import orjson
 from aiohttp import web
 
 from kvstore.api.commands import Grant, Granted, KeepAlive, LeaseEnded, Revoke
-from kvstore.api.requests import Consistency, LeaseLookup, LeasesAnswer, LeaseScan, LeaseStatus, Replica
+from kvstore.api.json import named
+from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
+from kvstore.api.results import LeasesAnswer, LeaseStatus
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.body import read_body
-from kvstore.server.http.documents import named
 from kvstore.server.http.kv import Keys
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.options import ttl_ms_of
@@ -26,6 +27,7 @@ from kvstore.server.http.target import (
     parameters,
 )
 from kvstore.server.http.writes import id_of, no_such_lease, refuse_id, write
+from kvstore.server.service import Replica
 
 PATH = "/leases"
 MOST_LISTED = 1000

@@ -14,14 +14,17 @@ import msgspec
 import orjson
 from aiohttp import web
 
+from kvstore.api.errors import Refused
+from kvstore.api.json import Document, record_document
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.requests import Consistency, NotThen, Refused, Replica, Scan, ScanAnswer
+from kvstore.api.queries import Consistency, Scan
+from kvstore.api.results import NotThen, ScanAnswer
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
-from kvstore.server.http.documents import Document, record_document
 from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
 from kvstore.server.http.streams import send
 from kvstore.server.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
+from kvstore.server.service import Replica
 
 MOST_LISTED = 1000
 """Records on one page."""

@@ -14,11 +14,12 @@ import orjson
 from aiohttp import web
 
 from kvstore.api.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
-from kvstore.api.requests import Consistency, LockAnswer, LockLookup, Replica
+from kvstore.api.json import Document, text_or_base64
+from kvstore.api.queries import Consistency, LockLookup
+from kvstore.api.results import LockAnswer
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.body import read_body
-from kvstore.server.http.documents import Document, text_or_base64
 from kvstore.server.http.kv import Keys
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.options import ttl_ms_of
@@ -32,6 +33,7 @@ from kvstore.server.http.target import (
     parameters,
 )
 from kvstore.server.http.writes import id_of, no_such_lease, write
+from kvstore.server.service import Replica
 from kvstore.state_machine.lease_index import Holdings, Place
 
 PATH = "/locks/"

@@ -16,8 +16,8 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Reconfigure
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
-from kvstore.api.requests import Outcome, Reason, Refused, Replica
 from kvstore.server.config import Address, check_name, parse_address
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
@@ -38,6 +38,7 @@ from kvstore.server.http.problems import (
 )
 from kvstore.server.http.target import force_of, no_parameters
 from kvstore.server.http.writes import refuse_id
+from kvstore.server.service import Replica
 from paxos.quorum import is_quorum
 
 PATH = "/members"

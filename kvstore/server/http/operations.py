@@ -6,13 +6,14 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from kvstore.api.requests import Replica, Standing
+from kvstore.api.status import Standing
 from kvstore.server.http.answer import Answer
 from kvstore.server.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
 from kvstore.server.http.target import no_parameters
 from kvstore.server.http.ui import pages
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
+from kvstore.server.service import Replica
 
 ALLOWED = "GET, HEAD"
 

@@ -12,7 +12,9 @@ import msgspec
 import orjson
 
 from kvstore.api.commands import MOST_AT_ONCE
-from kvstore.api.requests import Consistency, NotThen, Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import NotThen
 from kvstore.server.http.answer import Answer
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})

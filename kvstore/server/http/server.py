@@ -9,7 +9,7 @@ from time import perf_counter
 
 from aiohttp import web
 
-from kvstore.api.requests import Refused, Replica
+from kvstore.api.errors import Refused
 from kvstore.server.http.backup import PATH as BACKUP
 from kvstore.server.http.backup import Backups
 from kvstore.server.http.connection import Connection, make_request
@@ -34,6 +34,7 @@ from kvstore.server.http.turns import Turns
 from kvstore.server.http.watch import PATH as WATCH
 from kvstore.server.http.watch import Watches
 from kvstore.server.metrics import Metrics
+from kvstore.server.service import Replica
 
 OTHER = "other"
 """The route of what is not there."""

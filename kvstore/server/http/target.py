@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from kvstore.api.key_range import Span, starting_with
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import INVALID_KEY, INVALID_QUERY, MALFORMED, Problem
 
 MAX_KEY_BYTES = 1024

@@ -4,17 +4,18 @@ import orjson
 from aiohttp import web
 
 from kvstore.api.commands import Found, Listed, OperationResult, PutResult, Record, Transacted
-from kvstore.api.requests import Outcome, Replica
+from kvstore.api.errors import Outcome
+from kvstore.api.json import transacted_document
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.body import read_body
 from kvstore.server.http.conditions import refuse_conditions
-from kvstore.server.http.documents import transacted_document
 from kvstore.server.http.kv import Keys
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed
 from kvstore.server.http.target import no_parameters
 from kvstore.server.http.transaction_body import transaction_of
 from kvstore.server.http.writes import id_of, write
+from kvstore.server.service import Replica
 
 PATH = "/txn"
 MOST_ANSWERED_BYTES = 8 << 20

@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Protocol
 
 from kvstore.api.commands import Result
-from kvstore.api.requests import ReadAnswer, Refused
+from kvstore.api.errors import Refused
+from kvstore.api.results import ReadAnswer
 from kvstore.server.http.answer import Answer
 from kvstore.server.http.head import KEYS, Plain
 from kvstore.server.http.kv import Keys, get_answer, put_answer

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from kvstore.api.key_range import Span
-from kvstore.api.requests import NotThen, Replica
+from kvstore.api.results import NotThen
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.feed import Feed, Watcher
 from kvstore.server.http.problems import (
@@ -32,6 +32,7 @@ from kvstore.server.http.target import (
     parameters,
     span_named,
 )
+from kvstore.server.service import Replica
 from storage.base import end_of
 
 PATH = "/watch"

@@ -23,7 +23,7 @@ from kvstore.api.commands import (
     Result,
     TooManyKeys,
 )
-from kvstore.api.requests import Outcome, Replica
+from kvstore.api.errors import Outcome
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import (
     ANSWER_NOT_KEPT,
@@ -35,6 +35,7 @@ from kvstore.server.http.problems import (
     Problem,
     too_many_keys,
 )
+from kvstore.server.service import Replica
 from kvstore.state_machine.idempotency import KEPT
 from kvstore.state_machine.leases import MOST_HELD
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kvstore.api.requests import Outcome
+from kvstore.api.errors import Outcome
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Revision = Annotated[int, msgspec.Meta(ge=1)]

@@ -1,6 +1,6 @@
 """What requests say in paths, queries and headers. The bounds are the code's own."""
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.server.http.leases import MOST_LISTED
 from kvstore.server.http.openapi.description import COUNT, KEY, REVISION, TEXT, Parameter, Schema
 from kvstore.server.http.options import LONGEST_TTL_S, SHORTEST_TTL_S

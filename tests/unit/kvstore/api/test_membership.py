@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import (
     Member,
     MemberRole,
@@ -16,7 +17,6 @@ from kvstore.api.membership import (
     newcomer,
     refusal,
 )
-from kvstore.api.requests import Outcome, Reason, Refused
 from kvstore.replica.membership_manager import LOOK_MS, Stewardship
 from paxos.configuration import ALPHA
 from paxos.options import Options

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.api.framing import frame
 from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Reader, Start, StreamError, pack
-from kvstore.peers.framing import frame
 from storage.base import Change, Progress
 
 START = Start(VERSION, "c", "n1", "0.1.0", 9, 4)

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from kvstore import __version__, cli
 from kvstore.api.commands import DeleteResult, Found, NotFound, PutResult, Record, SpanDeleted, Transacted
 from kvstore.api.key_range import Span
-from kvstore.api.requests import Consistency, MembersStatus, MemberStatus, Status
+from kvstore.api.queries import Consistency
+from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.cli.members import member_names
 from kvstore.client import (
     Client,

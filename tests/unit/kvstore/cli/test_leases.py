@@ -8,7 +8,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typer.testing import CliRunner
 
 from kvstore import __version__, cli
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.client import Client, NoSuchLease, Unavailable
 from kvstore.client.caller import Request
 from kvstore.client.errors import Answer

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from kvstore import cli
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import MembersStatus, MemberStatus, Status
+from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable
 from kvstore.server.config import load
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from kvstore import cli
-from kvstore.api.requests import MemberStatus, Status
+from kvstore.api.status import MemberStatus, Status
 from kvstore.cli.cluster_view import EVENTS, ClusterView, Onlooker, Seen
 from kvstore.cli.load import Counters, Histogram, counters_of, load_between
 from kvstore.cli.top_picture import picture_of

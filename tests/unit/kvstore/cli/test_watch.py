@@ -1,6 +1,6 @@
 """The lines that `kvstore cluster` prints, from what was seen and when; nothing here waits."""
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.cli.watch import SILENT_S, Sighting, Watch
 
 NAMES = ["n1", "n2", "n3"]

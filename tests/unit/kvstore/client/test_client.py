@@ -13,7 +13,8 @@ from aiohttp import web
 
 from kvstore.api.commands import DeleteResult, PutResult, Record
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import Consistency, MembersStatus, MemberStatus, Status
+from kvstore.api.queries import Consistency
+from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome, caller
 from kvstore.client.endpoints import TRIAL_EVERY
 from tests.unit.kvstore.client.scripted import Scripted, problem, serving, value

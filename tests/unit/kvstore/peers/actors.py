@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from kvstore.peers.framing import FrameReader, frame
+from kvstore.api.framing import FrameReader, frame
 from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Identity, LinkRefused, Listener, Local
 from kvstore.peers.transport import Address, Transport
 from paxos import wire

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore.api.framing import FrameReader
 from kvstore.peers import handshake
-from kvstore.peers.framing import FrameReader
 from kvstore.peers.handshake import (
     MAX_HANDSHAKE_BYTES,
     Channel,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kvstore.api.framing import frame
 from kvstore.peers import transport as module
-from kvstore.peers.framing import frame
 from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Reason
 from kvstore.peers.transport import Address
 from paxos import wire

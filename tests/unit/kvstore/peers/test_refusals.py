@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.peers.framing import frame
+from kvstore.api.framing import frame
 from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, Dialer, Identity, Reason
 from kvstore.peers.transport import MAX_UNPROVED_LINKS, Address
 from paxos import wire

@@ -3,8 +3,10 @@
 from random import Random
 
 from kvstore.api.commands import Bundle, Command, Record, Result, pack_bundle
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import genesis
-from kvstore.api.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
 from kvstore.replica.retention import Limits
 from paxos.messages import (

@@ -1,7 +1,7 @@
 """The leader says which leases are over: when it counts, from when, and what of an earlier leader counts no more."""
 
 from kvstore.api.commands import Bundle, Command, Expire, Grant, KeepAlive, Lead, LeasedPut, Transact, unpack_bundle
-from kvstore.api.requests import Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, Expiry
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack

@@ -3,8 +3,8 @@
 from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Put, Reconfigure, Reconfigured
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, displaced, enrolled, genesis, newcomer
-from kvstore.api.requests import Outcome, Reason, Refused
 from kvstore.replica.membership_manager import LOOK_MS
 from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck

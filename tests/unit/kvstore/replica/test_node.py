@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kvstore.api.commands import Bundle, Delete, NotFound, Put, PutResult, unpack_bundle
-from kvstore.api.requests import Outcome, Reason
+from kvstore.api.errors import Outcome, Reason
 from kvstore.replica import node
 from kvstore.replica.node import REPEAT_MS
 from paxos.messages import (

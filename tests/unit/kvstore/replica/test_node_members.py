@@ -3,8 +3,9 @@
 from msgspec.structs import replace
 
 from kvstore.api.commands import Put, PutResult, Reconfigure, Reconfigured
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Roster, genesis, newcomer
-from kvstore.api.requests import Outcome, Reason, Refused, Standing
+from kvstore.api.status import Standing
 from kvstore.replica.applier import Ledger
 from kvstore.replica.snapshot_send import END, state_message
 from paxos.configuration import ALPHA

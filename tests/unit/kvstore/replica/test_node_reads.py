@@ -1,7 +1,8 @@
 """Reads of the synchronous host, with its peers, its disk and its clock played by the test."""
 
 from kvstore.api.commands import Put
-from kvstore.api.requests import Outcome, ReadAnswer, Reason
+from kvstore.api.errors import Outcome, Reason
+from kvstore.api.results import ReadAnswer
 from paxos.messages import (
     Accept,
     Fetch,

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvstore.api.commands import Command, Delete, DeleteResult, NotFound, Put, PutResult
-from kvstore.api.requests import Outcome, Reason
+from kvstore.api.errors import Outcome, Reason
 from kvstore.replica.divergence import EVERY_MS, EVERY_SLOTS
 from kvstore.replica.retention import Limits
 from kvstore.replica.snapshot_send import ASK_AGAIN_MS, HOLD_IDLE_MS, HOLD_MS

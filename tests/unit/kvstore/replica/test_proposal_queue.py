@@ -1,5 +1,5 @@
 from kvstore.api.commands import Bundle, Delete, Put, PutResult, Result, unpack_bundle
-from kvstore.api.requests import Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.replica.proposal_queue import Submissions, WriteRequest
 from kvstore.state_machine.quota import OVERHEAD_BYTES
 from kvstore.state_machine.state_machine import StateMachine

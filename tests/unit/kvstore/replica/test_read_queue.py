@@ -1,4 +1,5 @@
-from kvstore.api.requests import Outcome, ReadAnswer, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.results import ReadAnswer
 from kvstore.replica.read_queue import Queries, ReadRequest
 
 Answers = list[tuple[str, ReadAnswer | Refused]]

@@ -11,7 +11,9 @@ import pytest
 import uvloop
 
 from kvstore.api.commands import Put, PutResult, Result
-from kvstore.api.requests import Consistency, Outcome, ReadAnswer, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
 from kvstore.server.config import Address, Settings
 from kvstore.server.event_loop import Runtime, boot_clock
 from kvstore.server.http.asking import reply_of

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from kvstore.api.commands import Bundle, Command, Delete, Put, Record, Transact
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.requests import Lookup, NotThen, ReadAnswer, Scan, ScanAnswer
+from kvstore.api.queries import Lookup, Scan
+from kvstore.api.results import NotThen, ReadAnswer, ScanAnswer
 from kvstore.state_machine.history import Past
 from kvstore.state_machine.reads import look_up
 from kvstore.state_machine.state_machine import StateMachine

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from kvstore.api.membership import MemberRole
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
 from kvstore.client import Client
 from kvstore.server.config import Address, load

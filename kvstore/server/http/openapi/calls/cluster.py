@@ -1,6 +1,6 @@
 """`/members`."""
 
-from kvstore.api.requests import MembersStatus
+from kvstore.api.status import MembersStatus
 from kvstore.server.http.members import Addition, Replacement
 from kvstore.server.http.openapi.description import JSON, SENDING, Body, Call, Reply, Tag
 from kvstore.server.http.openapi.parameters import FORCE, MEMBER_IN_PATH

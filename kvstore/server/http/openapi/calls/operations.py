@@ -1,6 +1,6 @@
 """What an operator, a load balancer, Prometheus and a stranger ask."""
 
-from kvstore.api.requests import Status
+from kvstore.api.status import Status
 from kvstore.server.http.openapi.description import (
     ASKING,
     BINARY,

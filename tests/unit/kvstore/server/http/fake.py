@@ -21,21 +21,11 @@ from kvstore.api.commands import (
     Reconfigured,
     Result,
 )
+from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, Roster, RosterEpoch, refusal
-from kvstore.api.requests import (
-    Answer,
-    Consistency,
-    LeaseLookup,
-    LeaseScan,
-    LockLookup,
-    Lookup,
-    MembersStatus,
-    MemberStatus,
-    Query,
-    ReadAnswer,
-    Refused,
-    Status,
-)
+from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Lookup, Query
+from kvstore.api.results import Answer, ReadAnswer
+from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics

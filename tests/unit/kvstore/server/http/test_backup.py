@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kvstore import cli
-from kvstore.api.requests import Consistency, Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.queries import Consistency
 from kvstore.backup.file import Backup
 from kvstore.backup.stream import End, Page, Start
 from kvstore.client import Client, Unavailable

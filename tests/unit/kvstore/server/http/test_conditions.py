@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Reply, Store, Wire, request, run
 

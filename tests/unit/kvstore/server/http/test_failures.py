@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from kvstore.api.commands import Record
-from kvstore.api.requests import Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.server.http import connection
 from kvstore.server.http.limits import Limits
 from tests.unit.kvstore.server.http.fake import Store, Wire, request, run

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.server.http.head import MAX_FIELDS, MAX_HEAD_BYTES, NotPlainError, Plain, scan
 from tests.unit.kvstore.server.http.fake import request
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.api.requests import Consistency
+from kvstore.api.queries import Consistency
 from kvstore.server.http.target import decode_key
 from tests.unit.kvstore.server.http.fake import Store, request, run
 

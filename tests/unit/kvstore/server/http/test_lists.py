@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kvstore.api.requests import Consistency, Outcome, Reason, Refused
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.queries import Consistency
 from kvstore.server.http import lists
 from kvstore.state_machine import transactions
 from storage.base import first_of

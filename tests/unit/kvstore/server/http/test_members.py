@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole
-from kvstore.api.requests import Outcome, Reason, Refused
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
 LEARNER = Member("n4", "h:9004", MemberRole.LEARNER, incarnation=4)

@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from kvstore.api.requests import Standing
+from kvstore.api.status import Standing
 from tests.unit.kvstore.server.http.fake import STATUS, Store, request, run
 
 PAGES = ("/", "/status", "/livez", "/readyz", "/metrics")

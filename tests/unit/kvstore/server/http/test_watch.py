@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from kvstore.api.commands import DeleteSpan, Put, Record, Transact
+from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.requests import Outcome, Reason, Refused
 from kvstore.server.http import feed
 from kvstore.server.http.feed import render
 from kvstore.state_machine.history import Event, Past

@@ -1,0 +1,48 @@
+"""Frames: how a stream of bytes is cut into payloads. Pure; used by peer links and by the backup stream.
+
+A frame is the payload's length in 4 bytes, big-endian, followed by the payload.
+"""
+
+import struct
+from collections.abc import Iterator
+
+LENGTH = struct.Struct(">I")
+
+
+class FrameTooLongError(Exception):
+    """The length at the head of a frame exceeds the bound."""
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` as it goes over the link."""
+    return LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """Cuts a stream of bytes into payloads. `max_bytes` bounds the payload and may be changed between two of them."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Every payload that `data` completes. Raises FrameTooLongError at the head of a frame that is too long."""
+        pending = self._buffer
+        if pending:
+            pending += data
+        source = pending or data  # mostly all that came is whole, and is cut where it lies
+        start, size = 0, len(source)
+        with memoryview(source) as view:
+            while size - start >= LENGTH.size:
+                (length,) = LENGTH.unpack_from(view, start)
+                if length > self.max_bytes:
+                    raise FrameTooLongError(f"frame of {length} bytes, at most {self.max_bytes} are allowed")
+                end = start + LENGTH.size + length
+                if end > size:
+                    break
+                yield bytes(view[start + LENGTH.size : end])
+                start = end
+        if source is pending:
+            del pending[:start]
+        elif start < size:
+            pending += data[start:]

@@ -1,0 +1,51 @@
+"""What each part of a replica takes from the settings, and the check of the founding members."""
+
+from kvstore.api.membership import Roster
+from kvstore.replica import retention
+from kvstore.server.config import Settings
+from kvstore.server.http.limits import Limits
+from paxos.options import Options
+from storage.base import Identity, StorageError
+
+
+def options_of(settings: Settings) -> Options:
+    """Return the settings of the protocol."""
+    return Options(
+        heartbeat_ms=settings.heartbeat_ms,
+        lease_ms=settings.lease_ms,
+        clock_drift_ppm=settings.clock_drift_ppm,
+        election_jitter_ms=settings.election_jitter_ms,
+        retransmit_ms=2 * settings.heartbeat_ms,
+        stall_ms=settings.stall_ms,
+        window=settings.window,
+        max_batch_bytes=settings.max_batch_bytes,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the bounds of the HTTP front end."""
+    return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
+
+
+def retention_of(settings: Settings) -> retention.Limits:
+    """Return how much of the log and of the history is retained."""
+    return retention.Limits(
+        log_slots=settings.log_slots,
+        history_revisions=settings.history_revisions,
+        history_age_ms=settings.history_age_ms,
+    )
+
+
+def refuse_other_founders(identity: Identity, settings: Settings, roster: Roster) -> None:
+    """Raise StorageError if the settings name other members than those that founded this replica's data.
+
+    The check ends with the first membership change that this replica knows of: from then on the members in the
+    settings are only addresses.
+    """
+    if roster.version or not identity.members or set(identity.members) == set(settings.members):
+        return
+    raise StorageError(
+        f"{settings.data} was founded with the members {','.join(identity.members)}, but the settings name "
+        f"{','.join(sorted(settings.members))}: start this replica with the founding members; once the cluster "
+        "runs, change them with `kvstore member`"
+    )

@@ -1,0 +1,34 @@
+"""The founding members against the members in the settings."""
+
+from pathlib import Path
+
+import pytest
+
+from kvstore.api.membership import Roster
+from kvstore.server.config import Address, Settings
+from kvstore.server.startup import refuse_other_founders
+from storage.base import Identity, StorageError
+
+FIRST = ("n1", "n2", "n3")
+
+
+def settings(*names: str) -> Settings:
+    members = {name: Address("127.0.0.1", 9000 + number) for number, name in enumerate(names)}
+    return Settings(node="n1", members=members, data=Path("d"), secret="0123456789abcdef")
+
+
+def identity(*members: str) -> Identity:
+    return Identity("c", "n1", 7, 1, members)
+
+
+@pytest.mark.parametrize("others", [("n1",), ("n1", "n2"), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4")])
+def test_other_members_than_at_first_are_refused_until_the_cluster_has_spoken(others: tuple[str, ...]) -> None:
+    """Majorities of two sets of voters need not meet."""
+    with pytest.raises(StorageError, match=f"members n1,n2,n3, but the settings name {','.join(others)}: start this"):
+        refuse_other_founders(identity(*FIRST), settings(*others), Roster(0))
+    refuse_other_founders(identity(*FIRST), settings(*others), Roster(1))
+
+
+@pytest.mark.parametrize("first", [(), FIRST])
+def test_the_same_in_any_order_pass_and_so_does_whoever_joined(first: tuple[str, ...]) -> None:
+    refuse_other_founders(identity(*first), settings("n3", "n1", "n2"), Roster(0))
