@@ -99,14 +99,14 @@ def _search(search: "_Search", max_steps: int) -> Verdict:
     stack, steps = [_Configuration(0, 0, ABSENT, 0)], 0
     visited: dict[tuple[int, int, int], list[int]] = {}
     while stack:
-        configuration = stack.pop()
-        if configuration.first == len(search.definite):
+        configurations = stack.pop()
+        if configurations.first == len(search.definite):
             return Verdict.LINEARIZABLE
-        used = visited.setdefault((configuration.first, configuration.mask, configuration.value), [])
-        if any(fewer & configuration.used == fewer for fewer in used):
+        used = visited.setdefault((configurations.first, configurations.mask, configurations.value), [])
+        if any(fewer & configurations.used == fewer for fewer in used):
             continue  # whatever explains the rest from here explained it with more to choose from
-        used.append(configuration.used)
-        following = search.following(configuration)
+        used.append(configurations.used)
+        following = search.following(configurations)
         steps += 1 + len(following)
         if steps > max_steps:
             return Verdict.UNVERIFIED
@@ -182,38 +182,38 @@ class _Search:
                 ]
         return [after for after in following + dear if not self._dooms(before, after)]
 
-    def _candidates(self, configuration: _Configuration) -> tuple[list[int], int]:
+    def _candidates(self, configurations: _Configuration) -> tuple[list[int], int]:
         """The definite operations that may come next, and the earliest return among all that are not placed."""
         candidates: list[int] = []
         horizon = FOREVER
-        free = ~configuration.mask
+        free = ~configurations.mask
         while True:
             low = free & -free
-            index = configuration.first + low.bit_length() - 1
+            index = configurations.first + low.bit_length() - 1
             if index >= len(self.definite) or self.definite[index].called > horizon:
                 return candidates, horizon
             candidates.append(index)
             horizon = min(horizon, self.definite[index].returned)
             free ^= low
 
-    def _explanations(self, configuration: _Configuration, step: _Step, horizon: int) -> Iterator[int]:
+    def _explanations(self, configurations: _Configuration, step: _Step, horizon: int) -> Iterator[int]:
         """The unknown writes worth placing before `step`, whose answer does not fit the value there is."""
         if step.sees != PRESENT:
-            yield from self._spare(configuration, step.sees, horizon)
+            yield from self._spare(configurations, step.sees, horizon)
             return
         dear = []
         for value in range(UNSEEN, len(self._spares)):
-            for unknown in self._spare(configuration, value, horizon):
-                if not self._awaited(configuration, value):
+            for unknown in self._spare(configurations, value, horizon):
+                if not self._awaited(configurations, value):
                     yield unknown  # nobody is to see its value any more: there is no better use for it
                     return
                 dear.append(unknown)
         yield from dear
 
-    def _spare(self, configuration: _Configuration, value: int, horizon: int) -> Iterator[int]:
+    def _spare(self, configurations: _Configuration, value: int, horizon: int) -> Iterator[int]:
         """The first unknown write of `value` that is not placed, if it may be placed now."""
         for unknown in self._spares[value]:
-            if not configuration.used >> unknown & 1:
+            if not configurations.used >> unknown & 1:
                 if self._unknown[unknown].called <= horizon:
                     yield unknown
                 return
@@ -227,11 +227,11 @@ class _Search:
             after.used >> unknown & 1 for unknown in self._spares[value]
         )
 
-    def _awaited(self, configuration: _Configuration, value: int) -> bool:
+    def _awaited(self, configurations: _Configuration, value: int) -> bool:
         for index in reversed(self._viewers[value]):
-            if not configuration.placed(index):
+            if not configurations.placed(index):
                 return True
-            if index < configuration.first:
+            if index < configurations.first:
                 break
         return False
 

@@ -14,9 +14,9 @@ class Candidate:
     def __init__(self, member: Member, nonce: Count, acceptor: Acceptor, patience: Time) -> None:
         self._patience = patience
         self._node = member.node
-        self._configuration = member.configuration
+        self._configurations = member.configurations
         self._from_slot = acceptor.log.chosen + 1
-        self._memberships = member.configuration.since(self._from_slot)
+        self._deciding = member.configurations.since(self._from_slot)
         self._others = member.others
         self._options = member.options
         self._out = member.out
@@ -35,19 +35,19 @@ class Candidate:
 
     def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
         """Count one answer to the question of this candidacy."""
-        if message.nonce == self._nonce and self._configuration.is_voter(sender):
+        if message.nonce == self._nonce and self._configurations.is_voter(sender):
             (self._willing if message.willing else self._unwilling).add(sender)
 
     def may_prepare(self) -> bool:
         """True when a majority would promise and nothing was prepared yet."""
-        return self.campaign is None and is_quorum_of_each(self._willing, self._memberships)
+        return self.campaign is None and is_quorum_of_each(self._willing, self._deciding)
 
     def prepare(self, number: int, now: Time) -> None:
         """Begin phase 1 of round `number`, which is durable before any Prepare leaves (rule 2)."""
         ballot = Ballot(number, self._node)
         from_slot = self._acceptor.log.chosen + 1
-        self._memberships = self._configuration.since(from_slot)
-        self.campaign = Campaign(ballot, from_slot, self._memberships)
+        self._deciding = self._configurations.since(from_slot)
+        self.campaign = Campaign(ballot, from_slot, self._deciding)
         self.expires = now + self._patience
         self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
         self._ask(self.campaign, self._others, now)
@@ -55,7 +55,7 @@ class Candidate:
     def promised(self, sender: NodeId, message: Promise, now: Time) -> Campaign | None:
         """Take a page of a promise and ask for the next one; the campaign, once it is won."""
         campaign = self.campaign
-        if campaign is None or message.ballot != campaign.ballot or not self._configuration.is_voter(sender):
+        if campaign is None or message.ballot != campaign.ballot or not self._configurations.is_voter(sender):
             return None
         campaign.promise(sender, message)
         if campaign.elected():
@@ -71,7 +71,7 @@ class Candidate:
 
     def hopeless(self, now: Time) -> bool:
         """True when too many refused, or when it took too long."""
-        return now >= self.expires or not can_reach_quorum(self._unwilling, self._memberships)
+        return now >= self.expires or not can_reach_quorum(self._unwilling, self._deciding)
 
     def tick(self, now: Time) -> None:
         """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""

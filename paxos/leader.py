@@ -54,7 +54,7 @@ class Leader:
     ) -> None:
         """`campaign` is won; `own_reads` gets the indices that this replica itself asked for."""
         self._node = member.node
-        self._configuration = member.configuration
+        self._configurations = member.configurations
         self._options = member.options
         self._out = member.out
         self.ballot = campaign.ballot
@@ -72,9 +72,9 @@ class Leader:
         self._told: Slot = 0
         self._confirmed_at = now
         self._campaign = campaign
-        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.configuration, member.options)
-        self.pipeline.fill(member.configuration.pending_from)
-        self.lease = Lease(member.options, member.configuration.since(learner.chosen + 1))
+        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.configurations, member.options)
+        self.pipeline.fill(member.configurations.pending_from)
+        self.lease = Lease(member.options, member.configurations.since(learner.chosen + 1))
         self._heartbeat_due = now
 
     @property
@@ -89,25 +89,25 @@ class Leader:
 
     def membership_ended(self) -> None:
         """The slots that one of them decided are chosen: the lease needs no majority of it any more."""
-        self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
+        self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
 
     def reconfigure(self) -> bool:
-        """A later membership was chosen. False when it takes another phase 1 to propose what that one decides."""
-        self.lease.reconfigure(self._configuration.since(self._learner.chosen + 1))
-        for silent in self._configuration.newest.silent:
+        """A later configuration was chosen. False when it takes another phase 1 to propose what that one decides."""
+        self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
+        for silent in self._configurations.newest.silent:
             self._votes.pop(silent, None)
         self._votes_before.clear()
-        self.pipeline.fill(self._configuration.pending_from)
-        return self._campaign.covers(self._configuration.newest)
+        self.pipeline.fill(self._configurations.pending_from)
+        return self._campaign.covers(self._configurations.newest)
 
     def promised(self, sender: NodeId, message: Promise) -> None:
         """A promise that the election did not wait for."""
-        if message.ballot == self.ballot and self._configuration.is_voter(sender):
+        if message.ballot == self.ballot and self._configurations.is_voter(sender):
             self._campaign.promise_late(sender, message, self.pipeline.next_slot)
 
     def accepted(self, sender: NodeId, message: Accepted) -> None:
         """Count a vote; its ballot must be this one (rule 9)."""
-        if message.ballot != self.ballot or not self._configuration.is_voter(sender):
+        if message.ballot != self.ballot or not self._configurations.is_voter(sender):
             return
         if sender == self._node:
             while self._own_votes and self._own_votes[0][0] <= message.slot:
@@ -126,7 +126,7 @@ class Leader:
         if message.votes < counted:
             self._out.send(sender, Forgotten(self.ballot, counted))
             return
-        if self._configuration.is_voter(sender):
+        if self._configurations.is_voter(sender):
             self._answer_round(sender, message.nonce, message.granted)
 
     def chosen_by(self, member: NodeId) -> Slot:
@@ -182,7 +182,7 @@ class Leader:
         successor = ""
         if choose_successor and self._heard:
             newest = max(self._heard.values()) - 3 * self._options.heartbeat_ms * MS
-            heirs = self._configuration.newest
+            heirs = self._configurations.newest
             alive = [
                 node
                 for node in heirs.voters
@@ -235,5 +235,5 @@ class Leader:
             self._out.send(read.origin, ReadIndexReply(read.token, slot))
 
     def _broadcast(self, message: AnyMessage) -> None:
-        for other in self._configuration.others:
+        for other in self._configurations.others:
             self._out.send(other, message)

@@ -20,7 +20,7 @@ class Learner:
         self._acceptor = acceptor
         self._log = acceptor.log
         self._out = member.out
-        self._configuration = member.configuration
+        self._configurations = member.configurations
         self._retry = member.options.retransmit_ms * MS
         self._decided: set[Slot] = set()
         self._announced = (ZERO, 0)
@@ -91,14 +91,14 @@ class Learner:
         """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
         something, or after a while, and then of another peer. Copies of an answer therefore bring no further
         questions."""
-        if self._goal <= self.chosen or self.cut_off is not None or not self._configuration.newest.members:
+        if self._goal <= self.chosen or self.cut_off is not None or not self._configurations.newest.members:
             self._fetching = None
         elif self._fetching is None or self._fetching[0] <= self.chosen:
             self._unanswered = 0
             self._ask(self._source, now)
         elif self._fetching[1] <= now:
             self._unanswered += 1
-            others = self._configuration.others or [self._source]
+            others = self._configurations.others or [self._source]
             self._ask(others[self._unanswered % len(others)], now)
 
     def next_deadline(self) -> Time | None:
@@ -120,7 +120,7 @@ class Learner:
         self._decided.add(pvalue.slot)
 
     def _advance(self) -> None:
-        if not self._configuration.newest.members:
+        if not self._configurations.newest.members:
             return  # what the log means begins with a state that says who the members are
         ballot, upto = self._announced
         while True:

@@ -9,7 +9,7 @@ Gray and Cheriton, "Leases" (SOSP 1989); Moraru et al., "Paxos Quorum Leases" (S
 
 from paxos.options import Options
 from paxos.quorum import reached_by_quorum
-from paxos.types import ZERO, Ballot, Count, Membership, NodeId, Time
+from paxos.types import ZERO, Ballot, Count, Configuration, NodeId, Time
 
 
 class Grant:
@@ -43,10 +43,10 @@ class Grant:
 class Lease:
     """The leader's side: which round of heartbeats each voter answered last, and what follows from it."""
 
-    def __init__(self, options: Options, memberships: list[Membership]) -> None:
-        """`memberships`: each that may decide a slot which is not chosen. Whoever is to be elected needs them all."""
+    def __init__(self, options: Options, configurations: list[Configuration]) -> None:
+        """`configurations`: each that may decide a slot which is not chosen. Whoever is to be elected needs them all."""
         self._length = options.lease_for_leader
-        self._memberships = memberships
+        self._deciding = configurations
         self._sent: dict[Count, Time] = {}
         self._granted: dict[NodeId, Time] = {}
         self._answered: dict[NodeId, Count] = {}
@@ -74,10 +74,10 @@ class Lease:
             self._granted[sender] = max(sent, self._granted.get(sender, 0))
         self._count()
 
-    def reconfigure(self, memberships: list[Membership]) -> None:
+    def reconfigure(self, configurations: list[Configuration]) -> None:
         """From now on it takes a majority of each of these. Whoever is silent in the newest is not heard any more."""
-        self._memberships = memberships
-        silent = memberships[-1].silent
+        self._deciding = configurations
+        silent = configurations[-1].silent
         self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in silent}
         self._granted = {voter: sent for voter, sent in self._granted.items() if voter not in silent}
         self._count()
@@ -92,6 +92,6 @@ class Lease:
         return self._sent.get(nonce)
 
     def _count(self) -> None:
-        self.confirmed = reached_by_quorum(self._answered, self._memberships) or 0
-        since = reached_by_quorum(self._granted, self._memberships)
+        self.confirmed = reached_by_quorum(self._answered, self._deciding) or 0
+        since = reached_by_quorum(self._granted, self._deciding)
         self.until = since + self._length if since is not None else 0

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from paxos.configuration import Configuration
+from paxos.configuration import ConfigurationHistory
 from paxos.options import Options
 from paxos.outbox import Outbox
 from paxos.types import NodeId
@@ -12,11 +12,11 @@ class Member(NamedTuple):
     """Who the replica is, whom it counts, by which knobs it goes, and where it puts its work."""
 
     node: NodeId
-    configuration: Configuration
+    configurations: ConfigurationHistory
     options: Options
     out: Outbox
 
     @property
     def others(self) -> list[NodeId]:
         """The members beside this one."""
-        return self.configuration.others
+        return self.configurations.others

@@ -10,22 +10,22 @@ from collections import deque
 
 import msgspec
 
-from paxos.configuration import ALPHA, Configuration
+from paxos.configuration import ALPHA, ConfigurationHistory
 from paxos.messages import Promise
 from paxos.options import Options
 from paxos.quorum import is_quorum, is_quorum_of_each
-from paxos.types import MS, NOOP, Ballot, Membership, NodeId, PValue, Slot, Time, pack
+from paxos.types import MS, NOOP, Ballot, Configuration, NodeId, PValue, Slot, Time, pack
 
 
 class Campaign:
     """Phase 1 of one ballot, over every slot from `from_slot` on: who promised, and what must be proposed again."""
 
-    def __init__(self, ballot: Ballot, from_slot: Slot, memberships: list[Membership]) -> None:
-        """`memberships`: each that may decide a slot from `from_slot` on (rule 27)."""
+    def __init__(self, ballot: Ballot, from_slot: Slot, configurations: list[Configuration]) -> None:
+        """`configurations`: each that may decide a slot from `from_slot` on (rule 27)."""
         self.ballot = ballot
         self.from_slot = from_slot
-        self._memberships = memberships
-        self.owed = {voter: from_slot for membership in memberships for voter in membership.voters}
+        self._deciding = configurations
+        self.owed = {voter: from_slot for configuration in configurations for voter in configuration.voters}
         """The acceptors that have not answered in full, each with the slot at which its next page begins."""
         self.promised: set[NodeId] = set()
         """Those that have."""
@@ -47,7 +47,7 @@ class Campaign:
 
     def elected(self) -> bool:
         """True once a majority promised and told all that it had accepted."""
-        return is_quorum_of_each(self.promised, self._memberships)
+        return is_quorum_of_each(self.promised, self._deciding)
 
     def promise_late(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
         """An answer that came after the election. It counts when it holds nothing but slots before `next_slot`, which
@@ -58,10 +58,10 @@ class Campaign:
             del self.owed[sender]
             self.promised.add(sender)
 
-    def covers(self, membership: Membership) -> bool:
-        """A later membership was chosen: has a majority of it promised? Whoever left it is not heard any more."""
-        self.promised &= set(membership.voters)
-        return is_quorum(self.promised, membership)
+    def covers(self, configuration: Configuration) -> bool:
+        """A later configuration was chosen: has a majority of it promised? Whoever left it is not heard any more."""
+        self.promised &= set(configuration.voters)
+        return is_quorum(self.promised, configuration)
 
     def recovered(self) -> list[bytes]:
         """What has to be proposed from `from_slot` on, without a gap: for each slot the value of the highest ballot
@@ -84,9 +84,11 @@ class Proposal(msgspec.Struct):
 class Pipeline:
     """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for their majority."""
 
-    def __init__(self, from_slot: Slot, recovered: list[bytes], configuration: Configuration, options: Options) -> None:
+    def __init__(
+        self, from_slot: Slot, recovered: list[bytes], configurations: ConfigurationHistory, options: Options
+    ) -> None:
         """`recovered` goes first, slot by slot, and then one no-op of the ballot's own."""
-        self._configuration = configuration
+        self._configurations = configurations
         self._options = options
         self._next_slot = from_slot
         self._recovered = deque([*recovered, NOOP])
@@ -155,7 +157,7 @@ class Pipeline:
         if proposal is None:
             return False
         proposal.accepted.add(sender)
-        if not is_quorum(proposal.accepted, self._configuration.at(slot)):
+        if not is_quorum(proposal.accepted, self._configurations.at(slot)):
             return False
         self._end(slot)
         return True
@@ -176,7 +178,7 @@ class Pipeline:
             if proposal.resend_at <= now:
                 proposal.wait *= 2
                 proposal.resend_at = now + proposal.wait
-                voters = self._configuration.at(slot).voters
+                voters = self._configurations.at(slot).voters
                 missing = [voter for voter in voters if voter not in proposal.accepted]
                 again.append((slot, proposal.value, missing))
         return again

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
-from paxos.configuration import Configuration, Epoch
+from paxos.configuration import ConfigurationHistory, ConfigurationVersion
 from paxos.election import Election
 from paxos.errors import ForgottenVotesError, require
 from paxos.leader import Leader
@@ -54,7 +54,7 @@ from paxos.outbox import Outbox
 from paxos.proposer import Campaign
 from paxos.reads import ReadRequests
 from paxos.ready import Ready
-from paxos.types import MS, Ballot, Count, Membership, NodeId, PValue, Slot, Time
+from paxos.types import MS, Ballot, Count, Configuration, NodeId, PValue, Slot, Time
 
 
 class Role(StrEnum):
@@ -71,7 +71,7 @@ class Replica:
     def __init__(
         self,
         node: NodeId,
-        epochs: Sequence[Epoch],
+        versions: Sequence[ConfigurationVersion],
         options: Options,
         rng: Random,
         now: Time,
@@ -81,15 +81,15 @@ class Replica:
         tail: list[PValue],
         restarted: bool,
     ) -> None:
-        """`epochs`: the memberships that decide slots behind the chosen prefix, see Configuration. The rest is what
+        """`versions`: the configurations that decide slots behind the chosen prefix, see ConfigurationHistory. The rest is what
         storage recovered: the promise, the chosen prefix, and in `tail` the accepted values from some slot at
         or below `chosen` + 1 to the end. `restarted`: it has run before and may have granted a lease a moment ago."""
         require(all(pvalue.ballot <= promised for pvalue in tail), "an accepted ballot is above the stored promise")
         self.node = node
         self.options = options
         self._out = Outbox()
-        self.configuration = Configuration(node, epochs)
-        self._member = Member(node, self.configuration, options, self._out)
+        self.configurations = ConfigurationHistory(node, versions)
+        self._member = Member(node, self.configurations, options, self._out)
         self._log = Log(options, chosen, tail)
         self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
         self._learner = Learner(self._acceptor, self._member)
@@ -217,13 +217,13 @@ class Replica:
             self._leader.release(choose_successor=True)
             self._step_down(now)
 
-    def reconfigure(self, epoch: Epoch, now: Time) -> None:
-        """The host applied a membership: it decides the slots from `epoch.first` on (rule 27)."""
-        self.configuration.add(epoch)
+    def reconfigure(self, version: ConfigurationVersion, now: Time) -> None:
+        """The host applied a configuration: it decides the slots from `version.first` on (rule 27)."""
+        self.configurations.add(version)
         self._reconfigured(now)
         if self._leader is None:
             return
-        if not self.configuration.may_lead(epoch.first):
+        if not self.configurations.may_lead(version.first):
             self._leader.release(choose_successor=True)
             self._step_down(now)
         elif not self._leader.reconfigure():
@@ -231,11 +231,11 @@ class Replica:
             self._highest_round += 1
             self._stand().prepare(self._highest_round, now)
 
-    def jump(self, slot: Slot, epochs: Sequence[Epoch], now: Time) -> None:
+    def jump(self, slot: Slot, versions: Sequence[ConfigurationVersion], now: Time) -> None:
         """The host has the state as of `slot`, beyond the chosen prefix: everything up to it is chosen, and not needed.
         Whoever prepared from an earlier slot begins again."""
         require(self._leader is None, "a leader knows all that is chosen")
-        self.configuration.replace(epochs)
+        self.configurations.replace(versions)
         self._handed_over = slot
         self._learner.jump(slot)
         self._reconfigured(now)
@@ -244,7 +244,7 @@ class Replica:
         """The host lacks a state to go on from: until `jump` gives it one, and the members with it, nothing is learned.
         What is accepted is accepted as before."""
         require(self._leader is None and self._candidate is None, "whoever stands for election has a state")
-        self.configuration.replace([Epoch(1, Membership(()))])
+        self.configurations.replace([ConfigurationVersion(1, Configuration(()))])
 
     def _reconfigured(self, now: Time) -> None:
         if self._candidate is not None:
@@ -254,7 +254,7 @@ class Replica:
     def take(self, now: Time) -> Ready:
         """What shall happen because of all that happened since the last call."""
         self._ask_for_reads(now)
-        ended = self.configuration.forget_before(self.chosen + 1)
+        ended = self.configurations.forget_before(self.chosen + 1)
         if self._leader is not None:
             if ended:
                 self._leader.membership_ended()
@@ -290,9 +290,9 @@ class Replica:
             case Forgotten(ballot=ballot, votes=votes):
                 self._remember(ballot, votes)
             case Canvass():
-                self._acceptor.canvass(sender, message, now, may_stand=self.configuration.may_stand(sender))
+                self._acceptor.canvass(sender, message, now, may_stand=self.configurations.may_stand(sender))
             case Prepare(ballot=ballot):
-                if ballot.node == sender and self.configuration.may_stand(sender):
+                if ballot.node == sender and self.configurations.may_stand(sender):
                     self._acceptor.prepare(sender, message, now)
             case CanvassReply() | Promise() | Reject():
                 self._answered(sender, message, now)
@@ -373,7 +373,7 @@ class Replica:
         if self._retired or self._acceptor.grant.refuses(self.node, now):
             self._election.failed(now)
             return
-        if not self.configuration.may_lead(self.chosen + 1):
+        if not self.configurations.may_lead(self.chosen + 1):
             self._ask_around()
             self._election.failed(now)
             return
@@ -384,7 +384,7 @@ class Replica:
     def _ask_around(self) -> None:
         """Whoever may not lead and hears no leader asks those that it knows: the answers say how far they are, and from
         what they are asked for then it learns who leads, perhaps somebody that joined while it was away."""
-        for other in self.configuration.others:
+        for other in self.configurations.others:
             self._out.send(other, Canvass(0, self.chosen + 1))
 
     def _stand(self) -> Candidate:

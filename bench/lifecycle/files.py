@@ -15,7 +15,7 @@ LOCK = "lock"
 
 
 def opened_since(data: Path, moment: float) -> bool:
-    """Whether a replica has opened its data since then, seconds since the epoch: it signs for it first."""
+    """Whether a replica has opened its data since then, seconds since the version: it signs for it first."""
     lock = data / LOCK
     return lock.exists() and lock.stat().st_mtime >= moment
 

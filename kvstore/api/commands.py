@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from kvstore.api.key_range import Span
-from kvstore.api.membership import Roster
+from kvstore.api.membership import Membership
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -99,9 +99,9 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Reconfigure(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Make `roster` the members of the cluster."""
+    """Make `membership` the members of the cluster."""
 
-    roster: Roster
+    membership: Membership
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -317,9 +317,9 @@ class AnswerNotKept(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Reconfigured(msgspec.Struct, frozen=True, gc=False):
-    """The members are those of `roster` from slot `first` on."""
+    """The members are those of `membership` from slot `first` on."""
 
-    roster: Roster
+    membership: Membership
     first: int
 
 

@@ -1,6 +1,6 @@
 """Who belongs to the cluster, as the log says it: names, addresses, roles, and which data each of them started with.
 
-A change is a whole new roster, numbered one above the one that it replaces: two that were made from the same one
+A change is a whole new membership, numbered one above the one that it replaces: two that were made from the same one
 cannot both be applied, and one that is not in force yet stands against the next (rule 27).
 """
 
@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from paxos.configuration import ALPHA, Epoch
-from paxos.types import Membership, NodeId, Slot
+from paxos.configuration import ALPHA, ConfigurationVersion
+from paxos.types import Configuration, NodeId, Slot
 
 
 class MemberRole(StrEnum):
@@ -44,7 +44,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
         return self.becomes if self.joining else self.role
 
 
-class Roster(msgspec.Struct, frozen=True, array_like=True):
+class Membership(msgspec.Struct, frozen=True, array_like=True):
     """All members, by a version that grows by one with each change. One without members is not known yet."""
 
     version: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -60,9 +60,9 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
         return tuple(member.name for member in self.members if member.role is not MemberRole.LEARNER)
 
     @property
-    def membership(self) -> Membership:
+    def configuration(self) -> Configuration:
         """What the protocol needs to know of it."""
-        return Membership(
+        return Configuration(
             self.voters,
             tuple(member.name for member in self.members if member.role is MemberRole.LEARNER),
             tuple(member.name for member in self.members if member.role is MemberRole.WITNESS),
@@ -71,52 +71,54 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
             ),
         )
 
-    def changed(self, *members: Member) -> "Roster":
-        """The next roster: `members` in the place of those of their names, or added."""
+    def changed(self, *members: Member) -> "Membership":
+        """The next membership: `members` in the place of those of their names, or added."""
         names = {member.name for member in members}
-        return Roster(self.version + 1, (*(old for old in self.members if old.name not in names), *members))
+        return Membership(self.version + 1, (*(old for old in self.members if old.name not in names), *members))
 
-    def without(self, name: NodeId) -> "Roster":
-        """The next roster, less the member called `name`."""
-        return Roster(self.version + 1, tuple(member for member in self.members if member.name != name))
+    def without(self, name: NodeId) -> "Membership":
+        """The next membership, less the member called `name`."""
+        return Membership(self.version + 1, tuple(member for member in self.members if member.name != name))
 
 
-class RosterEpoch(msgspec.Struct, frozen=True, array_like=True):
-    """`roster` decides the slots from `first` on."""
+class MembershipVersion(msgspec.Struct, frozen=True, array_like=True):
+    """`membership` decides the slots from `first` on."""
 
     first: Slot
-    roster: Roster
+    membership: Membership
 
 
-def genesis(voters: Iterable[NodeId]) -> list[RosterEpoch]:
-    """The roster that a cluster starts with: everybody was told the same."""
-    return [RosterEpoch(1, Roster(0, tuple(Member(name, "") for name in sorted(voters))))]
+def genesis(voters: Iterable[NodeId]) -> list[MembershipVersion]:
+    """The membership that a cluster starts with: everybody was told the same."""
+    return [MembershipVersion(1, Membership(0, tuple(Member(name, "") for name in sorted(voters))))]
 
 
-def epochs_of(epochs: Iterable[RosterEpoch]) -> list[Epoch]:
+def configurations_of(memberships: Iterable[MembershipVersion]) -> list[ConfigurationVersion]:
     """The same for the protocol; without voters where nothing is known yet."""
-    return [Epoch(epoch.first, epoch.roster.membership) for epoch in epochs] or [Epoch(1, Membership(()))]
+    return [ConfigurationVersion(version.first, version.membership.configuration) for version in memberships] or [
+        ConfigurationVersion(1, Configuration(()))
+    ]
 
 
-def refusal(epochs: list[RosterEpoch], change: Roster, slot: Slot) -> str | None:
+def refusal(memberships: list[MembershipVersion], change: Membership, slot: Slot) -> str | None:
     """Why `change`, ordered in `slot`, is not to be made: for people. None when it is. Part of the state machine: the
     same on every replica, for ever."""
-    if not epochs:
+    if not memberships:
         return "this replica has not been told who the members are"
-    present = epochs[-1]
-    if change.version != present.roster.version + 1:
-        return f"the members have changed since: their version is {present.roster.version}; look, and try again"
+    present = memberships[-1]
+    if change.version != present.membership.version + 1:
+        return f"the members have changed since: their version is {present.membership.version}; look, and try again"
     if present.first > slot:
         return "another change of the members is not in force yet: try again in a moment"
-    if len(set(change.voters) ^ set(present.roster.voters)) > 1:
+    if len(set(change.voters) ^ set(present.membership.voters)) > 1:
         return "one voter at a time: any two majorities must share one"
-    if any(_other_data(present.roster.get(member.name), member) for member in change.members):
+    if any(_other_data(present.membership.get(member.name), member) for member in change.members):
         return "a voter cannot go on with other data: replace it"
     if len({member.name for member in change.members}) < len(change.members):
         return "two members have one name"
     if not any(member.role is MemberRole.VOTER for member in change.members):
         return "a cluster without a voter that may lead can decide nothing: add or promote one first"
-    if len(present.roster.voters) == 2 and any(_forgetful(change.get(name)) for name in present.roster.voters):
+    if len(present.membership.voters) == 2 and any(_forgetful(change.get(name)) for name in present.membership.voters):
         return "of two voters neither can be replaced: it takes both to decide that. Add a third one first"
     return None
 
@@ -138,25 +140,25 @@ def newcomer(name: NodeId, address: str, role: MemberRole) -> Member:
     return Member(name, address, MemberRole.LEARNER, joining=True, becomes=role)
 
 
-def enrolled(roster: Roster, proved: Mapping[NodeId, int]) -> Roster | None:
-    """The roster with the incarnations of those that nobody had seen; None when there is nothing new."""
+def enrolled(membership: Membership, proved: Mapping[NodeId, int]) -> Membership | None:
+    """The membership with the incarnations of those that nobody had seen; None when there is nothing new."""
     seen = [
         replace(member, incarnation=proved[member.name])
-        for member in roster.members
+        for member in membership.members
         if not member.incarnation and member.name in proved
     ]
-    return roster.changed(*seen) if seen else None
+    return membership.changed(*seen) if seen else None
 
 
-def displaced(roster: Roster, petitions: Mapping[NodeId, int]) -> Roster | None:
-    """The roster in which one of those that lost their data may come with other data; None when there is none.
+def displaced(membership: Membership, petitions: Mapping[NodeId, int]) -> Membership | None:
+    """The membership in which one of those that lost their data may come with other data; None when there is none.
     `petitions`: the incarnation that was lost."""
-    for member in roster.members:
+    for member in membership.members:
         if member.incarnation and petitions.get(member.name) == member.incarnation:
-            return roster.changed(newcomer(member.name, member.address, member.purpose))
+            return membership.changed(newcomer(member.name, member.address, member.purpose))
     return None
 
 
 def in_force_from(slot: Slot) -> Slot:
-    """The first slot that a roster decides which was ordered in `slot`."""
+    """The first slot that a membership decides which was ordered in `slot`."""
     return slot + ALPHA

@@ -135,10 +135,10 @@ class _Check:
         self._report.log = self._try(lambda: _check_log(storage, recovered))
         ledger = self._try(lambda: load_state(storage, genesis(identity.members if identity else ())))
         if ledger is not None:
-            self._report.members_version = ledger.machine.roster.version
+            self._report.members_version = ledger.machine.membership.version
             self._report.members = [
                 MemberFound(member.name, member.role, f"{member.incarnation:x}")
-                for member in ledger.machine.roster.members
+                for member in ledger.machine.membership.members
             ]
             self._report.state = _state(ledger, recovered)
 

@@ -59,7 +59,7 @@ class ReplicaView(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that changed, `at` seconds since the epoch."""
+    """Something that changed, `at` seconds since the version."""
 
     at: float
     what: str
@@ -86,7 +86,7 @@ class Onlooker:
         self._silent: dict[str, bool] = {}
 
     def look(self, seen: Mapping[str, Seen], now: float, wall: float) -> ClusterView:
-        """`seen` is by endpoint; `now` is of the clock of `seen`, `wall` in seconds since the epoch."""
+        """`seen` is by endpoint; `now` is of the clock of `seen`, `wall` in seconds since the version."""
         present = {where: each.status for where, each in seen.items() if each.silent_since is None}
         leader = leader_of(present)
         leading = next((status for status in present.values() if status and status.id == leader), None)

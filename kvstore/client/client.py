@@ -36,7 +36,7 @@ from kvstore.client.errors import Answer, Unavailable
 from kvstore.client.gathering import Gatherer, Write
 from kvstore.client.leases import AnyLease, Granting, Lease, grant, list_leases
 from kvstore.client.locks import Fence, Held, Holder, acquire, holder_of
-from kvstore.client.membership import Membership
+from kvstore.client.membership import MembershipClient
 from kvstore.client.once import Once
 from kvstore.client.watch import Happened, Watch
 
@@ -65,7 +65,7 @@ class Client:
         self._caller = Caller(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms)
         self._once = Once(self._caller) if exactly_once else None
         self._gatherer = Gatherer(self._send, self._caller.timeout_s)
-        self._membership = Membership(self._caller)
+        self._membership = MembershipClient(self._caller)
 
     async def __aenter__(self) -> Self:
         self._caller.start()

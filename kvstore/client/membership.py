@@ -15,7 +15,7 @@ _LOOK_S = 0.05
 """While a change of the members is not in force, they are looked at so often."""
 
 
-class Membership:
+class MembershipClient:
     """Who belongs to the cluster."""
 
     def __init__(self, caller: Caller) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kvstore.api.commands import Bundle, Reconfigure, Result, unpack_bundle
-from kvstore.api.membership import RosterEpoch
+from kvstore.api.membership import MembershipVersion
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import Slot, unpack
 from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StateWrite, Storage, revision_of
@@ -25,7 +25,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     """The state beside the records, as it stands in `Progress.extra`."""
 
     origins: bytes
-    epochs: list[RosterEpoch]
+    memberships: list[MembershipVersion]
     bare: bool = False
 
 
@@ -41,9 +41,9 @@ def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
 class Ledger:
     """Applies slots in order, and keeps what has to be stored of that."""
 
-    def __init__(self, epochs: list[RosterEpoch]) -> None:
-        """Before the first slot; `epochs`: the members that the cluster begins with."""
-        self.machine = StateMachine(epochs)
+    def __init__(self, memberships: list[MembershipVersion]) -> None:
+        """Before the first slot; `memberships`: the members that the cluster begins with."""
+        self.machine = StateMachine(memberships)
         self.applied: Slot = 0
         self.chain = GENESIS
         self.malformed = 0
@@ -79,7 +79,7 @@ class Ledger:
     def progress(self) -> Progress:
         """How far this is."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins(), machine.epochs, self.bare))
+        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.bare))
         return Progress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
@@ -100,7 +100,7 @@ class Ledger:
         if progress.extra:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
-            machine.epochs = extra.epochs
+            machine.memberships = extra.memberships
             self.bare = extra.bare
         self.applied, self.chain = progress.applied, progress.chain
         machine.sort()
@@ -116,9 +116,9 @@ def bare_ledger(progress: Progress) -> Ledger | None:
     return ledger
 
 
-def load_state(storage: Storage, epochs: list[RosterEpoch]) -> Ledger:
-    """The state as it is stored; see Ledger for `epochs`. Raises DamagedError when it is damaged."""
-    ledger = Ledger(epochs)
+def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Ledger:
+    """The state as it is stored; see Ledger for `memberships`. Raises DamagedError when it is damaged."""
+    ledger = Ledger(memberships)
     after = 0
     while True:
         page = storage.read_state(after, PAGE_BYTES)

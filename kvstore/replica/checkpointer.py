@@ -8,7 +8,7 @@ or:      the state of a peer, page by page, and in the end instead of the own on
 from typing import Any
 
 from kvstore.api.commands import Bundle, Result
-from kvstore.api.membership import RosterEpoch
+from kvstore.api.membership import MembershipVersion
 from kvstore.replica.applier import SLOTS_A_WRITE, Ledger, link, load_state, store_replayed
 from kvstore.replica.retention import Limits, Retention
 from kvstore.replica.snapshot_send import Outgoing
@@ -23,11 +23,11 @@ EVENT_BYTES = 128
 class Keeper:
     """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
 
-    def __init__(self, storage: Storage, epochs: list[RosterEpoch], limits: Limits, now: Time) -> None:
-        """Load what is stored; `epochs` are the members of a cluster that has stored nothing yet. Raises
+    def __init__(self, storage: Storage, memberships: list[MembershipVersion], limits: Limits, now: Time) -> None:
+        """Load what is stored; `memberships` are the members of a cluster that has stored nothing yet. Raises
         DamagedError when it is not what was stored."""
         recovered = storage.recovered()
-        self.ledger = load_state(storage, epochs)
+        self.ledger = load_state(storage, memberships)
         self._retention = Retention(limits, recovered.cut, recovered.compacted)
         self._replay(storage, recovered)
         self.ledger.machine.forget(recovered.compacted)

@@ -18,7 +18,7 @@ from typing import assert_never
 
 import msgspec
 
-from kvstore.api.membership import MemberRole, Roster
+from kvstore.api.membership import MemberRole, Membership
 from paxos.messages import Compare, Compared, Diverged
 from paxos.ready import Envelope
 from paxos.types import MS, NodeId, Slot, Time
@@ -53,35 +53,35 @@ class Comparison:
         if len(self._digests) > KEPT:
             del self._digests[next(iter(self._digests))]
 
-    def due(self, roster: Roster, now: Time) -> Compare | None:
+    def due(self, membership: Membership, now: Time) -> Compare | None:
         """What a leader asks the others now. Raises StorageError when nobody can tell who was right the last time."""
         newest = next(reversed(self._digests), 0)
         if now < self._asked_at + EVERY_MS * MS or newest in {0, self._slot}:
             return None
-        self._judge_last(roster)
+        self._judge_last(membership)
         self._asked_at, self._slot = now, newest
         self._answers = {self._node: self._digests[newest]}
         return Compare(newest, self._digests[newest])
 
-    def receive(self, sender: NodeId, message: Compare | Compared | Diverged, roster: Roster) -> list[Envelope]:
+    def receive(self, sender: NodeId, message: Compare | Compared | Diverged, membership: Membership) -> list[Envelope]:
         """What to answer, and to whom. Raises DamagedError when a majority holds something else than this replica."""
         match message:
             case Compare(slot=slot):
                 digest = self._digests.get(slot)
                 return [Envelope(sender, Compared(slot, digest))] if digest is not None else []
             case Compared():
-                return self._count(sender, message, roster)
+                return self._count(sender, message, membership)
             case Diverged():
                 self._check(message)
                 return []
             case _:
                 assert_never(message)
 
-    def _count(self, sender: NodeId, message: Compared, roster: Roster) -> list[Envelope]:
+    def _count(self, sender: NodeId, message: Compared, membership: Membership) -> list[Envelope]:
         if message.slot != self._slot:
             return []
         self._answers[sender] = message.digest
-        right = self._majority(roster)
+        right = self._majority(membership)
         if right is None:
             return []
         verdict = Diverged(self._slot, right)
@@ -96,14 +96,14 @@ class Comparison:
                 f"(digest {own.hex()}, not {message.digest.hex()})"
             )
 
-    def _majority(self, roster: Roster) -> bytes | None:
-        voters = [member.name for member in roster.members if member.role is MemberRole.VOTER]
+    def _majority(self, membership: Membership) -> bytes | None:
+        voters = [member.name for member in membership.members if member.role is MemberRole.VOTER]
         held = Counter(digest for node, digest in self._answers.items() if node in voters)
         right, count = max(held.items(), key=lambda one: one[1], default=(b"", 0))
         return right if 2 * count > len(voters) else None
 
-    def _judge_last(self, roster: Roster) -> None:
-        differ = len(set(self._answers.values())) > 1 and self._majority(roster) is None
+    def _judge_last(self, membership: Membership) -> None:
+        differ = len(set(self._answers.values())) > 1 and self._majority(membership) is None
         self._undecided = self._undecided + 1 if differ else 0
         if self._undecided > PATIENCE:
             raise StorageError(

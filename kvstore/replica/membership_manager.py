@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import Result
 from kvstore.api.errors import Refused
-from kvstore.api.membership import MemberRole, Roster, RosterEpoch, displaced, enrolled
+from kvstore.api.membership import MemberRole, Membership, MembershipVersion, displaced, enrolled
 from paxos.configuration import ALPHA
 from paxos.replica import Replica
 from paxos.types import MS, NodeId, Time
@@ -28,22 +28,24 @@ class Stewardship:
 
     def due(
         self,
-        epochs: list[RosterEpoch],
+        memberships: list[MembershipVersion],
         proved: Mapping[NodeId, int],
         petitions: Mapping[NodeId, int],
         replica: Replica,
         now: Time,
-    ) -> Roster | None:
+    ) -> Membership | None:
         """The change that should be made now; `answered` hears what became of it. `proved`: the incarnation of each
         member that has proved it to this replica, and its own. `petitions`: that of data which was damaged."""
         if self._under_way or now < self._look_at:
             return None
         self._look_at = now + LOOK_MS * MS
-        present = epochs[-1]
+        present = memberships[-1]
         if present.first > replica.chosen + 1:
             return None
-        roster = present.roster
-        change = displaced(roster, petitions) or enrolled(roster, proved) or _promoted(roster, proved, replica)
+        membership = present.membership
+        change = (
+            displaced(membership, petitions) or enrolled(membership, proved) or _promoted(membership, proved, replica)
+        )
         self._under_way = change is not None
         return change
 
@@ -52,11 +54,11 @@ class Stewardship:
         self._under_way = False
 
 
-def _promoted(roster: Roster, proved: Mapping[NodeId, int], replica: Replica) -> Roster | None:
+def _promoted(membership: Membership, proved: Mapping[NodeId, int], replica: Replica) -> Membership | None:
     """Whoever has caught up, and is there: one that is not would be missing in every majority from then on."""
-    for member in roster.members:
+    for member in membership.members:
         here = member.incarnation and proved.get(member.name) == member.incarnation
         caught_up = replica.chosen_by(member.name) + ALPHA >= replica.chosen
         if member.role is MemberRole.LEARNER and member.joining and here and caught_up:
-            return roster.changed(replace(member, role=member.becomes, joining=False))
+            return membership.changed(replace(member, role=member.becomes, joining=False))
     return None

@@ -12,7 +12,7 @@ from random import Random
 
 from kvstore.api.commands import Command, KeyCommand, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, epochs_of
+from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, configurations_of
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Query
 from kvstore.api.results import Answer, ReadAnswer
 from kvstore.api.status import Standing
@@ -59,7 +59,7 @@ class Node:
     def __init__(
         self,
         storage: Storage,
-        epochs: list[RosterEpoch],
+        memberships: list[MembershipVersion],
         options: Options,
         *,
         clock: Callable[[], Time],
@@ -70,7 +70,7 @@ class Node:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Load the state from `storage`, which belongs to the driver again afterwards. `epochs`: the members that the
+        """Load the state from `storage`, which belongs to the driver again afterwards. `memberships`: the members that the
         cluster begins with, none for a replica that shall join one and is told by it. Above `quota_bytes` nothing is
         taken that makes the state larger; `limits` say how much of the past is kept; `on_batch` hears the number of
         commands in each slot. Raises StorageError when what is stored cannot be used."""
@@ -86,12 +86,12 @@ class Node:
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
         self.stats = Stats()
-        self._keeper = Keeper(storage, epochs, limits, clock())
+        self._keeper = Keeper(storage, memberships, limits, clock())
         self._state_reads: list[ServeState] = []
         from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
-            epochs_of(self.machine.epochs),
+            configurations_of(self.machine.memberships),
             options,
             rng,
             clock(),
@@ -187,7 +187,7 @@ class Node:
             self._leader_heard = now
         self.stats.received[type(message).__name__] += 1
         if isinstance(message, FetchState):
-            if self._keeper.ledger.bare or not self.machine.epochs:
+            if self._keeper.ledger.bare or not self.machine.memberships:
                 return  # there is no state here
             self._keeper.outgoing.asked(sender, message, now)
             page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
@@ -199,7 +199,7 @@ class Node:
         elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
             return  # the own disk is too slow
         elif isinstance(message, Compare | Compared | Diverged):
-            self._answers += self._comparison.receive(sender, message, self.roster)
+            self._answers += self._comparison.receive(sender, message, self.membership)
         else:
             self.replica.receive(sender, message, now)
 
@@ -222,28 +222,30 @@ class Node:
             self._answers.append(Envelope(to, self._learn(tuple(entries))))
 
     @property
-    def roster(self) -> Roster:
+    def membership(self) -> Membership:
         """The members, by the last change of them that was applied."""
-        return self.machine.roster
+        return self.machine.membership
 
     @property
     def neighbours(self) -> dict[NodeId, Member]:
         """Everybody to have a link with: the members, and until it is in force, who leaves by the last change."""
-        epochs = self.machine.epochs
-        past = epochs if self.pending else epochs[-1:]
-        return {member.name: member for epoch in past for member in epoch.roster.members if member.name != self.id}
+        memberships = self.machine.memberships
+        past = memberships if self.pending else memberships[-1:]
+        return {
+            member.name: member for version in past for member in version.membership.members if member.name != self.id
+        }
 
     @property
     def pending(self) -> bool:
         """True while the last change of the members is not in force."""
-        epochs = self.machine.epochs
-        return bool(epochs) and epochs[-1].first > self.applied + 1
+        memberships = self.machine.memberships
+        return bool(memberships) and memberships[-1].first > self.applied + 1
 
     @property
     def standing(self) -> Standing:
         """What this replica is to its cluster, by what it has applied."""
-        member = self.roster.get(self.id)
-        if not self.machine.epochs:
+        member = self.membership.get(self.id)
+        if not self.machine.memberships:
             return Standing.WAITING
         if member is None:
             return Standing.REMOVED
@@ -282,7 +284,7 @@ class Node:
         if self.replica.role is Role.LEADER:
             self._look_after_members(now)
             self._expiry.tick(self.machine, now)
-            question = self._comparison.due(self.roster, now)
+            question = self._comparison.due(self.membership, now)
             if question is not None:
                 self._answers += [Envelope(member, question) for member in self.neighbours]
         for queries in self._queries.values():
@@ -375,15 +377,15 @@ class Node:
             self._unstored_bytes += _value_bytes(ready.write)
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
-        commands, version = 0, self.roster.version
+        commands, version = 0, self.membership.version
         for bundle, results in self._keeper.apply(slot, value, now):
             commands += len(bundle.commands)
             if results is not None and bundle.origin == self.origin and bundle.boot == self._boot:
                 self._submissions.applied(bundle.sequence, results)
         if slot % EVERY_SLOTS == 0 and not self._keeper.ledger.bare:
             self._comparison.note(self._keeper.ledger.progress())
-        if self.roster.version != version:
-            self.replica.reconfigure(epochs_of(self.machine.epochs)[-1], now)
+        if self.membership.version != version:
+            self.replica.reconfigure(configurations_of(self.machine.memberships)[-1], now)
             self._follow_members()
         return commands
 
@@ -403,13 +405,13 @@ class Node:
 
     def _follow_members(self) -> None:
         """The members changed: what is this replica now?"""
-        member = self.roster.get(self.id)
+        member = self.membership.get(self.id)
         witness = member is not None and member.purpose is MemberRole.WITNESS
         if self._keeper.ledger.bare and member is not None and not witness:
             # It was a witness. What it lacks only a state gives it, and that knows the members too: it joins anew.
-            self.machine.epochs = []
+            self.machine.memberships = []
             self.replica.forget_members()
-        knows = bool(self.machine.epochs)
+        knows = bool(self.machine.memberships)
         self._state_fetch.keeps_records = knows and not witness
         if not knows:
             self._barred = Reason.JOINING
@@ -419,12 +421,12 @@ class Node:
             self._barred = None if member is not None else Reason.REMOVED
 
     def _refusal(self, reason: Reason) -> Refused:
-        members = (member for member in self.roster.members if member.purpose is not MemberRole.WITNESS)
+        members = (member for member in self.membership.members if member.purpose is not MemberRole.WITNESS)
         return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self.id])
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""
-        change = self._stewardship.due(self.machine.epochs, self.proved, self.petitions, self.replica, now)
+        change = self._stewardship.due(self.machine.memberships, self.proved, self.petitions, self.replica, now)
         if change is not None:
             self.write(Reconfigure(change), self._stewardship.answered)
 

@@ -6,7 +6,7 @@ one that joins learns from the state who belongs to the cluster, itself among th
 
 from collections.abc import Iterable, Mapping
 
-from kvstore.api.membership import MemberRole, epochs_of
+from kvstore.api.membership import MemberRole, configurations_of
 from kvstore.replica.applier import Ledger, bare_ledger
 from kvstore.replica.checkpointer import Keeper
 from kvstore.replica.snapshot_send import END, Incoming
@@ -35,7 +35,7 @@ class StateFetch:
     @property
     def needed(self) -> bool:
         """The log alone does not help."""
-        return self._replica.cut_off is not None or not self._keeper.ledger.machine.epochs
+        return self._replica.cut_off is not None or not self._keeper.ledger.machine.memberships
 
     def question(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
@@ -45,11 +45,11 @@ class StateFetch:
         of."""
         if not self.needed:
             return None
-        source, roster = self._replica.cut_off, self._keeper.ledger.machine.roster
+        source, membership = self._replica.cut_off, self._keeper.ledger.machine.membership
         alive = {peer for peer, last in heard.items() if now - last < HEARD_MS * MS or peer == source}
-        if not roster.members:
+        if not membership.members:
             alive.update(peer for peer in linked if peer != self._node)
-        alive.difference_update(roster.membership.witnesses)
+        alive.difference_update(membership.configuration.witnesses)
         leader = leading.node if leading is not None else None
         sources = sorted(alive, key=lambda peer: (peer == leader, peer))
         question = self._incoming.ask(sources, now, only_end=not self.keeps_records)
@@ -83,7 +83,7 @@ class StateFetch:
         """Learn from it what this replica is: a witness needs no more, all others need the rest."""
         progress = self._incoming.take_end(sender, message)
         ledger = bare_ledger(progress) if progress is not None else None
-        member = ledger.machine.roster.get(self._node) if ledger is not None else None
+        member = ledger.machine.membership.get(self._node) if ledger is not None else None
         if ledger is None or member is None:
             return False  # the source lags: it does not know yet of this one
         if member.purpose is not MemberRole.WITNESS:
@@ -98,4 +98,4 @@ class StateFetch:
 
     def _install(self, staged: Staged, ledger: Ledger, now: Time) -> None:
         self._keeper.replace(ledger, staged)
-        self._replica.jump(ledger.applied, epochs_of(ledger.machine.epochs), now)
+        self._replica.jump(ledger.applied, configurations_of(ledger.machine.memberships), now)

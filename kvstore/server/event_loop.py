@@ -16,7 +16,7 @@ from random import Random
 from kvstore import __version__
 from kvstore.api.commands import Command, Result
 from kvstore.api.errors import Refused
-from kvstore.api.membership import Member, Roster, genesis
+from kvstore.api.membership import Member, Membership, genesis
 from kvstore.api.queries import Consistency, Query
 from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
 from kvstore.peers.compatibility import compatibility_of
@@ -93,7 +93,7 @@ class Runtime:
             limits=retention_of(settings),
             on_batch=self._metrics.observe_batch,
         )
-        refuse_other_founders(own, settings, self._node.roster)
+        refuse_other_founders(own, settings, self._node.membership)
         self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
         self._incarnation = own.incarnation
         self._followed: tuple[int, bool] | None = None
@@ -109,7 +109,7 @@ class Runtime:
             on_message=self._received,
             on_change=self._link_changed,
         )
-        self._follow_roster()
+        self._follow_membership()
         self._frontend = Frontend(self, self._metrics, limits_of(settings))
         self._metrics.watch(self._snapshot)
 
@@ -237,19 +237,19 @@ class Runtime:
     def members(self) -> MembersStatus:
         """See Replica."""
         node, now = self._node, boot_clock()
-        leading, roster = node.replica.leading, node.roster
+        leading, membership = node.replica.leading, node.membership
         return MembersStatus(
             id=node.id,
-            version=roster.version,
+            version=membership.version,
             in_force=not node.pending,
             leader=leading.node if leading is not None else None,
-            members=[self._member(member, now) for member in roster.members],
+            members=[self._member(member, now) for member in membership.members],
         )
 
     @property
-    def roster(self) -> Roster:
+    def membership(self) -> Membership:
         """See Replica."""
-        return self._node.roster
+        return self._node.membership
 
     @property
     def _standing(self) -> Standing:
@@ -356,7 +356,7 @@ class Runtime:
             self._serve(fetch)
         self._arm()
         self._tell_leader()
-        self._follow_roster()
+        self._follow_membership()
 
     def _send(self, envelopes: list[Envelope]) -> None:
         encoded: AnyMessage | None = None
@@ -396,27 +396,27 @@ class Runtime:
         self._timer_due = due
         self._timer = self._loop.call_later(max(0, due - boot_clock()) / 1e9, self._ring)
 
-    def _follow_roster(self) -> None:
+    def _follow_membership(self) -> None:
         """Link with whoever belongs to the cluster, on the disks that it knows. Before it knows of anybody, a replica
         that joins takes links from those that it was told of."""
         node = self._node
-        followed = (node.roster.version, node.pending)
+        followed = (node.membership.version, node.pending)
         if followed == self._followed:
             return
         self._followed = followed
         told, neighbours = self._settings.members, node.neighbours
         addresses = (
-            {name: address_of(member, told) for name, member in neighbours.items()} if node.roster.members else told
+            {name: address_of(member, told) for name, member in neighbours.items()} if node.membership.members else told
         )
         self._transport.set_peers({name: at for name, at in addresses.items() if name != node.id and at is not None})
         self._transport.enrol(
             {name: member.incarnation for name, member in neighbours.items() if member.incarnation},
-            newcomers=node.roster.membership.silent,
+            newcomers=node.membership.configuration.silent,
         )
-        if node.roster.version:
-            names = ", ".join(member.name for member in node.roster.members)
+        if node.membership.version:
+            names = ", ".join(member.name for member in node.membership.members)
             state = "pending" if node.pending else "in force"
-            log.info("%s: members %s, version %d, %s", node.id, names, node.roster.version, state)
+            log.info("%s: members %s, version %d, %s", node.id, names, node.membership.version, state)
         if node.standing is Standing.REMOVED:
             log.warning("%s is not a member any more: it answers stale reads only; stop it", node.id)
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from kvstore.api.commands import Command, Result
 from kvstore.api.errors import Refused
-from kvstore.api.membership import Roster
+from kvstore.api.membership import Membership
 from kvstore.api.queries import Consistency, Query
 from kvstore.api.status import MembersStatus, Status
 from kvstore.server.trace import Tap
@@ -56,7 +56,7 @@ class Replica(Protocol):
         """Who belongs to the cluster, and what this replica knows of them at this moment."""
 
     @property
-    def roster(self) -> Roster:
+    def membership(self) -> Membership:
         """The members that a change of them starts from."""
 
     @property

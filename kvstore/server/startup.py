@@ -1,6 +1,6 @@
 """What each part of a replica takes from the settings, and the check of the founding members."""
 
-from kvstore.api.membership import Roster
+from kvstore.api.membership import Membership
 from kvstore.replica import retention
 from kvstore.server.config import Settings
 from kvstore.server.http.limits import Limits
@@ -36,13 +36,13 @@ def retention_of(settings: Settings) -> retention.Limits:
     )
 
 
-def refuse_other_founders(identity: Identity, settings: Settings, roster: Roster) -> None:
+def refuse_other_founders(identity: Identity, settings: Settings, membership: Membership) -> None:
     """Raise StorageError if the settings name other members than those that founded this replica's data.
 
     The check ends with the first membership change that this replica knows of: from then on the members in the
     settings are only addresses.
     """
-    if roster.version or not identity.members or set(identity.members) == set(settings.members):
+    if membership.version or not identity.members or set(identity.members) == set(settings.members):
         return
     raise StorageError(
         f"{settings.data} was founded with the members {','.join(identity.members)}, but the settings name "

@@ -55,8 +55,8 @@ def size_bytes(command: Command | Operation) -> int:
             return len(name) + len(value) + 3 * OVERHEAD_BYTES
         case Grant() | KeepAlive() | Revoke() | Release() | Lead() | Expire():
             return 2 * OVERHEAD_BYTES + (len(command.name) if isinstance(command, Release) else 0)
-        case Reconfigure(roster=roster):
-            return OVERHEAD_BYTES * (1 + len(roster.members))
+        case Reconfigure(membership=membership):
+            return OVERHEAD_BYTES * (1 + len(membership.members))
         case _:
             assert_never(command)
 

@@ -33,7 +33,7 @@ from kvstore.api.commands import (
     Transact,
 )
 from kvstore.api.key_range import Span
-from kvstore.api.membership import Roster, RosterEpoch, in_force_from, refusal
+from kvstore.api.membership import Membership, MembershipVersion, in_force_from, refusal
 from kvstore.state_machine.history import Past
 from kvstore.state_machine.idempotency import run_once
 from kvstore.state_machine.lease_index import Holdings, held_key, is_own
@@ -84,9 +84,9 @@ _decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 class StateMachine:
     """Keys and their records, and a revision that grows by one with every command that changes any."""
 
-    def __init__(self, epochs: list[RosterEpoch]) -> None:
-        """`epochs`: the members that the cluster begins with, see `kvstore.api.membership`."""
-        self.epochs = epochs
+    def __init__(self, memberships: list[MembershipVersion]) -> None:
+        """`memberships`: the members that the cluster begins with, see `kvstore.api.membership`."""
+        self.memberships = memberships
         """Who decides the next slots; the last may be not in force yet."""
         self.records: dict[bytes, Record] = {}
         self.position = 0
@@ -175,9 +175,9 @@ class StateMachine:
         return len(value) - len(old.value) if old is not None else _size(key, value)
 
     @property
-    def roster(self) -> Roster:
+    def membership(self) -> Membership:
         """The members, by the last change of them."""
-        return self.epochs[-1].roster if self.epochs else Roster()
+        return self.memberships[-1].membership if self.memberships else Membership()
 
     def apply(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
         """The results of the bundle's commands, in order. None when it was applied before, or comes from an earlier
@@ -232,8 +232,8 @@ class StateMachine:
         match command:
             case Put(key=key, value=value):
                 result = self.put(key, value)
-            case Reconfigure(roster=roster):
-                return self._reconfigure(roster, slot)
+            case Reconfigure(membership=membership):
+                return self._reconfigure(membership, slot)
             case Once():
                 result = run_once(command, self, self._do)
             case _:
@@ -342,12 +342,12 @@ class StateMachine:
             end_if_bare(lease, self)
         self._loosened.clear()
 
-    def _reconfigure(self, roster: Roster, slot: Slot) -> Reconfigured | NotReconfigured:
-        why = refusal(self.epochs, roster, slot)
+    def _reconfigure(self, membership: Membership, slot: Slot) -> Reconfigured | NotReconfigured:
+        why = refusal(self.memberships, membership, slot)
         if why is not None:
             return NotReconfigured(why)
-        self.epochs = [self.epochs[-1], RosterEpoch(in_force_from(slot), roster)]
-        return Reconfigured(roster, self.epochs[-1].first)
+        self.memberships = [self.memberships[-1], MembershipVersion(in_force_from(slot), membership)]
+        return Reconfigured(membership, self.memberships[-1].first)
 
     def _forget(self, key: bytes, record: Record) -> None:
         self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from random import Random
 
 from paxos.acceptor import Acceptor
-from paxos.configuration import Configuration, Epoch
+from paxos.configuration import ConfigurationHistory, ConfigurationVersion
 from paxos.learner import Learner
 from paxos.lease import Grant
 from paxos.log import Log
@@ -20,15 +20,15 @@ from paxos.outbox import Outbox
 from paxos.proposer import Campaign, Pipeline
 from paxos.ready import Envelope, ServeFetch
 from paxos.replica import Replica
-from paxos.types import ZERO, Ballot, Membership, NodeId, PValue, Slot, Time, pack, unpack
+from paxos.types import ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time, pack, unpack
 
 Acts = list[Envelope]
 """What an actor sends because of what happened."""
 
 
-def membership_of(acceptors: Sequence[NodeId]) -> Membership:
+def configuration_of(acceptors: Sequence[NodeId]) -> Configuration:
     """In which these vote."""
-    return Membership(tuple(acceptors))
+    return Configuration(tuple(acceptors))
 
 
 class Actor:
@@ -87,8 +87,8 @@ class LearnerActor(Actor):
         self._out = Outbox()
         options = Options()
         self._acceptor = Acceptor(ZERO, Log(options, 0, []), Grant(options, 0, restarted=False), self._out)
-        configuration = Configuration(name, [Epoch(1, membership_of(acceptors))])
-        self._learner = Learner(self._acceptor, Member(name, configuration, options, self._out))
+        configurations = ConfigurationHistory(name, [ConfigurationVersion(1, configuration_of(acceptors))])
+        self._learner = Learner(self._acceptor, Member(name, configurations, options, self._out))
         self.learned: list[str] = []
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:  # noqa: ARG002 - it has no clock
@@ -120,11 +120,11 @@ class ProposerActor(Actor):
     ) -> None:
         """Learners hear the values and what of them is chosen, other proposers only the latter."""
         super().__init__(name)
-        self._membership = membership_of(acceptors)
+        self._configuration = configuration_of(acceptors)
         self._acceptors = acceptors
         self._learners = learners
         self._proposers = proposers
-        self._configuration = Configuration(name, [Epoch(1, self._membership)])
+        self._configurations = ConfigurationHistory(name, [ConfigurationVersion(1, self._configuration)])
         self._wanted: list[str] = []
         self.campaign: Campaign | None = None
         self.pipeline: Pipeline | None = None
@@ -146,7 +146,7 @@ class ProposerActor(Actor):
     def _begin(self, number: int, values: Sequence[str], from_slot: Slot, *, single: bool) -> Acts:
         ballot = Ballot(number, self.name)
         self._wanted, self._single = list(values), single
-        self.campaign, self.pipeline, self.outbid = Campaign(ballot, from_slot, [self._membership]), None, None
+        self.campaign, self.pipeline, self.outbid = Campaign(ballot, from_slot, [self._configuration]), None, None
         self.proposed = {}
         return [Envelope(acceptor, Prepare(ballot, from_slot)) for acceptor in self._acceptors]
 
@@ -187,7 +187,7 @@ class ProposerActor(Actor):
             recovered = recovered or [pack([self._wanted[0].encode()])]
         # One slot at a time, and one value in each: the product fills both.
         options = Options(window=1, max_batch_bytes=1)
-        self.pipeline = Pipeline(campaign.from_slot, recovered, self._configuration, options)
+        self.pipeline = Pipeline(campaign.from_slot, recovered, self._configurations, options)
         if not self._single:
             for value in self._wanted:
                 self.pipeline.enqueue((value.encode(),))
@@ -216,7 +216,7 @@ class ReplicaActor(Actor):
         super().__init__(name)
         self.replica = Replica(
             name,
-            [Epoch(1, membership_of(members))],
+            [ConfigurationVersion(1, configuration_of(members))],
             options,
             Random(name),
             now,

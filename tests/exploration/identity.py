@@ -34,15 +34,15 @@ after the members and compares states. All copies share them."""
 
 IGNORED: dict[type, set[str]] = {
     Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id", "_keeper", "_state_fetch", "_state_reads"},
-    Replica: {"node", "options", "configuration", "_member", "_reads", "_handed_over"},
-    Leader: {"_node", "_configuration", "_options", "_heard", "_own_reads", "_reads", "_campaign"},
-    Learner: {"_configuration"},
+    Replica: {"node", "options", "configurations", "_member", "_reads", "_handed_over"},
+    Leader: {"_node", "_configurations", "_options", "_heard", "_own_reads", "_reads", "_campaign"},
+    Learner: {"_configurations"},
     Log: {"_options"},
-    Candidate: {"_node", "_others", "_configuration", "_memberships", "_options"},
-    Campaign: {"_memberships"},
-    Pipeline: {"_configuration", "_options"},
+    Candidate: {"_node", "_others", "_configurations", "_deciding", "_options"},
+    Campaign: {"_deciding"},
+    Pipeline: {"_configurations", "_options"},
     Election: {"_rng"},
-    Lease: {"_memberships"},
+    Lease: {"_deciding"},
 }
 """What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change
 of the members asks for, and the state: it follows from the chosen prefix, and payloads that are no bundles leave no

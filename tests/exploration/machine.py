@@ -34,11 +34,11 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.replica import Role
-from paxos.types import MS, NOOP, ZERO, Ballot, Membership, NodeId, PValue, Time, pack
+from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Time, pack
 from storage.base import has_records
 from storage.memory import MemoryStorage
 
-MEMBERSHIP = Membership(("n1", "n2", "n3"))
+CONFIGURATION = Configuration(("n1", "n2", "n3"))
 
 
 class Violation(Exception):
@@ -235,7 +235,7 @@ class Machine:
         self.losing = False
         self.node = Node(
             self.storage,
-            genesis(MEMBERSHIP.voters),
+            genesis(CONFIGURATION.voters),
             self.scope.options,
             clock=self.clock,
             rng=Scripted(self.life),

@@ -8,7 +8,7 @@ from paxos.messages import Accept, Chosen, Fetch, Heartbeat, HeartbeatAck, Messa
 from paxos.options import Options
 from paxos.types import NodeId
 from tests.exploration.explorer import Explorer, Found
-from tests.exploration.machine import MEMBERSHIP, Input, Leaseless, Left, Machine, Scope
+from tests.exploration.machine import CONFIGURATION, Input, Leaseless, Left, Machine, Scope
 from tests.exploration.space import WRONG, Letter, Links
 
 
@@ -17,7 +17,7 @@ class Rehearsal:
 
     def __init__(self, scope: Scope, left: dict[NodeId, Left], rates_ms: dict[NodeId, int]) -> None:
         self.machines = {
-            name: Machine(name, scope, left.get(name, Left()), rates_ms.get(name, 0)) for name in MEMBERSHIP.voters
+            name: Machine(name, scope, left.get(name, Left()), rates_ms.get(name, 0)) for name in CONFIGURATION.voters
         }
         self.letters: list[Letter] = []
         self._delivered = 0
@@ -32,7 +32,7 @@ class Rehearsal:
         self.machines[name].propose(payload)
         self._collect(name)
 
-    def settle(self, among: Collection[NodeId] = MEMBERSHIP.voters, lost: tuple[type[Message], ...] = ()) -> None:
+    def settle(self, among: Collection[NodeId] = CONFIGURATION.voters, lost: tuple[type[Message], ...] = ()) -> None:
         """Deliver each message once, in order, except what is `lost` and what goes to or comes from others."""
         while True:
             if self._delivered == len(self.letters):

@@ -259,17 +259,17 @@ MUTANTS = (
     Mutant(
         "in-force-at-once",
         (27,),
-        "The next slots are decided by a membership that was just chosen, which others do not know of yet.",
+        "The next slots are decided by a configuration that was just chosen, which others do not know of yet.",
         "paxos/configuration.py",
-        "            if epoch.first <= slot:\n",
-        "            if epoch.first <= slot + ALPHA:\n",
+        "            if version.first <= slot:\n",
+        "            if version.first <= slot + ALPHA:\n",
     ),
     Mutant(
         "prepares-with-the-newest-only",
         (27,),
-        "A candidate is elected by the newest membership alone, for slots that the one before it decides.",
+        "A candidate is elected by the newest configuration alone, for slots that the one before it decides.",
         "paxos/configuration.py",
-        "        return [self.at(slot), *(epoch.membership for epoch in self._epochs if epoch.first > slot)]\n",
+        "        return [self.at(slot), *(version.configuration for version in self._versions if version.first > slot)]\n",
         "        return [self.newest]\n",
     ),
     Mutant(
@@ -277,7 +277,7 @@ MUTANTS = (
         (29,),
         "A witness runs for leader, and has no state to answer from.",
         "paxos/configuration.py",
-        "self.node in membership.voters and self.node not in membership.witnesses for membership",
-        "self.node in membership.voters for membership",
+        "self.node in configuration.voters and self.node not in configuration.witnesses for configuration",
+        "self.node in configuration.voters for configuration",
     ),
 )

@@ -63,8 +63,8 @@ MUTANTS = (
         (6, 22),
         "The state that is stored and sent lacks the request ids that it applied.",
         "kvstore/replica/applier.py",
-        "Extra(machine.pack_origins(), machine.epochs, self.bare)",
-        'Extra(b"\\x90", machine.epochs, self.bare)',
+        "Extra(machine.pack_origins(), machine.memberships, self.bare)",
+        'Extra(b"\\x90", machine.memberships, self.bare)',
         RUNNING,
     ),
     Mutant(
@@ -72,8 +72,8 @@ MUTANTS = (
         (6, 27),
         "A restart knows the members that the cluster began with, and no change of them that is in the stored state.",
         "kvstore/replica/applier.py",
-        "            machine.epochs = extra.epochs\n",
-        "            machine.epochs = machine.epochs or extra.epochs\n",
+        "            machine.memberships = extra.memberships\n",
+        "            machine.memberships = machine.memberships or extra.memberships\n",
         RUNNING,
     ),
     Mutant(
@@ -109,8 +109,8 @@ MUTANTS = (
         (24,),
         "A leader that has diverged has the others replaced by itself.",
         "kvstore/replica/divergence.py",
-        "        right = self._majority(roster)\n        if right is None:\n            return []\n",
-        "        right = self._majority(roster) and self._answers[self._node]\n"
+        "        right = self._majority(membership)\n        if right is None:\n            return []\n",
+        "        right = self._majority(membership) and self._answers[self._node]\n"
         "        if right is None:\n            return []\n",
         RUNNING,
     ),
@@ -242,7 +242,7 @@ MUTANTS = (
         (25, 27),
         "A replica that was given a state goes by the members that it knew before.",
         "paxos/replica.py",
-        "        self.configuration.replace(epochs)\n        self._handed_over = slot\n",
+        "        self.configurations.replace(memberships)\n        self._handed_over = slot\n",
         "        self._handed_over = slot\n",
         RUNNING,
     ),

@@ -141,7 +141,7 @@ MUTANTS = (
         "Each answer is one more vote, a copy of it, too.",
         "paxos/proposer.py",
         "proposal.accepted.add(sender)",
-        "proposal.accepted.add(self._configuration.at(slot).voters[len(proposal.accepted)])",
+        "proposal.accepted.add(self._configurations.at(slot).voters[len(proposal.accepted)])",
     ),
     Mutant(
         "votes-of-any-ballot",
@@ -149,9 +149,9 @@ MUTANTS = (
         "A leader counts a vote that was given under an earlier ballot of its own.",
         "paxos/leader.py",
         '        """Count a vote; its ballot must be this one (rule 9)."""\n'
-        "        if message.ballot != self.ballot or not self._configuration.is_voter(sender):\n",
+        "        if message.ballot != self.ballot or not self._configurations.is_voter(sender):\n",
         '        """Count a vote; its ballot must be this one (rule 9)."""\n'
-        "        if not self._configuration.is_voter(sender):\n",
+        "        if not self._configurations.is_voter(sender):\n",
     ),
     Mutant(
         "promises-of-any-ballot",
@@ -166,8 +166,8 @@ MUTANTS = (
         (9, 13),
         "A candidate counts answers to an earlier candidacy's question.",
         "paxos/candidate.py",
-        "if message.nonce == self._nonce and self._configuration",
-        "if self._configuration",
+        "if message.nonce == self._nonce and self._configurations",
+        "if self._configurations",
         RUNNING,
     ),
     Mutant(
@@ -244,7 +244,7 @@ MUTANTS = (
         (13,),
         "A candidate does not ask first whether a majority would promise.",
         "paxos/candidate.py",
-        "self.campaign is None and is_quorum_of_each(self._willing, self._memberships)",
+        "self.campaign is None and is_quorum_of_each(self._willing, self._deciding)",
         "self.campaign is None",
         RUNNING,
     ),

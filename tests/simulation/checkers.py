@@ -20,7 +20,7 @@ class Safety:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
-        self.reference = Reference(cluster.epochs[0].roster)
+        self.reference = Reference(cluster.memberships[0].membership)
         self.reads = 0
         """Answers that were compared with the log."""
         self.installs = 0

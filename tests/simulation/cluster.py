@@ -54,7 +54,7 @@ class Cluster:
         self.scenario = scenario
         self.faults = scenario.faults
         self.options = Options(**scenario.options)
-        self.epochs = genesis(scenario.names)
+        self.memberships = genesis(scenario.names)
         self.world = World()
         self.trace = trace or Trace()
         self.network = Network(self.world, scenario, self._deliver)
@@ -84,8 +84,8 @@ class Cluster:
     def members(self) -> list[Node | None]:
         """The nodes of those who are members by what the most advanced one knows."""
         nodes = [machine.node for machine in self.machines.values() if machine.node is not None]
-        roster = max((node.roster for node in nodes), key=lambda roster: roster.version)
-        return [self.machines[member.name].node for member in roster.members]
+        membership = max((node.membership for node in nodes), key=lambda membership: membership.version)
+        return [self.machines[member.name].node for member in membership.members]
 
     def heal(self, core: tuple[NodeId, ...] = ()) -> None:
         """No more faults; everybody up and connected, or those of `core` only, while the others go on to suffer."""

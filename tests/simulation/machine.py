@@ -62,7 +62,7 @@ class Machine:
 
     def recognises(self, peer: NodeId, incarnation: int) -> bool:
         """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.peers.handshake`."""
-        if self.node is None or not self.node.roster.members:
+        if self.node is None or not self.node.membership.members:
             return True
         member = self.node.neighbours.get(peer)
         if member is None:
@@ -98,7 +98,7 @@ class Machine:
         self._seen.clear()
         self.node = Node(
             self._storage,
-            self._cluster.epochs if self.name in self._cluster.scenario.names and not self._wiped else [],
+            self._cluster.memberships if self.name in self._cluster.scenario.names and not self._wiped else [],
             self._cluster.options,
             clock=self.clock,
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),

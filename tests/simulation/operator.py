@@ -8,7 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from kvstore.api.commands import Reconfigure
-from kvstore.api.membership import Member, MemberRole, Roster
+from kvstore.api.membership import Member, MemberRole, Membership
 from kvstore.replica.node import Node
 from paxos.types import NodeId
 from tests.simulation.checkers import Safety
@@ -39,99 +39,106 @@ class Operator:
             return  # not before: nobody else would bring a wiped disk back
         self._wait()
         machine = self._rng.choice(list(self._cluster.machines.values()))
-        if machine.node is None or not machine.node.roster.members:
+        if machine.node is None or not machine.node.membership.members:
             return
-        change = self._change(machine.node.roster)
+        change = self._change(machine.node.membership)
         if change is not None:
             self._cluster.note("", "operator wants", change)
             machine.happens(lambda node: self._propose(node, change))
 
-    def _propose(self, node: Node, change: Roster) -> None:
+    def _propose(self, node: Node, change: Membership) -> None:
         self._proposed = max(self._proposed, change.version)
         node.write(Reconfigure(change), lambda _: None)
 
-    def _change(self, roster: Roster) -> Roster | None:
+    def _change(self, membership: Membership) -> Membership | None:
         if self._wiped is not None and not self._is_back(self._wiped):
-            return self._bring_back(roster, self._wiped)
+            return self._bring_back(membership, self._wiped)
         self._wiped = None
-        ways: tuple[Callable[[Roster], Roster | None], ...] = (
+        ways: tuple[Callable[[Membership], Membership | None], ...] = (
             self._add, self._remove, self._promote, self._demote, self._wipe
         )  # fmt: skip
-        return self._rng.choice(ways)(roster)
+        return self._rng.choice(ways)(membership)
 
-    def _add(self, roster: Roster) -> Roster | None:
-        absent = [name for name in self._cluster.machines if roster.get(name) is None and self._knows(name, roster)]
+    def _add(self, membership: Membership) -> Membership | None:
+        absent = [
+            name for name in self._cluster.machines if membership.get(name) is None and self._knows(name, membership)
+        ]
         if not absent:
             return None
         joining = self._rng.random() < 0.7
-        return roster.changed(Member(self._rng.choice(absent), "", MemberRole.LEARNER, joining=joining))
+        return membership.changed(Member(self._rng.choice(absent), "", MemberRole.LEARNER, joining=joining))
 
-    def _remove(self, roster: Roster) -> Roster | None:
-        member = self._rng.choice(roster.members)
-        possible = self._can_spare(roster, member) and self._others_know(roster, member)
-        return roster.without(member.name) if possible else None
+    def _remove(self, membership: Membership) -> Membership | None:
+        member = self._rng.choice(membership.members)
+        possible = self._can_spare(membership, member) and self._others_know(membership, member)
+        return membership.without(member.name) if possible else None
 
-    def _promote(self, roster: Roster) -> Roster | None:
-        learners = [member for member in roster.members if member.role is MemberRole.LEARNER]
-        return roster.changed(replace(self._rng.choice(learners), joining=True)) if learners else None
+    def _promote(self, membership: Membership) -> Membership | None:
+        learners = [member for member in membership.members if member.role is MemberRole.LEARNER]
+        return membership.changed(replace(self._rng.choice(learners), joining=True)) if learners else None
 
-    def _demote(self, roster: Roster) -> Roster | None:
-        member = self._rng.choice(roster.members)
-        if not self._can_spare(roster, member):
+    def _demote(self, membership: Membership) -> Membership | None:
+        member = self._rng.choice(membership.members)
+        if not self._can_spare(membership, member):
             return None
-        return roster.changed(replace(member, role=MemberRole.LEARNER, joining=False))
+        return membership.changed(replace(member, role=MemberRole.LEARNER, joining=False))
 
-    def _wipe(self, roster: Roster) -> Roster | None:
+    def _wipe(self, membership: Membership) -> Membership | None:
         """Only what the cluster knows, or nobody could tell it from the next disk; and not while another change is on
         its way, by which fewer voters decide than it seems."""
-        member = self._rng.choice(roster.members)
+        member = self._rng.choice(membership.members)
         reference = self._safety.reference
-        settled = roster == reference.roster and reference.in_force and roster.version >= self._proposed
-        joining = any(other.joining for other in roster.members)
-        if not settled or joining or not self._can_lose(roster, member) or not self._others_know(roster, member):
+        settled = membership == reference.membership and reference.in_force and membership.version >= self._proposed
+        joining = any(other.joining for other in membership.members)
+        if (
+            not settled
+            or joining
+            or not self._can_lose(membership, member)
+            or not self._others_know(membership, member)
+        ):
             return None
         self._wiped, self._wiped_at = member.name, self._safety.reference.applied
         machine = self._cluster.machines[member.name]
         machine.wipe(damaged=self._rng.random() < 0.5)
-        return self._bring_back(roster, member.name)
+        return self._bring_back(membership, member.name)
 
-    def _bring_back(self, roster: Roster, name: NodeId) -> Roster | None:
-        member = roster.get(name)
+    def _bring_back(self, membership: Membership, name: NodeId) -> Membership | None:
+        member = membership.get(name)
         incarnation = self._cluster.machines[name].incarnation
         if member is None or member.incarnation in {0, incarnation} or self._cluster.machines[name].replaces:
             return None  # it is on its way, or the leader sees to it
-        return roster.changed(replace(member, role=MemberRole.LEARNER, incarnation=0, joining=True))
+        return membership.changed(replace(member, role=MemberRole.LEARNER, incarnation=0, joining=True))
 
     def _is_back(self, name: NodeId) -> bool:
         """It votes, or is a member no more, and has all that there was when its disk was wiped."""
-        member = self._safety.reference.roster.get(name)
+        member = self._safety.reference.membership.get(name)
         node = self._cluster.machines[name].node
         if member is None:
             return True
         votes = member.role is not MemberRole.LEARNER
         return votes and node is not None and self._cluster.machines[name].durable.marks.chosen >= self._wiped_at
 
-    def _can_spare(self, roster: Roster, member: Member) -> bool:
-        return member.role is MemberRole.LEARNER or len(roster.voters) > FEWEST_VOTERS
+    def _can_spare(self, membership: Membership, member: Member) -> bool:
+        return member.role is MemberRole.LEARNER or len(membership.voters) > FEWEST_VOTERS
 
-    def _others_know(self, roster: Roster, leaving: Member) -> bool:
-        """Everybody else is there and knows `roster`: whoever is away while all that it knows leave, one after the
+    def _others_know(self, membership: Membership, leaving: Member) -> bool:
+        """Everybody else is there and knows `membership`: whoever is away while all that it knows leave, one after the
         other, is reached by nobody any more."""
-        nodes = [self._cluster.machines[member.name].node for member in roster.members if member != leaving]
-        return all(node is not None and node.roster == roster for node in nodes)
+        nodes = [self._cluster.machines[member.name].node for member in membership.members if member != leaving]
+        return all(node is not None and node.membership == membership for node in nodes)
 
-    def _knows(self, name: NodeId, roster: Roster) -> bool:
+    def _knows(self, name: NodeId, membership: Membership) -> bool:
         """It is there, and begins with nothing, or knows a member, on the disk of now: whoever comes back after all
         that it knows have left is reached by nobody."""
         node = self._cluster.machines[name].node
-        if node is None or not node.roster.members:
+        if node is None or not node.membership.members:
             return node is not None
         return any(
             (known := node.neighbours.get(member.name)) is not None
             and known.incarnation in {0, member.incarnation}
             and member.role is not MemberRole.LEARNER
-            for member in roster.members
+            for member in membership.members
         )
 
-    def _can_lose(self, roster: Roster, member: Member) -> bool:
-        return bool(member.incarnation) and (member.role is MemberRole.LEARNER or len(roster.voters) > 2)
+    def _can_lose(self, membership: Membership, member: Member) -> bool:
+        return bool(member.incarnation) and (member.role is MemberRole.LEARNER or len(membership.voters) > 2)

@@ -30,7 +30,7 @@ from kvstore.api.commands import (
     Transact,
     unpack_bundle,
 )
-from kvstore.api.membership import Roster
+from kvstore.api.membership import Membership
 from paxos.types import NodeId, Slot, unpack
 
 LAST = b"\xff" * 1024
@@ -39,11 +39,11 @@ LAST = b"\xff" * 1024
 class Reference:
     """Applies each slot once, in order, and remembers every record that every key ever had."""
 
-    def __init__(self, first: Roster) -> None:
+    def __init__(self, first: Membership) -> None:
         self.applied: Slot = 0
-        self.roster = first
+        self.membership = first
         """The members, by the last change of them."""
-        self._epochs: list[tuple[Slot, Roster]] = [(1, first)]
+        self._memberships: list[tuple[Slot, Membership]] = [(1, first)]
         self._revisions = [0]
         self._versions: dict[bytes, list[tuple[Slot, Record | None]]] = defaultdict(list)
         self._applied_ids: set[tuple[str, int, int]] = set()
@@ -69,37 +69,39 @@ class Reference:
             if self._is_new(bundle):
                 for command in bundle.commands:
                     if isinstance(command, Reconfigure):
-                        self._reconfigure(command.roster)
+                        self._reconfigure(command.membership)
                     elif self._do(command, self._revisions[-1] + 1, 0):
                         self._revisions[-1] += 1
 
     def voters(self, slot: Slot) -> set[NodeId]:
         """Who decides `slot`."""
-        roster = next(roster for first, roster in reversed(self._epochs) if first <= slot)
-        return {member.name for member in roster.members if member.role != "learner"}
+        membership = next(membership for first, membership in reversed(self._memberships) if first <= slot)
+        return {member.name for member in membership.members if member.role != "learner"}
 
     @property
     def changes(self) -> int:
         """How often the members were changed."""
-        return len(self._epochs) - 1
+        return len(self._memberships) - 1
 
     @property
     def in_force(self) -> bool:
         """True when the last change of the members decides the next slot."""
-        return self._epochs[-1][0] <= self.applied + 1
+        return self._memberships[-1][0] <= self.applied + 1
 
-    def _reconfigure(self, roster: Roster) -> None:
+    def _reconfigure(self, membership: Membership) -> None:
         """Made from the present members, when those are in force, and with one voter more or less."""
-        before = {member.name: member for member in self.roster.members if member.role != "learner"}
-        after = {member.name: member for member in roster.members if member.role != "learner"}
+        before = {member.name: member for member in self.membership.members if member.role != "learner"}
+        after = {member.name: member for member in membership.members if member.role != "learner"}
         keeps_data = all(before[name].incarnation in {0, after[name].incarnation} for name in before.keys() & after)
         can_lead = any(member.role == "voter" for member in after.values())
-        forgotten = {member.name for member in roster.members if member.role == "learner" and not member.incarnation}
+        forgotten = {
+            member.name for member in membership.members if member.role == "learner" and not member.incarnation
+        }
         is_heard = len(before) != 2 or not before.keys() & forgotten
-        is_next = roster.version == self.roster.version + 1 and self._epochs[-1][0] <= self.applied
+        is_next = membership.version == self.membership.version + 1 and self._memberships[-1][0] <= self.applied
         if is_next and len(before.keys() ^ after.keys()) <= 1 and keeps_data and can_lead and is_heard:
-            self.roster = roster
-            self._epochs.append((self.applied + 32, roster))
+            self.membership = membership
+            self._memberships.append((self.applied + 32, membership))
 
     def revision(self, slot: Slot) -> int:
         """The revision of the store once `slot` is applied."""

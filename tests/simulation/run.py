@@ -112,7 +112,7 @@ class Run:
     def _members_move(self) -> bool:
         """True while somebody joins, or a change of the members is not in force: either may change the leader."""
         reference = self.safety.reference
-        return not reference.in_force or any(member.joining for member in reference.roster.members)
+        return not reference.in_force or any(member.joining for member in reference.membership.members)
 
     def _catch_up(self) -> None:
         """Those that were broken get all they missed, in pages as small as one slot."""

@@ -69,8 +69,8 @@ def _command(command: Command | Operation) -> str:
             return f"?{key.decode()}"
         case List(span=span):
             return f"?{span.start.decode()}..{(span.end or b'').decode()}"
-        case Reconfigure(roster=roster):
-            members = ",".join(f"{member.name}:{member.role}" for member in roster.members)
-            return f"members {roster.version} {members}"
+        case Reconfigure(membership=membership):
+            members = ",".join(f"{member.name}:{member.role}" for member in membership.members)
+            return f"members {membership.version} {members}"
         case _:
             return words(command)

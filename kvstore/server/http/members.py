@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, newcomer, refusal
+from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, newcomer, refusal
 from kvstore.server.config import Address, check_name, parse_address
 from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
@@ -118,27 +118,27 @@ class Members:
             member = newcomer(check_name(wanted.name), _reachable(wanted.address), wanted.role)
         except ValueError as error:
             raise Problem(INVALID_MEMBER, f"{error}.") from None
-        roster = self._replica.roster
-        present = roster.get(member.name)
+        membership = self._replica.membership
+        present = membership.get(member.name)
         if present is not None and (present.purpose, present.address) == (member.purpose, member.address):
             return self._present(200)
         if present is not None:
             detail = f"{member.name} is a {present.purpose} already. Take another name, or remove that member first."
             raise Problem(MEMBER_EXISTS, detail)
         self._refuse_used_address(member)
-        await self._change(roster, roster.changed(member), force=True)
+        await self._change(membership, membership.changed(member), force=True)
         return self._present(201)
 
     async def _remove(self, name: str, force: bool) -> Answer:
-        roster = self._replica.roster
-        self._find(roster, name)
-        await self._change(roster, roster.without(name), force=force)
+        membership = self._replica.membership
+        self._find(membership, name)
+        await self._change(membership, membership.without(name), force=force)
         return self._present(200)
 
     async def _replace(self, request: web.BaseRequest, name: str, force: bool) -> Answer:
         wanted = _decode(await read_body(request, self._limits) or b"{}", Replacement, _USAGE["replace"])
-        roster = self._replica.roster
-        present = self._find(roster, name)
+        membership = self._replica.membership
+        present = self._find(membership, name)
         address = present.address
         if wanted.address is not None:
             try:
@@ -152,23 +152,23 @@ class Members:
             detail = f"{name} is connected. Stop it first; start it with an empty data directory after this."
             raise Problem(MEMBER_RUNS, detail, fields=RETRY_AFTER)
         self._refuse_used_address(begun)
-        await self._change(roster, roster.changed(begun), force=force)
+        await self._change(membership, membership.changed(begun), force=force)
         return self._present(200)
 
     async def _promote(self, name: str) -> Answer:
-        roster = self._replica.roster
-        present = self._find(roster, name)
+        membership = self._replica.membership
+        present = self._find(membership, name)
         if present.purpose is MemberRole.WITNESS:
             detail = f"{name} is a witness and has no state. Remove it, and add it again with an empty data directory."
             raise Problem(UNSAFE_CHANGE, detail)
         if present.purpose is not MemberRole.VOTER:
             joining = replace(present, joining=True, becomes=MemberRole.VOTER)
-            await self._change(roster, roster.changed(joining), force=True)
+            await self._change(membership, membership.changed(joining), force=True)
         return self._present(200)
 
-    async def _change(self, before: Roster, after: Roster, *, force: bool) -> None:
+    async def _change(self, before: Membership, after: Membership, *, force: bool) -> None:
         """Have `after` decided. Raises Problem or Refused."""
-        why = refusal([RosterEpoch(0, before)], after, 0)
+        why = refusal([MembershipVersion(0, before)], after, 0)
         if why is not None:
             raise Problem(UNSAFE_CHANGE, f"{_sentence(why)}.")
         if not force:
@@ -187,12 +187,12 @@ class Members:
                 while not self._replica.members().in_force:  # noqa: ASYNC110 - some slots, a few milliseconds
                     await asyncio.sleep(_LOOK_S)
 
-    def _refuse_without_majority(self, before: Roster, after: Roster) -> None:
+    def _refuse_without_majority(self, before: Membership, after: Membership) -> None:
         """Those who vote until the change is in force have to decide it, without whom is not heard any more; those who
         vote after it have to go on."""
         connected = {member.name for member in self._replica.members().members if member.connected}
-        heard = connected - set(after.membership.silent)
-        if is_quorum(heard, before.membership) and is_quorum(connected, after.membership):
+        heard = connected - set(after.configuration.silent)
+        if is_quorum(heard, before.configuration) and is_quorum(connected, after.configuration):
             return
         missing = sorted({*before.voters, *after.voters} - heard)
         detail = (
@@ -210,10 +210,10 @@ class Members:
                 )
                 raise Problem(MEMBER_EXISTS, detail)
 
-    def _find(self, roster: Roster, name: str) -> Member:
-        member = roster.get(name)
+    def _find(self, membership: Membership, name: str) -> Member:
+        member = membership.get(name)
         if member is None:
-            known = ", ".join(member.name for member in roster.members)
+            known = ", ".join(member.name for member in membership.members)
             raise Problem(NO_SUCH_MEMBER, f"{name!r} is not a member. Those are {known}.")
         return member
 

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 
-from paxos.configuration import Epoch
+from paxos.configuration import ConfigurationVersion
 from paxos.messages import (
     Accept,
     Accepted,
@@ -24,7 +24,7 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ReadReady, ServeFetch, ServeState, Write
 from paxos.replica import Replica, Role
-from paxos.types import MS, NOOP, ZERO, Ballot, Membership, NodeId, PValue, Slot, Time
+from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time
 
 ME = "n1"
 """The replica under test. Its peers are n2, n3 and so on."""
@@ -56,7 +56,7 @@ class Bench:
         self,
         *,
         nodes: int = 3,
-        epochs: Sequence[Epoch] = (),
+        versions: Sequence[ConfigurationVersion] = (),
         options: Options = OPTIONS,
         promised: Ballot = ZERO,
         chosen: Slot = 0,
@@ -64,12 +64,12 @@ class Bench:
         restarted: bool = False,
         seed: int = 1,
     ) -> None:
-        """`epochs`: the memberships, by default one of `nodes` voters."""
+        """`versions`: the configurations, by default one of `nodes` voters."""
         self.now = START
         voters = (ME, *(f"n{number}" for number in range(2, nodes + 1)))
         self.replica = Replica(
             ME,
-            epochs or [Epoch(1, Membership(voters))],
+            versions or [ConfigurationVersion(1, Configuration(voters))],
             options,
             Random(seed),
             self.now,
@@ -83,12 +83,12 @@ class Bench:
     @property
     def peers(self) -> list[NodeId]:
         """Everybody else, in the order in which they are sent to."""
-        return self.replica.configuration.others
+        return self.replica.configurations.others
 
     @property
     def voters(self) -> list[NodeId]:
-        """Those of them that vote by the newest membership."""
-        return [peer for peer in self.peers if peer in self.replica.configuration.newest.voters]
+        """Those of them that vote by the newest configuration."""
+        return [peer for peer in self.peers if peer in self.replica.configurations.newest.voters]
 
     @property
     def majority(self) -> list[NodeId]:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from paxos.configuration import Epoch
+from paxos.configuration import ConfigurationVersion
 from paxos.errors import ForgottenVotesError
 from paxos.leader import ROUNDS
 from paxos.messages import Accept, Accepted, Chosen, Forgotten, Heartbeat, HeartbeatAck, Prepare, Promise
-from paxos.types import ZERO, Ballot, Membership, PValue
+from paxos.types import ZERO, Ballot, Configuration, PValue
 from tests.unit.paxos.harness import ME, Bench, ack, elect, establish, reign, to
 
 B1, B2, B3 = Ballot(1, "n2"), Ballot(2, "n3"), Ballot(3, "n2")
@@ -211,8 +211,8 @@ def test_rule_28_who_may_have_a_new_disk_has_forgotten_nothing() -> None:
         bench.receive(peer, Promise(ballot, 1, (), 0), Accepted(ballot, 1))
     bench.expect(*bench.to_all(Chosen(ballot, 1)), chosen=[(1, b"")])
     before = beat(bench)
-    membership = Membership((ME, "n3", "n4"), learners=("n2",), silent=("n2",))
-    bench.replica.reconfigure(Epoch(40, membership), bench.now)
+    configuration = Configuration((ME, "n3", "n4"), learners=("n2",), silent=("n2",))
+    bench.replica.reconfigure(ConfigurationVersion(40, configuration), bench.now)
     after = beat(bench)
     bench.receive("n2", answer(ballot, before, votes=0), answer(ballot, after, votes=0))
     assert told(bench) == []

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from paxos.configuration import ALPHA, Epoch
+from paxos.configuration import ALPHA, ConfigurationVersion
 from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
@@ -21,13 +21,13 @@ from paxos.messages import (
 )
 from paxos.ready import ServeFetch, Write
 from paxos.replica import Role
-from paxos.types import NOOP, Ballot, Membership, PValue
+from paxos.types import NOOP, Ballot, Configuration, PValue
 from tests.unit.paxos.harness import ME, OPTIONS, Bench, canvass, prepare, reign, to
 
 B1, B2 = Ballot(1, "n2"), Ballot(2, "n3")
-THREE = [Epoch(1, Membership((ME, "n2", "n3")))]
-FOUR = [Epoch(7, Membership((ME, "n2", "n3", "n4")))]
-NOBODY = [Epoch(1, Membership(()))]
+THREE = [ConfigurationVersion(1, Configuration((ME, "n2", "n3")))]
+FOUR = [ConfigurationVersion(7, Configuration((ME, "n2", "n3", "n4")))]
+NOBODY = [ConfigurationVersion(1, Configuration(()))]
 
 
 def cut_off() -> Bench:
@@ -40,8 +40,8 @@ def cut_off() -> Bench:
     return bench
 
 
-def jump(bench: Bench, slot: int, epochs: list[Epoch] = THREE) -> None:
-    bench.replica.jump(slot, epochs, bench.now)
+def jump(bench: Bench, slot: int, versions: list[ConfigurationVersion] = THREE) -> None:
+    bench.replica.jump(slot, versions, bench.now)
 
 
 def test_rule_11_whoever_lacks_slots_that_a_peer_has_cut_says_whose_state_it_needs_and_asks_for_no_slots() -> None:
@@ -177,7 +177,7 @@ def test_rule_27_the_state_says_who_the_members_are_from_then_on() -> None:
     bench = cut_off()
     jump(bench, 6, FOUR)
     assert bench.peers == ["n2", "n3", "n4"]
-    assert bench.replica.configuration.newest == FOUR[0].membership
+    assert bench.replica.configurations.newest == FOUR[0].configuration
 
 
 def test_a_leader_that_was_given_a_state_may_propose_alpha_slots_behind_it() -> None:
@@ -204,7 +204,7 @@ def test_the_pages_of_a_state_are_nothing_to_the_core() -> None:
 
 
 def test_a_replica_that_knows_of_no_member_learns_nothing_and_asks_for_nothing() -> None:
-    bench = Bench(epochs=NOBODY)
+    bench = Bench(versions=NOBODY)
     bench.receive("n2", Heartbeat(B1, 1, 2), Accept(B1, 1, b"a", 1))
     acknowledged = HeartbeatAck(B1, 1, granted=True, chosen=0, votes=0)
     bench.expect(
@@ -221,7 +221,7 @@ def test_a_replica_that_knows_of_no_member_learns_nothing_and_asks_for_nothing()
 
 
 def test_rule_28_a_replica_that_knows_of_no_member_makes_no_promise() -> None:
-    bench = Bench(epochs=NOBODY)
+    bench = Bench(versions=NOBODY)
     bench.receive("n2", Prepare(B1, 1))
     bench.expect()
 

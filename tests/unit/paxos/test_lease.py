@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 from paxos.lease import Grant, Lease
 from paxos.messages import Heartbeat
 from paxos.options import Options
-from paxos.types import MS, Ballot, Membership
+from paxos.types import MS, Ballot, Configuration
 from tests.unit.paxos.harness import ACCEPTOR_LEASE, LEADER_LEASE, OPTIONS, START, Bench, ack, establish
 
 B1, B2, B3 = Ballot(1, "n1"), Ballot(2, "n2"), Ballot(3, "n1")
-THREE = [Membership(("n1", "n2", "n3"))]
+THREE = [Configuration(("n1", "n2", "n3"))]
 
 
 def grant(*, restarted: bool = False) -> Grant:
@@ -85,7 +85,7 @@ def test_rule_15_a_lease_counts_from_the_send_time_of_the_round_shortened_by_the
 
 
 def test_rule_15_a_lease_holds_over_the_quorum_th_of_its_acceptors() -> None:
-    lease = Lease(OPTIONS, [Membership(("n1", "n2", "n3", "n4", "n5"))])
+    lease = Lease(OPTIONS, [Configuration(("n1", "n2", "n3", "n4", "n5"))])
     for number, node in enumerate(("n1", "n2", "n3")):
         lease.answer(node, lease.begin_round(START + number * MS), granted=True)
     assert lease.until == START + LEADER_LEASE
@@ -181,7 +181,7 @@ def test_rule_15_an_answer_that_arrives_late_extends_the_lease_from_when_its_hea
 
 
 def test_rule_27_a_lease_takes_a_majority_of_each_membership() -> None:
-    lease = Lease(OPTIONS, [*THREE, Membership(("n1", "n2", "n3", "n4"))])
+    lease = Lease(OPTIONS, [*THREE, Configuration(("n1", "n2", "n3", "n4"))])
     first, second = lease.begin_round(START), lease.begin_round(START + MS)
     for node, nonce in (("n1", second), ("n2", second)):
         lease.answer(node, nonce, granted=True)
@@ -198,9 +198,9 @@ def test_rule_27_the_answers_that_are_there_count_for_the_memberships_that_come(
     for node in ("n1", "n2", "n4"):
         lease.answer(node, nonce, granted=True)
     assert lease.until == START + LEADER_LEASE
-    lease.reconfigure([*THREE, Membership(("n1", "n2", "n3", "n4"))])
+    lease.reconfigure([*THREE, Configuration(("n1", "n2", "n3", "n4"))])
     assert (lease.until, lease.confirmed) == (START + LEADER_LEASE, nonce)
-    lease.reconfigure([*THREE, Membership(("n1", "n3", "n5"))])
+    lease.reconfigure([*THREE, Configuration(("n1", "n3", "n5"))])
     assert (lease.until, lease.confirmed) == (0, 0)
     lease.reconfigure(THREE)
     assert lease.until == START + LEADER_LEASE
@@ -212,7 +212,7 @@ def test_rule_28_what_a_silent_voter_answered_before_counts_no_more() -> None:
     for node in ("n1", "n3"):
         lease.answer(node, nonce, granted=True)
     assert lease.confirmed == nonce
-    lease.reconfigure([*THREE, Membership(("n1", "n2"), learners=("n3",), silent=("n3",))])
+    lease.reconfigure([*THREE, Configuration(("n1", "n2"), learners=("n3",), silent=("n3",))])
     assert (lease.until, lease.confirmed) == (0, 0)
     lease.reconfigure(THREE)
     assert (lease.until, lease.confirmed) == (0, 0)

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from paxos.configuration import ALPHA, Epoch
+from paxos.configuration import ALPHA, ConfigurationVersion
 from paxos.messages import (
     Accept,
     Accepted,
@@ -18,7 +18,7 @@ from paxos.messages import (
     Release,
 )
 from paxos.replica import Role
-from paxos.types import NOOP, ZERO, Ballot, Membership, NodeId, PValue, Slot, pack
+from paxos.types import NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, pack
 from tests.unit.paxos.harness import (
     LEADER_LEASE,
     ME,
@@ -32,13 +32,16 @@ from tests.unit.paxos.harness import (
     to,
 )
 
-THREE = Membership((ME, "n2", "n3"))
-FOUR = Membership((ME, "n2", "n3", "n4"))
-FIVE = Membership((ME, "n2", "n3", "n4", "n5"))
+THREE = Configuration((ME, "n2", "n3"))
+FOUR = Configuration((ME, "n2", "n3", "n4"))
+FIVE = Configuration((ME, "n2", "n3", "n4", "n5"))
 FIRST = 2 + ALPHA
-"""Where a membership is in force that was chosen in slot 2."""
-GROWING, SHRINKING = [Epoch(1, THREE), Epoch(FIRST, FOUR)], [Epoch(1, FOUR), Epoch(FIRST, THREE)]
-NOBODY = Membership(())
+"""Where a configuration is in force that was chosen in slot 2."""
+GROWING, SHRINKING = (
+    [ConfigurationVersion(1, THREE), ConfigurationVersion(FIRST, FOUR)],
+    [ConfigurationVersion(1, FOUR), ConfigurationVersion(FIRST, THREE)],
+)
+NOBODY = Configuration(())
 WIDE = replace(OPTIONS, window=3 * ALPHA, max_batch_bytes=1)
 
 
@@ -50,9 +53,9 @@ def unwilling(nonce: int) -> CanvassReply:
     return CanvassReply(nonce, willing=False, promised=ZERO, chosen=0)
 
 
-def change(bench: Bench, membership: Membership, first: Slot = FIRST) -> None:
-    """The host has applied a membership."""
-    bench.replica.reconfigure(Epoch(first, membership), bench.now)
+def change(bench: Bench, configuration: Configuration, first: Slot = FIRST) -> None:
+    """The host has applied a configuration."""
+    bench.replica.reconfigure(ConfigurationVersion(first, configuration), bench.now)
 
 
 def prepared(bench: Bench, *sources: NodeId) -> Ballot:
@@ -117,19 +120,19 @@ def test_rule_27_what_was_recovered_waits_for_what_the_host_has_applied_too() ->
 
 
 @pytest.mark.parametrize(
-    ("epochs", "enough_for_one", "enough_for_both"),
+    ("versions", "enough_for_one", "enough_for_both"),
     [(GROWING, ["n2"], ["n2", "n3"]), (GROWING, ["n4"], ["n2", "n4"]), (SHRINKING, ["n2"], ["n2", "n4"])],
     ids=["voters of the first", "the one that comes", "voters of the second"],
 )
 def test_rule_27_phase_1_takes_a_majority_of_each_membership_that_decides_an_open_slot(
-    epochs: list[Epoch], enough_for_one: list[NodeId], enough_for_both: list[NodeId]
+    versions: list[ConfigurationVersion], enough_for_one: list[NodeId], enough_for_both: list[NodeId]
 ) -> None:
-    asking = Bench(epochs=epochs)
+    asking = Bench(versions=versions)
     nonce = canvass(asking)
     for peer in enough_for_one:
         asking.receive(peer, willing(nonce))
     asking.expect()
-    bench = Bench(epochs=epochs)
+    bench = Bench(versions=versions)
     ballot = prepared(bench, *enough_for_both)
     for peer in enough_for_one:
         bench.receive(peer, Promise(ballot, 1, (), 0))
@@ -140,7 +143,7 @@ def test_rule_27_phase_1_takes_a_majority_of_each_membership_that_decides_an_ope
 
 
 def test_rule_27_a_candidate_is_without_hope_when_one_membership_is_out_of_reach() -> None:
-    bench = Bench(epochs=SHRINKING)
+    bench = Bench(versions=SHRINKING)
     nonce = canvass(bench)
     bench.receive("n4", unwilling(nonce))
     bench.expect()
@@ -152,7 +155,7 @@ def test_rule_27_a_candidate_is_without_hope_when_one_membership_is_out_of_reach
 
 def test_rule_27_slots_that_are_chosen_need_no_majority_of_those_who_decided_them() -> None:
     tail = [PValue(FIRST - 1, Ballot(1, "n4"), NOOP)]
-    bench = Bench(epochs=SHRINKING, promised=Ballot(1, "n4"), chosen=FIRST - 1, tail=tail)
+    bench = Bench(versions=SHRINKING, promised=Ballot(1, "n4"), chosen=FIRST - 1, tail=tail)
     bench.expect()
     bench.receive("n2", willing(canvass(bench)))
     ballot = Ballot(2, ME)
@@ -161,7 +164,7 @@ def test_rule_27_slots_that_are_chosen_need_no_majority_of_those_who_decided_the
 
 
 def test_rule_27_a_candidate_that_hears_of_a_membership_begins_again() -> None:
-    """Its question was for the memberships that it knew: the promises of their majorities may not be enough."""
+    """Its question was for the configurations that it knew: the promises of their majorities may not be enough."""
     bench = Bench()
     ballot = prepared(bench, "n2")
     change(bench, FOUR)
@@ -177,8 +180,8 @@ def test_rule_27_a_candidate_that_hears_of_a_membership_begins_again() -> None:
 
 def test_rule_28_a_silent_voter_is_heard_neither_by_candidates_nor_by_leaders() -> None:
     """n3 may have a new disk: its answers are those of nobody who ever voted."""
-    silenced = Membership((ME, "n2"), learners=("n3",), silent=("n3",))
-    bench = Bench(epochs=[Epoch(1, THREE), Epoch(FIRST, silenced)])
+    silenced = Configuration((ME, "n2"), learners=("n3",), silent=("n3",))
+    bench = Bench(versions=[ConfigurationVersion(1, THREE), ConfigurationVersion(FIRST, silenced)])
     nonce = canvass(bench)
     bench.receive("n3", willing(nonce))
     bench.expect()
@@ -250,15 +253,15 @@ def test_rule_27_a_leader_whose_promises_do_not_cover_it_prepares_again_under_a_
 def test_rule_27_whoever_left_covers_nothing() -> None:
     """Elected by n2 and itself; with n2 gone one promise of two voters is left, which is no majority."""
     bench, _ = leading()
-    change(bench, Membership((ME, "n3")))
+    change(bench, Configuration((ME, "n3")))
     assert bench.role() is Role.CANDIDATE
 
 
 def test_rule_27_a_promise_of_who_left_covers_nothing_when_it_comes_back() -> None:
     bench, ballot = leading("n3")
-    change(bench, Membership((ME, "n2"), learners=("n3",)))
+    change(bench, Configuration((ME, "n2"), learners=("n3",)))
     assert bench.role() is Role.LEADER
-    change(bench, Membership((ME, "n3", "n2", "n4")), FIRST + ALPHA)
+    change(bench, Configuration((ME, "n3", "n2", "n4")), FIRST + ALPHA)
     assert bench.role() is Role.CANDIDATE
     assert bench.replica.promised == Ballot(ballot.round + 1, ME)
 
@@ -358,18 +361,20 @@ def test_an_accept_is_repeated_to_those_who_decide_its_slot_and_to_nobody_else()
 
 
 @pytest.mark.parametrize(
-    "membership",
+    "configuration",
     [
-        Membership(("n2", "n3")),
-        Membership(("n2", "n3"), learners=(ME,)),
-        Membership((ME, "n2", "n3"), witnesses=(ME,)),
+        Configuration(("n2", "n3")),
+        Configuration(("n2", "n3"), learners=(ME,)),
+        Configuration((ME, "n2", "n3"), witnesses=(ME,)),
     ],
     ids=["removed", "learner", "witness"],
 )
-def test_rule_29_a_leader_that_is_not_to_lead_any_more_hands_over_and_stands_no_more(membership: Membership) -> None:
+def test_rule_29_a_leader_that_is_not_to_lead_any_more_hands_over_and_stands_no_more(
+    configuration: Configuration,
+) -> None:
     bench, ballot = leading("n3")
     bench.receive("n3", ack(ballot, 1, chosen=2))
-    change(bench, membership)
+    change(bench, configuration)
     bench.expect(*bench.to_all(Release(ballot, "n3")))
     assert (bench.role(), bench.replica.lease_until) == (Role.FOLLOWER, None)
     for _ in range(5):
@@ -388,14 +393,14 @@ def test_rule_29_a_leader_hands_over_to_nobody_who_may_not_lead() -> None:
     bench.receive("n3", ack(ballot, 1, chosen=8))
     bench.receive("n4", ack(ballot, 1, chosen=1))
     assert [bench.replica.chosen_by(peer) for peer in ("n2", "n3", "n4", "n5")] == [9, 8, 1, 0]
-    change(bench, Membership(("n2", "n4"), learners=("n3",), witnesses=("n2",)))
+    change(bench, Configuration(("n2", "n4"), learners=("n3",), witnesses=("n2",)))
     bench.expect(*bench.to_all(Release(ballot, "n4")))
     assert bench.replica.chosen_by("n2") == 0
 
 
-@pytest.mark.parametrize("member", [Membership(("n2", "n3"), learners=(ME,)), Membership(("n2", "n3")), NOBODY])
-def test_rule_29_a_replica_without_a_vote_never_stands_for_election(member: Membership) -> None:
-    bench = Bench(epochs=[Epoch(1, member)])
+@pytest.mark.parametrize("member", [Configuration(("n2", "n3"), learners=(ME,)), Configuration(("n2", "n3")), NOBODY])
+def test_rule_29_a_replica_without_a_vote_never_stands_for_election(member: Configuration) -> None:
+    bench = Bench(versions=[ConfigurationVersion(1, member)])
     for _ in range(5):
         bench.ring()
         bench.expect(*bench.to_all(Canvass(0, 1)))
@@ -407,7 +412,7 @@ def test_rule_29_a_replica_without_a_vote_never_stands_for_election(member: Memb
 
 def test_a_learner_that_knows_nobody_who_leads_learns_from_those_it_knows() -> None:
     """The one who leads joined while it was away: there is no link with that one."""
-    bench = Bench(epochs=[Epoch(1, Membership(("n2", "n3"), learners=(ME,)))])
+    bench = Bench(versions=[ConfigurationVersion(1, Configuration(("n2", "n3"), learners=(ME,)))])
     bench.ring()
     bench.expect(*bench.to_all(Canvass(0, 1)))
     bench.receive("n3", unwilling(0), CanvassReply(0, willing=False, promised=Ballot(7, "n4"), chosen=12))
@@ -415,7 +420,7 @@ def test_a_learner_that_knows_nobody_who_leads_learns_from_those_it_knows() -> N
 
 
 def test_rule_29_a_witness_never_stands_and_votes_like_any_other() -> None:
-    bench = Bench(epochs=[Epoch(1, Membership((ME, "n2", "n3"), witnesses=(ME,)))])
+    bench = Bench(versions=[ConfigurationVersion(1, Configuration((ME, "n2", "n3"), witnesses=(ME,)))])
     bench.ring()
     bench.expect(*bench.to_all(Canvass(0, 1)))
     ballot = Ballot(1, "n2")
@@ -425,7 +430,7 @@ def test_rule_29_a_witness_never_stands_and_votes_like_any_other() -> None:
 
 
 def test_rule_29_a_learner_is_told_everything_and_counts_for_nothing() -> None:
-    bench = Bench(epochs=[Epoch(1, Membership((ME, "n2", "n3"), learners=("n4",)))])
+    bench = Bench(versions=[ConfigurationVersion(1, Configuration((ME, "n2", "n3"), learners=("n4",)))])
     ballot = elect(bench)
     assert "n4" in bench.peers
     bench.durable()

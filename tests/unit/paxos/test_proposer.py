@@ -1,14 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.configuration import ALPHA, Configuration, Epoch
+from paxos.configuration import ALPHA, ConfigurationHistory, ConfigurationVersion
 from paxos.messages import Promise
 from paxos.options import Options
 from paxos.proposer import Campaign, Pipeline
-from paxos.types import MS, NOOP, ZERO, Ballot, Membership, PValue, Slot, pack, unpack
+from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, PValue, Slot, pack, unpack
 from tests.unit.paxos.harness import START
 
-THREE = Membership(("n1", "n2", "n3"))
+THREE = Configuration(("n1", "n2", "n3"))
 B1, B2, B3, B9 = (Ballot(number, "n1") for number in (1, 2, 3, 9))
 WAIT = 200 * MS
 
@@ -24,7 +24,10 @@ def campaign(from_slot: Slot = 1) -> Campaign:
 def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **options: int) -> Pipeline:
     """Everything is worth a slot, unless the test says otherwise."""
     return Pipeline(
-        from_slot, recovered or [], Configuration("n1", [Epoch(1, THREE)]), Options(**{"worth_bytes": 1, **options})
+        from_slot,
+        recovered or [],
+        ConfigurationHistory("n1", [ConfigurationVersion(1, THREE)]),
+        Options(**{"worth_bytes": 1, **options}),
     )
 
 
@@ -228,7 +231,9 @@ def test_rule_10_a_value_once_chosen_is_the_value_of_every_later_ballot(
             promised[name] = ballot
             answer_in_pages(phase_1, name, accepted[name], page)
         assert phase_1.elected()
-        phase_2 = Pipeline(1, phase_1.recovered(), Configuration("n1", [Epoch(1, THREE)]), Options())
+        phase_2 = Pipeline(
+            1, phase_1.recovered(), ConfigurationHistory("n1", [ConfigurationVersion(1, THREE)]), Options()
+        )
         phase_2.enqueue((b"%d" % number,))
         proposed = dict(phase_2.propose(START, 10**6))
         assert {slot: proposed.get(slot) for slot in chosen} == chosen
@@ -274,12 +279,15 @@ def test_nothing_that_was_enqueued_is_lost_doubled_or_reordered(
 
 # Memberships that change
 
-FOUR = Membership(("n1", "n2", "n3", "n4"))
+FOUR = Configuration(("n1", "n2", "n3", "n4"))
 
 
-def changing(*epochs: Epoch, **options: int) -> Pipeline:
+def changing(*versions: ConfigurationVersion, **options: int) -> Pipeline:
     one = Pipeline(
-        1, [], Configuration("n1", [Epoch(1, THREE), *epochs]), Options(**{"window": 1000, "worth_bytes": 1, **options})
+        1,
+        [],
+        ConfigurationHistory("n1", [ConfigurationVersion(1, THREE), *versions]),
+        Options(**{"window": 1000, "worth_bytes": 1, **options}),
     )
     one.propose(START, 0)
     return one
@@ -301,7 +309,7 @@ def test_rule_27_a_campaign_covers_a_later_membership_when_a_majority_of_it_has_
     assert not one.covers(FOUR)
     one.promise_late("n3", promise(), next_slot=1)
     assert one.covers(FOUR)
-    assert not one.covers(Membership(("n1", "n5", "n6")))
+    assert not one.covers(Configuration(("n1", "n5", "n6")))
     assert not one.covers(FOUR)
 
 
@@ -339,7 +347,7 @@ def test_rule_27_no_slot_begins_more_than_alpha_beyond_what_is_applied() -> None
 
 
 def test_rule_27_a_slot_is_decided_by_its_own_membership() -> None:
-    one = changing(Epoch(3, FOUR))
+    one = changing(ConfigurationVersion(3, FOUR))
     one.fill(5)
     assert [slot for slot, _ in one.propose(START, 0)] == [2, 3, 4]
     assert [one.accepted(name, 2) for name in ("n1", "n4", "n2")] == [False, False, True]

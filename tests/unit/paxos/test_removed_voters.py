@@ -1,6 +1,6 @@
 """A voter that is removed votes on for the slots that were its own to decide; one whose name lives on does not."""
 
-from paxos.configuration import ALPHA, Configuration, Epoch
+from paxos.configuration import ALPHA, ConfigurationHistory, ConfigurationVersion
 from paxos.lease import Lease
 from paxos.messages import (
     Accept,
@@ -13,10 +13,10 @@ from paxos.messages import (
     Prepare,
     Promise,
 )
-from paxos.types import ZERO, Ballot, Membership
+from paxos.types import ZERO, Ballot, Configuration
 from tests.unit.paxos.harness import ME, OPTIONS, START, Bench, to
 
-TWO, ONE = Membership((ME, "n2")), Membership((ME,))
+TWO, ONE = Configuration((ME, "n2")), Configuration((ME,))
 
 
 def reign(bench: Bench) -> Ballot:
@@ -60,7 +60,7 @@ def test_one_of_two_voters_can_be_removed() -> None:
     assert bench.replica.propose((b"change",))
     answer_all(bench)
     first = bench.replica.chosen + ALPHA
-    bench.replica.reconfigure(Epoch(first, ONE), bench.now)
+    bench.replica.reconfigure(ConfigurationVersion(first, ONE), bench.now)
     answer_all(bench)
     assert bench.replica.chosen == first - 1
     assert bench.replica.propose((b"alone",))
@@ -72,7 +72,7 @@ def test_one_of_two_voters_can_be_removed() -> None:
 def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
     bench = Bench(nodes=2)
     ballot = reign(bench)
-    bench.replica.reconfigure(Epoch(bench.replica.chosen + ALPHA, ONE), bench.now)
+    bench.replica.reconfigure(ConfigurationVersion(bench.replica.chosen + ALPHA, ONE), bench.now)
     assert bench.replica.lease_holds(bench.now)
     bench.later(OPTIONS.lease_ms)
     bench.tick()
@@ -83,11 +83,11 @@ def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
 
 def test_a_name_that_lives_on_without_a_vote_is_not_heard_as_a_voter() -> None:
     """Its disk may be a new one, which knows nothing of the votes of the old one (rule 28)."""
-    configuration = Configuration(ME, [Epoch(1, TWO)])
-    configuration.add(Epoch(40, Membership((ME,), learners=("n2",), silent=("n2",))))
-    assert not configuration.is_voter("n2")
-    assert not configuration.is_voter("n3")
-    removed = Configuration(ME, [Epoch(1, TWO), Epoch(40, ONE)])
+    configurations = ConfigurationHistory(ME, [ConfigurationVersion(1, TWO)])
+    configurations.add(ConfigurationVersion(40, Configuration((ME,), learners=("n2",), silent=("n2",))))
+    assert not configurations.is_voter("n2")
+    assert not configurations.is_voter("n3")
+    removed = ConfigurationHistory(ME, [ConfigurationVersion(1, TWO), ConfigurationVersion(40, ONE)])
     assert removed.is_voter("n2")
     removed.forget_before(40)
     assert not removed.is_voter("n2")
@@ -101,14 +101,14 @@ def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None
     assert lease.until > START
     lease.reconfigure([TWO, ONE])
     assert lease.until > START
-    lease.reconfigure([TWO, Membership((ME,), learners=("n2",), silent=("n2",))])
+    lease.reconfigure([TWO, Configuration((ME,), learners=("n2",), silent=("n2",))])
     assert lease.until == 0
 
 
 def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
     """It does not know of that yet, and it may have a new disk: it would count a vote that knows nothing of the old one
     (rule 28), and choose a second value for a slot that was decided before the change."""
-    change = Epoch(2 + ALPHA, Membership((ME, "n2"), learners=("n3",)))
+    change = ConfigurationVersion(2 + ALPHA, Configuration((ME, "n2"), learners=("n3",)))
     bench = Bench(nodes=3)
     bench.replica.reconfigure(change, bench.now)
     bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
@@ -119,7 +119,9 @@ def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
 
 def test_a_witness_is_promised_nothing() -> None:
     bench = Bench(nodes=3)
-    bench.replica.reconfigure(Epoch(2 + ALPHA, Membership((ME, "n2", "n3"), witnesses=("n3",))), bench.now)
+    bench.replica.reconfigure(
+        ConfigurationVersion(2 + ALPHA, Configuration((ME, "n2", "n3"), witnesses=("n3",))), bench.now
+    )
     bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
     bench.expect(to("n3", unwilling(7)))
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.types import NOOP, ZERO, Ballot, Membership, pack, unpack
+from paxos.types import NOOP, ZERO, Ballot, Configuration, pack, unpack
 
 ballots = st.builds(Ballot, st.integers(0, 3), st.sampled_from(["n1", "n2", "n3"]))
 
@@ -42,4 +42,4 @@ def test_a_value_of_another_origin_is_refused() -> None:
 
 
 def test_members_are_all_who_vote_or_learn() -> None:
-    assert Membership(("n1", "n2"), learners=("n3",), witnesses=("n2",)).members == ("n1", "n2", "n3")
+    assert Configuration(("n1", "n2"), learners=("n3",), witnesses=("n2",)).members == ("n1", "n2", "n3")

@@ -9,9 +9,9 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import (
     Member,
     MemberRole,
-    Roster,
-    RosterEpoch,
-    epochs_of,
+    Membership,
+    MembershipVersion,
+    configurations_of,
     genesis,
     in_force_from,
     newcomer,
@@ -24,8 +24,8 @@ from paxos.replica import Replica
 from paxos.types import MS, ZERO
 
 VOTER, WITNESS, LEARNER = MemberRole.VOTER, MemberRole.WITNESS, MemberRole.LEARNER
-THREE = Roster(7, tuple(Member(f"n{number}", "", incarnation=number) for number in (1, 2, 3)))
-EPOCHS = [RosterEpoch(40, THREE)]
+THREE = Membership(7, tuple(Member(f"n{number}", "", incarnation=number) for number in (1, 2, 3)))
+EPOCHS = [MembershipVersion(40, THREE)]
 N3 = THREE.members[2]
 
 
@@ -54,38 +54,40 @@ def test_a_change_is_made_from_the_present_members_once_they_are_in_force() -> N
         (THREE.changed(N3, N3), "two members have one name"),
     ],
 )
-def test_what_would_let_two_majorities_miss_each_other_is_refused(change: Roster, why: str | None) -> None:
+def test_what_would_let_two_majorities_miss_each_other_is_refused(change: Membership, why: str | None) -> None:
     said = refusal(EPOCHS, change, 40)
     assert said is None if why is None else why in str(said)
 
 
 def test_the_last_who_can_lead_and_one_of_two_who_decide_are_needed() -> None:
-    two = Roster(1, (Member("n1", "", incarnation=1), Member("n2", "", incarnation=2)))
-    assert refusal([RosterEpoch(1, two)], two.without("n2"), 1) is None
+    two = Membership(1, (Member("n1", "", incarnation=1), Member("n2", "", incarnation=2)))
+    assert refusal([MembershipVersion(1, two)], two.without("n2"), 1) is None
     demoted = replace(two.members[1], role=LEARNER)
-    assert refusal([RosterEpoch(1, two)], two.changed(demoted), 1) is None
-    assert "Add a third" in str(refusal([RosterEpoch(1, two)], two.changed(newcomer("n2", "", VOTER)), 1))
-    one = Roster(1, (Member("n1", ""), Member("w1", "", WITNESS)))
-    assert "may lead" in str(refusal([RosterEpoch(1, one)], one.without("n1"), 1))
+    assert refusal([MembershipVersion(1, two)], two.changed(demoted), 1) is None
+    assert "Add a third" in str(refusal([MembershipVersion(1, two)], two.changed(newcomer("n2", "", VOTER)), 1))
+    one = Membership(1, (Member("n1", ""), Member("w1", "", WITNESS)))
+    assert "may lead" in str(refusal([MembershipVersion(1, one)], one.without("n1"), 1))
 
 
 def test_the_protocol_is_told_who_votes_who_learns_and_who_is_not_heard() -> None:
-    roster = THREE.changed(Member("w1", "", WITNESS, 4), Member("l1", "", LEARNER, 5), newcomer("n4", "h:1", VOTER))
-    (epoch,) = epochs_of([RosterEpoch(40, roster)])
-    assert epoch.first == 40
-    assert epoch.membership.voters == ("n1", "n2", "n3", "w1")
-    assert epoch.membership.learners == ("l1", "n4")
-    assert (epoch.membership.witnesses, epoch.membership.silent) == (("w1",), ("n4",))
-    assert epochs_of([])[0].membership.members == ()
-    assert epochs_of(genesis(["n2", "n1"]))[0].membership.voters == ("n1", "n2")
+    membership = THREE.changed(Member("w1", "", WITNESS, 4), Member("l1", "", LEARNER, 5), newcomer("n4", "h:1", VOTER))
+    (version,) = configurations_of([MembershipVersion(40, membership)])
+    assert version.first == 40
+    assert version.configuration.voters == ("n1", "n2", "n3", "w1")
+    assert version.configuration.learners == ("l1", "n4")
+    assert (version.configuration.witnesses, version.configuration.silent) == (("w1",), ("n4",))
+    assert configurations_of([])[0].configuration.members == ()
+    assert configurations_of(genesis(["n2", "n1"]))[0].configuration.voters == ("n1", "n2")
 
 
 class Leading(Replica):
     """A replica of which the test says how far it and the others are."""
 
     def __init__(self, chosen: int, others: dict[str, int]) -> None:
-        epochs = epochs_of(EPOCHS)
-        super().__init__("n1", epochs, Options(), Random(1), 0, promised=ZERO, chosen=chosen, tail=[], restarted=False)
+        memberships = configurations_of(EPOCHS)
+        super().__init__(
+            "n1", memberships, Options(), Random(1), 0, promised=ZERO, chosen=chosen, tail=[], restarted=False
+        )
         self.others = others
 
     def chosen_by(self, member: str) -> int:
@@ -93,10 +95,10 @@ class Leading(Replica):
 
 
 def due(
-    roster: Roster, proved: dict[str, int], chosen: int = 100, others: dict[str, int] | None = None
-) -> Roster | None:
+    membership: Membership, proved: dict[str, int], chosen: int = 100, others: dict[str, int] | None = None
+) -> Membership | None:
     replica = Leading(chosen, others or {})
-    return Stewardship().due([RosterEpoch(40, roster)], proved, {}, replica, LOOK_MS * MS)
+    return Stewardship().due([MembershipVersion(40, membership)], proved, {}, replica, LOOK_MS * MS)
 
 
 def test_data_that_nobody_had_seen_is_enrolled() -> None:
@@ -133,10 +135,10 @@ def test_the_next_change_waits_until_the_last_one_decides_the_next_slot() -> Non
 
 def test_one_change_is_under_way_at_a_time_and_it_is_looked_for_now_and_then() -> None:
     unseen = THREE.changed(replace(N3, incarnation=0))
-    epochs, replica = [RosterEpoch(40, unseen)], Leading(100, {})
+    memberships, replica = [MembershipVersion(40, unseen)], Leading(100, {})
     steward = Stewardship()
-    assert steward.due(epochs, {"n3": 3}, {}, replica, 0) is not None
-    assert steward.due(epochs, {"n3": 3}, {}, replica, LOOK_MS * MS) is None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, 0) is not None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS) is None
     steward.answered(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
-    assert steward.due(epochs, {"n3": 3}, {}, replica, LOOK_MS * MS - 1) is None
-    assert steward.due(epochs, {"n3": 3}, {}, replica, LOOK_MS * MS) is not None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS - 1) is None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS) is not None

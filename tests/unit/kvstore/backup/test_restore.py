@@ -41,7 +41,7 @@ def test_a_node_begins_with_the_records_and_with_nothing_of_the_old_cluster(tmp_
     assert (ledger.applied, ledger.chain, ledger.machine.revision) == (6, old.chain, 6)
     assert (recovered.chosen, recovered.last, recovered.cut.slot, recovered.promised.round) == (6, 6, 6, 0)
     assert recovered.identity.members == MEMBERS
-    assert ledger.machine.epochs == genesis(MEMBERS)
+    assert ledger.machine.memberships == genesis(MEMBERS)
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from kvstore.api.commands import Bundle, Command, Put, pack_bundle
-from kvstore.api.membership import RosterEpoch, genesis
+from kvstore.api.membership import MembershipVersion, genesis
 from kvstore.replica.applier import Ledger
 from kvstore.replica.snapshot_send import state_message
 from paxos.messages import FetchState, State
@@ -23,9 +23,11 @@ def in_slot(slot: Slot, *commands: Command) -> bytes:
 class Source:
     """A replica that has applied a slot for each command, stored it, and answers for it."""
 
-    def __init__(self, *commands: Command, node: str = "n2", epochs: list[RosterEpoch] | None = None) -> None:
+    def __init__(
+        self, *commands: Command, node: str = "n2", memberships: list[MembershipVersion] | None = None
+    ) -> None:
         self.storage = MemoryStorage("test", node)
-        self.ledger = Ledger(genesis(VOTERS) if epochs is None else epochs)
+        self.ledger = Ledger(genesis(VOTERS) if memberships is None else memberships)
         self.apply(*commands)
 
     def apply(self, *commands: Command) -> None:

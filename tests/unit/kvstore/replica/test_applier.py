@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.api.commands import Bundle, Command, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_bundle
-from kvstore.api.membership import MemberRole, RosterEpoch, genesis, newcomer
+from kvstore.api.membership import MemberRole, MembershipVersion, genesis, newcomer
 from kvstore.replica.applier import Ledger, bare_ledger, link, load_state, store_replayed
 from paxos.configuration import ALPHA
 from paxos.types import NOOP, PValue, pack
@@ -18,7 +18,7 @@ from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
 
 A, B = puts(b"a", b"b")
-ROSTER = genesis(VOTERS)[0].roster
+ROSTER = genesis(VOTERS)[0].membership
 GROWN = ROSTER.changed(newcomer("n4", "n4:1", MemberRole.LEARNER))
 
 
@@ -116,14 +116,14 @@ def test_rule_22_request_ids_are_part_of_it() -> None:
 
 
 @pytest.mark.parametrize("told", [[], genesis(VOTERS), genesis(["n7"])], ids=["nobody", "the founders", "others"])
-def test_rule_27_the_members_are_part_of_it_whatever_the_replica_was_told(told: list[RosterEpoch]) -> None:
+def test_rule_27_the_members_are_part_of_it_whatever_the_replica_was_told(told: list[MembershipVersion]) -> None:
     loaded = load_state(Source(Reconfigure(GROWN)).storage, told)
-    assert loaded.machine.epochs == [RosterEpoch(1, ROSTER), RosterEpoch(1 + ALPHA, GROWN)]
+    assert loaded.machine.memberships == [MembershipVersion(1, ROSTER), MembershipVersion(1 + ALPHA, GROWN)]
 
 
 def test_before_anything_is_stored_the_members_are_those_that_the_cluster_begins_with() -> None:
     loaded = load_state(MemoryStorage("test", "n1"), genesis(VOTERS))
-    assert (loaded.applied, loaded.machine.roster) == (0, ROSTER)
+    assert (loaded.applied, loaded.machine.membership) == (0, ROSTER)
 
 
 def test_what_was_compacted_is_not_missed_though_the_last_revisions_were_deletions() -> None:
@@ -187,7 +187,7 @@ def test_rule_29_a_witness_follows_who_the_members_are_and_keeps_no_record() -> 
     value = in_slot(1, A, Reconfigure(GROWN), B)
     made = bare(value)
     assert (made.machine.records, made.machine.revision, made.take_changes()) == ({}, 0, [])
-    assert made.machine.roster == GROWN
+    assert made.machine.membership == GROWN
     assert made.chain == ledger(value).chain
 
 
@@ -209,7 +209,7 @@ def test_rule_29_a_witness_takes_over_of_a_state_what_it_keeps_and_stays_one_whe
     made = bare_ledger(source.ledger.progress())
     assert made is not None
     assert (made.bare, made.applied, made.chain) == (True, 2, source.ledger.chain)
-    assert (made.machine.roster, made.machine.revision, made.machine.digest) == (GROWN, 0, 0)
+    assert (made.machine.membership, made.machine.revision, made.machine.digest) == (GROWN, 0, 0)
     loaded = Ledger([])
     loaded.finish(made.progress())
     assert loaded.bare

@@ -3,13 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
-from kvstore.api.membership import Member, MemberRole, Roster, genesis
+from kvstore.api.membership import Member, MemberRole, Membership, genesis
 from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, Comparison
 from paxos.messages import Compare, Compared, Diverged
 from paxos.types import MS
 from storage.base import DamagedError, Progress, StorageError
 
-THREE = genesis(("n1", "n2", "n3"))[0].roster
+THREE = genesis(("n1", "n2", "n3"))[0].membership
 SOUND = Progress(applied=16, position=9, digest=7)
 BROKEN = replace(SOUND, digest=8)
 
@@ -21,8 +21,8 @@ def comparison(*states: Progress, node: str = "n1") -> Comparison:
     return made
 
 
-def asked(leader: Comparison, now: int = EVERY_MS * MS, roster: Roster = THREE) -> Compare:
-    question = leader.due(roster, now)
+def asked(leader: Comparison, now: int = EVERY_MS * MS, membership: Membership = THREE) -> Compare:
+    question = leader.due(membership, now)
     assert question is not None
     return question
 
@@ -61,12 +61,12 @@ def test_rule_24_a_leader_that_differs_from_a_majority_ends() -> None:
 
 
 def test_rule_24_two_of_five_are_no_majority_though_nobody_else_has_answered() -> None:
-    roster = genesis(("n1", "n2", "n3", "n4", "n5"))[0].roster
+    membership = genesis(("n1", "n2", "n3", "n4", "n5"))[0].membership
     leader = comparison(SOUND)
-    question = asked(leader, roster=roster)
-    assert leader.receive("n2", answer(comparison(SOUND), question), roster) == []
-    assert leader.receive("n3", answer(comparison(BROKEN), question), roster) == []
-    (verdict,) = leader.receive("n4", answer(comparison(SOUND), question), roster)
+    question = asked(leader, membership=membership)
+    assert leader.receive("n2", answer(comparison(SOUND), question), membership) == []
+    assert leader.receive("n3", answer(comparison(BROKEN), question), membership) == []
+    (verdict,) = leader.receive("n4", answer(comparison(SOUND), question), membership)
     assert verdict.to == "n3"
 
 
@@ -81,12 +81,12 @@ def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_whi
 
 
 def test_rule_29_only_those_who_hold_the_state_and_vote_make_the_majority() -> None:
-    roster = Roster(1, (Member("n1", ""), Member("n2", ""), Member("n3", "", MemberRole.LEARNER)))
+    membership = Membership(1, (Member("n1", ""), Member("n2", ""), Member("n3", "", MemberRole.LEARNER)))
     leader = comparison(SOUND)
-    question = asked(leader, roster=roster)
-    assert leader.receive("n3", answer(comparison(SOUND), question), roster) == []
-    assert leader.receive("n2", answer(comparison(SOUND), question), roster) == []
-    (verdict,) = leader.receive("n3", Compared(question.slot, b"other"), roster)
+    question = asked(leader, membership=membership)
+    assert leader.receive("n3", answer(comparison(SOUND), question), membership) == []
+    assert leader.receive("n2", answer(comparison(SOUND), question), membership) == []
+    (verdict,) = leader.receive("n3", Compared(question.slot, b"other"), membership)
     assert verdict.to == "n3"
 
 

@@ -4,7 +4,16 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Put, Reconfigure, Reconfigured
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Roster, RosterEpoch, displaced, enrolled, genesis, newcomer
+from kvstore.api.membership import (
+    Member,
+    MemberRole,
+    Membership,
+    MembershipVersion,
+    displaced,
+    enrolled,
+    genesis,
+    newcomer,
+)
 from kvstore.replica.membership_manager import LOOK_MS
 from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
@@ -13,8 +22,8 @@ from tests.unit.kvstore.replica.host import B1, Host, value
 
 VOTER, LEARNER, WITNESS = MemberRole.VOTER, MemberRole.LEARNER, MemberRole.WITNESS
 N1, N2, N3 = (Member(f"n{number}", "", VOTER, number) for number in (1, 2, 3))
-THREE = Roster(7, (N1, N2, N3))
-FOUNDERS = genesis(("n1", "n2", "n3"))[0].roster
+THREE = Membership(7, (N1, N2, N3))
+FOUNDERS = genesis(("n1", "n2", "n3"))[0].membership
 ALL = {"n1": 1, "n2": 2, "n3": 3}
 
 
@@ -22,34 +31,34 @@ ALL = {"n1": 1, "n2": 2, "n3": 3}
 
 
 def test_rule_28_whoever_lost_its_data_is_given_a_place_to_begin_anew_with_other_data() -> None:
-    roster = displaced(THREE, {"n3": 3})
-    assert roster == Roster(8, (N1, N2, newcomer("n3", "", VOTER)))
-    assert roster.membership.voters == ("n1", "n2")
-    assert roster.membership.silent == ("n3",)
+    membership = displaced(THREE, {"n3": 3})
+    assert membership == Membership(8, (N1, N2, newcomer("n3", "", VOTER)))
+    assert membership.configuration.voters == ("n1", "n2")
+    assert membership.configuration.silent == ("n3",)
 
 
 def test_rule_28_a_petition_for_data_that_is_not_that_of_the_member_changes_nothing() -> None:
     """It has other data by now, or was never seen: what was lost is not what votes."""
     assert displaced(THREE, {"n3": 2}) is None
     assert displaced(THREE, {"n3": 0}) is None
-    assert displaced(Roster(7, (N1, N2, replace(N3, incarnation=0))), {"n3": 3}) is None
-    assert displaced(Roster(7, (N1, N2, replace(N3, incarnation=0))), {"n3": 0}) is None
+    assert displaced(Membership(7, (N1, N2, replace(N3, incarnation=0))), {"n3": 3}) is None
+    assert displaced(Membership(7, (N1, N2, replace(N3, incarnation=0))), {"n3": 0}) is None
     assert displaced(THREE, {"n9": 9}) is None
     assert displaced(THREE, {}) is None
 
 
 def test_one_place_at_a_time() -> None:
-    roster = displaced(THREE, {"n2": 2, "n3": 3})
-    assert roster is not None
-    assert [member.incarnation for member in sorted(roster.members, key=lambda one: one.name)] == [1, 0, 3]
+    membership = displaced(THREE, {"n2": 2, "n3": 3})
+    assert membership is not None
+    assert [member.incarnation for member in sorted(membership.members, key=lambda one: one.name)] == [1, 0, 3]
 
 
 def test_it_comes_back_as_what_it_was_or_was_to_become() -> None:
     joining = replace(newcomer("n4", "h:1", WITNESS), incarnation=4)
     learner = Member("l1", "h:2", LEARNER, 5)
-    roster = THREE.changed(joining, learner, Member("w1", "h:3", WITNESS, 6))
+    membership = THREE.changed(joining, learner, Member("w1", "h:3", WITNESS, 6))
     for name, incarnation, becomes in (("n4", 4, WITNESS), ("l1", 5, LEARNER), ("w1", 6, WITNESS)):
-        after = displaced(roster, {name: incarnation})
+        after = displaced(membership, {name: incarnation})
         assert after is not None
         member = after.get(name)
         assert member is not None
@@ -59,10 +68,10 @@ def test_it_comes_back_as_what_it_was_or_was_to_become() -> None:
 def test_only_data_that_nobody_had_seen_is_enrolled() -> None:
     assert enrolled(THREE, {"n1": 9, "n2": 9, "n9": 9}) is None
     unseen = THREE.changed(newcomer("n4", "h:1", VOTER), newcomer("n5", "h:2", VOTER))
-    roster = enrolled(unseen, {"n4": 4, "n5": 5})
-    assert roster is not None
-    assert [member.incarnation for member in roster.members] == [1, 2, 3, 4, 5]
-    assert roster.version == unseen.version + 1
+    membership = enrolled(unseen, {"n4": 4, "n5": 5})
+    assert membership is not None
+    assert [member.incarnation for member in membership.members] == [1, 2, 3, 4, 5]
+    assert membership.version == unseen.version + 1
 
 
 # On a node
@@ -73,12 +82,12 @@ class Steward(Host):
 
     def __init__(self, proved: dict[str, int] | None = None) -> None:
         super().__init__()
-        self.proposed: list[Roster] = []
+        self.proposed: list[Membership] = []
         write = self.node.write
 
         def listen(command: object, reply: object) -> None:
             if isinstance(command, Reconfigure):
-                self.proposed.append(command.roster)
+                self.proposed.append(command.membership)
             write(command, reply)  # type: ignore[arg-type]
 
         self.node.write = listen  # type: ignore[method-assign]
@@ -94,7 +103,7 @@ class Steward(Host):
 
     @property
     def version(self) -> int:
-        return self.node.roster.version
+        return self.node.membership.version
 
 
 def test_a_leader_enrols_the_data_of_its_peers_in_one_change_and_then_has_nothing_to_do() -> None:
@@ -123,19 +132,19 @@ def test_a_leader_looks_after_one_thing_after_the_other_each_once_the_last_is_in
     host.node.proved = {"n1": 1, "n2": 2}
     host.carry_on()
     assert host.version == 2
-    assert host.node.roster.get("n3") == newcomer("n3", "", VOTER)
+    assert host.node.membership.get("n3") == newcomer("n3", "", VOTER)
     host.node.proved = {**ALL, "n3": 33}
     host.carry_on()
     assert host.version == 3
-    assert host.node.roster.get("n3") == replace(newcomer("n3", "", VOTER), incarnation=33)
+    assert host.node.membership.get("n3") == replace(newcomer("n3", "", VOTER), incarnation=33)
     ballot = host.node.replica.leading
     assert ballot is not None
     host.receive("n3", HeartbeatAck(ballot, 1, granted=True, chosen=host.node.replica.chosen, votes=0))
     host.carry_on()
     assert host.version == 4
-    assert host.node.roster.voters == ("n1", "n2", "n3")
-    assert [roster.version for roster in host.proposed] == [1, 2, 3, 4]
-    before, newest = host.node.machine.epochs
+    assert host.node.membership.voters == ("n1", "n2", "n3")
+    assert [membership.version for membership in host.proposed] == [1, 2, 3, 4]
+    before, newest = host.node.machine.memberships
     assert newest.first >= before.first + ALPHA
 
 
@@ -147,15 +156,15 @@ def test_rule_27_whoever_lags_is_not_promoted_before_it_has_caught_up() -> None:
     host.node.proved = {**ALL, "n3": 33}
     host.carry_on()
     joining = replace(newcomer("n3", "", VOTER), incarnation=33)
-    assert host.node.roster.get("n3") == joining
+    assert host.node.membership.get("n3") == joining
     ballot, behind = host.node.replica.leading, host.node.replica.chosen - ALPHA - 1
     assert ballot is not None
     host.receive("n3", HeartbeatAck(ballot, 1, granted=False, chosen=behind, votes=0))
     host.carry_on()
-    assert host.node.roster.get("n3") == joining
+    assert host.node.membership.get("n3") == joining
     host.receive("n3", HeartbeatAck(ballot, 1, granted=False, chosen=behind + 1, votes=0))
     host.carry_on()
-    assert host.node.roster.get("n3") == Member("n3", "", VOTER, 33)
+    assert host.node.membership.get("n3") == Member("n3", "", VOTER, 33)
 
 
 def test_a_change_that_was_not_made_is_seen_to_again() -> None:
@@ -167,18 +176,18 @@ def test_a_change_that_was_not_made_is_seen_to_again() -> None:
     host.settle()
     assert isinstance(first[0], Reconfigured)
     host.carry_on()
-    assert host.node.roster.version == 2
-    assert {member.name: member.incarnation for member in host.node.roster.members} == {**ALL, "l1": 9}
+    assert host.node.membership.version == 2
+    assert {member.name: member.incarnation for member in host.node.membership.members} == {**ALL, "l1": 9}
     assert len(host.proposed) == 3
 
 
 def test_a_change_whose_fate_is_unknown_is_looked_after_again() -> None:
     host = Steward({})
     steward = host.node._stewardship
-    epochs = [RosterEpoch(1, FOUNDERS)]
+    memberships = [MembershipVersion(1, FOUNDERS)]
 
-    def due(now: int) -> Roster | None:
-        return steward.due(epochs, ALL, {}, host.node.replica, host.now + now * 1_000_000)
+    def due(now: int) -> Membership | None:
+        return steward.due(memberships, ALL, {}, host.node.replica, host.now + now * 1_000_000)
 
     assert due(2 * LOOK_MS) is not None
     assert due(4 * LOOK_MS) is None
@@ -194,9 +203,9 @@ def test_rule_27_a_change_is_told_to_the_protocol_once_and_in_the_step_that_appl
     host = Host()
     host.follow()
 
-    def listen(replica: Replica, epoch: object, now: int) -> None:
-        told.append(epoch.first)  # type: ignore[attr-defined]
-        reconfigure(replica, epoch, now)  # type: ignore[arg-type]
+    def listen(replica: Replica, version: object, now: int) -> None:
+        told.append(version.first)  # type: ignore[attr-defined]
+        reconfigure(replica, version, now)  # type: ignore[arg-type]
 
     Replica.reconfigure = listen  # type: ignore[method-assign, assignment]
     try:
@@ -210,7 +219,7 @@ def test_rule_27_a_change_is_told_to_the_protocol_once_and_in_the_step_that_appl
     finally:
         Replica.reconfigure = reconfigure  # type: ignore[method-assign]
     assert told == [2 + ALPHA]
-    membership = host.node.replica.configuration
+    membership = host.node.replica.configurations
     assert (membership.at(1 + ALPHA).voters, membership.at(2 + ALPHA).voters) == (("n1", "n2", "n3"), ("n1", "n2"))
 
 
@@ -224,5 +233,5 @@ def test_rule_27_a_restart_knows_the_change_that_is_not_in_force_and_the_one_bef
     again = Host(host.storage.reopen())
     assert again.node.pending
     assert set(again.node.neighbours) == {"n2", "n3"}
-    configuration = again.node.replica.configuration
-    assert [membership.voters for membership in configuration.since(2)] == [("n1", "n2", "n3"), ("n1", "n2")]
+    configurations = again.node.replica.configurations
+    assert [membership.voters for membership in configurations.since(2)] == [("n1", "n2", "n3"), ("n1", "n2")]

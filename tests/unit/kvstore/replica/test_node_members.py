@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import Put, PutResult, Reconfigure, Reconfigured
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Roster, genesis, newcomer
+from kvstore.api.membership import Member, MemberRole, Membership, genesis, newcomer
 from kvstore.api.status import Standing
 from kvstore.replica.applier import Ledger
 from kvstore.replica.snapshot_send import END, state_message
@@ -29,23 +29,23 @@ from paxos.types import Ballot, pack
 from storage.base import StatePage
 from tests.unit.kvstore.replica.host import B1, QUORUM, STALE, Host, refusal, seen, value
 
-FIRST = genesis(("n1", "n2", "n3"))[0].roster
+FIRST = genesis(("n1", "n2", "n3"))[0].membership
 OTHERS = FIRST.without("n1")
 """The members without the one under test."""
 
 
-def source(*rosters: Roster) -> Ledger:
+def source(*memberships: Membership) -> Ledger:
     """What a peer has applied: one key, then each of these changes as soon as the last is in force."""
     ledger = Ledger(genesis(("n1", "n2", "n3")))
     slot, sequence = 1, 1
     ledger.replay(slot, value(Put(b"k", b"v")))
-    for roster in rosters:
-        while ledger.machine.epochs[-1].first > slot + 1:
+    for membership in memberships:
+        while ledger.machine.memberships[-1].first > slot + 1:
             slot += 1
             ledger.replay(slot, b"")
         slot, sequence = slot + 1, sequence + 1
-        ledger.replay(slot, value(Reconfigure(roster), sequence=sequence))
-    assert ledger.machine.roster == rosters[-1]
+        ledger.replay(slot, value(Reconfigure(membership), sequence=sequence))
+    assert ledger.machine.membership == memberships[-1]
     return ledger
 
 
@@ -113,7 +113,7 @@ def test_a_leader_that_is_removed_answers_for_it_and_hands_over() -> None:
     host.lead()
     answers = host.write(Reconfigure(OTHERS))
     sent = host.settle()
-    assert answers == [Reconfigured(OTHERS, host.node.machine.epochs[-1].first)]
+    assert answers == [Reconfigured(OTHERS, host.node.machine.memberships[-1].first)]
     assert [message for message in sent if isinstance(message, Release)] == [Release(sent_ballot(sent), "n2")]
     assert (host.node.replica.role, host.node.standing) == (Role.FOLLOWER, Standing.REMOVED)
     host.ring()
@@ -171,13 +171,13 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     host.node.proved = {"n1": 7, "n2": 8}
     host.ring()
     assert asked(host) == [FetchState(END)]
-    roster = OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER))
-    give_end(host, source(OTHERS, roster))
+    membership = OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER))
+    give_end(host, source(OTHERS, membership))
     assert asked(host) == [FetchState(0)]
-    give_all(host, source(OTHERS, roster))
+    give_all(host, source(OTHERS, membership))
     host.step()
     host.sync()
-    assert host.node.roster == roster
+    assert host.node.membership == membership
     host.receive("n2", Learn((), 900, 800))
     host.node.proved = {"n3": 9}
     host.later(1)
@@ -187,11 +187,11 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
 def test_a_witness_takes_no_rows_keeps_no_records_and_follows_the_members() -> None:
     host = joined(MemberRole.WITNESS)
     assert host.storage.marks.progress.applied == host.node.applied
-    change = host.node.roster.changed(Member("l1", "h:2", MemberRole.LEARNER))
+    change = host.node.membership.changed(Member("l1", "h:2", MemberRole.LEARNER))
     choose(host, *[b""] * (ALPHA - 1))
     choose(host, value(Put(b"a", b"1"), sequence=8), value(Put(b"b", b"1"), Reconfigure(change), sequence=9))
     assert (host.node.machine.records, host.node.machine.revision) == ({}, 0)
-    assert host.node.roster == change
+    assert host.node.membership == change
     assert host.storage.read_state(0, 1000).changes == []
 
 
@@ -201,7 +201,7 @@ def test_a_witness_serves_no_client_but_changes_of_the_members() -> None:
         assert refusal(host.read(b"k", consistency)) == (Reason.WITNESS, Outcome.FAILED)
     assert refusal(host.write(Put(b"k", b"v"))) == (Reason.WITNESS, Outcome.FAILED)
     choose(host, *[b""] * (ALPHA - 1))
-    change = host.node.roster.changed(Member("l1", "h:2", MemberRole.LEARNER))
+    change = host.node.membership.changed(Member("l1", "h:2", MemberRole.LEARNER))
     answers = host.write(Reconfigure(change))
     choose(host, proposed(host))
     assert answers == [Reconfigured(change, host.node.applied + ALPHA)]
@@ -220,15 +220,15 @@ def test_a_witness_that_lags_behind_the_cut_needs_only_the_end() -> None:
     host = joined(MemberRole.WITNESS)
     host.receive("n2", Learn((), 900, 800))
     assert asked(host) == [FetchState(END)]
-    rosters = [OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS))]
-    later = source(*rosters, rosters[-1].changed(Member("l1", "h:2", MemberRole.LEARNER)))
+    memberships = [OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS))]
+    later = source(*memberships, memberships[-1].changed(Member("l1", "h:2", MemberRole.LEARNER)))
     while later.applied < 850:
         later.replay(later.applied + 1, b"")
     give_end(host, later)
     host.step()
     host.sync()
     assert (host.node.applied, host.node.machine.records) == (850, {})
-    assert host.node.roster.get("l1") is not None
+    assert host.node.membership.get("l1") is not None
 
 
 def test_a_witness_is_one_after_a_restart() -> None:
@@ -242,9 +242,9 @@ def test_a_witness_is_one_after_a_restart() -> None:
 def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
     host = joined(MemberRole.WITNESS)
     choose(host, *[b""] * (ALPHA - 1))
-    member = host.node.roster.get("n1")
+    member = host.node.membership.get("n1")
     assert member is not None
-    promoted = host.node.roster.changed(replace(member, becomes=MemberRole.VOTER))
+    promoted = host.node.membership.changed(replace(member, becomes=MemberRole.VOTER))
     choose(host, value(Reconfigure(promoted), sequence=9))
     assert host.node.standing is Standing.WAITING
     assert refusal(host.read(b"k", STALE)) == (Reason.JOINING, Outcome.FAILED)

@@ -22,7 +22,7 @@ from kvstore.api.commands import (
     Result,
 )
 from kvstore.api.errors import Refused
-from kvstore.api.membership import Member, Roster, RosterEpoch, refusal
+from kvstore.api.membership import Member, Membership, MembershipVersion, refusal
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Lookup, Query
 from kvstore.api.results import Answer, ReadAnswer
 from kvstore.api.status import MembersStatus, MemberStatus, Status
@@ -82,12 +82,12 @@ class FakeReplica:
         self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self.done: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting: set[asyncio.Task[Any]] = set()
-        self.roster = Roster(
+        self.membership = Membership(
             3, tuple(Member(f"n{number}", f"127.0.0.1:900{number}", incarnation=number) for number in (1, 2, 3))
         )
         self.connected = {"n1", "n2", "n3"}
         self.leader: str | None = "n2"
-        self.meanwhile: Roster | None = None
+        self.meanwhile: Membership | None = None
         """What the members become through somebody else, just before the next change of them is ordered."""
 
     def _later(self, key: bytes, act: Callable[[], Any], reply: Callable[[Any], None]) -> None:
@@ -109,7 +109,7 @@ class FakeReplica:
 
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
         if isinstance(command, Reconfigure):
-            self._later(b"", lambda: self._reconfigure(command.roster), reply)
+            self._later(b"", lambda: self._reconfigure(command.membership), reply)
         else:
             self._later(_key_of(command), lambda: self._apply(command), reply)
 
@@ -168,21 +168,21 @@ class FakeReplica:
     def end_state(self, reader: str) -> None:
         self.readers.discard(reader)
 
-    def _reconfigure(self, roster: Roster) -> Result:
+    def _reconfigure(self, membership: Membership) -> Result:
         if self.meanwhile is not None:
-            self.roster, self.meanwhile = self.meanwhile, None
-        why = refusal([RosterEpoch(1, self.roster)], roster, 1)
+            self.membership, self.meanwhile = self.meanwhile, None
+        why = refusal([MembershipVersion(1, self.membership)], membership, 1)
         if why is not None:
             return NotReconfigured(why)
-        self.roster = roster
-        return Reconfigured(roster, 33)
+        self.membership = membership
+        return Reconfigured(membership, 33)
 
     def status(self) -> Status:
         return self.present
 
     def members(self) -> MembersStatus:
         return MembersStatus(
-            "n1", self.roster.version, True, self.leader, [self._member(each) for each in self.roster.members]
+            "n1", self.membership.version, True, self.leader, [self._member(each) for each in self.membership.members]
         )
 
     def _member(self, each: Member) -> MemberStatus:

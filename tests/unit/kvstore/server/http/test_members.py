@@ -51,9 +51,9 @@ def test_whoever_shall_vote_is_added_as_a_learner_that_becomes_it(role: str) -> 
         reply = await store.call("POST", "/members", added)
         assert (reply.status, json.loads(reply.body)["version"]) == (201, 4)
         expected = Member("n4", "h:9004", MemberRole.LEARNER, joining=True, becomes=MemberRole(role))
-        assert store.replica.roster.get("n4") == expected
+        assert store.replica.membership.get("n4") == expected
         again = await store.call("POST", "/members", added)
-        assert (again.status, store.replica.roster.version) == (200, 4)
+        assert (again.status, store.replica.membership.version) == (200, 4)
 
     run(scenario)
 
@@ -61,13 +61,13 @@ def test_whoever_shall_vote_is_added_as_a_learner_that_becomes_it(role: str) -> 
 def test_a_learner_is_added_as_what_it_stays_and_can_be_promoted() -> None:
     async def scenario(store: Store) -> None:
         await store.call("POST", "/members", body(name="n4", address="[::1]:9004", role="learner"))
-        assert store.replica.roster.get("n4") == Member("n4", "[::1]:9004", MemberRole.LEARNER)
+        assert store.replica.membership.get("n4") == Member("n4", "[::1]:9004", MemberRole.LEARNER)
         assert (await store.call("POST", "/members/n4/promote")).status == 200
-        promoted = store.replica.roster.get("n4")
+        promoted = store.replica.membership.get("n4")
         assert promoted is not None
         assert (promoted.role, promoted.joining, promoted.becomes) == (MemberRole.LEARNER, True, MemberRole.VOTER)
         assert (await store.call("POST", "/members/n4/promote")).status == 200
-        assert store.replica.roster.version == 5
+        assert store.replica.membership.version == 5
 
     run(scenario)
 
@@ -75,7 +75,7 @@ def test_a_learner_is_added_as_what_it_stays_and_can_be_promoted() -> None:
 def test_a_role_that_is_not_named_is_that_of_a_voter() -> None:
     async def scenario(store: Store) -> None:
         await store.call("POST", "/members", body(name="n4", address="h:9004"))
-        added = store.replica.roster.get("n4")
+        added = store.replica.membership.get("n4")
         assert added is not None
         assert added.purpose is MemberRole.VOTER
 
@@ -103,7 +103,7 @@ def test_what_describes_no_member_is_refused(sent: bytes, why: str) -> None:
         assert reply.status == 400
         assert reply.problem()["type"].endswith(":invalid-member")
         assert why in reply.problem()["detail"]
-        assert store.replica.roster.version == 3
+        assert store.replica.membership.version == 3
 
     run(scenario)
 
@@ -127,7 +127,7 @@ def test_a_name_or_address_of_another_is_refused(fields: dict[str, str]) -> None
 def test_a_member_is_removed_and_then_it_is_none() -> None:
     async def scenario(store: Store) -> None:
         assert (await store.call("DELETE", "/members/n3")).status == 200
-        assert [each.name for each in store.replica.roster.members] == ["n1", "n2"]
+        assert [each.name for each in store.replica.membership.members] == ["n1", "n2"]
         again = await store.call("DELETE", "/members/n3")
         assert (again.status, again.problem()["type"]) == (404, "urn:kvstore:problem:no-such-member")
         assert "n1, n2" in again.problem()["detail"]
@@ -154,7 +154,7 @@ def test_one_that_is_replaced_is_not_heard_while_it_is_decided() -> None:
 
     async def scenario(store: Store) -> None:
         replica = store.replica
-        replica.roster = replica.roster.changed(Member("n4", "h:9004", incarnation=4))
+        replica.membership = replica.membership.changed(Member("n4", "h:9004", incarnation=4))
         replica.connected = {"n1", "n2"}
         assert (await store.call("POST", "/members/n4/replace")).problem()["type"].endswith(":unsafe-change")
         replica.connected = {"n1", "n2", "n3"}
@@ -167,14 +167,14 @@ def test_one_that_is_replaced_is_not_heard_while_it_is_decided() -> None:
 def test_a_replaced_member_begins_anew_and_becomes_what_it_was(role: MemberRole) -> None:
     async def scenario(store: Store) -> None:
         replica = store.replica
-        replica.roster = replica.roster.changed(Member("n4", "h:9004", role, incarnation=4))
-        version = replica.roster.version
+        replica.membership = replica.membership.changed(Member("n4", "h:9004", role, incarnation=4))
+        version = replica.membership.version
         for _ in range(2):
             assert (await store.call("POST", "/members/n4/replace", body(address="h:9005"))).status == 200
-        member = replica.roster.get("n4")
+        member = replica.membership.get("n4")
         assert member is not None
         assert (member.purpose, member.role, member.incarnation) == (role, MemberRole.LEARNER, 0)
-        assert (member.address, replica.roster.version) == ("h:9005", version + 1)
+        assert (member.address, replica.membership.version) == ("h:9005", version + 1)
 
     run(scenario)
 
@@ -186,20 +186,20 @@ def test_who_is_connected_is_not_replaced_but_to_repeat_it_while_the_new_one_joi
         assert "Stop it first" in reply.problem()["detail"]
         store.replica.connected = {"n1", "n2"}
         assert (await store.call("POST", "/members/n3/replace")).status == 200
-        begun = store.replica.roster.get("n3")
+        begun = store.replica.membership.get("n3")
         assert begun is not None
-        store.replica.roster = store.replica.roster.changed(replace(begun, incarnation=33))
+        store.replica.membership = store.replica.membership.changed(replace(begun, incarnation=33))
         store.replica.connected = {"n1", "n2", "n3"}
         assert (await store.call("POST", "/members/n3/replace")).status == 200
-        assert store.replica.roster.version == 5
+        assert store.replica.membership.version == 5
 
     run(scenario)
 
 
 def test_the_last_who_can_lead_stays() -> None:
     async def scenario(store: Store) -> None:
-        witnesses = [replace(each, role=MemberRole.WITNESS) for each in store.replica.roster.members[1:]]
-        store.replica.roster = store.replica.roster.changed(*witnesses)
+        witnesses = [replace(each, role=MemberRole.WITNESS) for each in store.replica.membership.members[1:]]
+        store.replica.membership = store.replica.membership.changed(*witnesses)
         reply = await store.call("DELETE", "/members/n1?force=true")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:unsafe-change")
         assert "add or promote one first" in reply.problem()["detail"]
@@ -209,7 +209,7 @@ def test_the_last_who_can_lead_stays() -> None:
 
 def test_of_two_voters_none_can_be_replaced() -> None:
     async def scenario(store: Store) -> None:
-        store.replica.roster = store.replica.roster.without("n2")
+        store.replica.membership = store.replica.membership.without("n2")
         store.replica.connected = {"n1"}
         reply = await store.call("POST", "/members/n3/replace?force=true")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:unsafe-change")
@@ -220,7 +220,7 @@ def test_of_two_voters_none_can_be_replaced() -> None:
 
 def test_a_witness_is_not_promoted() -> None:
     async def scenario(store: Store) -> None:
-        store.replica.roster = store.replica.roster.changed(replace(LEARNER, role=MemberRole.WITNESS))
+        store.replica.membership = store.replica.membership.changed(replace(LEARNER, role=MemberRole.WITNESS))
         reply = await store.call("POST", "/members/n4/promote")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:unsafe-change")
 
@@ -244,7 +244,7 @@ def test_one_that_follows_no_leader_judges_no_change() -> None:
 
 def test_of_two_changes_at_the_same_time_one_is_told_to_try_again() -> None:
     async def scenario(store: Store) -> None:
-        store.replica.meanwhile = store.replica.roster.changed(LEARNER)
+        store.replica.meanwhile = store.replica.membership.changed(LEARNER)
         reply = await store.call("POST", "/members", body(name="n5", address="h:9005"))
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:members-changed")
         assert (reply.problem()["outcome"], reply.headers["retry-after"]) == ("failed", "1")
