@@ -9,7 +9,7 @@ and 8).
 from paxos.errors import require
 from paxos.lease import Grant
 from paxos.log import Log
-from paxos.messages import Accept, Accepted, Canvass, CanvassReply, Heartbeat, HeartbeatAck, Prepare, Promise, Reject
+from paxos.messages import Accept, Accepted, Heartbeat, HeartbeatAck, Prepare, PreVote, PreVoteReply, Promise, Reject
 from paxos.outbox import Outbox
 from paxos.types import Ballot, NodeId, PValue, Slot, Time
 
@@ -25,13 +25,13 @@ class Acceptor:
         """Highest slot that was accepted under the promised ballot."""
         self._out = out
 
-    def canvass(self, sender: NodeId, message: Canvass, now: Time, *, may_stand: bool) -> None:
+    def pre_vote(self, sender: NodeId, message: PreVote, now: Time, *, may_stand: bool) -> None:
         """Tell whether a Prepare would be answered with a Promise now. Changes nothing (rule 13).
 
         Whoever may not stand is answered, too: it may know neither the leader nor that it was replaced, and this is how
         it hears that it lags."""
         willing = may_stand and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
-        self._out.send(sender, CanvassReply(message.nonce, willing, self.promised, self.log.chosen))
+        self._out.send(sender, PreVoteReply(message.nonce, willing, self.promised, self.log.chosen))
 
     def prepare(self, sender: NodeId, message: Prepare, now: Time) -> None:
         """Promise, or say why not. A repeated Prepare, or one for a further page, rests on the promise already made."""

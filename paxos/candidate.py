@@ -2,7 +2,7 @@
 
 from paxos.acceptor import Acceptor
 from paxos.member import Member
-from paxos.messages import Canvass, CanvassReply, Prepare, Promise
+from paxos.messages import Prepare, PreVote, PreVoteReply, Promise
 from paxos.proposer import Campaign
 from paxos.quorum import can_reach_quorum, is_quorum_of_each
 from paxos.types import MS, Ballot, Count, NodeId, Time
@@ -28,12 +28,12 @@ class Candidate:
         self._resend_at: Time = 0
         self.expires: Time = 0
 
-    def canvass(self, now: Time) -> None:
+    def pre_vote(self, now: Time) -> None:
         """Ask everybody whether they would promise."""
         self.expires = now + self._patience
         self._question(now)
 
-    def canvassed(self, sender: NodeId, message: CanvassReply) -> None:
+    def pre_voted(self, sender: NodeId, message: PreVoteReply) -> None:
         """Count one answer to the question of this candidacy."""
         if message.nonce == self._nonce and self._configurations.is_voter(sender):
             (self._willing if message.willing else self._unwilling).add(sender)
@@ -90,7 +90,7 @@ class Candidate:
         self._resend_at = now + self._options.retransmit_ms * MS
         for other in self._others:
             if other not in self._willing | self._unwilling:
-                self._out.send(other, Canvass(self._nonce, self._from_slot))
+                self._out.send(other, PreVote(self._nonce, self._from_slot))
 
     def _ask(self, campaign: Campaign, acceptors: list[NodeId], now: Time) -> None:
         self._resend_at = now + self._options.retransmit_ms * MS

@@ -102,4 +102,4 @@ class ConfigurationHistory:
         names = dict.fromkeys(name for version in self._versions for name in version.configuration.members)
         self.others = [name for name in names if name != self.node]
         voters = {name for version in self._versions for name in version.configuration.voters}
-        self._heard = frozenset(voters.difference(self.newest.silent))
+        self._heard = frozenset(voters.difference(self.newest.unverified))

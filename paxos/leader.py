@@ -94,8 +94,8 @@ class Leader:
     def reconfigure(self) -> bool:
         """A later configuration was chosen. False when it takes another phase 1 to propose what that one decides."""
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
-        for silent in self._configurations.newest.silent:
-            self._votes.pop(silent, None)
+        for voter in self._configurations.newest.unverified:
+            self._votes.pop(voter, None)
         self._votes_before.clear()
         self.pipeline.fill(self._configurations.pending_from)
         return self._campaign.covers(self._configurations.newest)

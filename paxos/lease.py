@@ -9,7 +9,7 @@ Gray and Cheriton, "Leases" (SOSP 1989); Moraru et al., "Paxos Quorum Leases" (S
 
 from paxos.options import Options
 from paxos.quorum import reached_by_quorum
-from paxos.types import ZERO, Ballot, Count, Configuration, NodeId, Time
+from paxos.types import ZERO, Ballot, Configuration, Count, NodeId, Time
 
 
 class Grant:
@@ -77,9 +77,9 @@ class Lease:
     def reconfigure(self, configurations: list[Configuration]) -> None:
         """From now on it takes a majority of each of these. Whoever is silent in the newest is not heard any more."""
         self._deciding = configurations
-        silent = configurations[-1].silent
-        self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in silent}
-        self._granted = {voter: sent for voter, sent in self._granted.items() if voter not in silent}
+        unverified = configurations[-1].unverified
+        self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in unverified}
+        self._granted = {voter: sent for voter, sent in self._granted.items() if voter not in unverified}
         self._count()
 
     @property

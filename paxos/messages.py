@@ -3,9 +3,9 @@
 Phase 1, once for a new leader, over every slot from the first that it does not know to be chosen:
 
     candidate               acceptors
-        | Canvass              |      would you promise?        (nothing changes, nobody is deposed)
+        | PreVote              |      would you promise?        (nothing changes, nobody is deposed)
         |--------------------->|
-        |         CanvassReply |
+        |         PreVoteReply |
         |<---------------------|
         | Prepare(b, from)     |
         |--------------------->|      promise b, make it durable
@@ -67,15 +67,15 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, 
     """Base of all messages. On the wire each is an array that begins with its name."""
 
 
-class Canvass(Message, frozen=True):
+class PreVote(Message, frozen=True):
     """Candidate to all: would you promise to me now, for every slot from `from_slot` on? Sent before a Prepare, so that
-    a node that cannot win disturbs nobody (rule 13). The receiver answers with CanvassReply and changes nothing."""
+    a node that cannot win disturbs nobody (rule 13). The receiver answers with PreVoteReply and changes nothing."""
 
     nonce: Count
     from_slot: Slot
 
 
-class CanvassReply(Message, frozen=True):
+class PreVoteReply(Message, frozen=True):
     """Acceptor to candidate. `willing`: no grant to another and no wait after a restart stands against a promise,
     and the slots asked for are at hand. `promised` and `chosen` are the acceptor's promise and chosen prefix: the
     candidate numbers its ballot above the one and fetches up to the other."""
@@ -253,8 +253,8 @@ class ReadIndexReply(Message, frozen=True):
 
 
 AnyMessage = (
-    Canvass
-    | CanvassReply
+    PreVote
+    | PreVoteReply
     | Prepare
     | Promise
     | Accept

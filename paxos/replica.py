@@ -28,8 +28,6 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Chosen,
     Compare,
     Compared,
@@ -41,6 +39,8 @@ from paxos.messages import (
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Propose,
     ReadIndex,
@@ -54,7 +54,7 @@ from paxos.outbox import Outbox
 from paxos.proposer import Campaign
 from paxos.reads import ReadRequests
 from paxos.ready import Ready
-from paxos.types import MS, Ballot, Count, Configuration, NodeId, PValue, Slot, Time
+from paxos.types import MS, Ballot, Configuration, Count, NodeId, PValue, Slot, Time
 
 
 class Role(StrEnum):
@@ -289,12 +289,12 @@ class Replica:
                 self._reads.index(token, slot)
             case Forgotten(ballot=ballot, votes=votes):
                 self._remember(ballot, votes)
-            case Canvass():
-                self._acceptor.canvass(sender, message, now, may_stand=self.configurations.may_stand(sender))
+            case PreVote():
+                self._acceptor.pre_vote(sender, message, now, may_stand=self.configurations.may_stand(sender))
             case Prepare(ballot=ballot):
                 if ballot.node == sender and self.configurations.may_stand(sender):
                     self._acceptor.prepare(sender, message, now)
-            case CanvassReply() | Promise() | Reject():
+            case PreVoteReply() | Promise() | Reject():
                 self._answered(sender, message, now)
             case Fetch(from_slot=from_slot):
                 if from_slot <= self.chosen:
@@ -378,22 +378,22 @@ class Replica:
             self._election.failed(now)
             return
         candidate = self._stand()
-        candidate.canvass(now)
+        candidate.pre_vote(now)
         self._continue_candidacy(candidate, now)
 
     def _ask_around(self) -> None:
         """Whoever may not lead and hears no leader asks those that it knows: the answers say how far they are, and from
         what they are asked for then it learns who leads, perhaps somebody that joined while it was away."""
         for other in self.configurations.others:
-            self._out.send(other, Canvass(0, self.chosen + 1))
+            self._out.send(other, PreVote(0, self.chosen + 1))
 
     def _stand(self) -> Candidate:
         self._candidacies += 1
         self._candidate = Candidate(self._member, self._candidacies, self._acceptor, self._election.patience)
         return self._candidate
 
-    def _answered(self, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time) -> None:
-        if isinstance(message, CanvassReply):
+    def _answered(self, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time) -> None:
+        if isinstance(message, PreVoteReply):
             self._highest_round = max(self._highest_round, message.promised.round)
             self._learner.hear(sender, message.chosen)
         elif isinstance(message, Reject):
@@ -407,11 +407,11 @@ class Replica:
             self._outbid(self._leader, message, now)
 
     def _answered_candidate(
-        self, candidate: Candidate, sender: NodeId, message: CanvassReply | Promise | Reject, now: Time
+        self, candidate: Candidate, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time
     ) -> None:
         match message:
-            case CanvassReply():
-                candidate.canvassed(sender, message)
+            case PreVoteReply():
+                candidate.pre_voted(sender, message)
             case Promise():
                 campaign = candidate.promised(sender, message, now)
                 if campaign is not None:

@@ -54,14 +54,14 @@ class Configuration(msgspec.Struct, frozen=True):
     """Who takes part, and how (rule 29). Order carries no meaning; names are unique.
 
     `voters` are the acceptors that count. `witnesses` are those of them that only accept: they never lead and keep no
-    state. `learners` learn, and their votes do not count. `silent` are learners that may have been given a new disk
+    state. `learners` learn, and their votes do not count. `unverified` are learners that may have been given a new disk
     since they voted: they count in the size of the configurations before, and are not heard (rule 28).
     """
 
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
     witnesses: tuple[NodeId, ...] = ()
-    silent: tuple[NodeId, ...] = ()
+    unverified: tuple[NodeId, ...] = ()
 
     @property
     def members(self) -> tuple[NodeId, ...]:

@@ -39,7 +39,7 @@ class DamagedError(StorageError):
     (rule 5)."""
 
 
-class Identity(msgspec.Struct, frozen=True):
+class StoredIdentity(msgspec.Struct, frozen=True):
     """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its
     openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process.
     `members` are those that the data began with, none for data of a replica that joined."""
@@ -91,7 +91,7 @@ class Change(NamedTuple):
     supersedes: int
 
 
-class Progress(msgspec.Struct, frozen=True):
+class AppliedProgress(msgspec.Struct, frozen=True):
     """How far the state machine came: all slots up to `applied` gave the rows up to `position`.
 
     `chain` is a running hash of the values of these slots, `digest` a sum over all records that are alive, and `extra`
@@ -123,7 +123,7 @@ class StatePage(NamedTuple):
 
     changes: list[Change]
     compacted: int
-    progress: Progress | None
+    progress: AppliedProgress | None
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -144,7 +144,7 @@ class StateWrite(Write):
     changes: list[Change] = msgspec.field(default_factory=list)
     """In order, from the stored position on to that of `progress`, without a gap."""
 
-    progress: Progress | None = None
+    progress: AppliedProgress | None = None
     """Not below the stored one, `applied` at most the chosen prefix that is stored with it."""
 
     cut: Cut | None = None
@@ -160,14 +160,14 @@ class StateWrite(Write):
 class Recovered(msgspec.Struct):
     """What was durable when the storage was opened."""
 
-    identity: Identity
+    identity: StoredIdentity
     promised: Ballot = ZERO
     chosen: Slot = 0
     """Every slot up to here is known to be chosen, and behind the cut present in the log with its chosen value."""
     last: Slot = 0
     """Highest slot with an accepted value; not below `chosen`."""
     cut: Cut = Cut()
-    progress: Progress = Progress()
+    progress: AppliedProgress = AppliedProgress()
     compacted: int = 0
     """The highest `compact`, and what an installed state left out. Rows may still be there, see `Storage.tidy`."""
     log_bytes: int = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paxos.types import Ballot
-from storage.base import Cut, Progress
+from storage.base import AppliedProgress, Cut
 from storage.errors import damaged
 from storage.log import load_extent
 from storage.marks import Marks, Staging
@@ -66,14 +66,14 @@ def load_bounds(connection: sqlite3.Connection, path: Path) -> tuple[Bounds, int
         chosen,
         last,
         Cut(slot, cut_chain),
-        Progress(applied, position, chain, int(digest), extra),
+        AppliedProgress(applied, position, chain, int(digest), extra),
         compact,
         Staging(*staging),
     )
     return Bounds(marks, live, compacted), log_bytes
 
 
-def progress_fields(progress: Progress) -> tuple[int, int, bytes, str, bytes]:
+def progress_fields(progress: AppliedProgress) -> tuple[int, int, bytes, str, bytes]:
     """A digest may be too big for an integer of SQLite."""
     return progress.applied, progress.position, progress.chain, str(progress.digest), progress.extra
 

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 from paxos.ready import Write
 from paxos.types import PValue, Slot
 from storage import schema
-from storage.base import Identity, Recovered, StatePage, StorageError
+from storage.base import Recovered, StatePage, StorageError, StoredIdentity
 from storage.bounds import Bounds, load_bounds
 from storage.directory import DATA_FILE, LOCK_FILE, Signature, read_signature
 from storage.errors import damaged, reported
@@ -46,7 +46,7 @@ class Inspection:
         if found != "ok":
             raise damaged(self._path, f"SQLite finds: {found}")
 
-    def identity(self) -> Identity:
+    def identity(self) -> StoredIdentity:
         """Whose data it is; not older than the lock file beside it knows."""
         with reported(self._path):
             found = schema.load_identity(self._connection, self._path)
@@ -57,7 +57,7 @@ class Inspection:
             raise damaged(self._path, "it is not the data that was in this directory, but other data of the replica")
         return found
 
-    def storage(self, identity: Identity) -> "ReadOnly":
+    def storage(self, identity: StoredIdentity) -> "ReadOnly":
         """The same as a Storage that is only read."""
         with reported(self._path):
             bounds, log_bytes = load_bounds(self._connection, self._path)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, Slot
-from storage.base import Cut, Identity, Progress, Recovered, Staged, StateWrite, StorageError, follows
+from storage.base import AppliedProgress, Cut, Recovered, Staged, StateWrite, StorageError, StoredIdentity, follows
 
 
 class Staging(NamedTuple):
@@ -46,7 +46,7 @@ class Marks(NamedTuple):
     chosen: Slot = 0
     last: Slot = 0
     cut: Cut = Cut()
-    progress: Progress = Progress()
+    progress: AppliedProgress = AppliedProgress()
     compact: int = 0
     """The highest position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
@@ -62,7 +62,7 @@ class Marks(NamedTuple):
                 marks = _after_state(marks, write)
         return marks
 
-    def recovered(self, identity: Identity, log_bytes: int) -> Recovered:
+    def recovered(self, identity: StoredIdentity, log_bytes: int) -> Recovered:
         """The same for whoever opens the storage."""
         return Recovered(
             identity,
@@ -109,7 +109,7 @@ def _after_state(marks: Marks, write: StateWrite) -> Marks:
     return marks
 
 
-def _after_progress(marks: Marks, write: StateWrite, to: Progress) -> Marks:
+def _after_progress(marks: Marks, write: StateWrite, to: AppliedProgress) -> Marks:
     stored = marks.progress
     if to.applied < stored.applied:
         raise misuse(f"the applied slot would go down from {stored.applied} to {to.applied}")

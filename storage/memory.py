@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
-from storage.base import Change, Identity, Recovered, Staged, StatePage, StateWrite
+from storage.base import Change, Recovered, Staged, StatePage, StateWrite, StoredIdentity
 from storage.marks import Marks, Staging
 
 
@@ -22,7 +22,7 @@ class MemoryStorage:
         self._compacted = 0
         self._staging = Staging()
         self._marks = Marks()
-        self._recovered = Recovered(Identity(cluster, node, incarnation, boot=1, members=members))
+        self._recovered = Recovered(StoredIdentity(cluster, node, incarnation, boot=1, members=members))
 
     def reopen(self) -> "MemoryStorage":
         """What the next process finds: the same data, one boot later. Writes to the old one no longer reach it."""

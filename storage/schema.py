@@ -22,7 +22,7 @@ from sqlite_utils import Database
 from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
-from storage.base import Identity, StorageError
+from storage.base import StorageError, StoredIdentity
 from storage.bounds import Bounds, insert_first
 from storage.errors import damaged
 from storage.generation import NAMES
@@ -40,7 +40,7 @@ def claim(
     *,
     members: Collection[NodeId],
     last_boot: int,
-) -> Identity:
+) -> StoredIdentity:
     """Make the file at `path` ready for one more life of `node`: create or upgrade the tables and count the boot, all
     in one transaction. A new file remembers the `members` that it begins with, for an older one they are not looked at.
     Raises StorageError when the file is another's, is damaged, of a newer version, or does not know of `last_boot`:
@@ -48,7 +48,9 @@ def claim(
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     with database.atomic():
         if upgrade(database, path) == 0:
-            found = Identity(cluster, node, secrets.randbits(INCARNATION_BITS), boot=0, members=tuple(sorted(members)))
+            found = StoredIdentity(
+                cluster, node, secrets.randbits(INCARNATION_BITS), boot=0, members=tuple(sorted(members))
+            )
             connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", _row_of(found))
         else:
             found = load_identity(connection, path)
@@ -63,18 +65,18 @@ def claim(
     return identity
 
 
-def load_identity(connection: sqlite3.Connection, path: Path) -> Identity:
+def load_identity(connection: sqlite3.Connection, path: Path) -> StoredIdentity:
     """Whose data it is. Raises StorageError on damage."""
     cluster, node, incarnation, boot, members = only_row(connection, path, "identity")
-    return Identity(cluster, node, incarnation, boot, tuple(filter(None, members.split(","))))
+    return StoredIdentity(cluster, node, incarnation, boot, tuple(filter(None, members.split(","))))
 
 
-def _row_of(identity: Identity) -> tuple[int | str | bytes, ...]:
+def _row_of(identity: StoredIdentity) -> tuple[int | str | bytes, ...]:
     *names, members = astuple(identity)
     return with_checksum(*names, ",".join(members))
 
 
-def _refuse_other_names(path: Path, found: Identity, cluster: str, node: NodeId) -> None:
+def _refuse_other_names(path: Path, found: StoredIdentity, cluster: str, node: NodeId) -> None:
     if (found.cluster, found.node) != (cluster, node):
         raise StorageError(
             f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "

@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_settings_are_the_codes() -> None:
-    """When it fails: put what `python -c "from kvstore.server.config import *; print(settings_table())"` prints there."""
+    """To update README: `python -c "from kvstore.server.config import *; print(settings_table())"`."""
     assert settings_table().strip() in README
 
 

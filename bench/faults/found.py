@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     """A replica ended by itself, did not end when its disk failed, or did not come back."""
     VOID = "void"
     """Too little happened to show anything."""
-    UNVERIFIED = "unverified"
+    UNVERIFIED = "silent"
     """The search was given up for too many keys."""
     OK = "ok"
 
@@ -120,7 +120,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def reasons(self) -> list[tuple[Verdict, str]]:
         """Why the run is not good."""
         judgement = self.judgement
-        unverified = len(judgement.unverified)
+        silent = len(judgement.silent)
         return [
             *((Verdict.LOST, line) for line in judgement.lost),
             *((Verdict.ILLEGAL, f"no order explains the answers for {key}") for key in judgement.illegal),
@@ -131,10 +131,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
                 [
                     (
                         Verdict.UNVERIFIED,
-                        f"{unverified} of {judgement.keys} keys are not verified: their histories are too tangled",
+                        f"{silent} of {judgement.keys} keys are not verified: their histories are too tangled",
                     )
                 ]
-                if unverified > UNVERIFIED_SHARE * judgement.keys
+                if silent > UNVERIFIED_SHARE * judgement.keys
                 else []
             ),
         ]

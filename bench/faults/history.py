@@ -44,7 +44,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What the history of a run shows."""
 
     keys: int
-    unverified: list[str]
+    silent: list[str]
     """Keys for which the search for an order was given up."""
     illegal: list[str]
     """Keys whose answers no order explains, the one with the fewest operations first."""
@@ -71,7 +71,7 @@ def judge(calls: Sequence[Call], on_key: Callable[[int, int], None] = lambda _, 
         on_key(number + 1, len(keys))
     return Judgement(
         keys=len(keys),
-        unverified=found[Verdict.UNVERIFIED],
+        silent=found[Verdict.UNVERIFIED],
         illegal=sorted(found[Verdict.ILLEGAL], key=lambda key: len(keys[key])),
         backwards=[*backwards(calls), *other_values(calls)],
         lost=[line for its in keys.values() for line in lost(its)],

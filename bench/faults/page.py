@@ -101,7 +101,7 @@ def render(found: Found) -> str:
 
 def _tiles(found: Found) -> dict[str, str]:
     judgement = found.judgement
-    sound = judgement.keys - len(judgement.unverified) - len(judgement.illegal)
+    sound = judgement.keys - len(judgement.silent) - len(judgement.illegal)
     return {
         "calls answered": f"{found.of('answered'):,}",
         "of unknown outcome": f"{found.of('unknown'):,}",
@@ -109,7 +109,7 @@ def _tiles(found: Found) -> dict[str, str]:
         "writes acknowledged": f"{found.acknowledged:,}",
         "of these lost": f"{len(judgement.lost):,}",
         "keys linearizable": f"{sound:,} of {judgement.keys:,}",
-        "keys unverified": f"{len(judgement.unverified):,}",
+        "keys silent": f"{len(judgement.silent):,}",
         "faults landed": f"{found.landed:,} of {len(found.strikes):,}",
         "killed with SIGKILL": f"{found.kills:,}",
         "changes of leader": f"{changes_of_leader(found.lanes):,}",

@@ -35,8 +35,8 @@ def summary(found: Found) -> RenderableType:
         f"{found.calls} calls of {found.clients} clients at {found.nodes} replicas in {found.seconds:.0f} s: "
         f"{found.of('answered')} answered, {found.of('unknown')} of unknown outcome, {found.of('refused')} refused",
         f"{found.acknowledged} writes acknowledged, {len(judgement.lost)} lost after {found.kills} kills with SIGKILL",
-        f"{judgement.keys} keys: {len(judgement.illegal)} illegal, {len(judgement.unverified)} unverified "
-        f"({100 * len(judgement.unverified) / max(1, judgement.keys):.2g} %); "
+        f"{judgement.keys} keys: {len(judgement.illegal)} illegal, {len(judgement.silent)} silent "
+        f"({100 * len(judgement.silent) / max(1, judgement.keys):.2g} %); "
         f"{len(judgement.backwards)} revisions went back",
         f"[{'green' if good else 'red'}]{found.verdict}[/]: {found.verdict.sentence}",
         *reasons[:REASONS],

@@ -64,7 +64,7 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     def within_limits(self) -> bool:
         """True when nothing was lost or out of order, and no write failed without a fault."""
         found = self.judgement
-        wrong = found.lost or found.illegal or found.backwards or found.unverified
+        wrong = found.lost or found.illegal or found.backwards or found.silent
         return not (wrong or self.troubles or self.unexcused)
 
 

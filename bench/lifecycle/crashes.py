@@ -54,7 +54,7 @@ class Crashes(msgspec.Struct, frozen=True, kw_only=True):
     def within_limits(self) -> bool:
         """True when nothing was lost, and nobody misbehaved."""
         found = self.judgement
-        return not (self.troubles or found.lost or found.illegal or found.backwards or found.unverified)
+        return not (self.troubles or found.lost or found.illegal or found.backwards or found.silent)
 
 
 async def measure(directory: Path, *, kills: int, clients: int, seed: int, on_kill: Callable[[Crash], None]) -> Crashes:

@@ -127,7 +127,7 @@ def churn_report(found: Churn) -> RenderableType:
 def _judged(judgement: Judgement, acknowledged: int) -> Iterator[str]:
     yield (
         f"{acknowledged:,} writes acknowledged, {len(judgement.lost)} lost; {judgement.keys} keys: "
-        f"{len(judgement.illegal)} illegal, {len(judgement.unverified)} unverified; "
+        f"{len(judgement.illegal)} illegal, {len(judgement.silent)} silent; "
         f"{len(judgement.backwards)} revisions went back"
     )
     yield from _few([*judgement.lost, *judgement.backwards])

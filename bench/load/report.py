@@ -60,8 +60,8 @@ def judged(judgement: Judgement) -> RenderableType:
     illegal = [f"  {escape(key)}: no order explains its answers" for key in judgement.illegal[:10]]
     worse = [f"  {escape(text)}" for text in [*judgement.backwards, *judgement.lost][:10]]
     return Group(
-        f"{judgement.keys:,} keys checked: {len(judgement.illegal)} not linearizable, {len(judgement.unverified)} "
-        f"unverified, {len(judgement.lost)} writes lost, {len(judgement.backwards)} revisions went back",
+        f"{judgement.keys:,} keys checked: {len(judgement.illegal)} not linearizable, {len(judgement.silent)} "
+        f"silent, {len(judgement.lost)} writes lost, {len(judgement.backwards)} revisions went back",
         *illegal,
         *worse,
     )

@@ -1,6 +1,6 @@
 """What a log entry can ask of the state machine, what it answers, and the binary form of both.
 
-A replica gathers the commands of its clients in bundles. A bundle is packed once, where it was made; it travels and is
+A replica gathers the commands of its clients in batches. A batch is packed once, where it was made; it travels and is
 stored as opaque bytes and is unpacked once on each replica, when it is applied.
 """
 
@@ -157,7 +157,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     lease: int
 
 
-class Once(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Do `command`, unless that was done under this `number` of `lease` before: then give the same answer again.
     `fingerprint` is of the request, to tell another one with the same number."""
 
@@ -170,7 +170,7 @@ class Once(msgspec.Struct, frozen=True, array_like=True, tag=True):
 Operation = Put | LeasedPut | Delete | DeleteSpan | Get | List | Transact
 LeaseCommand = Grant | KeepAlive | Revoke | Lead | Expire | Acquire | Release
 RepeatableCommand = Put | LeasedPut | Delete | DeleteSpan | Transact | Grant | Revoke | Acquire | Release
-KeyCommand = RepeatableCommand | KeepAlive | Lead | Expire | Once
+KeyCommand = RepeatableCommand | KeepAlive | Lead | Expire | Idempotent
 Command = KeyCommand | Reconfigure
 
 MOST_AT_ONCE = 100_000
@@ -332,15 +332,15 @@ class NotReconfigured(msgspec.Struct, frozen=True, gc=False):
 OperationResult = PutResult | DeleteResult | NotFound | SpanDeleted | Found | Listed | Transacted
 LeaseResult = Granted | LeaseEnded | NoSuchLease | LeaseFull | Placed | Busy | Released | NotHeld | Said
 KeyResult = OperationResult | TooManyKeys | LeaseResult
-OnceResult = KeyResult | KeyExpired | KeyReused | AnswerNotKept
-Result = OnceResult | Reconfigured | NotReconfigured
+IdempotentResult = KeyResult | KeyExpired | KeyReused | AnswerNotKept
+Result = IdempotentResult | Reconfigured | NotReconfigured
 
 
-class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class CommandBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Commands that one replica took from its clients, applied once however often they are ordered.
 
     (`origin`, `boot`, `sequence`) is the request id: the node and its incarnation, its start count, and a number that
-    grows by one for each bundle. `settled_below`: the origin will never repeat a bundle below this number, its fate may
+    grows by one for each batch. `settled_below`: the origin will never repeat a batch below this number, its fate may
     be forgotten.
     """
 
@@ -352,16 +352,16 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Bundle)
+_decoder = msgspec.msgpack.Decoder(CommandBatch)
 
 
-def pack_bundle(bundle: Bundle) -> bytes:
-    """Bytes of a bundle."""
-    return _encoder.encode(bundle)
+def pack_batch(batch: CommandBatch) -> bytes:
+    """Bytes of a batch."""
+    return _encoder.encode(batch)
 
 
-def unpack_bundle(data: bytes) -> Bundle:
-    """The bundle in `data`. Raises msgspec.DecodeError on anything else: such bytes were never proposed by us."""
+def unpack_batch(data: bytes) -> CommandBatch:
+    """The batch in `data`. Raises msgspec.DecodeError on anything else: such bytes were never proposed by us."""
     try:
         return _decoder.decode(data)
     except UnicodeDecodeError as error:  # msgspec's own errors do not cover it

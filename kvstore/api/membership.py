@@ -150,11 +150,11 @@ def enrolled(membership: Membership, proved: Mapping[NodeId, int]) -> Membership
     return membership.changed(*seen) if seen else None
 
 
-def displaced(membership: Membership, petitions: Mapping[NodeId, int]) -> Membership | None:
+def displaced(membership: Membership, replacement_requests: Mapping[NodeId, int]) -> Membership | None:
     """The membership in which one of those that lost their data may come with other data; None when there is none.
-    `petitions`: the incarnation that was lost."""
+    `replacement_requests`: the incarnation that was lost."""
     for member in membership.members:
-        if member.incarnation and petitions.get(member.name) == member.incarnation:
+        if member.incarnation and replacement_requests.get(member.name) == member.incarnation:
             return membership.changed(newcomer(member.name, member.address, member.purpose))
     return None
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from kvstore.api.membership import MemberRole, genesis
-from kvstore.replica.applier import Ledger, link, load_state
-from storage.base import DamagedError, Identity, Progress, Recovered, Storage, revision_of, scan
+from kvstore.replica.applier import Applier, link, load_state
+from storage.base import AppliedProgress, DamagedError, Recovered, Storage, StoredIdentity, revision_of, scan
 from storage.directory import DATA_FILE
 from storage.inspection import Inspection, inspect
 from storage.sqlite import wal_of
@@ -127,20 +127,20 @@ class _Check:
         if identity is not None:
             cluster, node, incarnation, boot, began_with = msgspec.structs.astuple(identity)
             self._report.owner = Owner(cluster, node, f"{incarnation:x}", boot, began_with)
-        storage = self._try(lambda: self._data.storage(identity or Identity("", "", 0, 0)))
+        storage = self._try(lambda: self._data.storage(identity or StoredIdentity("", "", 0, 0)))
         if storage is None:
             return
         recovered = storage.recovered()
         self._report.promised = str(recovered.promised)
         self._report.log = self._try(lambda: _check_log(storage, recovered))
-        ledger = self._try(lambda: load_state(storage, genesis(identity.members if identity else ())))
-        if ledger is not None:
-            self._report.members_version = ledger.machine.membership.version
+        applier = self._try(lambda: load_state(storage, genesis(identity.members if identity else ())))
+        if applier is not None:
+            self._report.members_version = applier.machine.membership.version
             self._report.members = [
                 MemberFound(member.name, member.role, f"{member.incarnation:x}")
-                for member in ledger.machine.membership.members
+                for member in applier.machine.membership.members
             ]
-            self._report.state = _state(ledger, recovered)
+            self._report.state = _state(applier, recovered)
 
     def _try(self, step: Callable[[], T]) -> T | None:
         try:
@@ -164,20 +164,20 @@ def _check_log(storage: Storage, recovered: Recovered) -> Log:
     return Log(slot, recovered.last, recovered.chosen, applied.applied, entries, recovered.log_bytes)
 
 
-def _compare(slot: int, chain: bytes, applied: Progress) -> None:
+def _compare(slot: int, chain: bytes, applied: AppliedProgress) -> None:
     if slot == applied.applied and chain != applied.chain:
         raise DamagedError(
             f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
         )
 
 
-def _state(ledger: Ledger, recovered: Recovered) -> State:
-    machine = ledger.machine
+def _state(applier: Applier, recovered: Recovered) -> State:
+    machine = applier.machine
     return State(
         len(machine.records),
         machine.size_bytes,
         machine.revision,
         revision_of(recovered.compacted),
         revision_of(recovered.staged),
-        ledger.bare,
+        applier.bare,
     )

@@ -21,7 +21,7 @@ import msgspec
 from kvstore.api.commands import Record
 from kvstore.state_machine.lease_index import is_own
 from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
-from storage.base import CHAIN_BYTES, Change, Progress, first_of, number_of, revision_of
+from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, number_of, revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text
 
@@ -61,9 +61,9 @@ class About(msgspec.Struct, frozen=True):
     digest: str
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> AppliedProgress:
         """The same for a storage; `extra` is for whoever restores it."""
-        return Progress(
+        return AppliedProgress(
             self.applied, first_of(self.revision) + self.number, bytes.fromhex(self.chain), int(self.digest, 16)
         )
 
@@ -111,7 +111,7 @@ class BackupWriter:
                         row,
                     )
 
-    def finish(self, progress: Progress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
+    def finish(self, progress: AppliedProgress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
         """These were all rows of the state as of `progress`. The file has its name, durably, on return."""
         with _writing(self._partial):
             count = self._connection.execute(

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from kvstore.api.membership import genesis
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
-from kvstore.replica.applier import PAGE_BYTES, Ledger
+from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.types import NodeId
-from storage.base import Change, Progress, Staged, StatePage, StateWrite
+from storage.base import AppliedProgress, Change, Staged, StatePage, StateWrite
 from storage.directory import sync_directory
 from storage.sqlite import open_storage
 
@@ -74,5 +74,5 @@ def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[Staged]:
     yield Staged(after, StatePage(page, about.progress.position, _progress(about, members)))
 
 
-def _progress(about: About, members: Collection[NodeId]) -> Progress:
-    return replace(about.progress, extra=Ledger(genesis(members)).progress().extra)
+def _progress(about: About, members: Collection[NodeId]) -> AppliedProgress:
+    return replace(about.progress, extra=Applier(genesis(members)).progress().extra)

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from kvstore.api.framing import FrameReader, FrameTooLongError, frame
-from storage.base import Change, Progress
+from storage.base import AppliedProgress, Change
 
 VERSION = 1
 """Of the stream. A replica sends one, and says which."""
@@ -53,7 +53,7 @@ class Page(_Part, frozen=True):
 class End(_Part, frozen=True):
     """All pages up to here are the state as of `progress`."""
 
-    progress: Progress
+    progress: AppliedProgress
 
 
 class Failed(_Part, frozen=True):

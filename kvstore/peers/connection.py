@@ -15,10 +15,10 @@ from kvstore.peers.handshake import (
     NONCE_BYTES,
     Channel,
     Dialer,
+    LinkRefusal,
     LinkRefused,
     Listener,
-    Local,
-    Reason,
+    LocalEnd,
     refusal,
 )
 from kvstore.peers.send_queue import FrameQueue
@@ -38,7 +38,7 @@ _SILENCE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_T
 class Hub(Protocol):
     """What a link must know, and to whom it tells what becomes of it."""
 
-    local: Local
+    local: LocalEnd
     handshake_s: float
     on_message: Callable[[str, AnyMessage], None]
 
@@ -48,10 +48,10 @@ class Hub(Protocol):
     def refused(self, link: "Link", refused: LinkRefused) -> None:
         """One of its ends has refused a link."""
 
-    def welcomed(self, link: "Outgoing") -> None:
+    def welcomed(self, link: "DialledLink") -> None:
         """A link that we dialled can take frames."""
 
-    def admitted(self, link: "Incoming") -> None:
+    def admitted(self, link: "AcceptedLink") -> None:
         """The other end of a connection that we accepted has proved who it is."""
 
     def dropped(self, frame: bytes) -> None:
@@ -87,7 +87,7 @@ class Link(asyncio.Protocol):
         _tune(transport.get_extra_info("socket"))
         seconds = self.hub.handshake_s
         text = f"no complete handshake within {seconds:g} s: only replicas may connect here, and one may be overloaded"
-        late = LinkRefused(Reason.TIMEOUT, text)
+        late = LinkRefused(LinkRefusal.TIMEOUT, text)
         self.timer = asyncio.get_running_loop().call_later(seconds, self.refuse, late)
         try:
             self.hub.opened(self)
@@ -107,9 +107,9 @@ class Link(asyncio.Protocol):
         except LinkRefused as refused:
             self.refuse(refused)
         except FrameTooLongError as error:
-            self.refuse(LinkRefused(Reason.TOO_LONG, f"{error}: only replicas of one release may connect here"))
+            self.refuse(LinkRefused(LinkRefusal.TOO_LONG, f"{error}: only replicas of one release may connect here"))
         except wire.WireError as error:
-            self.refuse(LinkRefused(Reason.GARBAGE, f"{error}: run the same release on all replicas"))
+            self.refuse(LinkRefused(LinkRefusal.GARBAGE, f"{error}: run the same release on all replicas"))
 
     def take(self, payload: bytes) -> None:
         """Act on one frame. Raises LinkRefused or WireError."""
@@ -154,7 +154,7 @@ class Link(asyncio.Protocol):
         self.closed.set()
 
 
-class Incoming(Link):
+class AcceptedLink(Link):
     """A connection that we accepted: a handshake, then messages."""
 
     way = "from"
@@ -176,7 +176,7 @@ class Incoming(Link):
             self.hub.admitted(self)
 
 
-class Outgoing(Link):
+class DialledLink(Link):
     """A connection that we dialled: a handshake, then what we send."""
 
     way = "to"

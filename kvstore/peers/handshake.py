@@ -77,7 +77,7 @@ class Identity(NamedTuple):
     life: int
 
 
-class Reason(StrEnum):
+class LinkRefusal(StrEnum):
     """Why a link was refused; the label of the metric that counts refusals."""
 
     VERSION = "version"
@@ -98,14 +98,14 @@ class Reason(StrEnum):
     """A peer of a later release gave a reason that this one has no name for."""
 
     @classmethod
-    def _missing_(cls, value: object) -> "Reason":  # noqa: ARG003 - the enum's interface
+    def _missing_(cls, value: object) -> "LinkRefusal":  # noqa: ARG003 - the enum's interface
         return cls.OTHER
 
 
 class LinkRefused(Exception):
     """The link must end. `by_peer`: the other side refused it; otherwise send it `refusal` before closing."""
 
-    def __init__(self, reason: Reason, text: str, *, by_peer: bool = False) -> None:
+    def __init__(self, reason: LinkRefusal, text: str, *, by_peer: bool = False) -> None:
         super().__init__(text)
         self.reason = reason
         self.text = text
@@ -182,7 +182,7 @@ class Welcome(_Handshake, frozen=True):
 class Refusal(_Handshake, frozen=True):
     """Either side, at any time, last: why the link ends and what to do about it."""
 
-    reason: Reason
+    reason: LinkRefusal
     text: Annotated[str, msgspec.Meta(max_length=_MAX_TEXT_CHARS)]
 
 
@@ -194,14 +194,14 @@ _any_hello_decoder = msgspec.msgpack.Decoder(_AnyHello)
 
 
 @dataclass(slots=True)
-class Local:
+class LocalEnd:
     """This replica as its links present it, and what it knows of its peers (a dataclass, because its repr can leave the
     secret out).
 
     `peers`: the other members. `terms`: what all members must agree on, as pairs `name=value` with spaces between them;
     safety rests on it. What only one side names is no conflict.
     `enrolled`: the incarnation of each peer that has one by the word of the cluster; `newcomers` have none yet. `seen`:
-    the newest that each peer proved. `petitions`: the incarnation that each peer has lost to damage, and wants replaced
+    the newest that each peer proved. `replacement_requests`: the incarnation that each peer has lost to damage, and wants replaced
     by another. Raises ValueError on a cluster name or terms that no handshake could carry. `versions`: of messages,
     that are spoken here.
     """
@@ -215,7 +215,7 @@ class Local:
     replaces: int = 0
     enrolled: dict[str, int] = field(default_factory=dict)
     newcomers: frozenset[str] = frozenset()
-    petitions: dict[str, int] = field(default_factory=dict)
+    replacement_requests: dict[str, int] = field(default_factory=dict)
     versions: wire.Versions = field(default_factory=wire.spoken)
     seen: dict[str, Identity] = field(default_factory=dict)
 
@@ -250,15 +250,15 @@ class Local:
         if identity.incarnation != awaited:
             text = f"{peer!r} has other data than before (incarnation {identity.incarnation:x}, was {awaited:x})"
             advice = f"give it its own data directory back, or, if that is lost, {replace}"
-            raise LinkRefused(Reason.INCARNATION, f"{text}: {advice}")
+            raise LinkRefused(LinkRefusal.INCARNATION, f"{text}: {advice}")
         if identity.boot < known.boot:
             text = f"{peer!r} runs on an older copy of its data (boot {identity.boot}, was {known.boot})"
             advice = f"it has forgotten votes: give it the newer data back, or, if that is lost, {replace}"
-            raise LinkRefused(Reason.OLDER_COPY, f"{text}; {advice}")
+            raise LinkRefused(LinkRefusal.OLDER_COPY, f"{text}; {advice}")
         if identity.boot == known.boot and identity.life != known.life:
             text = f"two processes were started as {peer!r} from one state of its data (boot {identity.boot})"
             advice = f"stop one, and remove its data if that is a copy; if only a copy is left, {replace}"
-            raise LinkRefused(Reason.USED_TWICE, f"{text}: {advice}")
+            raise LinkRefused(LinkRefusal.USED_TWICE, f"{text}: {advice}")
         self.seen[peer] = identity
 
     def _awaited(self, peer: str, known: Identity) -> int:
@@ -269,7 +269,7 @@ class Dialer:
     """The dialling end of one link, to `peer`. `proved` is set once that has proved itself, `done` once it has welcomed
     us; messages go in `version` then."""
 
-    def __init__(self, local: Local, peer: str, channel: Channel, nonce: bytes) -> None:
+    def __init__(self, local: LocalEnd, peer: str, channel: Channel, nonce: bytes) -> None:
         self.peer = peer
         self.channel = channel
         self.proved: Identity | None = None
@@ -313,7 +313,7 @@ class Dialer:
     def _answer(self, challenge: Challenge, unproved: bytes) -> bytes:
         if challenge.node != self.peer:
             text = f"{self.peer!r} was dialled, but {challenge.node!r} answers: correct the address of {self.peer!r}"
-            raise LinkRefused(Reason.WRONG_NODE, text)
+            raise LinkRefused(LinkRefusal.WRONG_NODE, text)
         if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, unproved)):
             raise _wrong_secret(self._local.node, self.peer)
         listened = wire.Versions(challenge.version, challenge.version)
@@ -327,7 +327,7 @@ class Listener:
     """The listening end of one link. `peer` is who the other end claims to be, `channel` what for; `proved` and `done`
     once it has proved that; messages come in `version` then."""
 
-    def __init__(self, local: Local, nonce: bytes) -> None:
+    def __init__(self, local: LocalEnd, nonce: bytes) -> None:
         self.peer = ""
         self.channel = Channel.MESSAGES
         self.proved: Identity | None = None
@@ -363,19 +363,19 @@ class Listener:
         self.version = _common_version(local, hello.node, hello.versions)
         if hello.cluster != local.cluster:
             text = f"{hello.node!r} is in cluster {hello.cluster!r}, {local.node!r} in cluster {local.cluster!r}"
-            raise LinkRefused(Reason.CLUSTER, f"{text}: correct the cluster name, or the address that was dialled")
+            raise LinkRefused(LinkRefusal.CLUSTER, f"{text}: correct the cluster name, or the address that was dialled")
         if hello.node == local.node:
             text = f"{local.node!r} was dialled by {local.node!r}: give every replica an id of its own"
             raise LinkRefused(
-                Reason.OWN_ID, f"{text}, and check that no peer's address leads back to the replica itself"
+                LinkRefusal.OWN_ID, f"{text}, and check that no peer's address leads back to the replica itself"
             )
         if hello.node not in local.peers:
             text = f"{hello.node!r} is not a member for {local.node!r}, which knows {', '.join(sorted(local.peers))}"
             advice = f"`kvstore member add {hello.node}` makes it one; stop it if it was removed"
-            raise LinkRefused(Reason.UNKNOWN_NODE, f"{text}: {advice}")
+            raise LinkRefused(LinkRefusal.UNKNOWN_NODE, f"{text}: {advice}")
         if _conflict(hello.terms, local.terms):
             text = f"{hello.node!r} goes by {hello.terms}; {local.node!r} by {local.terms}"
-            raise LinkRefused(Reason.TERMS, f"{text}: stop all replicas, and start them with the same settings")
+            raise LinkRefused(LinkRefusal.TERMS, f"{text}: stop all replicas, and start them with the same settings")
 
     def _challenge(self, hello: bytes) -> bytes:
         local = self._local
@@ -389,7 +389,7 @@ class Listener:
         if not hmac.compare_digest(proof, self._awaited):
             raise _wrong_secret(self._local.node, hello.node)
         if hello.replaces:
-            self._local.petitions[hello.node] = hello.replaces
+            self._local.replacement_requests[hello.node] = hello.replaces
         self._local.recognise(hello.node, hello.identity)
         self.proved = hello.identity
         self.done = True
@@ -405,28 +405,28 @@ def _decode(payload: bytes) -> Hello | Challenge | Proof | Welcome:
     try:
         message: Hello | Challenge | Proof | Welcome | Refusal = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LinkRefused(Reason.GARBAGE, f"not a handshake ({error}): only replicas may connect here") from error
+        raise LinkRefused(LinkRefusal.GARBAGE, f"not a handshake ({error}): only replicas may connect here") from error
     if isinstance(message, Refusal):
         printable = "".join(char if char.isprintable() else "?" for char in message.text)  # it goes to the log
         raise LinkRefused(message.reason, printable, by_peer=True)
     return message
 
 
-def _prove(local: Local, role: str, hello: bytes, unproved: bytes) -> bytes:
+def _prove(local: LocalEnd, role: str, hello: bytes, unproved: bytes) -> bytes:
     """`unproved` is the Challenge with zeros in the place of its proof."""
     # As msgpack every part carries its own length: no two transcripts have the same bytes.
     return hmac.digest(local.secret, _encode((f"kvstore peer link, {role}", hello, unproved)), hashlib.sha256)
 
 
-def _common_version(local: Local, peer: str, theirs: wire.Versions) -> int:
+def _common_version(local: LocalEnd, peer: str, theirs: wire.Versions) -> int:
     common = local.versions.common(theirs)
     if common is None:
         text = f"{peer!r} speaks {theirs}, {local.node!r} {local.versions}"
-        raise LinkRefused(Reason.VERSION, f"{text}: run releases that share a version on all replicas")
+        raise LinkRefused(LinkRefusal.VERSION, f"{text}: run releases that share a version on all replicas")
     return common
 
 
-def _refuse_other_release(local: Local, payload: bytes) -> None:
+def _refuse_other_release(local: LocalEnd, payload: bytes) -> None:
     """`payload` cannot be read. Raises LinkRefused if it is the Hello of a release that shares no version."""
     try:
         hello = _any_hello_decoder.decode(payload)
@@ -442,8 +442,10 @@ def _conflict(theirs: str, ours: str) -> bool:
 
 
 def _wrong_secret(node: str, peer: str) -> LinkRefused:
-    return LinkRefused(Reason.PROOF, f"{node!r} and {peer!r} have different secrets: give all replicas the same one")
+    return LinkRefused(
+        LinkRefusal.PROOF, f"{node!r} and {peer!r} have different secrets: give all replicas the same one"
+    )
 
 
 def _unexpected(message: object) -> LinkRefused:
-    return LinkRefused(Reason.GARBAGE, f"{type(message).__name__} out of turn: only replicas may connect here")
+    return LinkRefused(LinkRefusal.GARBAGE, f"{type(message).__name__} out of turn: only replicas may connect here")

@@ -32,8 +32,8 @@ from itertools import product
 import msgspec
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from kvstore.peers.connection import LINGER_S, Incoming, Link, Outgoing
-from kvstore.peers.handshake import Channel, Identity, LinkRefused, Local, Reason
+from kvstore.peers.connection import LINGER_S, AcceptedLink, DialledLink, Link
+from kvstore.peers.handshake import Channel, Identity, LinkRefusal, LinkRefused, LocalEnd
 from paxos import wire
 from paxos.messages import AnyMessage
 
@@ -64,7 +64,7 @@ class Stats(msgspec.Struct):
     dropped_frames: int = 0
     dropped_bytes: int = 0
     refused_by_peers: int = 0
-    refused: Counter[Reason] = msgspec.field(default_factory=Counter)
+    refused: Counter[LinkRefusal] = msgspec.field(default_factory=Counter)
     """Links that this replica refused."""
 
 
@@ -96,7 +96,7 @@ class Transport:
         self.stats = Stats()
         self.address = listen
         """Where the transport listens: once it has started, with the port that it got for port 0."""
-        self.local = Local(cluster, node, identity, secret, frozenset(peers), terms, replaces)
+        self.local = LocalEnd(cluster, node, identity, secret, frozenset(peers), terms, replaces)
         self.on_message = on_message
         self.handshake_s = handshake_ms / 1000
         self._max_queue_bytes = {Channel.MESSAGES: max_queue_bytes, Channel.BULK: MAX_BULK_BYTES}
@@ -107,8 +107,8 @@ class Transport:
         self._dialers: dict[_Key, _Dialling] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: set[Link] = set()
-        self._outgoing: dict[_Key, Outgoing] = {}
-        self._incoming: dict[_Key, Incoming] = {}
+        self._outgoing: dict[_Key, DialledLink] = {}
+        self._incoming: dict[_Key, AcceptedLink] = {}
         self._complained: dict[tuple[str, str], float] = {}
         self.strange_to: set[str] = set()
         """Peers to whom we are no member, by their last word."""
@@ -118,7 +118,7 @@ class Transport:
         host, port = self.address
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Incoming(self), host, port)
+            self._server = await loop.create_server(lambda: AcceptedLink(self), host, port)
         except OSError as error:
             why = f"cannot listen for peers on {host}:{port} ({error.strerror})"
             advice = "stop the process that uses the port, or give this replica another peer address"
@@ -182,9 +182,9 @@ class Transport:
         }
 
     @property
-    def petitions(self) -> Mapping[str, int]:
+    def replacement_requests(self) -> Mapping[str, int]:
         """Who has lost data to damage and asks for another place: the incarnation that was lost."""
-        return self.local.petitions
+        return self.local.replacement_requests
 
     @property
     def queued_bytes(self) -> int:
@@ -233,16 +233,16 @@ class Transport:
     def opened(self, link: Link) -> None:
         """A connection was made. Raises LinkRefused when too many strangers are connected."""
         self._links.add(link)
-        strangers = sum(isinstance(other, Incoming) and not other.handshake.done for other in self._links)
-        if isinstance(link, Incoming) and strangers > MAX_UNPROVED_LINKS:
+        strangers = sum(isinstance(other, AcceptedLink) and not other.handshake.done for other in self._links)
+        if isinstance(link, AcceptedLink) and strangers > MAX_UNPROVED_LINKS:
             text = f"{strangers} connections have proved nothing yet: find out who else connects to this port"
-            raise LinkRefused(Reason.BUSY, text)
+            raise LinkRefused(LinkRefusal.BUSY, text)
 
     def refused(self, link: Link, refused: LinkRefused) -> None:
         """One of its ends has refused a link."""
         if refused.by_peer:
             self.stats.refused_by_peers += 1
-            if refused.reason is Reason.UNKNOWN_NODE:
+            if refused.reason is LinkRefusal.UNKNOWN_NODE:
                 self.strange_to.add(link.handshake.peer)
         else:
             self.stats.refused[refused.reason] += 1
@@ -251,7 +251,7 @@ class Transport:
         name = f"link {link.way} {peer or 'a stranger'!r} at {host}:{port}"
         self.complain(peer, f"{where}: {refused.reason}", f"{name} was refused {where}: {refused.text}")
 
-    def welcomed(self, link: Outgoing) -> None:
+    def welcomed(self, link: DialledLink) -> None:
         """A link that we dialled can take frames."""
         peer, channel = link.key
         self.strange_to.discard(peer)
@@ -261,7 +261,7 @@ class Transport:
         if channel is Channel.MESSAGES:
             self._on_change(peer, True)
 
-    def admitted(self, link: Incoming) -> None:
+    def admitted(self, link: AcceptedLink) -> None:
         """The other end of a connection that we accepted has proved who it is."""
         older = self._incoming.get(link.key)
         self._incoming[link.key] = link
@@ -296,7 +296,7 @@ class Transport:
         """Dial every peer that is not dialled yet."""
         for peer, channel in product(self._peers, Channel):
             if (peer, channel) not in self._dialers:
-                make = partial(Outgoing, self, peer, channel, self._max_queue_bytes[channel])
+                make = partial(DialledLink, self, peer, channel, self._max_queue_bytes[channel])
                 dialling = _Dialling(self, peer, self._peers[peer], make)
                 self._dialers[peer, channel] = dialling
                 self._tasks.add(dialling.task)
@@ -306,7 +306,7 @@ class Transport:
 class _Dialling:
     """Keeps one link to `peer` dialled until its `task` is cancelled."""
 
-    def __init__(self, hub: Transport, peer: str, address: Address, make: Callable[[], Outgoing]) -> None:
+    def __init__(self, hub: Transport, peer: str, address: Address, make: Callable[[], DialledLink]) -> None:
         self.returned = asyncio.Event()
         """Set when the peer has dialled us: then it is back."""
         self._hub = hub
@@ -341,7 +341,7 @@ class _Dialling:
         await link.closed.wait()
         return link.handshake.done
 
-    async def _connect(self, link: Outgoing) -> None:
+    async def _connect(self, link: DialledLink) -> None:
         connected = False
         try:
             async with asyncio.timeout(self._hub.handshake_s):

@@ -10,11 +10,11 @@ from hashlib import blake2b
 import msgspec
 from msgspec.structs import replace
 
-from kvstore.api.commands import Bundle, Reconfigure, Result, unpack_bundle
+from kvstore.api.commands import CommandBatch, Reconfigure, Result, unpack_batch
 from kvstore.api.membership import MembershipVersion
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import Slot, unpack
-from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StateWrite, Storage, revision_of
+from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StateWrite, Storage, revision_of
 
 PAGE_BYTES = 1 << 20
 SLOTS_A_WRITE = 1000
@@ -22,7 +22,7 @@ SLOTS_A_WRITE = 1000
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
-    """The state beside the records, as it stands in `Progress.extra`."""
+    """The state beside the records, as it stands in `AppliedProgress.extra`."""
 
     origins: bytes
     memberships: list[MembershipVersion]
@@ -38,7 +38,7 @@ def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
     return blake2b(chain + slot.to_bytes(8) + value, digest_size=CHAIN_BYTES).digest()
 
 
-class Ledger:
+class Applier:
     """Applies slots in order, and keeps what has to be stored of that."""
 
     def __init__(self, memberships: list[MembershipVersion]) -> None:
@@ -47,47 +47,47 @@ class Ledger:
         self.applied: Slot = 0
         self.chain = GENESIS
         self.malformed = 0
-        """Payloads that were no bundle; every replica passes over the same bytes."""
+        """Payloads that were no batch; every replica passes over the same bytes."""
         self.bare = False
         """True for a witness: it follows who the members are, and keeps no record."""
 
-    def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[Bundle, list[Result] | None]]:
-        """Apply the next slot, bundle by bundle: each with what `StateMachine.apply` gave for it."""
+    def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[CommandBatch, list[Result] | None]]:
+        """Apply the next slot, batch by batch: each with what `StateMachine.apply` gave for it."""
         if slot != self.applied + 1:
             raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
         self.applied = slot
         self.chain = link(self.chain, slot, value)
         for payload in unpack(value):
             try:
-                bundle = unpack_bundle(payload)
+                batch = unpack_batch(payload)
             except msgspec.DecodeError:
                 self.malformed += 1
                 continue
-            yield bundle, self._apply_bare(bundle, slot) if self.bare else self.machine.apply(bundle, slot)
+            yield batch, self._apply_bare(batch, slot) if self.bare else self.machine.apply(batch, slot)
 
-    def _apply_bare(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
-        """None too for a bundle with commands for keys: what they give is not known here."""
-        changes = [command for command in bundle.commands if isinstance(command, Reconfigure)]
-        results = self.machine.apply(replace(bundle, commands=changes), slot)
-        return results if len(changes) == len(bundle.commands) else None
+    def _apply_bare(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
+        """None too for a batch with commands for keys: what they give is not known here."""
+        changes = [command for command in batch.commands if isinstance(command, Reconfigure)]
+        results = self.machine.apply(replace(batch, commands=changes), slot)
+        return results if len(changes) == len(batch.commands) else None
 
     def replay(self, slot: Slot, value: bytes) -> None:
         """Apply the next slot, for nobody."""
         for _ in self.apply(slot, value):
             pass
 
-    def progress(self) -> Progress:
+    def progress(self) -> AppliedProgress:
         """How far this is."""
         machine = self.machine
         extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.bare))
-        return Progress(self.applied, machine.position, self.chain, machine.digest, extra)
+        return AppliedProgress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
         """The rows that were made since the last call."""
         changes, self.machine.changes = self.machine.changes, []
         return changes
 
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: AppliedProgress) -> None:
         """All rows as of `progress` were given to `machine.load`. Raises DamagedError when they are not those that
         were stored."""
         machine = self.machine
@@ -106,32 +106,32 @@ class Ledger:
         machine.sort()
 
 
-def bare_ledger(progress: Progress) -> Ledger | None:
+def bare_applier(progress: AppliedProgress) -> Applier | None:
     """What a witness takes over of a whole state as of `progress`; None of one in which nobody knows the members."""
     if not progress.extra:
         return None
-    ledger = Ledger([])
-    ledger.finish(Progress(progress.applied, 0, progress.chain, 0, progress.extra))
-    ledger.bare = True
-    return ledger
+    applier = Applier([])
+    applier.finish(AppliedProgress(progress.applied, 0, progress.chain, 0, progress.extra))
+    applier.bare = True
+    return applier
 
 
-def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Ledger:
-    """The state as it is stored; see Ledger for `memberships`. Raises DamagedError when it is damaged."""
-    ledger = Ledger(memberships)
+def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applier:
+    """The state as it is stored; see Applier for `memberships`. Raises DamagedError when it is damaged."""
+    applier = Applier(memberships)
     after = 0
     while True:
         page = storage.read_state(after, PAGE_BYTES)
         if not after:
-            ledger.machine.forget(page.compacted)
+            applier.machine.forget(page.compacted)
         for change in page.changes:
-            ledger.machine.load(change)
+            applier.machine.load(change)
             after = change.position
         if page.progress is not None:
-            ledger.finish(page.progress)
-            return ledger
+            applier.finish(page.progress)
+            return applier
 
 
-def store_replayed(storage: Storage, ledger: Ledger) -> None:
+def store_replayed(storage: Storage, applier: Applier) -> None:
     """Store what replaying gave, so that the next start need not do it again."""
-    storage.write([StateWrite(changes=ledger.take_changes(), progress=ledger.progress())])
+    storage.write([StateWrite(changes=applier.take_changes(), progress=applier.progress())])

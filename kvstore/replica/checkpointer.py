@@ -7,46 +7,46 @@ or:      the state of a peer, page by page, and in the end instead of the own on
 
 from typing import Any
 
-from kvstore.api.commands import Bundle, Result
+from kvstore.api.commands import CommandBatch, Result
 from kvstore.api.membership import MembershipVersion
-from kvstore.replica.applier import SLOTS_A_WRITE, Ledger, link, load_state, store_replayed
+from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link, load_state, store_replayed
 from kvstore.replica.retention import Limits, Retention
-from kvstore.replica.snapshot_send import Outgoing
+from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Ready, Write
 from paxos.types import Slot, Time
-from storage.base import Cut, DamagedError, Progress, Recovered, Staged, StateWrite, Storage, scan
+from storage.base import AppliedProgress, Cut, DamagedError, Recovered, Staged, StateWrite, Storage, scan
 
 EVENT_BYTES = 128
 """What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
 
 
-class Keeper:
-    """Owns the ledger. Storage belongs to it while it is made, and to the driver afterwards."""
+class Checkpointer:
+    """Owns the applier. Storage belongs to it while it is made, and to the driver afterwards."""
 
     def __init__(self, storage: Storage, memberships: list[MembershipVersion], limits: Limits, now: Time) -> None:
         """Load what is stored; `memberships` are the members of a cluster that has stored nothing yet. Raises
         DamagedError when it is not what was stored."""
         recovered = storage.recovered()
-        self.ledger = load_state(storage, memberships)
+        self.applier = load_state(storage, memberships)
         self._retention = Retention(limits, recovered.cut, recovered.compacted)
         self._replay(storage, recovered)
-        self.ledger.machine.forget(recovered.compacted)
+        self.applier.machine.forget(recovered.compacted)
         self._superseded_bytes = self._events = 0
         self._note_past(now)
-        self.outgoing = Outgoing()
+        self.outgoing = OutgoingSnapshots()
         self._compacted = recovered.compacted
         """What is superseded up to this position is no longer needed on the disk."""
         self.cut: Slot = recovered.cut.slot
         """The log is cut up to here, once all writes up to now are durable."""
-        self._stored = self.ledger.applied
+        self._stored = self.applier.applied
         self._store_now = False
         self._staged: Staged | None = None
         self._left_out = recovered.staged_compacted
 
-    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[Bundle, list[Result] | None]]:
-        """Apply the next slot; see `Ledger.apply`."""
-        applied = list(self.ledger.apply(slot, value))
-        self._retention.applied(slot, self.ledger.chain, len(value))
+    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
+        """Apply the next slot; see `Applier.apply`."""
+        applied = list(self.applier.apply(slot, value))
+        self._retention.applied(slot, self.applier.chain, len(value))
         self._note_past(now)
         return applied
 
@@ -62,14 +62,14 @@ class Keeper:
         if staged.after == 0:
             self._left_out = staged.page.compacted
 
-    def replace(self, ledger: Ledger, staged: Staged) -> None:
-        """Go on from `ledger`, whose last page is `staged`. It is compacted as far as its first page was."""
+    def replace(self, applier: Applier, staged: Staged) -> None:
+        """Go on from `applier`, whose last page is `staged`. It is compacted as far as its first page was."""
         self.stage(staged)
-        self.ledger = ledger
-        self._stored = self.cut = ledger.applied
-        self._superseded_bytes, self._events = ledger.machine.superseded_bytes, ledger.machine.change_count
+        self.applier = applier
+        self._stored = self.cut = applier.applied
+        self._superseded_bytes, self._events = applier.machine.superseded_bytes, applier.machine.change_count
         self._compacted = self._left_out
-        self._retention.jumped(Cut(ledger.applied, ledger.chain), self._left_out)
+        self._retention.jumped(Cut(applier.applied, applier.chain), self._left_out)
 
     def attach(self, ready: Ready, now: Time) -> None:
         """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
@@ -77,25 +77,25 @@ class Keeper:
         if self._staged is not None:
             ready.write = _with_state(ready.write or Write(), staged=self._staged)
             self._staged = None
-        elif self.ledger.applied > self._stored and (self._store_now or ready.write is not None):
-            self._stored = self.ledger.applied
+        elif self.applier.applied > self._stored and (self._store_now or ready.write is not None):
+            self._stored = self.applier.applied
             self._store_now = False
             self.cut = self._retention.cut.slot
             self._retention.compact(now)
-            self.ledger.machine.forget(self._retention.compacted)  # memory waits for nobody
+            self.applier.machine.forget(self._retention.compacted)  # memory waits for nobody
             if not self.outgoing.hold(now):
                 self._compacted = self._retention.compacted
             ready.write = _with_state(
                 ready.write or Write(chosen=self._stored),
-                changes=self.ledger.take_changes(),
-                progress=self.ledger.progress(),
+                changes=self.applier.take_changes(),
+                progress=self.applier.progress(),
                 cut=self._retention.cut,
                 compact=self._compacted,
             )
 
     def _note_past(self, now: Time) -> None:
         """What was changed is kept for a while, on the disk and in memory."""
-        machine = self.ledger.machine
+        machine = self.applier.machine
         superseded_bytes, events = machine.superseded_bytes, machine.change_count
         if events > self._events:
             size_bytes = superseded_bytes - self._superseded_bytes + EVENT_BYTES * (events - self._events)
@@ -104,7 +104,7 @@ class Keeper:
 
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
         """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""
-        ledger, stored = self.ledger, self.ledger.progress()
+        applier, stored = self.applier, self.applier.progress()
         slot, chain = recovered.cut
         for pvalue in scan(storage, slot + 1, recovered.chosen):
             _compare(slot, chain, stored)
@@ -112,19 +112,19 @@ class Keeper:
             chain = link(chain, slot, value)
             self._retention.applied(slot, chain, len(value))
             if slot > stored.applied:
-                ledger.replay(slot, value)
+                applier.replay(slot, value)
                 if slot % SLOTS_A_WRITE == 0:
-                    store_replayed(storage, ledger)
+                    store_replayed(storage, applier)
         _compare(slot, chain, stored)
-        if ledger.applied != recovered.chosen:
+        if applier.applied != recovered.chosen:
             raise DamagedError(
-                f"the log ends at slot {ledger.applied}, but slots up to {recovered.chosen} are recorded as chosen"
+                f"the log ends at slot {applier.applied}, but slots up to {recovered.chosen} are recorded as chosen"
             )
-        if ledger.applied > stored.applied:
-            store_replayed(storage, ledger)
+        if applier.applied > stored.applied:
+            store_replayed(storage, applier)
 
 
-def _compare(slot: Slot, chain: bytes, stored: Progress) -> None:
+def _compare(slot: Slot, chain: bytes, stored: AppliedProgress) -> None:
     if slot == stored.applied and chain != stored.chain:
         raise DamagedError(
             f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"

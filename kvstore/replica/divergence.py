@@ -22,7 +22,7 @@ from kvstore.api.membership import MemberRole, Membership
 from paxos.messages import Compare, Compared, Diverged
 from paxos.ready import Envelope
 from paxos.types import MS, NodeId, Slot, Time
-from storage.base import CHAIN_BYTES, DamagedError, Progress, StorageError
+from storage.base import CHAIN_BYTES, AppliedProgress, DamagedError, StorageError
 
 EVERY_SLOTS = 16
 """Digests are taken at slots that this divides."""
@@ -36,7 +36,7 @@ PATIENCE = 5
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Comparison:
+class DivergenceCheck:
     """Of one replica, whether it leads or not."""
 
     def __init__(self, node: NodeId) -> None:
@@ -47,7 +47,7 @@ class Comparison:
         self._answers: dict[NodeId, bytes] = {}
         self._undecided = 0
 
-    def note(self, progress: Progress) -> None:
+    def note(self, progress: AppliedProgress) -> None:
         """The state as of a slot."""
         self._digests[progress.applied] = blake2b(_encode(progress), digest_size=CHAIN_BYTES).digest()
         if len(self._digests) > KEPT:

@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 
 from kvstore.api.commands import Expire, Lead, Result
 from kvstore.api.errors import Refused
-from kvstore.state_machine.lease_index import LEADER_KEY, Holdings
+from kvstore.state_machine.lease_index import LEADER_KEY, LeaseIndex
 from kvstore.state_machine.view import Records
 from paxos.types import MS, Ballot, Time
 
@@ -26,7 +26,7 @@ come in between."""
 Submit = Callable[[Lead | Expire, Callable[[Result | Refused], None]], None]
 
 
-class Expiry:
+class LeaseExpiry:
     """Of one replica, whether it leads or not."""
 
     def __init__(self, submit: Submit) -> None:
@@ -45,30 +45,30 @@ class Expiry:
 
     def follow(self, leading: Ballot | None, records: Records, now: Time) -> None:
         """Carry on with what was applied. `leading`: the ballot under which this replica leads, None if it does not."""
-        holdings = records.holdings
+        lease_index = records.lease_index
         if leading != self._leading:
             self._leading, self._counts = leading, False
             self._ends, self._queue = {}, []
-        if leading is None or not holdings.leases:
-            holdings.renewed.clear()
+        if leading is None or not lease_index.leases:
+            lease_index.renewed.clear()
             return
         if self._counts:
-            self._start(holdings.renewed, holdings, now)
+            self._start(lease_index.renewed, lease_index, now)
         elif _leader_of(records) == _name(leading):
             self._counts = True
-            self._start(list(holdings.leases), holdings, now)
-        holdings.renewed.clear()
+            self._start(list(lease_index.leases), lease_index, now)
+        lease_index.renewed.clear()
 
     def tick(self, records: Records, now: Time) -> None:
         """Time has passed."""
-        if self._leading is None or not records.holdings.leases:
+        if self._leading is None or not records.lease_index.leases:
             return
         if not self._counts:
             self._say(0, Lead(_name(self._leading), _leaders_before(records)), 0)
             return
         while self._queue and self._queue[0][0] <= now and self._has_room:
             end, number = heappop(self._queue)
-            lease = records.holdings.leases.get(number)
+            lease = records.lease_index.leases.get(number)
             if lease is None:
                 self._ends.pop(number, None)
             elif self._ends.get(number) == end:
@@ -84,13 +84,13 @@ class Expiry:
         end = self._ends.get(lease) if self._counts else None
         return max(0.0, (end - now) / MS) if end is not None else None
 
-    def _start(self, numbers: list[int], holdings: Holdings, now: Time) -> None:
+    def _start(self, numbers: list[int], lease_index: LeaseIndex, now: Time) -> None:
         for number in numbers:
-            lease = holdings.leases.get(number)
+            lease = lease_index.leases.get(number)
             if lease is not None:
                 self._start_again(number, now + lease.terms.ttl_ms * MS)
-        if len(self._queue) > 2 * len(holdings.leases) + 1000:  # most of it is out of date
-            self._ends = {number: end for number, end in self._ends.items() if number in holdings.leases}
+        if len(self._queue) > 2 * len(lease_index.leases) + 1000:  # most of it is out of date
+            self._ends = {number: end for number, end in self._ends.items() if number in lease_index.leases}
             self._queue = [(end, number) for number, end in self._ends.items()]
             heapify(self._queue)
 

@@ -19,7 +19,7 @@ LOOK_MS = 100
 """How often it looks whether there is something to do."""
 
 
-class Stewardship:
+class MembershipManager:
     """Of one replica, whether it leads or not."""
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Stewardship:
         self,
         memberships: list[MembershipVersion],
         proved: Mapping[NodeId, int],
-        petitions: Mapping[NodeId, int],
+        replacement_requests: Mapping[NodeId, int],
         replica: Replica,
         now: Time,
     ) -> Membership | None:
         """The change that should be made now; `answered` hears what became of it. `proved`: the incarnation of each
-        member that has proved it to this replica, and its own. `petitions`: that of data which was damaged."""
+        member that has proved it to this replica, and its own. `replacement_requests`: that of data which was damaged."""
         if self._under_way or now < self._look_at:
             return None
         self._look_at = now + LOOK_MS * MS
@@ -44,7 +44,9 @@ class Stewardship:
             return None
         membership = present.membership
         change = (
-            displaced(membership, petitions) or enrolled(membership, proved) or _promoted(membership, proved, replica)
+            displaced(membership, replacement_requests)
+            or enrolled(membership, proved)
+            or _promoted(membership, proved, replica)
         )
         self._under_way = change is not None
         return change

@@ -16,14 +16,14 @@ from kvstore.api.membership import Member, MemberRole, Membership, MembershipVer
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Query
 from kvstore.api.results import Answer, ReadAnswer
 from kvstore.api.status import Standing
-from kvstore.replica.checkpointer import Keeper
-from kvstore.replica.divergence import EVERY_SLOTS, Comparison
-from kvstore.replica.lease_expiry import Expiry
-from kvstore.replica.membership_manager import Stewardship
-from kvstore.replica.proposal_queue import Submissions, WriteReply, WriteRequest
-from kvstore.replica.read_queue import Queries, ReadReply, ReadRequest
+from kvstore.replica.checkpointer import Checkpointer
+from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
+from kvstore.replica.lease_expiry import LeaseExpiry
+from kvstore.replica.membership_manager import MembershipManager
+from kvstore.replica.proposal_queue import ProposalQueue, WriteReply, WriteRequest
+from kvstore.replica.read_queue import ReadQueue, ReadReply, ReadRequest
 from kvstore.replica.retention import Limits
-from kvstore.replica.snapshot_receive import StateFetch
+from kvstore.replica.snapshot_receive import SnapshotReceiver
 from kvstore.replica.snapshot_send import MOST_PAGE_BYTES, state_message
 from kvstore.state_machine.quota import GROWTH, growth_of, size_bytes
 from kvstore.state_machine.reads import look_up, look_up_lease
@@ -39,7 +39,7 @@ MAX_UNSTORED_BYTES = 64 << 20
 """Values that wait for the disk; while there are more of them nothing further is accepted or learned. What is passed
 over is sent again, or fetched once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
-"""A bundle that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
+"""A batch that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
 
 
 class Stats:
@@ -86,7 +86,7 @@ class Node:
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
         self.stats = Stats()
-        self._keeper = Keeper(storage, memberships, limits, clock())
+        self._checkpointer = Checkpointer(storage, memberships, limits, clock())
         self._state_reads: list[ServeState] = []
         from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
@@ -100,21 +100,21 @@ class Node:
             tail=list(scan(storage, from_slot, recovered.last)),
             restarted=self._boot > 1,
         )
-        self._state_fetch = StateFetch(self.id, storage, self._keeper, self.replica)
-        self._submissions = Submissions(
+        self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
+        self._proposals = ProposalQueue(
             self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
-        self._queries = {False: Queries(), True: Queries()}
+        self._queries = {False: ReadQueue(), True: ReadQueue()}
         self._tokens = (self._boot + rng.getrandbits(29)) << 32  # no answer to an earlier life or disk fits
         self._leading: Ballot | None = None
         self._leader_heard: Time | None = None
         self._answers: list[Envelope] = []
         self._unstored_bytes = 0
-        self._stewardship = Stewardship()
-        self._comparison = Comparison(self.id)
-        self._expiry = Expiry(self._order)
+        self._membership_manager = MembershipManager()
+        self._divergence = DivergenceCheck(self.id)
+        self._lease_expiry = LeaseExpiry(self._order)
         self.proved: Mapping[NodeId, int] = {}
-        self.petitions: Mapping[NodeId, int] = {}
+        self.replacement_requests: Mapping[NodeId, int] = {}
         """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
         The driver keeps both up to date."""
         self.heard: dict[NodeId, Time] = {}
@@ -125,19 +125,19 @@ class Node:
     @property
     def machine(self) -> StateMachine:
         """The state as of `applied`."""
-        return self._keeper.ledger.machine
+        return self._checkpointer.applier.machine
 
     @property
     def applied(self) -> Slot:
         """Every slot up to here is applied."""
-        return self._keeper.ledger.applied
+        return self._checkpointer.applier.applied
 
     # Requests
 
     @property
     def waiting(self) -> int:
         """Requests that have not been answered."""
-        return self._submissions.waiting + self._queries[False].waiting + self._queries[True].waiting
+        return self._proposals.waiting + self._queries[False].waiting + self._queries[True].waiting
 
     def write(self, command: Command, reply: WriteReply) -> None:
         """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
@@ -187,19 +187,19 @@ class Node:
             self._leader_heard = now
         self.stats.received[type(message).__name__] += 1
         if isinstance(message, FetchState):
-            if self._keeper.ledger.bare or not self.machine.memberships:
+            if self._checkpointer.applier.bare or not self.machine.memberships:
                 return  # there is no state here
-            self._keeper.outgoing.asked(sender, message, now)
+            self._checkpointer.outgoing.asked(sender, message, now)
             page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
             self._state_reads.append(ServeState(sender, message.after, page_bytes))
         elif isinstance(message, State):
-            if self._state_fetch.take(sender, message, now):
+            if self._snapshot_receiver.take(sender, message, now):
                 self.stats.states_installed += 1
                 self._follow_members()
         elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
             return  # the own disk is too slow
         elif isinstance(message, Compare | Compared | Diverged):
-            self._answers += self._comparison.receive(sender, message, self.membership)
+            self._answers += self._divergence.receive(sender, message, self.membership)
         else:
             self.replica.receive(sender, message, now)
 
@@ -209,7 +209,7 @@ class Node:
         for write in writes:
             self._unstored_bytes -= _value_bytes(write)
             if isinstance(write, StateWrite) and write.staged is not None:
-                self._state_fetch.stored()
+                self._snapshot_receiver.stored()
             for vote in write.votes:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
@@ -230,9 +230,12 @@ class Node:
     def neighbours(self) -> dict[NodeId, Member]:
         """Everybody to have a link with: the members, and until it is in force, who leaves by the last change."""
         memberships = self.machine.memberships
-        past = memberships if self.pending else memberships[-1:]
+        relevant = memberships if self.pending else memberships[-1:]
         return {
-            member.name: member for version in past for member in version.membership.members if member.name != self.id
+            member.name: member
+            for version in relevant
+            for member in version.membership.members
+            if member.name != self.id
         }
 
     @property
@@ -253,38 +256,38 @@ class Node:
 
     @property
     def malformed(self) -> int:
-        """Payloads in the log that were no bundle."""
-        return self._keeper.ledger.malformed
+        """Payloads in the log that were no batch."""
+        return self._checkpointer.applier.malformed
 
     def read_state(self, to: NodeId, after: int, page: StatePage) -> None:
         """Storage gave the page of a ServeState."""
         if page.progress is not None:
-            self._keeper.outgoing.ended(to)
+            self._checkpointer.outgoing.ended(to)
         self._answers.append(Envelope(to, state_message(after, page)))
 
     def hold_state(self, reader: str, after: int) -> int:
         """`reader`, who is no member, is about to read the stored state behind revision `after`: compaction waits for
         it as for a peer, and what is applied is stored with the next step. Gives the revision up to which the state is
         compacted, or will be soon: a page that is compacted less may be followed by one that is more."""
-        self._keeper.outgoing.asked(reader, FetchState(after), self._clock())
-        return self._keeper.store_now()
+        self._checkpointer.outgoing.asked(reader, FetchState(after), self._clock())
+        return self._checkpointer.store_now()
 
     def end_state(self, reader: str) -> None:
         """`reader` reads no more."""
-        self._keeper.outgoing.ended(reader)
+        self._checkpointer.outgoing.ended(reader)
 
     def tick(self) -> None:
         """Time has passed; to be called at `next_deadline` at the latest, and harmless before it."""
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
-        self._submissions.expire(now, Reason.NO_LEADER if self._leading is None else Reason.OVERLOADED)
-        for payload in self._submissions.overdue(now):
+        self._proposals.expire(now, Reason.NO_LEADER if self._leading is None else Reason.OVERLOADED)
+        for payload in self._proposals.overdue(now):
             self.replica.propose((payload,))
         if self.replica.role is Role.LEADER:
             self._look_after_members(now)
-            self._expiry.tick(self.machine, now)
-            question = self._comparison.due(self.membership, now)
+            self._lease_expiry.tick(self.machine, now)
+            question = self._divergence.due(self.membership, now)
             if question is not None:
                 self._answers += [Envelope(member, question) for member in self.neighbours]
         for queries in self._queries.values():
@@ -295,11 +298,11 @@ class Node:
     def next_deadline(self) -> Time:
         """When `tick` has something to do."""
         others = (
-            self._submissions.next_deadline(),
+            self._proposals.next_deadline(),
             self._queries[False].next_deadline(),
             self._queries[True].next_deadline(),
-            self._state_fetch.next_deadline(),
-            self._expiry.next_deadline(),
+            self._snapshot_receiver.next_deadline(),
+            self._lease_expiry.next_deadline(),
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
@@ -307,8 +310,8 @@ class Node:
         """Carry on with all that happened, answer what can be answered, and say what the driver must do."""
         now = self._clock()
         self._follow_leader()
-        while self._submissions.has_queued and self.replica.accepting:
-            self.replica.propose((self._submissions.bundle(now),))
+        while self._proposals.has_queued and self.replica.accepting:
+            self.replica.propose((self._proposals.batch(now),))
         for quorum, queries in self._queries.items():
             if queries.ask(self._tokens + 1):
                 self._tokens += 1
@@ -316,8 +319,8 @@ class Node:
         ready = self.replica.take(now)
         self._apply_chosen(ready, now)
         leads = self.replica.role is Role.LEADER
-        self._expiry.follow(self.replica.leading if leads else None, self.machine, now)
-        question = self._state_fetch.question(self.heard, self.proved, self._leading, now)
+        self._lease_expiry.follow(self.replica.leading if leads else None, self.machine, now)
+        question = self._snapshot_receiver.question(self.heard, self.proved, self._leading, now)
         if question is not None:
             self._answers.append(question)
         self._serve(ready)
@@ -342,7 +345,7 @@ class Node:
     # Inside
 
     def _order(self, command: Command, reply: WriteReply) -> None:
-        self._submissions.add(WriteRequest(command, reply, self._clock() + self._timeout))
+        self._proposals.add(WriteRequest(command, reply, self._clock() + self._timeout))
 
     def _may_read(self) -> bool:
         """True when the state is current without asking anybody: chosen is not applied until the next step."""
@@ -358,7 +361,7 @@ class Node:
         self._leading = leading
         if leading is not None:
             self.stats.leader_changes += 1
-            for payload in self._submissions.all_sent():
+            for payload in self._proposals.all_sent():
                 self.replica.propose((payload,))
 
     def _exceeds_quota(self, command: KeyCommand) -> bool:
@@ -372,18 +375,18 @@ class Node:
         for slot, value in ready.chosen:
             if slot > self.applied:  # the state may have been replaced by a later one
                 self._on_batch(self._apply(slot, value, now))
-        self._keeper.attach(ready, now)
+        self._checkpointer.attach(ready, now)
         if ready.write is not None:
             self._unstored_bytes += _value_bytes(ready.write)
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
         commands, version = 0, self.membership.version
-        for bundle, results in self._keeper.apply(slot, value, now):
-            commands += len(bundle.commands)
-            if results is not None and bundle.origin == self.origin and bundle.boot == self._boot:
-                self._submissions.applied(bundle.sequence, results)
-        if slot % EVERY_SLOTS == 0 and not self._keeper.ledger.bare:
-            self._comparison.note(self._keeper.ledger.progress())
+        for batch, results in self._checkpointer.apply(slot, value, now):
+            commands += len(batch.commands)
+            if results is not None and batch.origin == self.origin and batch.boot == self._boot:
+                self._proposals.applied(batch.sequence, results)
+        if slot % EVERY_SLOTS == 0 and not self._checkpointer.applier.bare:
+            self._divergence.note(self._checkpointer.applier.progress())
         if self.membership.version != version:
             self.replica.reconfigure(configurations_of(self.machine.memberships)[-1], now)
             self._follow_members()
@@ -393,7 +396,7 @@ class Node:
         """Of what peers fetch, what is cut is answered at once; the rest is for storage."""
         reads: list[ServeFetch | ServeState] = []
         for fetch in ready.fetches:
-            if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._keeper.cut:
+            if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.cut:
                 self._answers.append(Envelope(fetch.to, self._learn(())))
             else:
                 reads.append(fetch)
@@ -401,21 +404,21 @@ class Node:
         self._state_reads = []
 
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
-        return Learn(entries, self.replica.chosen, self._keeper.cut)
+        return Learn(entries, self.replica.chosen, self._checkpointer.cut)
 
     def _follow_members(self) -> None:
         """The members changed: what is this replica now?"""
         member = self.membership.get(self.id)
         witness = member is not None and member.purpose is MemberRole.WITNESS
-        if self._keeper.ledger.bare and member is not None and not witness:
+        if self._checkpointer.applier.bare and member is not None and not witness:
             # It was a witness. What it lacks only a state gives it, and that knows the members too: it joins anew.
             self.machine.memberships = []
             self.replica.forget_members()
         knows = bool(self.machine.memberships)
-        self._state_fetch.keeps_records = knows and not witness
+        self._snapshot_receiver.keeps_records = knows and not witness
         if not knows:
             self._barred = Reason.JOINING
-        elif witness or self._keeper.ledger.bare:
+        elif witness or self._checkpointer.applier.bare:
             self._barred = Reason.WITNESS
         else:
             self._barred = None if member is not None else Reason.REMOVED
@@ -426,9 +429,11 @@ class Node:
 
     def _look_after_members(self, now: Time) -> None:
         """What a leader does for the others without being asked."""
-        change = self._stewardship.due(self.machine.memberships, self.proved, self.petitions, self.replica, now)
+        change = self._membership_manager.due(
+            self.machine.memberships, self.proved, self.replacement_requests, self.replica, now
+        )
         if change is not None:
-            self.write(Reconfigure(change), self._stewardship.answered)
+            self.write(Reconfigure(change), self._membership_manager.answered)
 
     def _answer(self, query: Query, reply: ReadReply, way: str) -> None:
         self.stats.reads[way] += 1
@@ -437,10 +442,10 @@ class Node:
     def _look_up(self, query: Query) -> Answer:
         machine = self.machine
         if isinstance(query, bytes):
-            lease = machine.holdings.lease_of.get(query, 0)
+            lease = machine.lease_index.lease_of.get(query, 0)
             return ReadAnswer(machine.get(query), self.applied, machine.revision, self.leader_age_ms(), lease)
         if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
-            return look_up_lease(query, machine, lambda lease: self._expiry.left_ms(lease, self._clock()))
+            return look_up_lease(query, machine, lambda lease: self._lease_expiry.left_ms(lease, self._clock()))
         return look_up(query, machine, self.applied, self.leader_age_ms())
 
 

@@ -1,7 +1,7 @@
 """Writes of this replica's clients, from the request to the moment that it is seen applied.
 
 A command waits here until a leader is known, so one that times out before has left no trace. Then it goes into a
-bundle, and the bundle is repeated, to whoever leads, until it is applied or nobody waits for it. From then on its
+batch, and the batch is repeated, to whoever leads, until it is applied or nobody waits for it. From then on its
 outcome is unknown until it is seen (rule 23).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from kvstore.api.commands import Bundle, Command, Result, pack_bundle
+from kvstore.api.commands import Command, CommandBatch, Result, pack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.state_machine.quota import size_bytes
 from paxos.types import MS, Time
@@ -27,7 +27,7 @@ class WriteRequest(msgspec.Struct):
 
 
 class Sent(msgspec.Struct):
-    """A bundle on its way. Its requests are in order of arrival, so they give up in order: the first `gone` have."""
+    """A batch on its way. Its requests are in order of arrival, so they give up in order: the first `gone` have."""
 
     data: bytes
     requests: list[WriteRequest]
@@ -36,8 +36,8 @@ class Sent(msgspec.Struct):
     gone: int = 0
 
 
-class Submissions:
-    """The queue of commands, and the bundles that are on their way."""
+class ProposalQueue:
+    """The queue of commands, and the batches that are on their way."""
 
     def __init__(self, node: str, boot: int, *, max_batch_bytes: int, repeat_ms: int) -> None:
         self._node = node
@@ -57,11 +57,11 @@ class Submissions:
 
     @property
     def has_queued(self) -> bool:
-        """True when a bundle could be made."""
+        """True when a batch could be made."""
         return bool(self._queue)
 
-    def bundle(self, now: Time) -> bytes:
-        """One bundle of what is queued and fits, at least one command."""
+    def batch(self, now: Time) -> bytes:
+        """One batch of what is queued and fits, at least one command."""
         requests: list[WriteRequest] = []
         commands: list[Command] = []
         room = self._max_batch_bytes
@@ -74,16 +74,16 @@ class Submissions:
             requests.append(request)
         self._sequence += 1
         settled_below = next(iter(self._sent), self._sequence)
-        data = pack_bundle(Bundle(self._node, self._boot, self._sequence, settled_below, commands))
+        data = pack_batch(CommandBatch(self._node, self._boot, self._sequence, settled_below, commands))
         self._sent[self._sequence] = Sent(data, requests, now + self._repeat, self._repeat)
         return data
 
     def all_sent(self) -> list[bytes]:
-        """Every bundle on its way, oldest first: a new leader may have heard of none of them."""
+        """Every batch on its way, oldest first: a new leader may have heard of none of them."""
         return [sent.data for sent in self._sent.values()]
 
     def overdue(self, now: Time) -> list[bytes]:
-        """Bundles that have been on their way for long; the wait doubles each time."""
+        """Command batches that have been on their way for long; the wait doubles each time."""
         overdue = [sent for sent in self._sent.values() if sent.repeat_at <= now]
         for sent in overdue:
             sent.wait *= 2
@@ -91,7 +91,7 @@ class Submissions:
         return [sent.data for sent in overdue]
 
     def applied(self, sequence: int, results: list[Result]) -> None:
-        """The bundle was applied: answer those who wait."""
+        """The batch was applied: answer those who wait."""
         sent = self._sent.pop(sequence, None)
         if sent is None:
             return

@@ -26,7 +26,7 @@ class ReadRequest(msgspec.Struct):
     deadline: Time
 
 
-class Queries:
+class ReadQueue:
     """Reads of one kind, quorum or not. Those of the question under way stand before those that wait for the next."""
 
     def __init__(self) -> None:

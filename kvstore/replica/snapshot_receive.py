@@ -7,9 +7,9 @@ one that joins learns from the state who belongs to the cluster, itself among th
 from collections.abc import Iterable, Mapping
 
 from kvstore.api.membership import MemberRole, configurations_of
-from kvstore.replica.applier import Ledger, bare_ledger
-from kvstore.replica.checkpointer import Keeper
-from kvstore.replica.snapshot_send import END, Incoming
+from kvstore.replica.applier import Applier, bare_applier
+from kvstore.replica.checkpointer import Checkpointer
+from kvstore.replica.snapshot_send import END, IncomingSnapshot
 from paxos.messages import State
 from paxos.ready import Envelope
 from paxos.replica import Replica
@@ -20,22 +20,22 @@ HEARD_MS = 1000
 """A peer that was heard within this time is alive, and can be asked for its state."""
 
 
-class StateFetch:
+class SnapshotReceiver:
     """Of the replica `node`, as long as it lives."""
 
-    def __init__(self, node: NodeId, storage: Storage, keeper: Keeper, replica: Replica) -> None:
+    def __init__(self, node: NodeId, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
         """Go on with what an earlier life has stored of a state."""
         self._node = node
-        self._keeper = keeper
+        self._checkpointer = checkpointer
         self._replica = replica
-        self._incoming = Incoming(storage)
+        self._incoming = IncomingSnapshot(storage)
         self.keeps_records = False
         """Whether more is wanted than who the members are; False too while that says what this replica is."""
 
     @property
     def needed(self) -> bool:
         """The log alone does not help."""
-        return self._replica.cut_off is not None or not self._keeper.ledger.machine.memberships
+        return self._replica.cut_off is not None or not self._checkpointer.applier.machine.memberships
 
     def question(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
@@ -45,7 +45,7 @@ class StateFetch:
         of."""
         if not self.needed:
             return None
-        source, membership = self._replica.cut_off, self._keeper.ledger.machine.membership
+        source, membership = self._replica.cut_off, self._checkpointer.applier.machine.membership
         alive = {peer for peer, last in heard.items() if now - last < HEARD_MS * MS or peer == source}
         if not membership.members:
             alive.update(peer for peer in linked if peer != self._node)
@@ -64,11 +64,11 @@ class StateFetch:
         taken = self._incoming.take(sender, message, self._replica.chosen, now)
         if taken is None:
             return False
-        staged, ledger = taken
-        if ledger is None:
-            self._keeper.stage(staged)
+        staged, applier = taken
+        if applier is None:
+            self._checkpointer.stage(staged)
             return False
-        self._install(staged, ledger, now)
+        self._install(staged, applier, now)
         return True
 
     def stored(self) -> None:
@@ -82,20 +82,20 @@ class StateFetch:
     def _take_end(self, sender: NodeId, message: State, now: Time) -> bool:
         """Learn from it what this replica is: a witness needs no more, all others need the rest."""
         progress = self._incoming.take_end(sender, message)
-        ledger = bare_ledger(progress) if progress is not None else None
-        member = ledger.machine.membership.get(self._node) if ledger is not None else None
-        if ledger is None or member is None:
+        applier = bare_applier(progress) if progress is not None else None
+        member = applier.machine.membership.get(self._node) if applier is not None else None
+        if applier is None or member is None:
             return False  # the source lags: it does not know yet of this one
         if member.purpose is not MemberRole.WITNESS:
             self.keeps_records = True
             self._incoming.ask_at_once()
             return False
-        if ledger.applied <= self._replica.chosen:
+        if applier.applied <= self._replica.chosen:
             return False
         self._incoming.ask_at_once()
-        self._install(Staged(0, StatePage([], 0, ledger.progress())), ledger, now)
+        self._install(Staged(0, StatePage([], 0, applier.progress())), applier, now)
         return True
 
-    def _install(self, staged: Staged, ledger: Ledger, now: Time) -> None:
-        self._keeper.replace(ledger, staged)
-        self._replica.jump(ledger.applied, configurations_of(ledger.machine.memberships), now)
+    def _install(self, staged: Staged, applier: Applier, now: Time) -> None:
+        self._checkpointer.replace(applier, staged)
+        self._replica.jump(applier.applied, configurations_of(applier.machine.memberships), now)

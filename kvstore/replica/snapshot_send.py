@@ -13,10 +13,10 @@ import zlib
 
 import msgspec
 
-from kvstore.replica.applier import PAGE_BYTES, Ledger
+from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.messages import FetchState, State
 from paxos.types import MS, NodeId, Slot, Time
-from storage.base import Change, Progress, Staged, StatePage, Storage, StorageError
+from storage.base import AppliedProgress, Change, Staged, StatePage, Storage, StorageError
 
 END = 2**62 - 1
 """Behind every revision: the page behind it has no rows, and says as of when the state is, and who the members are."""
@@ -32,7 +32,7 @@ HOLD_MS = 600_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _rows_decoder = msgspec.msgpack.Decoder(list[Change])
-_progress_decoder = msgspec.msgpack.Decoder(Progress)
+_progress_decoder = msgspec.msgpack.Decoder(AppliedProgress)
 
 
 def state_message(after: int, page: StatePage) -> State:
@@ -53,7 +53,7 @@ def _page_of(message: State) -> StatePage | None:
         return None
 
 
-class Incoming:
+class IncomingSnapshot:
     """The state that this replica is being given."""
 
     def __init__(self, storage: Storage) -> None:
@@ -72,7 +72,7 @@ class Incoming:
             self._compacted = recovered.staged_compacted
 
     def _begin(self) -> None:
-        self._ledger = Ledger([])
+        self._applier = Applier([])
         self._after = 0
         self._compacted = self._least = 0
         """What the first page left out, and the least that any did."""
@@ -90,7 +90,7 @@ class Incoming:
         self._due = now + ASK_AGAIN_MS * MS
         return self._source, FetchState(END if only_end else self._after)
 
-    def take_end(self, sender: NodeId, message: State) -> Progress | None:
+    def take_end(self, sender: NodeId, message: State) -> AppliedProgress | None:
         """The answer to a question for the end only."""
         if sender != self._source or message.after != END:
             return None
@@ -101,7 +101,7 @@ class Incoming:
         """The next question need not wait."""
         self._unanswered, self._due = False, None
 
-    def take(self, sender: NodeId, message: State, applied: Slot, now: Time) -> tuple[Staged, Ledger | None] | None:
+    def take(self, sender: NodeId, message: State, applied: Slot, now: Time) -> tuple[Staged, Applier | None] | None:
         """A page, to be stored before the next question; with the last one, the whole state. None for one that is of
         no use here, where slots up to `applied` are applied already."""
         if self._storing or sender != self._source or message.after != self._after:
@@ -137,25 +137,27 @@ class Incoming:
     def _load(self, page: StatePage) -> None:
         if self._after == 0:
             self._compacted = self._least = page.compacted
-            self._ledger.machine.forget(page.compacted)
+            self._applier.machine.forget(page.compacted)
         self._least = min(self._least, page.compacted)
         for change in page.changes:
-            self._ledger.machine.load(change)
+            self._applier.machine.load(change)
             self._after = change.position
 
-    def _complete(self, staged: Staged, progress: Progress, applied: Slot, now: Time) -> tuple[Staged, Ledger] | None:
-        ledger = self._ledger
+    def _complete(
+        self, staged: Staged, progress: AppliedProgress, applied: Slot, now: Time
+    ) -> tuple[Staged, Applier] | None:
+        applier = self._applier
         try:
-            ledger.finish(progress)
+            applier.finish(progress)
         except StorageError:
             self._give_up(now)
             return None
-        if ledger.applied <= applied or progress.position < self._compacted:
+        if applier.applied <= applied or progress.position < self._compacted:
             self._give_up(now)  # the source lags itself
             return None
         self._begin()
         self._storing = True
-        return staged, ledger
+        return staged, applier
 
     def _give_up(self, now: Time) -> None:
         """Begin anew, with another source, in a while."""
@@ -167,7 +169,7 @@ class Incoming:
         self._source = sources[(last + 1) % len(sources)]
 
 
-class Outgoing:
+class OutgoingSnapshots:
     """The peers that fetch the state of this replica."""
 
     def __init__(self) -> None:

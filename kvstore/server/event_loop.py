@@ -30,9 +30,9 @@ from kvstore.server.http.asking import reply_of
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics, Snapshot
 from kvstore.server.startup import limits_of, options_of, refuse_other_founders, retention_of
-from kvstore.server.trace import Tap
-from kvstore.state_machine.history import Past
-from kvstore.state_machine.lease_index import Holdings
+from kvstore.server.trace import Trace
+from kvstore.state_machine.history import History
+from kvstore.state_machine.lease_index import LeaseIndex
 from paxos import wire
 from paxos.errors import ForgottenVotesError
 from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
@@ -76,7 +76,7 @@ class Runtime:
         self._told: Ballot | None = None
         self._heard = 0
         self._hearers: list[Callable[[], None]] = []
-        self._tap: Tap | None = None
+        self._trace: Trace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
         self._metrics = Metrics()
@@ -174,9 +174,9 @@ class Runtime:
             self._wake()
 
     @property
-    def past(self) -> Past:
+    def history(self) -> History:
         """See Replica."""
-        return self._node.machine.past
+        return self._node.machine.history
 
     @property
     def position(self) -> int:
@@ -184,17 +184,17 @@ class Runtime:
         return self._node.machine.position
 
     @property
-    def holdings(self) -> Holdings:
+    def lease_index(self) -> LeaseIndex:
         """See Replica."""
-        return self._node.machine.holdings
+        return self._node.machine.lease_index
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """See Replica."""
         self._hearers.append(hear)
 
-    def tap(self, tap: Tap | None) -> None:
+    def trace(self, trace: Trace | None) -> None:
         """See Replica."""
-        self._tap = tap
+        self._trace = trace
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See Replica."""
@@ -307,8 +307,8 @@ class Runtime:
             self._loop.call_soon(self._pump)
 
     def _received(self, sender: NodeId, message: AnyMessage) -> None:
-        if self._tap is not None:
-            self._tap.received(sender, message)
+        if self._trace is not None:
+            self._trace.received(sender, message)
         self._do(lambda: self._node.receive(sender, message))
 
     def _durable(self, writes: list[Write], seconds: float) -> None:
@@ -319,7 +319,7 @@ class Runtime:
     def _ring(self) -> None:
         self._timer = None
         self._node.proved = {**self._transport.incarnations, self._node.id: self._incarnation}
-        self._node.petitions = self._transport.petitions
+        self._node.replacement_requests = self._transport.replacement_requests
         self._do(self._node.tick)
 
     def _link_changed(self, peer: NodeId, connected: bool) -> None:
@@ -343,8 +343,8 @@ class Runtime:
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
             return
-        if self._tap is not None:
-            self._tap.stepped(ready)
+        if self._trace is not None:
+            self._trace.stepped(ready)
         self._send(ready.messages)
         if self.position != self._heard:
             self._heard = self.position
@@ -411,7 +411,7 @@ class Runtime:
         self._transport.set_peers({name: at for name, at in addresses.items() if name != node.id and at is not None})
         self._transport.enrol(
             {name: member.incarnation for name, member in neighbours.items() if member.incarnation},
-            newcomers=node.membership.configuration.silent,
+            newcomers=node.membership.configuration.unverified,
         )
         if node.membership.version:
             names = ", ".join(member.name for member in node.membership.members)

@@ -8,9 +8,9 @@ from kvstore.api.errors import Refused
 from kvstore.api.membership import Membership
 from kvstore.api.queries import Consistency, Query
 from kvstore.api.status import MembersStatus, Status
-from kvstore.server.trace import Tap
-from kvstore.state_machine.history import Past
-from kvstore.state_machine.lease_index import Holdings
+from kvstore.server.trace import Trace
+from kvstore.state_machine.history import History
+from kvstore.state_machine.lease_index import LeaseIndex
 from storage.base import StatePage
 
 
@@ -25,7 +25,7 @@ class Replica(Protocol):
         (for STALE only where there is no state at all). Exactly once, perhaps before this returns."""
 
     @property
-    def past(self) -> Past:
+    def history(self) -> History:
         """What happened lately; another one once the state was replaced."""
 
     @property
@@ -33,14 +33,14 @@ class Replica(Protocol):
         """Of the last change."""
 
     @property
-    def holdings(self) -> Holdings:
+    def lease_index(self) -> LeaseIndex:
         """Leases and locks at this moment; another one once the state was replaced."""
 
     def on_change(self, hear: Callable[[], None]) -> None:
         """Call `hear` from now on when something has happened."""
 
-    def tap(self, tap: Tap | None) -> None:
-        """Tell `tap` from now on what happens here; None: nobody."""
+    def trace(self, trace: Trace | None) -> None:
+        """Tell `trace` from now on what happens here; None: nobody."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
         """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was

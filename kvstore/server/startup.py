@@ -5,7 +5,7 @@ from kvstore.replica import retention
 from kvstore.server.config import Settings
 from kvstore.server.http.limits import Limits
 from paxos.options import Options
-from storage.base import Identity, StorageError
+from storage.base import StorageError, StoredIdentity
 
 
 def options_of(settings: Settings) -> Options:
@@ -36,7 +36,7 @@ def retention_of(settings: Settings) -> retention.Limits:
     )
 
 
-def refuse_other_founders(identity: Identity, settings: Settings, membership: Membership) -> None:
+def refuse_other_founders(identity: StoredIdentity, settings: Settings, membership: Membership) -> None:
     """Raise StorageError if the settings name other members than those that founded this replica's data.
 
     The check ends with the first membership change that this replica knows of: from then on the members in the

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kvstore.api.commands import unpack_bundle
+from kvstore.api.commands import unpack_batch
 from paxos.messages import AnyMessage
 from paxos.ready import Envelope, Ready
 from paxos.types import Ballot, NodeId, PValue, Slot, unpack
@@ -47,7 +47,7 @@ class Glimpse(msgspec.Struct, frozen=True):
     slots: list[SlotSeen]
 
 
-class Tap:
+class Trace:
     """Told of everything by the runtime."""
 
     def __init__(self) -> None:
@@ -113,6 +113,6 @@ def _brief(field: object) -> str:
 
 def _commands(value: bytes) -> int:
     try:
-        return sum(len(unpack_bundle(payload).commands) for payload in unpack(value))
+        return sum(len(unpack_batch(payload).commands) for payload in unpack(value))
     except msgspec.DecodeError:
         return 0  # of another release

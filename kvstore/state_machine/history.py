@@ -18,7 +18,7 @@ FEW = 64
 _position = attrgetter("position")
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class KeyChange(msgspec.Struct, frozen=True, gc=False):
     """The change at `position`: `key` held `old` and holds `record` since, None for nothing. `previous`: where the
     event before it of the same key was, 0 for none."""
 
@@ -34,11 +34,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return revision_of(self.position)
 
 
-class Past:
+class History:
     """The events of all revisions behind the one up to which it is compacted."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[KeyChange] = []
         self._gone = 0
         """So many events at the front are forgotten."""
         self._latest: dict[bytes, int] = {}
@@ -53,7 +53,7 @@ class Past:
 
     def add(self, position: int, key: bytes, record: Record | None, old: Record | None) -> None:
         """What just happened."""
-        self._events.append(Event(position, key, record, old, self._latest.get(key, 0)))
+        self._events.append(KeyChange(position, key, record, old, self._latest.get(key, 0)))
         self._latest[key] = position
 
     def compact(self, upto: int) -> list[bytes]:
@@ -91,7 +91,7 @@ class Past:
         # It changes often, so the first change behind the revision is not far from there.
         return next((event.old for event in self.behind(start) if event.key == key), present)
 
-    def behind(self, position: int) -> Iterator[Event]:
+    def behind(self, position: int) -> Iterator[KeyChange]:
         """The events behind `position`, in order; none may be added or forgotten meanwhile."""
         for index in range(self._index_behind(position), len(self._events)):
             yield self._events[index]

@@ -12,18 +12,18 @@ import msgspec
 from kvstore.api.commands import (
     AnswerNotKept,
     Busy,
+    Idempotent,
+    IdempotentResult,
     KeyExpired,
     KeyResult,
     KeyReused,
     LeaseFull,
     NoSuchLease,
     NotHeld,
-    Once,
-    OnceResult,
     RepeatableCommand,
     TooManyKeys,
 )
-from kvstore.state_machine.lease_index import Lease, answer_key
+from kvstore.state_machine.lease_index import IndexedLease, answer_key
 from kvstore.state_machine.view import Records
 
 KEPT = 1000
@@ -43,9 +43,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
-def run_once(command: Once, records: Records, do: Callable[[RepeatableCommand], KeyResult]) -> OnceResult:
+def run_idempotent(
+    command: Idempotent, records: Records, do: Callable[[RepeatableCommand], KeyResult]
+) -> IdempotentResult:
     """What `do` gives for the command in `command`, now or when it came for the first time."""
-    lease = records.holdings.leases.get(command.lease)
+    lease = records.lease_index.leases.get(command.lease)
     if lease is None or command.number <= lease.top - KEPT:
         return KeyExpired()
     name = answer_key(command.lease, command.number)
@@ -54,7 +56,7 @@ def run_once(command: Once, records: Records, do: Callable[[RepeatableCommand], 
         kept = _decode(known.value)
         return kept.answer if kept.fingerprint == command.fingerprint else KeyReused()
     result = do(command.command)
-    if not isinstance(result, _NOT_DONE) and command.lease in records.holdings.leases:  # it may have ended the lease
+    if not isinstance(result, _NOT_DONE) and command.lease in records.lease_index.leases:  # it may have ended the lease
         top = lease.top
         records.put_own(name, _packed(command.fingerprint, result, records))
         for number in _outdated(lease, top):
@@ -67,7 +69,7 @@ def _packed(fingerprint: bytes, result: KeyResult, records: Records) -> bytes:
     return packed if len(packed) <= MOST_KEPT_BYTES else _encode(_Kept(fingerprint, AnswerNotKept(records.revision)))
 
 
-def _outdated(lease: Lease, top: int) -> Iterable[int]:
+def _outdated(lease: IndexedLease, top: int) -> Iterable[int]:
     """The numbers that were kept while `top` was the highest one, and are not now."""
     upto, grown = lease.top - KEPT, lease.top - top
     if grown > KEPT:

@@ -27,24 +27,24 @@ _NUMBERS = struct.Struct(">QQ")
 _BEHIND_NUMBER = len(_LEASE) + _NUMBER.size
 
 
-class Terms(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class LeaseTerms(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of a lease. `bound`: it was granted for a key or a place, and ends when nothing hangs on it any more."""
 
     ttl_ms: int
     bound: bool
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class QueueEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whose place in a queue it is, and what its holder has to say."""
 
     lease: int
     value: bytes
 
 
-class Lease(msgspec.Struct):
+class IndexedLease(msgspec.Struct):
     """A lease that lives. `version` grows each time that it is kept alive."""
 
-    terms: Terms
+    terms: LeaseTerms
     version: int
     keys: set[bytes]
     places: dict[int, bytes]
@@ -94,24 +94,24 @@ def answer_key(lease: int, number: int) -> bytes:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_terms = msgspec.msgpack.Decoder(Terms).decode
-_decode_place = msgspec.msgpack.Decoder(Place).decode
+_decode_terms = msgspec.msgpack.Decoder(LeaseTerms).decode
+_decode_place = msgspec.msgpack.Decoder(QueueEntry).decode
 
 
-def pack(value: Terms | Place) -> bytes:
+def pack(value: LeaseTerms | QueueEntry) -> bytes:
     """As it stands in a record."""
     return _encode(value)
 
 
-class Holdings:
+class LeaseIndex:
     """The index."""
 
     def __init__(self, records: Iterable[tuple[bytes, Record]] = ()) -> None:
         """Of these records of the store's own."""
-        self.leases: dict[int, Lease] = {}
+        self.leases: dict[int, IndexedLease] = {}
         self.lease_of: dict[bytes, int] = {}
         """Of each key that has one."""
-        self.locks: dict[bytes, dict[int, Place]] = {}
+        self.locks: dict[bytes, dict[int, QueueEntry]] = {}
         """For each lock that is held its places by fence, in order: who comes first has it."""
         self.moves = 0
         """So many places in queues came or went."""
@@ -131,7 +131,7 @@ class Holdings:
             self.renewed.append(number)
             lease = self.leases.get(number)
             if lease is None:
-                self.leases[number] = Lease(_decode_terms(value), record.version, set(), {}, set())
+                self.leases[number] = IndexedLease(_decode_terms(value), record.version, set(), {}, set())
             else:
                 lease.version = record.version
         elif kind == _KEY:
@@ -164,11 +164,11 @@ class Holdings:
         else:
             self.leases[number].answers.remove(*_NUMBER.unpack(rest))
 
-    def holder(self, name: bytes) -> tuple[int, Place] | None:
+    def holder(self, name: bytes) -> tuple[int, QueueEntry] | None:
         """Who has the lock `name`: the fence, and the place."""
         return next(iter(self.locks.get(name, {}).items()), None)
 
     @staticmethod
-    def _put_answer(lease: Lease, number: int) -> None:
+    def _put_answer(lease: IndexedLease, number: int) -> None:
         lease.answers.add(number)
         lease.top = max(lease.top, number)

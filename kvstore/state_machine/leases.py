@@ -32,7 +32,7 @@ from kvstore.api.commands import (
     Said,
     Transact,
 )
-from kvstore.state_machine.lease_index import LEADER_KEY, Place, Terms, lease_key, pack, place_key
+from kvstore.state_machine.lease_index import LEADER_KEY, LeaseTerms, QueueEntry, lease_key, pack, place_key
 from kvstore.state_machine.view import Records
 
 MOST_HELD = 10_000
@@ -47,7 +47,7 @@ def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
         case KeepAlive(lease=lease):
             return _keep_alive(lease, records)
         case Revoke(lease=lease):
-            if lease not in records.holdings.leases:
+            if lease not in records.lease_index.leases:
                 return NoSuchLease(lease)
             return LeaseEnded(records.under_way, end(lease, records))
         case Acquire():
@@ -74,7 +74,7 @@ def refusal_of(operations: Iterable[Operation], records: Records) -> NoSuchLease
     for put in _leased(operations):
         more[put.lease].add(put.key)
     for lease, keys in more.items():
-        found = records.holdings.leases.get(lease)
+        found = records.lease_index.leases.get(lease)
         if found is None:
             return NoSuchLease(lease)
         if len(found.keys) + len(keys - found.keys) > MOST_HELD:
@@ -93,7 +93,7 @@ def _leased(operations: Iterable[Operation]) -> Iterator[LeasedPut]:
 
 def end(lease: int, records: Records) -> int:
     """It lives no more, nor does anything that hangs on it. Gives the number of keys that are deleted."""
-    ending = records.holdings.leases[lease]
+    ending = records.lease_index.leases[lease]
     keys = sorted(ending.keys)
     for own in list(ending.records(lease)):
         records.delete_own(own)
@@ -104,7 +104,7 @@ def end(lease: int, records: Records) -> int:
 
 def end_if_bare(lease: int, records: Records) -> None:
     """It lives no more if it was granted for a key or a place, and none hangs on it now."""
-    found = records.holdings.leases.get(lease)
+    found = records.lease_index.leases.get(lease)
     if found is not None and found.terms.bound and not found.keys and not found.places:
         end(lease, records)
 
@@ -112,13 +112,13 @@ def end_if_bare(lease: int, records: Records) -> None:
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
     """A new lease is named by its revision: nothing else is granted in that."""
     lease = records.under_way
-    records.put_own(lease_key(lease), pack(Terms(ttl_ms, bound)))
+    records.put_own(lease_key(lease), pack(LeaseTerms(ttl_ms, bound)))
     return lease
 
 
 def _keep_alive(lease: int, records: Records) -> Granted | NoSuchLease:
     """The record is written anew, which counts its version up: see `Expire`."""
-    found = records.holdings.leases.get(lease)
+    found = records.lease_index.leases.get(lease)
     if found is None:
         return NoSuchLease(lease)
     records.put_own(lease_key(lease), pack(found.terms))
@@ -127,9 +127,9 @@ def _keep_alive(lease: int, records: Records) -> Granted | NoSuchLease:
 
 def _acquire(command: Acquire, records: Records) -> Placed | Busy | NoSuchLease | LeaseFull:
     name, lease = command.name, command.lease
-    holder = records.holdings.holder(name)
+    holder = records.lease_index.holder(name)
     if lease:
-        found = records.holdings.leases.get(lease)
+        found = records.lease_index.leases.get(lease)
         if found is None:
             return NoSuchLease(lease)
         for fence, locked in found.places.items():
@@ -142,12 +142,12 @@ def _acquire(command: Acquire, records: Records) -> Placed | Busy | NoSuchLease 
         return Busy(place.lease, fence)
     lease = lease or _grant(command.ttl_ms, records, bound=True)
     fence = records.under_way  # it grows, and so does that of the holder: who has the lowest one holds the lock
-    records.put_own(place_key(fence, name), pack(Place(lease, command.value)))
+    records.put_own(place_key(fence, name), pack(QueueEntry(lease, command.value)))
     return Placed(lease, fence, holder is None)
 
 
 def _release(name: bytes, lease: int, records: Records) -> Released | NotHeld:
-    found = records.holdings.leases.get(lease)
+    found = records.lease_index.leases.get(lease)
     fence = next((fence for fence, locked in found.places.items() if locked == name), 0) if found is not None else 0
     if found is None or not fence:
         return NotHeld()
@@ -166,7 +166,7 @@ def _lead(command: Lead, records: Records) -> bool:
 
 
 def _expire(command: Expire, records: Records) -> bool:
-    lease, leader = records.holdings.leases.get(command.lease), records.own(LEADER_KEY)
+    lease, leader = records.lease_index.leases.get(command.lease), records.own(LEADER_KEY)
     if lease is None or lease.version != command.version:
         return False
     if leader is None or leader.value != command.leader.encode():

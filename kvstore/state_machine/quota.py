@@ -1,4 +1,4 @@
-"""What commands take: in a bundle, and of the state."""
+"""What commands take: in a batch, and of the state."""
 
 from typing import assert_never
 
@@ -11,12 +11,12 @@ from kvstore.api.commands import (
     Expire,
     Get,
     Grant,
+    Idempotent,
     KeepAlive,
     KeyCommand,
     Lead,
     LeasedPut,
     List,
-    Once,
     Operation,
     Put,
     Reconfigure,
@@ -28,15 +28,15 @@ from kvstore.state_machine.state_machine import RECORD_BYTES
 from kvstore.state_machine.view import Records
 
 OVERHEAD_BYTES = 32
-"""What a command takes in a bundle beside its key and value, rounded up."""
+"""What a command takes in a batch beside its key and value, rounded up."""
 GROWTH = -(-RECORD_BYTES // OVERHEAD_BYTES)
-"""What a command takes in a bundle, so many times, is more than the state may grow by."""
+"""What a command takes in a batch, so many times, is more than the state may grow by."""
 _OWN_BYTES = RECORD_BYTES + 32
 """What one of the store's own records takes beside the name and the value in it, rounded up."""
 
 
 def size_bytes(command: Command | Operation) -> int:
-    """Room that a command takes in a bundle."""
+    """Room that a command takes in a batch."""
     match command:
         case Put(key=key, value=value):
             return len(key) + len(value) + OVERHEAD_BYTES
@@ -49,7 +49,7 @@ def size_bytes(command: Command | Operation) -> int:
         case Transact(compares=compares, then=then, otherwise=otherwise):
             conditions = sum(_compare_bytes(compare) for compare in compares)
             return OVERHEAD_BYTES + conditions + sum(map(size_bytes, then)) + sum(map(size_bytes, otherwise))
-        case Once(command=command):
+        case Idempotent(command=command):
             return size_bytes(command) + 4 * OVERHEAD_BYTES
         case Acquire(name=name, value=value):
             return len(name) + len(value) + 3 * OVERHEAD_BYTES
@@ -70,7 +70,7 @@ def growth_of(command: KeyCommand | Operation, records: Records) -> int:
             return max(0, records.growth(key, value)) + len(key) + 2 * _OWN_BYTES
         case Transact(then=then, otherwise=otherwise):
             return max(sum(max(0, growth_of(each, records)) for each in branch) for branch in (then, otherwise))
-        case Once(command=command):
+        case Idempotent(command=command):
             return growth_of(command, records)
         case Grant():
             return _OWN_BYTES

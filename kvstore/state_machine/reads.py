@@ -7,7 +7,7 @@ from itertools import islice
 from kvstore.api.commands import Found
 from kvstore.api.queries import SCAN_BYTES, LeaseLookup, LeaseScan, LockLookup, Lookup, Scan
 from kvstore.api.results import LeasesAnswer, LeaseStatus, LockAnswer, NotThen, PlaceStatus, ReadAnswer, ScanAnswer
-from kvstore.state_machine.lease_index import Lease
+from kvstore.state_machine.lease_index import IndexedLease
 from kvstore.state_machine.state_machine import StateMachine
 
 MOST_PLACES = 1001
@@ -18,27 +18,27 @@ def look_up(
     query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
 ) -> ReadAnswer | ScanAnswer | NotThen:
     """The answer out of a state that has applied the slots up to `applied`; `age_ms` is for the answer."""
-    newest, oldest = machine.revision, machine.past.oldest
+    newest, oldest = machine.revision, machine.history.oldest
     revision = newest if query.revision is None else query.revision
     if not oldest <= revision <= newest:
         return NotThen(oldest, newest)
     if isinstance(query, Scan):
         found, more = _scan(query, revision, machine)
         return ScanAnswer(found, more, applied, revision, age_ms)
-    return ReadAnswer(machine.past.as_of(query.key, revision, machine.get(query.key)), applied, revision, age_ms)
+    return ReadAnswer(machine.history.as_of(query.key, revision, machine.get(query.key)), applied, revision, age_ms)
 
 
 def look_up_lease(
     query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
 ) -> LeasesAnswer | LockAnswer:
     """The answer out of the present state; `left_ms` says how long a lease lives, if anybody here knows."""
-    holdings, revision = machine.holdings, machine.revision
+    lease_index, revision = machine.lease_index, machine.revision
     if isinstance(query, LockLookup):
-        places = holdings.locks.get(query.name, {})
+        places = lease_index.locks.get(query.name, {})
         first = islice(places.items(), MOST_PLACES)
         shown = [PlaceStatus(each.lease, fence, each.value) for fence, each in first]
         return LockAnswer(shown, len(places) > MOST_PLACES, revision)
-    leases = holdings.leases
+    leases = lease_index.leases
     if isinstance(query, LeaseLookup):
         found = leases.get(query.lease)
         status = [_status(query.lease, found, left_ms, sorted(found.keys))] if found is not None else []
@@ -48,7 +48,9 @@ def look_up_lease(
     return LeasesAnswer(listed, len(numbers) > query.limit, revision)
 
 
-def _status(number: int, lease: Lease, left_ms: Callable[[int], float | None], keys: list[bytes] | None) -> LeaseStatus:
+def _status(
+    number: int, lease: IndexedLease, left_ms: Callable[[int], float | None], keys: list[bytes] | None
+) -> LeaseStatus:
     return LeaseStatus(number, lease.terms.ttl_ms, left_ms(number), len(lease.keys), keys)
 
 
@@ -59,5 +61,5 @@ def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[Found]
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):
             return found, True
-        found.append(Found(key, record, machine.holdings.lease_of.get(key, 0)))
+        found.append(Found(key, record, machine.lease_index.lease_of.get(key, 0)))
     return found, False

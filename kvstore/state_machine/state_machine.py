@@ -1,7 +1,7 @@
 """The state machine: what was chosen, applied in order, gives the same state on every replica.
 
-Deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of bundles are part of the state,
-so that a bundle that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
+Deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of batches are part of the state,
+so that a batch that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
 """
 
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ import msgspec
 from sortedcontainers import SortedList
 
 from kvstore.api.commands import (
-    Bundle,
     Command,
+    CommandBatch,
     Delete,
     DeleteResult,
     DeleteSpan,
+    Idempotent,
     KeyResult,
     LeaseCommand,
     LeasedPut,
     NotFound,
     NotReconfigured,
-    Once,
     Put,
     PutResult,
     Reconfigure,
@@ -34,9 +34,9 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import Span
 from kvstore.api.membership import Membership, MembershipVersion, in_force_from, refusal
-from kvstore.state_machine.history import Past
-from kvstore.state_machine.idempotency import run_once
-from kvstore.state_machine.lease_index import Holdings, held_key, is_own
+from kvstore.state_machine.history import History
+from kvstore.state_machine.idempotency import run_idempotent
+from kvstore.state_machine.lease_index import LeaseIndex, held_key, is_own
 from kvstore.state_machine.leases import end_if_bare, run_lease
 from kvstore.state_machine.transactions import run
 from paxos.types import Slot
@@ -52,7 +52,7 @@ _new_tuple = tuple.__new__
 
 
 class Origin:
-    """Which bundles of one node have been applied: all below `settled` count as done, and those in `applied`."""
+    """Which batches of one node have been applied: all below `settled` count as done, and those in `applied`."""
 
     def __init__(self, boot: int, settled: int = 1, applied: tuple[int, ...] = ()) -> None:
         self.boot = boot
@@ -60,7 +60,7 @@ class Origin:
         self.applied = set(applied)
 
     def admit(self, sequence: int, settled_below: int) -> bool:
-        """True for a bundle that has not been applied; it is noted as applied."""
+        """True for a batch that has not been applied; it is noted as applied."""
         if sequence < self.settled or sequence in self.applied:
             return False
         self.applied.add(sequence)
@@ -100,14 +100,14 @@ class StateMachine:
         self.changes: list[Change] = []
         """What was done since somebody took this list, in order."""
         self._origins: dict[str, Origin] = {}
-        self.past = Past()
+        self.history = History()
         """What was done lately, for those who ask for it. How much of it is kept is not part of the state."""
         self.change_count = 0
         """So many changes were made or loaded."""
         self._sorted: SortedList[bytes] | None = SortedList()
         """All keys that are there, or were as of a revision of the past; None while a state is loaded."""
         self._own: dict[bytes, Record] = {}
-        self._holdings: Holdings | None = Holdings()
+        self._lease_index: LeaseIndex | None = LeaseIndex()
         """An index of these, the store's own records; None while a state is loaded."""
         self._first = first_of(1)
         """Where the first change of the present command is."""
@@ -129,11 +129,11 @@ class StateMachine:
         return revision_of(self._first)
 
     @property
-    def holdings(self) -> Holdings:
+    def lease_index(self) -> LeaseIndex:
         """Leases, and what hangs on them."""
-        if self._holdings is None:
-            self._holdings = Holdings(self._own.items())
-        return self._holdings
+        if self._lease_index is None:
+            self._lease_index = LeaseIndex(self._own.items())
+        return self._lease_index
 
     def own(self, key: bytes) -> Record | None:
         """The record of the store's own under `key`."""
@@ -149,24 +149,24 @@ class StateMachine:
         """What the keys of `span` held once `revision` was done, none that is compacted. Nothing may change
         meanwhile."""
         for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
-            record = self.past.as_of(key, revision, self.records.get(key))
+            record = self.history.as_of(key, revision, self.records.get(key))
             if record is not None:
                 yield key, record
 
     def forget(self, upto: int) -> None:
         """Nobody may ask for what was superseded up to position `upto`."""
-        for key in self.past.compact(upto):
+        for key in self.history.compact(upto):
             if self._sorted is not None and key not in self.records:
                 self._sorted.remove(key)
 
     def sort(self) -> None:
         """All is loaded: put the keys in order now, and make the index, before anybody waits for that."""
         self._in_order()
-        _ = self.holdings
+        _ = self.lease_index
 
     def _in_order(self) -> "SortedList[bytes]":
         if self._sorted is None:
-            self._sorted = SortedList({*self.records, *self.past.keys()})
+            self._sorted = SortedList({*self.records, *self.history.keys()})
         return self._sorted
 
     def growth(self, key: bytes, value: bytes) -> int:
@@ -179,22 +179,22 @@ class StateMachine:
         """The members, by the last change of them."""
         return self.memberships[-1].membership if self.memberships else Membership()
 
-    def apply(self, bundle: Bundle, slot: Slot) -> list[Result] | None:
-        """The results of the bundle's commands, in order. None when it was applied before, or comes from an earlier
+    def apply(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
+        """The results of the batch's commands, in order. None when it was applied before, or comes from an earlier
         life of its origin: nobody waits for it any more. `slot` is where it was ordered."""
-        origin = self._origins.get(bundle.origin)
-        if origin is None or origin.boot < bundle.boot:
-            origin = self._origins[bundle.origin] = Origin(bundle.boot)
-        if bundle.boot < origin.boot or not origin.admit(bundle.sequence, bundle.settled_below):
+        origin = self._origins.get(batch.origin)
+        if origin is None or origin.boot < batch.boot:
+            origin = self._origins[batch.origin] = Origin(batch.boot)
+        if batch.boot < origin.boot or not origin.admit(batch.sequence, batch.settled_below):
             return None
-        return [self._apply(command, slot) for command in bundle.commands]
+        return [self._apply(command, slot) for command in batch.commands]
 
     def load(self, change: Change) -> None:
         """Take over what `change` once did. In order of revision."""
         position, key, value, create_revision, version, _ = change
         own = is_own(key)
         records = self._own if own else self.records
-        self._sorted = self._holdings = None
+        self._sorted = self._lease_index = None
         old = records.pop(key, None)
         if old is not None:
             self._forget(key, old)
@@ -208,8 +208,8 @@ class StateMachine:
             records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
             self.size_bytes += _size(key, value)
-        if position > self.past.compacted and not own:
-            self.past.add(position, key, record, old)
+        if position > self.history.compacted and not own:
+            self.history.add(position, key, record, old)
 
     def pack_origins(self) -> bytes:
         """The part of the state that is not in records."""
@@ -234,8 +234,8 @@ class StateMachine:
                 result = self.put(key, value)
             case Reconfigure(membership=membership):
                 return self._reconfigure(membership, slot)
-            case Once():
-                result = run_once(command, self, self._do)
+            case Idempotent():
+                result = run_idempotent(command, self, self._do)
             case _:
                 result = self._do(command)
         if self._loosened:
@@ -265,7 +265,7 @@ class StateMachine:
         if old is None:
             created, version, superseded, forgotten = revision, 1, 0, 0
             self.size_bytes += len(key) + len(value) + RECORD_BYTES
-            if self._sorted is not None and not self.past.holds(key):
+            if self._sorted is not None and not self.history.holds(key):
                 self._sorted.add(key)
         else:
             created, version = old.create_revision, old.version + 1
@@ -274,10 +274,10 @@ class StateMachine:
             self.size_bytes += len(value) - old_bytes
             self.superseded_bytes += len(key) + old_bytes + RECORD_BYTES
         records[key] = record = Record(value, revision, created, version, number)
-        self.past.add(position, key, record, old)
+        self.history.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
         self.changes.append(_new_tuple(Change, (position, key, value, created, version, superseded)))
-        if self.holdings.lease_of.get(key, 0) != lease:
+        if self.lease_index.lease_of.get(key, 0) != lease:
             self._hang(key, lease)
         return PutResult(revision, version)
 
@@ -287,8 +287,8 @@ class StateMachine:
         if old is None:
             return NotFound(self.revision)
         position = self._remove(key, old)
-        self.past.add(position, key, None, old)
-        if key in self.holdings.lease_of:
+        self.history.add(position, key, None, old)
+        if key in self.lease_index.lease_of:
             self._hang(key, 0)
         return DeleteResult(revision_of(position), old.version, old.revision)
 
@@ -309,12 +309,12 @@ class StateMachine:
         self.size_bytes += _size(key, value)
         superseded = position_of(old) if old is not None else 0
         self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
-        self.holdings.put(key, record)
+        self.lease_index.put(key, record)
 
     def delete_own(self, key: bytes) -> None:
         """Remove the record of the store's own under `key`, which is there."""
         self._remove(key, self._own.pop(key))
-        self.holdings.delete(key)
+        self.lease_index.delete(key)
 
     def _remove(self, key: bytes, old: Record) -> int:
         """Note that there is no `old` any more; gives the position of that."""
@@ -328,10 +328,10 @@ class StateMachine:
 
     def _hang(self, key: bytes, lease: int) -> None:
         """`key` goes with `lease` from now on, and with no other."""
-        before = self.holdings.lease_of.get(key, 0)
+        before = self.lease_index.lease_of.get(key, 0)
         if before:
             self.delete_own(held_key(before, key))
-            if self.holdings.leases[before].terms.bound:
+            if self.lease_index.leases[before].terms.bound:
                 self._loosened.append(before)
         if lease:
             self.put_own(held_key(lease, key), b"")

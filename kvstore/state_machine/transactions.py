@@ -139,7 +139,7 @@ def list_span(records: Records, span: Span, limit: int) -> Listed:
 
 def found(key: bytes, records: Records) -> Found:
     """What `key` holds now."""
-    return Found(key, records.get(key), records.holdings.lease_of.get(key, 0))
+    return Found(key, records.get(key), records.lease_index.lease_of.get(key, 0))
 
 
 def holds(compare: Compare, records: Records) -> bool:
@@ -172,9 +172,9 @@ def _number(target: Target, key: bytes, record: Record | None, records: Records)
         case Target.CREATE_REVISION:
             return record.create_revision if record is not None else 0
         case Target.LEASE:
-            return records.holdings.lease_of.get(key, 0)
+            return records.lease_index.lease_of.get(key, 0)
         case Target.FENCE:
-            holder = records.holdings.holder(key)
+            holder = records.lease_index.holder(key)
             return holder[0] if holder is not None else 0
         case _:
             raise AssertionError(f"{target} is no number")

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from kvstore.api.commands import DeleteResult, NotFound, PutResult, Record
 from kvstore.api.key_range import Span
-from kvstore.state_machine.lease_index import Holdings
+from kvstore.state_machine.lease_index import LeaseIndex
 
 
 class Records(Protocol):
@@ -20,7 +20,7 @@ class Records(Protocol):
         """The revision that what the present command changes is of."""
 
     @property
-    def holdings(self) -> Holdings:
+    def lease_index(self) -> LeaseIndex:
         """Leases, and what hangs on them."""
 
     def get(self, key: bytes) -> Record | None:

@@ -7,8 +7,6 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Chosen,
     Fetch,
     Heartbeat,
@@ -16,6 +14,8 @@ from paxos.messages import (
     Learn,
     Message,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Propose,
     ReadIndex,
@@ -53,10 +53,10 @@ def _label_of_replicas(message: AnyMessage) -> str:
             return f"Heartbeat({ballot}, round {nonce})"
         case HeartbeatAck(nonce=nonce, granted=granted):
             return f"HeartbeatAck(round {nonce}, {'granted' if granted else 'no grant'})"
-        case Canvass():
-            return "Canvass: would you promise?"
-        case CanvassReply(willing=willing):
-            return f"CanvassReply({'yes' if willing else 'no'})"
+        case PreVote():
+            return "PreVote: would you promise?"
+        case PreVoteReply(willing=willing):
+            return f"PreVoteReply({'yes' if willing else 'no'})"
         case Propose(payloads=payloads):
             return f"Propose({', '.join(payload.decode() for payload in payloads)})"
         case ReadIndex():
@@ -167,11 +167,11 @@ def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) 
 
 def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
     match message:
-        case Canvass():
+        case PreVote():
             return f"{name} tells whether it would promise. That changes nothing and deposes nobody (rule 13)."
-        case CanvassReply(willing=True):
+        case PreVoteReply(willing=True):
             return f"{sender} would promise: {name} prepares when a majority would (rule 13)."
-        case CanvassReply():
+        case PreVoteReply():
             return f"{sender} has granted a lease and would not promise: {name} needs a majority that would (rule 13)."
         case Heartbeat() if (ack := _answer(acts, HeartbeatAck)) is not None and not ack.granted:
             return f"{name} answers, and grants nothing: what it has granted to another is not over (rule 16)."

@@ -67,7 +67,7 @@ def test_a_thousand_puts_need_no_prepare(tmp_path: Path) -> None:
             assert before["Prepare"] > 0, "the counters do not show the election"
             assert since["Accept"] > 0
             assert since["Accepted"] > 0
-            assert {"Canvass", "CanvassReply", "Prepare", "Promise"}.isdisjoint(since), since
+            assert {"PreVote", "PreVoteReply", "Prepare", "Promise"}.isdisjoint(since), since
             assert history.acknowledged("put") == CALLS
 
     asyncio.run(story())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.api.commands import Bundle, Put, pack_bundle
+from kvstore.api.commands import CommandBatch, Put, pack_batch
 from kvstore.testing.supervisor import LocalCluster
 from paxos import wire
 from paxos.types import Ballot, PValue, pack
@@ -111,10 +111,10 @@ async def _speak(cluster: Upgraded, version: int) -> bool:
 def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) -> None:
     """It had a log and no state, and each knew of another part of it to be chosen."""
     ballot = Ballot(4, "n2")
-    bundles = [
-        Bundle("n1", 5, number, number, [Put(b"k%d" % (number % 5), b"v%d" % number)]) for number in range(1, 21)
+    batches = [
+        CommandBatch("n1", 5, number, number, [Put(b"k%d" % (number % 5), b"v%d" % number)]) for number in range(1, 21)
     ]
-    log = [PValue(slot, ballot, pack([pack_bundle(bundle)])) for slot, bundle in enumerate(bundles, 1)]
+    log = [PValue(slot, ballot, pack([pack_batch(batch)])) for slot, batch in enumerate(batches, 1)]
     cluster = LocalCluster(3, tmp_path / "cluster")
     for name, last, chosen in (("n1", 20, 17), ("n2", 20, 20), ("n3", 11, 9)):
         make_version_1(

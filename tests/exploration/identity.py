@@ -28,12 +28,21 @@ from tests.exploration.machine import Machine
 
 ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
 
-STATELESS = ("stats", "_submissions", "_queries", "_stewardship", "_comparison", "_on_batch")
+STATELESS = ("stats", "_proposals", "_queries", "_membership_manager", "_divergence", "_on_batch")
 """The fields of a node that nothing changes here: metrics, requests of clients, of which there are none, and what looks
 after the members and compares states. All copies share them."""
 
 IGNORED: dict[type, set[str]] = {
-    Node: {*STATELESS, "heard", "_leader_heard", "_tokens", "id", "_keeper", "_state_fetch", "_state_reads"},
+    Node: {
+        *STATELESS,
+        "heard",
+        "_leader_heard",
+        "_tokens",
+        "id",
+        "_checkpointer",
+        "_snapshot_receiver",
+        "_state_reads",
+    },
     Replica: {"node", "options", "configurations", "_member", "_reads", "_handed_over"},
     Leader: {"_node", "_configurations", "_options", "_heard", "_own_reads", "_reads", "_campaign"},
     Learner: {"_configurations"},
@@ -45,7 +54,7 @@ IGNORED: dict[type, set[str]] = {
     Lease: {"_deciding"},
 }
 """What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change
-of the members asks for, and the state: it follows from the chosen prefix, and payloads that are no bundles leave no
+of the members asks for, and the state: it follows from the chosen prefix, and payloads that are no batches leave no
 trace in it."""
 
 TIMES: dict[type, set[str]] = {

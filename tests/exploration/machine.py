@@ -22,11 +22,11 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Reject,
     Release,
@@ -51,7 +51,7 @@ class Scope(msgspec.Struct, frozen=True):
     options: Options
     timeless: bool
     """Leases have no length, candidates are told at once that others are willing, and `run` lets as much time pass as
-    it takes. A Canvass only asks: that its answer is made up adds behaviours and removes none."""
+    it takes. A PreVote only asks: that its answer is made up adds behaviours and removes none."""
 
 
 class Left(msgspec.Struct):
@@ -296,8 +296,8 @@ class Machine:
         for envelope in envelopes:
             message = envelope.message
             self._check_backed(message)
-            if isinstance(message, Canvass) and self.scope.timeless:
-                self.node.receive(envelope.to, CanvassReply(message.nonce, True, ZERO, 0))
+            if isinstance(message, PreVote) and self.scope.timeless:
+                self.node.receive(envelope.to, PreVoteReply(message.nonce, True, ZERO, 0))
             else:
                 self.sent.append(envelope)
                 self._mark_departure(message, accepts)
@@ -327,7 +327,7 @@ class Machine:
                 self.marks.add("candidates told to fetch")
             case Reject(ballot=ballot, promised=promised) if promised <= ballot:
                 self.marks.add("candidates refused by a grant")
-            case CanvassReply(willing=False):
+            case PreVoteReply(willing=False):
                 self.marks.add("candidates refused by a grant")
 
     def _mark_arrival(self, message: AnyMessage) -> None:

@@ -109,8 +109,8 @@ MUTANTS = (
         (21,),
         "A key that is put without its lease goes with it all the same.",
         "kvstore/state_machine/state_machine.py",
-        "        if self.holdings.lease_of.get(key, 0) != lease:\n",
-        "        if lease and self.holdings.lease_of.get(key, 0) != lease:\n",
+        "        if self.lease_index.lease_of.get(key, 0) != lease:\n",
+        "        if lease and self.lease_index.lease_of.get(key, 0) != lease:\n",
         UNIT,
     ),
     Mutant(
@@ -137,7 +137,7 @@ MUTANTS = (
         "Whoever once held a lock may write for ever.",
         "kvstore/state_machine/transactions.py",
         "            return holder[0] if holder is not None else 0\n",
-        "            return max(records.holdings.locks[key]) if holder is not None else 0\n",
+        "            return max(records.lease_index.locks[key]) if holder is not None else 0\n",
         RUNNING,
     ),
     # Done once
@@ -182,8 +182,8 @@ MUTANTS = (
         (22, 24),
         "Leases and answers are forgotten by a restart.",
         "kvstore/state_machine/state_machine.py",
-        "            self._holdings = Holdings(self._own.items())\n",
-        "            self._holdings = Holdings()\n",
+        "            self._lease_index = LeaseIndex(self._own.items())\n",
+        "            self._lease_index = LeaseIndex()\n",
         RUNNING,
     ),
 )

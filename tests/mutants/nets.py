@@ -19,12 +19,12 @@ def _of_kvstore(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/unit/kvstore/test_{name}.py" for name in names)
 
 
-_NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries", "submissions", "state_machine")
-_STATE = _of_kvstore("ledger", "keeper", "retention", "transfer", "node_state", "node", "backup_hold")
-_MEMBERS = _of_kvstore("members", "stewardship", "node_members", "state_machine")
+_NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries", "proposals", "state_machine")
+_STATE = _of_kvstore("applier", "checkpointer", "retention", "transfer", "node_state", "node", "backup_hold")
+_MEMBERS = _of_kvstore("members", "membership_manager", "node_members", "state_machine")
 _LINKS = (
     "tests/unit/kvstore/peers/test_handshake.py",
-    "tests/unit/kvstore/peers/test_framing.py",
+    "tests/unit/kvstore/peers/test_send_queue.py",
     "tests/unit/kvstore/peers",
 )
 _COMMANDS = _of_kvstore("transactions", "leasing", "once", "expiry")
@@ -61,7 +61,7 @@ _UNIT_TESTS = {
         "tests/unit/kvstore/replica/test_node_state.py",
     ),
     "kvstore/peers/handshake.py": _LINKS,
-    "kvstore/peers/framing.py": _LINKS,
+    "kvstore/peers/send_queue.py": _LINKS,
     "kvstore/peers/connection.py": _LINKS,
     "kvstore/peers/transport.py": _LINKS,
     "kvstore/server/event_loop.py": ("tests/unit/kvstore/server/test_event_loop.py",),

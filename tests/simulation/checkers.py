@@ -1,6 +1,6 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
-from kvstore.api.commands import unpack_bundle
+from kvstore.api.commands import unpack_batch
 from kvstore.api.queries import Lookup, Query
 from kvstore.api.results import Answer, NotThen, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
@@ -121,7 +121,7 @@ class Safety:
         assert node.machine.records == self.reference.records(node.applied), f"{machine.name} has a wrong state"
         assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has a wrong state"
         if node.applied == self.reference.applied:
-            versions = {lease: found.version for lease, found in node.machine.holdings.leases.items()}
+            versions = {lease: found.version for lease, found in node.machine.lease_index.leases.items()}
             assert versions == self.reference.leases, f"{machine.name} has other leases"
 
     def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
@@ -140,7 +140,7 @@ class Safety:
         assert node.machine.revision == self.reference.revision(node.applied), f"{machine.name} has another revision"
         for _, value in ready.chosen:
             for payload in unpack(value):
-                for command in unpack_bundle(payload).commands:
+                for command in unpack_batch(payload).commands:
                     for key in self.reference.keys_of(command):
                         expected = self.reference.record(key, node.applied)
                         assert node.machine.get(key) == expected, f"{machine.name} differs at {key!r}"

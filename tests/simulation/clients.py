@@ -16,8 +16,8 @@ from kvstore.api.commands import (
     Get,
     Grant,
     Granted,
+    Idempotent,
     NotFound,
-    Once,
     Put,
     PutResult,
     Relation,
@@ -133,7 +133,7 @@ class Client:
         kind = self._rng.choice(self._kinds)
         if kind == "once" and not self._session:
             kind = "session"
-        ticket = Once(self._session, self._count, value, Put(key, value)) if kind == "once" else None
+        ticket = Idempotent(self._session, self._count, value, Put(key, value)) if kind == "once" else None
         return Request(kind, key, value, self._seen.get(key), other, self._rng.random(), ticket)
 
     def granted(self, lease: int) -> None:
@@ -182,7 +182,7 @@ class Request(NamedTuple):
     expected: bytes | None
     other: bytes
     share: float
-    ticket: Once | None = None
+    ticket: Idempotent | None = None
     since: tuple[int, int] | None = None
 
 

@@ -150,7 +150,7 @@ class Cluster:
             if other.node is not None and machine.recognises(name, other.incarnation)
         }
 
-    def petitions(self) -> dict[NodeId, int]:
+    def replacement_requests(self) -> dict[NodeId, int]:
         """Who has lost data to damage and is there again: which."""
         return {name: machine.replaces for name, machine in self.machines.items() if machine.node is not None}
 

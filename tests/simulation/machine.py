@@ -147,7 +147,7 @@ class Machine:
             self._backlog.append(partial(self.happens, event))
             return
         self.node.proved = self._cluster.proved(self)
-        self.node.petitions = self._cluster.petitions()
+        self.node.replacement_requests = self._cluster.replacement_requests()
         event(self.node)
         self._cluster.moved(self)
         self._schedule_turn()

@@ -9,17 +9,17 @@ from collections.abc import Iterable
 
 from kvstore.api.commands import (
     Acquire,
-    Bundle,
     Command,
+    CommandBatch,
     Compare,
     Delete,
     DeleteSpan,
     Expire,
     Grant,
+    Idempotent,
     KeepAlive,
     Lead,
     LeasedPut,
-    Once,
     Operation,
     Put,
     Reconfigure,
@@ -28,7 +28,7 @@ from kvstore.api.commands import (
     Revoke,
     Target,
     Transact,
-    unpack_bundle,
+    unpack_batch,
 )
 from kvstore.api.membership import Membership
 from paxos.types import NodeId, Slot, unpack
@@ -65,9 +65,9 @@ class Reference:
         self.applied += 1
         self._revisions.append(self._revisions[-1])
         for payload in unpack(value):
-            bundle = unpack_bundle(payload)
-            if self._is_new(bundle):
-                for command in bundle.commands:
+            batch = unpack_batch(payload)
+            if self._is_new(batch):
+                for command in batch.commands:
                     if isinstance(command, Reconfigure):
                         self._reconfigure(command.membership)
                     elif self._do(command, self._revisions[-1] + 1, 0):
@@ -123,17 +123,17 @@ class Reference:
         found = {key: self.record(key, slot) for key in self._versions}
         return {key: record for key, record in found.items() if record is not None}
 
-    def _is_new(self, bundle: Bundle) -> bool:
+    def _is_new(self, batch: CommandBatch) -> bool:
         """A request id counts once; not at all once a later life of its origin was seen, or once its origin promised
         never to repeat it."""
-        name = (bundle.origin, bundle.boot, bundle.sequence)
+        name = (batch.origin, batch.boot, batch.sequence)
         life = name[:2]
-        if bundle.boot < self._boots.get(bundle.origin, 0):
+        if batch.boot < self._boots.get(batch.origin, 0):
             return False
-        self._boots[bundle.origin] = bundle.boot
-        if name in self._applied_ids or bundle.sequence < self._settled.get(life, 0):
+        self._boots[batch.origin] = batch.boot
+        if name in self._applied_ids or batch.sequence < self._settled.get(life, 0):
             return False
-        self._settled[life] = max(self._settled.get(life, 0), bundle.settled_below)
+        self._settled[life] = max(self._settled.get(life, 0), batch.settled_below)
         self._applied_ids.add(name)
         return True
 
@@ -146,7 +146,7 @@ class Reference:
                 return [key for key in sorted(self._versions) if span.start <= key < (span.end or LAST)]
             case Transact(then=then, otherwise=otherwise):
                 return [key for each in (*then, *otherwise) for key in self.keys_of(each)]
-            case Once(command=command):
+            case Idempotent(command=command):
                 return self.keys_of(command)
             case LeasedPut() | Expire() | Revoke():
                 return list(self._versions)
@@ -180,7 +180,7 @@ class Reference:
     def _lease(self, command: Command | Operation, revision: int) -> int:
         """1 when it changed anything."""
         match command:
-            case Once(lease=lease, number=number, command=once):
+            case Idempotent(lease=lease, number=number, command=once):
                 if lease not in self.leases or (lease, number) in self._done:
                     return 0
                 self._done.add((lease, number))

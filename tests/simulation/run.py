@@ -163,7 +163,7 @@ class Run:
 
 def _lives(node: Node) -> bool:
     """Whether it knows a lease of a tenant."""
-    return any(lease.terms.ttl_ms <= TTLS_MS[-1] for lease in node.machine.holdings.leases.values())
+    return any(lease.terms.ttl_ms <= TTLS_MS[-1] for lease in node.machine.lease_index.leases.values())
 
 
 def simulate(seed: int) -> Summary:

@@ -3,8 +3,8 @@
 import msgspec
 
 from kvstore.api.commands import (
-    Bundle,
     Command,
+    CommandBatch,
     Delete,
     DeleteSpan,
     Get,
@@ -14,7 +14,7 @@ from kvstore.api.commands import (
     Put,
     Reconfigure,
     Transact,
-    unpack_bundle,
+    unpack_batch,
 )
 from paxos.types import Ballot, PValue, unpack
 
@@ -38,20 +38,20 @@ def words(thing: object) -> str:
 
 
 def _value(value: bytes) -> str:
-    """The bundles of a slot, or one on its way to the leader; anything else is a key or a value of a client."""
+    """The batches of a slot, or one on its way to the leader; anything else is a key or a value of a client."""
     try:
-        return "; ".join(_bundle(unpack_bundle(payload)) for payload in unpack(value)) or "no-op"
+        return "; ".join(_batch(unpack_batch(payload)) for payload in unpack(value)) or "no-op"
     except msgspec.DecodeError:
         pass
     try:
-        return _bundle(unpack_bundle(value))
+        return _batch(unpack_batch(value))
     except msgspec.DecodeError:
         return value.decode(errors="backslashreplace")
 
 
-def _bundle(bundle: Bundle) -> str:
-    commands = " ".join(map(_command, bundle.commands))
-    return f"{bundle.origin}/{bundle.boot}/{bundle.sequence}: {commands}"
+def _batch(batch: CommandBatch) -> str:
+    commands = " ".join(map(_command, batch.commands))
+    return f"{batch.origin}/{batch.boot}/{batch.sequence}: {commands}"
 
 
 def _command(command: Command | Operation) -> str:

@@ -21,7 +21,7 @@ from kvstore.server.http.streams import send
 from kvstore.server.http.target import no_parameters
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
 from kvstore.server.service import Replica
-from kvstore.server.trace import Passed, SlotSeen, Tap
+from kvstore.server.trace import Passed, SlotSeen, Trace
 
 PATH = "/events"
 INTERVAL_S = 0.25
@@ -59,7 +59,7 @@ class Events:
     def __init__(self, replica: Replica, metrics: Metrics) -> None:
         self._replica = replica
         self._metrics = metrics
-        self._tap: Tap | None = None
+        self._trace: Trace | None = None
         self._readers = 0
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class Events:
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         self._readers += 1
-        if self._tap is None:
+        if self._trace is None:
             self._begin()
         try:
             yield b"retry: %d\n\n" % RECONNECT_MS
@@ -100,23 +100,23 @@ class Events:
                 self._stop()
 
     def _begin(self) -> None:
-        self._tap = Tap()
-        self._replica.tap(self._tap)
+        self._trace = Trace()
+        self._replica.trace(self._trace)
         self._last, self._looked = self._metrics.answers(), time.perf_counter()
         self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._look)
 
     def _stop(self) -> None:
-        self._tap = None
-        self._replica.tap(None)
+        self._trace = None
+        self._replica.trace(None)
         if self._timer is not None:
             self._timer.cancel()
 
     def _look(self) -> None:
         """Make the next event, and wake whoever waits for it."""
-        if self._tap is None:
+        if self._trace is None:
             return
         self._number += 1
-        glimpse, now, answers = self._tap.take(), time.perf_counter(), self._metrics.answers()
+        glimpse, now, answers = self._trace.take(), time.perf_counter(), self._metrics.answers()
         event = GlimpseEvent(
             self._number,
             round(1000 * (now - self._looked), 1),

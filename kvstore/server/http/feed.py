@@ -18,7 +18,7 @@ import orjson
 from kvstore.api.json import event_document
 from kvstore.api.key_range import Span
 from kvstore.server.service import Replica
-from kvstore.state_machine.history import Event
+from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
 
 PAUSE_S = 0.01
@@ -75,12 +75,12 @@ class Feed:
     def replay(self, watcher: Watcher) -> bytes | None:
         """The next events for one that is not up to date, and moves it; empty when there is none. None when some of
         them are forgotten."""
-        past, end = self._replica.past, self._replica.position
-        if watcher.position < past.compacted:
+        history, end = self._replica.history, self._replica.position
+        if watcher.position < history.compacted:
             return None
-        found: list[Event] = []
+        found: list[KeyChange] = []
         room = REPLAY_BYTES
-        for event in past.behind(watcher.position):
+        for event in history.behind(watcher.position):
             if (room < 0 or len(found) >= REPLAY_EVENTS) and event.revision != found[-1].revision:
                 end = found[-1].position
                 break
@@ -131,11 +131,11 @@ class Feed:
 
     def _advance(self, span: Span, group: _Group) -> None:
         """What happened goes to all of the group."""
-        past, end = self._replica.past, self._replica.position
-        if group.position < past.compacted:
+        history, end = self._replica.history, self._replica.position
+        if group.position < history.compacted:
             self._dismiss(span, group, list(group.watchers))
             return
-        chunk = render(event for event in past.behind(group.position) if event.key in span)
+        chunk = render(event for event in history.behind(group.position) if event.key in span)
         group.position = max(group.position, end)
         if chunk:
             self._send(span, group, chunk)
@@ -169,11 +169,11 @@ class Feed:
             self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
 
 
-def render(events: Iterable[Event]) -> bytes:
+def render(events: Iterable[KeyChange]) -> bytes:
     """Server-sent events. Only the last one of a revision carries it as its id: whoever resumes behind an id has seen
     all of that revision."""
     parts: list[bytes] = []
-    last: Event | None = None
+    last: KeyChange | None = None
     for event in events:
         if last is not None:
             parts.append(_lines(last, ends=event.revision != last.revision))
@@ -183,7 +183,7 @@ def render(events: Iterable[Event]) -> bytes:
     return b"".join(parts)
 
 
-def _lines(event: Event, *, ends: bool) -> bytes:
+def _lines(event: KeyChange, *, ends: bool) -> bytes:
     document = event_document(event.key, event.record, event.revision)
     kind = b"put" if event.record is not None else b"delete"
     identity = b"id: %d\n" % event.revision if ends else b""

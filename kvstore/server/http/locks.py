@@ -34,7 +34,7 @@ from kvstore.server.http.target import (
 )
 from kvstore.server.http.writes import id_of, no_such_lease, write
 from kvstore.server.service import Replica
-from kvstore.state_machine.lease_index import Holdings, Place
+from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
 PATH = "/locks/"
 LONGEST_WAIT_S = 60
@@ -77,7 +77,7 @@ class _Waiter(NamedTuple):
     fence: int
     called: asyncio.Event
 
-    def is_decided(self, locks: dict[bytes, dict[int, Place]]) -> bool:
+    def is_decided(self, locks: dict[bytes, dict[int, QueueEntry]]) -> bool:
         queue = locks.get(self.name, {})
         return self.fence not in queue or self.fence == next(iter(queue))
 
@@ -90,7 +90,7 @@ class Locks:
         self._replica = replica
         self._limits = limits
         self._keys = keys
-        self._seen: Holdings | None = None
+        self._seen: LeaseIndex | None = None
         self._moves = 0
         self._waiters: set[_Waiter] = set()
         replica.on_change(self._changed)
@@ -157,7 +157,7 @@ class Locks:
     async def _wait(self, name: bytes, place: Placed, deadline: float) -> bool:
         """Whether its turn has come by then. Raises Problem when its lease is over."""
         waiter = _Waiter(name, place.fence, asyncio.Event())
-        if not waiter.is_decided(self._replica.holdings.locks) and not self._replica.stopping:
+        if not waiter.is_decided(self._replica.lease_index.locks) and not self._replica.stopping:
             self._waiters.add(waiter)
             try:
                 with suppress(TimeoutError):
@@ -165,18 +165,18 @@ class Locks:
                         await waiter.called.wait()
             finally:
                 self._waiters.remove(waiter)
-        holdings = self._replica.holdings
-        if place.fence not in holdings.locks.get(name, {}):
-            raise _given_up(name, place) if place.lease in holdings.leases else no_such_lease(place.lease)
-        return waiter.is_decided(holdings.locks)
+        lease_index = self._replica.lease_index
+        if place.fence not in lease_index.locks.get(name, {}):
+            raise _given_up(name, place) if place.lease in lease_index.leases else no_such_lease(place.lease)
+        return waiter.is_decided(lease_index.locks)
 
     def _changed(self) -> None:
         """When somebody came or went, in whichever queue, those are woken whom it concerns."""
-        holdings = self._replica.holdings
-        if holdings is not self._seen or holdings.moves != self._moves:
-            self._seen, self._moves = holdings, holdings.moves
+        lease_index = self._replica.lease_index
+        if lease_index is not self._seen or lease_index.moves != self._moves:
+            self._seen, self._moves = lease_index, lease_index.moves
             for waiter in self._waiters:
-                if waiter.is_decided(holdings.locks):
+                if waiter.is_decided(lease_index.locks):
                     waiter.called.set()
 
     async def _release(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:

@@ -191,7 +191,7 @@ class Members:
         """Those who vote until the change is in force have to decide it, without whom is not heard any more; those who
         vote after it have to go on."""
         connected = {member.name for member in self._replica.members().members if member.connected}
-        heard = connected - set(after.configuration.silent)
+        heard = connected - set(after.configuration.unverified)
         if is_quorum(heard, before.configuration) and is_quorum(connected, after.configuration):
             return
         missing = sorted({*before.voters, *after.voters} - heard)

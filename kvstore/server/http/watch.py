@@ -70,7 +70,7 @@ class Watches:
         first = first or read.revision + 1
         if first > read.revision + 1:
             raise not_then(NotThen(0, read.revision), first - 1, consistency)
-        oldest = self._replica.past.oldest + 1
+        oldest = self._replica.history.oldest + 1
         if first < oldest:
             raise _compacted(first, oldest)
         self._count += 1
@@ -101,7 +101,7 @@ class Watches:
             chunk = self._feed.replay(watcher)
             if chunk is None:
                 document = {
-                    "oldest_revision": self._replica.past.oldest + 1,
+                    "oldest_revision": self._replica.history.oldest + 1,
                     "detail": "Events were forgotten before you took them.",
                 }
                 yield b"event: lost\ndata: %b\n\n" % orjson.dumps(document)

@@ -13,12 +13,12 @@ from aiohttp import web
 
 from kvstore.api.commands import (
     AnswerNotKept,
+    Idempotent,
     KeepAlive,
     KeyExpired,
     KeyReused,
     LeaseFull,
     NoSuchLease,
-    Once,
     RepeatableCommand,
     Result,
     TooManyKeys,
@@ -78,7 +78,7 @@ async def write(replica: Replica, command: RepeatableCommand | KeepAlive, reques
     """What `command` gives. Raises Problem or Refused for what was not done."""
     if request_id is not None and not isinstance(command, KeepAlive):
         lease, number, fingerprint = request_id
-        result: Result = await reply_of(partial(replica.write, Once(lease, number, fingerprint, command)))
+        result: Result = await reply_of(partial(replica.write, Idempotent(lease, number, fingerprint, command)))
     else:
         result = await reply_of(partial(replica.write, command))
     problem = _problem(result)

@@ -126,6 +126,6 @@ def _distribution(seeds: int) -> str:
         f"{seeds:,} duels, each message {shortest} to {longest} ms on its way; ballots until a value was chosen:\n\n"
         f"{table(('ballots', 'duels', ''), *rows)}\n\n"
         f"Half of them were over after {half:.0f} ms, 99 % after {nearly_all:.0f} ms, all after {last:.0f} ms.\n"
-        "In the product they are rare, too: a candidate asks first whether it would be promised (Canvass),\n"
+        "In the product they are rare, too: a candidate asks first whether it would be promised (PreVote),\n"
         "and nobody disturbs a living leader."
     )

@@ -72,7 +72,7 @@ def test_the_summary_tells_faults_counts_verdict_and_how_to_repeat_it() -> None:
     text = said(GOOD)
     assert "eio was not made: no strace" in text
     assert "90 writes acknowledged, 0 lost after 1 kills with SIGKILL" in text
-    assert "2000 keys: 0 illegal, 0 unverified (0 %)" in text
+    assert "2000 keys: 0 illegal, 0 silent (0 %)" in text
     assert "ok: Nothing acknowledged was lost" in text
     assert f"again: {GOOD.command}" in text
 

@@ -33,7 +33,7 @@ def test_a_history_that_an_order_explains_is_good() -> None:
     told: list[tuple[int, int]] = []
     judgement = judge(GOOD, lambda done, total: told.append((done, total)))
     assert judgement.keys == 1
-    assert (judgement.illegal, judgement.unverified, judgement.backwards, judgement.lost) == ([], [], [], [])
+    assert (judgement.illegal, judgement.silent, judgement.backwards, judgement.lost) == ([], [], [], [])
     assert told == [(1, 1)]
 
 

@@ -22,7 +22,7 @@ def test_a_good_run_is_ok() -> None:
         (judged(illegal=["k"]), Verdict.ILLEGAL, "no order explains the answers for k"),
         (judged(backwards=["went back"]), Verdict.ILLEGAL, "went back"),
         (found(troubles=["n1 ended"]), Verdict.DOWN, "n1 ended"),
-        (judged(unverified=["a", "b", "c"]), Verdict.UNVERIFIED, "3 of 2000 keys are not verified"),
+        (judged(silent=["a", "b", "c"]), Verdict.UNVERIFIED, "3 of 2000 keys are not verified"),
         (found(counts={"get": {"answered": 99}}), Verdict.VOID, "only 99 calls in 10 s"),
         (found(counts={"get": {"answered": 49, "refused": 99}}), Verdict.VOID, "only 49 calls were answered in 10 s"),
         (found(strikes=[strike(Fault.KILL)]), Verdict.VOID, "pause never landed: the time was over"),
@@ -42,14 +42,14 @@ def test_a_run_is_not_good(run: Found, verdict: Verdict, why: str) -> None:
 
 
 def test_one_key_in_a_thousand_may_stay_unverified() -> None:
-    assert judged(unverified=["a", "b"]).verdict is Verdict.OK
+    assert judged(silent=["a", "b"]).verdict is Verdict.OK
 
 
 def test_the_worst_is_what_it_is_called() -> None:
     run = found(
         troubles=["n1 ended"],
         counts={},
-        judgement=msgspec.structs.replace(CLEAN, lost=["a"], illegal=["b"], unverified=["c"]),
+        judgement=msgspec.structs.replace(CLEAN, lost=["a"], illegal=["b"], silent=["c"]),
     )
     assert run.verdict is Verdict.LOST
     assert {verdict for verdict, _ in run.reasons()} >= {Verdict.LOST, Verdict.ILLEGAL, Verdict.DOWN, Verdict.VOID}

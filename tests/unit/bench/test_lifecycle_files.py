@@ -12,7 +12,7 @@ from bench.lifecycle.grown import write_backup
 from kvstore.replica.applier import link
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import Cut, Progress, StateWrite
+from storage.base import AppliedProgress, Cut, StateWrite
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
 
@@ -23,7 +23,7 @@ def stored(directory: Path, slots: int, cut: int = 0) -> None:
     storage = open_storage(directory, "test", "n1", ["n1"])
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, slots + 1)], chosen=slots)])
     if cut:
-        storage.write([StateWrite(progress=Progress(cut, 0, link(bytes(16), 1, b"")), cut=Cut(cut, bytes(16)))])
+        storage.write([StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), cut=Cut(cut, bytes(16)))])
     storage.close()
 
 
@@ -33,7 +33,7 @@ def test_data_of_the_first_schema_is_what_the_storage_migrates(tmp_path: Path) -
     assert files.under_way(tmp_path / "data") == ["migrating"]
     storage = open_storage(tmp_path / "data", "test", "n1", ["n1"])
     assert [pvalue.slot for pvalue in storage.read(1, 3, 1 << 20)] == [1, 2, 3]
-    assert storage.recovered().progress == Progress()
+    assert storage.recovered().progress == AppliedProgress()
     assert storage.recovered().identity.boot == 2
     storage.close()
 
@@ -49,7 +49,7 @@ def test_what_a_killed_replica_was_at_is_read_without_touching_its_files(tmp_pat
     assert files.under_way(data) == ["starting"]
     storage = open_storage(data, "test", "n1", ["n1"])
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, 9)], chosen=8)])
-    storage.write([StateWrite(progress=Progress(5, 0, bytes(16)), cut=Cut(5, bytes(16)))])
+    storage.write([StateWrite(progress=AppliedProgress(5, 0, bytes(16)), cut=Cut(5, bytes(16)))])
     before = {path: path.read_bytes() for path in data.iterdir()}
     assert files.under_way(data) == ["cutting"]
     assert {path: path.read_bytes() for path in data.iterdir()} == before

@@ -16,7 +16,7 @@ from bench.lifecycle.restart import Restarts
 from bench.lifecycle.snapshot import Phase, Transfer
 from bench.lifecycle.soak import Sample, Soak
 
-CLEAN = Judgement(keys=9, unverified=[], illegal=[], backwards=[], lost=[])
+CLEAN = Judgement(keys=9, silent=[], illegal=[], backwards=[], lost=[])
 LOST = msgspec.structs.replace(CLEAN, lost=["put k1 [by n2]"])
 
 

@@ -55,9 +55,9 @@ def test_the_distribution_ends_where_there_are_no_requests() -> None:
 
 
 def test_what_no_order_explains_is_named() -> None:
-    judgement = Judgement(keys=5, unverified=[], illegal=["k[1]"], backwards=["this after that"], lost=[])
+    judgement = Judgement(keys=5, silent=[], illegal=["k[1]"], backwards=["this after that"], lost=[])
     text = shown(report.judged(judgement))
-    assert "5 keys checked: 1 not linearizable, 0 unverified, 0 writes lost, 1 revisions went back" in text
+    assert "5 keys checked: 1 not linearizable, 0 silent, 0 writes lost, 1 revisions went back" in text
     assert "k[1]: no order explains its answers" in text
     assert "this after that" in text
 

@@ -24,7 +24,7 @@ def strike(fault: Fault, effect: int = 1, victims: Sequence[str] = ("n1",), bega
     )
 
 
-CLEAN = Judgement(keys=2000, unverified=[], illegal=[], backwards=[], lost=[])
+CLEAN = Judgement(keys=2000, silent=[], illegal=[], backwards=[], lost=[])
 GOOD = Found(
     command="python -m bench faults --seed 1",
     seed=1,

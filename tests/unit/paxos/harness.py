@@ -13,12 +13,12 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Chosen,
     Heartbeat,
     HeartbeatAck,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
 )
 from paxos.options import Options
@@ -157,20 +157,20 @@ def to(node: NodeId, message: AnyMessage) -> Envelope:
     return Envelope(node, message)
 
 
-def canvass(bench: Bench) -> int:
+def pre_vote(bench: Bench) -> int:
     """Let the replica's election time-out pass: it asks everybody. The nonce of the question."""
     bench.ring()
     nonce = bench.replica._candidacies
-    bench.expect(*bench.to_all(Canvass(nonce, bench.replica.chosen + 1)))
+    bench.expect(*bench.to_all(PreVote(nonce, bench.replica.chosen + 1)))
     return nonce
 
 
 def prepare(bench: Bench, *, highest: Ballot = ZERO) -> Ballot:
-    """Canvass, hear a majority that is willing, and see the Prepare; the own promise is not durable yet."""
-    nonce = canvass(bench)
+    """PreVote, hear a majority that is willing, and see the Prepare; the own promise is not durable yet."""
+    nonce = pre_vote(bench)
     round_before = max(bench.replica.promised.round, highest.round)
     for peer in bench.majority:
-        bench.receive(peer, CanvassReply(nonce, willing=True, promised=highest, chosen=0))
+        bench.receive(peer, PreVoteReply(nonce, willing=True, promised=highest, chosen=0))
     ballot = Ballot(round_before + 1, ME)
     from_slot = bench.replica.chosen + 1
     accepted, next_slot = bench.replica._log.page(from_slot)

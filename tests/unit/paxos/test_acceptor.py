@@ -5,11 +5,11 @@ from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
-    Canvass,
-    CanvassReply,
     Heartbeat,
     HeartbeatAck,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Reject,
     Release,
@@ -99,29 +99,29 @@ def test_rule_11_cut_is_not_empty_whoever_asks_below_the_floor_is_told_to_fetch(
     assert bench.replica.promised == B1
 
 
-def test_rule_13_a_canvass_changes_nothing_and_tells_promise_and_prefix() -> None:
+def test_rule_13_a_pre_vote_changes_nothing_and_tells_promise_and_prefix() -> None:
     bench = Bench(promised=B1, chosen=3, tail=[PValue(3, B1, b"c")])
-    bench.receive("n3", Canvass(7, 3))
-    bench.expect(to("n3", CanvassReply(7, willing=True, promised=B1, chosen=3)))
+    bench.receive("n3", PreVote(7, 3))
+    bench.expect(to("n3", PreVoteReply(7, willing=True, promised=B1, chosen=3)))
     assert bench.replica.promised == B1
 
 
-def test_rule_11_a_canvass_from_below_the_floor_meets_no_will() -> None:
+def test_rule_11_a_pre_vote_from_below_the_floor_meets_no_will() -> None:
     bench = Bench(promised=B1, chosen=3, tail=[PValue(3, B1, b"c")])
-    bench.receive("n3", Canvass(7, 2))
-    bench.expect(to("n3", CanvassReply(7, willing=False, promised=B1, chosen=3)))
+    bench.receive("n3", PreVote(7, 2))
+    bench.expect(to("n3", PreVoteReply(7, willing=False, promised=B1, chosen=3)))
 
 
 def test_rule_16_under_a_grant_every_other_candidate_is_refused() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
     bench.later(504)
-    bench.receive("n3", Canvass(1, 1), Prepare(B2, 1))
-    bench.expect(to("n3", CanvassReply(1, willing=False, promised=B1, chosen=0)), to("n3", Reject(B2, B1, 0)))
+    bench.receive("n3", PreVote(1, 1), Prepare(B2, 1))
+    bench.expect(to("n3", PreVoteReply(1, willing=False, promised=B1, chosen=0)), to("n3", Reject(B2, B1, 0)))
     bench.later(1)
-    bench.receive("n3", Canvass(2, 1), Prepare(B2, 1))
+    bench.receive("n3", PreVote(2, 1), Prepare(B2, 1))
     bench.expect(
-        to("n3", CanvassReply(2, willing=True, promised=B1, chosen=0)),
+        to("n3", PreVoteReply(2, willing=True, promised=B1, chosen=0)),
         votes=[to("n3", Promise(B2, 1, (), 0))],
         promise=B2,
     )
@@ -137,8 +137,8 @@ def test_rule_16_under_a_grant_its_holder_may_take_a_higher_ballot() -> None:
 def test_rule_17_after_a_restart_nobody_is_promised_anything_for_one_lease() -> None:
     bench = Bench(promised=B1, restarted=True)
     bench.later(504)
-    bench.receive("n3", Canvass(1, 1), Prepare(B2, 1))
-    bench.expect(to("n3", CanvassReply(1, willing=False, promised=B1, chosen=0)), to("n3", Reject(B2, B1, 0)))
+    bench.receive("n3", PreVote(1, 1), Prepare(B2, 1))
+    bench.expect(to("n3", PreVoteReply(1, willing=False, promised=B1, chosen=0)), to("n3", Reject(B2, B1, 0)))
     bench.later(1)
     bench.receive("n3", Prepare(B2, 1))
     bench.expect(votes=[to("n3", Promise(B2, 1, (), 0))], promise=B2)
@@ -159,8 +159,8 @@ def test_rule_16_a_release_ends_the_grant_and_a_late_copy_ends_no_other() -> Non
     bench.receive("n2", Release(B1, ""))
     bench.receive("n3", Heartbeat(B2, 1, 0))
     bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0, votes=0)))
-    bench.receive("n2", Release(B1, ""), Canvass(1, 1))
-    bench.expect(to("n2", CanvassReply(1, willing=False, promised=B1, chosen=0)))
+    bench.receive("n2", Release(B1, ""), PreVote(1, 1))
+    bench.expect(to("n2", PreVoteReply(1, willing=False, promised=B1, chosen=0)))
 
 
 def test_rule_16_a_heartbeat_of_a_second_leader_gets_no_grant_while_the_first_holds() -> None:

@@ -5,30 +5,30 @@ from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
-    Canvass,
-    CanvassReply,
     Fetch,
     Heartbeat,
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Reject,
     Release,
 )
 from paxos.replica import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, PValue
-from tests.unit.paxos.harness import ME, OPTIONS, START, Bench, canvass, elect, expect_accepts, follow, prepare, to
+from tests.unit.paxos.harness import ME, OPTIONS, START, Bench, elect, expect_accepts, follow, pre_vote, prepare, to
 
 B1 = Ballot(1, "n2")
 
 
-def willing(nonce: int, promised: Ballot = ZERO, chosen: int = 0) -> CanvassReply:
-    return CanvassReply(nonce, willing=True, promised=promised, chosen=chosen)
+def willing(nonce: int, promised: Ballot = ZERO, chosen: int = 0) -> PreVoteReply:
+    return PreVoteReply(nonce, willing=True, promised=promised, chosen=chosen)
 
 
-def unwilling(nonce: int) -> CanvassReply:
-    return CanvassReply(nonce, willing=False, promised=ZERO, chosen=0)
+def unwilling(nonce: int) -> PreVoteReply:
+    return PreVoteReply(nonce, willing=False, promised=ZERO, chosen=0)
 
 
 # When to run
@@ -37,7 +37,7 @@ def unwilling(nonce: int) -> CanvassReply:
 def test_rule_13_a_candidate_asks_before_it_prepares() -> None:
     bench = Bench(promised=B1)
     assert bench.role() is Role.FOLLOWER
-    canvass(bench)
+    pre_vote(bench)
     assert bench.role() is Role.CANDIDATE
     assert bench.replica.promised == B1
 
@@ -54,7 +54,7 @@ def test_rule_13_while_a_leader_is_heard_nobody_runs() -> None:
 
 def test_rule_13_without_a_willing_majority_nothing_is_prepared() -> None:
     bench = Bench(nodes=5)
-    nonce = canvass(bench)
+    nonce = pre_vote(bench)
     bench.receive("n2", willing(nonce), willing(nonce))
     bench.receive("stranger", willing(nonce))
     bench.expect()
@@ -70,11 +70,11 @@ def test_rule_13_without_a_willing_majority_nothing_is_prepared() -> None:
 
 def test_rule_9_an_answer_to_an_earlier_question_does_not_count() -> None:
     bench = Bench()
-    first = canvass(bench)
+    first = pre_vote(bench)
     bench.later(OPTIONS.lease_ms)
     bench.tick()
     bench.replica.take(bench.now)
-    second = canvass(bench)
+    second = pre_vote(bench)
     assert second != first
     bench.receive("n2", willing(first))
     bench.expect()
@@ -87,12 +87,12 @@ def test_rule_9_an_answer_to_an_earlier_question_does_not_count() -> None:
 
 def test_rule_14_a_candidacy_that_nobody_answers_ends_and_waits() -> None:
     bench = Bench()
-    nonce = canvass(bench)
+    nonce = pre_vote(bench)
     began = bench.now
     for after_ms in (200, 400):
         assert bench.replica.next_deadline() == began + after_ms * MS
         bench.ring()
-        bench.expect(*bench.to_all(Canvass(nonce, 1)))
+        bench.expect(*bench.to_all(PreVote(nonce, 1)))
     assert bench.replica.next_deadline() == began + 500 * MS
     bench.ring()
     assert bench.role() is Role.FOLLOWER
@@ -103,12 +103,12 @@ def test_rule_14_a_candidacy_that_nobody_answers_ends_and_waits() -> None:
 def test_only_those_who_have_not_answered_are_asked_again() -> None:
     """A candidacy may last for half a minute after many failures: a question that is lost must not cost that."""
     bench = Bench(nodes=5)
-    nonce = canvass(bench)
+    nonce = pre_vote(bench)
     bench.receive("n2", willing(nonce))
     bench.receive("n3", unwilling(nonce))
     bench.expect()
     bench.ring()
-    bench.expect(*(to(peer, Canvass(nonce, 1)) for peer in ("n4", "n5")))
+    bench.expect(*(to(peer, PreVote(nonce, 1)) for peer in ("n4", "n5")))
 
 
 def test_rule_16_a_replica_that_granted_a_lease_does_not_run_itself() -> None:
@@ -156,7 +156,7 @@ def test_a_named_successor_runs_at_once_and_nobody_else() -> None:
         assert bench.replica.leading is None
         assert (bench.replica.next_deadline() == bench.now) == at_once
         if at_once:
-            canvass(bench)
+            pre_vote(bench)
 
 
 def test_a_release_of_a_leader_that_is_not_followed_names_no_successor() -> None:
@@ -167,7 +167,7 @@ def test_a_release_of_a_leader_that_is_not_followed_names_no_successor() -> None
 
 def test_whoever_handed_over_runs_no_more() -> None:
     bench = Bench()
-    canvass(bench)
+    pre_vote(bench)
     bench.replica.hand_over(bench.now)
     assert bench.role() is Role.FOLLOWER
     for _ in range(5):
@@ -196,12 +196,12 @@ def test_rule_2_a_new_round_is_above_all_that_was_seen() -> None:
     assert prepare(Bench(), highest=Ballot(9, "n3")) == Ballot(10, ME)
     rejected = Bench()
     rejected.receive("n2", Reject(B1, Ballot(11, "n3"), 0))
-    rejected.receive("n2", willing(canvass(rejected)))
+    rejected.receive("n2", willing(pre_vote(rejected)))
     assert rejected.replica.promised == Ballot(12, ME)
     heard = Bench()
     follow(heard, Ballot(5, "n2"))
     heard.later(505)
-    heard.receive("n2", willing(canvass(heard)))
+    heard.receive("n2", willing(pre_vote(heard)))
     assert heard.replica.promised == Ballot(6, ME)
 
 
@@ -229,7 +229,7 @@ def test_rule_9_a_promise_while_only_asking_or_after_all_is_over_does_not_count(
     bench = Bench()
     bench.receive("n2", Promise(Ballot(1, ME), 1, (), 0))
     bench.expect()
-    canvass(bench)
+    pre_vote(bench)
     bench.receive("n2", Promise(Ballot(1, ME), 1, (), 0), Promise(Ballot(0, ME), 1, (), 0))
     bench.expect()
     assert bench.role() is Role.CANDIDATE
@@ -349,7 +349,7 @@ def test_rule_14_a_candidate_that_hears_too_little_gives_up() -> None:
 
 def test_a_refusal_while_only_asking_does_not_count() -> None:
     bench = Bench()
-    canvass(bench)
+    pre_vote(bench)
     bench.receive("n2", Reject(Ballot(1, ME), ZERO, 0))
     bench.receive("n3", Reject(Ballot(1, ME), ZERO, 0))
     bench.expect()
@@ -368,7 +368,7 @@ def test_rule_11_a_candidate_that_lags_fetches_what_an_acceptor_has_cut() -> Non
     bench.receive("n3", Reject(ballot, B1, 4))
     bench.expect()
     bench.ring()
-    bench.expect(*bench.to_all(Canvass(bench.replica._candidacies, 4)))
+    bench.expect(*bench.to_all(PreVote(bench.replica._candidacies, 4)))
 
 
 def test_rule_8_a_value_learnt_under_a_higher_ballot_ends_the_candidacy() -> None:
@@ -407,7 +407,7 @@ def test_rule_20_whoever_is_elected_still_stands_by_its_own_promise() -> None:
 
 def test_an_accept_of_another_leader_ends_the_candidacy() -> None:
     bench = Bench()
-    canvass(bench)
+    pre_vote(bench)
     bench.receive("n2", Accept(B1, 1, b"a", 0))
     bench.expect(votes=[to("n2", Accepted(B1, 1))], promise=B1, accepts=[PValue(1, B1, b"a")])
     assert (bench.role(), bench.replica.leading) == (Role.FOLLOWER, B1)
@@ -444,5 +444,5 @@ def test_rule_11_the_own_acceptor_is_not_asked_for_a_page_that_it_has_cut_meanwh
 
 
 def test_rule_9_an_answer_to_an_earlier_life_fits_no_question() -> None:
-    nonces = {canvass(Bench(seed=seed)) for seed in range(20)}
+    nonces = {pre_vote(Bench(seed=seed)) for seed in range(20)}
     assert len(nonces) == 20

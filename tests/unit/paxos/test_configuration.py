@@ -90,6 +90,6 @@ def test_rule_28_a_promise_is_made_to_none_but_voters_of_the_newest_membership()
 
 
 def test_rule_28_whoever_may_have_a_new_disk_is_not_heard_though_it_votes_by_an_earlier_membership() -> None:
-    one = configurations(ConfigurationVersion(40, Configuration(("n1", "n2"), learners=("n3",), silent=("n3",))))
+    one = configurations(ConfigurationVersion(40, Configuration(("n1", "n2"), learners=("n3",), unverified=("n3",))))
     assert [node for node in ("n1", "n2", "n3", "n4") if one.is_voter(node)] == ["n1", "n2"]
     assert configurations(ConfigurationVersion(40, Configuration(("n1", "n2"), learners=("n3",)))).is_voter("n3")

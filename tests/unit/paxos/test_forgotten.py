@@ -211,7 +211,7 @@ def test_rule_28_who_may_have_a_new_disk_has_forgotten_nothing() -> None:
         bench.receive(peer, Promise(ballot, 1, (), 0), Accepted(ballot, 1))
     bench.expect(*bench.to_all(Chosen(ballot, 1)), chosen=[(1, b"")])
     before = beat(bench)
-    configuration = Configuration((ME, "n3", "n4"), learners=("n2",), silent=("n2",))
+    configuration = Configuration((ME, "n3", "n4"), learners=("n2",), unverified=("n2",))
     bench.replica.reconfigure(ConfigurationVersion(40, configuration), bench.now)
     after = beat(bench)
     bench.receive("n2", answer(ballot, before, votes=0), answer(ballot, after, votes=0))

@@ -22,7 +22,7 @@ from paxos.messages import (
 from paxos.ready import ServeFetch, Write
 from paxos.replica import Role
 from paxos.types import NOOP, Ballot, Configuration, PValue
-from tests.unit.paxos.harness import ME, OPTIONS, Bench, canvass, prepare, reign, to
+from tests.unit.paxos.harness import ME, OPTIONS, Bench, pre_vote, prepare, reign, to
 
 B1, B2 = Ballot(1, "n2"), Ballot(2, "n3")
 THREE = [ConfigurationVersion(1, Configuration((ME, "n2", "n3")))]
@@ -157,7 +157,7 @@ def test_a_leader_is_given_no_state() -> None:
         jump(bench, 9)
 
 
-@pytest.mark.parametrize("begin", [canvass, prepare])
+@pytest.mark.parametrize("begin", [pre_vote, prepare])
 def test_rule_20_whoever_stood_for_election_begins_again_behind_the_state(begin: object) -> None:
     bench = Bench()
     assert callable(begin)
@@ -170,7 +170,7 @@ def test_rule_20_whoever_stood_for_election_begins_again_behind_the_state(begin:
     bench.receive("n2", Promise(Ballot(1, ME), 1, (), 0))
     bench.expect()
     assert bench.role() is Role.FOLLOWER
-    canvass(bench)
+    pre_vote(bench)
 
 
 def test_rule_27_the_state_says_who_the_members_are_from_then_on() -> None:
@@ -238,7 +238,7 @@ def test_rule_29_whoever_lacks_a_state_forgets_the_members_and_accepts_on_until_
     bench.expect(chosen=[(8, b"h")])
 
 
-@pytest.mark.parametrize("begin", [canvass, reign])
+@pytest.mark.parametrize("begin", [pre_vote, reign])
 def test_whoever_stands_or_leads_does_not_forget_the_members(begin: object) -> None:
     bench = Bench()
     assert callable(begin)

@@ -5,14 +5,14 @@ from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
-    Canvass,
-    CanvassReply,
     Chosen,
     Fetch,
     Heartbeat,
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Propose,
     ReadIndex,
@@ -209,9 +209,9 @@ def test_rule_16_the_own_acceptor_refuses_other_candidates_under_its_own_grant()
     bench = Bench()
     ballot = reign(bench)
     higher = Ballot(9, "n3")
-    bench.receive("n3", Canvass(1, 2), Prepare(higher, 2))
+    bench.receive("n3", PreVote(1, 2), Prepare(higher, 2))
     bench.expect(
-        to("n3", CanvassReply(1, willing=False, promised=ballot, chosen=1)), to("n3", Reject(higher, ballot, 0))
+        to("n3", PreVoteReply(1, willing=False, promised=ballot, chosen=1)), to("n3", Reject(higher, ballot, 0))
     )
     assert bench.role() is Role.LEADER
 
@@ -280,7 +280,7 @@ def test_a_refusal_that_outbids_nothing_leaves_the_leader_alone() -> None:
     bench = Bench()
     ballot = reign(bench)
     bench.receive("n3", Reject(ballot, Ballot(0, "n3"), 0), Reject(Ballot(0, ME), Ballot(7, "n3"), 0))
-    bench.receive("n2", CanvassReply(1, willing=True, promised=ZERO, chosen=0), Promise(ballot, 1, (), 0))
+    bench.receive("n2", PreVoteReply(1, willing=True, promised=ZERO, chosen=0), Promise(ballot, 1, (), 0))
     bench.expect()
     assert bench.role() is Role.LEADER
 
@@ -362,8 +362,8 @@ def test_rule_16_a_leader_that_hands_over_leads_no_more_and_names_who_was_heard_
     bench.expect(*bench.to_all(Release(ballot, "n3")))
     assert not bench.replica.lease_holds(bench.now)
     assert bench.role() is Role.FOLLOWER
-    bench.receive("n3", Canvass(1, 2))
-    bench.expect(to("n3", CanvassReply(1, willing=True, promised=ballot, chosen=1)))
+    bench.receive("n3", PreVote(1, 2))
+    bench.expect(to("n3", PreVoteReply(1, willing=True, promised=ballot, chosen=1)))
 
 
 def test_a_leader_that_heard_nobody_hands_over_to_anybody() -> None:

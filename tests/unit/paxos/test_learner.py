@@ -4,13 +4,13 @@ from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
-    CanvassReply,
     Chosen,
     Fetch,
     Heartbeat,
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVoteReply,
     Promise,
     Reject,
 )
@@ -164,7 +164,7 @@ def test_a_copy_of_a_page_does_not_double_the_requests() -> None:
 def test_whoever_has_the_longest_prefix_is_asked() -> None:
     bench = Bench()
     bench.receive("n2", Chosen(B1, 1))
-    bench.receive("n3", CanvassReply(0, willing=True, promised=B1, chosen=5))
+    bench.receive("n3", PreVoteReply(0, willing=True, promised=B1, chosen=5))
     bench.receive("n2", Chosen(B1, 2))
     bench.expect(to("n3", Fetch(1)))
 

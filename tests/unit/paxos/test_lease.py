@@ -212,7 +212,7 @@ def test_rule_28_what_a_silent_voter_answered_before_counts_no_more() -> None:
     for node in ("n1", "n3"):
         lease.answer(node, nonce, granted=True)
     assert lease.confirmed == nonce
-    lease.reconfigure([*THREE, Configuration(("n1", "n2"), learners=("n3",), silent=("n3",))])
+    lease.reconfigure([*THREE, Configuration(("n1", "n2"), learners=("n3",), unverified=("n3",))])
     assert (lease.until, lease.confirmed) == (0, 0)
     lease.reconfigure(THREE)
     assert (lease.until, lease.confirmed) == (0, 0)

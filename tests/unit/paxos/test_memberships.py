@@ -7,12 +7,12 @@ from paxos.configuration import ALPHA, ConfigurationVersion
 from paxos.messages import (
     Accept,
     Accepted,
-    Canvass,
-    CanvassReply,
     Chosen,
     Fetch,
     Heartbeat,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Reject,
     Release,
@@ -25,9 +25,9 @@ from tests.unit.paxos.harness import (
     OPTIONS,
     Bench,
     ack,
-    canvass,
     elect,
     expect_accepts,
+    pre_vote,
     reign,
     to,
 )
@@ -45,12 +45,12 @@ NOBODY = Configuration(())
 WIDE = replace(OPTIONS, window=3 * ALPHA, max_batch_bytes=1)
 
 
-def willing(nonce: int) -> CanvassReply:
-    return CanvassReply(nonce, willing=True, promised=ZERO, chosen=0)
+def willing(nonce: int) -> PreVoteReply:
+    return PreVoteReply(nonce, willing=True, promised=ZERO, chosen=0)
 
 
-def unwilling(nonce: int) -> CanvassReply:
-    return CanvassReply(nonce, willing=False, promised=ZERO, chosen=0)
+def unwilling(nonce: int) -> PreVoteReply:
+    return PreVoteReply(nonce, willing=False, promised=ZERO, chosen=0)
 
 
 def change(bench: Bench, configuration: Configuration, first: Slot = FIRST) -> None:
@@ -59,8 +59,8 @@ def change(bench: Bench, configuration: Configuration, first: Slot = FIRST) -> N
 
 
 def prepared(bench: Bench, *sources: NodeId) -> Ballot:
-    """Canvass with these willing, and see the Prepare."""
-    nonce = canvass(bench)
+    """PreVote with these willing, and see the Prepare."""
+    nonce = pre_vote(bench)
     for source in sources:
         bench.expect()
         bench.receive(source, willing(nonce))
@@ -128,7 +128,7 @@ def test_rule_27_phase_1_takes_a_majority_of_each_membership_that_decides_an_ope
     versions: list[ConfigurationVersion], enough_for_one: list[NodeId], enough_for_both: list[NodeId]
 ) -> None:
     asking = Bench(versions=versions)
-    nonce = canvass(asking)
+    nonce = pre_vote(asking)
     for peer in enough_for_one:
         asking.receive(peer, willing(nonce))
     asking.expect()
@@ -144,7 +144,7 @@ def test_rule_27_phase_1_takes_a_majority_of_each_membership_that_decides_an_ope
 
 def test_rule_27_a_candidate_is_without_hope_when_one_membership_is_out_of_reach() -> None:
     bench = Bench(versions=SHRINKING)
-    nonce = canvass(bench)
+    nonce = pre_vote(bench)
     bench.receive("n4", unwilling(nonce))
     bench.expect()
     assert bench.role() is Role.CANDIDATE
@@ -157,7 +157,7 @@ def test_rule_27_slots_that_are_chosen_need_no_majority_of_those_who_decided_the
     tail = [PValue(FIRST - 1, Ballot(1, "n4"), NOOP)]
     bench = Bench(versions=SHRINKING, promised=Ballot(1, "n4"), chosen=FIRST - 1, tail=tail)
     bench.expect()
-    bench.receive("n2", willing(canvass(bench)))
+    bench.receive("n2", willing(pre_vote(bench)))
     ballot = Ballot(2, ME)
     bench.expect(votes=[to(ME, Promise(ballot, FIRST, (), 0)), *bench.to_all(Prepare(ballot, FIRST))], promise=ballot)
     assert bench.peers == ["n2", "n3"]
@@ -175,14 +175,14 @@ def test_rule_27_a_candidate_that_hears_of_a_membership_begins_again() -> None:
     bench.expect()
     assert bench.role() is Role.FOLLOWER
     bench.ring()
-    bench.expect(*[to(peer, Canvass(bench.replica._candidacies, 1)) for peer in ("n2", "n3", "n4")])
+    bench.expect(*[to(peer, PreVote(bench.replica._candidacies, 1)) for peer in ("n2", "n3", "n4")])
 
 
 def test_rule_28_a_silent_voter_is_heard_neither_by_candidates_nor_by_leaders() -> None:
     """n3 may have a new disk: its answers are those of nobody who ever voted."""
-    silenced = Configuration((ME, "n2"), learners=("n3",), silent=("n3",))
+    silenced = Configuration((ME, "n2"), learners=("n3",), unverified=("n3",))
     bench = Bench(versions=[ConfigurationVersion(1, THREE), ConfigurationVersion(FIRST, silenced)])
-    nonce = canvass(bench)
+    nonce = pre_vote(bench)
     bench.receive("n3", willing(nonce))
     bench.expect()
     bench.receive("n2", willing(nonce))
@@ -379,7 +379,7 @@ def test_rule_29_a_leader_that_is_not_to_lead_any_more_hands_over_and_stands_no_
     assert (bench.role(), bench.replica.lease_until) == (Role.FOLLOWER, None)
     for _ in range(5):
         bench.ring()
-        bench.expect(*bench.to_all(Canvass(0, bench.replica.chosen + 1)))
+        bench.expect(*bench.to_all(PreVote(0, bench.replica.chosen + 1)))
         assert bench.role() is Role.FOLLOWER
     bench.receive("n3", Prepare(Ballot(2, "n3"), 3))
     bench.expect(votes=[to("n3", Promise(Ballot(2, "n3"), 3, (), 0))], promise=Ballot(2, "n3"))
@@ -403,10 +403,10 @@ def test_rule_29_a_replica_without_a_vote_never_stands_for_election(member: Conf
     bench = Bench(versions=[ConfigurationVersion(1, member)])
     for _ in range(5):
         bench.ring()
-        bench.expect(*bench.to_all(Canvass(0, 1)))
+        bench.expect(*bench.to_all(PreVote(0, 1)))
         assert bench.role() is Role.FOLLOWER
-        bench.receive("n2", CanvassReply(0, willing=True, promised=ZERO, chosen=0))
-        bench.receive("n3", CanvassReply(0, willing=True, promised=ZERO, chosen=0))
+        bench.receive("n2", PreVoteReply(0, willing=True, promised=ZERO, chosen=0))
+        bench.receive("n3", PreVoteReply(0, willing=True, promised=ZERO, chosen=0))
         bench.expect()
 
 
@@ -414,15 +414,15 @@ def test_a_learner_that_knows_nobody_who_leads_learns_from_those_it_knows() -> N
     """The one who leads joined while it was away: there is no link with that one."""
     bench = Bench(versions=[ConfigurationVersion(1, Configuration(("n2", "n3"), learners=(ME,)))])
     bench.ring()
-    bench.expect(*bench.to_all(Canvass(0, 1)))
-    bench.receive("n3", unwilling(0), CanvassReply(0, willing=False, promised=Ballot(7, "n4"), chosen=12))
+    bench.expect(*bench.to_all(PreVote(0, 1)))
+    bench.receive("n3", unwilling(0), PreVoteReply(0, willing=False, promised=Ballot(7, "n4"), chosen=12))
     bench.expect(to("n3", Fetch(1)))
 
 
 def test_rule_29_a_witness_never_stands_and_votes_like_any_other() -> None:
     bench = Bench(versions=[ConfigurationVersion(1, Configuration((ME, "n2", "n3"), witnesses=(ME,)))])
     bench.ring()
-    bench.expect(*bench.to_all(Canvass(0, 1)))
+    bench.expect(*bench.to_all(PreVote(0, 1)))
     ballot = Ballot(1, "n2")
     bench.receive("n2", Prepare(ballot, 1), Accept(ballot, 1, b"a", 0))
     votes = [to("n2", Promise(ballot, 1, (), 0)), to("n2", Accepted(ballot, 1))]

@@ -1,11 +1,11 @@
 from paxos.messages import (
     Accepted,
-    CanvassReply,
     Chosen,
     Heartbeat,
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVoteReply,
     Promise,
     ReadIndex,
     ReadIndexReply,
@@ -13,7 +13,7 @@ from paxos.messages import (
 from paxos.reads import ReadRequests
 from paxos.ready import ReadReady
 from paxos.types import MS, NOOP, Ballot, PValue, pack
-from tests.unit.paxos.harness import ME, START, Bench, ack, canvass, expect_accepts, reign, to
+from tests.unit.paxos.harness import ME, START, Bench, ack, expect_accepts, pre_vote, reign, to
 
 A = pack([b"a"])
 RETRY = 200 * MS
@@ -168,8 +168,8 @@ def test_rule_10_a_leader_that_is_not_established_answers_no_read() -> None:
     bench = Bench()
     recovered = PValue(1, Ballot(1, "n2"), b"acknowledged")
     bench.replica._highest_round = 1
-    nonce = canvass(bench)
-    bench.receive("n2", CanvassReply(nonce, willing=True, promised=Ballot(1, "n2"), chosen=0))
+    nonce = pre_vote(bench)
+    bench.receive("n2", PreVoteReply(nonce, willing=True, promised=Ballot(1, "n2"), chosen=0))
     ballot = Ballot(2, ME)
     bench.expect(votes=[to(ME, Promise(ballot, 1, (), 0)), *bench.to_all(Prepare(ballot, 1))], promise=ballot)
     bench.durable()

@@ -6,11 +6,11 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Heartbeat,
     HeartbeatAck,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
 )
 from paxos.types import ZERO, Ballot, Configuration
@@ -41,8 +41,8 @@ def answer_all(bench: Bench) -> None:
 
 def answers(message: AnyMessage) -> list[AnyMessage]:
     match message:
-        case Canvass(nonce=nonce):
-            return [CanvassReply(nonce, willing=True, promised=ZERO, chosen=0)]
+        case PreVote(nonce=nonce):
+            return [PreVoteReply(nonce, willing=True, promised=ZERO, chosen=0)]
         case Prepare(ballot=ballot, from_slot=from_slot):
             return [Promise(ballot, from_slot, (), 0)]
         case Accept(ballot=ballot, slot=slot):
@@ -84,7 +84,7 @@ def test_the_lease_needs_whoever_leaves_until_it_has_left() -> None:
 def test_a_name_that_lives_on_without_a_vote_is_not_heard_as_a_voter() -> None:
     """Its disk may be a new one, which knows nothing of the votes of the old one (rule 28)."""
     configurations = ConfigurationHistory(ME, [ConfigurationVersion(1, TWO)])
-    configurations.add(ConfigurationVersion(40, Configuration((ME,), learners=("n2",), silent=("n2",))))
+    configurations.add(ConfigurationVersion(40, Configuration((ME,), learners=("n2",), unverified=("n2",))))
     assert not configurations.is_voter("n2")
     assert not configurations.is_voter("n3")
     removed = ConfigurationHistory(ME, [ConfigurationVersion(1, TWO), ConfigurationVersion(40, ONE)])
@@ -101,7 +101,7 @@ def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None
     assert lease.until > START
     lease.reconfigure([TWO, ONE])
     assert lease.until > START
-    lease.reconfigure([TWO, Configuration((ME,), learners=("n2",), silent=("n2",))])
+    lease.reconfigure([TWO, Configuration((ME,), learners=("n2",), unverified=("n2",))])
     assert lease.until == 0
 
 
@@ -111,7 +111,7 @@ def test_a_candidate_that_lost_its_vote_is_promised_nothing() -> None:
     change = ConfigurationVersion(2 + ALPHA, Configuration((ME, "n2"), learners=("n3",)))
     bench = Bench(nodes=3)
     bench.replica.reconfigure(change, bench.now)
-    bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.receive("n3", PreVote(7, 1), Prepare(Ballot(1, "n3"), 1))
     bench.expect(to("n3", unwilling(7)))
     bench.receive("n2", Prepare(Ballot(1, "n2"), 1))
     bench.expect(votes=[to("n2", Promise(Ballot(1, "n2"), 1, (), 0))], promise=Ballot(1, "n2"))
@@ -122,10 +122,10 @@ def test_a_witness_is_promised_nothing() -> None:
     bench.replica.reconfigure(
         ConfigurationVersion(2 + ALPHA, Configuration((ME, "n2", "n3"), witnesses=("n3",))), bench.now
     )
-    bench.receive("n3", Canvass(7, 1), Prepare(Ballot(1, "n3"), 1))
+    bench.receive("n3", PreVote(7, 1), Prepare(Ballot(1, "n3"), 1))
     bench.expect(to("n3", unwilling(7)))
 
 
-def unwilling(nonce: int) -> CanvassReply:
+def unwilling(nonce: int) -> PreVoteReply:
     """The answer to one that may not stand: how it hears, from whoever it still knows, that it lags."""
-    return CanvassReply(nonce, willing=False, promised=ZERO, chosen=0)
+    return PreVoteReply(nonce, willing=False, promised=ZERO, chosen=0)

@@ -17,7 +17,7 @@ from paxos.messages import (
 from paxos.ready import ReadReady
 from paxos.replica import Role
 from paxos.types import MS, Ballot, PValue
-from tests.unit.paxos.harness import OPTIONS, Bench, canvass, elect, follow, reign, to
+from tests.unit.paxos.harness import OPTIONS, Bench, elect, follow, pre_vote, reign, to
 
 B1, B2, B3 = Ballot(1, "n2"), Ballot(2, "n3"), Ballot(3, "n2")
 
@@ -134,7 +134,7 @@ def test_a_replica_that_ran_follows_nobody_until_it_hears_a_leader() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
     assert bench.replica.leading == B1
-    canvass(bench)
+    pre_vote(bench)
     assert bench.replica.leading is None
     assert not bench.replica.propose((b"a",))
 

@@ -13,8 +13,6 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Chosen,
     Compare,
     Compared,
@@ -26,6 +24,8 @@ from paxos.messages import (
     HeartbeatAck,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Propose,
     ReadIndex,
@@ -43,8 +43,8 @@ values = st.binary(max_size=50)
 pvalues = st.lists(st.builds(PValue, counts, ballots, values), max_size=4).map(tuple)
 
 MESSAGES: dict[type[AnyMessage], st.SearchStrategy[AnyMessage]] = {
-    Canvass: st.builds(Canvass, counts, counts),
-    CanvassReply: st.builds(CanvassReply, counts, st.booleans(), ballots, counts),
+    PreVote: st.builds(PreVote, counts, counts),
+    PreVoteReply: st.builds(PreVoteReply, counts, st.booleans(), ballots, counts),
     Prepare: st.builds(Prepare, ballots, counts),
     Promise: st.builds(Promise, ballots, counts, pvalues, counts),
     Accept: st.builds(Accept, ballots, counts, values, counts),
@@ -119,7 +119,7 @@ def decode_or_refuse(data: bytes) -> None:
         Accepted(Ballot(1, "n" * 33), 1),
         Accepted(Ballot(1, "n1"), -1),
         Accepted(Ballot(1, "n1"), 2**62 + 1),
-        Canvass(-1, 1),
+        PreVote(-1, 1),
     ],
 )
 def test_what_is_out_of_range_is_refused(message: AnyMessage) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue, Slot
-from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, Storage, scan
+from storage.base import AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, Storage, scan
 from storage.memory import MemoryStorage
 
 EVERYTHING = 1 << 60
@@ -51,8 +51,8 @@ class Machine:
         self.position += 1
         return Change(self.position, key, None, 0, 0, self.alive.pop(key).position)
 
-    def progress(self) -> Progress:
-        return Progress(self.applied, self.position, chain(self.applied), 2**63 + self.position, b"extra")
+    def progress(self) -> AppliedProgress:
+        return AppliedProgress(self.applied, self.position, chain(self.applied), 2**63 + self.position, b"extra")
 
     def cut(self, slot: Slot) -> Cut:
         return Cut(slot, chain(slot))

@@ -16,7 +16,7 @@ import pytest
 
 from storage import compaction, housekeeping, schema, wal
 from storage import sqlite as module
-from storage.base import Cut, Progress, StorageError
+from storage.base import AppliedProgress, Cut, StorageError
 from storage.directory import DATA_FILE
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
@@ -113,7 +113,7 @@ def test_a_crash_in_the_midst_of_an_upgrade_leaves_the_older_version(
             assert (version, boot) == ((2, 6) if at == end else (1, 5))
         found = opened(image)
         assert found["log"] == [entry(slot) for slot in (1, 2, 3, 5)]
-        assert (found["marks"][3], found["progress"]) == (Cut(), (Progress(), Progress()))
+        assert (found["marks"][3], found["progress"]) == (Cut(), (AppliedProgress(), AppliedProgress()))
 
 
 def test_an_upgrade_that_fails_leaves_the_older_version(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

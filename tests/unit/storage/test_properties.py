@@ -13,7 +13,7 @@ from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage import compaction, housekeeping
 from storage import sqlite as module
-from storage.base import Change, Cut, Progress, Staged, StateWrite, Storage, StorageError
+from storage.base import AppliedProgress, Change, Cut, Staged, StateWrite, Storage, StorageError
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
@@ -135,8 +135,8 @@ class BothStorages(RuleBasedStateMachine):
             staged = page.changes[-1].position
         self.store(batch)
 
-    @rule(progress=st.builds(Progress, st.integers(0, 3), st.integers(0, 3)), wanted=edits)
-    def install_by_the_way(self, progress: Progress, wanted: list[tuple[bytes, bytes | None]]) -> None:
+    @rule(progress=st.builds(AppliedProgress, st.integers(0, 3), st.integers(0, 3)), wanted=edits)
+    def install_by_the_way(self, progress: AppliedProgress, wanted: list[tuple[bytes, bytes | None]]) -> None:
         """The state that is staged, and one more write, in one transaction."""
         staged = self.memory.marks.staging.position
         page = self.peer.read_state(staged, EVERYTHING)

@@ -11,7 +11,7 @@ from paxos.ready import Write
 from paxos.types import Ballot
 from storage import compaction, housekeeping, wal
 from storage import sqlite as module
-from storage.base import Change, Cut, Progress, Staged, StatePage, StateWrite, StorageError
+from storage.base import AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, StorageError
 from storage.directory import DATA_FILE
 from storage.inspection import inspect
 from storage.memory import MemoryStorage
@@ -70,7 +70,7 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
             recovered = storage.recovered()
             assert (recovered.identity.incarnation, recovered.identity.boot) == (77, boot)
             assert (recovered.promised, recovered.chosen, recovered.last) == (Ballot(3, "n2"), 3, 5)
-            assert (recovered.cut, recovered.progress, recovered.log_bytes) == (Cut(), Progress(), 32)
+            assert (recovered.cut, recovered.progress, recovered.log_bytes) == (Cut(), AppliedProgress(), 32)
             assert storage.read(1, 9, 1000) == [entry(slot) for slot in (1, 2, 3, 5)]
     machine = Machine()
     machine.applied = 2
@@ -123,7 +123,7 @@ def test_an_older_row_of_the_chosen_prefix_is_told(directory: Path) -> None:
     fill(directory)
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         older = storage._connection.execute("SELECT * FROM acceptor").fetchone()
-        storage.write([Write(accepts=[entry(7)], chosen=7), StateWrite(progress=Progress(7, 6))])
+        storage.write([Write(accepts=[entry(7)], chosen=7), StateWrite(progress=AppliedProgress(7, 6))])
     columns = ("round", "node", "chosen", "checksum")
     change(directory, "UPDATE acceptor SET " + ", ".join(f"{c} = {v!r}" for c, v in zip(columns, older, strict=True)))
     with pytest.raises(StorageError, match="up to 7 are applied, but only those up to 6 are known to be chosen"):
@@ -397,9 +397,9 @@ def test_pages_that_begin_anew_leave_nothing_of_those_before(sqlite: SqliteStora
     assert rows(sqlite, staged=True) == puts(2)
     sqlite.write([StateWrite(staged=Staged(2, StatePage(puts(4), 4, None)))])
     assert rows(sqlite, staged=True) == puts(2, 4)
-    sqlite.write([StateWrite(staged=Staged(4, StatePage([], 4, Progress(1, 4))))])
+    sqlite.write([StateWrite(staged=Staged(4, StatePage([], 4, AppliedProgress(1, 4))))])
     assert rows(sqlite) == puts(2, 4)
-    assert sqlite.read_state(4, EVERYTHING) == StatePage([], 4, Progress(1, 4))
+    assert sqlite.read_state(4, EVERYTHING) == StatePage([], 4, AppliedProgress(1, 4))
 
 
 def test_what_pages_that_begin_anew_do_not_cover_goes_later(sqlite: SqliteStorage) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import GENESIS, Change, Cut, Progress, Staged, StatePage, StateWrite, Storage, StorageError
+from storage.base import GENESIS, AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, Storage, StorageError
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
@@ -48,9 +48,9 @@ def filled() -> tuple[Machine, list[Write]]:
 def test_a_new_storage_has_no_state(reopen: Reopen) -> None:
     storage = reopen()
     recovered = storage.recovered()
-    assert (recovered.cut, recovered.progress) == (Cut(0, GENESIS), Progress())
+    assert (recovered.cut, recovered.progress) == (Cut(0, GENESIS), AppliedProgress())
     assert (recovered.compacted, recovered.log_bytes, recovered.staged) == (0, 0, 0)
-    assert storage.read_state(0, 1000) == StatePage([], 0, Progress())
+    assert storage.read_state(0, 1000) == StatePage([], 0, AppliedProgress())
     assert storage.read_state(0, 1000, staged=True) == StatePage([], 0, None)
     assert not storage.tidy()
 
@@ -77,8 +77,10 @@ def test_changes_and_progress_are_there_after_the_next_opening(reopen: Reopen) -
 
 @pytest.mark.parametrize("digest", [0, 2**63, 2**64 - 1, 2**200])
 def test_a_digest_may_be_any_number(reopen: Reopen, digest: int) -> None:
-    reopen().write([StateWrite(accepts=[entry(1)], chosen=1, progress=Progress(1, 0, bytes(16), digest, b"\0'x"))])
-    assert reopen().recovered().progress == Progress(1, 0, bytes(16), digest, b"\0'x")
+    reopen().write(
+        [StateWrite(accepts=[entry(1)], chosen=1, progress=AppliedProgress(1, 0, bytes(16), digest, b"\0'x"))]
+    )
+    assert reopen().recovered().progress == AppliedProgress(1, 0, bytes(16), digest, b"\0'x")
 
 
 def test_a_state_is_read_page_by_page_at_least_a_row_at_a_time(reopen: Reopen) -> None:
@@ -221,8 +223,8 @@ def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
 def test_an_empty_state_can_be_installed(reopen: Reopen) -> None:
     storage = reopen()
     storage.write([Write(accepts=[entry(1)])])
-    storage.write([StateWrite(staged=Staged(0, StatePage([], 0, Progress(3))))])
-    assert reopen().recovered().progress == Progress(3)
+    storage.write([StateWrite(staged=Staged(0, StatePage([], 0, AppliedProgress(3))))])
+    assert reopen().recovered().progress == AppliedProgress(3)
 
 
 def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reopen) -> None:
@@ -246,18 +248,18 @@ def test_a_page_that_lacks_deletions_of_what_another_source_gave_is_refused(reop
         storage.write([StateWrite(staged=Staged(after, page))])
     assert storage.read_state(0, 1000, staged=True).compacted == 1
     with pytest.raises(StorageError, match="compacted up to 9 would be staged behind position 4"):
-        storage.write([StateWrite(staged=Staged(4, StatePage([], 9, Progress(1, 9))))])
+        storage.write([StateWrite(staged=Staged(4, StatePage([], 9, AppliedProgress(1, 9))))])
 
 
 BAD = {
     "changes up to position 7 would be stored without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
     "has position 8, which does not follow 6": StateWrite(
-        changes=[Change(8, b"d", b"", 8, 1, 0)], progress=Progress(3, 8)
+        changes=[Change(8, b"d", b"", 8, 1, 0)], progress=AppliedProgress(3, 8)
     ),
-    "end at position 6, but the state would be of position 7": StateWrite(progress=Progress(3, 7)),
-    "end at position 6, but the state would be of position 5": StateWrite(progress=Progress(3, 5)),
-    "applied slot would go down from 3 to 2": StateWrite(progress=Progress(2, 6)),
-    "applied slot 4 would pass the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=Progress(4, 6)),
+    "end at position 6, but the state would be of position 7": StateWrite(progress=AppliedProgress(3, 7)),
+    "end at position 6, but the state would be of position 5": StateWrite(progress=AppliedProgress(3, 5)),
+    "applied slot would go down from 3 to 2": StateWrite(progress=AppliedProgress(2, 6)),
+    "applied slot 4 would pass the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=AppliedProgress(4, 6)),
     "cut would go down from slot 2 to 1": StateWrite(cut=Cut(1)),
     "cut at slot 4 would pass the applied slot, 3": StateWrite(accepts=[entry(4)], chosen=4, cut=Cut(4)),
     "compacted position would go down from 2 to 1": StateWrite(compact=1),
@@ -272,9 +274,9 @@ BAD = {
         staged=Staged(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
     ),
     "compacted up to 5 would be staged behind position 1": StateWrite(staged=Staged(1, StatePage([], 5, None))),
-    "the state of position 9 would end at 1": StateWrite(staged=Staged(1, StatePage([], 0, Progress(9, 9)))),
-    "applied slot would go down from 3 to 1": StateWrite(staged=Staged(1, StatePage([], 0, Progress(1, 1)))),
-    "stored together": StateWrite(staged=Staged(0, StatePage([], 0, None)), progress=Progress(3, 6)),
+    "the state of position 9 would end at 1": StateWrite(staged=Staged(1, StatePage([], 0, AppliedProgress(9, 9)))),
+    "applied slot would go down from 3 to 1": StateWrite(staged=Staged(1, StatePage([], 0, AppliedProgress(1, 1)))),
+    "stored together": StateWrite(staged=Staged(0, StatePage([], 0, None)), progress=AppliedProgress(3, 6)),
 }
 
 
@@ -303,7 +305,7 @@ def test_plain_writes_leave_the_state_as_it_is(reopen: Reopen) -> None:
 def test_state_writes_without_records_store_nothing(reopen: Reopen) -> None:
     storage = reopen()
     storage.write([StateWrite()])
-    assert storage.read_state(0, 1000) == StatePage([], 0, Progress())
+    assert storage.read_state(0, 1000) == StatePage([], 0, AppliedProgress())
 
 
 def test_a_long_life_is_the_same_in_every_storage(reopen: Reopen) -> None:

@@ -17,7 +17,7 @@ from kvstore.api.membership import (
     newcomer,
     refusal,
 )
-from kvstore.replica.membership_manager import LOOK_MS, Stewardship
+from kvstore.replica.membership_manager import LOOK_MS, MembershipManager
 from paxos.configuration import ALPHA
 from paxos.options import Options
 from paxos.replica import Replica
@@ -75,7 +75,7 @@ def test_the_protocol_is_told_who_votes_who_learns_and_who_is_not_heard() -> Non
     assert version.first == 40
     assert version.configuration.voters == ("n1", "n2", "n3", "w1")
     assert version.configuration.learners == ("l1", "n4")
-    assert (version.configuration.witnesses, version.configuration.silent) == (("w1",), ("n4",))
+    assert (version.configuration.witnesses, version.configuration.unverified) == (("w1",), ("n4",))
     assert configurations_of([])[0].configuration.members == ()
     assert configurations_of(genesis(["n2", "n1"]))[0].configuration.voters == ("n1", "n2")
 
@@ -98,7 +98,7 @@ def due(
     membership: Membership, proved: dict[str, int], chosen: int = 100, others: dict[str, int] | None = None
 ) -> Membership | None:
     replica = Leading(chosen, others or {})
-    return Stewardship().due([MembershipVersion(40, membership)], proved, {}, replica, LOOK_MS * MS)
+    return MembershipManager().due([MembershipVersion(40, membership)], proved, {}, replica, LOOK_MS * MS)
 
 
 def test_data_that_nobody_had_seen_is_enrolled() -> None:
@@ -136,7 +136,7 @@ def test_the_next_change_waits_until_the_last_one_decides_the_next_slot() -> Non
 def test_one_change_is_under_way_at_a_time_and_it_is_looked_for_now_and_then() -> None:
     unseen = THREE.changed(replace(N3, incarnation=0))
     memberships, replica = [MembershipVersion(40, unseen)], Leading(100, {})
-    steward = Stewardship()
+    steward = MembershipManager()
     assert steward.due(memberships, {"n3": 3}, {}, replica, 0) is not None
     assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS) is None
     steward.answered(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))

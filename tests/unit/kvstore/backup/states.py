@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from kvstore.api.commands import Bundle, Command, Delete, Put, pack_bundle
+from kvstore.api.commands import Command, CommandBatch, Delete, Put, pack_batch
 from kvstore.api.membership import genesis
 from kvstore.backup.file import BackupWriter
-from kvstore.replica.applier import Ledger
+from kvstore.replica.applier import Applier
 from paxos.types import pack
 from storage.base import Change
 
@@ -27,24 +27,24 @@ RECORDS = {
 
 def value_of(slot: int, command: Command) -> bytes:
     """What stands in `slot`; n1, which proposed it, was at its 17th start."""
-    return pack([pack_bundle(Bundle("n1", 17, slot, slot, [command]))])
+    return pack([pack_batch(CommandBatch("n1", 17, slot, slot, [command]))])
 
 
-def ledger_of(*commands: Command) -> tuple[Ledger, list[Change]]:
+def applier_of(*commands: Command) -> tuple[Applier, list[Change]]:
     """A slot for each command, and the rows that they made."""
-    ledger = Ledger(genesis(["n1", "n2", "n3"]))
+    applier = Applier(genesis(["n1", "n2", "n3"]))
     for slot, command in enumerate(commands, 1):
-        ledger.replay(slot, value_of(slot, command))
-    return ledger, ledger.take_changes()
+        applier.replay(slot, value_of(slot, command))
+    return applier, applier.take_changes()
 
 
-def make_backup(path: Path, *commands: Command) -> Ledger:
+def make_backup(path: Path, *commands: Command) -> Applier:
     """A backup of cluster `old`, and the state that it is of."""
-    ledger, changes = ledger_of(*commands)
+    applier, changes = applier_of(*commands)
     with BackupWriter(path) as writer:
         writer.add(changes[:2])
         writer.add(changes[2:])
         writer.finish(
-            ledger.progress(), cluster="old", node="n2", kvstore="0.1.0", taken_at="2026-01-02T03:04:05+00:00"
+            applier.progress(), cluster="old", node="n2", kvstore="0.1.0", taken_at="2026-01-02T03:04:05+00:00"
         )
-    return ledger
+    return applier

@@ -17,7 +17,7 @@ from paxos.types import Ballot, PValue
 from storage.base import Cut, StateWrite
 from storage.directory import DATA_FILE, LOCK_FILE
 from storage.sqlite import open_storage
-from tests.unit.kvstore.backup.states import COMMANDS, ledger_of, value_of
+from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of
 from tests.unit.storage.version_1 import make_version_1
 
 MEMBERS = ("n1", "n2", "n3")
@@ -26,13 +26,13 @@ MEMBERS = ("n1", "n2", "n3")
 def fill(directory: Path, *, stop: bool = True) -> None:
     """Six slots are applied, a seventh is accepted; one that does not stop leaves a write-ahead log."""
     working = directory if stop else directory.with_name("working")
-    ledger, changes = ledger_of(*COMMANDS)
+    applier, changes = applier_of(*COMMANDS)
     accepts = [PValue(slot, Ballot(2, "n2"), value_of(slot, command)) for slot, command in enumerate(COMMANDS, 1)]
     with closing(open_storage(working, "c", "n1", MEMBERS)) as storage:
         storage.write(
             [Write(promise=Ballot(2, "n2"), accepts=[*accepts, PValue(7, Ballot(2, "n2"), b"tail")], chosen=6)]
         )
-        storage.write([StateWrite(changes=changes, progress=ledger.progress())])
+        storage.write([StateWrite(changes=changes, progress=applier.progress())])
         if not stop:
             shutil.copytree(working, directory)
 

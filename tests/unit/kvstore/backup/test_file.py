@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from kvstore.backup.file import FORMAT, Backup, BackupError, BackupWriter, MisuseError
-from storage.base import Change, Progress, first_of, revision_of
-from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, ledger_of, make_backup
+from storage.base import AppliedProgress, Change, first_of, revision_of
+from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, applier_of, make_backup
 
 
 def alter(path: Path, statement: str) -> None:
@@ -26,7 +26,7 @@ def read(path: Path) -> list[Change]:
         return list(backup.changes())
 
 
-def write(path: Path, changes: list[Change], progress: Progress, *, replace: bool = False) -> None:
+def write(path: Path, changes: list[Change], progress: AppliedProgress, *, replace: bool = False) -> None:
     with BackupWriter(path, replace=replace) as writer:
         writer.add(changes)
         writer.finish(progress, cluster="c", node="n1", kvstore="0", taken_at="")
@@ -34,7 +34,7 @@ def write(path: Path, changes: list[Change], progress: Progress, *, replace: boo
 
 def test_it_has_the_present_records_and_what_a_restore_needs(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
-    ledger = make_backup(path, *COMMANDS)
+    applier = make_backup(path, *COMMANDS)
     with Backup(path) as backup:
         assert {change.key: (change.value, *change[3:5]) for change in backup.changes()} == {
             key: (value, created, version) for key, (value, _, created, version) in RECORDS.items()
@@ -42,8 +42,8 @@ def test_it_has_the_present_records_and_what_a_restore_needs(tmp_path: Path) -> 
         assert [revision_of(change.position) for change in backup.changes()] == [2, 3, 5]
         about = backup.about
         assert (about.cluster, about.node, about.records, about.format) == ("old", "n2", 3, FORMAT)
-        progress = ledger.progress()
-        assert about.progress == Progress(6, first_of(6), progress.chain, progress.digest)
+        progress = applier.progress()
+        assert about.progress == AppliedProgress(6, first_of(6), progress.chain, progress.digest)
     assert [child.name for child in tmp_path.iterdir()] == ["b.db"]
     assert path.stat().st_mode & 0o077 == 0
 
@@ -71,7 +71,7 @@ def test_an_empty_store_makes_a_backup_too(tmp_path: Path) -> None:
 def test_what_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with BackupWriter(tmp_path / "b.db") as writer:
-            writer.add(ledger_of(*COMMANDS)[1])
+            writer.add(applier_of(*COMMANDS)[1])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -80,11 +80,11 @@ def test_what_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_records_that_are_not_those_of_the_replica_make_no_backup(tmp_path: Path) -> None:
-    ledger, changes = ledger_of(*COMMANDS)
+    applier, changes = applier_of(*COMMANDS)
     last = changes[-1]
     for wrong in (changes[:-1], changes[2:], [*changes[:-1], last._replace(key=b"a")]):
         with pytest.raises(BackupError, match=r"not those that n1 has .*: take the backup again"):
-            write(tmp_path / "b.db", wrong, ledger.progress())
+            write(tmp_path / "b.db", wrong, applier.progress())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,8 +94,8 @@ def test_a_file_that_is_there_is_replaced_only_on_demand(tmp_path: Path) -> None
     with pytest.raises(MisuseError, match=r"b\.db exists: give another name, or --force to replace it"):
         make_backup(path)
     assert path.read_text() == "precious"
-    ledger, changes = ledger_of(*COMMANDS)
-    write(path, changes, ledger.progress(), replace=True)
+    applier, changes = applier_of(*COMMANDS)
+    write(path, changes, applier.progress(), replace=True)
     assert len(read(path)) == 3
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kvstore.api.commands import Bundle, Command, Expire, Grant, Lead, LeasedPut, Once, Put, PutResult, Said
+from kvstore.api.commands import Command, CommandBatch, Expire, Grant, Idempotent, Lead, LeasedPut, Put, PutResult, Said
 from kvstore.api.membership import genesis
 from kvstore.backup.file import Backup, BackupError, MisuseError
 from kvstore.backup.restore import restore_node
-from kvstore.replica.applier import PAGE_BYTES, Ledger, load_state
+from kvstore.replica.applier import PAGE_BYTES, Applier, load_state
 from storage.base import Recovered
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, make_backup
@@ -24,7 +24,7 @@ def restore(path: Path, directory: Path, node: str = "n1", cluster: str = "new")
         restore_node(backup, directory, cluster, node, MEMBERS)
 
 
-def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Ledger]:
+def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Applier]:
     with closing(open_storage(directory, "new", node, MEMBERS)) as storage:
         return storage.recovered(), load_state(storage, [])
 
@@ -32,16 +32,16 @@ def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Ledger]:
 def test_a_node_begins_with_the_records_and_with_nothing_of_the_old_cluster(tmp_path: Path) -> None:
     old = make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "new" / "n1")
-    recovered, ledger = opened(tmp_path / "new" / "n1")
+    recovered, applier = opened(tmp_path / "new" / "n1")
     found = {
         key: (record.value, record.revision, record.create_revision, record.version)
-        for key, record in ledger.machine.records.items()
+        for key, record in applier.machine.records.items()
     }
     assert found == RECORDS
-    assert (ledger.applied, ledger.chain, ledger.machine.revision) == (6, old.chain, 6)
+    assert (applier.applied, applier.chain, applier.machine.revision) == (6, old.chain, 6)
     assert (recovered.chosen, recovered.last, recovered.cut.slot, recovered.promised.round) == (6, 6, 6, 0)
     assert recovered.identity.members == MEMBERS
-    assert ledger.machine.memberships == genesis(MEMBERS)
+    assert applier.machine.memberships == genesis(MEMBERS)
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
 
 
@@ -50,8 +50,8 @@ def test_nodes_differ_in_nothing_but_their_identity(tmp_path: Path) -> None:
     states: list[Any] = []
     for node in MEMBERS:
         restore(tmp_path / "b.db", tmp_path / node, node)
-        recovered, ledger = opened(tmp_path / node, node)
-        states.append((recovered.progress, recovered.cut, recovered.compacted, ledger.machine.records))
+        recovered, applier = opened(tmp_path / node, node)
+        states.append((recovered.progress, recovered.cut, recovered.compacted, applier.machine.records))
         assert recovered.identity.node == node
     assert states[0] == states[1]
 
@@ -60,23 +60,23 @@ def test_requests_of_the_new_cluster_are_none_of_the_old_one(tmp_path: Path) -> 
     """In the old one n1 had reached its 17th start; in the new one it begins anew, and must be listened to."""
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1")
-    _, ledger = opened(tmp_path / "n1")
-    assert ledger.machine.apply(Bundle("n1", 1, 1, 1, [Put(b"a", b"3")]), 7) == [PutResult(7, 3)]
+    _, applier = opened(tmp_path / "n1")
+    assert applier.machine.apply(CommandBatch("n1", 1, 1, 1, [Put(b"a", b"3")]), 7) == [PutResult(7, 3)]
 
 
 def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path) -> None:
-    commands = (Grant(5000), LeasedPut(b"a", b"1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Lead("9.n1", 0))
+    commands = (Grant(5000), LeasedPut(b"a", b"1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), Lead("9.n1", 0))
     make_backup(tmp_path / "b.db", *commands)
     with Backup(tmp_path / "b.db") as backup:
         assert backup.about.records == 2
     with closing(sqlite3.connect(tmp_path / "b.db")) as connection:
         assert connection.execute("SELECT key, value FROM readable").fetchall() == [("a", "1"), ("b", "2")]
     restore(tmp_path / "b.db", tmp_path / "n1")
-    _, ledger = opened(tmp_path / "n1")
-    machine = ledger.machine
-    assert (machine.holdings.lease_of, list(machine.holdings.leases[1].answers)) == ({b"a": 1}, [1])
-    new: list[Command] = [Lead("1.n1", 1), Once(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
-    assert machine.apply(Bundle("n1", 1, 1, 1, new), 5) == [Said(True), PutResult(3, 1), Said(True)]
+    _, applier = opened(tmp_path / "n1")
+    machine = applier.machine
+    assert (machine.lease_index.lease_of, list(machine.lease_index.leases[1].answers)) == ({b"a": 1}, [1])
+    new: list[Command] = [Lead("1.n1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
+    assert machine.apply(CommandBatch("n1", 1, 1, 1, new), 5) == [Said(True), PutResult(3, 1), Said(True)]
     assert list(machine.records) == [b"b"]
 
 
@@ -84,8 +84,8 @@ def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path)
 def test_a_state_of_many_pages_or_of_none_is_restored(tmp_path: Path, values: int) -> None:
     make_backup(tmp_path / "b.db", *(Put(b"%d" % number, bytes(PAGE_BYTES // 2 + number)) for number in range(values)))
     restore(tmp_path / "b.db", tmp_path / "n1")
-    recovered, ledger = opened(tmp_path / "n1")
-    assert len(ledger.machine.records) == values
+    recovered, applier = opened(tmp_path / "n1")
+    assert len(applier.machine.records) == values
     assert recovered.progress.applied == values
 
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from kvstore.api.framing import frame
 from kvstore.backup.stream import VERSION, End, Failed, Page, Part, Reader, Start, StreamError, pack
-from storage.base import Change, Progress
+from storage.base import AppliedProgress, Change
 
 START = Start(VERSION, "c", "n1", "0.1.0", 9, 4)
 ROWS = [Change(revision, b"k%d" % revision, b"v", revision, 1, 0) for revision in range(1, 5)]
-PARTS: list[Part] = [START, Page(0, ROWS[:2]), Page(2, ROWS[2:]), Page(4, []), End(Progress(7, 4))]
+PARTS: list[Part] = [START, Page(0, ROWS[:2]), Page(2, ROWS[2:]), Page(4, []), End(AppliedProgress(7, 4))]
 WHOLE = b"".join(map(pack, PARTS))
 
 

@@ -123,7 +123,7 @@ def test_a_batch_that_is_refused_whole_harms_no_innocent() -> None:
             assert [type(result) for result in results] == [PutResult, NoSuchLease, Rejected, PutResult]
             lease = await client.lease(ttl_s=10)
             await settled([client.put("d", b"", lease=lease), client.put("e", b"", lease=lease.id)])
-            assert store.replica.machine.holdings.lease_of == {b"d": lease.id, b"e": lease.id}
+            assert store.replica.machine.lease_index.lease_of == {b"d": lease.id, b"e": lease.id}
 
     run(scenario)
 
@@ -223,9 +223,9 @@ def test_a_batch_has_one_idempotency_key() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store, exactly_once=True) as client:
             await settled([client.put(f"k{number}", b"") for number in range(3)])
-            (lease,) = store.replica.machine.holdings.leases.values()
+            (lease,) = store.replica.machine.lease_index.leases.values()
             assert lease.answers == {1}
-        assert not store.replica.machine.holdings.leases
+        assert not store.replica.machine.lease_index.leases
 
     run(scenario)
 

@@ -42,11 +42,11 @@ def test_a_lease_is_renewed_meanwhile_and_revoked_at_the_end() -> None:
     async def story(store: Store, client: Client) -> None:
         async with client.lease(ttl_s=1) as lease:
             await client.put("a", b"", lease=lease)
-            held = store.replica.machine.holdings.leases[lease.id]
+            held = store.replica.machine.lease_index.leases[lease.id]
             while held.version == 1:
                 await store.replica.done.get()
             assert not lease.lost.is_set()
-        assert not store.replica.machine.holdings.leases
+        assert not store.replica.machine.lease_index.leases
         assert await client.get("a") is None
 
     at(story)
@@ -89,7 +89,7 @@ def test_who_holds_a_lock_has_a_fence_and_the_next_one_a_greater_one() -> None:
             with pytest.raises(LockLost) as lost:
                 await client.put("a", b"2", fence=held.fence)
             assert lost.value.fence == next_held.fence.token
-        assert not store.replica.machine.holdings.leases
+        assert not store.replica.machine.lease_index.leases
 
     at(story)
 
@@ -106,7 +106,7 @@ def test_who_comes_first_is_served_first() -> None:
             tasks = []
             for number in range(3):
                 tasks.append(asyncio.create_task(take(number)))
-                while len(store.replica.machine.holdings.locks[b"deploy"]) < number + 2:
+                while len(store.replica.machine.lease_index.locks[b"deploy"]) < number + 2:
                     await store.replica.done.get()
         await asyncio.gather(*tasks)
         assert order == [0, 1, 2]
@@ -120,7 +120,7 @@ def test_who_has_waited_long_enough_leaves_the_queue() -> None:
             with pytest.raises(Locked, match=r"after 0\.05 s"):
                 async with client.lock("deploy", wait_s=0.05):
                     raise AssertionError("held twice")
-            assert len(store.replica.machine.holdings.locks[b"deploy"]) == 1
+            assert len(store.replica.machine.lease_index.locks[b"deploy"]) == 1
 
     at(story)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from kvstore.api.framing import FrameReader, frame
-from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Identity, LinkRefused, Listener, Local
+from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Identity, LinkRefused, Listener, LocalEnd
 from kvstore.peers.transport import Address, Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
@@ -136,7 +136,7 @@ class Stranger:
         assert await self.read() is None
         return caught.value
 
-    async def pose_as(self, local: Local, peer: str, channel: Channel = Channel.MESSAGES) -> None:
+    async def pose_as(self, local: LocalEnd, peer: str, channel: Channel = Channel.MESSAGES) -> None:
         """Go through the handshake as a dialer."""
         dialer = Dialer(local, peer, channel, secrets.token_bytes(NONCE_BYTES))
         self.write(dialer.hello())
@@ -146,7 +146,7 @@ class Stranger:
             if answer := dialer.receive(payload):
                 self.write(answer)
 
-    async def welcome(self, local: Local) -> Channel:
+    async def welcome(self, local: LocalEnd) -> Channel:
         """Go through the handshake as a listener; what the link is for."""
         listener = Listener(local, secrets.token_bytes(NONCE_BYTES))
         while not listener.done:
@@ -156,7 +156,7 @@ class Stranger:
         return listener.channel
 
 
-async def welcome_both(callers: "asyncio.Queue[Stranger]", local: Local) -> dict[Channel, Stranger]:
+async def welcome_both(callers: "asyncio.Queue[Stranger]", local: LocalEnd) -> dict[Channel, Stranger]:
     """Welcome the next two callers, which are one transport; each by what its link is for."""
     both = [await callers.get(), await callers.get()]
     links = {await caller.welcome(local): caller for caller in both}
@@ -193,7 +193,7 @@ async def strange_listener() -> AsyncIterator[tuple[Address, asyncio.Queue[Stran
         await server.wait_closed()
 
 
-def who(node: str, **changes: Any) -> Local:
+def who(node: str, **changes: Any) -> LocalEnd:
     members = {"n1", "n2", "n3"}
     identity: dict[str, Any] = {
         "cluster": "c",
@@ -201,4 +201,4 @@ def who(node: str, **changes: Any) -> Local:
         "secret": SECRET,
         "peers": frozenset(members - {node}),
     }
-    return Local(node=node, **identity | changes)
+    return LocalEnd(node=node, **identity | changes)

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.api.framing import FrameReader
+from kvstore.api.framing import FrameReader, FrameTooLongError
 from kvstore.peers import handshake
 from kvstore.peers.handshake import (
     MAX_HANDSHAKE_BYTES,
     Channel,
     Dialer,
     Identity,
+    LinkRefusal,
     LinkRefused,
     Listener,
-    Local,
-    Reason,
+    LocalEnd,
     refusal,
 )
 from paxos import wire
@@ -36,18 +36,18 @@ def local(
     secret: bytes = SECRET,
     peers: set[str] | None = None,
     terms: str = "lease_ms=500",
-) -> Local:
+) -> LocalEnd:
     identity = Identity(incarnation, boot, life)
-    return Local(cluster, node, identity, secret, frozenset(peers or MEMBERS - {node}), terms)
+    return LocalEnd(cluster, node, identity, secret, frozenset(peers or MEMBERS - {node}), terms)
 
 
 def dialer(
-    who: Local | None = None, peer: str = "n2", nonce: bytes = b"d" * 32, channel: Channel = Channel.MESSAGES
+    who: LocalEnd | None = None, peer: str = "n2", nonce: bytes = b"d" * 32, channel: Channel = Channel.MESSAGES
 ) -> Dialer:
     return Dialer(who or local("n1"), peer, channel, nonce)
 
 
-def listener(who: Local | None = None, nonce: bytes = b"l" * 32) -> Listener:
+def listener(who: LocalEnd | None = None, nonce: bytes = b"l" * 32) -> Listener:
     return Listener(who or local("n2"), nonce)
 
 
@@ -95,30 +95,40 @@ def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
         (
             dialer(local("n1", cluster="blue")),
             listener(),
-            Reason.CLUSTER,
+            LinkRefusal.CLUSTER,
             "'n1' is in cluster 'blue', 'n2' in cluster 'c'",
         ),
-        (dialer(local("n9")), listener(), Reason.UNKNOWN_NODE, "'n9' is not a member for 'n2', which knows n1, n3"),
+        (
+            dialer(local("n9")),
+            listener(),
+            LinkRefusal.UNKNOWN_NODE,
+            "'n9' is not a member for 'n2', which knows n1, n3",
+        ),
         (
             dialer(local("n1", terms="lease_ms=50")),
             listener(),
-            Reason.TERMS,
+            LinkRefusal.TERMS,
             "'n1' goes by lease_ms=50; 'n2' by lease_ms=",
         ),
         (
             dialer(local("n1", terms="members=n1,n2 lease_ms=500")),
             listener(local("n2", terms="members=n1,n2,n3 lease_ms=500")),
-            Reason.TERMS,
+            LinkRefusal.TERMS,
             "'n1' goes by members=n1,n2 lease_ms=500; 'n2' by members=n1,n2,n3",
         ),
-        (dialer(local("n2")), listener(), Reason.OWN_ID, "'n2' was dialled by 'n2': give every replica an id"),
-        (dialer(), listener(local("n3")), Reason.WRONG_NODE, "'n2' was dialled, but 'n3' answers: correct the address"),
-        (dialer(local("n1", secret=b"x")), listener(), Reason.PROOF, "'n1' and 'n2' have different secrets"),
+        (dialer(local("n2")), listener(), LinkRefusal.OWN_ID, "'n2' was dialled by 'n2': give every replica an id"),
+        (
+            dialer(),
+            listener(local("n3")),
+            LinkRefusal.WRONG_NODE,
+            "'n2' was dialled, but 'n3' answers: correct the address",
+        ),
+        (dialer(local("n1", secret=b"x")), listener(), LinkRefusal.PROOF, "'n1' and 'n2' have different secrets"),
     ],
-    ids=lambda value: value.value if isinstance(value, Reason) else "",
+    ids=lambda value: value.value if isinstance(value, LinkRefusal) else "",
 )
 def test_whoever_does_not_belong_is_refused_with_the_reason(
-    one: Dialer, other: Listener, reason: Reason, text: str
+    one: Dialer, other: Listener, reason: LinkRefusal, text: str
 ) -> None:
     refusal = refused(one, other)
     assert refusal.reason is reason
@@ -138,11 +148,11 @@ def test_a_dialer_without_the_secret_is_refused_by_the_listener_too() -> None:
     other.receive(dialer().hello())
     with pytest.raises(LinkRefused, match="different secrets") as caught:
         other.receive(msgspec.msgpack.encode(handshake.Proof(bytes(32))))
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is LinkRefusal.PROOF
     assert not other.done
 
 
-def speaking(who: Local, lowest: int, highest: int) -> Local:
+def speaking(who: LocalEnd, lowest: int, highest: int) -> LocalEnd:
     who.versions = wire.Versions(lowest, highest)
     return who
 
@@ -168,7 +178,7 @@ def test_a_link_has_the_highest_version_that_both_ends_speak(
 )
 def test_ends_without_a_common_version_name_both(dials: tuple[int, int], listens: tuple[int, int], text: str) -> None:
     refusal = refused(dialer(speaking(local("n1"), *dials)), listener(speaking(local("n2"), *listens)))
-    assert refusal.reason is Reason.VERSION
+    assert refusal.reason is LinkRefusal.VERSION
     assert text in refusal.text
 
 
@@ -199,7 +209,7 @@ HELLO_1 = ["Hello", 1, "c", "n1", 7, b"d" * 32, "lease_ms=500"]
 def test_another_version_is_named_whatever_its_hello_has_besides(hello: list[object], text: str) -> None:
     with pytest.raises(LinkRefused, match=text) as caught:
         listener().receive(msgspec.msgpack.encode(hello))
-    assert caught.value.reason is Reason.VERSION
+    assert caught.value.reason is LinkRefusal.VERSION
 
 
 def test_a_field_that_a_later_release_adds_is_proved_by_whoever_does_not_know_it() -> None:
@@ -219,21 +229,21 @@ def test_a_peer_with_other_data_than_before_is_refused_at_either_end(wiped: str)
     else:
         there = local("n2", incarnation=8)
     refusal = refused(dialer(here), listener(there))
-    assert refusal.reason is Reason.INCARNATION
+    assert refusal.reason is LinkRefusal.INCARNATION
     assert f"'{wiped}' has other data than before (incarnation 8, was 7)" in refusal.text
     assert f"run `kvstore member replace {wiped}`" in refusal.text
 
 
-COPIES: list[tuple[dict[str, Any], Reason, str]] = [
-    ({"boot": 4, "life": 44}, Reason.OLDER_COPY, "'{}' runs on an older copy of its data (boot 4, was 5)"),
-    ({"boot": 5, "life": 99}, Reason.USED_TWICE, "two processes were started as '{}' from one state of its data"),
+COPIES: list[tuple[dict[str, Any], LinkRefusal, str]] = [
+    ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (boot 4, was 5)"),
+    ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes were started as '{}' from one state of its data"),
 ]
 
 
 @pytest.mark.parametrize("at_fault", ["n1", "n2"])
 @pytest.mark.parametrize(("life", "reason", "text"), COPIES)
 def test_a_copy_of_the_data_of_a_peer_is_refused_at_either_end(
-    at_fault: str, life: dict[str, Any], reason: Reason, text: str
+    at_fault: str, life: dict[str, Any], reason: LinkRefusal, text: str
 ) -> None:
     lives = {name: local(name) for name in ("n1", "n2")}
     genuine = dict(lives)
@@ -254,7 +264,7 @@ def test_a_restart_replaces_the_life_before_it_and_nothing_brings_that_back(rest
     lives[restarted] = local(restarted, boot=9, life=3)
     play(dialer(lives["n1"]), listener(lives["n2"]))
     lives[restarted] = earlier
-    assert refused(dialer(lives["n1"]), listener(lives["n2"])).reason is Reason.OLDER_COPY
+    assert refused(dialer(lives["n1"]), listener(lives["n2"])).reason is LinkRefusal.OLDER_COPY
 
 
 @pytest.mark.parametrize("enrolled", ["n1", "n2"])
@@ -262,7 +272,7 @@ def test_a_peer_with_other_data_than_was_enrolled_is_refused_though_it_is_the_fi
     here, there = local("n1"), local("n2")
     (there if enrolled == "n1" else here).enrol({enrolled: 8})
     refusal = refused(dialer(here), listener(there))
-    assert refusal.reason is Reason.INCARNATION
+    assert refusal.reason is LinkRefusal.INCARNATION
     assert f"'{enrolled}' has other data than before (incarnation 7, was 8)" in refusal.text
     assert here.seen.keys() | there.seen.keys() <= {"n1", "n2"} - {enrolled}
 
@@ -272,7 +282,7 @@ def test_enrolled_data_takes_the_place_of_what_was_seen_with_boots_of_its_own() 
     play(dialer(here), listener(there))
     there.enrol({"n1": 8, "n2": 7, "n3": 9})
     assert there.seen == {}
-    assert refused(dialer(here), listener(there)).reason is Reason.INCARNATION
+    assert refused(dialer(here), listener(there)).reason is LinkRefusal.INCARNATION
     play(dialer(local("n1", incarnation=8, boot=1)), listener(there))
     assert there.seen == {"n1": Identity(8, 1, 55)}
 
@@ -292,7 +302,7 @@ def test_whoever_was_replaced_before_anybody_enrolled_it_may_come_with_other_dat
     play(dialer(here), listener(there))
     replaced = local("n1", incarnation=8)
     there.enrol({"n3": 1})
-    assert refused(dialer(replaced), listener(there)).reason is Reason.INCARNATION
+    assert refused(dialer(replaced), listener(there)).reason is LinkRefusal.INCARNATION
     there.enrol({"n3": 1}, newcomers=["n1"])
     play(dialer(replaced), listener(there))
     there.enrol({"n3": 2}, newcomers=["n1"])
@@ -303,7 +313,7 @@ def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
     here, there = local("n1"), local("n2")
     play(dialer(here), listener(there))
     there.set_peers(["n3"])
-    assert refused(dialer(here), listener(there)).reason is Reason.UNKNOWN_NODE
+    assert refused(dialer(here), listener(there)).reason is LinkRefusal.UNKNOWN_NODE
     there.set_peers(["n1", "n3"])
     play(dialer(local("n1", incarnation=8)), listener(there))
 
@@ -381,17 +391,17 @@ def test_the_script_itself_is_accepted() -> None:
 def test_messages_out_of_turn_are_refused() -> None:
     hello, challenge, proof, welcome = play(dialer(), listener())
     for early in (challenge, proof, welcome):
-        assert _reason(listener(), early) is Reason.GARBAGE
+        assert _reason(listener(), early) is LinkRefusal.GARBAGE
     for early in (hello, proof, welcome):
-        assert _reason(dialer(), early) is Reason.GARBAGE
+        assert _reason(dialer(), early) is LinkRefusal.GARBAGE
     one, other = dialer(), listener()
     play(one, other)
     for late in (hello, challenge, proof, welcome):
-        assert _reason(one, late) is Reason.GARBAGE
-        assert _reason(other, late) is Reason.GARBAGE
+        assert _reason(one, late) is LinkRefusal.GARBAGE
+        assert _reason(other, late) is LinkRefusal.GARBAGE
 
 
-def _reason(end: Dialer | Listener, payload: bytes) -> Reason:
+def _reason(end: Dialer | Listener, payload: bytes) -> LinkRefusal:
     with pytest.raises(LinkRefused) as caught:
         end.receive(payload)
     return caught.value.reason
@@ -399,19 +409,19 @@ def _reason(end: Dialer | Listener, payload: bytes) -> Reason:
 
 @pytest.mark.parametrize("end", [dialer, listener])
 def test_a_refusal_tells_the_other_side_why(end: Callable[[], Dialer | Listener]) -> None:
-    told = LinkRefused(Reason.CLUSTER, "correct\nthe name" + "\N{CRAB}" * 999)
+    told = LinkRefused(LinkRefusal.CLUSTER, "correct\nthe name" + "\N{CRAB}" * 999)
     payload = refusal(told)
     assert len(payload) <= MAX_HANDSHAKE_BYTES
     with pytest.raises(LinkRefused, match=r"^correct\?the name\N{CRAB}+$") as caught:
         end().receive(payload)
     assert caught.value.by_peer
-    assert caught.value.reason is Reason.CLUSTER
+    assert caught.value.reason is LinkRefusal.CLUSTER
 
 
 def test_a_reason_of_a_later_release_is_heard_as_other() -> None:
     with pytest.raises(LinkRefused, match="do this") as caught:
         dialer().receive(msgspec.msgpack.encode(["Refusal", "reason-of-tomorrow", "do this"]))
-    assert caught.value.reason is Reason.OTHER
+    assert caught.value.reason is LinkRefusal.OTHER
 
 
 def test_the_longest_names_fit_the_longest_handshake_frame() -> None:
@@ -441,7 +451,7 @@ def test_the_secret_is_in_no_text() -> None:
 def test_random_bytes_end_in_a_refusal_or_in_silence(chunks: list[bytes]) -> None:
     for end in (dialer(), listener()):
         reader = FrameReader(MAX_HANDSHAKE_BYTES)
-        with suppress(LinkRefused):
+        with suppress(LinkRefused, FrameTooLongError):
             for chunk in chunks:
                 for payload in reader.feed(chunk):
                     end.receive(payload)

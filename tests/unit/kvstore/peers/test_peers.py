@@ -7,7 +7,7 @@ import pytest
 
 from kvstore.api.framing import frame
 from kvstore.peers import transport as module
-from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Reason
+from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, LinkRefusal
 from kvstore.peers.transport import Address
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
@@ -177,7 +177,7 @@ def test_a_peer_that_is_gone_loses_its_links_and_is_refused(run: Run, nowhere: A
             n1.transport.send("n2", b"late")
             n1.transport.send("n2", b"late", Channel.BULK)
             assert n1.transport.stats.dropped_frames == 2
-            assert n1.transport.stats.refused.keys() == {Reason.UNKNOWN_NODE}
+            assert n1.transport.stats.refused.keys() == {LinkRefusal.UNKNOWN_NODE}
             assert n1.changes.empty()
 
     run(story())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvstore.api.framing import frame
-from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, Dialer, Identity, Reason
+from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, Dialer, Identity, LinkRefusal
 from kvstore.peers.transport import MAX_UNPROVED_LINKS, Address
 from paxos import wire
 from paxos.messages import Fetch
@@ -25,17 +25,17 @@ from tests.unit.kvstore.peers.actors import (
     works,
 )
 
-INTRUDERS: dict[Reason, tuple[str, dict[str, Any], str]] = {
-    Reason.PROOF: ("n3", {"secret": b"another"}, "different secrets"),
-    Reason.CLUSTER: ("n3", {"cluster": "blue"}, "'n3' is in cluster 'blue', 'n2' in cluster 'c'"),
-    Reason.UNKNOWN_NODE: ("n9", {}, "'n9' is not a member for 'n2'"),
-    Reason.OWN_ID: ("n2", {}, "give every replica an id of its own"),
+INTRUDERS: dict[LinkRefusal, tuple[str, dict[str, Any], str]] = {
+    LinkRefusal.PROOF: ("n3", {"secret": b"another"}, "different secrets"),
+    LinkRefusal.CLUSTER: ("n3", {"cluster": "blue"}, "'n3' is in cluster 'blue', 'n2' in cluster 'c'"),
+    LinkRefusal.UNKNOWN_NODE: ("n9", {}, "'n9' is not a member for 'n2'"),
+    LinkRefusal.OWN_ID: ("n2", {}, "give every replica an id of its own"),
 }
 
 
 @pytest.mark.parametrize("reason", INTRUDERS)
 def test_an_intruder_is_refused_in_both_logs_and_the_good_link_is_unharmed(
-    run: Run, nowhere: Address, lines: Lines, reason: Reason
+    run: Run, nowhere: Address, lines: Lines, reason: LinkRefusal
 ) -> None:
     name, settings, text = INTRUDERS[reason]
 
@@ -123,14 +123,14 @@ def test_of_two_processes_with_one_identity_the_first_keeps_its_links(run: Run, 
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", Reason.TOO_LONG),
-        (frame(bytes(MAX_HANDSHAKE_BYTES + 1)), Reason.TOO_LONG),
-        (frame(b"\xc1garbage"), Reason.GARBAGE),
-        (frame(wire.encode(Fetch(1))), Reason.GARBAGE),
-        (frame(b""), Reason.GARBAGE),
+        (b"GET / HTTP/1.1\r\n\r\n", LinkRefusal.TOO_LONG),
+        (frame(bytes(MAX_HANDSHAKE_BYTES + 1)), LinkRefusal.TOO_LONG),
+        (frame(b"\xc1garbage"), LinkRefusal.GARBAGE),
+        (frame(wire.encode(Fetch(1))), LinkRefusal.GARBAGE),
+        (frame(b""), LinkRefusal.GARBAGE),
     ],
 )
-def test_bytes_that_are_no_handshake_are_refused(run: Run, nowhere: Address, sent: bytes, reason: Reason) -> None:
+def test_bytes_that_are_no_handshake_are_refused(run: Run, nowhere: Address, sent: bytes, reason: LinkRefusal) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed), stranger(n2.address) as other:
             other.writer.write(sent)
@@ -144,13 +144,13 @@ def test_bytes_that_are_no_handshake_are_refused(run: Run, nowhere: Address, sen
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (frame(b"\x01\xc1garbage"), Reason.GARBAGE),
-        (frame(bytes([wire.VERSION + 1])), Reason.GARBAGE),
-        ((wire.MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + bytes(4 << 20), Reason.TOO_LONG),
+        (frame(b"\x01\xc1garbage"), LinkRefusal.GARBAGE),
+        (frame(bytes([wire.VERSION + 1])), LinkRefusal.GARBAGE),
+        ((wire.MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + bytes(4 << 20), LinkRefusal.TOO_LONG),
     ],
 )
 def test_a_proved_peer_that_sends_garbage_is_told_and_cut_off(
-    run: Run, nowhere: Address, lines: Lines, sent: bytes, reason: Reason
+    run: Run, nowhere: Address, lines: Lines, sent: bytes, reason: LinkRefusal
 ) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed), stranger(n2.address) as other:
@@ -185,7 +185,7 @@ def test_a_silent_stranger_is_cut_off_in_time(run: Run, nowhere: Address) -> Non
     async def story() -> None:
         async with good_link(nowhere, handshake_ms=20) as (n2, unharmed), stranger(n2.address) as other:
             refused = await other.refusal()
-            assert refused.reason is Reason.TIMEOUT
+            assert refused.reason is LinkRefusal.TIMEOUT
             assert "no complete handshake within 0.02 s" in refused.text
             await unharmed()
 
@@ -197,7 +197,7 @@ def test_a_silent_listener_is_given_up_and_dialled_again(run: Run) -> None:
         async with strange_listener() as (address, callers), Node("n1", {"n2": address}, handshake_ms=20) as n1:
             for first in (await callers.get(), await callers.get()):
                 await first.read()
-                assert (await first.refusal()).reason is Reason.TIMEOUT
+                assert (await first.refusal()).reason is LinkRefusal.TIMEOUT
                 first.writer.close()
             await (await callers.get()).read()
             assert not n1.transport.connected("n2")
@@ -210,7 +210,7 @@ def test_strangers_that_prove_nothing_are_bounded_in_number(run: Run, nowhere: A
         async with good_link(nowhere) as (n2, unharmed):
             crowd = [await asyncio.open_connection(*n2.address) for _ in range(MAX_UNPROVED_LINKS)]
             async with stranger(n2.address) as other:
-                assert (await other.refusal()).reason is Reason.BUSY
+                assert (await other.refusal()).reason is LinkRefusal.BUSY
             await unharmed()
             for _, writer in crowd:
                 writer.close()
@@ -228,7 +228,7 @@ def test_the_same_complaint_is_made_once(run: Run, nowhere: Address, lines: Line
             async with stranger(n2.address) as other:
                 other.write(Dialer(who("n3", cluster="blue"), "n2", Channel.BULK, bytes(NONCE_BYTES)).hello())
                 await other.refusal()
-            assert n2.transport.stats.refused == {Reason.GARBAGE: 3, Reason.CLUSTER: 1}
+            assert n2.transport.stats.refused == {LinkRefusal.GARBAGE: 3, LinkRefusal.CLUSTER: 1}
             here = [line for line in lines.lines if "was refused here" in line]
             assert ["link from 'a stranger'" in line for line in here] == [True, False]
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from kvstore.api.commands import Bundle, Command, Record, Result, pack_bundle
+from kvstore.api.commands import Command, CommandBatch, Record, Result, pack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import genesis
 from kvstore.api.queries import Consistency
@@ -13,11 +13,11 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Heartbeat,
     HeartbeatAck,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
 )
 from paxos.options import Options
@@ -148,8 +148,8 @@ class Host:
 
 def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:
     match message:
-        case Canvass(nonce=nonce):
-            return [CanvassReply(nonce, willing=True, promised=ZERO, chosen=0)]
+        case PreVote(nonce=nonce):
+            return [PreVoteReply(nonce, willing=True, promised=ZERO, chosen=0)]
         case Prepare(ballot=ballot, from_slot=from_slot):
             return [Promise(ballot, from_slot, (), 0)]
         case Accept(ballot=ballot, slot=slot):
@@ -161,8 +161,8 @@ def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:
 
 
 def value(*commands: Command, origin: str = "n2", boot: int = 1, sequence: int = 1) -> bytes:
-    """The value of a slot with one bundle."""
-    return pack([pack_bundle(Bundle(origin, boot, sequence, 1, list(commands)))])
+    """The value of a slot with one batch."""
+    return pack([pack_batch(CommandBatch(origin, boot, sequence, 1, list(commands)))])
 
 
 def stored(*values: bytes, chosen: Slot | None = None) -> MemoryStorage:

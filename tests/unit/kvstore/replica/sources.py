@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from kvstore.api.commands import Bundle, Command, Put, pack_bundle
+from kvstore.api.commands import Command, CommandBatch, Put, pack_batch
 from kvstore.api.membership import MembershipVersion, genesis
-from kvstore.replica.applier import Ledger
+from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_send import state_message
 from paxos.messages import FetchState, State
 from paxos.types import Ballot, PValue, Slot, pack
@@ -16,8 +16,8 @@ VOTERS = ("n1", "n2", "n3")
 
 
 def in_slot(slot: Slot, *commands: Command) -> bytes:
-    """The value of a slot with one bundle of n1."""
-    return pack([pack_bundle(Bundle("n1.1", 1, slot, slot, list(commands)))])
+    """The value of a slot with one batch of n1."""
+    return pack([pack_batch(CommandBatch("n1.1", 1, slot, slot, list(commands)))])
 
 
 class Source:
@@ -27,17 +27,17 @@ class Source:
         self, *commands: Command, node: str = "n2", memberships: list[MembershipVersion] | None = None
     ) -> None:
         self.storage = MemoryStorage("test", node)
-        self.ledger = Ledger(genesis(VOTERS) if memberships is None else memberships)
+        self.applier = Applier(genesis(VOTERS) if memberships is None else memberships)
         self.apply(*commands)
 
     def apply(self, *commands: Command) -> None:
         """Some slots more."""
         for command in commands:
-            slot = self.ledger.applied + 1
+            slot = self.applier.applied + 1
             value = in_slot(slot, command)
-            self.ledger.replay(slot, value)
+            self.applier.replay(slot, value)
             accepts = [PValue(slot, B1, value)]
-            changes, progress = self.ledger.take_changes(), self.ledger.progress()
+            changes, progress = self.applier.take_changes(), self.applier.progress()
             write = StateWrite(promise=B1, accepts=accepts, chosen=slot, changes=changes, progress=progress)
             self.storage.write([write])
 

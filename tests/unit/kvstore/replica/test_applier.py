@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kvstore.api.commands import Bundle, Command, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_bundle
+from kvstore.api.commands import Command, CommandBatch, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_batch
 from kvstore.api.membership import MemberRole, MembershipVersion, genesis, newcomer
-from kvstore.replica.applier import Ledger, bare_ledger, link, load_state, store_replayed
+from kvstore.replica.applier import Applier, bare_applier, link, load_state, store_replayed
 from paxos.configuration import ALPHA
 from paxos.types import NOOP, PValue, pack
-from storage.base import CHAIN_BYTES, GENESIS, Change, DamagedError, Progress, StatePage, StateWrite, first_of
+from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StatePage, StateWrite, first_of
 from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
 
@@ -22,14 +22,14 @@ ROSTER = genesis(VOTERS)[0].membership
 GROWN = ROSTER.changed(newcomer("n4", "n4:1", MemberRole.LEARNER))
 
 
-def ledger(*values: bytes) -> Ledger:
-    made = Ledger(genesis(VOTERS))
+def applier(*values: bytes) -> Applier:
+    made = Applier(genesis(VOTERS))
     for slot, value in enumerate(values, 1):
         made.replay(slot, value)
     return made
 
 
-def again(source: Source) -> Ledger:
+def again(source: Source) -> Applier:
     return load_state(source.storage, [])
 
 
@@ -37,7 +37,7 @@ def again(source: Source) -> Ledger:
 
 
 def test_rule_12_slots_are_applied_in_order_and_a_gap_is_damage() -> None:
-    made = ledger(NOOP)
+    made = applier(NOOP)
     for slot in (1, 3):
         with pytest.raises(DamagedError, match="follows slot 1: the log has a gap"):
             made.replay(slot, NOOP)
@@ -45,11 +45,11 @@ def test_rule_12_slots_are_applied_in_order_and_a_gap_is_damage() -> None:
     assert made.applied == 2
 
 
-def test_every_bundle_comes_with_what_it_gave_and_what_is_none_is_passed_over() -> None:
-    bundle = Bundle("n1.1", 1, 1, 1, [A])
-    made = ledger()
-    value = pack([pack_bundle(bundle), b"garbage", pack_bundle(bundle)])
-    assert list(made.apply(1, value)) == [(bundle, [PutResult(1, 1)]), (bundle, None)]
+def test_every_batch_comes_with_what_it_gave_and_what_is_none_is_passed_over() -> None:
+    batch = CommandBatch("n1.1", 1, 1, 1, [A])
+    made = applier()
+    value = pack([pack_batch(batch), b"garbage", pack_batch(batch)])
+    assert list(made.apply(1, value)) == [(batch, [PutResult(1, 1)]), (batch, None)]
     assert made.malformed == 1
 
 
@@ -57,8 +57,8 @@ def test_rule_5_the_chain_is_a_hash_of_all_slots_in_their_order() -> None:
     first = blake2b(GENESIS + (1).to_bytes(8) + b"v", digest_size=CHAIN_BYTES).digest()
     assert link(GENESIS, 1, b"v") == first
     assert link(first, 2, b"w") == blake2b(first + (2).to_bytes(8) + b"w", digest_size=CHAIN_BYTES).digest()
-    assert ledger().chain == GENESIS
-    assert ledger(NOOP).chain == link(GENESIS, 1, NOOP)
+    assert applier().chain == GENESIS
+    assert applier(NOOP).chain == link(GENESIS, 1, NOOP)
 
 
 @given(st.lists(st.binary(max_size=3), max_size=6), st.lists(st.binary(max_size=3), max_size=6))
@@ -73,7 +73,7 @@ def test_rule_5_another_log_has_another_chain(one: list[bytes], other: list[byte
 
 
 def test_rule_6_what_has_to_be_stored_is_handed_out_once_and_says_how_far_it_goes() -> None:
-    made = ledger(in_slot(1, A), in_slot(2, Delete(b"a")))
+    made = applier(in_slot(1, A), in_slot(2, Delete(b"a")))
     assert made.take_changes() == [
         Change(first_of(1), b"a", b"0", 1, 1, 0),
         Change(first_of(2), b"a", None, 0, 0, first_of(1)),
@@ -95,24 +95,24 @@ def test_rule_6_what_has_to_be_stored_is_handed_out_once_and_says_how_far_it_goe
 def test_a_state_that_was_stored_is_the_same_again(commands: list[Command]) -> None:
     source = Source(*commands)
     loaded = again(source)
-    assert loaded.progress() == source.ledger.progress() or not commands
-    assert loaded.machine.records == source.ledger.machine.records
-    assert (loaded.applied, loaded.chain) == (source.ledger.applied, source.ledger.chain)
+    assert loaded.progress() == source.applier.progress() or not commands
+    assert loaded.machine.records == source.applier.machine.records
+    assert (loaded.applied, loaded.chain) == (source.applier.applied, source.applier.chain)
 
 
 def test_it_goes_on_as_the_first_one_does() -> None:
     source = Source(A, B)
     loaded = again(source)
-    for one in (source.ledger, loaded):
+    for one in (source.applier, loaded):
         one.replay(3, in_slot(3, Put(b"a", b"3")))
-    assert loaded.progress() == source.ledger.progress()
-    assert loaded.take_changes() == source.ledger.take_changes()
+    assert loaded.progress() == source.applier.progress()
+    assert loaded.take_changes() == source.applier.take_changes()
 
 
 def test_rule_22_request_ids_are_part_of_it() -> None:
     loaded = again(Source(A))
-    bundle = Bundle("n1.1", 1, 1, 1, [A])
-    assert list(loaded.apply(2, pack([pack_bundle(bundle)]))) == [(bundle, None)]
+    batch = CommandBatch("n1.1", 1, 1, 1, [A])
+    assert list(loaded.apply(2, pack([pack_batch(batch)]))) == [(batch, None)]
 
 
 @pytest.mark.parametrize("told", [[], genesis(VOTERS), genesis(["n7"])], ids=["nobody", "the founders", "others"])
@@ -130,7 +130,7 @@ def test_what_was_compacted_is_not_missed_though_the_last_revisions_were_deletio
     source = Source(A, B, Delete(b"b"))
     source.compact(3)
     loaded = again(source)
-    assert (loaded.machine.revision, loaded.progress()) == (3, source.ledger.progress())
+    assert (loaded.machine.revision, loaded.progress()) == (3, source.applier.progress())
 
 
 DAMAGED: dict[str, Callable[[Change, Change], list[Change]]] = {
@@ -167,7 +167,7 @@ def test_rule_5_records_that_do_not_have_the_digest_that_was_stored_with_them_ar
 def test_what_was_replayed_is_stored_so_that_the_next_start_need_not() -> None:
     storage = MemoryStorage("test", "n1")
     storage.write([StateWrite(promise=B1, accepts=[PValue(1, B1, in_slot(1, A))], chosen=1)])
-    made = ledger(in_slot(1, A))
+    made = applier(in_slot(1, A))
     store_replayed(storage, made)
     assert load_state(storage, []).progress() == made.progress()
 
@@ -175,8 +175,8 @@ def test_what_was_replayed_is_stored_so_that_the_next_start_need_not() -> None:
 # A witness
 
 
-def bare(*values: bytes) -> Ledger:
-    made = bare_ledger(ledger().progress())
+def bare(*values: bytes) -> Applier:
+    made = bare_applier(applier().progress())
     assert made is not None
     for slot, value in enumerate(values, 1):
         made.replay(slot, value)
@@ -188,34 +188,34 @@ def test_rule_29_a_witness_follows_who_the_members_are_and_keeps_no_record() -> 
     made = bare(value)
     assert (made.machine.records, made.machine.revision, made.take_changes()) == ({}, 0, [])
     assert made.machine.membership == GROWN
-    assert made.chain == ledger(value).chain
+    assert made.chain == applier(value).chain
 
 
 def test_rule_29_a_witness_knows_what_became_of_changes_of_the_members_and_of_nothing_else() -> None:
     given_to = bare()
-    change = Bundle("n1.1", 1, 1, 1, [Reconfigure(GROWN)])
-    mixed = Bundle("n1.1", 1, 2, 1, [A, Reconfigure(GROWN)])
-    assert list(given_to.apply(1, pack([pack_bundle(change)]))) == [(change, [Reconfigured(GROWN, 1 + ALPHA)])]
-    assert list(given_to.apply(2, pack([pack_bundle(mixed)]))) == [(mixed, None)]
+    change = CommandBatch("n1.1", 1, 1, 1, [Reconfigure(GROWN)])
+    mixed = CommandBatch("n1.1", 1, 2, 1, [A, Reconfigure(GROWN)])
+    assert list(given_to.apply(1, pack([pack_batch(change)]))) == [(change, [Reconfigured(GROWN, 1 + ALPHA)])]
+    assert list(given_to.apply(2, pack([pack_batch(mixed)]))) == [(mixed, None)]
 
 
 def test_rule_22_a_witness_knows_the_request_ids() -> None:
     made = bare(in_slot(1, A))
-    assert made.machine.pack_origins() == ledger(in_slot(1, A)).machine.pack_origins()
+    assert made.machine.pack_origins() == applier(in_slot(1, A)).machine.pack_origins()
 
 
 def test_rule_29_a_witness_takes_over_of_a_state_what_it_keeps_and_stays_one_when_it_is_loaded() -> None:
     source = Source(A, Reconfigure(GROWN))
-    made = bare_ledger(source.ledger.progress())
+    made = bare_applier(source.applier.progress())
     assert made is not None
-    assert (made.bare, made.applied, made.chain) == (True, 2, source.ledger.chain)
+    assert (made.bare, made.applied, made.chain) == (True, 2, source.applier.chain)
     assert (made.machine.membership, made.machine.revision, made.machine.digest) == (GROWN, 0, 0)
-    loaded = Ledger([])
+    loaded = Applier([])
     loaded.finish(made.progress())
     assert loaded.bare
     assert loaded.progress() == made.progress()
 
 
 def test_nobody_becomes_a_witness_by_a_state_in_which_nobody_knows_the_members() -> None:
-    assert bare_ledger(Progress()) is None
-    assert bare_ledger(replace(Ledger([]).progress(), applied=0)) is not None
+    assert bare_applier(AppliedProgress()) is None
+    assert bare_applier(replace(Applier([]).progress(), applied=0)) is not None

@@ -11,7 +11,7 @@ from tests.unit.kvstore.replica.host import Host
 def leading() -> Host:
     """A leader that keeps no history longer than it must."""
     host = Host()
-    host.node._keeper._retention._limits = Limits(history_revisions=0)
+    host.node._checkpointer._retention._limits = Limits(history_revisions=0)
     host.lead()
     return host
 

@@ -4,18 +4,18 @@ import pytest
 
 from kvstore.api.commands import Command, Delete, Put
 from kvstore.api.membership import genesis
-from kvstore.replica.applier import SLOTS_A_WRITE, Ledger, link
-from kvstore.replica.checkpointer import Keeper
+from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link
+from kvstore.replica.checkpointer import Checkpointer
 from kvstore.replica.retention import Limits
 from kvstore.replica.snapshot_send import HOLD_IDLE_MS
 from paxos.messages import Accepted, FetchState
 from paxos.ready import Envelope, Ready, Write
 from paxos.types import MS, NOOP, PValue, Slot
 from storage.base import (
+    AppliedProgress,
     Change,
     Cut,
     DamagedError,
-    Progress,
     Recovered,
     Staged,
     StatePage,
@@ -33,12 +33,12 @@ VOTE = Envelope("n2", Accepted(B1, 9))
 
 
 class Replica:
-    """A keeper, and the log that it is given; `sync` makes durable what it attached."""
+    """A checkpointer, and the log that it is given; `sync` makes durable what it attached."""
 
     def __init__(self, storage: MemoryStorage | None = None, limits: Limits = Limits()) -> None:  # noqa: B008
         self.storage = storage or MemoryStorage("test", "n1")
         self.limits = limits
-        self.keeper = Keeper(self.storage, genesis(VOTERS), limits, NOW)
+        self.checkpointer = Checkpointer(self.storage, genesis(VOTERS), limits, NOW)
         self.now = NOW
 
     def accept(self, *values: bytes, chosen: int | None = None) -> None:
@@ -51,14 +51,14 @@ class Replica:
     def apply(self, *commands: Command) -> None:
         """A slot of the log for each."""
         for command in commands:
-            slot = self.keeper.ledger.applied + 1
+            slot = self.checkpointer.applier.applied + 1
             value = in_slot(slot, command)
             self.accept(value)
-            self.keeper.apply(slot, value, self.now)
+            self.checkpointer.apply(slot, value, self.now)
 
     def attach(self, write: Write | None = None) -> Write | None:
         ready = Ready(write=write)
-        self.keeper.attach(ready, self.now)
+        self.checkpointer.attach(ready, self.now)
         return ready.write
 
     def sync(self) -> StateWrite:
@@ -72,7 +72,7 @@ class Replica:
         return Replica(self.storage.reopen(), self.limits)
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> AppliedProgress:
         return self.storage.marks.progress
 
 
@@ -91,7 +91,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
         chosen=2,
         votes=[VOTE],
         changes=[Change(first_of(1), b"a", b"0", 1, 1, 0), Change(first_of(2), b"b", b"1", 2, 1, 0)],
-        progress=replica.keeper.ledger.progress(),
+        progress=replica.checkpointer.applier.progress(),
         cut=Cut(),
         compact=0,
     )
@@ -101,14 +101,14 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
 def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
     replica = Replica()
     replica.accept(NOOP)
-    replica.keeper.apply(1, NOOP, NOW)
+    replica.checkpointer.apply(1, NOOP, NOW)
     write = replica.sync()
-    assert (write.changes, write.progress) == ([], replica.keeper.ledger.progress())
+    assert (write.changes, write.progress) == ([], replica.checkpointer.applier.progress())
 
 
 def test_whoever_wants_to_read_the_state_has_it_stored_though_there_is_no_write() -> None:
     replica = Replica()
-    replica.keeper.store_now()
+    replica.checkpointer.store_now()
     assert replica.attach() is None
     replica.apply(A)
     write = replica.attach()
@@ -123,14 +123,14 @@ def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None
     replica = Replica(limits=Limits(log_slots=1))
     for number, command in enumerate([A, B, C], 1):
         replica.apply(command)
-        before = replica.keeper.cut
+        before = replica.checkpointer.cut
         replica.attach()
-        assert replica.keeper.cut == before
+        assert replica.checkpointer.cut == before
         write = replica.sync()
         assert write.progress is not None
         assert write.progress.applied == number
         assert write.cut == Cut(number - 1, write.cut.chain if write.cut else b"")
-        assert replica.keeper.cut == number - 1
+        assert replica.checkpointer.cut == number - 1
     assert [pvalue.slot for pvalue in replica.storage._log.values()] == [3]
 
 
@@ -149,22 +149,22 @@ def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
     replica.apply(A, Delete(b"a"))
     assert replica.sync().compact == first_of(0)
-    assert replica.keeper.store_now() == first_of(0)
+    assert replica.checkpointer.store_now() == first_of(0)
     replica.now += HOLD_IDLE_MS * MS
     replica.apply(B)
     assert replica.sync().compact == first_of(3)
-    assert replica.keeper.store_now() == first_of(3)
+    assert replica.checkpointer.store_now() == first_of(3)
 
 
 def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.keeper.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
-    assert list(replica.keeper.ledger.machine.past.behind(0)) == []
+    assert list(replica.checkpointer.applier.machine.history.behind(0)) == []
 
 
 # A start
@@ -178,25 +178,25 @@ def test_rule_6_a_start_loads_the_state_and_applies_only_what_comes_behind_it() 
     storage = replica.storage.reopen()
     storage._log[1] = PValue(1, B1, in_slot(1, A))  # the same, but nobody applies it a second time
     applied: list[Slot] = []
-    replay = Ledger.replay
+    replay = Applier.replay
 
-    def counted(ledger: Ledger, slot: Slot, value: bytes) -> None:
+    def counted(applier: Applier, slot: Slot, value: bytes) -> None:
         applied.append(slot)
-        replay(ledger, slot, value)
+        replay(applier, slot, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "replay", counted)
+        patch.setattr(Applier, "replay", counted)
         again = Replica(storage)
     assert applied == [3, 4]
-    assert again.keeper.ledger.progress() == replica.keeper.ledger.progress()
-    assert again.keeper.ledger.machine.records == replica.keeper.ledger.machine.records
+    assert again.checkpointer.applier.progress() == replica.checkpointer.applier.progress()
+    assert again.checkpointer.applier.machine.records == replica.checkpointer.applier.machine.records
 
 
 def test_what_a_start_applied_is_stored_at_once_and_need_not_be_applied_again() -> None:
     replica = Replica()
     replica.apply(A, B)
     again = replica.restarted()
-    assert again.progress == again.keeper.ledger.progress()
+    assert again.progress == again.checkpointer.applier.progress()
     assert [change.key for change in again.storage.read_state(0, 1000).changes] == [b"a", b"b"]
     assert again.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
     again.apply(C)
@@ -223,7 +223,7 @@ def test_a_long_log_is_stored_in_pieces_while_it_is_applied() -> None:
 def test_what_is_accepted_and_not_known_to_be_chosen_is_not_applied() -> None:
     replica = Replica()
     replica.accept(in_slot(1, A), in_slot(2, B), chosen=1)
-    assert replica.restarted().keeper.ledger.applied == 1
+    assert replica.restarted().checkpointer.applier.applied == 1
 
 
 def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
@@ -231,7 +231,7 @@ def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
     replica.apply(A, Put(b"a", b"2"), B, C)
     replica.sync()
     again = replica.restarted()
-    assert (again.keeper.cut, again.keeper.store_now()) == (2, first_of(4))
+    assert (again.checkpointer.cut, again.checkpointer.store_now()) == (2, first_of(4))
     again.apply(Put(b"d", b""))
     write = again.sync()
     assert (write.cut, write.compact) == (Cut(3, write.cut.chain if write.cut else b""), first_of(5))
@@ -249,7 +249,7 @@ def test_rule_5_a_log_that_is_not_the_one_that_was_applied_is_damage(slot: Slot)
     replica.apply(A, B, C)
     replica.sync()
     replica.apply(Put(b"d", b""))
-    assert replica.restarted().keeper.ledger.applied == 4
+    assert replica.restarted().checkpointer.applier.applied == 4
     with pytest.raises(DamagedError, match="up to slot 3 is not the one that was applied"):
         Replica(replaced(replica.storage.reopen(), slot, in_slot(slot, Put(b"x", b""))))
 
@@ -258,8 +258,8 @@ def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on(
     replica = Replica(limits=Limits(log_slots=2))
     replica.apply(A, B, C)
     replica.sync()
-    assert replica.keeper.cut == 1
-    assert replica.restarted().keeper.ledger.applied == 3
+    assert replica.checkpointer.cut == 1
+    assert replica.restarted().checkpointer.applier.applied == 3
     for damaged in (
         replaced(replica.storage.reopen(), 2, in_slot(2, C)),
         replaced(replica.storage.reopen(), 3, in_slot(3, A)),
@@ -277,7 +277,7 @@ def test_rule_5_a_log_that_was_cut_to_its_end_has_the_chain_of_the_state() -> No
     replica = Replica(limits=Limits(log_slots=0))
     replica.apply(A, B)
     replica.sync()
-    assert replica.restarted().keeper.ledger.applied == 2
+    assert replica.restarted().checkpointer.applier.applied == 2
     storage = replica.storage.reopen()
     storage.recovered().cut = Cut(2, bytes(16))
     with pytest.raises(DamagedError, match="up to slot 2 is not the one that was applied"):
@@ -305,9 +305,9 @@ def installed(replica: Replica, *pages: Staged, source: Source) -> None:
     """The pages come one by one; with the last one the state is that of `source`."""
     for page in pages:
         if page.page.progress is None:
-            replica.keeper.stage(page)
+            replica.checkpointer.stage(page)
         else:
-            replica.keeper.replace(source.ledger, page)
+            replica.checkpointer.replace(source.applier, page)
         write = replica.attach()
         assert isinstance(write, StateWrite)
         assert write.staged == page
@@ -323,7 +323,7 @@ def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write
     replica = Replica()
     replica.apply(A)
     staged = page(Source(*puts(b"x", b"y", b"z")), 0, 2)
-    replica.keeper.stage(staged)
+    replica.checkpointer.stage(staged)
     assert replica.attach(Write(promise=B1)) == StateWrite(promise=B1, staged=staged)
     write = replica.attach(Write(votes=[VOTE]))
     assert isinstance(write, StateWrite)
@@ -335,12 +335,12 @@ def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transactio
     replica = Replica()
     replica.apply(A)
     installed(replica, page(source, 0, 4), page(source, 2), source=source)
-    assert replica.keeper.ledger is source.ledger
-    assert (replica.keeper.cut, replica.progress) == (4, source.ledger.progress())
+    assert replica.checkpointer.applier is source.applier
+    assert (replica.checkpointer.cut, replica.progress) == (4, source.applier.progress())
     marks = replica.storage.marks
-    assert (marks.chosen, marks.cut) == (4, Cut(4, source.ledger.chain))
+    assert (marks.chosen, marks.cut) == (4, Cut(4, source.applier.chain))
     assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
-    assert replica.restarted().keeper.ledger.progress() == source.ledger.progress()
+    assert replica.restarted().checkpointer.applier.progress() == source.applier.progress()
 
 
 def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
@@ -350,9 +350,9 @@ def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
     replica.apply(Put(b"x", b"2"), Delete(b"y"))
     write = replica.sync()
     assert [revision_of(change.position) for change in write.changes] == [4, 5]
-    assert (write.compact, replica.keeper.cut) == (first_of(5), 4)
+    assert (write.compact, replica.checkpointer.cut) == (first_of(5), 4)
     again = replica.restarted()
-    assert again.keeper.ledger.progress() == source.ledger.progress()
+    assert again.checkpointer.applier.progress() == source.applier.progress()
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -364,7 +364,7 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
     first.compact(4)
     last.compact(1)
     replica = Replica()
-    replica.keeper.stage(page(first, 0, 4))
+    replica.checkpointer.stage(page(first, 0, 4))
     write = replica.attach()
     assert write is not None
     replica.storage.write([write])
@@ -379,11 +379,11 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
 
 def test_an_empty_state_takes_the_place_of_an_older_one() -> None:
     source = Source()
-    source.ledger.applied = 9
+    source.applier.applied = 9
     replica = Replica()
     replica.apply(A)
     replica.sync()
-    progress = source.ledger.progress()
+    progress = source.applier.progress()
     installed(replica, Staged(0, StatePage([], 0, progress)), source=source)
     assert replica.progress == progress
     assert replica.storage.read_state(0, 1000).changes == []

@@ -4,74 +4,74 @@ import pytest
 from msgspec.structs import replace
 
 from kvstore.api.membership import Member, MemberRole, Membership, genesis
-from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, Comparison
+from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, DivergenceCheck
 from paxos.messages import Compare, Compared, Diverged
 from paxos.types import MS
-from storage.base import DamagedError, Progress, StorageError
+from storage.base import AppliedProgress, DamagedError, StorageError
 
 THREE = genesis(("n1", "n2", "n3"))[0].membership
-SOUND = Progress(applied=16, position=9, digest=7)
+SOUND = AppliedProgress(applied=16, position=9, digest=7)
 BROKEN = replace(SOUND, digest=8)
 
 
-def comparison(*states: Progress, node: str = "n1") -> Comparison:
-    made = Comparison(node)
+def divergence(*states: AppliedProgress, node: str = "n1") -> DivergenceCheck:
+    made = DivergenceCheck(node)
     for state in states:
         made.note(state)
     return made
 
 
-def asked(leader: Comparison, now: int = EVERY_MS * MS, membership: Membership = THREE) -> Compare:
+def asked(leader: DivergenceCheck, now: int = EVERY_MS * MS, membership: Membership = THREE) -> Compare:
     question = leader.due(membership, now)
     assert question is not None
     return question
 
 
-def answer(replica: Comparison, question: Compare) -> Compared:
+def answer(replica: DivergenceCheck, question: Compare) -> Compared:
     (envelope,) = replica.receive("n1", question, THREE)
     assert isinstance(envelope.message, Compared)
     return envelope.message
 
 
 def test_rule_24_replicas_that_hold_the_same_are_told_nothing() -> None:
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     question = asked(leader)
     for peer in ("n2", "n3"):
-        assert leader.receive(peer, answer(comparison(SOUND), question), THREE) == []
+        assert leader.receive(peer, answer(divergence(SOUND), question), THREE) == []
 
 
 def test_rule_24_a_replica_that_differs_from_a_majority_ends() -> None:
-    leader, broken = comparison(SOUND), comparison(BROKEN)
+    leader, broken = divergence(SOUND), divergence(BROKEN)
     question = asked(leader)
     assert leader.receive("n2", answer(broken, question), THREE) == []
-    (verdict,) = leader.receive("n3", answer(comparison(SOUND), question), THREE)
+    (verdict,) = leader.receive("n3", answer(divergence(SOUND), question), THREE)
     assert verdict.to == "n2"
     assert isinstance(verdict.message, Diverged)
     with pytest.raises(DamagedError, match="as of slot 16 is not that of a majority"):
         broken.receive("n1", verdict.message, THREE)
-    assert comparison(SOUND).receive("n1", verdict.message, THREE) == []
+    assert divergence(SOUND).receive("n1", verdict.message, THREE) == []
 
 
 def test_rule_24_a_leader_that_differs_from_a_majority_ends() -> None:
-    leader = comparison(BROKEN)
+    leader = divergence(BROKEN)
     question = asked(leader)
-    leader.receive("n2", answer(comparison(SOUND), question), THREE)
+    leader.receive("n2", answer(divergence(SOUND), question), THREE)
     with pytest.raises(DamagedError):
-        leader.receive("n3", answer(comparison(SOUND), question), THREE)
+        leader.receive("n3", answer(divergence(SOUND), question), THREE)
 
 
 def test_rule_24_two_of_five_are_no_majority_though_nobody_else_has_answered() -> None:
     membership = genesis(("n1", "n2", "n3", "n4", "n5"))[0].membership
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     question = asked(leader, membership=membership)
-    assert leader.receive("n2", answer(comparison(SOUND), question), membership) == []
-    assert leader.receive("n3", answer(comparison(BROKEN), question), membership) == []
-    (verdict,) = leader.receive("n4", answer(comparison(SOUND), question), membership)
+    assert leader.receive("n2", answer(divergence(SOUND), question), membership) == []
+    assert leader.receive("n3", answer(divergence(BROKEN), question), membership) == []
+    (verdict,) = leader.receive("n4", answer(divergence(SOUND), question), membership)
     assert verdict.to == "n3"
 
 
 def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_while() -> None:
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     for number in range(1, PATIENCE + 2):
         question = asked(leader, now=number * EVERY_MS * MS)
         assert leader.receive("n2", Compared(question.slot, b"another digest"), THREE) == []
@@ -82,30 +82,30 @@ def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_whi
 
 def test_rule_29_only_those_who_hold_the_state_and_vote_make_the_majority() -> None:
     membership = Membership(1, (Member("n1", ""), Member("n2", ""), Member("n3", "", MemberRole.LEARNER)))
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     question = asked(leader, membership=membership)
-    assert leader.receive("n3", answer(comparison(SOUND), question), membership) == []
-    assert leader.receive("n2", answer(comparison(SOUND), question), membership) == []
+    assert leader.receive("n3", answer(divergence(SOUND), question), membership) == []
+    assert leader.receive("n2", answer(divergence(SOUND), question), membership) == []
     (verdict,) = leader.receive("n3", Compared(question.slot, b"other"), membership)
     assert verdict.to == "n3"
 
 
 def test_a_slot_is_compared_once_and_not_too_often() -> None:
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     assert leader.due(THREE, EVERY_MS * MS - 1) is None
     asked(leader)
     assert leader.due(THREE, 9 * EVERY_MS * MS) is None
-    assert comparison().due(THREE, 9 * EVERY_MS * MS) is None
+    assert divergence().due(THREE, 9 * EVERY_MS * MS) is None
 
 
 def test_a_replica_that_knows_no_digest_of_the_slot_says_nothing() -> None:
-    late = comparison(*(replace(SOUND, applied=16 * number) for number in range(1, KEPT + 2)))
+    late = divergence(*(replace(SOUND, applied=16 * number) for number in range(1, KEPT + 2)))
     assert late.receive("n2", Compare(16, b""), THREE) == []
     assert late.receive("n2", Compare(32, b""), THREE) != []
     assert late.receive("n2", Diverged(16, b"whatever"), THREE) == []
 
 
 def test_an_answer_about_another_slot_is_passed_over() -> None:
-    leader = comparison(SOUND)
+    leader = divergence(SOUND)
     asked(leader)
     assert leader.receive("n2", Compared(32, b"other"), THREE) == []

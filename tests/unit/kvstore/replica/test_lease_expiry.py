@@ -1,8 +1,18 @@
 """The leader says which leases are over: when it counts, from when, and what of an earlier leader counts no more."""
 
-from kvstore.api.commands import Bundle, Command, Expire, Grant, KeepAlive, Lead, LeasedPut, Transact, unpack_bundle
+from kvstore.api.commands import (
+    Command,
+    CommandBatch,
+    Expire,
+    Grant,
+    KeepAlive,
+    Lead,
+    LeasedPut,
+    Transact,
+    unpack_batch,
+)
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, Expiry
+from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, LeaseExpiry
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack
 from tests.unit.kvstore.replica.host import Host
@@ -19,7 +29,7 @@ class Leader:
         self.ballot: Ballot | None = B1
         self.said: list[Command] = []
         self._replies: list[object] = []
-        self.expiry = Expiry(self._submit)
+        self.lease_expiry = LeaseExpiry(self._submit)
         self._count = 0
 
     def _submit(self, command: Command, reply: object) -> None:
@@ -29,13 +39,13 @@ class Leader:
     def apply(self, *commands: Command) -> None:
         for command in commands:
             self._count += 1
-            self.machine.apply(Bundle("n1", 1, self._count, self._count, [command]), 1)
-        self.expiry.follow(self.ballot, self.machine, self.now)
+            self.machine.apply(CommandBatch("n1", 1, self._count, self._count, [command]), 1)
+        self.lease_expiry.follow(self.ballot, self.machine, self.now)
 
     def later(self, ms: float) -> list[Command]:
         """What is said then."""
         self.now += int(ms * MS)
-        self.expiry.tick(self.machine, self.now)
+        self.lease_expiry.tick(self.machine, self.now)
         said, self.said = self.said, []
         return said
 
@@ -61,15 +71,15 @@ def test_it_says_that_it_leads_before_it_counts() -> None:
     leader = Leader()
     assert leader.later(0) == []  # there is no lease
     leader.apply(Grant(1000))
-    assert leader.expiry.left_ms(1, leader.now) is None
+    assert leader.lease_expiry.left_ms(1, leader.now) is None
     assert leader.later(5000) == [Lead("1.n1", 0)]
     assert leader.later(5000) == []  # it is under way
     leader.order(Lead("1.n1", 0))
-    assert leader.expiry.left_ms(1, leader.now) == 1000
+    assert leader.lease_expiry.left_ms(1, leader.now) == 1000
     assert leader.later(999) == []
     assert leader.later(1) == [Expire(1, 1, "1.n1")]
     leader.order(Expire(1, 1, "1.n1"))
-    assert leader.machine.holdings.leases == {}
+    assert leader.machine.lease_index.leases == {}
     assert leader.later(5000) == []
 
 
@@ -79,7 +89,7 @@ def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> Non
     leader.apply(KeepAlive(1))
     assert leader.later(999) == []
     assert leader.later(1) == [Expire(1, 2, "1.n1")]
-    assert leader.expiry.next_deadline() == leader.now + AGAIN_MS * MS
+    assert leader.lease_expiry.next_deadline() == leader.now + AGAIN_MS * MS
 
 
 def test_what_was_refused_or_overtaken_is_said_again() -> None:
@@ -89,7 +99,7 @@ def test_what_was_refused_or_overtaken_is_said_again() -> None:
     leader.answer(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
     assert leader.later(AGAIN_MS) == [Expire(1, 1, "1.n1")]
     leader.order(KeepAlive(1), Expire(1, 1, "1.n1"))
-    assert list(leader.machine.holdings.leases) == [1]
+    assert list(leader.machine.lease_index.leases) == [1]
     assert leader.later(999) == []
     assert leader.later(1) == [Expire(1, 2, "1.n1")]
 
@@ -99,7 +109,7 @@ def test_a_new_leader_gives_every_lease_its_whole_length() -> None:
     leader.later(900)
     leader.ballot = None
     leader.apply()
-    assert leader.expiry.left_ms(1, leader.now) is None
+    assert leader.lease_expiry.left_ms(1, leader.now) is None
     assert leader.later(500) == []
     leader.ballot = B2
     leader.apply()
@@ -113,7 +123,7 @@ def test_a_new_leader_gives_every_lease_its_whole_length() -> None:
 def test_leases_that_were_granted_meanwhile_are_counted_too_and_ended_ones_forgotten() -> None:
     leader = counting(Grant(3000))
     leader.apply(Grant(500))
-    third = max(leader.machine.holdings.leases)
+    third = max(leader.machine.lease_index.leases)
     assert leader.later(500) == [Expire(third, 1, "1.n1")]
     leader.order(Expire(third, 1, "1.n1"))
     assert leader.later(500) == [Expire(1, 1, "1.n1")]
@@ -124,7 +134,7 @@ def test_what_is_kept_in_memory_does_not_grow_with_each_time_that_a_lease_is_kep
     leader = counting()
     for _ in range(5000):
         leader.apply(KeepAlive(1))
-    assert len(leader.expiry._queue) < 2000
+    assert len(leader.lease_expiry._queue) < 2000
     assert leader.later(1000) == [Expire(1, 5001, "1.n1")]
 
 
@@ -132,8 +142,8 @@ def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_bef
     leader = counting()
     for _ in range(5000):
         leader.apply(LeasedPut(b"a", b"", 0, 365 * 24 * 3600 * 1000))
-    assert len(leader.expiry._ends) < 2000
-    assert len(leader.expiry._queue) < 2000
+    assert len(leader.lease_expiry._ends) < 2000
+    assert len(leader.lease_expiry._queue) < 2000
     assert leader.later(1000) == [Expire(1, 1, "1.n1")]
 
 
@@ -141,10 +151,10 @@ def test_when_many_leases_are_over_at_once_they_end_one_part_after_the_other() -
     leader = counting(*[Grant(1000)] * MOST_AT_ONCE)
     first = leader.later(1000)
     assert len(first) == MOST_AT_ONCE
-    assert leader.expiry.next_deadline() is None
+    assert leader.lease_expiry.next_deadline() is None
     assert leader.later(AGAIN_MS) == []
     leader.order(*first)
-    assert leader.expiry.next_deadline() is not None
+    assert leader.lease_expiry.next_deadline() is not None
     assert len(leader.later(0)) == 1
 
 
@@ -160,7 +170,7 @@ def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
     leader = Leader()
     leader.ballot = None
     leader.apply(Grant(1000), KeepAlive(1))
-    assert leader.machine.holdings.renewed == []
+    assert leader.machine.lease_index.renewed == []
 
 
 def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
@@ -178,10 +188,10 @@ def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
     while host.node.machine.get(b"a") is not None:
         host.ring()
         host.settle()
-    assert host.node.machine.holdings.leases == {}
+    assert host.node.machine.lease_index.leases == {}
 
 
-def test_what_it_says_is_bundled_like_any_command() -> None:
+def test_what_it_says_is_batched_like_any_command() -> None:
     host = Host()
     host.lead()
     host.write(Grant(1000))
@@ -193,6 +203,6 @@ def test_what_it_says_is_bundled_like_any_command() -> None:
         if write is not None
         for accept in write.accepts
         for payload in unpack(accept.value)
-        for command in unpack_bundle(payload).commands
+        for command in unpack_batch(payload).commands
     ]
     assert [type(command) for command in payloads] == [Lead]

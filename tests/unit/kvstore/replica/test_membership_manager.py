@@ -34,10 +34,10 @@ def test_rule_28_whoever_lost_its_data_is_given_a_place_to_begin_anew_with_other
     membership = displaced(THREE, {"n3": 3})
     assert membership == Membership(8, (N1, N2, newcomer("n3", "", VOTER)))
     assert membership.configuration.voters == ("n1", "n2")
-    assert membership.configuration.silent == ("n3",)
+    assert membership.configuration.unverified == ("n3",)
 
 
-def test_rule_28_a_petition_for_data_that_is_not_that_of_the_member_changes_nothing() -> None:
+def test_rule_28_a_replacement_request_for_data_that_is_not_that_of_the_member_changes_nothing() -> None:
     """It has other data by now, or was never seen: what was lost is not what votes."""
     assert displaced(THREE, {"n3": 2}) is None
     assert displaced(THREE, {"n3": 0}) is None
@@ -116,7 +116,7 @@ def test_a_leader_enrols_the_data_of_its_peers_in_one_change_and_then_has_nothin
 def test_a_follower_changes_nothing() -> None:
     host = Host()
     host.follow()
-    host.node.proved, host.node.petitions = ALL, {"n3": 3}
+    host.node.proved, host.node.replacement_requests = ALL, {"n3": 3}
     for nonce in range(2, 20):
         host.later(LOOK_MS)
         host.receive("n2", Heartbeat(B1, nonce, 0))
@@ -128,7 +128,7 @@ def test_a_leader_looks_after_one_thing_after_the_other_each_once_the_last_is_in
     """n3 lost its data; with other data it is enrolled, and promoted once it has caught up."""
     host = Steward()
     host.carry_on()
-    host.node.petitions = {"n3": 3}
+    host.node.replacement_requests = {"n3": 3}
     host.node.proved = {"n1": 1, "n2": 2}
     host.carry_on()
     assert host.version == 2
@@ -151,7 +151,7 @@ def test_a_leader_looks_after_one_thing_after_the_other_each_once_the_last_is_in
 def test_rule_27_whoever_lags_is_not_promoted_before_it_has_caught_up() -> None:
     host = Steward()
     host.carry_on()
-    host.node.petitions = {"n3": 3}
+    host.node.replacement_requests = {"n3": 3}
     host.carry_on()
     host.node.proved = {**ALL, "n3": 33}
     host.carry_on()
@@ -183,7 +183,7 @@ def test_a_change_that_was_not_made_is_seen_to_again() -> None:
 
 def test_a_change_whose_fate_is_unknown_is_looked_after_again() -> None:
     host = Steward({})
-    steward = host.node._stewardship
+    steward = host.node._membership_manager
     memberships = [MembershipVersion(1, FOUNDERS)]
 
     def due(now: int) -> Membership | None:

@@ -4,20 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
-from kvstore.api.commands import Bundle, Delete, NotFound, Put, PutResult, unpack_bundle
+from kvstore.api.commands import CommandBatch, Delete, NotFound, Put, PutResult, unpack_batch
 from kvstore.api.errors import Outcome, Reason
 from kvstore.replica import node
 from kvstore.replica.node import REPEAT_MS
 from paxos.messages import (
     Accept,
     Accepted,
-    Canvass,
-    CanvassReply,
     Chosen,
     Fetch,
     Heartbeat,
     Learn,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     Propose,
     Reject,
@@ -81,7 +81,7 @@ def test_a_write_on_a_follower_goes_to_the_leader_and_is_answered_when_it_is_app
     assert envelope.to == "n2"
     assert isinstance(envelope.message, Propose)
     (payload,) = envelope.message.payloads
-    assert unpack_bundle(payload) == Bundle(host.node.origin, 1, 1, 1, [Put(b"k", b"v")])
+    assert unpack_batch(payload) == CommandBatch(host.node.origin, 1, 1, 1, [Put(b"k", b"v")])
     host.receive("n2", Accept(B1, 1, pack([payload]), 0))
     host.step()
     assert answers == []
@@ -129,7 +129,7 @@ def test_rule_23_a_write_that_left_and_is_not_seen_applied_is_unknown() -> None:
     assert refusal(answers) == (Reason.TIMEOUT, Outcome.UNKNOWN)
 
 
-def test_a_bundle_that_is_not_seen_applied_is_sent_again() -> None:
+def test_a_batch_that_is_not_seen_applied_is_sent_again() -> None:
     host = Host()
     host.follow()
     host.write(Put(b"k", b"v"))
@@ -189,8 +189,8 @@ def test_rule_1_an_accepted_leaves_after_the_write() -> None:
 def test_rule_2_a_prepare_leaves_after_the_write() -> None:
     host = Host()
     host.ring()
-    canvass = next(envelope.message for envelope in host.step() if envelope.to == "n2")
-    host.receive("n2", *answers_of_an_acceptor(canvass))
+    pre_vote = next(envelope.message for envelope in host.step() if envelope.to == "n2")
+    host.receive("n2", *answers_of_an_acceptor(pre_vote))
     assert host.step() == []
     host.sync()
     assert host.step() == [Envelope(peer, Prepare(Ballot(1, "n1"), 1)) for peer in ("n2", "n3")]
@@ -239,9 +239,9 @@ def test_a_leader_that_hands_over_says_so_and_requests_go_by_way_of_the_next_one
 
 def test_rule_17_a_node_that_ran_before_waits_before_it_promises_and_a_new_one_does_not() -> None:
     for host, willing in ((Host(), True), (Host(stored()), False)):
-        host.receive("n3", Canvass(1, 1))
+        host.receive("n3", PreVote(1, 1))
         (envelope,) = host.step()
-        assert isinstance(envelope.message, CanvassReply)
+        assert isinstance(envelope.message, PreVoteReply)
         assert envelope.message.willing == willing
 
 
@@ -263,17 +263,17 @@ def test_a_restart_holds_a_bounded_tail_at_hand(bounds: Options) -> None:
     host = Host(stored(*[value(Put(b"k", b"a"), sequence=number) for number in range(1, 6)], chosen=5), options=bounds)
     assert (host.node.applied, host.node.machine.revision) == (5, 5)
     host.now += 506 * MS
-    host.receive("n3", Canvass(1, 4), Canvass(2, 3))
+    host.receive("n3", PreVote(1, 4), PreVote(2, 3))
     replies = [envelope.message for envelope in host.step()]
-    assert [reply.willing for reply in replies if isinstance(reply, CanvassReply)] == [True, False]
+    assert [reply.willing for reply in replies if isinstance(reply, PreVoteReply)] == [True, False]
 
 
 def test_a_restart_may_hold_nothing_of_what_is_chosen_at_hand() -> None:
     host = Host(stored(value(Put(b"k", b"a")), chosen=1), options=Options(recent_slots=0))
     host.now += 506 * MS
-    host.receive("n3", Canvass(1, 1), Canvass(2, 2))
+    host.receive("n3", PreVote(1, 1), PreVote(2, 2))
     replies = [envelope.message for envelope in host.step()]
-    assert [reply.willing for reply in replies if isinstance(reply, CanvassReply)] == [False, True]
+    assert [reply.willing for reply in replies if isinstance(reply, PreVoteReply)] == [False, True]
 
 
 class Gapped(MemoryStorage):
@@ -296,7 +296,7 @@ def test_rule_5_a_log_that_ends_below_what_was_chosen_is_not_used() -> None:
         Host(Gapped(lost=3))
 
 
-def test_rule_21_a_payload_that_is_no_bundle_is_passed_over_and_counted() -> None:
+def test_rule_21_a_payload_that_is_no_batch_is_passed_over_and_counted() -> None:
     host = Host(stored(pack([b"garbage", *unpack(value(Put(b"k", b"v")))]), chosen=1))
     assert seen(host.read(b"k", STALE)) == [b"v"]
     assert host.node.malformed == 1
@@ -326,10 +326,10 @@ def test_after_a_tick_and_a_step_the_next_deadline_is_later_and_every_request_en
 
 def test_messages_are_counted_by_kind_and_direction() -> None:
     host = Host()
-    host.receive("n3", Canvass(1, 1), Canvass(2, 1))
+    host.receive("n3", PreVote(1, 1), PreVote(2, 1))
     host.step()
-    assert host.node.stats.received == {"Canvass": 2}
-    assert host.node.stats.sent == {"CanvassReply": 2}
+    assert host.node.stats.received == {"PreVote": 2}
+    assert host.node.stats.sent == {"PreVoteReply": 2}
 
 
 def test_rule_22_a_result_of_an_earlier_life_answers_no_request_of_this_one() -> None:
@@ -354,9 +354,9 @@ def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
         host.follow()
         host.write(Put(b"k", b"v"))
         (propose,) = [one.message for one in host.step() if isinstance(one.message, Propose)]
-        bundle = unpack_bundle(propose.payloads[0])
-        origins.add(bundle.origin)
-        assert (bundle.boot, bundle.sequence) == (1, 1)
+        batch = unpack_batch(propose.payloads[0])
+        origins.add(batch.origin)
+        assert (batch.boot, batch.sequence) == (1, 1)
     assert len(origins) == 2
 
 

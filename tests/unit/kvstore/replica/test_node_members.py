@@ -6,18 +6,18 @@ from kvstore.api.commands import Put, PutResult, Reconfigure, Reconfigured
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Membership, genesis, newcomer
 from kvstore.api.status import Standing
-from kvstore.replica.applier import Ledger
+from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_send import END, state_message
 from paxos.configuration import ALPHA
 from paxos.messages import (
     Accept,
     AnyMessage,
-    Canvass,
     Chosen,
     Fetch,
     FetchState,
     Heartbeat,
     Learn,
+    PreVote,
     Propose,
     ReadIndex,
     ReadIndexReply,
@@ -34,19 +34,19 @@ OTHERS = FIRST.without("n1")
 """The members without the one under test."""
 
 
-def source(*memberships: Membership) -> Ledger:
+def source(*memberships: Membership) -> Applier:
     """What a peer has applied: one key, then each of these changes as soon as the last is in force."""
-    ledger = Ledger(genesis(("n1", "n2", "n3")))
+    applier = Applier(genesis(("n1", "n2", "n3")))
     slot, sequence = 1, 1
-    ledger.replay(slot, value(Put(b"k", b"v")))
+    applier.replay(slot, value(Put(b"k", b"v")))
     for membership in memberships:
-        while ledger.machine.memberships[-1].first > slot + 1:
+        while applier.machine.memberships[-1].first > slot + 1:
             slot += 1
-            ledger.replay(slot, b"")
+            applier.replay(slot, b"")
         slot, sequence = slot + 1, sequence + 1
-        ledger.replay(slot, value(Reconfigure(membership), sequence=sequence))
-    assert ledger.machine.membership == memberships[-1]
-    return ledger
+        applier.replay(slot, value(Reconfigure(membership), sequence=sequence))
+    assert applier.machine.membership == memberships[-1]
+    return applier
 
 
 def asked(host: Host) -> list[AnyMessage]:
@@ -54,12 +54,12 @@ def asked(host: Host) -> list[AnyMessage]:
     return [one.message for one in host.step() if isinstance(one.message, FetchState | Fetch) and one.to == "n2"]
 
 
-def give_end(host: Host, ledger: Ledger) -> None:
-    host.receive("n2", state_message(END, StatePage([], 0, ledger.progress())))
+def give_end(host: Host, applier: Applier) -> None:
+    host.receive("n2", state_message(END, StatePage([], 0, applier.progress())))
 
 
-def give_all(host: Host, ledger: Ledger) -> None:
-    host.receive("n2", state_message(0, StatePage(ledger.machine.changes, 0, ledger.progress())))
+def give_all(host: Host, applier: Applier) -> None:
+    host.receive("n2", state_message(0, StatePage(applier.machine.changes, 0, applier.progress())))
 
 
 def choose(host: Host, *values: bytes) -> None:
@@ -82,14 +82,14 @@ def joined(role: MemberRole) -> Host:
     """A node that was added with this role, and was given what it takes."""
     host = Host(joins=True)
     host.follow()
-    ledger = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", role)))
-    give_end(host, ledger)
+    applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", role)))
+    give_end(host, applier)
     if role is not MemberRole.WITNESS:
         host.step()
-        give_all(host, ledger)
+        give_all(host, applier)
     host.step()
     host.sync()
-    assert host.node.applied == ledger.applied
+    assert host.node.applied == applier.applied
     return host
 
 
@@ -117,7 +117,7 @@ def test_a_leader_that_is_removed_answers_for_it_and_hands_over() -> None:
     assert [message for message in sent if isinstance(message, Release)] == [Release(sent_ballot(sent), "n2")]
     assert (host.node.replica.role, host.node.standing) == (Role.FOLLOWER, Standing.REMOVED)
     host.ring()
-    assert [type(message) for message in host.settle()] == [Canvass]  # it asks how far the others are, and no more
+    assert [type(message) for message in host.settle()] == [PreVote]  # it asks how far the others are, and no more
     assert host.node.replica.role is Role.FOLLOWER
 
 
@@ -142,13 +142,13 @@ def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
     assert refusal(host.write(Put(b"k", b"v"))) == (Reason.JOINING, Outcome.FAILED)
     host.receive("n2", Heartbeat(B1, 1, 40))
     assert asked(host) == [FetchState(END)]
-    ledger = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER)))
-    give_end(host, ledger)
+    applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER)))
+    give_end(host, applier)
     assert asked(host) == [FetchState(0)]
-    give_all(host, ledger)
+    give_all(host, applier)
     host.step()
     host.sync()
-    assert (host.node.standing, host.node.applied) == (Standing.JOINING, ledger.applied)
+    assert (host.node.standing, host.node.applied) == (Standing.JOINING, applier.applied)
     assert seen(host.read(b"k", STALE)) == [b"v"]
 
 
@@ -252,11 +252,11 @@ def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
     again.receive("n2", Heartbeat(B1, 9, 0))
     assert asked(again) == [FetchState(END)]
     for node in (host, again):
-        ledger = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS)), promoted)
-        ledger.replay(ledger.applied + 1, b"")
-        give_end(node, ledger)
+        applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS)), promoted)
+        applier.replay(applier.applied + 1, b"")
+        give_end(node, applier)
         assert asked(node) == [FetchState(0)]
-        give_all(node, ledger)
+        give_all(node, applier)
         node.step()
         node.sync()
         assert seen(node.read(b"k", STALE)) == [b"v"]

@@ -82,8 +82,8 @@ def test_rule_18_a_new_leader_reads_nothing_before_what_it_recovered_is_applied(
     before the node takes its step. Chosen is not applied: the answer must not lack the acknowledged write."""
     host = Host()
     host.ring()
-    (canvass, *_) = [envelope.message for envelope in host.step() if envelope.to == "n2"]
-    host.receive("n2", *answers_of_an_acceptor(canvass))
+    (pre_vote, *_) = [envelope.message for envelope in host.step() if envelope.to == "n2"]
+    host.receive("n2", *answers_of_an_acceptor(pre_vote))
     host.step()
     host.sync()
     (prepare,) = [envelope.message for envelope in host.step() if envelope.to == "n2"]

@@ -1,6 +1,6 @@
-from kvstore.api.commands import Bundle, Delete, Put, PutResult, Result, unpack_bundle
+from kvstore.api.commands import CommandBatch, Delete, Put, PutResult, Result, unpack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.replica.proposal_queue import Submissions, WriteRequest
+from kvstore.replica.proposal_queue import ProposalQueue, WriteRequest
 from kvstore.state_machine.quota import OVERHEAD_BYTES
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS
@@ -9,139 +9,139 @@ REPEAT = 1000 * MS
 
 
 class Clients:
-    """Submissions of one node, and what its clients were told."""
+    """ProposalQueue of one node, and what its clients were told."""
 
     def __init__(self, max_batch_bytes: int = 1 << 20) -> None:
-        self.submissions = Submissions("n1", 3, max_batch_bytes=max_batch_bytes, repeat_ms=1000)
+        self.proposals = ProposalQueue("n1", 3, max_batch_bytes=max_batch_bytes, repeat_ms=1000)
         self.told: list[tuple[bytes, Result | Refused]] = []
 
     def add(self, command: Put | Delete, deadline: int = 10_000 * MS) -> None:
-        self.submissions.add(WriteRequest(command, lambda answer: self.told.append((command.key, answer)), deadline))
+        self.proposals.add(WriteRequest(command, lambda answer: self.told.append((command.key, answer)), deadline))
 
-    def bundle(self, now: int = 0) -> Bundle:
-        return unpack_bundle(self.submissions.bundle(now))
+    def batch(self, now: int = 0) -> CommandBatch:
+        return unpack_batch(self.proposals.batch(now))
 
     def sent(self) -> list[int]:
-        return [unpack_bundle(data).sequence for data in self.submissions.all_sent()]
+        return [unpack_batch(data).sequence for data in self.proposals.all_sent()]
 
     def refusals(self) -> list[tuple[bytes, Reason, Outcome]]:
         return [(key, answer.reason, answer.outcome) for key, answer in self.told if isinstance(answer, Refused)]
 
 
-def test_a_bundle_holds_all_that_waits_under_a_fresh_request_id() -> None:
+def test_a_batch_holds_all_that_waits_under_a_fresh_request_id() -> None:
     clients = Clients()
-    assert not clients.submissions.has_queued
+    assert not clients.proposals.has_queued
     clients.add(Put(b"a", b"1"))
     clients.add(Delete(b"b"))
-    assert clients.submissions.has_queued
-    assert clients.bundle() == Bundle("n1", 3, 1, 1, [Put(b"a", b"1"), Delete(b"b")])
-    assert not clients.submissions.has_queued
+    assert clients.proposals.has_queued
+    assert clients.batch() == CommandBatch("n1", 3, 1, 1, [Put(b"a", b"1"), Delete(b"b")])
+    assert not clients.proposals.has_queued
     clients.add(Put(b"c", b"2"))
-    assert clients.bundle() == Bundle("n1", 3, 2, 1, [Put(b"c", b"2")])
+    assert clients.batch() == CommandBatch("n1", 3, 2, 1, [Put(b"c", b"2")])
 
 
-def test_a_bundle_is_bounded_and_holds_one_command_at_least() -> None:
+def test_a_batch_is_bounded_and_holds_one_command_at_least() -> None:
     clients = Clients(max_batch_bytes=2 * OVERHEAD_BYTES + 4)
     for command in (Put(b"a", b"x" * 1000), Put(b"b", b"1"), Delete(b"cc"), Delete(b"d")):
         clients.add(command)
-    assert [len(clients.bundle().commands) for _ in range(3)] == [1, 2, 1]
+    assert [len(clients.batch().commands) for _ in range(3)] == [1, 2, 1]
 
 
 def test_rule_22_what_the_origin_never_repeats_is_settled() -> None:
     clients = Clients()
     for key in (b"a", b"b", b"c"):
         clients.add(Put(key, b""))
-        clients.bundle()
-    clients.submissions.applied(2, [PutResult(1, 1)])
+        clients.batch()
+    clients.proposals.applied(2, [PutResult(1, 1)])
     clients.add(Put(b"d", b""))
-    assert clients.bundle().settled_below == 1
-    clients.submissions.applied(1, [PutResult(2, 1)])
+    assert clients.batch().settled_below == 1
+    clients.proposals.applied(1, [PutResult(2, 1)])
     clients.add(Put(b"e", b""))
-    assert clients.bundle().settled_below == 3
+    assert clients.batch().settled_below == 3
     for sequence in (3, 4, 5):
-        clients.submissions.applied(sequence, [PutResult(1, 1)])
+        clients.proposals.applied(sequence, [PutResult(1, 1)])
     clients.add(Put(b"f", b""))
-    assert clients.bundle().settled_below == 6
+    assert clients.batch().settled_below == 6
 
 
 def test_every_client_is_told_its_own_result_once() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""))
     clients.add(Put(b"b", b""))
-    clients.bundle()
-    assert clients.submissions.waiting == 2
-    clients.submissions.applied(1, [PutResult(1, 1), PutResult(2, 1)])
-    clients.submissions.applied(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.batch()
+    assert clients.proposals.waiting == 2
+    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
     assert clients.told == [(b"a", PutResult(1, 1)), (b"b", PutResult(2, 1))]
-    assert clients.submissions.waiting == 0
+    assert clients.proposals.waiting == 0
 
 
 def test_rule_23_a_command_that_never_left_has_failed() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""), deadline=10)
     clients.add(Put(b"b", b""), deadline=20)
-    assert clients.submissions.next_deadline() == 10
-    clients.submissions.expire(9, Reason.NO_LEADER)
+    assert clients.proposals.next_deadline() == 10
+    clients.proposals.expire(9, Reason.NO_LEADER)
     assert clients.told == []
-    clients.submissions.expire(10, Reason.NO_LEADER)
+    clients.proposals.expire(10, Reason.NO_LEADER)
     assert clients.refusals() == [(b"a", Reason.NO_LEADER, Outcome.FAILED)]
-    assert clients.submissions.waiting == 1
-    assert clients.bundle().commands == [Put(b"b", b"")]
+    assert clients.proposals.waiting == 1
+    assert clients.batch().commands == [Put(b"b", b"")]
 
 
 def test_rule_23_a_command_that_left_and_was_not_seen_is_unknown() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""), deadline=10)
     clients.add(Put(b"b", b""), deadline=20)
-    clients.bundle()
-    assert clients.submissions.next_deadline() == 10
-    clients.submissions.expire(10, Reason.NO_LEADER)
+    clients.batch()
+    assert clients.proposals.next_deadline() == 10
+    clients.proposals.expire(10, Reason.NO_LEADER)
     assert clients.refusals() == [(b"a", Reason.TIMEOUT, Outcome.UNKNOWN)]
-    assert clients.submissions.next_deadline() == 20
+    assert clients.proposals.next_deadline() == 20
     assert clients.sent() == [1]
-    clients.submissions.applied(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
     assert clients.told[1:] == [(b"b", PutResult(2, 1))]
-    assert clients.submissions.waiting == 0
+    assert clients.proposals.waiting == 0
 
 
-def test_rule_23_a_bundle_that_nobody_waits_for_is_not_repeated() -> None:
+def test_rule_23_a_batch_that_nobody_waits_for_is_not_repeated() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""), deadline=10)
-    clients.bundle()
-    clients.submissions.expire(10, Reason.NO_LEADER)
+    clients.batch()
+    clients.proposals.expire(10, Reason.NO_LEADER)
     assert clients.sent() == []
-    assert clients.submissions.next_deadline() is None
-    clients.submissions.applied(1, [PutResult(1, 1)])
+    assert clients.proposals.next_deadline() is None
+    clients.proposals.applied(1, [PutResult(1, 1)])
     assert clients.refusals() == [(b"a", Reason.TIMEOUT, Outcome.UNKNOWN)]
 
 
-def test_rule_22_a_late_copy_of_a_bundle_that_was_given_up_is_not_applied_after_the_next() -> None:
+def test_rule_22_a_late_copy_of_a_batch_that_was_given_up_is_not_applied_after_the_next() -> None:
     clients, machine = Clients(), StateMachine([])
     clients.add(Put(b"k", b"old"), deadline=10)
-    late = clients.bundle()
-    clients.submissions.expire(10, Reason.NO_LEADER)
+    late = clients.batch()
+    clients.proposals.expire(10, Reason.NO_LEADER)
     clients.add(Put(b"k", b"new"))
-    assert machine.apply(clients.bundle(), 1) == [PutResult(1, 1)]
+    assert machine.apply(clients.batch(), 1) == [PutResult(1, 1)]
     assert machine.apply(late, 1) is None
 
 
-def test_rule_22_a_bundle_that_is_still_wanted_is_applied_however_late() -> None:
+def test_rule_22_a_batch_that_is_still_wanted_is_applied_however_late() -> None:
     clients, machine = Clients(), StateMachine([])
     clients.add(Put(b"k", b"first"))
-    late = clients.bundle()
+    late = clients.batch()
     clients.add(Put(b"k", b"second"))
-    assert machine.apply(clients.bundle(), 1) == [PutResult(1, 1)]
+    assert machine.apply(clients.batch(), 1) == [PutResult(1, 1)]
     assert machine.apply(late, 1) == [PutResult(2, 2)]
 
 
 def test_what_is_on_its_way_is_repeated_with_a_doubling_wait() -> None:
     clients = Clients()
     clients.add(Put(b"a", b""))
-    data = clients.submissions.bundle(0)
-    assert clients.submissions.next_deadline() == REPEAT
-    assert clients.submissions.overdue(REPEAT - 1) == []
-    assert clients.submissions.overdue(REPEAT) == [data]
-    assert clients.submissions.next_deadline() == 3 * REPEAT
-    assert clients.submissions.overdue(3 * REPEAT) == [data]
-    assert clients.submissions.next_deadline() == 7 * REPEAT
-    assert clients.submissions.all_sent() == [data]
+    data = clients.proposals.batch(0)
+    assert clients.proposals.next_deadline() == REPEAT
+    assert clients.proposals.overdue(REPEAT - 1) == []
+    assert clients.proposals.overdue(REPEAT) == [data]
+    assert clients.proposals.next_deadline() == 3 * REPEAT
+    assert clients.proposals.overdue(3 * REPEAT) == [data]
+    assert clients.proposals.next_deadline() == 7 * REPEAT
+    assert clients.proposals.all_sent() == [data]

@@ -1,6 +1,6 @@
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.results import ReadAnswer
-from kvstore.replica.read_queue import Queries, ReadRequest
+from kvstore.replica.read_queue import ReadQueue, ReadRequest
 
 Answers = list[tuple[str, ReadAnswer | Refused]]
 
@@ -14,7 +14,7 @@ def refusals(answers: Answers) -> list[tuple[str, Reason, Outcome]]:
 
 
 def test_one_question_is_asked_for_all_that_wait() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     assert not queries.ask(1)
     queries.add(request("a", answers))
     queries.add(request("b", answers))
@@ -25,7 +25,7 @@ def test_one_question_is_asked_for_all_that_wait() -> None:
 
 
 def test_rule_18_a_read_that_comes_after_the_question_waits_for_the_next_one() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     queries.add(request("a", answers))
     assert queries.ask(1)
     queries.add(request("b", answers))
@@ -36,7 +36,7 @@ def test_rule_18_a_read_that_comes_after_the_question_waits_for_the_next_one() -
 
 
 def test_an_answer_to_another_question_answers_nothing() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     queries.add(request("a", answers))
     queries.ask(1)
     assert not queries.answered(2)
@@ -45,7 +45,7 @@ def test_an_answer_to_another_question_answers_nothing() -> None:
 
 
 def test_rule_23_a_read_that_waited_long_enough_fails_and_the_rest_wait_on() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     queries.add(request("a", answers, deadline=10))
     queries.add(request("b", answers, deadline=20))
     queries.ask(1)
@@ -59,7 +59,7 @@ def test_rule_23_a_read_that_waited_long_enough_fails_and_the_rest_wait_on() -> 
 
 
 def test_a_question_that_nobody_waits_for_makes_room_for_the_next() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     queries.add(request("a", answers, deadline=10))
     queries.ask(1)
     queries.add(request("b", answers, deadline=20))
@@ -73,7 +73,7 @@ def test_a_question_that_nobody_waits_for_makes_room_for_the_next() -> None:
 
 
 def test_a_read_that_waits_for_its_question_fails_in_time_too() -> None:
-    queries, answers = Queries(), Answers()
+    queries, answers = ReadQueue(), Answers()
     queries.add(request("a", answers, deadline=10))
     assert queries.next_deadline() == 10
     assert queries.expire(10) is None

@@ -10,20 +10,20 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import Command, Delete, Put
 from kvstore.api.membership import genesis
-from kvstore.replica.applier import Ledger
+from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_send import (
     ASK_AGAIN_MS,
     END,
     HOLD_IDLE_MS,
     HOLD_MS,
     STATE_BYTES_PER_S,
-    Incoming,
-    Outgoing,
+    IncomingSnapshot,
+    OutgoingSnapshots,
     state_message,
 )
 from paxos.messages import FetchState, State
 from paxos.types import MS, NodeId
-from storage.base import Change, Progress, Staged, StatePage, StateWrite, first_of, revision_of
+from storage.base import AppliedProgress, Change, Staged, StatePage, StateWrite, first_of, revision_of
 from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import VOTERS, Source, puts
 
@@ -38,10 +38,10 @@ class Receiver:
     def __init__(self, storage: MemoryStorage | None = None, *, sources: tuple[NodeId, ...] = ("n2", "n3")) -> None:
         self.storage = storage or MemoryStorage("test", "n1")
         self.sources = list(sources)
-        self.incoming = Incoming(self.storage)
+        self.incoming = IncomingSnapshot(self.storage)
         self.now = NOW
         self.applied = 0
-        self.ledger: Ledger | None = None
+        self.applier: Applier | None = None
 
     def restarted(self) -> "Receiver":
         again = Receiver(self.storage.reopen())
@@ -66,22 +66,22 @@ class Receiver:
         taken = self.incoming.take(sender, message, self.applied, self.now)
         if taken is None:
             return False
-        staged, self.ledger = taken
+        staged, self.applier = taken
         assert self.asks() is None
         self.storage.write([StateWrite(staged=staged)])
         self.incoming.stored()
         self.now = max(self.now, self.incoming.next_deadline() or 0)
         return True
 
-    def fetch(self, sources: dict[NodeId, Source], max_bytes: int) -> Ledger:
+    def fetch(self, sources: dict[NodeId, Source], max_bytes: int) -> Applier:
         """Until the state is whole."""
         for _ in range(1000):
             asked = self.asks() or self.asks_again()
             assert asked is not None
             source, after = asked
             self.takes(source, sources[source].answer(FetchState(first_of(after)), max_bytes))
-            if self.ledger is not None:
-                return self.ledger
+            if self.applier is not None:
+                return self.applier
         raise AssertionError("it never ends")
 
 
@@ -98,18 +98,18 @@ def test_a_page_goes_over_as_it_is() -> None:
     assert receiver.asks() == ("n2", 0)
     assert receiver.takes("n2", source.answer(FetchState(first_of(0))))
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
-    assert receiver.storage.marks.progress == source.ledger.progress()
-    assert receiver.ledger is not None
-    assert receiver.ledger.progress() == source.ledger.progress()
-    assert receiver.ledger.machine.records == source.ledger.machine.records
+    assert receiver.storage.marks.progress == source.applier.progress()
+    assert receiver.applier is not None
+    assert receiver.applier.progress() == source.applier.progress()
+    assert receiver.applier.machine.records == source.applier.machine.records
 
 
 @pytest.mark.parametrize("max_bytes", [1, 3, 4, 5, 8, 100])
 def test_pages_of_any_size_make_the_same_state(max_bytes: int) -> None:
     source = Source(*puts(b"aa", b"b", b"aa", b"cccc"), Delete(b"b"), *puts(b"b", b"d"))
-    ledger = Receiver(sources=("n2",)).fetch({"n2": source}, max_bytes)
-    assert ledger.progress() == source.ledger.progress()
-    assert ledger.machine.records == source.ledger.machine.records
+    applier = Receiver(sources=("n2",)).fetch({"n2": source}, max_bytes)
+    assert applier.progress() == source.applier.progress()
+    assert applier.machine.records == source.applier.machine.records
 
 
 def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_no_row() -> None:
@@ -120,7 +120,7 @@ def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_n
     assert receiver.incoming.take_end("n3", message) is None
     assert receiver.incoming.take_end("n2", source.answer(FetchState(first_of(0)))) is None
     assert receiver.incoming.take_end("n2", replace(message, checksum=1)) is None
-    assert receiver.incoming.take_end("n2", message) == source.ledger.progress()
+    assert receiver.incoming.take_end("n2", message) == source.applier.progress()
     assert receiver.asks() is None
     receiver.incoming.ask_at_once()
     assert receiver.asks() == ("n2", 0)
@@ -235,8 +235,8 @@ def test_a_receiver_that_restarts_goes_on_where_it_was() -> None:
         assert receiver.takes("n2", source.answer(FetchState(first_of(after)), 2))
     again = receiver.restarted()
     assert again.asks() == ("n2", 2)
-    ledger = again.fetch({"n2": source, "n3": source}, 2)
-    assert ledger.progress() == source.ledger.progress()
+    applier = again.fetch({"n2": source, "n3": source}, 2)
+    assert applier.progress() == source.applier.progress()
     assert installed(again) == source.storage.read_state(0, 1 << 20).changes
 
 
@@ -267,8 +267,8 @@ def test_another_source_goes_on_where_the_first_one_stopped() -> None:
     receiver.asks()
     assert receiver.asks_again() == ("n3", 1)
     assert receiver.takes("n3", other.answer(FetchState(first_of(1))))
-    assert receiver.ledger is not None
-    assert receiver.ledger.machine.records == other.ledger.machine.records
+    assert receiver.applier is not None
+    assert receiver.applier.machine.records == other.applier.machine.records
 
 
 def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions_so_all_begins_anew() -> None:
@@ -283,8 +283,8 @@ def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions
     assert receiver.asks() is None
     assert receiver.asks_again() == ("n3", 0)
     assert receiver.takes("n3", source.answer(FetchState(first_of(0))))
-    assert receiver.ledger is not None
-    assert receiver.ledger.machine.get(b"a") is None
+    assert receiver.applier is not None
+    assert receiver.applier.machine.get(b"a") is None
 
 
 def test_what_was_compacted_up_to_where_the_pages_are_changes_nothing_for_those_that_follow() -> None:
@@ -295,8 +295,8 @@ def test_what_was_compacted_up_to_where_the_pages_are_changes_nothing_for_those_
     receiver.asks()
     source.compact(2)
     assert receiver.takes("n2", source.answer(FetchState(first_of(2))))
-    assert receiver.ledger is not None
-    assert receiver.ledger.machine.superseded_bytes == source.ledger.machine.superseded_bytes
+    assert receiver.applier is not None
+    assert receiver.applier.machine.superseded_bytes == source.applier.machine.superseded_bytes
 
 
 def sparse(*, compact: int, more: tuple[Command, ...] = ()) -> Source:
@@ -309,8 +309,8 @@ def sparse(*, compact: int, more: tuple[Command, ...] = ()) -> Source:
 def test_the_pages_of_a_compacted_state_follow_each_other_before_they_reach_what_it_is_compacted_to() -> None:
     source = sparse(compact=7)
     receiver = Receiver(sources=("n2",))
-    ledger = receiver.fetch({"n2": source}, 2)
-    assert ledger.machine.records == source.ledger.machine.records
+    applier = receiver.fetch({"n2": source}, 2)
+    assert applier.machine.records == source.applier.machine.records
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
     assert [revision_of(change.position) for change in installed(receiver)] == [1, 3, 7, 8]
 
@@ -320,8 +320,8 @@ def test_they_do_so_over_a_restart() -> None:
     receiver = Receiver(sources=("n2",))
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
-    ledger = receiver.restarted().fetch({"n2": source}, 2)
-    assert ledger.machine.records == source.ledger.machine.records
+    applier = receiver.restarted().fetch({"n2": source}, 2)
+    assert applier.machine.records == source.applier.machine.records
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -339,7 +339,7 @@ def test_rule_25_a_source_that_has_compacted_less_far_and_beyond_what_is_here_is
     receiver.asks()
     receiver.asks_again()
     assert not receiver.takes(receiver.incoming._source, other.answer(FetchState(first_of(1)), 2))
-    assert receiver.fetch({"n2": other, "n3": other}, 2).machine.records == other.ledger.machine.records
+    assert receiver.fetch({"n2": other, "n3": other}, 2).machine.records == other.applier.machine.records
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -376,8 +376,8 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
     receiver.asks()
     receiver.asks_again()
     assert not receiver.takes(receiver.incoming._source, lagging.answer(FetchState(first_of(1))))
-    assert receiver.ledger is None
-    assert receiver.fetch({"n2": first, "n3": first}, 2).progress() == first.ledger.progress()
+    assert receiver.applier is None
+    assert receiver.fetch({"n2": first, "n3": first}, 2).progress() == first.applier.progress()
 
 
 def test_rule_25_a_source_that_lags_behind_what_is_applied_here_is_of_no_use() -> None:
@@ -405,7 +405,7 @@ def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_as
         receiver = Receiver()
         receiver.asks()
         assert not receiver.takes("n2", state_message(0, wrong))
-        assert receiver.storage.marks.progress == Progress()
+        assert receiver.storage.marks.progress == AppliedProgress()
         assert receiver.asks_again() == ("n3", 0)
 
 
@@ -428,18 +428,18 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
     receiver = Receiver()
     for name, apply, compact, max_bytes, restart in run:
         source = sources[name]
-        source.apply(*commands[source.ledger.applied : max(apply, source.ledger.applied)])
-        source.compact(max(revision_of(source.storage.marks.compact), min(compact, source.ledger.machine.revision)))
+        source.apply(*commands[source.applier.applied : max(apply, source.applier.applied)])
+        source.compact(max(revision_of(source.storage.marks.compact), min(compact, source.applier.machine.revision)))
         if restart:
             receiver = receiver.restarted()
         asked = receiver.asks() or receiver.asks_again()
         assert asked is not None
         peer, after = asked
         receiver.takes(peer, sources[peer].answer(FetchState(first_of(after)), max_bytes))
-        if receiver.ledger is not None:
-            expected = Source(*commands[: receiver.ledger.applied])
-            assert receiver.ledger.progress() == expected.ledger.progress()
-            assert receiver.ledger.machine.records == expected.ledger.machine.records
+        if receiver.applier is not None:
+            expected = Source(*commands[: receiver.applier.applied])
+            assert receiver.applier.progress() == expected.applier.progress()
+            assert receiver.applier.machine.records == expected.applier.machine.records
             receiver = receiver.restarted()
             receiver.applied = receiver.storage.marks.progress.applied
 
@@ -448,7 +448,7 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
 
 
 def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> None:
-    outgoing = Outgoing()
+    outgoing = OutgoingSnapshots()
     assert not outgoing.hold(NOW)
     outgoing.asked("n2", FetchState(first_of(0)), NOW)
     outgoing.asked("n3", FetchState(first_of(0)), NOW)
@@ -461,7 +461,7 @@ def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> N
 
 
 def test_rule_26_compaction_waits_no_longer_for_one_that_fell_silent() -> None:
-    outgoing = Outgoing()
+    outgoing = OutgoingSnapshots()
     outgoing.asked("n2", FetchState(first_of(0)), NOW)
     assert outgoing.hold(NOW + HOLD_IDLE_MS * MS - 1)
     assert not outgoing.hold(NOW + HOLD_IDLE_MS * MS)
@@ -470,7 +470,7 @@ def test_rule_26_compaction_waits_no_longer_for_one_that_fell_silent() -> None:
 
 
 def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
-    outgoing = Outgoing()
+    outgoing = OutgoingSnapshots()
     outgoing.asked("n2", FetchState(first_of(0)), NOW)
     now = NOW
     while now < NOW + HOLD_MS * MS:
@@ -485,7 +485,7 @@ def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
 def test_an_empty_state_is_a_state() -> None:
     receiver = Receiver()
     receiver.asks()
-    page = StatePage([], 0, Ledger(genesis(VOTERS)).progress())
+    page = StatePage([], 0, Applier(genesis(VOTERS)).progress())
     assert not receiver.takes("n2", state_message(0, page))
     receiver.applied = -1
     receiver.asks_again()

@@ -7,7 +7,7 @@ import pytest
 from kvstore.api.membership import Membership
 from kvstore.server.config import Address, Settings
 from kvstore.server.startup import refuse_other_founders
-from storage.base import Identity, StorageError
+from storage.base import StorageError, StoredIdentity
 
 FIRST = ("n1", "n2", "n3")
 
@@ -17,8 +17,8 @@ def settings(*names: str) -> Settings:
     return Settings(node="n1", members=members, data=Path("d"), secret="0123456789abcdef")
 
 
-def identity(*members: str) -> Identity:
-    return Identity("c", "n1", 7, 1, members)
+def identity(*members: str) -> StoredIdentity:
+    return StoredIdentity("c", "n1", 7, 1, members)
 
 
 @pytest.mark.parametrize("others", [("n1",), ("n1", "n2"), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4")])

@@ -1,12 +1,12 @@
 """A state machine that a test gives one command after the other."""
 
-from kvstore.api.commands import Bundle, Command, Result, pack_bundle, unpack_bundle
+from kvstore.api.commands import Command, CommandBatch, Result, pack_batch, unpack_batch
 from kvstore.api.key_range import EVERY_KEY
 from kvstore.state_machine.state_machine import StateMachine
 
 
 class Store:
-    """A state machine, and bundles of one command each for it, as they come out of the log."""
+    """A state machine, and batches of one command each for it, as they come out of the log."""
 
     def __init__(self, *commands: Command) -> None:
         self.machine = StateMachine([])
@@ -17,8 +17,8 @@ class Store:
     def do(self, command: Command) -> Result:
         """What the command gives."""
         self._count += 1
-        bundle = unpack_bundle(pack_bundle(Bundle("n1", 1, self._count, self._count, [command])))
-        results = self.machine.apply(bundle, 1)
+        batch = unpack_batch(pack_batch(CommandBatch("n1", 1, self._count, self._count, [command])))
+        results = self.machine.apply(batch, 1)
         assert results is not None
         return results[0]
 

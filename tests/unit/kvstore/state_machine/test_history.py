@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.api.commands import Bundle, Command, Delete, Put, Record, Transact
+from kvstore.api.commands import Command, CommandBatch, Delete, Put, Record, Transact
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Lookup, Scan
 from kvstore.api.results import NotThen, ReadAnswer, ScanAnswer
-from kvstore.state_machine.history import Past
+from kvstore.state_machine.history import History
 from kvstore.state_machine.reads import look_up
 from kvstore.state_machine.state_machine import StateMachine
 from storage.base import end_of, first_of
@@ -16,7 +16,7 @@ from storage.base import end_of, first_of
 
 def machine_of(*commands: Command) -> StateMachine:
     machine = StateMachine([])
-    machine.apply(Bundle("n1", 1, 1, 1, list(commands)), 1)
+    machine.apply(CommandBatch("n1", 1, 1, 1, list(commands)), 1)
     return machine
 
 
@@ -81,15 +81,15 @@ def test_a_list_ends_where_it_becomes_too_long_after_one_key_at_least(monkeypatc
 
 
 def test_the_past_is_forgotten_whole() -> None:
-    past = Past()
+    history = History()
     for number in range(1, 1001):
-        past.add(first_of(number), b"k%d" % (number % 3), None, None)
-        assert past.compact(first_of(number - 5)) == []
-        assert len(past._events) <= 12
-    assert [event.revision for event in past.behind(0)] == [996, 997, 998, 999, 1000]
-    assert [event.revision for event in past.behind(first_of(998))] == [999, 1000]
-    assert sorted(past.compact(first_of(1000))) == [b"k0", b"k1", b"k2"]
-    assert (list(past.behind(0)), list(past.keys())) == ([], [])
+        history.add(first_of(number), b"k%d" % (number % 3), None, None)
+        assert history.compact(first_of(number - 5)) == []
+        assert len(history._events) <= 12
+    assert [event.revision for event in history.behind(0)] == [996, 997, 998, 999, 1000]
+    assert [event.revision for event in history.behind(first_of(998))] == [999, 1000]
+    assert sorted(history.compact(first_of(1000))) == [b"k0", b"k1", b"k2"]
+    assert (list(history.behind(0)), list(history.keys())) == ([], [])
 
 
 keys = st.sampled_from([b"a", b"b", b"c", b"d"])
@@ -108,22 +108,22 @@ def test_every_revision_that_is_kept_is_what_it_was(
     machine = StateMachine([])
     states: list[dict[bytes, Record]] = [{}]
     for number, command in enumerate(commands, 1):
-        machine.apply(Bundle("n1", 1, number, number, [command]), number)
+        machine.apply(CommandBatch("n1", 1, number, number, [command]), number)
         del states[machine.revision :]
         states.append(dict(machine.records))
         if number in forget:
             machine.forget(first_of(machine.revision - 1))
     if reload:
-        stored, oldest = machine.changes, machine.past.compacted
+        stored, oldest = machine.changes, machine.history.compacted
         machine = StateMachine([])
         machine.forget(oldest)
         for change in stored:
             machine.load(change)
         machine.sort()
-    oldest = machine.past.compacted >> 20
+    oldest = machine.history.compacted >> 20
     for revision in range(oldest, machine.revision + 1):
         assert dict(machine.as_of(EVERY_KEY, revision)) == states[revision]
-        assert end_of(revision) >= machine.past.compacted
+        assert end_of(revision) >= machine.history.compacted
     assert list(machine.keys(EVERY_KEY)) == sorted(machine.records)
     machine.forget(machine.position)
     assert list(machine._in_order()) == sorted(machine.records)

@@ -5,20 +5,20 @@ import pytest
 from kvstore.api.commands import (
     Acquire,
     AnswerNotKept,
-    Bundle,
     Busy,
     Command,
+    CommandBatch,
     Compare,
     DeleteSpan,
     Get,
     Grant,
     Granted,
+    Idempotent,
     KeyExpired,
     KeyReused,
     LeaseEnded,
     List,
     NotFound,
-    Once,
     Placed,
     Put,
     PutResult,
@@ -36,8 +36,8 @@ from kvstore.state_machine.idempotency import KEPT, MOST_KEPT_BYTES
 from tests.unit.kvstore.state_machine.commanded import Store
 
 
-def once(command: RepeatableCommand, number: int = 1, lease: int = 1, fingerprint: bytes = b"f") -> Once:
-    return Once(lease, number, fingerprint, command)
+def once(command: RepeatableCommand, number: int = 1, lease: int = 1, fingerprint: bytes = b"f") -> Idempotent:
+    return Idempotent(lease, number, fingerprint, command)
 
 
 def twice(store: Store, command: Command) -> Result:
@@ -47,7 +47,7 @@ def twice(store: Store, command: Command) -> Result:
     assert store.do(command) == first
     assert (store.machine.revision, store.machine.digest) == (revision, digest)
     loaded = store.loaded()
-    assert loaded.apply(Bundle("n9", 1, 1, 1, [command]), 1) == [first]
+    assert loaded.apply(CommandBatch("n9", 1, 1, 1, [command]), 1) == [first]
     assert loaded.digest == digest
     return first
 
@@ -114,7 +114,7 @@ def test_the_last_numbers_of_a_lease_are_kept_and_older_ones_are_refused(step: i
     for number in numbers:
         answer = store.do(once(Put(b"a", b"again"), number))
         assert isinstance(answer, KeyExpired if number <= top - KEPT else KeyReused | PutResult)
-    assert store.machine.holdings.leases[1].answers == {number for number in numbers if number > top - KEPT}
+    assert store.machine.lease_index.leases[1].answers == {number for number in numbers if number > top - KEPT}
 
 
 def test_a_long_answer_is_not_kept_and_that_is_told() -> None:

@@ -16,6 +16,7 @@ from kvstore.api.commands import (
     Get,
     Grant,
     Granted,
+    Idempotent,
     KeepAlive,
     Lead,
     LeasedPut,
@@ -23,7 +24,6 @@ from kvstore.api.commands import (
     LeaseFull,
     NoSuchLease,
     NotHeld,
-    Once,
     Placed,
     Put,
     PutResult,
@@ -38,13 +38,13 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import EVERY_KEY
 from kvstore.state_machine import leases as leasing
-from kvstore.state_machine.lease_index import Holdings
+from kvstore.state_machine.lease_index import LeaseIndex
 from kvstore.state_machine.quota import GROWTH, growth_of, size_bytes
 from tests.unit.kvstore.state_machine.commanded import Store
 
 
-def same(holdings: Holdings, other: Holdings) -> bool:
-    return (holdings.leases, holdings.lease_of, holdings.locks) == (other.leases, other.lease_of, other.locks)
+def same(lease_index: LeaseIndex, other: LeaseIndex) -> bool:
+    return (lease_index.leases, lease_index.lease_of, lease_index.locks) == (other.leases, other.lease_of, other.locks)
 
 
 def test_a_lease_is_named_by_its_revision_and_takes_its_keys_along() -> None:
@@ -53,10 +53,10 @@ def test_a_lease_is_named_by_its_revision_and_takes_its_keys_along() -> None:
     assert store.do(LeasedPut(b"a", b"1", 1)) == PutResult(2, 1)
     assert store.do(LeasedPut(b"b", b"2", 1)) == PutResult(3, 1)
     store.do(Put(b"c", b"3"))
-    assert store.machine.holdings.lease_of == {b"a": 1, b"b": 1}
+    assert store.machine.lease_index.lease_of == {b"a": 1, b"b": 1}
     assert store.do(Revoke(1)) == LeaseEnded(5, 2)
     assert store.keys == [b"c"]
-    assert store.machine.holdings.leases == {}
+    assert store.machine.lease_index.leases == {}
     assert store.do(Revoke(1)) == NoSuchLease(1)
     assert store.machine.revision == 5
 
@@ -65,11 +65,11 @@ def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
     store = Store(Grant(5000), LeasedPut(b"a", b"1", 1), Acquire(b"lock", 1, 0, b"me", True))
     assert store.keys == [b"a"]
     assert [key for key, _ in store.machine.as_of(EVERY_KEY, 2)] == [b"a"]
-    assert [event.key for event in store.machine.past.behind(0)] == [b"a"]
+    assert [event.key for event in store.machine.history.behind(0)] == [b"a"]
     assert list(store.machine.records) == [b"a"]
     store.do(DeleteSpan(EVERY_KEY))
-    assert list(store.machine.holdings.locks) == [b"lock"]
-    assert list(store.machine.holdings.leases) == [1]
+    assert list(store.machine.lease_index.locks) == [b"lock"]
+    assert list(store.machine.lease_index.leases) == [1]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
 def test_a_key_that_is_put_without_the_lease_or_deleted_goes_with_it_no_more(command: Command) -> None:
     store = Store(Grant(5000), LeasedPut(b"a", b"1", 1), command)
     kept = store.keys
-    assert store.machine.holdings.lease_of == {}
+    assert store.machine.lease_index.lease_of == {}
     assert store.do(Revoke(1)) == LeaseEnded(store.machine.revision, 0)
     assert store.keys == kept
 
@@ -98,11 +98,11 @@ def test_a_key_goes_with_the_last_lease_that_it_was_put_with() -> None:
 def test_a_lease_of_its_own_ends_with_its_key() -> None:
     store = Store(Put(b"x", b""))
     assert store.do(LeasedPut(b"a", b"1", 0, 700)) == PutResult(2, 1)
-    assert store.machine.holdings.leases[2].terms.ttl_ms == 700
+    assert store.machine.lease_index.leases[2].terms.ttl_ms == 700
     store.do(LeasedPut(b"a", b"2", 0, 800))
-    assert list(store.machine.holdings.leases) == [3]
+    assert list(store.machine.lease_index.leases) == [3]
     store.do(Put(b"a", b"3"))
-    assert store.machine.holdings.leases == {}
+    assert store.machine.lease_index.leases == {}
     assert store.keys == [b"a", b"x"]
 
 
@@ -116,22 +116,22 @@ def test_a_lease_of_its_own_may_be_used_on_in_the_transaction_that_takes_its_key
 ) -> None:
     store = Store(LeasedPut(b"a", b"1", 0, 700))
     assert isinstance(store.do(Transact([], [first, LeasedPut(b"b", b"2", 1)], [])), Transacted)
-    assert store.machine.holdings.lease_of == {b"b": 1}
+    assert store.machine.lease_index.lease_of == {b"b": 1}
     store.do(Delete(b"b"))
-    assert store.machine.holdings.leases == {}
-    assert same(store.machine.holdings, store.loaded().holdings)
+    assert store.machine.lease_index.leases == {}
+    assert same(store.machine.lease_index, store.loaded().lease_index)
 
 
 def test_a_lease_of_its_own_takes_nothing_else_along_when_what_it_was_granted_for_goes() -> None:
     store = Store(Acquire(b"lock", 0, 700, b"", False), LeasedPut(b"a", b"1", 1))
     store.do(Put(b"a", b"2"))
-    assert store.machine.holdings.holder(b"lock") is not None
+    assert store.machine.lease_index.holder(b"lock") is not None
     store.do(LeasedPut(b"a", b"3", 1))
     store.do(Release(b"lock", 1))
     assert store.keys == [b"a"]
-    assert list(store.machine.holdings.leases) == [1]
+    assert list(store.machine.lease_index.leases) == [1]
     store.do(Delete(b"a"))
-    assert store.machine.holdings.leases == {}
+    assert store.machine.lease_index.leases == {}
 
 
 def test_nothing_goes_with_a_lease_that_is_not_there_and_then_nothing_is_done() -> None:
@@ -189,18 +189,18 @@ def test_who_comes_first_has_the_lock_and_the_fence_grows() -> None:
     assert store.do(Release(b"l", 1)) == NotHeld()
     assert store.do(Release(b"l", 9)) == NotHeld()
     store.do(Revoke(3))
-    holder = store.machine.holdings.holder(b"l")
+    holder = store.machine.lease_index.holder(b"l")
     assert holder is not None
     assert holder[0] == 6
     store.do(Release(b"l", 2))
-    assert store.machine.holdings.locks == {}
+    assert store.machine.lease_index.locks == {}
 
 
 def test_a_lock_with_a_lease_of_its_own() -> None:
     store = Store()
     assert store.do(Acquire(b"l", 0, 900, b"me", False)) == Placed(1, 1, True)
     assert store.do(Release(b"l", 1)) == Released(2)
-    assert store.machine.holdings.leases == {}
+    assert store.machine.lease_index.leases == {}
 
 
 @pytest.mark.parametrize(("fence", "done"), [(2, True), (3, False), (0, False)])
@@ -236,8 +236,8 @@ COMMANDS = st.one_of(
     st.builds(Acquire, KEYS, LEASES, st.just(0), st.just(b""), st.booleans()),
     st.builds(Acquire, KEYS, st.just(0), st.just(900), st.just(b"v"), st.booleans()),
     st.builds(Release, KEYS, LEASES),
-    st.builds(Once, LEASES, st.integers(1, 4), st.just(b"f"), st.builds(Put, KEYS, st.binary(max_size=2))),
-    st.builds(Once, LEASES, st.integers(1, 4), st.just(b"f"), st.builds(Revoke, LEASES)),
+    st.builds(Idempotent, LEASES, st.integers(1, 4), st.just(b"f"), st.builds(Put, KEYS, st.binary(max_size=2))),
+    st.builds(Idempotent, LEASES, st.integers(1, 4), st.just(b"f"), st.builds(Revoke, LEASES)),
 )
 
 
@@ -248,18 +248,18 @@ def test_what_is_stored_gives_the_same_state_and_the_index_is_that_of_its_record
         before = store.machine.size_bytes
         bound = growth_of(command, store.machine)  # type: ignore[arg-type]
         store.do(command)
-        if not isinstance(command, Once):
+        if not isinstance(command, Idempotent):
             assert store.machine.size_bytes <= before + max(0, bound)
             assert bound <= GROWTH * size_bytes(command)
     loaded = store.loaded()
-    assert same(loaded.holdings, store.machine.holdings)
-    assert same(loaded.holdings, Holdings(store.machine._own.items()))
+    assert same(loaded.lease_index, store.machine.lease_index)
+    assert same(loaded.lease_index, LeaseIndex(store.machine._own.items()))
     assert (loaded.digest, loaded.size_bytes, loaded.records) == (
         store.machine.digest,
         store.machine.size_bytes,
         store.machine.records,
     )
-    for lease in list(store.machine.holdings.leases):
+    for lease in list(store.machine.lease_index.leases):
         store.do(Revoke(lease))
     assert store.machine._own == {}
-    assert (store.machine.holdings.lease_of, store.machine.holdings.locks) == ({}, {})
+    assert (store.machine.lease_index.lease_of, store.machine.lease_index.locks) == ({}, {})

@@ -1,4 +1,4 @@
-"""`python -m tests.unit.paxos.lecture.golden`: what the scenes print, kept beside this file and shown in docs/lecture.md."""
+"""`python -m tests.unit.paxos.lecture.golden`: what the scenes print, beside this file and in docs/lecture.md."""
 
 import re
 from pathlib import Path

@@ -30,12 +30,12 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Canvass,
-    CanvassReply,
     Compare,
     Heartbeat,
     HeartbeatAck,
     Prepare,
+    PreVote,
+    PreVoteReply,
     Promise,
     ReadIndexReply,
     Reject,
@@ -98,7 +98,7 @@ def test_no_message_leaves_before_what_led_to_it(name: str) -> None:
         arrows = [(number, row) for number, row in enumerate(stage.rows) if isinstance(row, Arrow)]
         assert all(0 <= arrow.sent <= number for number, arrow in arrows)
         for _, answer in arrows:
-            if answer.label.startswith(("Promise", "Accepted", "Reject", "CanvassReply", "HeartbeatAck")):
+            if answer.label.startswith(("Promise", "Accepted", "Reject", "PreVoteReply", "HeartbeatAck")):
                 cause = stage.rows[answer.sent - 1]
                 assert isinstance(cause, Arrow)
                 assert (cause.to, cause.sender) == (answer.sender, answer.to)
@@ -290,9 +290,9 @@ def test_what_belongs_to_a_ballot_of_before_does_not_count() -> None:
 def test_a_message_without_words_of_its_own_has_its_name() -> None:
     replica = ReplicaActor("n1", ("n1",), Options(), 0)
     assert label(Compare(1, b"")) == "Compare"
-    assert label(Canvass(1, 1)) == "Canvass: would you promise?"
-    assert label(CanvassReply(1, True, ZERO, 0)) == "CanvassReply(yes)"
-    assert label(CanvassReply(1, False, ZERO, 0)) == "CanvassReply(no)"
+    assert label(PreVote(1, 1)) == "PreVote: would you promise?"
+    assert label(PreVoteReply(1, True, ZERO, 0)) == "PreVoteReply(yes)"
+    assert label(PreVoteReply(1, False, ZERO, 0)) == "PreVoteReply(no)"
     assert sentence(replica, "n2", Compare(1, b""), []) == "n1 takes note."
 
 

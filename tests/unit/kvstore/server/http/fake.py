@@ -11,8 +11,8 @@ import uvloop
 from yarl import URL
 
 from kvstore.api.commands import (
-    Bundle,
     Command,
+    CommandBatch,
     Delete,
     KeyCommand,
     NotReconfigured,
@@ -29,9 +29,9 @@ from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.server.http.limits import Limits
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
-from kvstore.server.trace import Tap
-from kvstore.state_machine.history import Past
-from kvstore.state_machine.lease_index import Holdings
+from kvstore.server.trace import Trace
+from kvstore.state_machine.history import History
+from kvstore.state_machine.lease_index import LeaseIndex
 from kvstore.state_machine.reads import look_up, look_up_lease
 from kvstore.state_machine.state_machine import StateMachine
 from storage.base import StatePage
@@ -68,7 +68,7 @@ class FakeReplica:
         self.machine = StateMachine([])
         self.records = self.machine.records
         self._sequence = 0
-        self.tapped: Tap | None = None
+        self.tapped: Trace | None = None
         self.hearers: list[Callable[[], None]] = []
         self.reads: list[tuple[bytes, Consistency]] = []
         self.pages: list[StatePage] = []
@@ -116,7 +116,7 @@ class FakeReplica:
     def _apply(self, command: KeyCommand) -> Result:
         self.done.put_nowait(_key_of(command))
         self._sequence += 1
-        results = self.machine.apply(Bundle("fake", 1, self._sequence, self._sequence, [command]), 1)
+        results = self.machine.apply(CommandBatch("fake", 1, self._sequence, self._sequence, [command]), 1)
         assert results is not None
         self.hear()
         return results[0]
@@ -127,7 +127,7 @@ class FakeReplica:
 
         def look() -> Answer:
             if isinstance(query, bytes):
-                lease = self.machine.holdings.lease_of.get(query, 0)
+                lease = self.machine.lease_index.lease_of.get(query, 0)
                 return ReadAnswer(self.records.get(query), 11, self.machine.revision, self.age_ms, lease)
             if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
                 return look_up_lease(query, self.machine, lambda _: 2500.0)
@@ -136,19 +136,19 @@ class FakeReplica:
         self._later(key, look, reply)
 
     @property
-    def past(self) -> Past:
-        return self.machine.past
+    def history(self) -> History:
+        return self.machine.history
 
     @property
     def position(self) -> int:
         return self.machine.position
 
     @property
-    def holdings(self) -> Holdings:
-        return self.machine.holdings
+    def lease_index(self) -> LeaseIndex:
+        return self.machine.lease_index
 
-    def tap(self, tap: Tap | None) -> None:
-        self.tapped = tap
+    def trace(self, trace: Trace | None) -> None:
+        self.tapped = trace
 
     def on_change(self, hear: Callable[[], None]) -> None:
         self.hearers.append(hear)

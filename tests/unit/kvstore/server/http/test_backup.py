@@ -14,11 +14,11 @@ from kvstore.backup.file import Backup
 from kvstore.backup.stream import End, Page, Start
 from kvstore.client import Client, Unavailable
 from kvstore.server.http.problems import RETRY_AFTER
-from storage.base import Change, Progress, StatePage, first_of
-from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, ledger_of
+from storage.base import AppliedProgress, Change, StatePage, first_of
+from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, applier_of
 from tests.unit.kvstore.server.http.fake import FakeReplica, Store, request, run
 
-LEDGER, ROWS = ledger_of(*COMMANDS)
+LEDGER, ROWS = applier_of(*COMMANDS)
 END = LEDGER.progress()
 PAGES = [StatePage(ROWS[:2], 1, None), StatePage(ROWS[2:4], 1, None), StatePage(ROWS[4:], 1, END)]
 
@@ -47,8 +47,8 @@ def test_all_pages_arrive_and_the_replica_is_told_that_it_is_over() -> None:
 
 def test_an_empty_state_is_one_empty_page() -> None:
     async def scenario(store: Store) -> None:
-        store.replica.pages = [StatePage([], 0, Progress())]
-        assert (await parts_of(url(store)))[1:] == [Page(0, []), End(Progress())]
+        store.replica.pages = [StatePage([], 0, AppliedProgress())]
+        assert (await parts_of(url(store)))[1:] == [Page(0, []), End(AppliedProgress())]
 
     run(scenario)
 
@@ -196,7 +196,7 @@ def test_the_command_makes_a_file_and_says_what_is_in_it(tmp_path: Path) -> None
         assert out.startswith(f"{tmp_path}/b.db: 3 keys of cluster c at revision 6, from n1 (")
         with Backup(tmp_path / "b.db") as made:
             assert {change.key for change in made.changes()} == RECORDS.keys()
-            assert made.about.progress == Progress(END.applied, END.position, END.chain, END.digest)
+            assert made.about.progress == AppliedProgress(END.applied, END.position, END.chain, END.digest)
         assert backup(store, tmp_path / "b.db")[::2] == (
             2,
             f"kvstore: {tmp_path}/b.db exists: give another name, or --force to replace it\n",

@@ -54,9 +54,9 @@ def test_a_reader_sees_what_happens_and_afterwards_nobody_is_told() -> None:
 def test_two_readers_share_a_tap() -> None:
     async def scenario(store: Store) -> None:
         async with await looking(store) as one:
-            tap = store.replica.tapped
+            trace = store.replica.tapped
             async with await looking(store) as other:
-                assert store.replica.tapped is tap
+                assert store.replica.tapped is trace
                 first, second = await glimpse(one), await glimpse(other)
                 assert first["number"] <= second["number"]
 

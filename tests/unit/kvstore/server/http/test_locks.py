@@ -20,7 +20,7 @@ async def queue(store: Store) -> tuple[int, int, asyncio.Task[Reply]]:
     one, two = await grant(store), await grant(store)
     await acquire(store, lease=one)
     waiting = asyncio.create_task(acquire(store, lease=two, wait_s=60))
-    while len(store.replica.machine.holdings.locks[b"l"]) < 2:
+    while len(store.replica.machine.lease_index.locks[b"l"]) < 2:
         await store.replica.done.get()
     return one, two, waiting
 
@@ -99,7 +99,7 @@ def test_a_lease_of_its_own_is_kept_alive_while_its_client_waits() -> None:
         one = await grant(store)
         await acquire(store, lease=one)
         waiting = asyncio.create_task(acquire(store, ttl_s=0.1, wait_s=60))
-        while not any(lease.version > 1 for lease in store.replica.machine.holdings.leases.values()):
+        while not any(lease.version > 1 for lease in store.replica.machine.lease_index.leases.values()):
             await store.replica.done.get()
         await store.call("DELETE", f"/locks/l?lease={one}")
         assert json.loads((await waiting).body)["held"] is True
@@ -113,11 +113,11 @@ def test_a_client_that_goes_away_gives_its_place_up() -> None:
         await acquire(store, lease=one)
         async with await store.wire() as wire:
             wire.send(request("POST", "/locks/l", body=b'{"ttl_s": 0.1, "wait_s": 60}'))
-            while len(store.replica.machine.holdings.locks[b"l"]) < 2:
+            while len(store.replica.machine.lease_index.locks[b"l"]) < 2:
                 await store.replica.done.get()
-        while len(store.replica.machine.holdings.locks[b"l"]) > 1:
+        while len(store.replica.machine.lease_index.locks[b"l"]) > 1:
             await store.replica.done.get()
-        assert list(store.replica.machine.holdings.leases) == [one]
+        assert list(store.replica.machine.lease_index.leases) == [one]
 
     run(scenario)
 

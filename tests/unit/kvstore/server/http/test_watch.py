@@ -14,7 +14,7 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.server.http import feed
 from kvstore.server.http.feed import render
-from kvstore.state_machine.history import Event, Past
+from kvstore.state_machine.history import History, KeyChange
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -159,7 +159,7 @@ def test_what_is_compacted_is_said_before_and_during_a_watch() -> None:
         assert "list the keys" in gone.problem()["detail"]
         async with watching(store, "prefix=&from_revision=3") as stream:
             assert await stream.keys(2) == ["c", "d"]
-            store.replica.machine.past = Past()  # the state was replaced by a later one
+            store.replica.machine.history = History()  # the state was replaced by a later one
             machine.forget(first_of(9))
             machine.position = first_of(9)
             store.replica.hear()
@@ -291,7 +291,7 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_events_are_rendered_as_the_standard_has_them() -> None:
     record = Record(b"line\nline", 3, 3, 1)
-    events = [Event(first_of(3), b"a\nb", record, None, 0), Event(first_of(4), b"a\nb", None, record, 0)]
+    events = [KeyChange(first_of(3), b"a\nb", record, None, 0), KeyChange(first_of(4), b"a\nb", None, record, 0)]
     assert render(events) == (
         b"id: 3\nevent: put\n"
         b'data: {"key":"a\\nb","value":"line\\nline","revision":3,"create_revision":3,"version":1}\n\n'
