@@ -14,23 +14,23 @@ class FrameTooLongError(Exception):
 
 
 def frame(payload: bytes) -> bytes:
-    """`payload` as it goes over the link."""
+    """Return `payload` as a frame."""
     return LENGTH.pack(len(payload)) + payload
 
 
 class FrameReader:
-    """Cuts a stream of bytes into payloads. `max_bytes` bounds the payload and may be changed between two of them."""
+    """Cuts a stream of bytes into payloads of at most `max_bytes`. The bound may change between two payloads."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Every payload that `data` completes. Raises FrameTooLongError at the head of a frame that is too long."""
+        """Yield every payload that `data` completes. Raises FrameTooLongError when a length exceeds the bound."""
         pending = self._buffer
         if pending:
             pending += data
-        source = pending or data  # mostly all that came is whole, and is cut where it lies
+        source = pending or data  # usually all frames are complete, and no byte is copied into the buffer
         start, size = 0, len(source)
         with memoryview(source) as view:
             while size - start >= LENGTH.size:

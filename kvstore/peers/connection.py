@@ -1,6 +1,6 @@
-"""One connection between two replicas, seen from either end: asyncio around `kvstore.peers.handshake`.
+"""One connection between two replicas, as an asyncio protocol around `kvstore.peers.handshake`.
 
-What all of them together are, and who dials when, is the business of `kvstore.peers.transport`, the hub of the links.
+`kvstore.peers.transport` is the hub: it holds all links and decides when to dial.
 """
 
 import asyncio
@@ -10,15 +10,13 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
 from kvstore.api.framing import FrameReader, FrameTooLongError, frame
-from kvstore.peers.handshake import (
+from kvstore.peers.handshake import Dialer, Listener, LocalEnd
+from kvstore.peers.handshake_messages import (
     MAX_HANDSHAKE_BYTES,
     NONCE_BYTES,
     Channel,
-    Dialer,
     LinkRefusal,
     LinkRefused,
-    Listener,
-    LocalEnd,
     refusal,
 )
 from kvstore.peers.send_queue import FrameQueue
@@ -26,45 +24,45 @@ from paxos import wire
 from paxos.messages import AnyMessage
 
 LINGER_S = 1.0
-"""How long a closing link may take to hand over its last bytes."""
+"""Longest time that a closing link may take to send its last bytes."""
 
 _WRITE_BYTES = 256 * 1024
-"""What one write takes from the queue at most: a socket that is full is noticed before the whole queue sits in it."""
+"""Bytes taken from the queue for one write: back-pressure is noticed before the whole queue is in the socket."""
 
-_SILENCE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-"""A peer's host that acknowledges nothing for ten seconds is gone (seconds, seconds, a count, milliseconds)."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+"""TCP options that end a connection after ten seconds without acknowledgement (seconds, seconds, count, ms)."""
 
 
 class Hub(Protocol):
-    """What a link must know, and to whom it tells what becomes of it."""
+    """The interface that a link needs of its transport."""
 
     local: LocalEnd
     handshake_s: float
     on_message: Callable[[str, AnyMessage], None]
 
     def opened(self, link: "Link") -> None:
-        """A connection was made. Raises LinkRefused when too many strangers are connected."""
+        """Register a new connection. Raises LinkRefused if too many connections have not proved their identity."""
 
     def refused(self, link: "Link", refused: LinkRefused) -> None:
-        """One of its ends has refused a link."""
+        """Count and log a link that one of its ends refused."""
 
     def welcomed(self, link: "DialledLink") -> None:
-        """A link that we dialled can take frames."""
+        """Use a dialled link for frames: its handshake is done."""
 
     def admitted(self, link: "AcceptedLink") -> None:
-        """The other end of a connection that we accepted has proved who it is."""
+        """Register an accepted link whose dialer has proved its identity."""
 
     def dropped(self, frame: bytes) -> None:
-        """A frame will not be sent."""
+        """Count a frame that will not be sent."""
 
     def lost(self, link: "Link", cause: Exception | None) -> None:
-        """A connection is gone."""
+        """Forget a closed connection."""
 
 
 class Link(asyncio.Protocol):
-    """What both ends have in common: frames, a bound on the time of the handshake, and an end with a reason."""
+    """Base of both ends: frames, a timeout for the handshake, and an end with a reason."""
 
-    way: ClassVar[str]
+    direction: ClassVar[str]
     handshake: Dialer | Listener
     transport: asyncio.Transport
 
@@ -77,7 +75,7 @@ class Link(asyncio.Protocol):
 
     @property
     def key(self) -> tuple[str, Channel]:
-        """Between whom and what for: one link of each way has the same."""
+        """Peer and channel. At most one link in each direction counts for each key."""
         return self.handshake.peer, self.handshake.channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,14 +84,16 @@ class Link(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         _tune(transport.get_extra_info("socket"))
         seconds = self.hub.handshake_s
-        text = f"no complete handshake within {seconds:g} s: only replicas may connect here, and one may be overloaded"
+        text = (
+            f"no complete handshake within {seconds:g} s: only replicas may connect here, or the replica is overloaded"
+        )
         late = LinkRefused(LinkRefusal.TIMEOUT, text)
         self.timer = asyncio.get_running_loop().call_later(seconds, self.refuse, late)
         try:
             self.hub.opened(self)
         except LinkRefused as refused:
             self.refuse(refused)
-            self.transport.close()  # at once: a flood of connections must not pile up
+            self.transport.close()  # at once, so that a flood of connections does not accumulate
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
         try:
             for payload in self.reader.feed(data):
                 self.take(payload)
-                if self.ending:  # by what the payload led to
+                if self.ending:  # `take` may have ended the link
                     return
         except LinkRefused as refused:
             self.refuse(refused)
@@ -112,11 +112,11 @@ class Link(asyncio.Protocol):
             self.refuse(LinkRefused(LinkRefusal.GARBAGE, f"{error}: run the same release on all replicas"))
 
     def take(self, payload: bytes) -> None:
-        """Act on one frame. Raises LinkRefused or WireError."""
+        """Process one payload. Raises LinkRefused or WireError."""
         raise NotImplementedError
 
     def refuse(self, refused: LinkRefused) -> None:
-        """End the link, with the reason in the logs of both sides."""
+        """End the link and log the reason on both ends."""
         if self.ending:
             return
         self.ending = True
@@ -125,24 +125,24 @@ class Link(asyncio.Protocol):
         if refused.by_peer:
             self.transport.close()
             return
-        # Closing while the peer still sends resets the connection, and may take the reason from it. So: half-close,
-        # read on without looking, and let the peer close.
+        # Closing while the peer still sends resets the connection, and the peer may lose the reason. Therefore
+        # half-close, discard what arrives, and let the peer close.
         self.transport.write(frame(refusal(refused)))
         self.transport.write_eof()
         self.timer = asyncio.get_running_loop().call_later(LINGER_S, self.drop)
 
     def finish(self) -> None:
-        """Close, once what was written has left."""
+        """Close the connection once its buffered bytes are sent."""
         self.ending = True
         self.transport.close()
 
     def drop(self) -> None:
-        """Close now."""
+        """Close the connection at once."""
         self.ending = True
         self.transport.abort()
 
     def give_up(self) -> None:
-        """Its connection was given up half-way, and not every loop tells the protocol so."""
+        """Clean up after a cancelled connection attempt: not every event loop calls `connection_lost` then."""
         if self.opened and not self.closed.is_set():
             self.connection_lost(None)
 
@@ -155,9 +155,9 @@ class Link(asyncio.Protocol):
 
 
 class AcceptedLink(Link):
-    """A connection that we accepted: a handshake, then messages."""
+    """An accepted connection: it receives a handshake, then messages."""
 
-    way = "from"
+    direction = "from"
     handshake: Listener
 
     def __init__(self, hub: Hub) -> None:
@@ -177,9 +177,9 @@ class AcceptedLink(Link):
 
 
 class DialledLink(Link):
-    """A connection that we dialled: a handshake, then what we send."""
+    """A dialled connection: it sends a handshake, then messages."""
 
-    way = "to"
+    direction = "to"
     handshake: Dialer
 
     def __init__(self, hub: Hub, peer: str, channel: Channel, max_queue_bytes: int) -> None:
@@ -204,7 +204,7 @@ class DialledLink(Link):
             self.hub.welcomed(self)
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame; what is sent in one turn of the loop leaves in one write."""
+        """Queue a frame. All frames of one turn of the event loop leave in one write."""
         for dropped in self.queue.append(frame):
             self.hub.dropped(dropped)
         if not (self._flush_due or self._paused):
@@ -233,10 +233,10 @@ class DialledLink(Link):
 
 
 def _tune(connection: socket.socket) -> None:
-    """No delay for small frames, and an end to a connection whose other host fell silent."""
+    """Send small frames without delay, and detect a host that no longer answers."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE.items():
-        option = getattr(socket, name, None)  # not on every system
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)  # not available on every system
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""The payloads that wait to be sent over a link: pure."""
+"""The bounded queue of payloads that wait to be sent over a link. Pure."""
 
 from collections import deque
 
@@ -6,7 +6,7 @@ from kvstore.api.framing import LENGTH
 
 
 class FrameQueue:
-    """Payloads that wait to be sent, at most `max_bytes` of them together: the oldest make room for the newest."""
+    """Payloads of at most `max_bytes` in all. The oldest payloads are dropped to make room for the newest."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -17,7 +17,7 @@ class FrameQueue:
         return bool(self._payloads)
 
     def append(self, payload: bytes) -> list[bytes]:
-        """Queue one payload; those that were dropped for it (the payload itself if it could never fit)."""
+        """Queue one payload and return the dropped payloads, `payload` itself if it exceeds the bound alone."""
         self._payloads.append(payload)
         self.waiting_bytes += len(payload)
         dropped = []
@@ -26,7 +26,7 @@ class FrameQueue:
         return dropped
 
     def take(self, max_bytes: int) -> bytes:
-        """The oldest payloads as frames, ready to write: as many as make up `max_bytes`, the last one whole."""
+        """Remove the oldest payloads, until they amount to `max_bytes`, and return them as frames."""
         pieces: list[bytes] = []
         goal = self.waiting_bytes - max_bytes
         while self._payloads and self.waiting_bytes > goal:
@@ -35,7 +35,7 @@ class FrameQueue:
         return b"".join(pieces)
 
     def clear(self) -> list[bytes]:
-        """Give up on all payloads; these they are."""
+        """Remove all payloads and return them."""
         abandoned = list(self._payloads)
         self._payloads.clear()
         self.waiting_bytes = 0

@@ -1,24 +1,22 @@
-"""The links between replicas, all together: whom to dial, which connection counts, and what goes over which.
+"""All links of one replica: which peers to dial, which connection counts, and which channel a message takes.
 
-Each replica dials every other one and sends on the connections that it dialled; on those that it accepted it only
-receives. So nobody has to agree on which of two crossing ones to keep. It dials twice, for two channels:
+Each replica dials every peer. It sends on the connections that it dialled and receives on the connections that it
+accepted, so replicas need not agree on which of two crossing connections to keep. It dials twice, for two channels:
 
       n1                                             n2
        |  messages: heartbeats, votes, requests ...   |
        |--------------------------------------------->|
        |  bulk: pages of the log and of snapshots     |
        |--------------------------------------------->|
-       |                                              |      and as many the other way, dialled by n2
+       |                                              |      and two connections in the other direction, dialled by n2
 
-What fills one of them, its queue and the socket's buffers, does not stand before what takes the other.
+A page that fills the queue and the socket buffers of one channel does not delay messages on the other.
 
-Nothing here is reliable, and nothing has to be: the protocol repeats what is lost. A frame to a peer that is not
-connected is dropped at once. To one that reads too slowly, frames wait in a queue bounded in bytes, and the oldest are
-dropped first.
+Delivery is unreliable, because the protocol repeats lost messages. A frame to a disconnected peer is dropped at once.
+Frames to a slow peer wait in a queue that is bounded in bytes; the oldest are dropped first.
 
-Who the peers are, and which data the cluster has enrolled for each, may change at any time. A link to one that is none
-any more, to an address that is not the peer's any more, to other data than what is enrolled, or to an earlier life of
-the peer, is dropped.
+The peers and the enrolled incarnation of each may change at any time. The transport drops a link to a removed peer, to
+a former address of a peer, to data other than the enrolled data, and to an earlier process of the peer.
 """
 
 import asyncio
@@ -33,7 +31,8 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
 from kvstore.peers.connection import LINGER_S, AcceptedLink, DialledLink, Link
-from kvstore.peers.handshake import Channel, Identity, LinkRefusal, LinkRefused, LocalEnd
+from kvstore.peers.handshake import LocalEnd
+from kvstore.peers.handshake_messages import Channel, LinkRefusal, LinkRefused, ProcessIdentity
 from paxos import wire
 from paxos.messages import AnyMessage
 
@@ -43,22 +42,22 @@ Address = tuple[str, int]
 """Host and port."""
 
 _Key = tuple[str, Channel]
-"""A peer, and what a link with it is for."""
+"""Peer and channel."""
 
 MAX_UNPROVED_LINKS = 64
-"""Accepted connections that may be in their handshake at the same time."""
+"""Most accepted connections that may be in their handshake at the same time."""
 
 MAX_BULK_BYTES = wire.MAX_MESSAGE_BYTES
-"""What waits for one bulk link at most: a few pages, and any one message that there can be."""
+"""Bound on the queue of one bulk link: a few pages, or one message of the greatest length."""
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 0.5
-"""Bounds of the pause between two attempts to dial. Short: a peer is back a second after it died."""
+"""Bounds of the pause between two attempts to dial: short, because a restarted peer is back within a second."""
 
 _REPEAT_S = 60.0
-"""A complaint about the same peer, for the same reason, is logged once in this time."""
+"""A warning about the same peer for the same reason is logged at most once in this time."""
 
 
-class Stats(msgspec.Struct):
+class TransportStats(msgspec.Struct):
     """Counts since the start of the transport."""
 
     dropped_frames: int = 0
@@ -69,12 +68,13 @@ class Stats(msgspec.Struct):
 
 
 class Transport:
-    """The peer links of one replica. All of it belongs to one event loop.
+    """The peer links of one replica. All methods must be called on its event loop.
 
-    `node`, `cluster` and `identity` say who we are, `secret` proves it, `terms` is what all must agree on; `peers`:
-    each other member and its address. `on_message(sender, message)`: the sender is proved. `on_change(peer,
-    connected)`: whether messages to it have a link. Both are called from the loop and must not raise.
-    `max_queue_bytes`: of messages that wait for one peer. Raises ValueError on a cluster name that is too long.
+    `identity` is proved with `secret`; `compatibility` must be equal on all replicas; `replaces` is the incarnation of
+    this replica's former, damaged data (0 for none). `peers` maps each other member to its address. `on_message(sender,
+    message)` gets messages of authenticated peers; `on_change(peer, connected)` is called when the message link to a
+    peer comes up or goes down; neither may raise. `max_queue_bytes` bounds the messages that wait for one peer.
+    Raises ValueError if `cluster` or `compatibility` is too long for a handshake.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Transport:
         *,
         node: str,
         cluster: str,
-        identity: Identity,
+        identity: ProcessIdentity,
         secret: bytes,
-        terms: str = "",
+        compatibility: str = "",
         replaces: int = 0,
         listen: Address,
         peers: Mapping[str, Address],
@@ -93,10 +93,10 @@ class Transport:
         max_queue_bytes: int = 32 * 1024 * 1024,
         handshake_ms: int = 5_000,
     ) -> None:
-        self.stats = Stats()
+        self.stats = TransportStats()
         self.address = listen
-        """Where the transport listens: once it has started, with the port that it got for port 0."""
-        self.local = LocalEnd(cluster, node, identity, secret, frozenset(peers), terms, replaces)
+        """Address that the transport listens on; after `start`, a port 0 is replaced by the actual port."""
+        self.local = LocalEnd(cluster, node, identity, secret, frozenset(peers), compatibility, replaces)
         self.on_message = on_message
         self.handshake_s = handshake_ms / 1000
         self._max_queue_bytes = {Channel.MESSAGES: max_queue_bytes, Channel.BULK: MAX_BULK_BYTES}
@@ -109,12 +109,12 @@ class Transport:
         self._links: set[Link] = set()
         self._outgoing: dict[_Key, DialledLink] = {}
         self._incoming: dict[_Key, AcceptedLink] = {}
-        self._complained: dict[tuple[str, str], float] = {}
-        self.strange_to: set[str] = set()
-        """Peers to whom we are no member, by their last word."""
+        self._warned: dict[tuple[str, str], float] = {}
+        self.not_a_member_for: set[str] = set()
+        """Peers whose last answer was that this replica is not a member."""
 
     async def start(self) -> None:
-        """Listen, and begin to dial. Raises OSError when the address cannot be listened on."""
+        """Listen and begin to dial. Raises OSError if the address cannot be listened on."""
         host, port = self.address
         loop = asyncio.get_running_loop()
         try:
@@ -128,15 +128,15 @@ class Transport:
         self._dial()
 
     async def stop(self) -> None:
-        """End all links, after handing to the network what was sent. Frames are dropped from now on."""
+        """Send what is queued, then end all links. Later frames are dropped."""
         self._dials = False
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # a turn of the loop: what was just sent leaves
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # this also lets the loop flush what was just sent
         if self._server is None:
             return
         self._server.close()
-        await asyncio.sleep(0)  # a connection that was accepted a moment ago becomes a link now, or never
+        await asyncio.sleep(0)  # a connection accepted a moment ago becomes a link now or never
         for link in tuple(self._links):
             link.finish()
         patience = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)
@@ -146,8 +146,7 @@ class Transport:
         await self._server.wait_closed()
 
     def set_peers(self, peers: Mapping[str, Address]) -> None:
-        """From now on these are the other members. Those that are new are dialled; links with those that are gone, or
-        that have moved to another address, are dropped."""
+        """Replace the peers. New peers are dialled; links to removed peers and to former addresses are dropped."""
         left = {peer for peer, address in self._peers.items() if peers.get(peer) != address}
         self._peers = dict(peers)
         self.local.set_peers(peers)
@@ -155,15 +154,17 @@ class Transport:
             if key in self._dialers:
                 self._dialers.pop(key).task.cancel()
         self._drop(lambda link: link.handshake.peer in left)
-        self._complained = {key: at for key, at in self._complained.items() if key[0] not in left}
-        self.strange_to &= self._peers.keys()
+        self._warned = {key: at for key, at in self._warned.items() if key[0] not in left}
+        self.not_a_member_for &= self._peers.keys()
         if self._dials:
             self._dial()
 
     def enrol(self, incarnations: Mapping[str, int], newcomers: Collection[str] = ()) -> None:
-        """From now on the cluster knows these peers by this data. Links with other data of theirs are dropped, and it
-        is refused. Of a peer that is not among them, the data that proves itself first counts: for `newcomers`, first
-        since they became that."""
+        """Replace the enrolled incarnation of each peer, and drop links to other incarnations.
+
+        A peer without an enrolled incarnation is bound to the first incarnation that it proves; a peer in `newcomers`
+        to the first that it proves after it became a newcomer.
+        """
         self.local.enrol(incarnations, newcomers)
         self._drop(
             lambda link: (
@@ -174,7 +175,7 @@ class Transport:
 
     @property
     def incarnations(self) -> dict[str, int]:
-        """Which data each peer runs on that has a link with us, in either direction: it has proved so."""
+        """The proved incarnation of each linked peer, in either direction."""
         return {
             link.handshake.peer: link.handshake.proved.incarnation
             for link in self._links
@@ -183,26 +184,28 @@ class Transport:
 
     @property
     def replacement_requests(self) -> Mapping[str, int]:
-        """Who has lost data to damage and asks for another place: the incarnation that was lost."""
+        """The lost incarnation of each peer that asks to be replaced because its data was damaged."""
         return self.local.replacement_requests
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait for slow peers."""
+        """Bytes queued for slow peers."""
         return sum(link.queue.waiting_bytes for link in self._outgoing.values())
 
     def connected(self, peer: str) -> bool:
-        """Whether a message to `peer` has a link to take."""
+        """Return whether the message link to `peer` is up."""
         return (peer, Channel.MESSAGES) in self._outgoing
 
     def version(self, peer: str, channel: Channel = Channel.MESSAGES) -> int:
-        """The version in which messages to `peer` are to be encoded; without a link they go nowhere in any."""
+        """Return the version in which messages to `peer` are encoded; without a link any version will do."""
         link = self._outgoing.get((peer, channel))
         return wire.VERSION if link is None else link.handshake.version
 
     def send(self, to: str, frame: bytes, channel: Channel = Channel.MESSAGES) -> None:
-        """Send a message, encoded in the link's `version`. Never blocks and never raises: what cannot be sent is
-        dropped and counted."""
+        """Send a message that is encoded in the link's `version`.
+
+        Never blocks and never raises: a message that cannot be sent is dropped and counted.
+        """
         link = self._outgoing.get((to, channel))
         if link is None:
             self.dropped(frame)
@@ -211,69 +214,69 @@ class Transport:
             text = (
                 f"dropped a message of {len(frame)} bytes to {to}: no replica takes more than {wire.MAX_MESSAGE_BYTES}"
             )
-            self.complain(to, "sent too long", text)
+            self.warn(to, "sent too long", text)
         else:
             link.send(frame)
 
-    # From here on: what the links tell.
+    # Calls of the links (`kvstore.peers.connection.Hub`)
 
     def dropped(self, frame: bytes) -> None:
         """Count a frame that will not be sent."""
         self.stats.dropped_frames += 1
         self.stats.dropped_bytes += len(frame)
 
-    def complain(self, peer: str, reason: str, text: str) -> None:
-        """Warn, unless the same was said of the same peer a short while ago."""
+    def warn(self, peer: str, reason: str, text: str) -> None:
+        """Log a warning, unless the same warning about the same peer was logged within `_REPEAT_S`."""
         now = asyncio.get_running_loop().time()
-        key = (peer if peer in self._peers else "", reason)  # a stranger can make up names without end
-        if now - self._complained.get(key, -_REPEAT_S) >= _REPEAT_S:
-            self._complained[key] = now
+        key = (peer if peer in self._peers else "", reason)  # an unauthenticated dialer can invent any number of names
+        if now - self._warned.get(key, -_REPEAT_S) >= _REPEAT_S:
+            self._warned[key] = now
             log.warning("%s", text)
 
     def opened(self, link: Link) -> None:
-        """A connection was made. Raises LinkRefused when too many strangers are connected."""
+        """See Hub."""
         self._links.add(link)
-        strangers = sum(isinstance(other, AcceptedLink) and not other.handshake.done for other in self._links)
-        if isinstance(link, AcceptedLink) and strangers > MAX_UNPROVED_LINKS:
-            text = f"{strangers} connections have proved nothing yet: find out who else connects to this port"
+        unproved = sum(isinstance(other, AcceptedLink) and not other.handshake.done for other in self._links)
+        if isinstance(link, AcceptedLink) and unproved > MAX_UNPROVED_LINKS:
+            text = f"{unproved} connections have not proved their identity: find out what else connects to this port"
             raise LinkRefused(LinkRefusal.BUSY, text)
 
     def refused(self, link: Link, refused: LinkRefused) -> None:
-        """One of its ends has refused a link."""
+        """See Hub."""
         if refused.by_peer:
             self.stats.refused_by_peers += 1
             if refused.reason is LinkRefusal.UNKNOWN_NODE:
-                self.strange_to.add(link.handshake.peer)
+                self.not_a_member_for.add(link.handshake.peer)
         else:
             self.stats.refused[refused.reason] += 1
         host, port = (link.transport.get_extra_info("peername") or ("?", 0))[:2]
-        peer, where = link.handshake.peer, "there" if refused.by_peer else "here"
-        name = f"link {link.way} {peer or 'a stranger'!r} at {host}:{port}"
-        self.complain(peer, f"{where}: {refused.reason}", f"{name} was refused {where}: {refused.text}")
+        peer, side = link.handshake.peer, "the peer" if refused.by_peer else "this replica"
+        name = f"link {link.direction} {peer or 'an unknown node'!r} at {host}:{port}"
+        self.warn(peer, f"{side}: {refused.reason}", f"{side} refused the {name}: {refused.text}")
 
     def welcomed(self, link: DialledLink) -> None:
-        """A link that we dialled can take frames."""
+        """See Hub."""
         peer, channel = link.key
-        self.strange_to.discard(peer)
+        self.not_a_member_for.discard(peer)
         self._outgoing[link.key] = link
-        self._end_earlier_lives(link)
+        self._end_earlier_processes(link)
         log.debug("link to %s for %s is up", peer, channel)
         if channel is Channel.MESSAGES:
             self._on_change(peer, True)
 
     def admitted(self, link: AcceptedLink) -> None:
-        """The other end of a connection that we accepted has proved who it is."""
+        """See Hub."""
         older = self._incoming.get(link.key)
         self._incoming[link.key] = link
         if older is not None:
-            older.drop()  # a peer keeps one link of each kind to us: it has given the older one up
-        self._end_earlier_lives(link)
+            older.drop()  # a peer keeps one link for each channel: it has given up the older one
+        self._end_earlier_processes(link)
         for channel in Channel:
             if dialling := self._dialers.get((link.handshake.peer, channel)):
-                dialling.returned.set()  # whoever can dial us can be dialled
+                dialling.returned.set()  # the peer is up: dial it at once
 
     def lost(self, link: Link, cause: Exception | None) -> None:
-        """A connection is gone."""
+        """See Hub."""
         self._links.discard(link)
         if self._incoming.get(link.key) is link:
             del self._incoming[link.key]
@@ -284,16 +287,16 @@ class Transport:
             if channel is Channel.MESSAGES:
                 self._on_change(peer, False)
 
-    def _end_earlier_lives(self, newest: Link) -> None:
-        peer, lives = newest.handshake.peer, (None, newest.handshake.proved)
-        self._drop(lambda link: link.handshake.peer == peer and link.handshake.proved not in lives)
+    def _end_earlier_processes(self, newest: Link) -> None:
+        peer, current = newest.handshake.peer, (None, newest.handshake.proved)
+        self._drop(lambda link: link.handshake.peer == peer and link.handshake.proved not in current)
 
-    def _drop(self, condemned: Callable[[Link], bool]) -> None:
-        for link in tuple(filter(condemned, self._links)):
+    def _drop(self, obsolete: Callable[[Link], bool]) -> None:
+        for link in tuple(filter(obsolete, self._links)):
             link.drop()
 
     def _dial(self) -> None:
-        """Dial every peer that is not dialled yet."""
+        """Start a dialling task for every peer and channel that has none."""
         for peer, channel in product(self._peers, Channel):
             if (peer, channel) not in self._dialers:
                 make = partial(DialledLink, self, peer, channel, self._max_queue_bytes[channel])
@@ -304,11 +307,11 @@ class Transport:
 
 
 class _Dialling:
-    """Keeps one link to `peer` dialled until its `task` is cancelled."""
+    """A task that keeps one link to `peer` dialled until the task is cancelled."""
 
     def __init__(self, hub: Transport, peer: str, address: Address, make: Callable[[], DialledLink]) -> None:
         self.returned = asyncio.Event()
-        """Set when the peer has dialled us: then it is back."""
+        """Set when the peer has dialled this replica, so it is up."""
         self._hub = hub
         self._peer = peer
         self._address = address
@@ -316,7 +319,7 @@ class _Dialling:
         self.task = asyncio.get_running_loop().create_task(self._keep_dialled())
 
     async def _keep_dialled(self) -> None:
-        """Dial, for ever, whenever there is no link."""
+        """Dial whenever there is no link."""
         attempts = AsyncRetrying(
             retry=retry_if_result(operator.not_),
             wait=wait_random_exponential(multiplier=_RETRY_MIN_S, min=_RETRY_MIN_S, max=_RETRY_MAX_S),
@@ -324,19 +327,19 @@ class _Dialling:
         )
         while True:
             await attempts(self._dial_once)
-            await asyncio.sleep(_RETRY_MIN_S)  # a link that is lost as soon as it is made must not make a busy loop
+            await asyncio.sleep(_RETRY_MIN_S)  # a link that is lost at once must not cause a busy loop
 
     async def _dial_once(self) -> bool:
-        """Dial, and outlive the link. Answers whether it ever was one."""
+        """Dial, wait until the link is closed, and return whether its handshake succeeded."""
         self.returned.clear()
         link = self._make()
         try:
             await self._connect(link)
-        except (OSError, ValueError, OverflowError) as error:  # the last two: no host or port is spelt like this
+        except (OSError, ValueError, OverflowError) as error:  # the last two: the host or port is malformed
             host, port = self._address
             why = f"cannot reach {self._peer} at {host}:{port} ({str(error) or 'no answer'})"
-            advice = "start it, or correct its address; trying on"
-            self._hub.complain(self._peer, "unreachable", f"{why}: {advice}")
+            advice = "start it or correct its address; dialling continues"
+            self._hub.warn(self._peer, "unreachable", f"{why}: {advice}")
             return False
         await link.closed.wait()
         return link.handshake.done
@@ -352,7 +355,7 @@ class _Dialling:
                 link.give_up()
 
     async def _await_return(self, pause_s: float) -> None:
-        """Pause, but not once the peer is back."""
+        """Pause, or return as soon as the peer has dialled this replica."""
         try:
             async with asyncio.timeout(pause_s):
                 await self.returned.wait()

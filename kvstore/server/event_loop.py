@@ -20,7 +20,7 @@ from kvstore.api.membership import Member, Membership, genesis
 from kvstore.api.queries import Consistency, Query
 from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
 from kvstore.peers.compatibility import compatibility_of
-from kvstore.peers.handshake import LIFE_BITS, Channel, Identity
+from kvstore.peers.handshake_messages import LIFE_BITS, Channel, ProcessIdentity
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.read_queue import ReadReply
@@ -100,9 +100,9 @@ class Runtime:
         self._transport = Transport(
             node=settings.node,
             cluster=settings.cluster,
-            identity=Identity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
+            identity=ProcessIdentity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
             secret=settings.shared_secret(),
-            terms=compatibility_of(settings.lease_ms, settings.clock_drift_ppm, own.members),
+            compatibility=compatibility_of(settings.lease_ms, settings.clock_drift_ppm, own.members),
             replaces=storage.recovered().replaces,
             listen=settings.peer_bind,
             peers={},
@@ -255,7 +255,7 @@ class Runtime:
     def _standing(self) -> Standing:
         standing = self._node.standing
         alone = not any(map(self._transport.connected, self._node.neighbours))
-        strange = alone and self._transport.strange_to
+        strange = alone and self._transport.not_a_member_for
         return Standing.REFUSED if strange and standing is not Standing.REMOVED else standing
 
     def _member(self, member: Member, now: Time) -> MemberStatus:

@@ -219,7 +219,7 @@ def test_an_id_that_is_used_twice_is_told_of_in_all_logs_and_does_no_harm(tmp_pa
             own = [f"--data={tmp_path / 'copy'}", f"--listen={free()}", f"--peer-listen={free()}"]
             logs = [cluster.places[name].log for name in (leader, *rest)]
             with intruder(tmp_path / "log", command(cluster, member, *own)):
-                await until(lambda: _all_say(logs, f"two processes were started as '{member}'", "stop one"))
+                await until(lambda: _all_say(logs, f"two processes run as '{member}'", "stop one"))
                 await assert_takes_writes(cluster, list(cluster.places))
 
     asyncio.run(story())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.api.framing import frame
-from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES
+from kvstore.peers.handshake_messages import MAX_HANDSHAKE_BYTES
 from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until
 
@@ -109,7 +109,7 @@ def test_replicas_that_began_with_different_members_are_no_cluster_whatever_they
 
     async def story() -> None:
         async with asyncio.timeout(STORY_S):
-            await until(partial(_all_say, logs, "refused", "goes by members=n1,n2"))
+            await until(partial(_all_say, logs, "refused", "has members=n1,n2"))
 
     try:
         with intruder(logs[0], command(cluster, "n1", f"--members={two}")):
@@ -172,8 +172,10 @@ def test_bytes_that_no_peer_sends_are_refused_with_the_reason(tmp_path: Path) ->
                     assert reason.encode() in await reader.read()
                     writer.close()
             logs = [place.log for place in cluster.places.values()]
-            assert await _all_say(logs, "link from 'a stranger'", "was refused here: not a handshake")
-            assert await _all_say(logs, "link from 'a stranger'", "was refused here: frame of 4294967295 bytes")
+            assert await _all_say(logs, "link from 'an unknown node'", "this replica refused", "not a handshake")
+            assert await _all_say(
+                logs, "link from 'an unknown node'", "this replica refused", "frame of 4294967295 bytes"
+            )
             await assert_unharmed(cluster, ballot)
 
     asyncio.run(story())

@@ -11,13 +11,14 @@ from typing import Any, Self
 import pytest
 
 from kvstore.api.framing import FrameReader, frame
-from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, Identity, LinkRefused, Listener, LocalEnd
+from kvstore.peers.handshake import Dialer, Listener, LocalEnd
+from kvstore.peers.handshake_messages import NONCE_BYTES, Channel, LinkRefused, ProcessIdentity
 from kvstore.peers.transport import Address, Transport
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
 
 SECRET = b"a long and random secret"
-IDENTITY = Identity(incarnation=7, boot=5, life=55)
+IDENTITY = ProcessIdentity(incarnation=7, boot=5, life=55)
 HOST = "127.0.0.1"
 PATIENCE_S = 30
 """A test that waits so long has failed."""

@@ -1,7 +1,7 @@
 """The settings that peers compare."""
 
 from kvstore.peers.compatibility import compatibility_of
-from kvstore.peers.handshake import MAX_TERMS_CHARS
+from kvstore.peers.handshake_messages import MAX_COMPATIBILITY_CHARS
 
 FIRST = ("n1", "n2", "n3")
 
@@ -16,6 +16,6 @@ def test_a_replica_that_joined_names_no_members() -> None:
 
 def test_terms_fit_a_handshake_however_many_members_there_are() -> None:
     many = [f"{number:032}" for number in range(9)]
-    terms = compatibility_of(500, 10_000, many)
-    assert len(terms) <= MAX_TERMS_CHARS
-    assert terms != compatibility_of(500, 10_000, many[1:])
+    compatibility = compatibility_of(500, 10_000, many)
+    assert len(compatibility) <= MAX_COMPATIBILITY_CHARS
+    assert compatibility != compatibility_of(500, 10_000, many[1:])

@@ -8,16 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.api.framing import FrameReader, FrameTooLongError
-from kvstore.peers import handshake
-from kvstore.peers.handshake import (
+from kvstore.peers import handshake_messages
+from kvstore.peers.handshake import Dialer, Listener, LocalEnd
+from kvstore.peers.handshake_messages import (
     MAX_HANDSHAKE_BYTES,
     Channel,
-    Dialer,
-    Identity,
     LinkRefusal,
     LinkRefused,
-    Listener,
-    LocalEnd,
+    ProcessIdentity,
     refusal,
 )
 from paxos import wire
@@ -35,10 +33,10 @@ def local(
     life: int = 55,
     secret: bytes = SECRET,
     peers: set[str] | None = None,
-    terms: str = "lease_ms=500",
+    compatibility: str = "lease_ms=500",
 ) -> LocalEnd:
-    identity = Identity(incarnation, boot, life)
-    return LocalEnd(cluster, node, identity, secret, frozenset(peers or MEMBERS - {node}), terms)
+    identity = ProcessIdentity(incarnation, boot, life)
+    return LocalEnd(cluster, node, identity, secret, frozenset(peers or MEMBERS - {node}), compatibility)
 
 
 def dialer(
@@ -78,8 +76,12 @@ def test_two_members_with_one_secret_welcome_each_other_and_know_who_it_is() -> 
     assert one.done
     assert other.done
     assert other.peer == "n1"
-    assert (one.proved, other.proved) == (there.identity, here.identity) == (Identity(22, 5, 55), Identity(11, 5, 55))
-    assert (here.seen, there.seen) == ({"n2": there.identity}, {"n1": here.identity})
+    assert (
+        (one.proved, other.proved)
+        == (there.identity, here.identity)
+        == (ProcessIdentity(22, 5, 55), ProcessIdentity(11, 5, 55))
+    )
+    assert (here.last_proved, there.last_proved) == ({"n2": there.identity}, {"n1": here.identity})
 
 
 @pytest.mark.parametrize("channel", Channel)
@@ -102,21 +104,26 @@ def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
             dialer(local("n9")),
             listener(),
             LinkRefusal.UNKNOWN_NODE,
-            "'n9' is not a member for 'n2', which knows n1, n3",
+            "'n9' is not a member known to 'n2', which knows n1, n3",
         ),
         (
-            dialer(local("n1", terms="lease_ms=50")),
+            dialer(local("n1", compatibility="lease_ms=50")),
             listener(),
-            LinkRefusal.TERMS,
-            "'n1' goes by lease_ms=50; 'n2' by lease_ms=",
+            LinkRefusal.COMPATIBILITY,
+            "'n1' has lease_ms=50; 'n2' has lease_ms=",
         ),
         (
-            dialer(local("n1", terms="members=n1,n2 lease_ms=500")),
-            listener(local("n2", terms="members=n1,n2,n3 lease_ms=500")),
-            LinkRefusal.TERMS,
-            "'n1' goes by members=n1,n2 lease_ms=500; 'n2' by members=n1,n2,n3",
+            dialer(local("n1", compatibility="members=n1,n2 lease_ms=500")),
+            listener(local("n2", compatibility="members=n1,n2,n3 lease_ms=500")),
+            LinkRefusal.COMPATIBILITY,
+            "'n1' has members=n1,n2 lease_ms=500; 'n2' has members=n1,n2,n3",
         ),
-        (dialer(local("n2")), listener(), LinkRefusal.OWN_ID, "'n2' was dialled by 'n2': give every replica an id"),
+        (
+            dialer(local("n2")),
+            listener(),
+            LinkRefusal.OWN_ID,
+            "'n2' was dialled by 'n2': give every replica its own name",
+        ),
         (
             dialer(),
             listener(local("n3")),
@@ -136,9 +143,12 @@ def test_whoever_does_not_belong_is_refused_with_the_reason(
     assert not refusal.by_peer
 
 
-@pytest.mark.parametrize("terms", ["", "lease_ms=500", "lease_ms=500 members=n1", "new=1", "no pairs"])
-def test_terms_that_only_one_side_names_are_no_conflict(terms: str) -> None:
-    one, other = dialer(local("n1", terms=terms)), listener(local("n2", terms="lease_ms=500 old=1"))
+@pytest.mark.parametrize("compatibility", ["", "lease_ms=500", "lease_ms=500 members=n1", "new=1", "no pairs"])
+def test_terms_that_only_one_side_names_are_no_conflict(compatibility: str) -> None:
+    one, other = (
+        dialer(local("n1", compatibility=compatibility)),
+        listener(local("n2", compatibility="lease_ms=500 old=1")),
+    )
     play(one, other)
     assert one.done
 
@@ -147,7 +157,7 @@ def test_a_dialer_without_the_secret_is_refused_by_the_listener_too() -> None:
     other = listener()
     other.receive(dialer().hello())
     with pytest.raises(LinkRefused, match="different secrets") as caught:
-        other.receive(msgspec.msgpack.encode(handshake.Proof(bytes(32))))
+        other.receive(msgspec.msgpack.encode(handshake_messages.Proof(bytes(32))))
     assert caught.value.reason is LinkRefusal.PROOF
     assert not other.done
 
@@ -172,8 +182,8 @@ def test_a_link_has_the_highest_version_that_both_ends_speak(
 @pytest.mark.parametrize(
     ("dials", "listens", "text"),
     [
-        ((3, 4), (2, 2), "'n1' speaks versions 3 to 4, 'n2' version 2: run releases that share a version"),
-        ((2, 2), (3, 4), "'n1' speaks version 2, 'n2' versions 3 to 4: run releases that share a version"),
+        ((3, 4), (2, 2), "'n1' speaks versions 3 to 4, 'n2' speaks version 2: run releases that share a version"),
+        ((2, 2), (3, 4), "'n1' speaks version 2, 'n2' speaks versions 3 to 4: run releases that share a version"),
     ],
 )
 def test_ends_without_a_common_version_name_both(dials: tuple[int, int], listens: tuple[int, int], text: str) -> None:
@@ -190,7 +200,7 @@ def test_a_version_that_the_dialer_does_not_speak_is_not_chosen_for_it() -> None
     one = dialer(here)
     one._hello = hello_of_future.hello()
     assert hello != one._hello
-    with pytest.raises(LinkRefused, match="'n2' speaks version 9, 'n1' version 2"):
+    with pytest.raises(LinkRefused, match="'n2' speaks version 9, 'n1' speaks version 2"):
         one.receive(answer)
 
 
@@ -201,9 +211,9 @@ HELLO_1 = ["Hello", 1, "c", "n1", 7, b"d" * 32, "lease_ms=500"]
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (HELLO_1, "'n1' speaks version 1, 'n2' version 2"),
-        (["Hello", 9, "c", "n1", "another kind of field"], "'n1' speaks version 9, 'n2' version 2"),
-        ([*HELLO_1, 1, 2, "messages", 0, 1, "a field of the future"], "'n1' speaks version 1, 'n2' version 2"),
+        (HELLO_1, "'n1' speaks version 1, 'n2' speaks version 2"),
+        (["Hello", 9, "c", "n1", "another kind of field"], "'n1' speaks version 9, 'n2' speaks version 2"),
+        ([*HELLO_1, 1, 2, "messages", 0, 1, "a field of the future"], "'n1' speaks version 1, 'n2' speaks version 2"),
     ],
 )
 def test_another_version_is_named_whatever_its_hello_has_besides(hello: list[object], text: str) -> None:
@@ -230,13 +240,13 @@ def test_a_peer_with_other_data_than_before_is_refused_at_either_end(wiped: str)
         there = local("n2", incarnation=8)
     refusal = refused(dialer(here), listener(there))
     assert refusal.reason is LinkRefusal.INCARNATION
-    assert f"'{wiped}' has other data than before (incarnation 8, was 7)" in refusal.text
+    assert f"'{wiped}' has other data than before (incarnation 8, expected 7)" in refusal.text
     assert f"run `kvstore member replace {wiped}`" in refusal.text
 
 
 COPIES: list[tuple[dict[str, Any], LinkRefusal, str]] = [
-    ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (boot 4, was 5)"),
-    ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes were started as '{}' from one state of its data"),
+    ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (start 4, was 5)"),
+    ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes run as '{}' from one state of its data"),
 ]
 
 
@@ -273,18 +283,18 @@ def test_a_peer_with_other_data_than_was_enrolled_is_refused_though_it_is_the_fi
     (there if enrolled == "n1" else here).enrol({enrolled: 8})
     refusal = refused(dialer(here), listener(there))
     assert refusal.reason is LinkRefusal.INCARNATION
-    assert f"'{enrolled}' has other data than before (incarnation 7, was 8)" in refusal.text
-    assert here.seen.keys() | there.seen.keys() <= {"n1", "n2"} - {enrolled}
+    assert f"'{enrolled}' has other data than before (incarnation 7, expected 8)" in refusal.text
+    assert here.last_proved.keys() | there.last_proved.keys() <= {"n1", "n2"} - {enrolled}
 
 
 def test_enrolled_data_takes_the_place_of_what_was_seen_with_boots_of_its_own() -> None:
     here, there = local("n1"), local("n2")
     play(dialer(here), listener(there))
     there.enrol({"n1": 8, "n2": 7, "n3": 9})
-    assert there.seen == {}
+    assert there.last_proved == {}
     assert refused(dialer(here), listener(there)).reason is LinkRefusal.INCARNATION
     play(dialer(local("n1", incarnation=8, boot=1)), listener(there))
-    assert there.seen == {"n1": Identity(8, 1, 55)}
+    assert there.last_proved == {"n1": ProcessIdentity(8, 1, 55)}
 
 
 def test_what_was_seen_stays_while_the_cluster_says_the_same_and_goes_when_it_takes_its_word_back() -> None:
@@ -292,9 +302,9 @@ def test_what_was_seen_stays_while_the_cluster_says_the_same_and_goes_when_it_ta
     play(dialer(here), listener(there))
     for word in ({}, {"n3": 1}, {"n1": 7, "n3": 1}, {"n1": 7}):
         there.enrol(word)
-        assert there.seen == {"n1": here.identity}
+        assert there.last_proved == {"n1": here.identity}
     there.enrol({})
-    assert there.seen == {}
+    assert there.last_proved == {}
 
 
 def test_whoever_was_replaced_before_anybody_enrolled_it_may_come_with_other_data() -> None:
@@ -306,7 +316,7 @@ def test_whoever_was_replaced_before_anybody_enrolled_it_may_come_with_other_dat
     there.enrol({"n3": 1}, newcomers=["n1"])
     play(dialer(replaced), listener(there))
     there.enrol({"n3": 2}, newcomers=["n1"])
-    assert there.seen == {"n1": replaced.identity}
+    assert there.last_proved == {"n1": replaced.identity}
 
 
 def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
@@ -318,10 +328,12 @@ def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
     play(dialer(local("n1", incarnation=8)), listener(there))
 
 
-@pytest.mark.parametrize("identity", [Identity(2**64 - 2, 2, 3), Identity(2**64 - 1, 1, 3), Identity(2**64 - 1, 2, 4)])
-def test_what_to_do_about_a_disk_reaches_the_other_side_however_long_its_name(identity: Identity) -> None:
+@pytest.mark.parametrize(
+    "identity", [ProcessIdentity(2**64 - 2, 2, 3), ProcessIdentity(2**64 - 1, 1, 3), ProcessIdentity(2**64 - 1, 2, 4)]
+)
+def test_what_to_do_about_a_disk_reaches_the_other_side_however_long_its_name(identity: ProcessIdentity) -> None:
     here = local("n1")
-    here.recognise("n" * 32, Identity(2**64 - 1, 2, 3))
+    here.recognise("n" * 32, ProcessIdentity(2**64 - 1, 2, 3))
     with pytest.raises(LinkRefused) as here_refused:
         here.recognise("n" * 32, identity)
     with pytest.raises(LinkRefused) as there_refused:
@@ -358,10 +370,10 @@ def test_a_proof_for_one_channel_or_life_is_none_for_another() -> None:
 
 def test_a_listeners_own_proof_sent_back_proves_nothing() -> None:
     other = listener()
-    challenge = handshake._decode(other.receive(dialer().hello()))
-    assert isinstance(challenge, handshake.Challenge)
+    challenge = handshake_messages.decode(other.receive(dialer().hello()))
+    assert isinstance(challenge, handshake_messages.Challenge)
     with pytest.raises(LinkRefused, match="different secrets"):
-        other.receive(msgspec.msgpack.encode(handshake.Proof(challenge.proof)))
+        other.receive(msgspec.msgpack.encode(handshake_messages.Proof(challenge.proof)))
 
 
 def replay(script: list[bytes]) -> None:
@@ -427,8 +439,8 @@ def test_a_reason_of_a_later_release_is_heard_as_other() -> None:
 def test_the_longest_names_fit_the_longest_handshake_frame() -> None:
     wide = "\N{CRAB}"
     widest: dict[str, Any] = {"incarnation": 2**64 - 1, "boot": 2**64 - 1, "life": 2**64 - 1}
-    here = local(wide * 32, cluster=wide * 128, **widest, peers={"é" * 32}, terms="t" * 256)
-    there = local("é" * 32, cluster=wide * 128, **widest, peers={wide * 32}, terms="t" * 256)
+    here = local(wide * 32, cluster=wide * 128, **widest, peers={"é" * 32}, compatibility="t" * 256)
+    there = local("é" * 32, cluster=wide * 128, **widest, peers={wide * 32}, compatibility="t" * 256)
     said = play(dialer(here, "é" * 32, channel=Channel.MESSAGES), listener(there))
     assert max(map(len, said)) <= MAX_HANDSHAKE_BYTES
 
@@ -440,7 +452,7 @@ def test_a_cluster_name_that_no_handshake_could_carry_is_refused_at_once() -> No
 
 def test_terms_that_no_handshake_could_carry_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="use at most 256"):
-        local("n1", terms="t" * 257)
+        local("n1", compatibility="t" * 257)
 
 
 def test_the_secret_is_in_no_text() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from kvstore.api.framing import frame
 from kvstore.peers import transport as module
-from kvstore.peers.handshake import NONCE_BYTES, Channel, Dialer, LinkRefusal
+from kvstore.peers.handshake import Dialer
+from kvstore.peers.handshake_messages import NONCE_BYTES, Channel, LinkRefusal
 from kvstore.peers.transport import Address
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
@@ -95,7 +96,9 @@ def test_whoever_has_other_data_than_was_enrolled_is_refused_even_the_first_time
         async with Node("n2", {"n3": nowhere}) as n2:
             n2.transport.enrol({"n2": 7, "n3": 8})
             async with Node("n3", {"n2": n2.address}) as n3:
-                await lines.wait_for("link from 'n3'", "was refused here", "other data", "(incarnation 7, was 8)")
+                await lines.wait_for(
+                    "link from 'n3'", "this replica refused", "other data", "(incarnation 7, expected 8)"
+                )
                 assert n3.changes.empty()
             async with Node("n3", {"n2": n2.address}, identity=REPLACED) as n3:
                 assert await n3.changes.get() == ("n2", True)
@@ -112,7 +115,9 @@ def test_whoever_is_found_with_other_data_than_was_enrolled_is_refused(
             n2 = Node("n2", {"n3": n3.address})
             n2.transport.enrol({"n3": 8})
             async with n2:
-                await lines.wait_for("link to 'n3'", "was refused here", "other data", "(incarnation 7, was 8)")
+                await lines.wait_for(
+                    "link to 'n3'", "this replica refused", "other data", "(incarnation 7, expected 8)"
+                )
                 assert n2.changes.empty()
 
     run(story())
@@ -153,7 +158,7 @@ def test_an_enrolment_ends_the_links_of_other_data_and_no_others(run: Run, nowhe
 def test_a_new_peer_is_dialled_and_may_dial(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
         async with Node("n1", {"n3": nowhere}) as n1, Node("n2", {"n1": n1.address}) as n2:
-            await lines.wait_for("link from 'n2'", "was refused here", "'n2' is not a member for 'n1'")
+            await lines.wait_for("link from 'n2'", "this replica refused", "'n2' is not a member known to 'n1'")
             n1.transport.set_peers({"n2": n2.address, "n3": nowhere})
             assert await n1.changes.get() == ("n2", True)
             assert await n2.changes.get() == ("n1", True)
@@ -173,7 +178,7 @@ def test_a_peer_that_is_gone_loses_its_links_and_is_refused(run: Run, nowhere: A
             assert n1.transport.incarnations == {}
             assert await n1.changes.get() == ("n2", False)
             assert await n2.changes.get() == ("n1", False)
-            await lines.wait_for("link from 'n2'", "was refused here", "'n2' is not a member for 'n1'")
+            await lines.wait_for("link from 'n2'", "this replica refused", "'n2' is not a member known to 'n1'")
             n1.transport.send("n2", b"late")
             n1.transport.send("n2", b"late", Channel.BULK)
             assert n1.transport.stats.dropped_frames == 2

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kvstore.api.framing import frame
-from kvstore.peers.handshake import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, Dialer, Identity, LinkRefusal
+from kvstore.peers.handshake import Dialer
+from kvstore.peers.handshake_messages import MAX_HANDSHAKE_BYTES, NONCE_BYTES, Channel, LinkRefusal, ProcessIdentity
 from kvstore.peers.transport import MAX_UNPROVED_LINKS, Address
 from paxos import wire
 from paxos.messages import Fetch
@@ -28,8 +29,8 @@ from tests.unit.kvstore.peers.actors import (
 INTRUDERS: dict[LinkRefusal, tuple[str, dict[str, Any], str]] = {
     LinkRefusal.PROOF: ("n3", {"secret": b"another"}, "different secrets"),
     LinkRefusal.CLUSTER: ("n3", {"cluster": "blue"}, "'n3' is in cluster 'blue', 'n2' in cluster 'c'"),
-    LinkRefusal.UNKNOWN_NODE: ("n9", {}, "'n9' is not a member for 'n2'"),
-    LinkRefusal.OWN_ID: ("n2", {}, "give every replica an id of its own"),
+    LinkRefusal.UNKNOWN_NODE: ("n9", {}, "'n9' is not a member known to 'n2'"),
+    LinkRefusal.OWN_ID: ("n2", {}, "give every replica its own name"),
 }
 
 
@@ -43,8 +44,8 @@ def test_an_intruder_is_refused_in_both_logs_and_the_good_link_is_unharmed(
         async with good_link(nowhere) as (n2, unharmed):
             dialled = "n1" if name == "n2" else "n2"
             async with Node(name, {dialled: n2.address}, **settings) as intruder:
-                await lines.wait_for("was refused here", text)
-                await lines.wait_for("was refused there", text)
+                await lines.wait_for("this replica refused", text)
+                await lines.wait_for("the peer refused", text)
                 assert not intruder.transport.connected(dialled)
                 stats = (n2.transport.stats, intruder.transport.stats)
                 assert {*stats[0].refused, *stats[1].refused} == {reason}
@@ -57,8 +58,10 @@ def test_an_intruder_is_refused_in_both_logs_and_the_good_link_is_unharmed(
 def test_another_member_behind_an_address_is_refused(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed), Node("n3", {"n1": n2.address}) as n3:
-            await lines.wait_for("was refused here", "'n1' was dialled, but 'n2' answers: correct the address of 'n1'")
-            await lines.wait_for("link from 'n3'", "was refused there", "'n1' was dialled, but 'n2' answers")
+            await lines.wait_for(
+                "this replica refused", "'n1' was dialled, but 'n2' answers: correct the address of 'n1'"
+            )
+            await lines.wait_for("link from 'n3'", "the peer refused", "'n1' was dialled, but 'n2' answers")
             assert n3.changes.empty()
             await unharmed()
 
@@ -66,23 +69,23 @@ def test_another_member_behind_an_address_is_refused(run: Run, nowhere: Address,
 
 
 OTHER_DISKS = [
-    (IDENTITY._replace(incarnation=8), "'n3' has other data than before (incarnation 8, was 7)"),
-    (IDENTITY._replace(boot=4, life=44), "'n3' runs on an older copy of its data (boot 4, was 5)"),
-    (IDENTITY._replace(life=99), "two processes were started as 'n3' from one state of its data (boot 5)"),
+    (IDENTITY._replace(incarnation=8), "'n3' has other data than before (incarnation 8, expected 7)"),
+    (IDENTITY._replace(boot=4, life=44), "'n3' runs on an older copy of its data (start 4, was 5)"),
+    (IDENTITY._replace(life=99), "two processes run as 'n3' from one state of its data (start 5)"),
 ]
 
 
 @pytest.mark.parametrize(("identity", "text"), OTHER_DISKS)
 def test_a_peer_that_comes_back_with_other_data_is_refused(
-    run: Run, nowhere: Address, lines: Lines, identity: Identity, text: str
+    run: Run, nowhere: Address, lines: Lines, identity: ProcessIdentity, text: str
 ) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed):
             async with Node("n3", {"n2": n2.address}) as n3:
                 assert await n3.changes.get() == ("n2", True)
             async with Node("n3", {"n2": n2.address}, identity=identity) as n3:
-                await lines.wait_for("link from 'n3'", "was refused here", text)
-                await lines.wait_for("link to 'n2'", "was refused there", text)
+                await lines.wait_for("link from 'n3'", "this replica refused", text)
+                await lines.wait_for("link to 'n2'", "the peer refused", text)
                 assert n3.changes.empty()
             await unharmed()
 
@@ -91,7 +94,7 @@ def test_a_peer_that_comes_back_with_other_data_is_refused(
 
 @pytest.mark.parametrize(("identity", "text"), OTHER_DISKS)
 def test_a_peer_that_is_found_with_other_data_is_refused(
-    run: Run, nowhere: Address, lines: Lines, identity: Identity, text: str
+    run: Run, nowhere: Address, lines: Lines, identity: ProcessIdentity, text: str
 ) -> None:
     async def story() -> None:
         port = free_port()
@@ -100,8 +103,8 @@ def test_a_peer_that_is_found_with_other_data_is_refused(
                 assert await n2.changes.get() == ("n3", True)
             assert await n2.changes.get() == ("n3", False)
             async with Node("n3", {"n2": nowhere}, port, identity=identity):
-                await lines.wait_for("link to 'n3'", "was refused here", text)
-                await lines.wait_for("link from 'n2'", "was refused there", text)
+                await lines.wait_for("link to 'n3'", "this replica refused", text)
+                await lines.wait_for("link from 'n2'", "the peer refused", text)
                 assert n2.changes.empty()
 
     run(story())
@@ -112,7 +115,7 @@ def test_of_two_processes_with_one_identity_the_first_keeps_its_links(run: Run, 
         async with Node("n2", {"n3": nowhere}) as n2, Node("n3", {"n2": n2.address}) as n3:
             assert await n3.changes.get() == ("n2", True)
             async with Node("n3", {"n2": n2.address}, identity=IDENTITY._replace(life=99)) as twin:
-                await lines.wait_for("link from 'n3'", "was refused here", "stop one")
+                await lines.wait_for("link from 'n3'", "this replica refused", "stop one of them")
                 await works(n3, "n3", n2, "n2")
                 assert twin.changes.empty()
                 assert n3.changes.empty()
@@ -158,7 +161,7 @@ def test_a_proved_peer_that_sends_garbage_is_told_and_cut_off(
             other.write(wire.encode(Fetch(5)))
             other.writer.write(sent + frame(wire.encode(Fetch(6))))
             assert (await other.refusal()).reason is reason
-            await lines.wait_for("link from 'n3'", "was refused here")
+            await lines.wait_for("link from 'n3'", "this replica refused")
             assert n2.inbox.get_nowait() == ("n3", Fetch(5))
             assert n2.inbox.empty()
             await unharmed()
@@ -229,8 +232,8 @@ def test_the_same_complaint_is_made_once(run: Run, nowhere: Address, lines: Line
                 other.write(Dialer(who("n3", cluster="blue"), "n2", Channel.BULK, bytes(NONCE_BYTES)).hello())
                 await other.refusal()
             assert n2.transport.stats.refused == {LinkRefusal.GARBAGE: 3, LinkRefusal.CLUSTER: 1}
-            here = [line for line in lines.lines if "was refused here" in line]
-            assert ["link from 'a stranger'" in line for line in here] == [True, False]
+            here = [line for line in lines.lines if "this replica refused" in line]
+            assert ["link from 'an unknown node'" in line for line in here] == [True, False]
 
     run(story())
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kvstore.peers import transport as module
-from kvstore.peers.handshake import Channel
+from kvstore.peers.handshake_messages import Channel
 from kvstore.peers.transport import MAX_BULK_BYTES, Address
 from paxos import wire
 from paxos.messages import Fetch, Propose
@@ -39,7 +39,7 @@ def test_messages_arrive_in_order_from_a_proved_sender_both_ways(run: Run) -> No
                 n2.transport.send("n1", wire.encode(message))
             assert [await n2.inbox.get() for _ in messages] == [("n1", message) for message in messages]
             assert [await n1.inbox.get() for _ in messages] == [("n2", message) for message in messages]
-            assert n1.transport.stats == module.Stats()
+            assert n1.transport.stats == module.TransportStats()
 
     run(story())
 
