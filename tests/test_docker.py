@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from kvstore.client import Client
-from kvstore.server.config import Settings, load
+from kvstore.server.config import Settings
+from kvstore.server.config_sources import load
 from kvstore.testing.supervisor import LocalCluster, Place
 
 ROOT = Path(__file__).parent.parent

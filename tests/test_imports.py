@@ -168,7 +168,7 @@ def test_imports_follow_the_rules(module: str, path: Path) -> None:
         ("storage.sqlite", "from paxos import replica"),
         ("storage.sqlite", "import asyncio"),
         ("kvstore.api.commands", "from kvstore.state_machine.history import History"),
-        ("kvstore.replica.node", "from kvstore.server.event_loop import Runtime"),
+        ("kvstore.replica.node", "from kvstore.server.event_loop import NodeDriver"),
         ("kvstore.replica.node", "from storage.sqlite import open_storage"),
         ("kvstore.replica.node", "import time"),
         ("kvstore.state_machine.state_machine", "import asyncio"),

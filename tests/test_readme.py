@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kvstore.server.config import settings_table
+from kvstore.server.config_sources import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_settings_are_the_codes() -> None:
-    """To update README: `python -c "from kvstore.server.config import *; print(settings_table())"`."""
+    """To update README: `python -c "from kvstore.server.config_sources import *; print(settings_table())"`."""
     assert settings_table().strip() in README
 
 

@@ -10,7 +10,8 @@ import typer
 
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
 from kvstore.cli.talking import end
-from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, load
+from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
+from kvstore.server.config_sources import load
 from kvstore.testing.supervisor import LocalCluster
 from storage.base import StorageError
 

@@ -8,7 +8,8 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, default_of, flag_of, load, unit_of
+from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
+from kvstore.server.config_sources import default_of, flag_of, load, unit_of
 from storage.base import StorageError
 
 FAILED = 1

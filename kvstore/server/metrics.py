@@ -1,7 +1,7 @@
-"""What Prometheus sees of a replica.
+"""The Prometheus metrics of a replica.
 
-Two ways in: what has a distribution is observed where it happens (`observe_*`); what a replica counts anyway is pulled
-from it as a `Snapshot` when Prometheus asks. Each `Metrics` has a registry of its own, several can live in one process.
+Distributions are observed where they arise (`observe_*`). Counters that the replica keeps anyway are read as a
+`CounterSnapshot` at each scrape. Each `Metrics` has its own registry, so several can exist in one process.
 """
 
 from bisect import bisect_left
@@ -29,33 +29,33 @@ _FSYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.0
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The counters of a replica at one moment; all counts are since its start unless said otherwise."""
+class CounterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of a replica at one moment. Counts begin at the start of the process unless stated otherwise."""
 
     messages: dict[tuple[str, str], int]
-    """Protocol messages by (kind, direction): `("Accept", "sent")`, `("Accepted", "received")`."""
+    """Protocol messages by kind and direction: `("Accept", "sent")`, `("Accepted", "received")`."""
 
     reads: dict[str, int]
-    """Reads answered by way: lease, read_index, quorum, stale."""
+    """Answered reads by method: lease, read_index, quorum, stale."""
 
     chosen: int
-    """Slots chosen, as a prefix of the log: it goes on across restarts."""
+    """Length of the chosen prefix of the log, restarts included."""
 
     applied: int
-    """Slots applied, as `chosen`."""
+    """Length of the applied prefix of the log, restarts included."""
 
     leader_changes: int
-    """How often another leader was seen than the one before."""
+    """Changes of the known leader."""
 
     is_leader: bool
     data_bytes: int
-    """Keys and values that are there now: what `quota_bytes` bounds."""
+    """Bytes of the present keys and values, bounded by `quota_bytes`."""
 
     queues: dict[str, int]
-    """Present depth of each queue by its name."""
+    """Present depth of each queue, by name."""
 
     dropped_frames: int
-    """Messages that no link could take: the peer was away, or its queue was full."""
+    """Messages dropped because the peer was not connected or its queue was full."""
 
 
 class Metrics:
@@ -71,27 +71,27 @@ class Metrics:
         )
         self._fsyncs = Histogram(
             "kvstore_fsync_seconds",
-            "Time for a transaction to become durable",
+            "Time that a transaction took to become durable",
             buckets=_FSYNC_BUCKETS_S,
             registry=self._registry,
         )
         self.http_in_flight = Gauge(
-            "kvstore_http_requests_in_flight", "Requests for keys in progress", registry=self._registry
+            "kvstore_http_requests_in_flight", "Key requests in progress", registry=self._registry
         )
         self._answers: dict[tuple[str, str, int], _Answers] = {}
         self._registry.register(_Requests(self._answers))
         ProcessCollector(registry=self._registry)
 
     def observe_batch(self, commands: int) -> None:
-        """A slot with so many commands was applied."""
+        """Record a slot with `commands` commands that was applied."""
         self._batches.observe(commands)
 
     def observe_fsync(self, seconds: float) -> None:
-        """A transaction took so long to become durable."""
+        """Record the time that a transaction took to become durable."""
         self._fsyncs.observe(seconds)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """An HTTP request was answered. `route` is one of a fixed few; methods without a meaning here count as one."""
+        """Record an answered HTTP request. `route` has few values; unknown methods are counted together."""
         answers = self._answers.get((method, route, status))
         if answers is None:
             name = method if method in _METHODS else "other"
@@ -100,25 +100,25 @@ class Metrics:
         answers.counts[bisect_left(REQUEST_BUCKETS_S, seconds)] += 1
 
     def answers(self) -> dict[str, list[int]]:
-        """Of each method how many requests took how long, by REQUEST_BUCKETS_S, and how many even longer."""
+        """Return, for each method, the number of requests in each of REQUEST_BUCKETS_S and above the last bucket."""
         found: dict[str, list[int]] = {}
         for (method, _, _), answers in self._answers.items():
             before = found.get(method)
             found[method] = list(map(add, before, answers.counts)) if before else list(answers.counts)
         return found
 
-    def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Pull `snapshot` at each scrape. Once for each Metrics."""
+    def watch(self, snapshot: Callable[[], CounterSnapshot]) -> None:
+        """Call `snapshot` at each scrape. Call this method once."""
         self._registry.register(_Pulled(snapshot))
 
     def render(self) -> bytes:
-        """All of it in the text format, whose media type is `CONTENT_TYPE`."""
+        """Return all metrics in the text format with the media type `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
 
 class _Answers:
-    """To one sort of request: how many took how long. Counted here because the library's own histogram takes a lock and
-    a walk over its buckets for each one, 1.3 µs of the 8 that a GET costs."""
+    """Latencies of one kind of request. Not the library's histogram: its lock and its walk over the buckets take 1.3 µs
+    of the 8 µs of a GET."""
 
     __slots__ = ("counts", "seconds")
 
@@ -141,7 +141,9 @@ class _Requests(Collector):
             sorts.setdefault((method, route), []).append(answers)
         yield requests
         latencies = HistogramMetricFamily(
-            "kvstore_http_request_seconds", "Time from a request's headers to its answer", labels=["method", "route"]
+            "kvstore_http_request_seconds",
+            "Time from the end of a request's headers to its answer",
+            labels=["method", "route"],
         )
         bounds = [*map(str, REQUEST_BUCKETS_S), "+Inf"]
         for sort, parts in sorts.items():
@@ -152,7 +154,7 @@ class _Requests(Collector):
 
 
 class _Pulled(Collector):
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], CounterSnapshot]) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
@@ -163,23 +165,27 @@ class _Pulled(Collector):
         for (kind, direction), count in seen.messages.items():
             messages.add_metric([kind, direction], count)
         yield messages
-        reads = CounterMetricFamily("kvstore_reads", "Reads answered, by what made them current", labels=["way"])
-        for way, count in seen.reads.items():
-            reads.add_metric([way], count)
+        reads = CounterMetricFamily("kvstore_reads", "Answered reads by what made them current", labels=["method"])
+        for method, count in seen.reads.items():
+            reads.add_metric([method], count)
         yield reads
         yield CounterMetricFamily(
-            "kvstore_link_dropped_messages", "Messages that no link could take", value=seen.dropped_frames
+            "kvstore_link_dropped_messages",
+            "Messages dropped because no link could take them",
+            value=seen.dropped_frames,
         )
-        yield CounterMetricFamily("kvstore_chosen_slots", "Slots known to be chosen", value=seen.chosen)
-        yield CounterMetricFamily("kvstore_applied_slots", "Slots applied", value=seen.applied)
-        yield CounterMetricFamily("kvstore_leader_changes", "Changes of leader seen", value=seen.leader_changes)
-        yield GaugeMetricFamily("kvstore_is_leader", "1 while this replica leads", value=seen.is_leader)
+        yield CounterMetricFamily("kvstore_chosen_slots", "Length of the chosen prefix of the log", value=seen.chosen)
+        yield CounterMetricFamily(
+            "kvstore_applied_slots", "Length of the applied prefix of the log", value=seen.applied
+        )
+        yield CounterMetricFamily("kvstore_leader_changes", "Changes of the known leader", value=seen.leader_changes)
+        yield GaugeMetricFamily("kvstore_is_leader", "1 while this replica is the leader", value=seen.is_leader)
         yield GaugeMetricFamily(
             "kvstore_data_bytes",
-            "Keys and values that are there now, as quota_bytes counts them",
+            "Bytes of the present keys and values, as quota_bytes counts them",
             value=seen.data_bytes,
         )
-        queues = GaugeMetricFamily("kvstore_queue_depth", "What waits in each queue", labels=["queue"])
+        queues = GaugeMetricFamily("kvstore_queue_depth", "Entries or bytes that wait in each queue", labels=["queue"])
         for name, depth in seen.queues.items():
             queues.add_metric([name], depth)
         yield queues

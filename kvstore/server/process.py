@@ -1,17 +1,29 @@
-"""The process of one replica: its lives, one after the other, and its end."""
+"""The process of one replica: the composition of all its parts, its shutdown, and its recovery from damaged data."""
 
 import asyncio
 import gc
 import logging
+import secrets
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from random import Random
 from typing import Any
 
 import uvloop
 
+from kvstore.api.membership import genesis
+from kvstore.peers.compatibility import compatibility_of
+from kvstore.peers.handshake_messages import LIFE_BITS, ProcessIdentity
+from kvstore.peers.transport import Transport
+from kvstore.replica.node import Node
 from kvstore.server.config import Settings
-from kvstore.server.event_loop import Runtime
+from kvstore.server.event_loop import NodeDriver, boot_clock
+from kvstore.server.http.server import Frontend
+from kvstore.server.metrics import Metrics
+from kvstore.server.service import Service
+from kvstore.server.startup import limits_of, options_of, refuse_other_founders, retention_of
+from paxos.messages import AnyMessage
 from paxos.types import NodeId
 from storage.base import DamagedError, StorageError
 from storage.directory import set_aside
@@ -20,61 +32,153 @@ from storage.sqlite import SqliteStorage, open_storage
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long the event loop may keep the storage thread, back from fsync, waiting for the interpreter."""
+"""Longest time that the storage thread, after an fsync, waits for the event loop to release the interpreter."""
+
+
+class ReplicaServer:
+    """One running replica: node, storage thread, peer links, metrics and HTTP front end.
+
+    `ended` is done when the replica cannot go on, see NodeDriver. Raises StorageError if the stored state is unusable.
+    """
+
+    def __init__(self, settings: Settings, storage: SqliteStorage) -> None:
+        self._settings = settings
+        metrics = Metrics()
+        node = _make_node(settings, storage, metrics.observe_batch)
+        refuse_other_founders(storage.recovered().identity, settings, node.membership)
+        self.driver = NodeDriver(
+            node,
+            storage,
+            lambda on_message: _make_transport(settings, storage, on_message),
+            addresses=settings.members,
+            data=str(settings.data),
+            on_sync=metrics.observe_fsync,
+        )
+        self.ended = self.driver.ended
+        self.service = Service(self.driver, settings)
+        metrics.watch(self.service.snapshot)
+        self._frontend = Frontend(self.service, metrics, limits_of(settings))
+
+    async def start(self) -> None:
+        """Listen and take part. Raises OSError if an address cannot be listened on."""
+        settings = self._settings
+        await self.driver.start()
+        await self._frontend.start(settings.listen.host, settings.listen.port)
+        log.info(
+            "%s serves clients on http://%s and peers on %s, with %d applied slots from %s",
+            settings.node,
+            settings.listen,
+            settings.peer_bind,
+            self.driver.node.applied,
+            settings.data,
+        )
+
+    async def stop(self) -> None:
+        """Hand over leadership, answer the requests in flight by way of the next leader, and stop."""
+        log.info("%s is stopping: it hands over leadership and answers requests in flight", self._settings.node)
+        self.service.stopping = True
+        self.driver.node.hand_over()
+        self.driver.wake()
+        await self._frontend.stop(self._settings.request_timeout_ms)
+        await self.driver.close()
+        log.info("%s has stopped", self._settings.node)
+
+    async def abandon(self) -> None:
+        """Stop after a failure, without another vote or answer."""
+        await self._frontend.stop(0)
+        await self.driver.abandon()
+
+
+def _make_node(settings: Settings, storage: SqliteStorage, on_batch: Callable[[int], None]) -> Node:
+    founders = storage.recovered().identity.members
+    return Node(
+        storage,
+        genesis(founders) if founders else [],
+        options_of(settings),
+        clock=boot_clock,
+        rng=Random(secrets.randbits(64)),
+        request_timeout_ms=settings.request_timeout_ms,
+        max_waiting=settings.max_in_flight,
+        quota_bytes=settings.quota_bytes,
+        limits=retention_of(settings),
+        on_batch=on_batch,
+    )
+
+
+def _make_transport(
+    settings: Settings, storage: SqliteStorage, on_message: Callable[[NodeId, AnyMessage], None]
+) -> Transport:
+    recovered = storage.recovered()
+    own = recovered.identity
+    return Transport(
+        node=settings.node,
+        cluster=settings.cluster,
+        identity=ProcessIdentity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
+        secret=settings.shared_secret(),
+        compatibility=compatibility_of(settings.lease_ms, settings.clock_drift_ppm, own.members),
+        replaces=recovered.replaces,
+        listen=settings.peer_bind,
+        peers={},
+        on_message=on_message,
+        on_change=lambda peer, connected: log.info(
+            "%s: the link to %s is %s", settings.node, peer, "up" if connected else "down"
+        ),
+    )
 
 
 async def _run(settings: Settings) -> None:
-    """Run until it is asked to stop. Damaged data is set aside, and the replica goes on as one that its peers give the
-    state to (rule 5); a lone one has nobody to ask."""
+    """Run until SIGINT or SIGTERM. Damaged data is set aside, and the replica asks its peers for a snapshot (rule 5); a
+    single member has no peers and fails."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    asked = loop.create_task(stop.wait())
+    stop_requested = loop.create_task(stop.wait())
     founders: Collection[NodeId] = () if settings.join else settings.members
     while True:
         try:
-            await _live(settings, founders, asked)
+            await _serve_until(stop_requested, settings, founders)
         except DamagedError as error:
             if len(settings.members) == 1:
                 raise
             place = set_aside(settings.data)
-            log.critical("%s: %s. It is in %s now; this replica begins anew", settings.node, error, place)
+            text = "%s: %s. Moved the damaged data to %s; this replica starts empty and asks its peers for a snapshot"
+            log.critical(text, settings.node, error, place)
             founders = ()
         else:
             return
 
 
-async def _live(settings: Settings, founders: Collection[NodeId], asked: asyncio.Future[Any]) -> None:
-    """One life on one disk, until `asked` is done. Raises what ended it before."""
+async def _serve_until(stop_requested: asyncio.Future[Any], settings: Settings, founders: Collection[NodeId]) -> None:
+    """Serve from one data directory until `stop_requested`. Raises the failure that ended the replica earlier."""
     storage = open_storage(settings.data, settings.cluster, settings.node, founders)
     try:
-        runtime = _load(settings, storage)
+        server = _load(settings, storage)
     except StorageError:
         storage.close()
         raise
-    await runtime.start()
-    await asyncio.wait([asked, runtime.ended], return_when=asyncio.FIRST_COMPLETED)
-    if runtime.ended.done():
-        await runtime.abandon()
-        runtime.ended.result()
-    await runtime.stop()
+    await server.start()
+    await asyncio.wait([stop_requested, server.ended], return_when=asyncio.FIRST_COMPLETED)
+    if server.ended.done():
+        await server.abandon()
+        server.ended.result()
+    await server.stop()
 
 
-def _load(settings: Settings, storage: SqliteStorage) -> Runtime:
-    """A replica with all that is stored. The collector of garbage need not look through that, now or ever again: with a
-    million keys it takes tens of milliseconds each time, and finds nothing."""
+def _load(settings: Settings, storage: SqliteStorage) -> ReplicaServer:
+    """Load the stored state and exclude it from garbage collection: with a million keys each collection would take tens
+    of milliseconds and free nothing."""
     gc.disable()
     try:
-        runtime = Runtime(settings, storage)
+        server = ReplicaServer(settings, storage)
     finally:
         gc.enable()
     gc.freeze()
-    return runtime
+    return server
 
 
 def serve(settings: Settings) -> None:
-    """Run one replica until SIGTERM or SIGINT. Raises StorageError, OSError or whatever else ended it, once it has."""
+    """Run one replica until SIGTERM or SIGINT. Raises the failure that ended it, such as StorageError or OSError."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )

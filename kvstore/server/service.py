@@ -1,64 +1,220 @@
-"""The interface between a replica and its front ends."""
+"""The questions that the front ends ask of a replica, and their answers."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from kvstore import __version__
 from kvstore.api.commands import Command, Result
 from kvstore.api.errors import Refused
-from kvstore.api.membership import Membership
+from kvstore.api.membership import Member, Membership
 from kvstore.api.queries import Consistency, Query
-from kvstore.api.status import MembersStatus, Status
+from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
+from kvstore.server.config import Settings
+from kvstore.server.event_loop import NodeDriver, address_of, boot_clock
+from kvstore.server.metrics import CounterSnapshot
 from kvstore.server.trace import Trace
 from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
+from paxos import wire
+from paxos.replica import Role
+from paxos.types import MS, Time
 from storage.base import StatePage
 
 
 class Replica(Protocol):
-    """One replica as its front end sees it. All of it belongs to one event loop."""
+    """One replica as its front ends see it. All methods must be called on its event loop."""
 
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
-        """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
+        """Order and apply `command`, and call `reply` exactly once with the result or Refused."""
 
     def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
-        """Look `query` up; `reply` gets what was found, ScanAnswer for a Scan, else ReadAnswer; NotThen; or Refused
-        (for STALE only where there is no state at all). Exactly once, perhaps before this returns."""
+        """Look `query` up and call `reply` exactly once, possibly before this method returns.
+
+        `reply` gets the answer type of the query (see `kvstore.api.results`), NotThen for a compacted revision, or
+        Refused. A STALE read is refused only by a replica without state.
+        """
 
     @property
     def history(self) -> History:
-        """What happened lately; another one once the state was replaced."""
+        """The retained changes; a snapshot replaces the object."""
 
     @property
     def position(self) -> int:
-        """Of the last change."""
+        """Position of the last change."""
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """Leases and locks at this moment; another one once the state was replaced."""
+        """The present leases and locks; a snapshot replaces the object."""
 
-    def on_change(self, hear: Callable[[], None]) -> None:
-        """Call `hear` from now on when something has happened."""
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the state has changed."""
 
     def trace(self, trace: Trace | None) -> None:
-        """Tell `trace` from now on what happens here; None: nobody."""
+        """Record messages and slots in `trace` from now on; None stops recording."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
-        """The rows behind revision `after` of the stored state, a page of them. The state is not older than what was
-        applied when its first page was asked for. Compaction waits for `reader` meanwhile, within bounds."""
+        """Return a page of the stored state behind revision `after`.
+
+        The first page is no older than the state applied at the time of the call. Compaction waits for `reader` until
+        `end_state`, within bounds.
+        """
 
     def end_state(self, reader: str) -> None:
-        """`reader` asks for no further page."""
+        """Let compaction go on: `reader` needs no further page."""
 
     def status(self) -> Status:
-        """A picture of this moment."""
+        """Return the present status of the replica."""
 
     def members(self) -> MembersStatus:
-        """Who belongs to the cluster, and what this replica knows of them at this moment."""
+        """Return the membership and what this replica knows of each member."""
 
     @property
     def membership(self) -> Membership:
-        """The members that a change of them starts from."""
+        """The membership that a change starts from."""
 
     @property
     def stopping(self) -> bool:
-        """True from the moment that a shutdown began: take what is in flight, then no more."""
+        """True once a shutdown has begun: requests in flight are answered, new ones are refused."""
+
+
+class Service:
+    """The Replica of a driven node."""
+
+    def __init__(self, driver: NodeDriver, settings: Settings) -> None:
+        self._driver = driver
+        self._node = driver.node
+        self._transport = driver.transport
+        self._settings = settings
+        self.stopping = False
+
+    def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
+        """See Replica."""
+        self._node.write(command, reply)
+        self._driver.wake()
+
+    def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
+        """See Replica."""
+        if not self._node.read(query, consistency, reply):
+            self._driver.wake()
+
+    @property
+    def history(self) -> History:
+        """See Replica."""
+        return self._node.machine.history
+
+    @property
+    def position(self) -> int:
+        """See Replica."""
+        return self._node.machine.position
+
+    @property
+    def lease_index(self) -> LeaseIndex:
+        """See Replica."""
+        return self._node.machine.lease_index
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """See Replica."""
+        self._driver.on_change(listener)
+
+    def trace(self, trace: Trace | None) -> None:
+        """See Replica."""
+        self._driver.trace = trace
+
+    async def read_state(self, reader: str, after: int) -> StatePage:
+        """See Replica."""
+        return await self._driver.read_state(reader, after)
+
+    def end_state(self, reader: str) -> None:
+        """See Replica."""
+        self._node.end_state(reader)
+
+    @property
+    def membership(self) -> Membership:
+        """See Replica."""
+        return self._node.membership
+
+    def status(self) -> Status:
+        """See Replica."""
+        node, now = self._node, boot_clock()
+        replica = node.replica
+        leading, until = replica.leading, replica.lease_until
+        return Status(
+            id=node.id,
+            cluster=self._settings.cluster,
+            role=replica.role,
+            ready=replica.caught_up and not self.stopping and not self._driver.ended.done(),
+            ballot=str(leading) if leading is not None else "",
+            promised=str(replica.promised),
+            leader=leading.node if leading is not None else None,
+            lease_left_ms=max(0.0, (until - now) / MS) if until is not None else None,
+            chosen=replica.chosen,
+            applied=node.applied,
+            revision=node.machine.revision,
+            keys=len(node.machine.records),
+            members=self.members().members,
+            version=__version__,
+            wire_version=wire.spoken().highest,
+            standing=self._standing,
+        )
+
+    def members(self) -> MembersStatus:
+        """See Replica."""
+        node, now = self._node, boot_clock()
+        leading, membership = node.replica.leading, node.membership
+        return MembersStatus(
+            id=node.id,
+            version=membership.version,
+            in_force=not node.pending,
+            leader=leading.node if leading is not None else None,
+            members=[self._member(member, now) for member in membership.members],
+        )
+
+    def snapshot(self) -> CounterSnapshot:
+        """Return the counters for the metrics."""
+        node, stats = self._node, self._node.stats
+        messages = {(kind, "sent"): count for kind, count in stats.sent.items()}
+        messages |= {(kind, "received"): count for kind, count in stats.received.items()}
+        return CounterSnapshot(
+            messages=messages,
+            reads=dict(stats.reads),
+            chosen=node.replica.chosen,
+            applied=node.applied,
+            leader_changes=stats.leader_changes,
+            is_leader=node.replica.role is Role.LEADER,
+            data_bytes=node.machine.size_bytes,
+            queues={
+                "requests": node.waiting,
+                "proposals": node.replica.queued,
+                "link_bytes": self._transport.queued_bytes,
+            },
+            dropped_frames=self._transport.stats.dropped_frames,
+        )
+
+    @property
+    def _standing(self) -> Standing:
+        standing = self._node.standing
+        isolated = not any(map(self._transport.connected, self._node.neighbours))
+        if isolated and self._transport.not_a_member_for and standing is not Standing.REMOVED:
+            return Standing.REFUSED
+        return standing
+
+    def _member(self, member: Member, now: Time) -> MemberStatus:
+        name, node, transport = member.name, self._node, self._transport
+        own = name == node.id
+        heard = now if own else node.heard.get(name)
+        chosen = None
+        if node.replica.role is Role.LEADER:
+            chosen = node.replica.chosen if own else node.replica.chosen_by(name)
+        return MemberStatus(
+            name=name,
+            address=str(address_of(member, self._settings.members) or ""),
+            connected=own or transport.connected(name),
+            heard_ms_ago=(now - heard) / MS if heard is not None else None,
+            role=member.role,
+            joining=member.joining,
+            becomes=member.becomes if member.joining else None,
+            incarnation=f"{member.incarnation:x}",
+            chosen=chosen,
+            wire_version=None if own or not transport.connected(name) else transport.version(name),
+            lag=max(0, node.replica.chosen - chosen) if chosen is not None else None,
+        )

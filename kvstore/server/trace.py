@@ -1,7 +1,6 @@
-"""What a replica is doing, for whoever looks on: its messages, and its newest slots.
+"""A bounded record of the messages and newest slots of a replica, for the live page.
 
-Nobody looks on most of the time, and then there is no tap. What is kept between two looks is bounded: of the messages
-the first few, and how many there were of each kind.
+A trace exists only while a page is open. Between two reads it keeps the first messages and counts all by kind.
 """
 
 from collections import Counter
@@ -18,18 +17,18 @@ MOST_MESSAGES = 40
 MOST_SLOTS = 48
 
 
-class Passed(msgspec.Struct, frozen=True):
-    """A message, by name and what it says in short. It came from `peer`, or went `there`."""
+class TracedMessage(msgspec.Struct, frozen=True):
+    """A message that was sent to `peer` or received from it. `says` has its fields in short form."""
 
     peer: NodeId
-    there: bool
+    sent: bool
     kind: str
     says: dict[str, str]
 
 
-class SlotSeen(msgspec.Struct):
-    """A slot of the log: accepted by this replica, or known to be chosen, and then applied. `commands` of clients, 0 of
-    a no-op."""
+class TracedSlot(msgspec.Struct):
+    """A slot of the log. `state` is "accepted" or "applied"; `commands` is the number of client commands, 0 for a
+    no-op."""
 
     slot: Slot
     state: str
@@ -38,29 +37,28 @@ class SlotSeen(msgspec.Struct):
     size_bytes: int
 
 
-class Glimpse(msgspec.Struct, frozen=True):
-    """What passed since the last one: `messages` in order, and the `counts` of all by kind. `slots`: the newest, in
-    order."""
+class TraceWindow(msgspec.Struct, frozen=True):
+    """The record since the last read: first `messages` in order, `counts` of all messages by kind, newest `slots`."""
 
-    messages: list[Passed]
+    messages: list[TracedMessage]
     counts: dict[str, int]
-    slots: list[SlotSeen]
+    slots: list[TracedSlot]
 
 
 class Trace:
-    """Told of everything by the runtime."""
+    """Records the messages and slots of one replica."""
 
     def __init__(self) -> None:
-        self._messages: list[Passed] = []
+        self._messages: list[TracedMessage] = []
         self._counts: Counter[str] = Counter()
-        self._slots: dict[Slot, SlotSeen] = {}
+        self._slots: dict[Slot, TracedSlot] = {}
 
     def received(self, sender: NodeId, message: AnyMessage) -> None:
-        """A message has come."""
-        self._note(sender, message, there=False)
+        """Record a received message."""
+        self._note(sender, message, sent=False)
 
     def stepped(self, ready: Ready) -> None:
-        """The replica has taken a step."""
+        """Record the effects of one step."""
         self._sent(ready.messages)
         if ready.write is not None:
             for pvalue in ready.write.accepts:
@@ -71,35 +69,35 @@ class Trace:
                 seen = self._see(slot, "", value)
             seen.state = "applied"
 
-    def take(self) -> Glimpse:
-        """What there was."""
-        glimpse = Glimpse(self._messages, dict(self._counts), [self._slots[slot] for slot in sorted(self._slots)])
+    def take(self) -> TraceWindow:
+        """Return the record since the last call and begin a new one."""
+        window = TraceWindow(self._messages, dict(self._counts), [self._slots[slot] for slot in sorted(self._slots)])
         self._messages, self._counts = [], Counter()
-        return glimpse
+        return window
 
     def _sent(self, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
-            self._note(envelope.to, envelope.message, there=True)
+            self._note(envelope.to, envelope.message, sent=True)
 
-    def _note(self, peer: NodeId, message: AnyMessage, *, there: bool) -> None:
+    def _note(self, peer: NodeId, message: AnyMessage, *, sent: bool) -> None:
         kind = type(message).__name__
         self._counts[kind] += 1
         if len(self._messages) < MOST_MESSAGES:
             says = {name: _brief(getattr(message, name)) for name in message.__struct_fields__}
-            self._messages.append(Passed(peer, there, kind, says))
+            self._messages.append(TracedMessage(peer, sent, kind, says))
 
     def _accepted(self, pvalue: PValue) -> None:
         self._see(pvalue.slot, str(pvalue.ballot), pvalue.value)
 
-    def _see(self, slot: Slot, ballot: str, value: bytes) -> SlotSeen:
-        seen = self._slots[slot] = SlotSeen(slot, "accepted", ballot, _commands(value), len(value))
+    def _see(self, slot: Slot, ballot: str, value: bytes) -> TracedSlot:
+        seen = self._slots[slot] = TracedSlot(slot, "accepted", ballot, _commands(value), len(value))
         while len(self._slots) > MOST_SLOTS:
             del self._slots[min(self._slots)]
         return seen
 
 
 def _brief(field: object) -> str:
-    """A ballot as `round.node`, bytes by their length, entries by their number."""
+    """Return a ballot as `round.node`, bytes as their length, entries as their number."""
     match field:
         case Ballot():
             return str(field)
@@ -115,4 +113,4 @@ def _commands(value: bytes) -> int:
     try:
         return sum(len(unpack_batch(payload).commands) for payload in unpack(value))
     except msgspec.DecodeError:
-        return 0  # of another release
+        return 0  # written by another release

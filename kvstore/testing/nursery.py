@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kvstore.server import process
-from kvstore.server.config import ConfigError, load
+from kvstore.server.config import ConfigError
+from kvstore.server.config_sources import load
 from kvstore.testing.machine import end_with_parent
 from storage.base import StorageError
 

@@ -269,12 +269,12 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
-        "other-terms-admitted",
+        "other-settings-admitted",
         (9, 15),
         "Replicas with different members or lease lengths take part in one cluster.",
         "kvstore/peers/handshake.py",
-        "        if _conflict(hello.terms, local.terms):\n",
-        "        if len(hello.terms) < 0:\n",
+        "        if _conflict(hello.compatibility, local.compatibility):\n",
+        "        if len(hello.compatibility) < 0:\n",
         UNIT,
     ),
 )

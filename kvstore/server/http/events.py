@@ -21,7 +21,7 @@ from kvstore.server.http.streams import send
 from kvstore.server.http.target import no_parameters
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
 from kvstore.server.service import Replica
-from kvstore.server.trace import Passed, SlotSeen, Trace
+from kvstore.server.trace import Trace, TracedMessage, TracedSlot
 
 PATH = "/events"
 INTERVAL_S = 0.25
@@ -44,9 +44,9 @@ class GlimpseEvent(msgspec.Struct, frozen=True):
     number: int
     interval_ms: float
     status: Status
-    messages: list[Passed]
+    messages: list[TracedMessage]
     counts: dict[str, int]
-    slots: list[SlotSeen]
+    slots: list[TracedSlot]
     requests: dict[str, Served]
 
 

@@ -35,7 +35,7 @@ export class Messages {
 }
 
 function line(message, own) {
-  const [from, to] = message.there ? [own, message.peer] : [message.peer, own];
+  const [from, to] = message.sent ? [own, message.peer] : [message.peer, own];
   const kind = make("b");
   kind.textContent = message.kind;
   const says = make("span", { class: "soft" });

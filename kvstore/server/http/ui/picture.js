@@ -80,7 +80,7 @@ export class Picture {
   }
 
   fly(own, message) {
-    const [from, to] = message.there ? [own, message.peer] : [message.peer, own];
+    const [from, to] = message.sent ? [own, message.peer] : [message.peer, own];
     const [start, end] = [this.places.get(from), this.places.get(to)];
     if (!start || !end || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const kind = NO.has(message.kind) ? "dot no" : VOTES.has(message.kind) ? "dot vote" : "dot";

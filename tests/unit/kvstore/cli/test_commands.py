@@ -28,7 +28,8 @@ from kvstore.client import (
     Unavailable,
     UnknownOutcome,
 )
-from kvstore.server.config import Settings, default_of, flag_of, unit_of
+from kvstore.server.config import Settings
+from kvstore.server.config_sources import default_of, flag_of, unit_of
 from storage.base import StorageError
 
 STATUS = Status("n1", "c", "leader", True, "3.n1", "3.n1", "n1", 400.0, 5, 5, 3, 2, [], __version__, 1)

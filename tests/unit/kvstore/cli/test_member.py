@@ -12,7 +12,7 @@ from kvstore import cli
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable
-from kvstore.server.config import load
+from kvstore.server.config_sources import load
 
 N1 = MemberStatus("n1", "h:1", connected=True, heard_ms_ago=0.0, incarnation="a1", chosen=50, lag=0)
 N4 = MemberStatus("n4", "h:4", False, None, MemberRole.LEARNER, joining=True, becomes=MemberRole.VOTER, lag=7)

@@ -94,7 +94,7 @@ def test_a_peer_that_dials_is_dialled_at_once(run: Run, lines: Lines, monkeypatc
     async def story() -> None:
         port = free_port()
         async with Node("n1", {"n2": (HOST, port)}) as n1:
-            await lines.wait_for("cannot reach n2 at", "start it, or correct its address")
+            await lines.wait_for("cannot reach n2 at", "start it or correct its address")
             async with Node("n2", {"n1": n1.address}, port):
                 assert await n1.changes.get() == ("n2", True)
 

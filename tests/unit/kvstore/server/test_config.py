@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kvstore.server.config import (
-    Address,
-    ConfigError,
-    Settings,
-    bounds_of,
-    load,
-    parse_address,
-    settings_table,
-    voters_warnings,
-)
+from kvstore.server.config import Address, ConfigError, Settings, parse_address, voters_warnings
+from kvstore.server.config_sources import bounds_of, load, settings_table
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
@@ -117,16 +109,28 @@ def test_the_secret_is_never_printed() -> None:
     [
         ({"lease_ms": 200}, "heartbeat_ms (100)", "raise lease_ms to 300"),
         ({"lease_ms": 600, "stall_ms": 500}, "stall_ms (500)", "raise stall_ms to 600"),
-        ({"node": "n4", "members": THREE, "secret": SECRET}, "'n4' is not in members", "add it to members"),
-        ({"members": "n1=a:1,n2=a:1,n3=a:2", "secret": SECRET}, "n1 and n2 have one address, a:1", "of its own"),
-        ({"listen": "127.0.0.1:9001"}, "peers of n1", "two ports"),
-        ({"listen": "127.0.0.1:9002", "members": THREE, "secret": SECRET}, "peers of n2", "two ports"),
-        ({"listen": "127.0.0.1:7000", "peer_listen": "0.0.0.0:7000"}, "have one port", "give them two"),
-        ({"members": THREE}, "secret is needed with 3 members", "openssl rand"),
+        ({"node": "n4", "members": THREE, "secret": SECRET}, "'n4' is not in members", "or add it"),
+        (
+            {"members": "n1=a:1,n2=a:1,n3=a:2", "secret": SECRET},
+            "n1 and n2 have the same address, a:1",
+            "its own host or port",
+        ),
+        ({"listen": "127.0.0.1:9001"}, "peer address of n1", "another port for clients"),
+        (
+            {"listen": "127.0.0.1:9002", "members": THREE, "secret": SECRET},
+            "peer address of n2",
+            "another port for clients",
+        ),
+        (
+            {"listen": "127.0.0.1:7000", "peer_listen": "0.0.0.0:7000"},
+            "use the same port",
+            "another port for one of them",
+        ),
+        ({"members": THREE}, "secret_file is required with 3 members", "openssl rand"),
         ({"members": THREE, "secret": SECRET[1:]}, "secret has 15 characters", "openssl rand"),
-        ({"secret": SECRET, "secret_file": "x"}, "both given", "keep one"),
+        ({"secret": SECRET, "secret_file": "x"}, "both set", "remove one"),
         ({"secret_file": "/nowhere/secret"}, "cannot be read", "correct the path"),
-        ({"max_value_bytes": MAX_MESSAGE_BYTES - 2**20}, "fit one frame", "or less in sum"),
+        ({"max_value_bytes": MAX_MESSAGE_BYTES - 2**20}, "fit one frame", "reduce their sum to"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_with_what_to_change(

@@ -15,20 +15,21 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.server.config import Address, Settings
-from kvstore.server.event_loop import Runtime, boot_clock
+from kvstore.server.event_loop import boot_clock
 from kvstore.server.http.asking import reply_of
+from kvstore.server.process import ReplicaServer
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage
 
 PATIENCE_S = 30
 
 
-def put(runtime: Runtime, command: Put) -> Coroutine[None, None, Result]:
-    return reply_of(partial(runtime.write, command))
+def put(server: ReplicaServer, command: Put) -> Coroutine[None, None, Result]:
+    return reply_of(partial(server.service.write, command))
 
 
-def get(runtime: Runtime, consistency: Consistency) -> Coroutine[None, None, ReadAnswer]:
-    return reply_of(partial(runtime.read, b"k", consistency))
+def get(server: ReplicaServer, consistency: Consistency) -> Coroutine[None, None, ReadAnswer]:
+    return reply_of(partial(server.service.read, b"k", consistency))
 
 
 def free_port() -> int:
@@ -57,11 +58,11 @@ def run(story: Coroutine[None, None, None]) -> None:
     uvloop.run(bounded())
 
 
-async def started(settings: Settings) -> tuple[Runtime, SqliteStorage]:
+async def started(settings: Settings) -> tuple[ReplicaServer, SqliteStorage]:
     storage = open_storage(settings.data, settings.cluster, settings.node, settings.members)
-    runtime = Runtime(settings, storage)
-    await runtime.start()
-    return runtime, storage
+    server = ReplicaServer(settings, storage)
+    await server.start()
+    return server, storage
 
 
 async def until(holds: Callable[[], bool], turn: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0.005)) -> None:
@@ -72,14 +73,14 @@ async def until(holds: Callable[[], bool], turn: Callable[[], Awaitable[None]] =
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
     async def story() -> None:
         config = settings(tmp_path)
-        runtime, _ = await started(config)
-        assert await put(runtime, Put(b"k", b"v")) == PutResult(revision=1, version=1)
-        await runtime.stop()
-        runtime, _ = await started(config)
-        read = await get(runtime, Consistency.LINEARIZABLE)
+        server, _ = await started(config)
+        assert await put(server, Put(b"k", b"v")) == PutResult(revision=1, version=1)
+        await server.stop()
+        server, _ = await started(config)
+        read = await get(server, Consistency.LINEARIZABLE)
         assert read.record is not None
         assert (read.record.value, read.record.revision) == (b"v", 1)
-        await runtime.stop()
+        await server.stop()
 
     run(story())
 
@@ -88,20 +89,20 @@ def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        runtime, storage = await started(settings(tmp_path))
-        await put(runtime, Put(b"k", b"v"))
+        server, storage = await started(settings(tmp_path))
+        await put(server, Put(b"k", b"v"))
 
         def fail(_writes: list[Write]) -> None:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(storage, "write", fail)
-        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
-        await asyncio.wait([runtime.ended])
-        assert isinstance(runtime.ended.exception(), OSError)
-        assert not runtime.status().ready
+        write = asyncio.create_task(put(server, Put(b"k", b"lost")))
+        await asyncio.wait([server.ended])
+        assert isinstance(server.ended.exception(), OSError)
+        assert not server.service.status().ready
         assert not write.done()
         write.cancel()
-        await runtime.abandon()
+        await server.abandon()
         storage.close()
 
     run(story())
@@ -109,47 +110,47 @@ def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
 
 def test_an_error_in_the_protocol_ends_the_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        runtime, _ = await started(settings(tmp_path))
-        await put(runtime, Put(b"k", b"v"))
+        server, _ = await started(settings(tmp_path))
+        await put(server, Put(b"k", b"v"))
 
         def fail() -> None:
             raise RuntimeError("planted")
 
-        monkeypatch.setattr(runtime._node, "step", fail)
-        write = asyncio.create_task(put(runtime, Put(b"k", b"lost")))
-        await asyncio.wait([runtime.ended])
-        assert str(runtime.ended.exception()) == "planted"
+        monkeypatch.setattr(server.driver.node, "step", fail)
+        write = asyncio.create_task(put(server, Put(b"k", b"lost")))
+        await asyncio.wait([server.ended])
+        assert str(server.ended.exception()) == "planted"
         write.cancel()
-        await runtime.abandon()
-        runtime._writer.stop()
+        await server.abandon()
+        server.driver._writer.stop()
 
     run(story())
 
 
 def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path) -> None:
     async def story() -> None:
-        runtime, _ = await started(settings(tmp_path, members=3))
+        server, _ = await started(settings(tmp_path, members=3))
         with pytest.raises(Refused) as refused:
-            await put(runtime, Put(b"k", b"v"))
+            await put(server, Put(b"k", b"v"))
         assert (refused.value.reason, refused.value.outcome) == (Reason.NO_LEADER, Outcome.FAILED)
         with pytest.raises(Refused):
-            await get(runtime, Consistency.QUORUM)
-        assert (await get(runtime, Consistency.STALE)).record is None
-        assert runtime.status().leader is None
-        await runtime.stop()
+            await get(server, Consistency.QUORUM)
+        assert (await get(server, Consistency.STALE)).record is None
+        assert server.service.status().leader is None
+        await server.stop()
 
     run(story())
 
 
 def test_a_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
     async def story() -> None:
-        runtime, _ = await started(settings(tmp_path))
-        await until(lambda: runtime.status().ready)
-        write = asyncio.create_task(put(runtime, Put(b"k", b"left")))
+        server, _ = await started(settings(tmp_path))
+        await until(lambda: server.service.status().ready)
+        write = asyncio.create_task(put(server, Put(b"k", b"left")))
         await asyncio.sleep(0)
         write.cancel()
-        assert await put(runtime, Put(b"k", b"stayed")) in {PutResult(1, 1), PutResult(2, 2)}
-        await runtime.stop()
+        assert await put(server, Put(b"k", b"stayed")) in {PutResult(1, 1), PutResult(2, 2)}
+        await server.stop()
 
     run(story())
 

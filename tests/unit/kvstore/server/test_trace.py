@@ -1,7 +1,7 @@
 """What is seen of a replica at work, and that it is bounded."""
 
 from kvstore.api.commands import CommandBatch, Put, pack_batch
-from kvstore.server.trace import MOST_MESSAGES, MOST_SLOTS, Passed, SlotSeen, Trace
+from kvstore.server.trace import MOST_MESSAGES, MOST_SLOTS, Trace, TracedMessage, TracedSlot
 from paxos.messages import Accept, Accepted, Heartbeat, Promise
 from paxos.ready import Envelope, Ready, Write
 from paxos.types import NOOP, Ballot, PValue, pack
@@ -17,9 +17,11 @@ def test_messages_are_told_in_order_with_what_they_say() -> None:
     trace.received("n3", Promise(B, 1, (PValue(1, B, b""),), 0))
     glimpse = trace.take()
     assert glimpse.messages == [
-        Passed("n2", False, "Accept", {"ballot": "3.n1", "slot": "7", "value": "5 bytes", "chosen": "6"}),
-        Passed("n3", True, "Accepted", {"ballot": "3.n1", "slot": "7"}),
-        Passed("n3", False, "Promise", {"ballot": "3.n1", "from_slot": "1", "accepted": "1 entries", "next_slot": "0"}),
+        TracedMessage("n2", False, "Accept", {"ballot": "3.n1", "slot": "7", "value": "5 bytes", "chosen": "6"}),
+        TracedMessage("n3", True, "Accepted", {"ballot": "3.n1", "slot": "7"}),
+        TracedMessage(
+            "n3", False, "Promise", {"ballot": "3.n1", "from_slot": "1", "accepted": "1 entries", "next_slot": "0"}
+        ),
     ]
     assert glimpse.counts == {"Accept": 1, "Accepted": 1, "Promise": 1}
     assert trace.take().messages == []
@@ -37,7 +39,7 @@ def test_of_many_messages_the_first_are_kept_and_all_are_counted() -> None:
 def test_a_slot_is_accepted_and_then_applied() -> None:
     trace = Trace()
     trace.stepped(Ready(write=Write(accepts=[PValue(7, B, VALUE)])))
-    assert trace.take().slots == [SlotSeen(7, "accepted", "3.n1", 2, len(VALUE))]
+    assert trace.take().slots == [TracedSlot(7, "accepted", "3.n1", 2, len(VALUE))]
     trace.stepped(Ready(chosen=[(7, VALUE), (8, NOOP), (9, b"what another release made")]))
     seen = trace.take().slots
     assert [(slot.slot, slot.state, slot.ballot, slot.commands) for slot in seen] == [

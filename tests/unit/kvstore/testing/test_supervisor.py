@@ -21,7 +21,8 @@ from kvstore.api.membership import MemberRole
 from kvstore.api.status import Status
 from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
 from kvstore.client import Client
-from kvstore.server.config import Address, load
+from kvstore.server.config import Address
+from kvstore.server.config_sources import load
 from kvstore.testing.supervisor import ClusterError, LocalCluster, NotReadyError, describe_exit, what_is_missing
 
 

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvstore.server.metrics import CONTENT_TYPE, Metrics, Snapshot
+from kvstore.server.metrics import CONTENT_TYPE, Metrics, CounterSnapshot
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
-SNAPSHOT = Snapshot(
+SNAPSHOT = CounterSnapshot(
     messages={("Accept", "sent"): 7, ("Accepted", "received"): 6},
     reads={"lease": 5, "read_index": 4, "quorum": 3, "stale": 2},
     chosen=12,
@@ -38,7 +38,7 @@ def test_what_a_replica_counts_is_pulled_at_each_scrape() -> None:
     assert found["kvstore_messages_total{direction=sent,kind=Accept}"] == 7
     assert found["kvstore_messages_total{direction=received,kind=Accepted}"] == 6
     for way, count in SNAPSHOT.reads.items():
-        assert found[f"kvstore_reads_total{{way={way}}}"] == count
+        assert found[f"kvstore_reads_total{{method={way}}}"] == count
     assert found["kvstore_chosen_slots_total{}"] == 12
     assert found["kvstore_applied_slots_total{}"] == 11
     assert found["kvstore_leader_changes_total{}"] == 1
@@ -47,7 +47,9 @@ def test_what_a_replica_counts_is_pulled_at_each_scrape() -> None:
     assert found["process_resident_memory_bytes{}"] > 0
     assert found["kvstore_queue_depth{queue=inbox}"] == 3
     assert found["kvstore_link_dropped_messages_total{}"] == 8
-    seen.append(Snapshot(**{name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__} | {"chosen": 13}))
+    seen.append(
+        CounterSnapshot(**{name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__} | {"chosen": 13})
+    )
     assert samples(metrics.render().decode())["kvstore_chosen_slots_total{}"] == 13
 
 
