@@ -12,7 +12,7 @@ SERVE := $(VENV)/.serve-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help cluster test test-all quick simulate explore mutants torture check format lint types lock upgrade clean
 
@@ -23,22 +23,20 @@ help:  ## list the targets
 cluster: $(SERVE)  ## run a cluster on this machine until Ctrl-C: make cluster [N=3]; its data is kept in ./data
 	@exec $(BIN)/kvstore cluster --nodes $(N) --data data
 
-test: $(DEV)  ## run what must pass before a change: unit tests, simulation of new seeds, short tests of real processes
+test: $(DEV)  ## run what must pass before a change: every test but the slow ones, and a simulation of 100 new seeds
 	$(PYTEST) tests/unit/paxos --cov --cov-fail-under=100
-	$(PYTEST) -m "not cluster and not slow" --ignore tests/unit/paxos
+	$(PYTEST) --ignore tests/unit/paxos -m "not slow"
 	$(BIN)/python -m tests.simulation --seeds 100
-	$(PYTEST) -m "cluster and not slow"
 
-test-all: $(DEV)  ## run every test, the slow ones too, and simulate more seeds: make test-all [SEEDS=1000]
+test-all: $(DEV)  ## run every test, and a simulation of more new seeds: make test-all [SEEDS=1000]
 	$(PYTEST) tests/unit/paxos --cov --cov-fail-under=100
-	$(PYTEST) -m "not cluster" --ignore tests/unit/paxos
+	$(PYTEST) --ignore tests/unit/paxos
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
-	$(PYTEST) -m cluster
 
 quick: $(DEV)  ## run only the tests that start no real processes
-	$(PYTEST) -m "not cluster and not slow" --quiet
+	$(PYTEST) -m "not cluster and not slow"
 
-simulate: $(DEV)  ## simulate whole clusters under faults, on all cores: make simulate [SEEDS=1000]
+simulate: $(DEV)  ## simulate whole clusters under faults: make simulate [SEEDS=1000]
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 explore: $(DEV)  ## try every schedule of small clusters
