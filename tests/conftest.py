@@ -11,7 +11,7 @@ settings.load_profile("kvstore")
 for _name in [name for name in os.environ if name.startswith("KVSTORE_")]:
     del os.environ[_name]
 
-# A shell script starts background jobs with SIGINT ignored, and their children inherit that. A test that sends SIGINT to
-# a child would then wait for ever.
+# A shell script starts background jobs with SIGINT ignored, and their children inherit that. A test that sends SIGINT
+# to a child would then wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
