@@ -28,9 +28,8 @@ test: $(DEV)  ## run what must pass before a change: every test but the slow one
 	$(PYTEST) --ignore tests/unit/paxos -m "not slow"
 	$(BIN)/python -m tests.simulation --seeds 100
 
-test-all: $(DEV)  ## run every test, and a simulation of more new seeds: make test-all [SEEDS=1000]
-	$(PYTEST) tests/unit/paxos --cov --cov-fail-under=100
-	$(PYTEST) --ignore tests/unit/paxos
+test-all: test  ## run `make test`, then the slow tests and more seeds: make test-all [SEEDS=1000]
+	$(PYTEST) -m slow
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 quick: $(DEV)  ## run only the tests that start no real processes

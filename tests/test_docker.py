@@ -54,7 +54,7 @@ def image_environment() -> dict[str, str]:
 
 
 def services() -> Iterator[ComposeService]:
-    """Yield each service with the image's entry point and environment in it, and variables replaced by their defaults."""
+    """Yield each service with entry point and environment of the image, and defaults in place of variables."""
     entrypoint = json.loads(arguments_of("ENTRYPOINT"))
     for name, service in compose()["services"].items():
         own = {key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for key, value in service["environment"].items()}
@@ -63,7 +63,7 @@ def services() -> Iterator[ComposeService]:
 
 
 def as_process(service: ComposeService, place: Place, members: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command and environment with addresses and data directory of this machine, and nothing else changed."""
+    """Return command and environment of a service; only addresses and directory are those of this machine."""
     assert service.command[0] == "python"
     container = load_settings(service)
     mapped = {
