@@ -1,4 +1,4 @@
-# One replica. The image holds what a replica needs and no tool beside it; data goes to the volume /data.
+# An image with one replica and the packages that it needs. Its data is in the volume /data.
 FROM python:3.12-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -18,7 +18,7 @@ VOLUME /data
 ENV KVSTORE_LISTEN=0.0.0.0:8001 KVSTORE_PEER_LISTEN=0.0.0.0:9001 KVSTORE_DATA=/data
 EXPOSE 8001 9001
 
-# Ready means: it knows a leader and has caught up.
+# A replica is ready when it knows a leader and has applied what the leader has committed.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8001/readyz', timeout=2)"]
 

@@ -102,7 +102,7 @@ def _pyplot() -> Any:
         mpl.use("agg")
         from matplotlib import pyplot as plt  # noqa: PLC0415 - as above
     except ImportError as error:
-        raise BenchError("PNG is drawn by matplotlib: pip install kvstore[bench], or write .svg") from error
+        raise BenchError("PNG is drawn by matplotlib: pip install --group bench, or write .svg") from error
     return plt
 
 

@@ -49,7 +49,7 @@ def run(measuring: Coroutine[None, None, T]) -> T:
 def check_page(path: Path | None) -> None:
     """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
     if path is not None and importlib.util.find_spec("jinja2") is None:
-        raise BenchError("--html needs Jinja: pip install kvstore[bench], or leave --html out")
+        raise BenchError("--html needs Jinja: pip install --group bench, or leave --html out")
 
 
 def write_json(path: Path | None, found: msgspec.Struct) -> None:

@@ -1,3 +1,3 @@
 """A replicated, linearizable key-value store on Multi-Paxos."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""The container files: they hold together, and the commands and environments that they give make a cluster."""
+"""The Dockerfile and docker-compose.yml: they agree with each other, and the commands in them start a cluster."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 NODES = ["n1", "n2", "n3"]
 
 
-class Service(NamedTuple):
-    """What a container runs, as the two files give it."""
+class ComposeService(NamedTuple):
+    """Command, environment, port and volume of one service, from both files."""
 
     name: str
     command: list[str]
@@ -39,7 +39,7 @@ def compose() -> dict[str, Any]:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, arguments) of each line of the Dockerfile, comments gone and continued lines joined."""
+    """Return (instruction, arguments) of each line of the Dockerfile, without comments, with continued lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
@@ -54,17 +54,17 @@ def image_environment() -> dict[str, str]:
     return dict(settings)
 
 
-def services() -> Iterator[Service]:
-    """Each service's whole command and environment: the image's, then its own, with the defaults of its variables."""
+def services() -> Iterator[ComposeService]:
+    """Yield each service with entry point and environment of the image, and defaults in place of variables."""
     entrypoint = json.loads(arguments_of("ENTRYPOINT"))
     for name, service in compose()["services"].items():
         own = {key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for key, value in service["environment"].items()}
         (port,), (volume,) = service["ports"], service["volumes"]
-        yield Service(name, entrypoint + service["command"], image_environment() | own, port, volume)
+        yield ComposeService(name, entrypoint + service["command"], image_environment() | own, port, volume)
 
 
-def as_process(service: Service, place: Place, members: str) -> tuple[list[str], dict[str, str]]:
-    """The same command and environment on this machine: container addresses and the volume are mapped, nothing else."""
+def as_process(service: ComposeService, place: Place, members: str) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment of a service; only addresses and directory are those of this machine."""
     assert service.command[0] == "python"
     container = load_settings(service)
     mapped = {
@@ -77,8 +77,8 @@ def as_process(service: Service, place: Place, members: str) -> tuple[list[str],
     return [sys.executable, *service.command[1:]], os.environ | service.environment | mapped
 
 
-def load_settings(service: Service) -> Settings:
-    """The settings that the container ends up with."""
+def load_settings(service: ComposeService) -> Settings:
+    """Return the settings that the replica in the container uses."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in service.environment.items():
             patch.setenv(name, value)
@@ -86,7 +86,7 @@ def load_settings(service: Service) -> Settings:
         return load({flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}, None)
 
 
-def test_there_are_three_replicas_on_the_ports_of_the_curl_lines() -> None:
+def test_three_replicas_listen_on_the_ports_of_the_curl_commands() -> None:
     assert [service.name for service in services()] == NODES
     assert [service.published for service in services()] == [f"127.0.0.1:{8000 + n}:8001" for n in (1, 2, 3)]
     text = (ROOT / "docker-compose.yml").read_text()
@@ -94,7 +94,7 @@ def test_there_are_three_replicas_on_the_ports_of_the_curl_lines() -> None:
     assert "curl http://127.0.0.1:8003/kv/greeting" in text
 
 
-def test_each_replica_has_valid_settings_of_its_own_and_the_members_in_common() -> None:
+def test_each_replica_has_valid_settings_and_the_same_members() -> None:
     settings = [load_settings(service) for service in services()]
     assert [one.node for one in settings] == NODES
     assert all(one.members == settings[0].members for one in settings)
@@ -103,18 +103,18 @@ def test_each_replica_has_valid_settings_of_its_own_and_the_members_in_common() 
     assert all(one.data == Path("/data") and one.warnings() == [] for one in settings)
 
 
-def test_data_is_in_named_volumes_where_the_replicas_look_for_it() -> None:
+def test_the_data_directory_is_a_named_volume() -> None:
     assert [service.volume for service in services()] == [f"{name}:/data" for name in NODES]
     assert sorted(compose()["volumes"]) == NODES
     assert arguments_of("VOLUME") == "/data"
 
 
-def test_the_default_secret_says_what_it_is_for_and_can_be_replaced() -> None:
+def test_the_default_secret_says_that_it_is_for_development_and_can_be_replaced() -> None:
     for service in compose()["services"].values():
         assert service["environment"]["KVSTORE_SECRET"].startswith("${KVSTORE_SECRET:-for-development-only")
 
 
-def test_health_is_readiness_asked_without_a_tool_that_the_image_lacks() -> None:
+def test_the_health_check_asks_for_readiness_and_needs_only_python() -> None:
     in_image = json.loads(arguments_of("HEALTHCHECK").partition("CMD ")[2])
     for service in compose()["services"].values():
         assert service["healthcheck"]["test"] == ["CMD", *in_image]
@@ -123,7 +123,7 @@ def test_health_is_readiness_asked_without_a_tool_that_the_image_lacks() -> None
     compile(in_image[2], "healthcheck", "exec")
 
 
-def test_the_image_runs_without_root_on_supported_python_with_locked_dependencies() -> None:
+def test_the_image_runs_without_root_on_a_supported_python_with_locked_dependencies() -> None:
     assert arguments_of("FROM") == "python:3.12-slim"
     words = [word for word, _ in instructions()]
     assert arguments_of("USER") == "kvstore"
@@ -131,30 +131,23 @@ def test_the_image_runs_without_root_on_supported_python_with_locked_dependencie
     assert any("--require-hashes -r requirements-serve.lock" in rest for word, rest in instructions() if word == "RUN")
 
 
-def test_what_is_copied_is_there_and_is_not_ignored() -> None:
+def test_the_copied_files_exist_and_are_not_ignored() -> None:
     copied = [rest.split()[0] for word, rest in instructions() if word == "COPY"]
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert copied == kept
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_what_a_replica_needs_is_locked_as_the_tools_are() -> None:
-    def pins(name: str) -> set[str]:
-        return set(re.findall(r"^[a-z].*==\S+", (ROOT / name).read_text(), flags=re.MULTILINE))
-
-    assert pins("requirements-serve.lock") < pins("requirements.lock")
-
-
 @pytest.mark.cluster
-def test_the_commands_and_environments_of_the_services_make_a_cluster(tmp_path: Path) -> None:
-    """Container host names and ports become loopback ones, volumes directories: an engine does the same."""
+def test_the_commands_and_environments_of_the_services_start_a_cluster(tmp_path: Path) -> None:
+    """Host names and ports of the containers become loopback addresses, volumes become directories."""
     places = LocalCluster(3, tmp_path).places
     members = ",".join(f"{name}={place.peers}" for name, place in places.items())
     urls = [place.url for place in places.values()]
     health = compose()["services"]["n1"]["healthcheck"]["test"][1:]
 
     async def use() -> None:
-        async with Client(urls, timeout_ms=30_000) as client:  # it asks again until they are up
+        async with Client(urls, timeout_ms=30_000) as client:  # retries until they serve
             await client.put("greeting", b"hello")
         for url in urls:
             async with Client([url], timeout_ms=30_000) as one:

@@ -43,7 +43,7 @@ def find_py_spy() -> str:
     beside = Path(sys.executable).with_name("py-spy")
     program = str(beside) if beside.exists() else shutil.which("py-spy")
     if program is None:
-        raise BenchError("the leader is sampled by py-spy: pip install kvstore[bench]")
+        raise BenchError("the leader is sampled by py-spy: pip install --group bench")
     return program
 
 

@@ -1,7 +1,10 @@
 """The command `kvstore`: one replica, a cluster on this machine, and a client."""
 
+from typing import Annotated
+
 import typer
 
+from kvstore import __version__
 from kvstore.cli.backup import backup
 from kvstore.cli.check import check
 from kvstore.cli.cluster import cluster
@@ -49,6 +52,22 @@ for _panel, _name, _command in (
     app.command(_name, rich_help_panel=_panel)(_command)
 app.add_typer(lease, name="lease", rich_help_panel=_KEYS)
 app.add_typer(member, name="member", rich_help_panel=_CLUSTER)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kvstore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of kvstore.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

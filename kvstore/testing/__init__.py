@@ -12,7 +12,19 @@ test, no replica outlives it; when it fails, the error carries what the replicas
 fixtures of `kvstore.testing.pytest_plugin`.
 """
 
-from kvstore.testing.local import AsyncLocalCluster, LocalCluster
-from kvstore.testing.supervisor import ClusterError
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvstore.testing.local import AsyncLocalCluster, LocalCluster
+    from kvstore.testing.supervisor import ClusterError
 
 __all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]
+_MODULES = {"AsyncLocalCluster": "local", "ClusterError": "supervisor", "LocalCluster": "local"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used: pytest loads this package for its plugin even without clusters."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -29,6 +29,7 @@ async def described(endpoint: str) -> dict[str, Any]:
         return document
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing_that_is_not_described(tmp_path: Path) -> None:
     """When it fails: its report has a curl command for each failure. Describe what was answered in
     kvstore/server/http/openapi, or mend the server."""

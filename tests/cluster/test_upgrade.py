@@ -67,6 +67,7 @@ async def writer(cluster: LocalCluster, stopping: asyncio.Event) -> int:
     return written
 
 
+@pytest.mark.slow
 def test_a_rolling_upgrade_to_another_version_of_messages_fails_no_request_and_so_does_the_way_back(
     tmp_path: Path,
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed: str) -> 
     assert run.stdout.strip() == trace.digest()
 
 
+@pytest.mark.slow
 def test_every_fault_is_drawn_and_hits_somebody() -> None:
     """What never happens is not tested."""
     summary = try_seeds(list(range(30))).summary

@@ -76,7 +76,7 @@ def test_without_matplotlib_a_png_is_refused_before_the_run(monkeypatch: pytest.
         return real(name, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(BenchError, match=r"pip install kvstore\[bench\]"):
+    with pytest.raises(BenchError, match="pip install --group bench"):
         chart.check(Path("x.png"))
 
 

