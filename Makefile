@@ -40,7 +40,7 @@ mutants: $(STAMP)  ## plant bugs, one at a time, and see that simulation, explor
 	$(BIN)/python -m tests.mutants
 
 torture: $(STAMP)  ## a cluster of real processes under faults and clients, every answer checked; writes torture.html
-	$(BIN)/python -m bench faults --html torture.html
+	$(BIN)/python -m tests.torture faults --html torture.html
 
 check: format lint types test  ## all that a change must pass: format, lint, types, tests (import rules among them)
 
