@@ -45,7 +45,7 @@ mutants: $(DEV)  ## plant one bug at a time and check that a test, the simulatio
 	$(BIN)/python -m tests.mutants
 
 torture: $(DEV)  ## run a cluster of real processes under faults, check every answer, write torture.html
-	$(BIN)/python -m bench faults --html torture.html
+	$(BIN)/python -m tests.torture faults --html torture.html
 
 check: format lint types test  ## run all that a change must pass: format, lint, types, test
 

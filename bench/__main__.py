@@ -1,8 +1,6 @@
 """`python -m bench`: what the store can do on this machine."""
 
-import secrets
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,24 +8,15 @@ import typer
 from bench import chart
 from bench import failover as failing_over
 from bench.batch import BATCH
-from bench.command import Json, Plot, Seed, check_page, progress_bar, run, write_json
+from bench.command import Json, Plot, progress_bar, run, write_json
 from bench.compare.command import COMPARE
-from bench.counter import COUNTER
 from bench.endurance import ENDURANCE
 from bench.errors import BenchError
-from bench.faults import command as faulting
-from bench.faults.found import Verdict, conclude
-from bench.faults.plan import Fault
-from bench.faults.report import summary
-from bench.faults.run import Order, not_offered
-from bench.fuzz.command import FUZZ
 from bench.lifecycle.command import LIFECYCLE
-from bench.listing import LIST
 from bench.load.command import LOAD
 from bench.profile.command import PROFILE
 from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
-from bench.watching.command import WATCH
 from kvstore.testing.supervisor import ClusterError
 
 app = typer.Typer(
@@ -40,14 +29,10 @@ app = typer.Typer(
 )
 app.add_typer(LOAD)
 app.add_typer(BATCH)
-app.add_typer(COUNTER)
-app.add_typer(WATCH)
-app.add_typer(LIST)
 app.add_typer(COMPARE)
 app.add_typer(ENDURANCE)
 app.add_typer(PROFILE)
 app.add_typer(LIFECYCLE)
-app.add_typer(FUZZ)
 
 
 @app.command()
@@ -78,44 +63,6 @@ def failover(
                 f"{len(found.lost)} acknowledged writes are lost: this must never happen, please report it"
             )
     raise typer.Exit(not found.within_limits)
-
-
-@app.command()
-def faults(
-    *,
-    fault: Annotated[
-        list[Fault] | None, typer.Option(help="A fault to make, again for each; all that can be made by default.")
-    ] = None,
-    seconds: Annotated[int, typer.Option(min=5, max=86_400, help="How long faults are made.")] = 60,
-    kills: Annotated[
-        int, typer.Option(min=0, help="Instead of --seconds: until so many replicas were killed with SIGKILL.")
-    ] = 0,
-    nodes: Annotated[int, typer.Option(min=3, max=15, help="How many replicas.")] = 3,
-    clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients.")] = 8,
-    seed: Seed = None,
-    json: Json = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all of it to FILE, too.")] = None,
-) -> None:
-    """Torture a cluster under clients, then check every answer: linearizable, and nothing acknowledged lost."""
-    order = Order(
-        faults=fault or [],
-        seconds=seconds,
-        kills=kills,
-        nodes=nodes,
-        clients=clients,
-        seed=secrets.randbelow(1 << 32) if seed is None else seed,
-    )
-    check_page(html)
-    missing = run(not_offered(order))
-    with scratch_directory() as directory:
-        found, calls = run(faulting.run(directory, order, missing))
-        write_json(json, conclude(found))
-        faulting.write_page(html, found)
-        print_report(summary(found))
-        if found.verdict is not Verdict.OK:
-            history = (html or json or directory / "faults").with_suffix(".history.jsonl")
-            faulting.write_history(history, calls, found)
-            raise BenchError(f"the run is {found.verdict}, see above; what the clients saw is in {history}")
 
 
 def main() -> None:

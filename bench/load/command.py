@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,6 @@ from rich.progress import Progress
 
 from bench import chart
 from bench.command import Json, Plot, progress_bar, run, write_json
-from bench.errors import BenchError
-from bench.faults.history import Call, Judgement, judge
 from bench.load import report
 from bench.load import run as loading
 from bench.load import sweep as sweeping
@@ -47,13 +44,6 @@ Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes of the ge
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures to FILE, too.")]
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A load, and what its history shows if that was checked."""
-
-    load: Load
-    judgement: Judgement | None = None
-
-
 @LOAD.command()
 def load(
     *,
@@ -74,16 +64,11 @@ def load(
     warm_up: WarmUp = 2.0,
     seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long it is measured.")] = 10.0,
     processes: Processes = loading.DEFAULT_PROCESSES,
-    check: Annotated[bool, typer.Option("--check", help="Check whether all answers are linearizable.")] = False,
-    history: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write all that was asked and answered to FILE: JSON, a line each."),
-    ] = None,
     json: Json = None,
     csv: Csv = None,
     plot: Plot = None,
 ) -> None:
-    """PUTs and GETs in a closed or open loop: throughput and latencies, and whether the answers are linearizable.
+    """PUTs and GETs in a closed or open loop: throughput and latencies.
 
     In an open loop latencies count from when a request was due, sent or not.
     Keys that begin with bench- are overwritten.
@@ -95,33 +80,23 @@ def load(
         keys=keys,
         distribution=distribution,
         value_bytes=value_bytes,
-        prefix=f"bench-{secrets.token_hex(4)}-" if check or history else "bench-",
+        prefix="bench-",
         seed=secrets.randbelow(1 << 32),
     )
-    with tempfile.TemporaryDirectory() as past:
-        ask = loading.Ask(
-            mix=mix,
-            urls=[],
-            connections=connections,
-            rate=rate,
-            warm_up_s=warm_up,
-            seconds=seconds,
-            processes=processes,
-            fill=True,
-            history=Path(past) if check or history else None,
-        )
-        measured = run(_load(ask, endpoints, at, nodes))
-        calls = loading.history(Path(past))
-    if history is not None:
-        _write_history(history, calls)
-    judgement = judge(calls) if check else None
-    write_json(json, Loaded(load=measured, judgement=judgement))
+    ask = loading.Ask(
+        mix=mix,
+        urls=[],
+        connections=connections,
+        rate=rate,
+        warm_up_s=warm_up,
+        seconds=seconds,
+        processes=processes,
+        fill=True,
+    )
+    measured = run(_load(ask, endpoints, at, nodes))
+    write_json(json, measured)
     write_figures(csv, plot, [measured], report.charts(measured))
     print_report(report.load_report(measured))
-    if judgement is not None:
-        print_report(report.judged(judgement))
-        if judgement.illegal or judgement.backwards or judgement.lost:
-            raise BenchError("the answers were not linearizable: this must never happen, please report it")
     raise typer.Exit(measured.errors > 0)
 
 
@@ -224,9 +199,3 @@ def write_figures(csv: Path | None, plot: Path | None, loads: list[Load], charts
         csv.write_text(report.write_csv(loads))
     if plot is not None:
         chart.write(plot, charts)
-
-
-def _write_history(path: Path, calls: list[Call]) -> None:
-    encoder = msgspec.json.Encoder()
-    with path.open("wb") as file:
-        file.writelines(encoder.encode(call) + b"\n" for call in calls)

@@ -9,10 +9,10 @@ loop. In an open loop it is, for a request is due whether there is somebody to s
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from bench.load.connection import Connection
 from bench.load.order import Order, Schedule
-from bench.load.past import Past
 from bench.load.recording import Recording
 from bench.load.wire import Requests
 
@@ -25,14 +25,26 @@ LONGEST_WAIT_S = 0.05
 _clock = time.monotonic_ns
 
 
+class Observer(Protocol):
+    """A recipient of every request and its answer, for a check of what the answers say."""
+
+    def answered(self, connection: Connection, answer: bytes, now_ns: int) -> None:
+        """Record the answer to the request under way on `connection`."""
+
+    def lost(self, connection: Connection, now_ns: int) -> None:
+        """Record that the request under way on `connection` will never be answered."""
+
+
 class Generator:
     """One process's share of a load. `tell` is called with the count of answers now and then. Raises OSError when no
     connection can be made, ConnectionError when none is left."""
 
-    def __init__(self, order: Order, past: Past | None = None, tell: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, order: Order, observer: Observer | None = None, tell: Callable[[int], None] = lambda _: None
+    ) -> None:
         host, port = order.addresses[0]
         self._order = order
-        self._past = past
+        self._observer = observer
         self._tell = tell
         self._requests = Requests(order.mix, order.worker, f"{host}:{port}")
         self._poll = select.epoll()
@@ -153,8 +165,8 @@ class Generator:
             if self._busy.pop(descriptor, None) is None:
                 raise ConnectionAbortedError(f"{connection.address} answered what nobody has asked")
             self._recording.answered(connection.operation, int(answer[9:12]), connection.since_ns, now)
-            if self._past is not None:
-                self._past.answered(connection, answer, now)
+            if self._observer is not None:
+                self._observer.answered(connection, answer, now)
             free.append(connection)
         return free
 
@@ -198,7 +210,7 @@ class Generator:
         del self._connections[descriptor]
         if self._busy.pop(descriptor, None) is not None:
             self._recording.lost += 1
-            if self._past is not None:
-                self._past.lost(connection, _clock())
+            if self._observer is not None:
+                self._observer.lost(connection, _clock())
         self._poll.unregister(descriptor)
         connection.socket.close()

@@ -45,8 +45,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 5.0
     fill: bool = False
     """Put every key once before the run."""
-    history: str | None = None
-    """A file for all that was asked and answered."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from hdrh.histogram import HdrHistogram
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from bench.chart import Axis, Chart, Series
-from bench.faults.history import Judgement
 from bench.load.found import Latency, Load, per_second
 from bench.report import figure_table
 
@@ -53,18 +51,6 @@ def latency_table(found: Load) -> Table:
 def kinds(found: Load) -> Iterator[tuple[str, Latency | None]]:
     """By name."""
     yield from (("PUT", found.put), ("GET", found.get), ("all", found.all))
-
-
-def judged(judgement: Judgement) -> RenderableType:
-    """What the checker says about the history of a load."""
-    illegal = [f"  {escape(key)}: no order explains its answers" for key in judgement.illegal[:10]]
-    worse = [f"  {escape(text)}" for text in [*judgement.backwards, *judgement.lost][:10]]
-    return Group(
-        f"{judgement.keys:,} keys checked: {len(judgement.illegal)} not linearizable, {len(judgement.silent)} "
-        f"silent, {len(judgement.lost)} writes lost, {len(judgement.backwards)} revisions went back",
-        *illegal,
-        *worse,
-    )
 
 
 def write_csv(loads: Sequence[Load]) -> str:

@@ -5,13 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 from yarl import URL
 
 from bench.errors import BenchError
-from bench.faults.history import Call
 from bench.load.found import Load, merged
 from bench.load.order import Message, Mix, Order, Progress, Ready, Result
 
@@ -27,8 +25,7 @@ DEFAULT_PROCESSES = max(1, (os.cpu_count() or 1) // 4)
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """A load: `mix` on `connections` to the replicas at `urls`, in turn. `rate`: requests a second in an open loop;
-    None: a closed one. `fill`: all keys are put before. `history`: a directory for what every process asked and was
-    told."""
+    None: a closed one. `fill`: all keys are put before."""
 
     mix: Mix
     urls: list[str]
@@ -38,7 +35,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 5.0
     processes: int = 1
     fill: bool = False
-    history: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises BenchError when a process would have no connection."""
@@ -59,7 +55,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
             warm_up_s=self.warm_up_s,
             seconds=self.seconds,
             fill=self.fill,
-            history=None if self.history is None else str(self.history / f"{worker}.jsonl"),
         )
 
 
@@ -100,13 +95,6 @@ async def run(ask: Ask, progress: Callable[[int], None] = lambda _: None) -> Loa
         seconds=ask.seconds,
         warm_up_s=ask.warm_up_s,
     )
-
-
-def history(directory: Path) -> list[Call]:
-    """What all processes asked and were told, in the order in which it was asked."""
-    decoder = msgspec.json.Decoder(Call)
-    calls = [decoder.decode(line) for file in directory.glob("*.jsonl") for line in file.read_bytes().splitlines()]
-    return sorted(calls, key=lambda call: call.called_ns)
 
 
 class _Worker:

@@ -3,22 +3,18 @@
 import gc
 import itertools
 import sys
-from pathlib import Path
 
 import msgspec
 
 from bench.load.generator import Generator
 from bench.load.order import Message, Order, Progress, Ready, draw
-from bench.load.past import Past
-from bench.load.wire import Requests
 
 
 def main() -> None:
     """Read an order, connect, fill, wait for the start, run. Whatever fails is told on standard error."""
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
-    past = Past(Requests(order.mix, order.worker, ""), order.mix.prefix) if order.history else None
     try:
-        generator = Generator(order, past, lambda answered: say(Progress(answered)))
+        generator = Generator(order, tell=lambda answered: say(Progress(answered)))
         if order.fill:
             generator.fill()
         operations = draw(order.mix, order.worker)
@@ -29,12 +25,7 @@ def main() -> None:
         recording = generator.run(itertools.cycle(operations), start_ns)
     except OSError as error:
         sys.exit(f"{error}: are all replicas up, and are these the right endpoints?")
-    result = recording.result()
-    if past is not None and order.history is not None:
-        encoder = msgspec.json.Encoder()
-        with Path(order.history).open("wb") as file:
-            file.writelines(encoder.encode(call) + b"\n" for call in past.calls)
-    say(result)
+    say(recording.result())
 
 
 def say(message: Message) -> None:

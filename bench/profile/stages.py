@@ -16,19 +16,19 @@ OTHER = "other threads"
 RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (stage, re.compile(pattern))
     for stage, pattern in (
-        ("metrics", r"/prometheus_client/|/kvstore/metrics\.py"),
+        ("metrics", r"/prometheus_client/|/kvstore/server/metrics\.py"),
         ("parse HTTP", r"/kvstore/server/http/(?:[^ ]*/)?(?:body|target|pars\w*|head\w*|request\w*)\.py|/httptools/"),
         ("parse HTTP", r"/kvstore/server/http/[^ ]* [\w.]*(?:pars|header|decode|data_received|feed)"),
         ("answer", r"/kvstore/server/http/(?:[^ ]*/)?(?:answer|problems|response\w*)\.py"),
         ("answer", r"/kvstore/server/http/[^ ]* [\w.]*(?:answer|respond|render|write|send|flush)"),
         ("HTTP front end", r"/kvstore/server/http/"),
         ("HTTP library", r"/(?:aiohttp|yarl|multidict|propcache|aiosignal|frozenlist)/"),
-        ("apply", r"/kvstore/(?:state_machine|commands)\.py"),
-        ("peer links", r"/kvstore/(?:frames|links|transport|handshake)\.py|/paxos/wire\.py"),
+        ("apply", r"/kvstore/(?:state_machine/|api/commands\.py)"),
+        ("peer links", r"/kvstore/peers/|/paxos/wire\.py"),
         ("paxos", r"/paxos/"),
         ("storage: SQLite and fsync", r"/storage/"),
-        ("runtime", r"/kvstore/(runtime|process)\.py"),
-        ("node", r"/kvstore/\w+\.py"),
+        ("server", r"/kvstore/server/"),
+        ("replica", r"/kvstore/(?:replica|api)/"),
         ("event loop", r"/(?:asyncio|uvloop)/|/selectors\.py|/kvstore/cli/"),
         ("threads", r"/(?:threading|queue)\.py|/concurrent/"),
     )

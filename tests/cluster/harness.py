@@ -17,12 +17,12 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from bench.linearizability import FOREVER, Operation, Verdict, check
 from kvstore.api.errors import Outcome
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import NO_SUCH_KEY, RETRY_AFTER
 from kvstore.testing.breeding import BredCluster
 from kvstore.testing.supervisor import POLL_S, LocalCluster
+from tests.torture.linearizability import FOREVER, Operation, Verdict, check
 
 STORY_S = 120.0
 """A test that has taken so long hangs, and fails."""

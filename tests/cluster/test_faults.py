@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
-from bench.faults.found import Conclusion, Verdict
-from bench.faults.plan import Fault
+from tests.torture.__main__ import app
+from tests.torture.faults.found import Conclusion, Verdict
+from tests.torture.faults.plan import Fault
 
 pytestmark = pytest.mark.cluster
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.linearizability import Operation
 from kvstore.testing.supervisor import LocalCluster
 from tests.cluster.harness import Client, Ending, History, load, others, running, target
+from tests.torture.linearizability import Operation
 
 pytestmark = pytest.mark.cluster
 

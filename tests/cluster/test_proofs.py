@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import counter, listing
-from bench.watching.command import measure as watched
+from tests.torture import counter, full_speed, listing
+from tests.torture.watching.command import measure as watched
 
 pytestmark = pytest.mark.cluster
 
@@ -29,3 +29,10 @@ def test_a_list_is_all_keys_as_of_one_revision_while_clients_write(tmp_path: Pat
     assert found.sound, [each.wrong for each in found.lists]
     assert found.lists[0].keys == 5000 + listing.WRITTEN_KEYS
     assert found.refused == 0
+
+
+def test_the_answers_at_full_speed_are_linearizable(tmp_path: Path) -> None:
+    found = asyncio.run(full_speed.measure(tmp_path, connections=16, keys=20, reads=50, seconds=1.0))
+    assert found.linearizable, found.judgement
+    assert found.judgement.keys == 20
+    assert not found.judgement.silent

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from bench.linearizability import FOREVER, Operation
 from kvstore.api.commands import (
     Compare,
     Delete,
@@ -34,6 +33,7 @@ from kvstore.api.results import Answer, ReadAnswer, ScanAnswer
 from kvstore.replica.node import Node
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
+from tests.torture.linearizability import FOREVER, Operation
 
 KINDS = (
     "put",

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.linearizability import Operation, Verdict, check
 from kvstore.replica.node import Node
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
@@ -15,6 +14,7 @@ from tests.simulation.operator import Operator
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
 from tests.simulation.trace import Trace
+from tests.torture.linearizability import Operation, Verdict, check
 
 PROBE_MS = 50
 """How often is looked whether everybody recovered."""

@@ -2,22 +2,13 @@
 
 import io
 
-import msgspec
 from rich.console import Console, RenderableType
 
-from bench.faults.history import Judgement
 from bench.lifecycle import report
-from bench.lifecycle.churn import Change, Churn, What
-from bench.lifecycle.clients import Failure
-from bench.lifecycle.crashes import Crash, Crashes
-from bench.lifecycle.damage import Damages, Flip, Outcome
 from bench.lifecycle.replicas import Start
 from bench.lifecycle.restart import Restarts
 from bench.lifecycle.snapshot import Phase, Transfer
 from bench.lifecycle.soak import Sample, Soak
-
-CLEAN = Judgement(keys=9, silent=[], illegal=[], backwards=[], lost=[])
-LOST = msgspec.structs.replace(CLEAN, lost=["put k1 [by n2]"])
 
 
 def shown(rendered: RenderableType) -> str:
@@ -77,50 +68,3 @@ def test_writers_may_notice_a_little_and_the_leader_stays() -> None:
     assert not transfer(21, "1.n2").within_limits
     assert not transfer(10, "1.n2", "2.n1").within_limits
     assert "p99 during: 2.10 x" in shown(report.snapshot_report(transfer(21, "1.n2")))
-
-
-def test_a_flip_that_needs_a_hand_is_beyond_the_limit_and_told_of() -> None:
-    fine = [Flip("kvstore.db", 99, 5, outcome) for outcome in (Outcome.FOUND, Outcome.HARMLESS)]
-    assert Damages(seed=3, flips=fine, acknowledged=1, reads=2).within_limits
-    refused = Damages(
-        seed=3, flips=[*fine, Flip("kvstore.db", 99, 7, Outcome.REFUSED, "[why]")], acknowledged=1, reads=2
-    )
-    assert not refused.within_limits
-    assert "refused: bit 7 of kvstore.db (99 B): [why]" in shown(report.damage_report(refused))
-    assert "--flips 3 --seed 3" in shown(report.damage_report(refused))
-
-
-def test_crashes_are_counted_by_what_they_met() -> None:
-    found = Crashes(
-        seed=1,
-        crashes=[Crash("n1", ["cutting", "installing"]), Crash("n2", []), Crash("n3", ["installing"])],
-        acknowledged=5,
-        judgement=CLEAN,
-        migrated_keys=4,
-        troubles=[],
-    )
-    assert found.within_limits
-    assert found.count("installing") == 2
-    assert not msgspec.structs.replace(found, troubles=["n1 ended by itself"]).within_limits
-    lost = msgspec.structs.replace(found, judgement=LOST)
-    assert not lost.within_limits
-    assert "put k1 [by n2]" in shown(report.crashes_report(lost))
-
-
-def test_a_write_that_fails_without_a_fault_is_beyond_the_limit() -> None:
-    found = Churn(
-        seed=1,
-        changes=[Change(What.ADD, "n4", None, 2.5), Change(What.REMOVE, "n1", "n2", 7.5)],
-        acknowledged=5,
-        failures=2,
-        unexcused=[],
-        judgement=CLEAN,
-        troubles=[],
-    )
-    assert found.within_limits
-    assert (found.count(What.ADD, with_kill=False), found.count(What.REMOVE, with_kill=False)) == (1, 0)
-    failed = msgspec.structs.replace(found, unexcused=[Failure("k1", 0, 1, "unknown at n1")])
-    assert not failed.within_limits
-    text = shown(report.churn_report(failed))
-    assert "the slowest was to remove n1, 7.5 s" in text
-    assert "k1 unknown at n1" in text

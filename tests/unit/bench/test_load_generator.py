@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from bench.faults.history import judge
 from bench.load.found import latency
 from bench.load.generator import Generator
 from bench.load.order import Mix, Order, Result, draw
-from bench.load.past import Past
 from bench.load.recording import Recording
 from bench.load.wire import Requests
+from tests.torture.faults.history import judge
+from tests.torture.load_history import LoadHistory
 from tests.unit.bench.serving import Store, response, served
 
 MIX = Mix(keys=50, reads=50, value_bytes=32, prefix="k")
@@ -23,7 +23,7 @@ def order(address: tuple[str, int], mix: Mix = MIX, rate: float | None = None, c
     return Order(mix=mix, addresses=[address], connections=connections, rate=rate, warm_up_s=0.05, seconds=0.2)
 
 
-def run(asked: Order, past: Past | None = None, *, fill: bool = True) -> Result:
+def run(asked: Order, past: LoadHistory | None = None, *, fill: bool = True) -> Result:
     generator = Generator(asked, past)
     try:
         if fill:
@@ -119,7 +119,7 @@ def test_answers_in_pieces_and_requests_longer_than_a_buffer_arrive_whole() -> N
     store = Store()
     mix = Mix(keys=2, reads=50, value_bytes=4_000_000, prefix="k")
     with served(store.answer, piece=70_000) as address:
-        past = Past(Requests(mix, 0, ""), "k")
+        past = LoadHistory(Requests(mix, 0, ""), "k")
         result = run(order(address, mix, connections=2), past)
     assert result.statuses.keys() == {200}
     assert {len(body) for method, _, body in store.seen if method == "PUT"} == {4_000_000}
@@ -134,7 +134,7 @@ def test_a_broken_connection_is_replaced_and_its_request_lost() -> None:
         return b"" if len(store.seen) % 20 == 19 else done
 
     with served(answer) as address:
-        past = Past(Requests(MIX, 0, ""), "k")
+        past = LoadHistory(Requests(MIX, 0, ""), "k")
         result = run(order(address), past, fill=False)
     assert result.lost > 0
     assert result.statuses[200] > result.lost
@@ -168,7 +168,7 @@ def test_without_a_server_there_is_no_generator() -> None:
 def test_the_history_of_an_honest_store_is_linearizable() -> None:
     store = Store()
     with served(store.answer) as address:
-        past = Past(Requests(MIX, 0, ""), "k")
+        past = LoadHistory(Requests(MIX, 0, ""), "k")
         run(order(address), past)
     judgement = judge(past.calls)
     assert (judgement.keys, judgement.illegal, judgement.backwards, judgement.lost) == (50, [], [], [])
@@ -184,6 +184,6 @@ def test_the_history_of_a_store_that_forgets_is_not() -> None:
         return store.answer(method, path, body)
 
     with served(forgetful) as address:
-        past = Past(Requests(MIX, 0, ""), "k")
+        past = LoadHistory(Requests(MIX, 0, ""), "k")
         run(order(address), past)
     assert judge(past.calls).illegal

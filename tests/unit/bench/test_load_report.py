@@ -10,7 +10,6 @@ import pytest
 from bench import chart
 from bench.endurance import Endurance, curve, endurance_report
 from bench.errors import BenchError
-from bench.faults.history import Judgement
 from bench.load import report
 from bench.load.run import Ask, address_of, share
 from bench.load.sweep import Sweep, charts, sweep_report
@@ -52,14 +51,6 @@ def test_the_distribution_ends_where_there_are_no_requests() -> None:
     points = report.distribution(found.get)
     assert points[0] == pytest.approx((1, 1), rel=0.01)
     assert points[-1] == pytest.approx((100, 9), rel=0.01)
-
-
-def test_what_no_order_explains_is_named() -> None:
-    judgement = Judgement(keys=5, silent=[], illegal=["k[1]"], backwards=["this after that"], lost=[])
-    text = shown(report.judged(judgement))
-    assert "5 keys checked: 1 not linearizable, 0 silent, 0 writes lost, 1 revisions went back" in text
-    assert "k[1]: no order explains its answers" in text
-    assert "this after that" in text
 
 
 def test_a_sweep_says_what_was_kept_up_with() -> None:

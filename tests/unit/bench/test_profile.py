@@ -23,12 +23,12 @@ HTTP, LIBRARY = "/x/kvstore/server/http", "/x/lib/python3.11/site-packages"
         (f"Protocol._respond ({HTTP}/protocol.py:3)", "answer"),
         (f"start ({LIBRARY}/aiohttp/web_protocol.py:3)", "HTTP library"),
         (f"observe ({LIBRARY}/prometheus_client/metrics.py:3)", "metrics"),
-        ("Node.step (/x/kvstore/node.py:3)", "node"),
-        ("Runtime._work (/x/kvstore/runtime.py:3)", "runtime"),
-        ("Outgoing._flush (/x/kvstore/links.py:3)", "peer links"),
+        ("Node.step (/x/kvstore/replica/node.py:3)", "replica"),
+        ("EventLoop._work (/x/kvstore/server/event_loop.py:3)", "server"),
+        ("Outgoing._flush (/x/kvstore/peers/connection.py:3)", "peer links"),
         ("encode (/x/paxos/wire.py:3)", "peer links"),
         ("Leader.propose (/x/paxos/leader.py:3)", "paxos"),
-        ("StateMachine.apply (/x/kvstore/state_machine.py:3)", "apply"),
+        ("StateMachine.apply (/x/kvstore/state_machine/state_machine.py:3)", "apply"),
         ("Writer._take (/x/storage/writer.py:3)", "storage: SQLite and fsync"),
         ("Runner.run (/usr/lib/python3.11/asyncio/runners.py:3)", "event loop"),
         ("strange", OTHER),
@@ -46,7 +46,7 @@ def test_a_frame_that_no_rule_knows_belongs_to_its_caller() -> None:
 
 
 STACKS = [
-    "thread (17): MainThread;run (/x/asyncio/runners.py:1);step (/x/kvstore/node.py:9) 6",
+    "thread (17): MainThread;run (/x/asyncio/runners.py:1);step (/x/kvstore/replica/node.py:9) 6",
     "thread (17): MainThread;run (/x/asyncio/runners.py:1) 2",
     "thread (0x12): storage;write (/x/storage/sqlite.py:1) 4",
     "thread (17): MainThread 9",
@@ -57,13 +57,13 @@ STACKS = [
 def test_samples_are_counted_by_thread() -> None:
     found = read(STACKS)
     assert found.keys() == {17, 18}
-    assert found[17].stages == {"node": 6, "event loop": 2}
-    assert found[17].functions == {"kvstore/replica/node.py step": 6, "asyncio/runners.py run": 2}
+    assert found[17].stages == {"replica": 6, "event loop": 2}
+    assert found[17].functions == {"replica/node.py step": 6, "asyncio/runners.py run": 2}
     assert found[18].stages == {"storage: SQLite and fsync": 4}
 
 
 def test_what_a_thread_used_is_divided_as_it_was_seen() -> None:
-    seen = {17: Counter({"node": 6, "event loop": 2}), 18: Counter({"storage": 100})}
+    seen = {17: Counter({"replica": 6, "event loop": 2}), 18: Counter({"storage": 100})}
     assert costs({17: 40.0, 18: 5.0, 19: 1.0}, seen) == {"node": 30.0, "event loop": 10.0, "storage": 5.0, OTHER: 1.0}
 
 
@@ -75,11 +75,11 @@ def test_the_report_has_a_row_for_each_stage() -> None:
         sampled_per_second=7000.0,
         samples=12,
         stages_us={"node": 30.0, "storage": 10.0},
-        functions_us={"kvstore/replica/node.py step": 40.0},
+        functions_us={"replica/node.py step": 40.0},
     )
     text = shown(profile_report(found))
     rows = [line.split() for line in text.splitlines()]
     assert ["node", "75.0%", "30.0"] in rows
     assert ["all", "40.0"] in rows
-    assert ["kvstore/replica/node.py", "step", "100.0%", "40.0"] in rows
+    assert ["replica/node.py", "step", "100.0%", "40.0"] in rows
     assert "8,000 requests a second, 7,000 while it was sampled; 12 samples" in text

@@ -1,0 +1,184 @@
+"""What is thrown at a replica, and what of its answers must not be."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from bench.__main__ import app
+from kvstore.server.http.openapi.pages import openapi_page
+from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, Kind, Problem
+from tests.torture.fuzz import exchange as exchanging
+from tests.torture.fuzz.exchange import Exchange, NotHttpError, exchange, fault, parse
+from tests.torture.fuzz.found import Fault, Fuzz, Memory
+from tests.torture.fuzz.malformed import GOOD, HARMFUL, SENTINEL, Attempt, Forge, calls_of
+from tests.torture.fuzz.run import types_of
+from tests.unit.bench.serving import response
+
+DOCUMENT = json.loads(openapi_page().body)
+TYPES = types_of(DOCUMENT)
+WHOLE = Attempt("query", [b""], whole=True)
+VALUE = response(200, SENTINEL[1])
+
+
+def refused(kind: Kind) -> bytes:
+    return Problem(kind, "detail").answer("GET").render()
+
+
+def judged(attempt: Attempt, received: bytes, *, closed: bool = False) -> str | None:
+    return fault(attempt, Exchange(parse(received, attempt), closed), TYPES)
+
+
+def drawn(seed: int, count: int = 3000) -> list[Attempt]:
+    forge = Forge(calls_of(DOCUMENT))
+    return [forge.draw(Random(f"{seed}/{number}")) for number in range(count)]
+
+
+def test_the_same_seed_draws_the_same_and_every_family() -> None:
+    attempts = drawn(1)
+    assert attempts == drawn(1)
+    assert attempts[:100] != drawn(2, 100)
+    families = {attempt.family for attempt in attempts}
+    plain = {name for name in families if " " not in name or name.startswith(("request", "header"))}
+    assert len(plain) == 10
+    assert {f"{way} {name}" for way in ("slow", "cut", "pipelined") for name in plain} <= families
+
+
+def test_nothing_that_is_drawn_deletes_many_keys_or_makes_a_member() -> None:
+    """It may come out well-formed, and what is looked at meanwhile has to stay."""
+    for attempt in drawn(3):
+        sent = b"".join(attempt.pieces)
+        assert not HARMFUL.search(sent)
+        assert b"127.0.0.1:" not in sent
+
+
+def test_every_call_with_a_body_is_tried() -> None:
+    described = {
+        path
+        for path, operations in DOCUMENT["paths"].items()
+        for operation in operations.values()
+        if "requestBody" in operation
+    }
+    assert {call.path for call in calls_of(DOCUMENT) if call.body is not None} == described
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        refused(INVALID_KEY),
+        refused(NO_LEADER),
+        refused(NO_SUCH_RESOURCE),
+        VALUE,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + refused(INVALID_KEY),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ],
+)
+def test_what_may_be_answered(received: bytes) -> None:
+    assert judged(WHOLE, received) is None
+
+
+@pytest.mark.parametrize(
+    ("received", "why"),
+    [
+        (b"", "no answer"),
+        (refused(INTERNAL), "answered by 500"),
+        (response(502, b"bad gateway"), "answered by 502"),
+        (response(400, b"no"), "no problem"),
+        (response(404, b"{}", "Content-Type: application/problem+json"), "no problem"),
+        (refused(Kind(400, "another", "Another")), "not described"),
+        (refused(INVALID_KEY).replace(b'"status":400', b'"status":404'), "not described"),
+    ],
+)
+def test_what_must_not_be_answered(received: bytes, why: str) -> None:
+    found = judged(WHOLE, received)
+    assert found is not None
+    assert why in found
+
+
+def test_good_requests_before_garbage_must_be_answered_rightly() -> None:
+    pipelined = Attempt("pipelined noise", [GOOD * 2], good=2)
+    assert judged(pipelined, VALUE * 2 + refused(INVALID_KEY), closed=True) is None
+    assert judged(pipelined, VALUE, closed=True) == "of 2 good requests 1 were answered"
+    wrong = judged(pipelined, VALUE + response(200, b"another value"))
+    assert wrong is not None
+    assert wrong.startswith("good request 2")
+
+
+def test_a_head_is_answered_without_a_body() -> None:
+    bare = refused(INVALID_KEY).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    (answer,) = parse(bare, msgspec.structs.replace(WHOLE, bodiless=True))
+    assert (answer.status, answer.body, answer.whole) == (400, b"", True)
+
+
+def test_bytes_that_are_no_answer_are_found() -> None:
+    with pytest.raises(NotHttpError):
+        parse(b"garbage\r\n\r\n", WHOLE)
+    with pytest.raises(NotHttpError):
+        parse(VALUE + b"garbage", WHOLE)
+
+
+def served(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], attempt: Attempt
+) -> Exchange:
+    async def scenario() -> Exchange:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            return await exchange("127.0.0.1", server.sockets[0].getsockname()[1], attempt)
+
+    return asyncio.run(scenario())
+
+
+def test_a_replica_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(exchanging, "ANSWER_S", 0.05)
+    assert fault(WHOLE, served(silent, msgspec.structs.replace(WHOLE, pieces=[GOOD])), TYPES) == "no answer"
+
+
+def test_a_reset_is_an_end() -> None:
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    assert served(resets, msgspec.structs.replace(WHOLE, pieces=[GOOD] * 9)) == Exchange([], closed=True)
+
+
+def test_faults_and_memory_are_the_limits() -> None:
+    found = Fuzz(
+        seed=1,
+        attempts=9,
+        seconds=1,
+        statuses={},
+        families={},
+        closed=0,
+        unanswered=0,
+        cut=0,
+        checks=1,
+        slowest_ms=1,
+        memory=[Memory(1, {"n1": 80, "n2": 90}), Memory(5, {"n1": 200, "n2": 90}), Memory(9, {"n1": 81, "n2": 139})],
+        faults=[],
+    )
+    assert (found.growth_mb, found.peak_mb, found.within_limits) == (49, 120, True)
+    grown = msgspec.structs.replace(found, memory=[*found.memory, Memory(9, {"n1": 131, "n2": 90})])
+    assert not grown.within_limits
+    assert not msgspec.structs.replace(found, faults=[Fault(1, "noise", "x", "no answer")]).within_limits
+
+
+@pytest.mark.cluster
+def test_replicas_stay_up_under_malformed_requests(tmp_path: Path) -> None:
+    """`python -m tests.torture fuzz` throws a hundred thousand at them."""
+    file = tmp_path / "fuzz.json"
+    order = ["fuzz", "--requests", "3000", "--nodes", "3", "--seed", "5", "--json", str(file)]
+    result = CliRunner().invoke(app, order)
+    assert result.exit_code == 0, result.output
+    found = msgspec.json.decode(file.read_bytes(), type=Fuzz)
+    assert found.attempts == 3000
+    assert found.checks > 0
+    assert found.statuses["400"] > 500
