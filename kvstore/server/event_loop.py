@@ -35,8 +35,8 @@ from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
 from paxos import wire
 from paxos.errors import ForgottenVotesError
-from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
-from paxos.ready import Envelope, ServeFetch, ServeState, Write
+from paxos.messages import AnyMessage, Fetch, FetchSnapshot, Learn, SnapshotPage
+from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Role
 from paxos.types import MS, Ballot, NodeId, PValue, Time
 from storage.base import DamagedError, StatePage, StorageError
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 TIDYING_S = 0.02
 """Until the storage thread has dropped what may go, its progress with that is looked at so often."""
 
-BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchState, Learn, State})
+BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchSnapshot, Learn, SnapshotPage})
 """Types of the messages that go by the bulk links."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -214,7 +214,7 @@ class Runtime:
         """See Replica."""
         node, settings, now = self._node, self._settings, boot_clock()
         replica = node.replica
-        leading, until = replica.leading, replica.lease_until
+        leading, until = replica.leader_ballot, replica.lease_until
         return Status(
             id=node.id,
             cluster=settings.cluster,
@@ -237,7 +237,7 @@ class Runtime:
     def members(self) -> MembersStatus:
         """See Replica."""
         node, now = self._node, boot_clock()
-        leading, membership = node.replica.leading, node.membership
+        leading, membership = node.replica.leader_ballot, node.membership
         return MembersStatus(
             id=node.id,
             version=membership.version,
@@ -373,8 +373,8 @@ class Runtime:
             if frame:
                 self._transport.send(envelope.to, frame, channel)
 
-    def _serve(self, fetch: ServeFetch | ServeState) -> None:
-        if isinstance(fetch, ServeState):
+    def _serve(self, fetch: ServeFetch | ServeSnapshot) -> None:
+        if isinstance(fetch, ServeSnapshot):
             self._writer.read_state(fetch.after, fetch.max_bytes, partial(self._send_state, fetch))
         else:
             page_bytes = self._node.replica.options.page_bytes
@@ -383,7 +383,7 @@ class Runtime:
     def _send_log(self, fetch: ServeFetch, entries: list[PValue]) -> None:
         self._do(lambda: self._node.fetched(fetch.to, entries))
 
-    def _send_state(self, fetch: ServeState, page: StatePage) -> None:
+    def _send_state(self, fetch: ServeSnapshot, page: StatePage) -> None:
         self._do(lambda: self._node.read_state(fetch.to, fetch.after, page))
 
     def _arm(self) -> None:
@@ -421,7 +421,7 @@ class Runtime:
             log.warning("%s is not a member any more: it answers stale reads only; stop it", node.id)
 
     def _tell_leader(self) -> None:
-        leading = self._node.replica.leading
+        leading = self._node.replica.leader_ballot
         if leading != self._told:
             self._told = leading
             if leading is not None:

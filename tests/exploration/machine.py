@@ -29,7 +29,7 @@ from paxos.messages import (
     PreVoteReply,
     Promise,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
@@ -213,7 +213,7 @@ class Machine:
         if replica._leader is not None:
             return replica._leader.ballot
         candidate = replica._candidate
-        return candidate.campaign.ballot if candidate is not None and candidate.campaign is not None else None
+        return candidate.phase1.ballot if candidate is not None and candidate.phase1 is not None else None
 
     @property
     def leads(self) -> bool:
@@ -333,7 +333,7 @@ class Machine:
     def _mark_arrival(self, message: AnyMessage) -> None:
         replica = self.node.replica
         match message:
-            case Release(ballot=ballot):
+            case ReleaseLease(ballot=ballot):
                 grant = replica._acceptor.grant
                 if grant._ballot > ballot and self.clock() < grant.until:
                     self.marks.add("late releases")

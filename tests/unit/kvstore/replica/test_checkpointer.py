@@ -8,7 +8,7 @@ from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link
 from kvstore.replica.checkpointer import Checkpointer
 from kvstore.replica.retention import Limits
 from kvstore.replica.snapshot_send import HOLD_IDLE_MS
-from paxos.messages import Accepted, FetchState
+from paxos.messages import Accepted, FetchSnapshot
 from paxos.ready import Envelope, Ready, Write
 from paxos.types import MS, NOOP, PValue, Slot
 from storage.base import (
@@ -149,7 +149,7 @@ def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Delete(b"a"))
     assert replica.sync().compact == first_of(0)
     assert replica.checkpointer.store_now() == first_of(0)
@@ -161,7 +161,7 @@ def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> N
 
 def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
     assert list(replica.checkpointer.applier.machine.history.behind(0)) == []

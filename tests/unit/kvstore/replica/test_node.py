@@ -21,7 +21,7 @@ from paxos.messages import (
     Promise,
     Propose,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
@@ -225,7 +225,7 @@ def test_a_leader_that_hands_over_says_so_and_requests_go_by_way_of_the_next_one
     ballot = host.lead()
     answers = host.write(Put(b"k", b"v"))
     host.node.hand_over()
-    assert Envelope("n2", Release(ballot, "n2")) in host.step()
+    assert Envelope("n2", ReleaseLease(ballot, "n2")) in host.step()
     assert answers == []
     later = Ballot(ballot.round + 1, "n2")
     host.receive("n2", Heartbeat(later, 1, 0))

@@ -15,17 +15,17 @@ from paxos.messages import (
     Accept,
     AnyMessage,
     Chosen,
-    Compare,
-    Compared,
-    Diverged,
+    DigestMismatch,
+    DigestReply,
+    DigestRequest,
     Fetch,
-    FetchState,
+    FetchSnapshot,
     Heartbeat,
     Learn,
-    State,
+    SnapshotPage,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ServeFetch, ServeState, Write
+from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, NOOP, Ballot, pack
 from storage.base import DamagedError, StateWrite, first_of
 from storage.memory import MemoryStorage
@@ -186,7 +186,7 @@ def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_lo
     host.serve()
     (page,) = [one.message for one in host.step() if one.to == "n3"]
     assert isinstance(page, Learn)
-    assert ([entry.slot for entry in page.entries], page.cut) == (list(range(cut + 1, chosen + 1)), cut)
+    assert ([entry.slot for entry in page.entries], page.truncated) == (list(range(cut + 1, chosen + 1)), cut)
 
 
 def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
@@ -220,8 +220,8 @@ class Cluster:
     def __init__(self, *commands: Command, options: Options = SMALL_PAGES, limits: Limits = SHORT) -> None:
         self.leader = led(*commands, limits=limits, options=options)
         self.learner = Host(MemoryStorage("test", "n3"))
-        self.questions: list[FetchState] = []
-        self.answers: list[State] = []
+        self.questions: list[FetchSnapshot] = []
+        self.answers: list[SnapshotPage] = []
 
     def beat(self) -> None:
         """The leader is heard: n3 learns how far it lags."""
@@ -240,14 +240,14 @@ class Cluster:
             to_leader = [one.message for one in learner.step() if one.to == "n1"]
             stored = bool(learner.writes)
             learner.sync()
-            self.questions += [message for message in to_leader if isinstance(message, FetchState)]
+            self.questions += [message for message in to_leader if isinstance(message, FetchSnapshot)]
             leader.receive("n3", *to_leader)
             to_learner = [one.message for one in leader.step() if one.to == "n3"]
             leader.sync()
             leader.serve()
             to_learner += [one.message for one in leader.step() if one.to == "n3"]
             leader.sync()
-            self.answers += [message for message in to_learner if isinstance(message, State)]
+            self.answers += [message for message in to_learner if isinstance(message, SnapshotPage)]
             if not to_leader and not to_learner and not stored:
                 return
             learner.receive("n1", *[spoilt for one in to_learner if (spoilt := spoil(one)) is not None])
@@ -261,7 +261,7 @@ class Cluster:
 
 
 def pages_lost_behind(after: int) -> Callable[[AnyMessage], AnyMessage | None]:
-    return lambda message: None if isinstance(message, State) and message.after >= first_of(after) else message
+    return lambda message: None if isinstance(message, SnapshotPage) and message.after >= first_of(after) else message
 
 
 def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_the_log_behind_it() -> None:
@@ -303,7 +303,7 @@ def test_a_receiver_that_restarts_asks_for_the_next_page_and_not_for_the_first()
 def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() -> None:
     cluster = Cluster(*puts(3))
     cluster.beat()
-    cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, State) else message)
+    cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, SnapshotPage) else message)
     assert [question.after for question in cluster.questions] == [0]
     cluster.learner.later(ASK_AGAIN_MS - 1)
     cluster.exchange()
@@ -348,13 +348,13 @@ def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_
     leader.lead()
     put_all(leader, Put(b"k01", b"z"), Put(b"k01", b"a"))
     assert leader.storage.marks.compact > compacted
-    leader.receive("n3", FetchState(0))
+    leader.receive("n3", FetchSnapshot(0))
     leader.step()
     leader.serve()
     compacted = leader.storage.marks.compact
     put_all(leader, Put(b"k01", b"b"), Put(b"k01", b"c"))
     assert leader.storage.marks.compact == compacted
-    leader.receive("n3", FetchState(leader.storage.marks.progress.position))
+    leader.receive("n3", FetchSnapshot(leader.storage.marks.progress.position))
     leader.step()
     leader.serve()
     put_all(leader, Put(b"k01", b"d"), Put(b"k01", b"e"))
@@ -374,34 +374,34 @@ def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> No
     learner.sync()
     assert learner.node.applied == lagging.progress.applied
     learner.receive("n1", Learn((), slots[-1] + 9, slots[-1] + 5))
-    assert learner.node.replica.cut_off == "n1"
+    assert learner.node.replica.snapshot_source == "n1"
     cluster.exchange()
-    assert learner.node.replica.cut_off == "n1"
+    assert learner.node.replica.snapshot_source == "n1"
     assert learner.node.stats.states_installed == 0
     learner.receive("n2", Heartbeat(NEW, 1, 0))
     learner.later(ASK_AGAIN_MS)
-    asked = [one for one in learner.step() if isinstance(one.message, FetchState)]
-    assert asked == [Envelope("n2", FetchState(0))]
+    asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
+    assert asked == [Envelope("n2", FetchSnapshot(0))]
 
 
 def test_a_replica_asks_for_a_state_only_of_those_that_it_heard_lately() -> None:
     learner = Host(MemoryStorage("test", "n3"))
     learner.receive("n1", Learn((), 9, 5))
     learner.receive("n2", Heartbeat(B1, 1, 0))
-    asked = [one for one in learner.step() if isinstance(one.message, FetchState)]
-    assert asked == [Envelope("n1", FetchState(0))]
+    asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
+    assert asked == [Envelope("n1", FetchSnapshot(0))]
     learner.later(ASK_AGAIN_MS)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n2"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n2"]
     learner.later(1001)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n1"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
     learner.later(ASK_AGAIN_MS)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n1"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
 
 
 def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
     cluster = Cluster(*puts(3), options=Options())
     cluster.beat()
-    cluster.exchange(lambda message: None if isinstance(message, State) else message)
+    cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
     learner, last = cluster.learner, cluster.leader.node.applied
     learner.receive("n1", *[Accept(Ballot(1, "n1"), slot, NOOP, 0) for slot in range(1, last + 1)])
@@ -413,18 +413,18 @@ def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
 
 def test_a_page_is_read_from_storage_within_bounds() -> None:
     host = led(*puts(3), options=Options())
-    host.receive("n3", FetchState(first_of(2)))
+    host.receive("n3", FetchSnapshot(first_of(2)))
     host.step()
-    assert host.fetches == [ServeState("n3", first_of(2), 64 * 1024)]
+    assert host.fetches == [ServeSnapshot("n3", first_of(2), 64 * 1024)]
     small = led(*puts(3), options=SMALL_PAGES)
-    small.receive("n3", FetchState(0))
+    small.receive("n3", FetchSnapshot(0))
     small.step()
-    assert small.fetches == [ServeState("n3", 0, 4)]
+    assert small.fetches == [ServeSnapshot("n3", 0, 4)]
 
 
 def test_a_replica_that_is_joining_has_no_state_to_give() -> None:
     host = Host(joins=True)
-    host.receive("n3", FetchState(0))
+    host.receive("n3", FetchSnapshot(0))
     host.step()
     assert host.fetches == []
 
@@ -433,7 +433,7 @@ def test_rule_12_what_was_chosen_before_the_state_came_is_not_applied_to_it() ->
     """In one turn: a slot is chosen by the log, then the state takes the place of the old one."""
     cluster = Cluster(*puts(5), options=Options())
     cluster.beat()
-    cluster.exchange(lambda message: None if isinstance(message, State) else message)
+    cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
     learner = cluster.learner
     learner.receive("n1", Accept(Ballot(1, "n1"), 1, value(Put(b"k", b"v"), origin="n9"), 0))
@@ -460,24 +460,24 @@ def noted(host: Host) -> int:
 def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> None:
     host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
     host.later(EVERY_MS)
-    questions = [one for one in host.step() if isinstance(one.message, Compare)]
+    questions = [one for one in host.step() if isinstance(one.message, DigestRequest)]
     assert [one.to for one in questions] == ["n2", "n3"]
     question = questions[0].message
-    assert isinstance(question, Compare)
+    assert isinstance(question, DigestRequest)
     assert question.slot == noted(host)
     other = Host(MemoryStorage("test", "n3"))
     slots = host.storage.read(1, host.node.applied, 1 << 20)
     other.receive("n1", Learn(tuple(slots), host.node.applied, 0))
     other.step()
     other.receive("n1", question)
-    (answer,) = [one.message for one in other.step() if isinstance(one.message, Compared)]
-    assert answer == Compared(question.slot, question.digest)
+    (answer,) = [one.message for one in other.step() if isinstance(one.message, DigestReply)]
+    assert answer == DigestReply(question.slot, question.digest)
 
 
 def test_rule_24_a_replica_in_the_minority_ends() -> None:
     host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
     with pytest.raises(DamagedError, match="not that of a majority"):
-        host.receive("n2", Diverged(noted(host), b"another digest"))
+        host.receive("n2", DigestMismatch(noted(host), b"another digest"))
 
 
 def test_rule_24_the_members_and_the_request_ids_are_compared_too() -> None:
@@ -487,9 +487,9 @@ def test_rule_24_the_members_and_the_request_ids_are_compared_too() -> None:
         host.receive("n2", *[Accept(B1, slot, each, 0) for slot, each in enumerate(values, 1)])
         host.receive("n2", Chosen(B1, EVERY_SLOTS))
         host.step()
-        host.receive("n2", Compare(EVERY_SLOTS, b""))
+        host.receive("n2", DigestRequest(EVERY_SLOTS, b""))
     answers = [
-        [envelope.message for envelope in host.step() if isinstance(envelope.message, Compared)]
+        [envelope.message for envelope in host.step() if isinstance(envelope.message, DigestReply)]
         for host in (one, other)
     ]
     assert one.node.machine.records == other.node.machine.records
