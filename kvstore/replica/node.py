@@ -97,7 +97,7 @@ class Node:
         self.stats = Stats()
         self._checkpointer = Checkpointer(storage, memberships, limits, clock())
         self._state_reads: list[ServeSnapshot] = []
-        from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
+        from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
             configurations_of(self.machine.memberships),

@@ -14,7 +14,7 @@ from paxos.messages import SnapshotPage
 from paxos.ready import Envelope
 from paxos.replica import Replica
 from paxos.types import MS, Ballot, NodeId, Time
-from storage.base import Staged, StatePage, Storage
+from storage.base import StagedPage, StatePage, Storage
 
 HEARD_MS = 1000
 """A peer that was heard within this time is alive, and can be asked for its state."""
@@ -93,9 +93,9 @@ class SnapshotReceiver:
         if applier.applied <= self._replica.chosen:
             return False
         self._incoming.ask_at_once()
-        self._install(Staged(0, StatePage([], 0, applier.progress())), applier, now)
+        self._install(StagedPage(0, StatePage([], 0, applier.progress())), applier, now)
         return True
 
-    def _install(self, staged: Staged, applier: Applier, now: Time) -> None:
+    def _install(self, staged: StagedPage, applier: Applier, now: Time) -> None:
         self._checkpointer.replace(applier, staged)
         self._replica.install_snapshot(applier.applied, configurations_of(applier.machine.memberships), now)

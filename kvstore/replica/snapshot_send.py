@@ -16,7 +16,7 @@ import msgspec
 from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId, Slot, Time
-from storage.base import AppliedProgress, Change, Staged, StatePage, Storage, StorageError
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
 
 END = 2**62 - 1
 """Behind every revision: the page behind it has no rows, and says as of when the state is, and who the members are."""
@@ -103,7 +103,7 @@ class IncomingSnapshot:
 
     def take(
         self, sender: NodeId, message: SnapshotPage, applied: Slot, now: Time
-    ) -> tuple[Staged, Applier | None] | None:
+    ) -> tuple[StagedPage, Applier | None] | None:
         """A page, to be stored before the next question; with the last one, the whole state. None for one that is of
         no use here, where slots up to `applied` are applied already."""
         if self._storing or sender != self._source or message.after != self._after:
@@ -114,7 +114,7 @@ class IncomingSnapshot:
         if not self._follows(page):
             self._give_up(now)
             return None
-        staged = Staged(self._after, page)
+        staged = StagedPage(self._after, page)
         self._load(page)
         self._unanswered = False
         self._due = self._asked_at + len(message.rows) * 1000 * MS // STATE_BYTES_PER_S
@@ -146,8 +146,8 @@ class IncomingSnapshot:
             self._after = change.position
 
     def _complete(
-        self, staged: Staged, progress: AppliedProgress, applied: Slot, now: Time
-    ) -> tuple[Staged, Applier] | None:
+        self, staged: StagedPage, progress: AppliedProgress, applied: Slot, now: Time
+    ) -> tuple[StagedPage, Applier] | None:
         applier = self._applier
         try:
             applier.finish(progress)

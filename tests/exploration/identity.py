@@ -90,7 +90,7 @@ def identity(machine: Machine) -> Hashable:
     left = machine.left
     now = None if timeless else machine.clock()
     done = (machine.name, left.runs, left.hand_overs, left.steps, machine.losing, machine.payload, machine.votes)
-    state = (machine.storage.marks.promised, _value(machine.node, now, set()))
+    state = (machine.storage.hard_state.promised, _value(machine.node, now, set()))
     # A follower's leader is nothing to it before it runs, when it forgets it; and all that only says when and how to
     # run is nothing to who runs no more.
     followed = replica._followed if machine.ballot is not None else None
@@ -103,7 +103,7 @@ def identity(machine: Machine) -> Hashable:
         )
         return done, state, followed, running, due
     fetching = replica._learner._fetching
-    log = (machine.storage.marks[:3], frozenset(machine.storage._log.values()), fetching and fetching[0])
+    log = (machine.storage.hard_state[:3], frozenset(machine.storage._log.values()), fetching and fetching[0])
     return done, state, followed, running, log
 
 

@@ -283,7 +283,7 @@ class Gapped(MemoryStorage):
         super().__init__("test", "n1")
         self.write([Write(promise=B1, accepts=[PValue(slot, B1, NOOP) for slot in (1, 2, 3)], chosen=3)])
         del self._log[lost]
-        self._recovered = self.marks.recovered(self._recovered.identity, log_bytes=0)
+        self._recovered = self.hard_state.recovered(self._recovered.identity, log_bytes=0)
 
 
 def test_rule_5_a_log_with_a_gap_is_not_used() -> None:

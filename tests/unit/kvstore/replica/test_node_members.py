@@ -186,7 +186,7 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
 
 def test_a_witness_takes_no_rows_keeps_no_records_and_follows_the_members() -> None:
     host = joined(MemberRole.WITNESS)
-    assert host.storage.marks.progress.applied == host.node.applied
+    assert host.storage.hard_state.progress.applied == host.node.applied
     change = host.node.membership.changed(Member("l1", "h:2", MemberRole.LEARNER))
     choose(host, *[b""] * (ALPHA - 1))
     choose(host, value(Put(b"a", b"1"), sequence=8), value(Put(b"b", b"1"), Reconfigure(change), sequence=9))

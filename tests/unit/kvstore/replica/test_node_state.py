@@ -92,9 +92,9 @@ def test_rule_6_a_restart_has_the_state_that_was_stored_and_what_was_chosen_behi
     host = Host()
     host.lead()
     put_all(host, *puts(3), Delete(b"k00"), Put(b"k01", b"w"))
-    assert host.storage.marks.progress.applied < host.node.applied
+    assert host.storage.hard_state.progress.applied < host.node.applied
     again = Host(host.storage.reopen())
-    assert again.node.applied == host.storage.marks.chosen
+    assert again.node.applied == host.storage.hard_state.chosen
     again.receive("n2", Heartbeat(NEW, 1, 0))
     again.step()
     put = again.write(Put(b"k09", b"x"))
@@ -116,7 +116,7 @@ def test_rule_5_a_node_does_not_start_on_a_log_or_a_record_that_is_another(what:
     host.lead()
     put_all(host, *puts(3), Delete(b"k02"))
     storage = host.storage.reopen()
-    applied = storage.marks.progress.applied
+    applied = storage.hard_state.progress.applied
     if what == "log":
         storage._log[applied] = storage._log[applied]._replace(value=value(Put(b"k02", b"x"), origin="n9"))
     else:
@@ -175,7 +175,7 @@ def led(*commands: Command, limits: Limits = SHORT, options: Options | None = No
 
 def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_look_at_storage() -> None:
     host = led(*puts(5))
-    cut, chosen = host.storage.marks.cut.slot, host.node.applied
+    cut, chosen = host.storage.hard_state.truncation.slot, host.node.applied
     assert 1 < cut < chosen
     host.receive("n3", Fetch(1), Fetch(cut))
     assert [one for one in host.step() if one.to == "n3"] == [Envelope("n3", Learn((), chosen, cut))] * 2
@@ -195,18 +195,18 @@ def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
     for command in puts(5):
         host.write(command)
         for write in state_writes(host):
-            assert write.cut is not None
+            assert write.truncate is not None
             assert write.progress is not None
-            assert write.cut.slot <= write.progress.applied
+            assert write.truncate.slot <= write.progress.applied
         host.settle()
-        assert host.storage.marks.cut.slot <= host.storage.marks.progress.applied
+        assert host.storage.hard_state.truncation.slot <= host.storage.hard_state.progress.applied
 
 
 def test_after_a_restart_it_goes_on_behind_the_cut() -> None:
     host = led(*puts(5))
     again = Host(host.storage.reopen(), limits=SHORT)
     assert again.node.machine.records.keys() >= {b"k00", b"k04"}
-    cut = host.storage.marks.cut.slot
+    cut = host.storage.hard_state.truncation.slot
     again.receive("n3", Fetch(cut))
     assert again.step() == [Envelope("n3", Learn((), again.node.applied, cut))]
 
@@ -283,7 +283,7 @@ def test_rule_25_until_the_last_page_is_there_the_state_is_the_old_one() -> None
     cluster.exchange(pages_lost_behind(3))
     learner = cluster.learner
     assert (learner.node.applied, learner.node.machine.revision) == (0, 0)
-    assert learner.storage.marks.staging.position == first_of(3)
+    assert learner.storage.hard_state.staging.position == first_of(3)
     again = Host(learner.storage.reopen())
     assert (again.node.applied, seen(again.read(b"k00", STALE))) == (0, [None])
 
@@ -322,11 +322,11 @@ def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning()
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
-    assert cluster.learner.storage.marks.staging.position == first_of(2)
+    assert cluster.learner.storage.hard_state.staging.position == first_of(2)
     leader.later(HOLD_MS)
     leader.lead()
     put_all(leader, Delete(b"k00"), *puts(2, start=20))
-    assert leader.storage.marks.compact > 2
+    assert leader.storage.hard_state.compact > 2
     for _ in range(2):  # it is asked for the next page, and after that for the first
         cluster.learner.later(ASK_AGAIN_MS)
         cluster.beat()
@@ -341,24 +341,24 @@ def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
-    compacted = leader.storage.marks.compact
+    compacted = leader.storage.hard_state.compact
     put_all(leader, Put(b"k01", b"w"), Put(b"k01", b"x"), Put(b"k01", b"y"))
-    assert leader.storage.marks.compact == compacted
+    assert leader.storage.hard_state.compact == compacted
     leader.later(HOLD_IDLE_MS)
     leader.lead()
     put_all(leader, Put(b"k01", b"z"), Put(b"k01", b"a"))
-    assert leader.storage.marks.compact > compacted
+    assert leader.storage.hard_state.compact > compacted
     leader.receive("n3", FetchSnapshot(0))
     leader.step()
     leader.serve()
-    compacted = leader.storage.marks.compact
+    compacted = leader.storage.hard_state.compact
     put_all(leader, Put(b"k01", b"b"), Put(b"k01", b"c"))
-    assert leader.storage.marks.compact == compacted
-    leader.receive("n3", FetchSnapshot(leader.storage.marks.progress.position))
+    assert leader.storage.hard_state.compact == compacted
+    leader.receive("n3", FetchSnapshot(leader.storage.hard_state.progress.position))
     leader.step()
     leader.serve()
     put_all(leader, Put(b"k01", b"d"), Put(b"k01", b"e"))
-    assert leader.storage.marks.compact > compacted
+    assert leader.storage.hard_state.compact > compacted
 
 
 def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> None:

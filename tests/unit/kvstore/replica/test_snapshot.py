@@ -23,7 +23,7 @@ from kvstore.replica.snapshot_send import (
 )
 from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId
-from storage.base import AppliedProgress, Change, Staged, StatePage, StateWrite, first_of, revision_of
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, first_of, revision_of
 from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import VOTERS, Source, puts
 
@@ -98,7 +98,7 @@ def test_a_page_goes_over_as_it_is() -> None:
     assert receiver.asks() == ("n2", 0)
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0))))
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
-    assert receiver.storage.marks.progress == source.applier.progress()
+    assert receiver.storage.hard_state.progress == source.applier.progress()
     assert receiver.applier is not None
     assert receiver.applier.progress() == source.applier.progress()
     assert receiver.applier.machine.records == source.applier.machine.records
@@ -405,7 +405,7 @@ def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_as
         receiver = Receiver()
         receiver.asks()
         assert not receiver.takes("n2", state_message(0, wrong))
-        assert receiver.storage.marks.progress == AppliedProgress()
+        assert receiver.storage.hard_state.progress == AppliedProgress()
         assert receiver.asks_again() == ("n3", 0)
 
 
@@ -429,7 +429,9 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
     for name, apply, compact, max_bytes, restart in run:
         source = sources[name]
         source.apply(*commands[source.applier.applied : max(apply, source.applier.applied)])
-        source.compact(max(revision_of(source.storage.marks.compact), min(compact, source.applier.machine.revision)))
+        source.compact(
+            max(revision_of(source.storage.hard_state.compact), min(compact, source.applier.machine.revision))
+        )
         if restart:
             receiver = receiver.restarted()
         asked = receiver.asks() or receiver.asks_again()
@@ -441,7 +443,7 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
             assert receiver.applier.progress() == expected.applier.progress()
             assert receiver.applier.machine.records == expected.applier.machine.records
             receiver = receiver.restarted()
-            receiver.applied = receiver.storage.marks.progress.applied
+            receiver.applied = receiver.storage.hard_state.progress.applied
 
 
 # Whoever is asked
@@ -490,4 +492,4 @@ def test_an_empty_state_is_a_state() -> None:
     receiver.applied = -1
     receiver.asks_again()
     assert receiver.takes("n3", state_message(0, page))
-    assert Staged(0, page).page.changes == []
+    assert StagedPage(0, page).page.changes == []
