@@ -7,7 +7,7 @@ and 8).
 """
 
 from paxos.errors import require
-from paxos.lease import Grant
+from paxos.lease import LeaseGrant
 from paxos.log import Log
 from paxos.messages import Accept, Accepted, Heartbeat, HeartbeatAck, Prepare, PreVote, PreVoteReply, Promise, Reject
 from paxos.outbox import Outbox
@@ -17,7 +17,7 @@ from paxos.types import Ballot, NodeId, PValue, Slot, Time
 class Acceptor:
     """One replica's vote. `promised`: the highest ballot promised or accepted, durable before anybody hears of it."""
 
-    def __init__(self, promised: Ballot, log: Log, grant: Grant, out: Outbox) -> None:
+    def __init__(self, promised: Ballot, log: Log, grant: LeaseGrant, out: Outbox) -> None:
         self.promised = promised
         self.log = log
         self.grant = grant
@@ -25,12 +25,12 @@ class Acceptor:
         """Highest slot that was accepted under the promised ballot."""
         self._out = out
 
-    def pre_vote(self, sender: NodeId, message: PreVote, now: Time, *, may_stand: bool) -> None:
+    def pre_vote(self, sender: NodeId, message: PreVote, now: Time, *, may_be_candidate: bool) -> None:
         """Tell whether a Prepare would be answered with a Promise now. Changes nothing (rule 13).
 
         Whoever may not stand is answered, too: it may know neither the leader nor that it was replaced, and this is how
         it hears that it lags."""
-        willing = may_stand and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
+        willing = may_be_candidate and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
         self._out.send(sender, PreVoteReply(message.nonce, willing, self.promised, self.log.chosen))
 
     def prepare(self, sender: NodeId, message: Prepare, now: Time) -> None:

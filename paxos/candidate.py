@@ -1,104 +1,104 @@
 """A replica that wants to lead: it asks whether it could, then runs phase 1."""
 
 from paxos.acceptor import Acceptor
-from paxos.member import Member
+from paxos.context import RoleContext
 from paxos.messages import Prepare, PreVote, PreVoteReply, Promise
-from paxos.proposer import Campaign
+from paxos.proposer import Phase1
 from paxos.quorum import can_reach_quorum, is_quorum_of_each
 from paxos.types import MS, Ballot, Count, NodeId, Time
 
 
 class Candidate:
-    """One candidacy, from the first question to the last promise. `campaign` is None while it only asks (rule 13)."""
+    """One candidacy, from the first question to the last promise. `phase1` is None while it only asks (rule 13)."""
 
-    def __init__(self, member: Member, nonce: Count, acceptor: Acceptor, patience: Time) -> None:
-        self._patience = patience
-        self._node = member.node
-        self._configurations = member.configurations
+    def __init__(self, context: RoleContext, nonce: Count, acceptor: Acceptor, candidate_timeout: Time) -> None:
+        self._timeout = candidate_timeout
+        self._node = context.node
+        self._configurations = context.configurations
         self._from_slot = acceptor.log.chosen + 1
-        self._deciding = member.configurations.since(self._from_slot)
-        self._others = member.others
-        self._options = member.options
-        self._out = member.out
+        self._deciding = context.configurations.since(self._from_slot)
+        self._others = context.others
+        self._options = context.options
+        self._out = context.out
         self._nonce = nonce
         self._acceptor = acceptor
-        self._willing = {member.node}
+        self._willing = {context.node}
         self._unwilling: set[NodeId] = set()
-        self.campaign: Campaign | None = None
+        self.phase1: Phase1 | None = None
         self._resend_at: Time = 0
         self.expires: Time = 0
 
     def pre_vote(self, now: Time) -> None:
         """Ask everybody whether they would promise."""
-        self.expires = now + self._patience
-        self._question(now)
+        self.expires = now + self._timeout
+        self._send_pre_votes(now)
 
-    def pre_voted(self, sender: NodeId, message: PreVoteReply) -> None:
+    def pre_vote_reply(self, sender: NodeId, message: PreVoteReply) -> None:
         """Count one answer to the question of this candidacy."""
         if message.nonce == self._nonce and self._configurations.is_voter(sender):
             (self._willing if message.willing else self._unwilling).add(sender)
 
     def may_prepare(self) -> bool:
         """True when a majority would promise and nothing was prepared yet."""
-        return self.campaign is None and is_quorum_of_each(self._willing, self._deciding)
+        return self.phase1 is None and is_quorum_of_each(self._willing, self._deciding)
 
     def prepare(self, number: int, now: Time) -> None:
         """Begin phase 1 of round `number`, which is durable before any Prepare leaves (rule 2)."""
         ballot = Ballot(number, self._node)
         from_slot = self._acceptor.log.chosen + 1
         self._deciding = self._configurations.since(from_slot)
-        self.campaign = Campaign(ballot, from_slot, self._deciding)
-        self.expires = now + self._patience
+        self.phase1 = Phase1(ballot, from_slot, self._deciding)
+        self.expires = now + self._timeout
         self._acceptor.prepare(self._node, Prepare(ballot, from_slot), now)
-        self._ask(self.campaign, self._others, now)
+        self._send_prepares(self.phase1, self._others, now)
 
-    def promised(self, sender: NodeId, message: Promise, now: Time) -> Campaign | None:
-        """Take a page of a promise and ask for the next one; the campaign, once it is won."""
-        campaign = self.campaign
-        if campaign is None or message.ballot != campaign.ballot or not self._configurations.is_voter(sender):
+    def promised(self, sender: NodeId, message: Promise, now: Time) -> Phase1 | None:
+        """Take a page of a promise and ask for the next one; the phase1, once it is won."""
+        phase1 = self.phase1
+        if phase1 is None or message.ballot != phase1.ballot or not self._configurations.is_voter(sender):
             return None
-        campaign.promise(sender, message)
-        if campaign.elected():
-            return campaign
+        phase1.add_promise(sender, message)
+        if phase1.has_quorum():
+            return phase1
         if message.next_slot:
-            self._ask(campaign, [sender], now)
+            self._send_prepares(phase1, [sender], now)
         return None
 
-    def refused(self, sender: NodeId, ballot: Ballot) -> None:
+    def rejected(self, sender: NodeId, ballot: Ballot) -> None:
         """An acceptor will not promise to `ballot`."""
-        if self.campaign is not None and ballot == self.campaign.ballot:
+        if self.phase1 is not None and ballot == self.phase1.ballot:
             self._unwilling.add(sender)
 
-    def hopeless(self, now: Time) -> bool:
-        """True when too many refused, or when it took too long."""
+    def has_failed(self, now: Time) -> bool:
+        """True when too many rejected, or when it took too long."""
         return now >= self.expires or not can_reach_quorum(self._unwilling, self._deciding)
 
     def tick(self, now: Time) -> None:
         """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""
         if now < self._resend_at:
             return
-        if self.campaign is None:
-            self._question(now)
+        if self.phase1 is None:
+            self._send_pre_votes(now)
         else:
-            self._ask(self.campaign, self._others, now)
+            self._send_prepares(self.phase1, self._others, now)
 
     def next_deadline(self) -> Time:
-        """When `tick` or `hopeless` has something to say."""
+        """When `tick` or `has_failed` has something to say."""
         return min(self._resend_at, self.expires)
 
-    def _question(self, now: Time) -> None:
+    def _send_pre_votes(self, now: Time) -> None:
         self._resend_at = now + self._options.retransmit_ms * MS
         for other in self._others:
             if other not in self._willing | self._unwilling:
                 self._out.send(other, PreVote(self._nonce, self._from_slot))
 
-    def _ask(self, campaign: Campaign, acceptors: list[NodeId], now: Time) -> None:
+    def _send_prepares(self, phase1: Phase1, acceptors: list[NodeId], now: Time) -> None:
         self._resend_at = now + self._options.retransmit_ms * MS
         for acceptor in acceptors:
-            from_slot = campaign.owed.get(acceptor)
+            from_slot = phase1.awaiting.get(acceptor)
             if from_slot is None:
                 continue
-            prepare = Prepare(campaign.ballot, from_slot)
+            prepare = Prepare(phase1.ballot, from_slot)
             if acceptor != self._node:
                 self._out.vote(acceptor, prepare)
             elif from_slot >= self._acceptor.log.floor:

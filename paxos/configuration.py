@@ -39,7 +39,7 @@ class ConfigurationHistory:
         self._versions = list(versions)
         self.others: list[NodeId] = []
         """Everybody else who votes or learns, by any configuration that is not over."""
-        self._gather()
+        self._update_members()
 
     @property
     def newest(self) -> Configuration:
@@ -64,9 +64,9 @@ class ConfigurationHistory:
 
     def is_voter(self, sender: NodeId) -> bool:
         """True for one whose answers count, wherever it votes."""
-        return sender in self._heard
+        return sender in self._counted
 
-    def may_stand(self, sender: NodeId) -> bool:
+    def may_be_candidate(self, sender: NodeId) -> bool:
         """True for one to whom a promise may be made. Whoever has no vote in the newest configuration, and stands by an
         earlier one, may have been given a new disk since: its own vote, which it counts, would be of no worth."""
         return sender in self.newest.voters and sender not in self.newest.witnesses
@@ -82,12 +82,12 @@ class ConfigurationHistory:
         """A later configuration was chosen."""
         require(version.first > self._versions[-1].first, "configurations are chosen in order")
         self._versions.append(version)
-        self._gather()
+        self._update_members()
 
     def replace(self, versions: Sequence[ConfigurationVersion]) -> None:
         """The state was replaced by a later one, with these."""
         self._versions = list(versions)
-        self._gather()
+        self._update_members()
 
     def forget_before(self, slot: Slot) -> bool:
         """Slots before `slot` are decided. True when a configuration is over with them."""
@@ -95,11 +95,11 @@ class ConfigurationHistory:
             return False
         follow = zip(self._versions, self._versions[1:], strict=False)
         self._versions = [version for version, later in follow if later.first > slot] + self._versions[-1:]
-        self._gather()
+        self._update_members()
         return True
 
-    def _gather(self) -> None:
+    def _update_members(self) -> None:
         names = dict.fromkeys(name for version in self._versions for name in version.configuration.members)
         self.others = [name for name in names if name != self.node]
         voters = {name for version in self._versions for name in version.configuration.voters}
-        self._heard = frozenset(voters.difference(self.newest.unverified))
+        self._counted = frozenset(voters.difference(self.newest.unverified))

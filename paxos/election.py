@@ -10,7 +10,7 @@ from paxos.options import Options
 from paxos.types import MS, Time
 
 
-class Election:
+class ElectionTimer:
     """The moment of the next candidacy."""
 
     def __init__(self, options: Options, rng: Random, due: Time) -> None:
@@ -22,31 +22,31 @@ class Election:
         self.due = due + self._jitter()
 
     @property
-    def patience(self) -> Time:
+    def candidate_timeout(self) -> Time:
         """How long a candidacy may take: one lease, and twice as long with each failure, or slow disks elect nobody."""
         return self._lease << min(self._failures, 6)
 
-    def heard(self, until: Time) -> None:
+    def leader_seen(self, until: Time) -> None:
         """A leader is alive, whether it was granted a lease or not; nobody needs to run before `until`."""
         self._failures = 0
         self.due = until + self._jitter()
 
-    def yielded(self, now: Time) -> None:
+    def postpone(self, now: Time) -> None:
         """Somebody else was promised: leave it the time to become leader, twice as much with each time that nobody
         did."""
-        longest = self._back_off()
+        longest = self._next_delay()
         self.due = max(self.due, now + longest + self._rng.randint(longest // 8, longest))
 
-    def failed(self, now: Time) -> None:
+    def back_off(self, now: Time) -> None:
         """A candidacy or a leadership ended without success: wait, twice as long as the last time."""
-        longest = self._back_off()
+        longest = self._next_delay()
         self.due = now + self._rng.randint(longest // 4, longest)
 
-    def at_once(self, now: Time) -> None:
+    def expire(self, now: Time) -> None:
         """A leader handed over to this replica."""
         self.due = now
 
-    def _back_off(self) -> Time:
+    def _next_delay(self) -> Time:
         longest = min(self._unit << self._failures, self._longest)
         self._failures = min(self._failures + 1, 16)
         return longest

@@ -5,24 +5,24 @@ from collections import deque
 import msgspec
 
 from paxos.acceptor import Acceptor
+from paxos.context import RoleContext
 from paxos.errors import require
 from paxos.learner import Learner
-from paxos.lease import Lease
-from paxos.member import Member
+from paxos.lease import LeaderLease
 from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
     Chosen,
-    Forgotten,
+    ForgottenVotes,
     Heartbeat,
     HeartbeatAck,
     Promise,
     ReadIndexReply,
-    Release,
+    ReleaseLease,
 )
-from paxos.proposer import Campaign, Pipeline
-from paxos.reads import ReadRequests
+from paxos.proposer import Phase1, Pipeline
+from paxos.reads import ReadIndexTracker
 from paxos.types import MS, Count, NodeId, Slot, Time
 
 ROUNDS = 16
@@ -44,37 +44,37 @@ class Leader:
 
     def __init__(
         self,
-        member: Member,
-        campaign: Campaign,
+        context: RoleContext,
+        phase1: Phase1,
         acceptor: Acceptor,
         learner: Learner,
         *,
-        own_reads: ReadRequests,
+        own_reads: ReadIndexTracker,
         now: Time,
     ) -> None:
-        """`campaign` is won; `own_reads` gets the indices that this replica itself asked for."""
-        self._node = member.node
-        self._configurations = member.configurations
-        self._options = member.options
-        self._out = member.out
-        self.ballot = campaign.ballot
+        """`phase1` is won; `own_reads` gets the indices that this replica itself asked for."""
+        self._node = context.node
+        self._configurations = context.configurations
+        self._options = context.options
+        self._out = context.out
+        self.ballot = phase1.ballot
         self._acceptor = acceptor
         self._learner = learner
         self._own_reads = own_reads
-        self._heard: dict[NodeId, Time] = {}
+        self._last_ack_at: dict[NodeId, Time] = {}
         self._chosen_by: dict[NodeId, Slot] = {}
-        self._votes: dict[NodeId, int] = dict.fromkeys(campaign.promised, 1)
-        """What was counted of each voter, in the measure of Forgotten."""
-        self._votes_before: dict[Count, dict[NodeId, int]] = {}
+        self._votes: dict[NodeId, int] = dict.fromkeys(phase1.promised, 1)
+        """What was counted of each voter, in the measure of ForgottenVotes."""
+        self._votes_at_round: dict[Count, dict[NodeId, int]] = {}
         """The same as it was when the heartbeats of a nonce left."""
         self._own_votes: deque[tuple[Slot, Time]] = deque()
         self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
-        self._told: Slot = 0
+        self._announced: Slot = 0
         self._confirmed_at = now
-        self._campaign = campaign
-        self.pipeline = Pipeline(campaign.from_slot, campaign.recovered(), member.configurations, member.options)
-        self.pipeline.fill(member.configurations.pending_from)
-        self.lease = Lease(member.options, member.configurations.since(learner.chosen + 1))
+        self._phase1 = phase1
+        self.pipeline = Pipeline(phase1.from_slot, phase1.recovered(), context.configurations, context.options)
+        self.pipeline.fill(context.configurations.pending_from)
+        self.lease = LeaderLease(context.options, context.configurations.since(learner.chosen + 1))
         self._heartbeat_due = now
 
     @property
@@ -87,7 +87,7 @@ class Leader:
         """True when a read of what is applied now needs to ask nobody (rule 18)."""
         return now < self.lease.until and self.established
 
-    def membership_ended(self) -> None:
+    def configuration_ended(self) -> None:
         """The slots that one of them decided are chosen: the lease needs no majority of it any more."""
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
 
@@ -96,14 +96,14 @@ class Leader:
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
         for voter in self._configurations.newest.unverified:
             self._votes.pop(voter, None)
-        self._votes_before.clear()
+        self._votes_at_round.clear()
         self.pipeline.fill(self._configurations.pending_from)
-        return self._campaign.covers(self._configurations.newest)
+        return self._phase1.covers(self._configurations.newest)
 
     def promised(self, sender: NodeId, message: Promise) -> None:
         """A promise that the election did not wait for."""
         if message.ballot == self.ballot and self._configurations.is_voter(sender):
-            self._campaign.promise_late(sender, message, self.pipeline.next_slot)
+            self._phase1.add_late_promise(sender, message, self.pipeline.next_slot)
 
     def accepted(self, sender: NodeId, message: Accepted) -> None:
         """Count a vote; its ballot must be this one (rule 9)."""
@@ -120,11 +120,11 @@ class Leader:
         """A voter answered a heartbeat: the lease may grow, and reads that waited for a majority may have it."""
         if message.ballot != self.ballot:
             return
-        self._heard[sender] = now
+        self._last_ack_at[sender] = now
         self._chosen_by[sender] = message.chosen
-        counted = self._votes_before.get(message.nonce, {}).get(sender, 0)
+        counted = self._votes_at_round.get(message.nonce, {}).get(sender, 0)
         if message.votes < counted:
-            self._out.send(sender, Forgotten(self.ballot, counted))
+            self._out.send(sender, ForgottenVotes(self.ballot, counted))
             return
         if self._configurations.is_voter(sender):
             self._answer_round(sender, message.nonce, message.granted)
@@ -145,11 +145,11 @@ class Leader:
             self._broadcast(accept)
             self._own_votes.append((slot, now))
             require(self._acceptor.accept(self._node, accept), "a leader's own acceptor has promised to another")
-            self._told = accept.chosen
+            self._announced = accept.chosen
         self._flush_reads(now)
-        if self._learner.chosen > self._told:
-            self._told = self._learner.chosen
-            self._broadcast(Chosen(self.ballot, self._told))
+        if self._learner.chosen > self._announced:
+            self._announced = self._learner.chosen
+            self._broadcast(Chosen(self.ballot, self._announced))
 
     def tick(self, now: Time) -> None:
         """Renew the lease and repeat what was not answered."""
@@ -180,25 +180,27 @@ class Leader:
         """Give the lease up. The successor is whoever was heard within the last heartbeats and has the longest
         prefix."""
         successor = ""
-        if choose_successor and self._heard:
-            newest = max(self._heard.values()) - 3 * self._options.heartbeat_ms * MS
+        if choose_successor and self._last_ack_at:
+            newest = max(self._last_ack_at.values()) - 3 * self._options.heartbeat_ms * MS
             heirs = self._configurations.newest
             alive = [
                 node
                 for node in heirs.voters
-                if node not in heirs.witnesses and node != self._node and self._heard.get(node, newest - 1) >= newest
+                if node not in heirs.witnesses
+                and node != self._node
+                and self._last_ack_at.get(node, newest - 1) >= newest
             ]
             successor = max(alive, key=lambda node: (self._chosen_by[node], node), default="")
-        self._broadcast(Release(self.ballot, successor))
+        self._broadcast(ReleaseLease(self.ballot, successor))
         self._acceptor.grant.release(self.ballot, 0)
 
     def _heartbeat(self, now: Time) -> Count:
         nonce = self.lease.begin_round(now)
-        self._votes_before[nonce] = dict(self._votes)
-        self._votes_before.pop(nonce - ROUNDS, None)
+        self._votes_at_round[nonce] = dict(self._votes)
+        self._votes_at_round.pop(nonce - ROUNDS, None)
         self._heartbeat_due = now + self._options.heartbeat_ms * MS
-        self._told = self._learner.chosen
-        self._broadcast(Heartbeat(self.ballot, nonce, self._told))
+        self._announced = self._learner.chosen
+        self._broadcast(Heartbeat(self.ballot, nonce, self._announced))
         granted = self._acceptor.grant.renew(self.ballot, now)
         self._answer_round(self._node, nonce, granted)
         return nonce
@@ -227,10 +229,10 @@ class Leader:
         if any(read.nonce for read in fresh):
             self._heartbeat(now)
 
-    def _answer(self, read: PendingRead, slot: Slot, way: str) -> None:
+    def _answer(self, read: PendingRead, slot: Slot, confirmed_by: str) -> None:
         del self._reads[read.origin, read.token]
         if read.origin == self._node:
-            self._own_reads.index(read.token, slot, way)
+            self._own_reads.index(read.token, slot, confirmed_by)
         else:
             self._out.send(read.origin, ReadIndexReply(read.token, slot))
 

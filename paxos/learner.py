@@ -7,8 +7,8 @@ that slot under this very ballot; everybody else fetches the value (rule 12).
 """
 
 from paxos.acceptor import Acceptor
+from paxos.context import RoleContext
 from paxos.errors import require
-from paxos.member import Member
 from paxos.messages import Fetch, Learn
 from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 
@@ -16,20 +16,20 @@ from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 class Learner:
     """Moves the chosen prefix of the log, slot after slot without a gap."""
 
-    def __init__(self, acceptor: Acceptor, member: Member) -> None:
+    def __init__(self, acceptor: Acceptor, context: RoleContext) -> None:
         self._acceptor = acceptor
         self._log = acceptor.log
-        self._out = member.out
-        self._configurations = member.configurations
-        self._retry = member.options.retransmit_ms * MS
+        self._out = context.out
+        self._configurations = context.configurations
+        self._retry = context.options.retransmit_ms * MS
         self._decided: set[Slot] = set()
         self._announced = (ZERO, 0)
-        self._source: NodeId = ""
-        self._goal: Slot = 0
+        self._fetch_source: NodeId = ""
+        self._known_chosen: Slot = 0
         self._fetching: tuple[Slot, Time] | None = None
         self._unanswered = 0
-        self._cut: Slot = 0
-        self._cut_by: NodeId = ""
+        self._truncated: Slot = 0
+        self._truncated_by: NodeId = ""
 
     @property
     def chosen(self) -> Slot:
@@ -39,12 +39,12 @@ class Learner:
     @property
     def behind(self) -> bool:
         """True while a peer is known to have a longer prefix."""
-        return self._goal > self.chosen
+        return self._known_chosen > self.chosen
 
     @property
-    def cut_off(self) -> NodeId | None:
+    def snapshot_source(self) -> NodeId | None:
         """A peer that has cut the next slot from its log: its state has to be fetched (rule 11)."""
-        return self._cut_by if self._cut > self.chosen else None
+        return self._truncated_by if self._truncated > self.chosen else None
 
     def decide(self, slot: Slot) -> None:
         """The leader counted a majority for what its own acceptor holds for `slot`."""
@@ -56,12 +56,12 @@ class Learner:
         """The leader of `ballot` says that all slots up to `upto` are chosen."""
         self._announced = max(self._announced, (ballot, upto))
         self._advance()
-        self.hear(ballot.node, upto)
+        self.note_chosen(ballot.node, upto)
 
-    def hear(self, source: NodeId, chosen: Slot) -> None:
+    def note_chosen(self, source: NodeId, chosen: Slot) -> None:
         """`source` has a chosen prefix of `chosen`, and can be asked for what is missing here."""
-        if chosen >= self._goal:
-            self._source, self._goal = source, chosen
+        if chosen >= self._known_chosen:
+            self._fetch_source, self._known_chosen = source, chosen
 
     def accepted(self) -> None:
         """The own acceptor holds a new value: an earlier announcement may speak for it."""
@@ -75,15 +75,15 @@ class Learner:
                 self._keep(pvalue)
         self._advance()
 
-    def cut(self, source: NodeId, upto: Slot) -> None:
+    def note_truncated(self, source: NodeId, upto: Slot) -> None:
         """`source` no longer has the slots up to `upto`."""
-        if upto > self._cut:
-            self._cut, self._cut_by = upto, source
+        if upto > self._truncated:
+            self._truncated, self._truncated_by = upto, source
 
-    def jump(self, slot: Slot) -> None:
+    def install_snapshot(self, slot: Slot) -> None:
         """The state as of `slot` is known: go on behind it."""
-        self._log.jump(slot)
-        self._out.jump(slot)
+        self._log.skip_to(slot)
+        self._out.skip_to(slot)
         self._decided = {decided for decided in self._decided if decided > slot}
         self._advance()
 
@@ -91,21 +91,25 @@ class Learner:
         """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
         something, or after a while, and then of another peer. Copies of an answer therefore bring no further
         questions."""
-        if self._goal <= self.chosen or self.cut_off is not None or not self._configurations.newest.members:
+        if (
+            self._known_chosen <= self.chosen
+            or self.snapshot_source is not None
+            or not self._configurations.newest.members
+        ):
             self._fetching = None
         elif self._fetching is None or self._fetching[0] <= self.chosen:
             self._unanswered = 0
-            self._ask(self._source, now)
+            self._send_fetch(self._fetch_source, now)
         elif self._fetching[1] <= now:
             self._unanswered += 1
-            others = self._configurations.others or [self._source]
-            self._ask(others[self._unanswered % len(others)], now)
+            others = self._configurations.others or [self._fetch_source]
+            self._send_fetch(others[self._unanswered % len(others)], now)
 
     def next_deadline(self) -> Time | None:
         """When an unanswered Fetch is repeated."""
         return self._fetching[1] if self._fetching is not None else None
 
-    def _ask(self, peer: NodeId, now: Time) -> None:
+    def _send_fetch(self, peer: NodeId, now: Time) -> None:
         self._fetching = (self.chosen + 1, now + self._retry)
         self._out.send(peer, Fetch(self.chosen + 1))
 

@@ -12,7 +12,7 @@ from paxos.quorum import reached_by_quorum
 from paxos.types import ZERO, Ballot, Configuration, Count, NodeId, Time
 
 
-class Grant:
+class LeaseGrant:
     """The acceptor's side. Kept in memory only: whoever restarts may have granted a moment ago, and so refuses
     everybody for one whole lease (rule 17)."""
 
@@ -40,7 +40,7 @@ class Grant:
             self.until = min(self.until, now)
 
 
-class Lease:
+class LeaderLease:
     """The leader's side: which round of heartbeats each voter answered last, and what follows from it."""
 
     def __init__(self, options: Options, configurations: list[Configuration]) -> None:

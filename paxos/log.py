@@ -52,7 +52,7 @@ class Log:
         self._trim()
         return pvalue
 
-    def jump(self, slot: Slot) -> None:
+    def skip_to(self, slot: Slot) -> None:
         """Everything up to `slot` is chosen, and what it led to is known: it is not needed here."""
         require(slot > self.chosen, "the chosen prefix never goes down")
         self._held = {held: pvalue for held, pvalue in self._held.items() if held > slot}

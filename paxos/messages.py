@@ -39,14 +39,14 @@ asks, page by page, for the state that they led to:
         |--------------------->|
         |   Learn((), cut > s) |
         |<---------------------|
-        | FetchState(after r)  |      the rows of the state behind revision r
+        | FetchSnapshot(after r)  |      the rows of the state behind revision r
         |--------------------->|
-        |      State(r, rows)  |
+        |      SnapshotPage(r, rows)  |
         |<---------------------|
         |  stored: the next    |
-        | FetchState(after r') |
+        | FetchSnapshot(after r') |
         |--------------------->|
-        |  State(r', rows, end)|      these were the last: the state as of a slot, and the log goes on from there
+        |  SnapshotPage(r', rows, end)|      these were the last: the state as of a slot, and the log goes on from there
         |<---------------------|
 
 One that does not lead hands commands to the leader with Propose and asks for read indices with ReadIndex. Reject
@@ -148,7 +148,7 @@ class Heartbeat(Message, frozen=True):
 
 class HeartbeatAck(Message, frozen=True):
     """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease.
-    `votes` says what I know of my votes for this ballot, see Forgotten."""
+    `votes` says what I know of my votes for this ballot, see ForgottenVotes."""
 
     ballot: Ballot
     nonce: Count
@@ -157,7 +157,7 @@ class HeartbeatAck(Message, frozen=True):
     votes: Count
 
 
-class Forgotten(Message, frozen=True):
+class ForgottenVotes(Message, frozen=True):
     """Leader to acceptor: before I sent a heartbeat I had counted `votes` of yours for `ballot`, and you know of less.
 
     0 is no vote, 1 a promise, and 1 + s the promise and slot s accepted. Whoever finds this true of itself has lost
@@ -167,7 +167,7 @@ class Forgotten(Message, frozen=True):
     votes: Count
 
 
-class Release(Message, frozen=True):
+class ReleaseLease(Message, frozen=True):
     """Leader to all: I stop leading `ballot`, my grants end, and `successor` should run at once ("" for anybody)."""
 
     ballot: Ballot
@@ -186,16 +186,16 @@ class Learn(Message, frozen=True):
 
     entries: tuple[PValue, ...]
     chosen: Slot
-    cut: Slot
+    truncated: Slot
 
 
-class FetchState(Message, frozen=True):
-    """Any replica to any: send me the rows of your state behind revision `after`. Answered by State."""
+class FetchSnapshot(Message, frozen=True):
+    """Any replica to any: send me the rows of your state behind revision `after`. Answered by SnapshotPage."""
 
     after: Count
 
 
-class State(Message, frozen=True):
+class SnapshotPage(Message, frozen=True):
     """A page of the sender's state machine, for the hosts of both: the core looks at nothing in it. `rows` are packed,
     `checksum` is over them; what was superseded up to revision `compacted` is not among them. `end` is empty but on the
     last page, where it says as of when the pages are the whole state."""
@@ -210,21 +210,21 @@ class State(Message, frozen=True):
 Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
-class Compare(Message, frozen=True):
-    """Leader to all, for the hosts: my state as of `slot` has this digest. Whoever knows its own answers Compared."""
+class DigestRequest(Message, frozen=True):
+    """Leader to all, for the hosts: my state as of `slot` has this digest. Whoever knows its own answers DigestReply."""
 
     slot: Slot
     digest: Digest
 
 
-class Compared(Message, frozen=True):
+class DigestReply(Message, frozen=True):
     """A replica to the leader, for the hosts: my state as of `slot` has this digest."""
 
     slot: Slot
     digest: Digest
 
 
-class Diverged(Message, frozen=True):
+class DigestMismatch(Message, frozen=True):
     """Leader to a replica, for the hosts: a majority has this digest as of `slot`. Whoever has another holds a state
     that the log does not say, and ends (rule 24)."""
 
@@ -263,15 +263,15 @@ AnyMessage = (
     | Reject
     | Heartbeat
     | HeartbeatAck
-    | Forgotten
-    | Release
+    | ForgottenVotes
+    | ReleaseLease
     | Fetch
     | Learn
-    | FetchState
-    | State
-    | Compare
-    | Compared
-    | Diverged
+    | FetchSnapshot
+    | SnapshotPage
+    | DigestRequest
+    | DigestReply
+    | DigestMismatch
     | Propose
     | ReadIndex
     | ReadIndexReply

@@ -23,7 +23,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 4
     """Slots that a leader has under way at once. Fewer make fuller slots: on two cores 4 had the throughput of 16 at 64
     and 256 connections, and half its 99th percentile."""
-    worth_bytes: int = 64 * 1024
+    min_batch_bytes: int = 64 * 1024
     """So many payload bytes are worth a slot, however much is under way."""
     max_batch_bytes: int = 1 << 20
     """Payload bytes in one slot; a single payload may exceed it."""

@@ -33,13 +33,13 @@ class Outbox:
         self._ready.chosen.append((slot, value))
         self._write.chosen = slot
 
-    def jump(self, slot: Slot) -> None:
+    def skip_to(self, slot: Slot) -> None:
         """Have a chosen prefix remembered that was not reached slot by slot."""
         self._write.chosen = slot
 
-    def answer_read(self, token: int, slot: Slot, way: str) -> None:
+    def answer_read(self, token: int, slot: Slot, confirmed_by: str) -> None:
         """Let the host answer the reads under `token`."""
-        self._ready.reads.append(ReadReady(token, slot, way))
+        self._ready.reads.append(ReadReady(token, slot, confirmed_by))
 
     def serve_fetch(self, to: NodeId, from_slot: Slot, upto: Slot) -> None:
         """Let the host send chosen slots out of storage."""

@@ -17,7 +17,7 @@ from paxos.quorum import is_quorum, is_quorum_of_each
 from paxos.types import MS, NOOP, Ballot, Configuration, NodeId, PValue, Slot, Time, pack
 
 
-class Campaign:
+class Phase1:
     """Phase 1 of one ballot, over every slot from `from_slot` on: who promised, and what must be proposed again."""
 
     def __init__(self, ballot: Ballot, from_slot: Slot, configurations: list[Configuration]) -> None:
@@ -25,37 +25,37 @@ class Campaign:
         self.ballot = ballot
         self.from_slot = from_slot
         self._deciding = configurations
-        self.owed = {voter: from_slot for configuration in configurations for voter in configuration.voters}
+        self.awaiting = {voter: from_slot for configuration in configurations for voter in configuration.voters}
         """The acceptors that have not answered in full, each with the slot at which its next page begins."""
         self.promised: set[NodeId] = set()
         """Those that have."""
         self._highest: dict[Slot, PValue] = {}
 
-    def promise(self, sender: NodeId, message: Promise) -> None:
+    def add_promise(self, sender: NodeId, message: Promise) -> None:
         """Take one page of an acceptor's answer; pages count in order, each once."""
-        if self.owed.get(sender) != message.from_slot:
+        if self.awaiting.get(sender) != message.from_slot:
             return
         for pvalue in message.accepted:
             best = self._highest.get(pvalue.slot)
             if best is None or pvalue.ballot > best.ballot:
                 self._highest[pvalue.slot] = pvalue
         if message.next_slot > message.from_slot:
-            self.owed[sender] = message.next_slot
+            self.awaiting[sender] = message.next_slot
         else:
-            del self.owed[sender]
+            del self.awaiting[sender]
             self.promised.add(sender)
 
-    def elected(self) -> bool:
+    def has_quorum(self) -> bool:
         """True once a majority promised and told all that it had accepted."""
         return is_quorum_of_each(self.promised, self._deciding)
 
-    def promise_late(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
+    def add_late_promise(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
         """An answer that came after the election. It counts when it holds nothing but slots before `next_slot`, which
         the election has settled: otherwise it could have changed what was to be proposed again."""
-        if self.owed.get(sender) != message.from_slot or message.next_slot:
+        if self.awaiting.get(sender) != message.from_slot or message.next_slot:
             return
         if all(pvalue.slot < next_slot for pvalue in message.accepted):
-            del self.owed[sender]
+            del self.awaiting[sender]
             self.promised.add(sender)
 
     def covers(self, configuration: Configuration) -> bool:
@@ -94,8 +94,8 @@ class Pipeline:
         self._recovered = deque([*recovered, NOOP])
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._under_way: dict[Slot, Proposal] = {}
-        self._under_way_bytes = 0
+        self._in_flight: dict[Slot, Proposal] = {}
+        self._in_flight_bytes = 0
         self._fill_below: Slot = 0
         self.own_noop = from_slot + len(recovered)
 
@@ -130,30 +130,30 @@ class Pipeline:
         """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits. Who
         decides a slot is known once ALPHA slots before it are `applied` (rule 27).
 
-        What waits has to be worth a slot: as much as what is under way, or `worth_bytes`. A slot costs each acceptor a
+        What waits has to be worth a slot: as much as what is under way, or `min_batch_bytes`. A slot costs each acceptor a
         sync, whatever is in it, and under load the clients whom one slot has answered come back one by one."""
-        self._forget(applied)
+        self._drop_applied(applied)
         begun = []
         wait = self._options.retransmit_ms * MS
         last = applied + ALPHA
-        while len(self._under_way) < self._options.window and self._next_slot <= last:
+        while len(self._in_flight) < self._options.window and self._next_slot <= last:
             if self._recovered:
                 value = self._recovered.popleft()
-            elif self._queue and self._queued_bytes >= min(self._under_way_bytes, self._options.worth_bytes):
+            elif self._queue and self._queued_bytes >= min(self._in_flight_bytes, self._options.min_batch_bytes):
                 value = self._batch()
             elif self._next_slot < self._fill_below:
                 value = NOOP
             else:
                 break
             slot, self._next_slot = self._next_slot, self._next_slot + 1
-            self._under_way[slot] = Proposal(value, now, now + wait, wait, set())
-            self._under_way_bytes += len(value)
+            self._in_flight[slot] = Proposal(value, now, now + wait, wait, set())
+            self._in_flight_bytes += len(value)
             begun.append((slot, value))
         return begun
 
     def accepted(self, sender: NodeId, slot: Slot) -> bool:
         """`sender` accepted `slot` under the pipeline's ballot; True when that made its majority."""
-        proposal = self._under_way.get(slot)
+        proposal = self._in_flight.get(slot)
         if proposal is None:
             return False
         proposal.accepted.add(sender)
@@ -162,19 +162,19 @@ class Pipeline:
         self._end(slot)
         return True
 
-    def _forget(self, applied: Slot) -> None:
+    def _drop_applied(self, applied: Slot) -> None:
         """What is applied needs no more votes. Mostly they brought that about; but a slot that was decided under an
         earlier ballot is passed over without them, and those who vote for it may be no voters any more."""
-        while self._under_way and (oldest := next(iter(self._under_way))) <= applied:
+        while self._in_flight and (oldest := next(iter(self._in_flight))) <= applied:
             self._end(oldest)
 
     def _end(self, slot: Slot) -> None:
-        self._under_way_bytes -= len(self._under_way.pop(slot).value)
+        self._in_flight_bytes -= len(self._in_flight.pop(slot).value)
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
         """Slots to send again, each with those who have not answered; the wait doubles each time."""
         again = []
-        for slot, proposal in self._under_way.items():
+        for slot, proposal in self._in_flight.items():
             if proposal.resend_at <= now:
                 proposal.wait *= 2
                 proposal.resend_at = now + proposal.wait
@@ -185,11 +185,11 @@ class Pipeline:
 
     def next_resend(self) -> Time | None:
         """The earliest moment at which `overdue` has something."""
-        return min((proposal.resend_at for proposal in self._under_way.values()), default=None)
+        return min((proposal.resend_at for proposal in self._in_flight.values()), default=None)
 
     def oldest(self) -> Time | None:
         """Since when the oldest slot waits for its majority."""
-        first = next(iter(self._under_way.values()), None)
+        first = next(iter(self._in_flight.values()), None)
         return first.proposed_at if first is not None else None
 
     def _batch(self) -> bytes:

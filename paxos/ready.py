@@ -36,7 +36,7 @@ class ReadReady(msgspec.Struct, frozen=True, gc=False):
 
     token: int
     slot: Slot
-    way: str
+    confirmed_by: str
 
 
 class ServeFetch(msgspec.Struct, frozen=True, gc=False):
@@ -49,9 +49,9 @@ class ServeFetch(msgspec.Struct, frozen=True, gc=False):
     upto: Slot
 
 
-class ServeState(msgspec.Struct, frozen=True, gc=False):
+class ServeSnapshot(msgspec.Struct, frozen=True, gc=False):
     """Read a page of the stored state, the rows behind revision `after`, of about `max_bytes`, and send it to `to` as
-    State. The core never asks for this, its host does."""
+    SnapshotPage. The core never asks for this, its host does."""
 
     to: NodeId
     after: int
@@ -73,5 +73,5 @@ class Ready(msgspec.Struct):
     reads: list[ReadReady] = []
     """Reads that may be answered once `chosen` is applied."""
 
-    fetches: list[ServeFetch | ServeState] = []
+    fetches: list[ServeFetch | ServeSnapshot] = []
     """Requests of peers that are answered from storage."""

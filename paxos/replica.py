@@ -17,24 +17,24 @@ from typing import assert_never
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
 from paxos.configuration import ConfigurationHistory, ConfigurationVersion
-from paxos.election import Election
+from paxos.context import RoleContext
+from paxos.election import ElectionTimer
 from paxos.errors import ForgottenVotesError, require
 from paxos.leader import Leader
 from paxos.learner import Learner
-from paxos.lease import Grant
+from paxos.lease import LeaseGrant
 from paxos.log import Log
-from paxos.member import Member
 from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
     Chosen,
-    Compare,
-    Compared,
-    Diverged,
+    DigestMismatch,
+    DigestReply,
+    DigestRequest,
     Fetch,
-    FetchState,
-    Forgotten,
+    FetchSnapshot,
+    ForgottenVotes,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -46,13 +46,13 @@ from paxos.messages import (
     ReadIndex,
     ReadIndexReply,
     Reject,
-    Release,
-    State,
+    ReleaseLease,
+    SnapshotPage,
 )
 from paxos.options import Options
 from paxos.outbox import Outbox
-from paxos.proposer import Campaign
-from paxos.reads import ReadRequests
+from paxos.proposer import Phase1
+from paxos.reads import ReadIndexTracker
 from paxos.ready import Ready
 from paxos.types import MS, Ballot, Configuration, Count, NodeId, PValue, Slot, Time
 
@@ -89,19 +89,19 @@ class Replica:
         self.options = options
         self._out = Outbox()
         self.configurations = ConfigurationHistory(node, versions)
-        self._member = Member(node, self.configurations, options, self._out)
+        self._context = RoleContext(node, self.configurations, options, self._out)
         self._log = Log(options, chosen, tail)
-        self._acceptor = Acceptor(promised, self._log, Grant(options, now, restarted=restarted), self._out)
-        self._learner = Learner(self._acceptor, self._member)
+        self._acceptor = Acceptor(promised, self._log, LeaseGrant(options, now, restarted=restarted), self._out)
+        self._learner = Learner(self._acceptor, self._context)
         first_due = self._acceptor.grant.until if restarted else now
-        self._election = Election(options, rng, first_due)
-        self._reads = ReadRequests(options.retransmit_ms * MS)
+        self._election_timer = ElectionTimer(options, rng, first_due)
+        self._reads = ReadIndexTracker(options.retransmit_ms * MS)
         self._candidate: Candidate | None = None
         self._leader: Leader | None = None
         self._followed: Ballot | None = None
         self._highest_round = promised.round
         self._candidacies: Count = rng.getrandbits(48)  # no answer to an earlier life fits
-        self._handed_over: Slot = chosen
+        self._delivered: Slot = chosen
         """Slots up to here were given to the host to apply, and have been by the time of the next call."""
         self._retired = False
 
@@ -115,12 +115,12 @@ class Replica:
         return Role.CANDIDATE if self._candidate is not None else Role.FOLLOWER
 
     @property
-    def leading(self) -> Ballot | None:
+    def leader_ballot(self) -> Ballot | None:
         """The ballot of the leader this replica follows, or is; None while none is known."""
         return self._leader.ballot if self._leader is not None else self._followed
 
     @property
-    def accepting(self) -> bool:
+    def accepts_proposals(self) -> bool:
         """True when `propose` would take something now."""
         return self._leader.pipeline.has_room if self._leader is not None else self._followed is not None
 
@@ -142,9 +142,9 @@ class Replica:
         return self._followed is not None and not self._learner.behind
 
     @property
-    def cut_off(self) -> NodeId | None:
+    def snapshot_source(self) -> NodeId | None:
         """The peer whose state this replica has to be given before it can go on: the log that it lacks is cut there."""
-        return self._learner.cut_off if self._leader is None else None
+        return self._learner.snapshot_source if self._leader is None else None
 
     @property
     def queued(self) -> int:
@@ -171,8 +171,8 @@ class Replica:
         elif self._candidate is not None:
             deadline = self._candidate.next_deadline()
         else:
-            deadline = self._election.due
-        asking = self._reads.next_deadline() if self.leading is not None else None
+            deadline = self._election_timer.due
+        asking = self._reads.next_deadline() if self.leader_ballot is not None else None
         others = (asking, self._learner.next_deadline())
         return min([deadline, *(other for other in others if other is not None)])
 
@@ -206,8 +206,8 @@ class Replica:
         elif self._candidate is not None:
             self._candidate.tick(now)
             self._continue_candidacy(self._candidate, now)
-        elif now >= self._election.due:
-            self._run(now)
+        elif now >= self._election_timer.due:
+            self._start_election(now)
 
     def hand_over(self, now: Time) -> None:
         """Stop leading, in favour of the peer that is best prepared; and never run again. For a clean shutdown."""
@@ -229,18 +229,18 @@ class Replica:
         elif not self._leader.reconfigure():
             self._step_down(now)
             self._highest_round += 1
-            self._stand().prepare(self._highest_round, now)
+            self._new_candidate().prepare(self._highest_round, now)
 
-    def jump(self, slot: Slot, versions: Sequence[ConfigurationVersion], now: Time) -> None:
+    def install_snapshot(self, slot: Slot, versions: Sequence[ConfigurationVersion], now: Time) -> None:
         """The host has the state as of `slot`, beyond the chosen prefix: everything up to it is chosen, and not needed.
         Whoever prepared from an earlier slot begins again."""
         require(self._leader is None, "a leader knows all that is chosen")
         self.configurations.replace(versions)
-        self._handed_over = slot
-        self._learner.jump(slot)
+        self._delivered = slot
+        self._learner.install_snapshot(slot)
         self._reconfigured(now)
 
-    def forget_members(self) -> None:
+    def forget_configurations(self) -> None:
         """The host lacks a state to go on from: until `jump` gives it one, and the members with it, nothing is learned.
         What is accepted is accepted as before."""
         require(self._leader is None and self._candidate is None, "whoever stands for election has a state")
@@ -249,7 +249,7 @@ class Replica:
     def _reconfigured(self, now: Time) -> None:
         if self._candidate is not None:
             self._candidate = None
-            self._election.failed(now)
+            self._election_timer.back_off(now)
 
     def take(self, now: Time) -> Ready:
         """What shall happen because of all that happened since the last call."""
@@ -257,12 +257,12 @@ class Replica:
         ended = self.configurations.forget_before(self.chosen + 1)
         if self._leader is not None:
             if ended:
-                self._leader.membership_ended()
-            self._leader.flush(now, self._handed_over)
+                self._leader.configuration_ended()
+            self._leader.flush(now, self._delivered)
         self._learner.fetch(now)
         for token, slot, way in self._reads.reached(self.chosen):
             self._out.answer_read(token, slot, way)
-        self._handed_over = self.chosen
+        self._delivered = self.chosen
         return self._out.take()
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> None:  # noqa: C901, PLR0912 - a case a message
@@ -273,7 +273,7 @@ class Replica:
             case Accepted():
                 if self._leader is not None:
                     self._leader.accepted(sender, message)
-            case Accept(ballot=ballot) | Heartbeat(ballot=ballot) | Chosen(ballot=ballot) | Release(ballot=ballot):
+            case Accept(ballot=ballot) | Heartbeat(ballot=ballot) | Chosen(ballot=ballot) | ReleaseLease(ballot=ballot):
                 if ballot.node == sender:
                     self._from_leader(sender, message, now)
             case HeartbeatAck():
@@ -287,30 +287,32 @@ class Replica:
                     self._leader.read(sender, token, quorum=quorum)
             case ReadIndexReply(token=token, slot=slot):
                 self._reads.index(token, slot)
-            case Forgotten(ballot=ballot, votes=votes):
-                self._remember(ballot, votes)
+            case ForgottenVotes(ballot=ballot, votes=votes):
+                self._check_forgotten_votes(ballot, votes)
             case PreVote():
-                self._acceptor.pre_vote(sender, message, now, may_stand=self.configurations.may_stand(sender))
+                self._acceptor.pre_vote(
+                    sender, message, now, may_be_candidate=self.configurations.may_be_candidate(sender)
+                )
             case Prepare(ballot=ballot):
-                if ballot.node == sender and self.configurations.may_stand(sender):
+                if ballot.node == sender and self.configurations.may_be_candidate(sender):
                     self._acceptor.prepare(sender, message, now)
             case PreVoteReply() | Promise() | Reject():
-                self._answered(sender, message, now)
+                self._on_answer(sender, message, now)
             case Fetch(from_slot=from_slot):
                 if from_slot <= self.chosen:
                     self._out.serve_fetch(sender, from_slot, self.chosen)
             case Learn():
                 self._learner.learn(message)
-                self._learner.hear(sender, message.chosen)
-                self._learner.cut(sender, message.cut)
-            case FetchState() | State() | Compare() | Compared() | Diverged():
+                self._learner.note_chosen(sender, message.chosen)
+                self._learner.note_truncated(sender, message.truncated)
+            case FetchSnapshot() | SnapshotPage() | DigestRequest() | DigestReply() | DigestMismatch():
                 pass  # between the hosts
             case _:
                 assert_never(message)
         if self._acceptor.promised != promised:
-            self._promised(now)
+            self._on_promise_raised(now)
 
-    def _remember(self, ballot: Ballot, votes: int) -> None:
+    def _check_forgotten_votes(self, ballot: Ballot, votes: int) -> None:
         known = self._acceptor.votes(ballot)
         if known < votes:
             raise ForgottenVotesError(
@@ -320,7 +322,7 @@ class Replica:
 
     # As a follower
 
-    def _from_leader(self, sender: NodeId, message: Accept | Heartbeat | Chosen | Release, now: Time) -> None:
+    def _from_leader(self, sender: NodeId, message: Accept | Heartbeat | Chosen | ReleaseLease, now: Time) -> None:
         ballot = message.ballot
         match message:
             case Accept():
@@ -331,12 +333,12 @@ class Replica:
             case Heartbeat():
                 if self._acceptor.heartbeat(sender, message, now):
                     self._follow(ballot, now)
-                    self._election.heard(now + self.options.lease_for_acceptor)
+                    self._election_timer.leader_seen(now + self.options.lease_for_acceptor)
                     self._learner.announce(ballot, message.chosen)
             case Chosen():
                 self._learner.announce(ballot, message.upto)
-            case Release():
-                self._released(message, now)
+            case ReleaseLease():
+                self._on_lease_released(message, now)
             case _:
                 assert_never(message)
 
@@ -345,80 +347,82 @@ class Replica:
         if self._followed is None or ballot > self._followed:
             self._followed = ballot
             self._candidate = self._leader = None
-            self._election.yielded(now)
+            self._election_timer.postpone(now)
             self._reads.leader_changed(now)
 
-    def _released(self, message: Release, now: Time) -> None:
+    def _on_lease_released(self, message: ReleaseLease, now: Time) -> None:
         self._acceptor.grant.release(message.ballot, now)
         if self._followed == message.ballot:
             self._followed = None
             if message.successor == self.node:
-                self._election.at_once(now)
+                self._election_timer.expire(now)
             else:
-                self._election.yielded(now)
+                self._election_timer.postpone(now)
 
-    def _promised(self, now: Time) -> None:
+    def _on_promise_raised(self, now: Time) -> None:
         """The own promise rose. Whoever promised to another leads and runs no more (rule 20)."""
         promised = self._acceptor.promised
         self._highest_round = max(self._highest_round, promised.round)
         if promised.node != self.node and promised != self._followed:
             self._candidate = self._leader = self._followed = None
-            self._election.yielded(now)
+            self._election_timer.postpone(now)
             self._reads.leader_changed(now)
 
     # As a candidate
 
-    def _run(self, now: Time) -> None:
+    def _start_election(self, now: Time) -> None:
         self._followed = None
         if self._retired or self._acceptor.grant.refuses(self.node, now):
-            self._election.failed(now)
+            self._election_timer.back_off(now)
             return
         if not self.configurations.may_lead(self.chosen + 1):
-            self._ask_around()
-            self._election.failed(now)
+            self._probe_members()
+            self._election_timer.back_off(now)
             return
-        candidate = self._stand()
+        candidate = self._new_candidate()
         candidate.pre_vote(now)
         self._continue_candidacy(candidate, now)
 
-    def _ask_around(self) -> None:
+    def _probe_members(self) -> None:
         """Whoever may not lead and hears no leader asks those that it knows: the answers say how far they are, and from
         what they are asked for then it learns who leads, perhaps somebody that joined while it was away."""
         for other in self.configurations.others:
             self._out.send(other, PreVote(0, self.chosen + 1))
 
-    def _stand(self) -> Candidate:
+    def _new_candidate(self) -> Candidate:
         self._candidacies += 1
-        self._candidate = Candidate(self._member, self._candidacies, self._acceptor, self._election.patience)
+        self._candidate = Candidate(
+            self._context, self._candidacies, self._acceptor, self._election_timer.candidate_timeout
+        )
         return self._candidate
 
-    def _answered(self, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time) -> None:
+    def _on_answer(self, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time) -> None:
         if isinstance(message, PreVoteReply):
             self._highest_round = max(self._highest_round, message.promised.round)
-            self._learner.hear(sender, message.chosen)
+            self._learner.note_chosen(sender, message.chosen)
         elif isinstance(message, Reject):
             self._highest_round = max(self._highest_round, message.promised.round)
-            self._learner.hear(sender, message.floor - 1)
+            self._learner.note_chosen(sender, message.floor - 1)
         if self._candidate is not None:
-            self._answered_candidate(self._candidate, sender, message, now)
+            self._on_candidate_answer(self._candidate, sender, message, now)
         elif self._leader is not None and isinstance(message, Promise):
             self._leader.promised(sender, message)
         elif self._leader is not None and isinstance(message, Reject) and message.ballot == self._leader.ballot:
-            self._outbid(self._leader, message, now)
+            self._on_preempted(self._leader, message, now)
 
-    def _answered_candidate(
+    def _on_candidate_answer(
         self, candidate: Candidate, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time
     ) -> None:
         match message:
             case PreVoteReply():
-                candidate.pre_voted(sender, message)
+                candidate.pre_vote_reply(sender, message)
             case Promise():
-                campaign = candidate.promised(sender, message, now)
-                if campaign is not None:
-                    self._lead(campaign, now)
+                phase1 = candidate.promised(sender, message, now)
+                if phase1 is not None:
+                    self._lead(phase1, now)
                     return
             case Reject():
-                candidate.refused(sender, message.ballot)
+                candidate.rejected(sender, message.ballot)
             case _:
                 assert_never(message)
         self._continue_candidacy(candidate, now)
@@ -427,39 +431,39 @@ class Replica:
         if candidate.may_prepare():
             self._highest_round += 1
             candidate.prepare(self._highest_round, now)
-        elif candidate.hopeless(now):
+        elif candidate.has_failed(now):
             self._candidate = None
-            self._election.failed(now)
+            self._election_timer.back_off(now)
 
     # As a leader
 
-    def _lead(self, campaign: Campaign, now: Time) -> None:
-        require(self._acceptor.promised == campaign.ballot, "elected under a ballot that the own acceptor left behind")
+    def _lead(self, phase1: Phase1, now: Time) -> None:
+        require(self._acceptor.promised == phase1.ballot, "elected under a ballot that the own acceptor left behind")
         self._candidate = None
-        self._leader = Leader(self._member, campaign, self._acceptor, self._learner, own_reads=self._reads, now=now)
+        self._leader = Leader(self._context, phase1, self._acceptor, self._learner, own_reads=self._reads, now=now)
         self._reads.leader_changed(now)
         self._leader.tick(now)
 
-    def _outbid(self, leader: Leader, message: Reject, now: Time) -> None:
+    def _on_preempted(self, leader: Leader, message: Reject, now: Time) -> None:
         """A voter promised a higher ballot. While the lease holds nobody else can lead, so the voter is won back under
         a ballot above its promise; otherwise somebody else is on the way."""
         if message.promised <= leader.ballot:
             return
-        still_mine = leader.lease_holds(now)
+        lease_holds = leader.lease_holds(now)
         self._step_down(now)
-        if still_mine:
+        if lease_holds:
             self._highest_round += 1
-            self._stand().prepare(self._highest_round, now)
+            self._new_candidate().prepare(self._highest_round, now)
 
     def _step_down(self, now: Time) -> None:
         self._leader = None
         self._reads.leader_changed(now)
-        self._election.failed(now)
+        self._election_timer.back_off(now)
 
     # For readers
 
     def _ask_for_reads(self, now: Time) -> None:
-        leading = self.leading
+        leading = self.leader_ballot
         if leading is None:
             return
         for token, quorum in self._reads.due(now):

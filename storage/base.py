@@ -21,8 +21,8 @@ import msgspec
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
 
-NUMBER_BITS = 20
-LAST_NUMBER = (1 << NUMBER_BITS) - 1
+SUB_REVISION_BITS = 20
+LAST_SUB_REVISION = (1 << SUB_REVISION_BITS) - 1
 """Of a change in its revision; the first is 0."""
 
 CHAIN_BYTES = 16
@@ -53,17 +53,17 @@ class StoredIdentity(msgspec.Struct, frozen=True):
 
 def revision_of(position: int) -> int:
     """The revision that a change belongs to, or that a state is of."""
-    return position >> NUMBER_BITS
+    return position >> SUB_REVISION_BITS
 
 
-def number_of(position: int) -> int:
+def sub_revision_of(position: int) -> int:
     """Which change of its revision it is, from 0."""
-    return position & LAST_NUMBER
+    return position & LAST_SUB_REVISION
 
 
 def first_of(revision: int) -> int:
     """The position of the first change of `revision`."""
-    return revision << NUMBER_BITS
+    return revision << SUB_REVISION_BITS
 
 
 def end_of(revision: int) -> int:
@@ -105,7 +105,7 @@ class AppliedProgress(msgspec.Struct, frozen=True):
     extra: bytes = b""
 
 
-class Cut(NamedTuple):
+class Truncation(NamedTuple):
     """The log begins behind `slot`; `chain` is the running hash up to it."""
 
     slot: Slot = 0
@@ -126,7 +126,7 @@ class StatePage(NamedTuple):
     progress: AppliedProgress | None
 
 
-class Staged(msgspec.Struct, frozen=True):
+class StagedPage(msgspec.Struct, frozen=True):
     """A page of another replica's state that shall replace the own one: the rows behind position `after`, see
     StatePage. With `after` 0 it begins anew, and what was staged before is dropped. The last page has `progress`: the
     transaction that stores it puts the staged state in the place of the old one, whole or not at all."""
@@ -147,13 +147,13 @@ class StateWrite(Write):
     progress: AppliedProgress | None = None
     """Not below the stored one, `applied` at most the chosen prefix that is stored with it."""
 
-    cut: Cut | None = None
+    truncate: Truncation | None = None
     """Entries up to this slot, at most the applied one, are no longer needed. Their rows go later, in slices."""
 
     compact: int = 0
     """What is superseded or deleted up to this position is no longer needed. Its rows go later, in slices."""
 
-    staged: Staged | None = None
+    staged: StagedPage | None = None
     """Not together with changes or progress of one's own."""
 
 
@@ -166,10 +166,10 @@ class Recovered(msgspec.Struct):
     """Every slot up to here is known to be chosen, and behind the cut present in the log with its chosen value."""
     last: Slot = 0
     """Highest slot with an accepted value; not below `chosen`."""
-    cut: Cut = Cut()
+    truncation: Truncation = Truncation()
     progress: AppliedProgress = AppliedProgress()
     compacted: int = 0
-    """The highest `compact`, and what an installed state left out. Rows may still be there, see `Storage.tidy`."""
+    """The highest `compact`, and what an installed state left out. Rows may still be there, see `Storage.maintain`."""
     log_bytes: int = 0
     """Sum of the values in the log behind the cut."""
     staged: int = 0
@@ -206,7 +206,7 @@ class Storage(Protocol):
         rise goes down, `chosen` never passes the end of the log, and the state follows without a gap: StorageError, and
         nothing of `writes` is stored. Writes without records touch no disk."""
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         """One slice of what was put off: rows that are cut, compacted or of a replaced state go. False when nothing is
         left to do. `write` does a slice too, so that the storage stays bounded under any load."""
 
@@ -220,7 +220,7 @@ def has_records(write: Write) -> bool:
         return True
     return isinstance(write, StateWrite) and (
         bool(write.changes or write.compact)
-        or not (write.progress is None and write.cut is None and write.staged is None)
+        or not (write.progress is None and write.truncate is None and write.staged is None)
     )
 
 

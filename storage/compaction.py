@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from storage.base import Change
-from storage.generation import size_of
-from storage.revisions import NO_END, KeySpace
+from storage.key_space import NO_END, KeySpace
+from storage.state_tables import size_of
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def compact(space: KeySpace, target: int) -> Iterator[int]:
         live.add(changes)
         yield units
     found.superseded.sort()
-    space.torn_upto = found.reached
+    space.incomplete_below = found.reached
     for positions, units in _pieces((each, found.large.get(each, 1)) for each in found.superseded):
         live.drop_records(positions)
         yield units

@@ -1,4 +1,4 @@
-"""The directory that holds a replica's data: made durably, and held by one process at a time (rule 28)."""
+"""The directory that holds a replica's data: made durably, and lock by one process at a time (rule 28)."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from storage.base import DamagedError, StorageError
 
 LOCK_FILE = "lock"
 DATA_FILE = "kvstore.db"
-SIGNATURE_VERSION = 1
+LOCK_RECORD_VERSION = 1
 DATA_MODE = 0o600
 
 
@@ -41,7 +41,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-class Signature(msgspec.Struct, frozen=True):
+class LockRecord(msgspec.Struct, frozen=True):
     """What the lock file says of the data beside it, so that data which does not fit is seen to be other data.
 
     `boot` and `incarnation` are those that signed last, 0 when none did. `replaces` is the incarnation of damaged data
@@ -55,23 +55,23 @@ class Signature(msgspec.Struct, frozen=True):
     open: bool = False
 
 
-class Hold:
+class DirectoryLock:
     """A directory that is this process's until `close`; see `hold`.
 
-    The lock file has two lines: who holds the directory, and the Signature of what is in it.
+    The lock file has two lines: who holds the directory, and the LockRecord of what is in it.
     """
 
     def __init__(self, lock: IO[str], holder: str) -> None:
         self._lock = lock
         self._holder = holder
-        self.signature = read_signature(lock)
-        self.sign()
+        self.record = read_lock_record(lock)
+        self.update_record()
 
-    def sign(self, **fields: int | bool) -> None:
+    def update_record(self, **fields: int | bool) -> None:
         """Say who holds the directory, and what else is known of its data now; durable on return. Raises OSError."""
-        self.signature = msgspec.structs.replace(self.signature, **fields)
+        self.record = msgspec.structs.replace(self.record, **fields)
         self._lock.seek(0)
-        self._lock.write(f"process {os.getpid()}, {self._holder}\n{msgspec.json.encode(self.signature).decode()}\n")
+        self._lock.write(f"process {os.getpid()}, {self._holder}\n{msgspec.json.encode(self.record).decode()}\n")
         self._lock.truncate()
         self._lock.flush()
         os.fsync(self._lock.fileno())
@@ -81,18 +81,18 @@ class Hold:
         self._lock.close()
 
 
-def read_signature(lock: IO[str]) -> Signature:
+def read_lock_record(lock: IO[str]) -> LockRecord:
     """What the lock file says of the data. Raises DamagedError, and StorageError for one of a newer version."""
     line = lock.read().partition("\n")[2].strip()
     if line.isdecimal():
-        return Signature(boot=int(line))  # as the first releases wrote it
+        return LockRecord(boot=int(line))  # as the first releases wrote it
     try:
-        signature = msgspec.json.decode(line or "{}", type=Signature)
+        record = msgspec.json.decode(line or "{}", type=LockRecord)
     except msgspec.MsgspecError as error:
         raise DamagedError(f"{lock.name} is damaged: it does not say whose data is beside it") from error
-    if signature.version > SIGNATURE_VERSION:
+    if record.version > LOCK_RECORD_VERSION:
         raise StorageError(f"{lock.name} was written by a newer version of this program: start that version")
-    return signature
+    return record
 
 
 def set_aside(directory: Path) -> Path:
@@ -100,18 +100,18 @@ def set_aside(directory: Path) -> Path:
 
     What is stored there is not read again by this program; it is for people. Raises StorageError and OSError.
     """
-    with closing(hold(directory, "repair")) as held:
+    with closing(lock_directory(directory, "repair")) as lock:
         place = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
         place.mkdir(mode=0o700)
-        held.sign(replaces=held.signature.incarnation or held.signature.replaces)
+        lock.update_record(replaces=lock.record.incarnation or lock.record.replaces)
         for path in sorted(directory.glob(f"{DATA_FILE}*")):
             path.rename(place / path.name)
         sync_directory(directory)
-        held.sign(boot=0, incarnation=0, open=False)
+        lock.update_record(boot=0, incarnation=0, open=False)
     return place
 
 
-def hold(directory: Path, holder: str) -> Hold:
+def lock_directory(directory: Path, holder: str) -> DirectoryLock:
     """Take `directory` for this process until the hold is closed or the process ends, however it ends.
 
     `holder` says who we are; a process that comes second reads it in its StorageError. Raises OSError too.
@@ -128,13 +128,13 @@ def hold(directory: Path, holder: str) -> Hold:
             f"{directory} is in use by {other}: stop that process, or give this one its own --data"
         ) from None
     try:
-        return Hold(lock, holder)
+        return DirectoryLock(lock, holder)
     except BaseException:
         lock.close()
         raise
 
 
-def holder_of(directory: Path) -> str | None:
+def lock_holder(directory: Path) -> str | None:
     """Who holds `directory` at this moment, None when nobody does; it is not taken from anybody. Raises OSError."""
     path = directory / LOCK_FILE
     if not path.exists():

@@ -35,7 +35,7 @@ def unusable(directory: Path, error: OSError) -> StorageError:
 
 
 @contextmanager
-def reported(path: Path) -> Iterator[None]:
+def translated_errors(path: Path) -> Iterator[None]:
     """Turn any error of SQLite about the database at `path` into a StorageError."""
     try:
         yield

@@ -17,11 +17,11 @@ from paxos.ready import Write
 from paxos.types import PValue, Slot
 from storage import schema
 from storage.base import Recovered, StatePage, StorageError, StoredIdentity
-from storage.bounds import Bounds, load_bounds
-from storage.directory import DATA_FILE, LOCK_FILE, Signature, read_signature
-from storage.errors import damaged, reported
+from storage.directory import DATA_FILE, LOCK_FILE, LockRecord, read_lock_record
+from storage.errors import damaged, translated_errors
+from storage.key_space import KeySpace
 from storage.log import load_entries
-from storage.revisions import KeySpace
+from storage.manifest import Manifest, load_manifest
 from storage.rows import decode_text
 from storage.sqlite import refuse_broken_wal, refuse_lost, wal_of
 
@@ -32,45 +32,47 @@ _VERSION_AT = 60
 class Inspection:
     """Data that is open for reading; `inspect` makes it. Each method raises DamagedError where it finds damage."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, signature: Signature, schema_version: int) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, record: LockRecord, schema_version: int) -> None:
         self._path = path
         self._connection = connection
-        self._signature = signature
+        self._record = record
         self.schema_version = schema_version
         """Of the file as it lies there."""
 
     def verify_pages(self) -> None:
         """Have SQLite look at the structure of the file."""
-        with reported(self._path):
+        with translated_errors(self._path):
             (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise damaged(self._path, f"SQLite finds: {found}")
 
     def identity(self) -> StoredIdentity:
         """Whose data it is; not older than the lock file beside it knows."""
-        with reported(self._path):
+        with translated_errors(self._path):
             found = schema.load_identity(self._connection, self._path)
-        if found.boot < self._signature.boot:
-            reached = self._signature.boot
+        if found.boot < self._record.boot:
+            reached = self._record.boot
             raise damaged(self._path, f"it has reached boot {found.boot}, but this replica had reached boot {reached}")
-        if self._signature.incarnation not in {0, found.incarnation}:
+        if self._record.incarnation not in {0, found.incarnation}:
             raise damaged(self._path, "it is not the data that was in this directory, but other data of the replica")
         return found
 
-    def storage(self, identity: StoredIdentity) -> "ReadOnly":
+    def storage(self, identity: StoredIdentity) -> "ReadOnlyStorage":
         """The same as a Storage that is only read."""
-        with reported(self._path):
-            bounds, log_bytes = load_bounds(self._connection, self._path)
-            return ReadOnly(self._connection, self._path, bounds, bounds.marks.recovered(identity, log_bytes))
+        with translated_errors(self._path):
+            bounds, log_bytes = load_manifest(self._connection, self._path)
+            return ReadOnlyStorage(
+                self._connection, self._path, bounds, bounds.hard_state.recovered(identity, log_bytes)
+            )
 
 
-class ReadOnly:
+class ReadOnlyStorage:
     """See Storage; what is written goes nowhere."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: Bounds, recovered: Recovered) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: Manifest, recovered: Recovered) -> None:
         self._connection = connection
         self._path = path
-        self._bounds = bounds
+        self._manifest = bounds
         self._space = KeySpace(connection, path, bounds)
         self._recovered = recovered
 
@@ -80,23 +82,23 @@ class ReadOnly:
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
-        marks = self._bounds.marks
-        if max(from_slot, 1) <= marks.cut.slot:
+        hard_state = self._manifest.hard_state
+        if max(from_slot, 1) <= hard_state.truncation.slot:
             return []
-        with reported(self._path):
-            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=marks.chosen)
+        with translated_errors(self._path):
+            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=hard_state.chosen)
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """See Storage."""
-        with reported(self._path):
+        with translated_errors(self._path):
             if staged:
                 return self._space.staged_page(after, max_bytes)
-            return self._space.page(after, max_bytes, self._bounds)
+            return self._space.page(after, max_bytes, self._manifest)
 
     def write(self, writes: Sequence[Write]) -> None:
         """Keep nothing."""
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         """See Storage."""
         return False
 
@@ -109,8 +111,8 @@ def inspect(directory: Path) -> Iterator[Inspection]:
     """Look into the data in `directory`, which nobody must be using. Raises DamagedError; StorageError when there is
     none or it is of a newer version; OSError."""
     path = directory / DATA_FILE
-    signature = _signature_in(directory)
-    refuse_lost(path, signature)
+    record = _lock_record_in(directory)
+    refuse_lost(path, record)
     if not path.exists() or not path.stat().st_size:
         raise _no_data(directory)
     refuse_broken_wal(path)
@@ -123,23 +125,23 @@ def inspect(directory: Path) -> Iterator[Inspection]:
             uri = f"{path.absolute().as_uri()}?immutable=1"
             connection = resources.enter_context(closing(sqlite3.connect(uri, uri=True, isolation_level=None)))
         connection.text_factory = decode_text
-        with reported(path):
+        with translated_errors(path):
             version = schema.upgrade(Database(connection, execute_plugins=False), path)
         if not version:
             raise _no_data(directory)
-        yield Inspection(path, connection, signature, version)
+        yield Inspection(path, connection, record, version)
 
 
 def _no_data(directory: Path) -> StorageError:
     return StorageError(f"{directory} holds no data of a replica: give the directory that `kvstore serve` has as data")
 
 
-def _signature_in(directory: Path) -> Signature:
+def _lock_record_in(directory: Path) -> LockRecord:
     lock = directory / LOCK_FILE
     if not lock.exists():
-        return Signature()
+        return LockRecord()
     with lock.open(errors="replace") as file:
-        return read_signature(file)
+        return read_lock_record(file)
 
 
 def _version_of(path: Path) -> int:

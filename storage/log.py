@@ -7,9 +7,9 @@ from pathlib import Path
 
 from paxos.types import Ballot, PValue, Slot
 from storage.errors import damaged
-from storage.rows import Insert, checksum
+from storage.rows import BatchInsert, checksum
 
-_INSERT = Insert("INSERT OR REPLACE INTO log", columns=5)
+_INSERT = BatchInsert("INSERT OR REPLACE INTO log", columns=5)
 
 
 def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> None:

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
-from storage.base import Change, Recovered, Staged, StatePage, StateWrite, StoredIdentity
-from storage.marks import Marks, Staging
+from storage.base import Change, Recovered, StagedPage, StatePage, StateWrite, StoredIdentity
+from storage.hard_state import HardState, Staging
 
 
 class MemoryStorage:
@@ -21,7 +21,7 @@ class MemoryStorage:
         self._staged: dict[int, Change] = {}
         self._compacted = 0
         self._staging = Staging()
-        self._marks = Marks()
+        self._hard_state = HardState()
         self._recovered = Recovered(StoredIdentity(cluster, node, incarnation, boot=1, members=members))
 
     def reopen(self) -> "MemoryStorage":
@@ -31,9 +31,9 @@ class MemoryStorage:
         again._log = dict(self._log)
         again._state = dict(self._state)
         again._staged = dict(self._staged)
-        again._compacted, again._staging, again._marks = self._compacted, self._staging, self._marks
+        again._compacted, again._staging, again._hard_state = self._compacted, self._staging, self._hard_state
         log_bytes = sum(len(entry.value) for entry in self._log.values())
-        again._recovered = self._marks.recovered(replace(identity, boot=identity.boot + 1), log_bytes)
+        again._recovered = self._hard_state.recovered(replace(identity, boot=identity.boot + 1), log_bytes)
         return again
 
     def recovered(self) -> Recovered:
@@ -41,16 +41,16 @@ class MemoryStorage:
         return self._recovered
 
     @property
-    def marks(self) -> Marks:
+    def hard_state(self) -> HardState:
         """What is stored beside the rows now."""
-        return self._marks
+        return self._hard_state
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
         page: list[PValue] = []
-        if max(from_slot, 1) <= self._marks.cut.slot:
+        if max(from_slot, 1) <= self._hard_state.truncation.slot:
             return page
-        for slot in range(from_slot, min(upto, self._marks.last) + 1):
+        for slot in range(from_slot, min(upto, self._hard_state.last) + 1):
             if (entry := self._log.get(slot)) is not None:
                 max_bytes -= len(entry.value)
                 if page and max_bytes < 0:
@@ -60,8 +60,8 @@ class MemoryStorage:
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """See Storage."""
-        rows, marks = (self._staged if staged else self._state), self._marks
-        compacted = marks.staging.lowest if staged else marks.compact
+        rows, hard_state = (self._staged if staged else self._state), self._hard_state
+        compacted = hard_state.staging.lowest if staged else hard_state.compact
         page: list[Change] = []
         positions = list(rows)
         for position in positions[bisect_right(positions, after) :]:
@@ -70,23 +70,23 @@ class MemoryStorage:
             if page and max_bytes < 0:
                 return StatePage(page, compacted, None)
             page.append(change)
-        return StatePage(page, compacted, None if staged else marks.progress)
+        return StatePage(page, compacted, None if staged else hard_state.progress)
 
     def write(self, writes: Sequence[Write]) -> None:
         """See Storage."""
-        marks = self._marks.after(writes)
+        hard_state = self._hard_state.after(writes)
         for write in writes:
-            self._log.update((entry.slot, entry) for entry in write.accepts if entry.slot > marks.cut.slot)
+            self._log.update((entry.slot, entry) for entry in write.accepts if entry.slot > hard_state.truncation.slot)
             if isinstance(write, StateWrite):
                 self._state.update((change.position, change) for change in write.changes)
                 if write.staged is not None:
                     self._stage(write.staged)
-        for slot in range(self._marks.cut.slot + 1, marks.cut.slot + 1):
+        for slot in range(self._hard_state.truncation.slot + 1, hard_state.truncation.slot + 1):
             self._log.pop(slot, None)
-        self._compact(marks.compact)
-        self._marks = marks
+        self._compact(hard_state.compact)
+        self._hard_state = hard_state
 
-    def _stage(self, staged: Staged) -> None:
+    def _stage(self, staged: StagedPage) -> None:
         if staged.after == 0:
             self._staged = {}
         self._staged.update((change.position, change) for change in staged.page.changes)
@@ -104,7 +104,7 @@ class MemoryStorage:
                 del self._state[position]
         self._compacted = upto
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         """See Storage."""
         return False
 

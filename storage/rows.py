@@ -42,7 +42,7 @@ def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[An
     return tuple(fields)
 
 
-class Insert:
+class BatchInsert:
     """Stores rows whose first column is a number from 0 on, up to 256 of them with one statement.
 
     SQLite's module lets other threads run at each step of a statement, and waits up to 5 ms until a busy one gives way:

@@ -5,8 +5,8 @@
     log        a row for each slot: the ballot (round, node) and the value that was accepted last
     progress   one row: how far the state machine came, see `storage.base.Progress`
     bounds     one row: where the log is cut, which generation of the state is live and how far it is compacted, what
-               the other one holds, see `storage.bounds`
-    records_a, records_b   a row for each record, see `storage.base.Change` and `storage.generation`
+               the other one holds, see `storage.manifest`
+    records_a, records_b   a row for each record, see `storage.base.Change` and `storage.state_tables`
     history_a, history_b   a row for each run of changes: the first position and the last one, and all of them, packed
 
 Every table ends in a checksum over the row, see `storage.rows`.
@@ -23,11 +23,11 @@ from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
 from storage.base import StorageError, StoredIdentity
-from storage.bounds import Bounds, insert_first
 from storage.errors import damaged
-from storage.generation import NAMES
-from storage.marks import Marks
+from storage.hard_state import HardState
+from storage.manifest import Manifest, insert_first
 from storage.rows import only_row, with_checksum
+from storage.state_tables import NAMES
 
 INCARNATION_BITS = 62
 
@@ -116,7 +116,7 @@ def _create_state(database: Database) -> None:
     for name in NAMES:
         _create(database, f"records_{name}", row, pk="position", nullable="value")
         _create(database, f"history_{name}", {"first": int, "last": int, "changes": bytes}, pk="first")
-    insert_first(database.conn, Bounds(Marks(), live=NAMES[0], compacted=0))
+    insert_first(database.conn, Manifest(HardState(), live=NAMES[0], compacted=0))
 
 
 def _create(

@@ -16,14 +16,22 @@ from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
 from storage import wal
 from storage.base import Recovered, StatePage, StateWrite, StorageError, has_records
-from storage.bounds import Bounds, load_bounds, store_bounds
 from storage.compaction import units_of
-from storage.directory import DATA_FILE, Hold, Signature, hold, make_directory, make_file, sync_directory
-from storage.errors import damaged, reported, unusable
-from storage.housekeeping import Housekeeping
+from storage.directory import (
+    DATA_FILE,
+    DirectoryLock,
+    LockRecord,
+    lock_directory,
+    make_directory,
+    make_file,
+    sync_directory,
+)
+from storage.errors import damaged, translated_errors, unusable
+from storage.hard_state import HardState
+from storage.key_space import NO_END, KeySpace
 from storage.log import load_entries, store_entries
-from storage.marks import Marks
-from storage.revisions import NO_END, KeySpace
+from storage.maintenance import Maintenance
+from storage.manifest import Manifest, load_manifest, store_manifest
 from storage.rows import decode_text
 from storage.schema import claim
 
@@ -53,35 +61,35 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
     with ExitStack() as resources:
         try:
             make_directory(directory)
-            held = resources.enter_context(closing(hold(directory, f"node {node} of cluster {cluster}")))
-            refuse_lost(path, held.signature)
+            lock = resources.enter_context(closing(lock_directory(directory, f"node {node} of cluster {cluster}")))
+            refuse_lost(path, lock.record)
             refuse_broken_wal(path)
             make_file(path)
-            with reported(path):
+            with translated_errors(path):
                 connection = _connect(path)
                 resources.callback(connection.close)
-                resources.callback(held.sign, open=False)  # SQLite takes the log away when it closes
-                held.sign(open=False)  # before the log is emptied
+                resources.callback(lock.update_record, open=False)  # SQLite takes the log away when it closes
+                lock.update_record(open=False)  # before the log is emptied
                 # What an earlier life left in the WAL is synced into the database before anything rests on it (rule 4).
                 _checkpoint(connection, path, "TRUNCATE")
-                identity = claim(connection, path, cluster, node, members=members, last_boot=held.signature.boot)
-                bounds, log_bytes = load_bounds(connection, path)
+                identity = claim(connection, path, cluster, node, members=members, last_boot=lock.record.boot)
+                bounds, log_bytes = load_manifest(connection, path)
                 space = KeySpace(connection, path, bounds)
             sync_directory(directory)
-            held.sign(boot=identity.boot, incarnation=identity.incarnation, open=True)
+            lock.update_record(boot=identity.boot, incarnation=identity.incarnation, open=True)
         except OSError as error:
             raise unusable(directory, error) from error
-        recovered = bounds.marks.recovered(identity, log_bytes)
-        recovered.replaces = held.signature.replaces
-        return SqliteStorage(path, connection, space, bounds, recovered, held=held, resources=resources.pop_all())
+        recovered = bounds.hard_state.recovered(identity, log_bytes)
+        recovered.replaces = lock.record.replaces
+        return SqliteStorage(path, connection, space, bounds, recovered, lock=lock, resources=resources.pop_all())
 
 
-def refuse_lost(path: Path, signature: Signature) -> None:
+def refuse_lost(path: Path, record: LockRecord) -> None:
     """Asked before SQLite opens it: beside an empty database it would delete the write-ahead log."""
     log = wal_of(path)
-    if signature.boot and not (path.exists() and path.stat().st_size):
-        raise damaged(path, f"the database is gone, but this replica had reached boot {signature.boot}")
-    if signature.open and not (log.exists() and log.stat().st_size):
+    if record.boot and not (path.exists() and path.stat().st_size):
+        raise damaged(path, f"the database is gone, but this replica had reached boot {record.boot}")
+    if record.open and not (log.exists() and log.stat().st_size):
         raise damaged(log, "the write-ahead log is gone, but the replica did not stop in order")
 
 
@@ -142,23 +150,23 @@ class SqliteStorage:
         path: Path,
         connection: sqlite3.Connection,
         space: KeySpace,
-        bounds: Bounds,
+        bounds: Manifest,
         recovered: Recovered,
         *,
-        held: Hold,
+        lock: DirectoryLock,
         resources: ExitStack,
     ) -> None:
         self._path = path
         self._connection = connection
         self._space = space
-        self._housekeeping = Housekeeping(connection, space, bounds.marks.cut.slot)
-        self._bounds = bounds
+        self._maintenance = Maintenance(connection, space, bounds.hard_state.truncation.slot)
+        self._manifest = bounds
         self._recovered = recovered
-        self._held = held
+        self._lock = lock
         self._resources = resources
         self._wal_bytes = 0
         self._owed_units = 0
-        self._sound = True
+        self._usable = True
 
     def recovered(self) -> Recovered:
         """See Storage."""
@@ -166,82 +174,82 @@ class SqliteStorage:
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """See Storage."""
-        with self._sound_after():
-            marks = self._bounds.marks
-            if max(from_slot, 1) <= marks.cut.slot:
+        with self._unusable_on_error():
+            hard_state = self._manifest.hard_state
+            if max(from_slot, 1) <= hard_state.truncation.slot:
                 return []
-            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=marks.chosen)
+            return load_entries(self._connection, self._path, from_slot, upto, max_bytes, chosen=hard_state.chosen)
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """See Storage."""
-        with self._sound_after():
+        with self._unusable_on_error():
             if staged:
                 return self._space.staged_page(after, max_bytes)
             self._compact_further()
-            return self._space.page(after, max_bytes, self._bounds)
+            return self._space.page(after, max_bytes, self._manifest)
 
     def _compact_further(self) -> None:
         """A little, so that whoever needs more need only ask again; and until the state is whole."""
-        if self._space.compacted < self._bounds.marks.compact:
-            self._tidy_slice()
-        while self._space.torn:
-            self._tidy_slice()
+        if self._space.compacted < self._manifest.hard_state.compact:
+            self._maintain_slice()
+        while self._space.incomplete:
+            self._maintain_slice()
 
     def write(self, writes: Sequence[Write]) -> None:
         """See Storage."""
-        with self._sound_after():
+        with self._unusable_on_error():
             if not any(map(has_records, writes)):
                 return
-            marks = self._bounds.marks.after(writes)
+            hard_state = self._manifest.hard_state.after(writes)
             self._make_room(writes)
-            accepts = [entry for write in writes for entry in write.accepts if entry.slot > marks.cut.slot]
+            accepts = [entry for write in writes for entry in write.accepts if entry.slot > hard_state.truncation.slot]
             sizes = _sizes(accepts, writes)
             with self._transaction():
                 store_entries(self._connection, accepts)
-                self._housekeeping.stored(self._space.store(writes))
-                removed = self._tidy_in_passing(marks, sum(map(units_of, sizes)))
-                self._store_bounds(marks)
+                self._maintenance.stored(self._space.store(writes))
+                removed = self._maintain_with_write(hard_state, sum(map(units_of, sizes)))
+                self._store_manifest(hard_state)
             self._checkpoint_when_due(removed, sum(sizes) + len(sizes) * _ROW_BYTES)
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         """See Storage."""
-        with self._sound_after():
-            if not self._housekeeping.pending(self._bounds.marks):
+        with self._unusable_on_error():
+            if not self._maintenance.pending(self._manifest.hard_state):
                 return False
-            self._tidy_slice()
-            return self._housekeeping.pending(self._bounds.marks)
+            self._maintain_slice()
+            return self._maintenance.pending(self._manifest.hard_state)
 
-    def _tidy_slice(self) -> None:
-        marks = self._bounds.marks
+    def _maintain_slice(self) -> None:
+        hard_state = self._manifest.hard_state
         with self._transaction():
-            removed = self._housekeeping.slice(_SLICE_UNITS, marks, idle=True)
-            self._store_bounds(marks)
+            removed = self._maintenance.slice(_SLICE_UNITS, hard_state, idle=True)
+            self._store_manifest(hard_state)
         self._checkpoint_when_due(removed)
 
     def _make_room(self, writes: Sequence[Write]) -> None:
         """Remove what a staged page would find in its place, in transactions of their own, so that its own is short.
         None of it counts, so nothing changes if it ends here."""
         staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
-        if staged is None or not self._space.littered:
+        if staged is None or not self._space.idle_has_garbage:
             return
         upto = staged.page.changes[-1].position if staged.page.changes else 0
         removed = 1
         while removed:
             with self._transaction():
-                removed = self._housekeeping.clear_idle(_SLICE_UNITS, upto if staged.page.progress is None else NO_END)
+                removed = self._maintenance.clear_idle(_SLICE_UNITS, upto if staged.page.progress is None else NO_END)
             self._checkpoint_when_due(removed)
 
-    def _tidy_in_passing(self, marks: Marks, stored: int) -> int:
+    def _maintain_with_write(self, hard_state: HardState, stored: int) -> int:
         """Remove three times as much as is stored, once that is worth a slice: a change is gathered, becomes a record
         and has another one go. So the file is bounded under any load."""
-        if not self._housekeeping.pressing(marks):
+        if not self._maintenance.pressing(hard_state):
             self._owed_units = 0
             return 0
         self._owed_units += 3 * stored + _UNITS_A_WRITE
         if self._owed_units < _SLICE_UNITS:
             return 0
         units, self._owed_units = self._owed_units, 0
-        return self._housekeeping.slice(units, marks, idle=False)
+        return self._maintenance.slice(units, hard_state, idle=False)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -250,10 +258,10 @@ class SqliteStorage:
         yield
         self._connection.execute("COMMIT")
 
-    def _store_bounds(self, marks: Marks) -> None:
-        bounds = Bounds(marks, self._space.live.name, self._space.compacted)
-        store_bounds(self._connection, self._bounds, bounds)
-        self._bounds = bounds
+    def _store_manifest(self, hard_state: HardState) -> None:
+        bounds = Manifest(hard_state, self._space.live.name, self._space.compacted)
+        store_manifest(self._connection, self._manifest, bounds)
+        self._manifest = bounds
 
     def _checkpoint_when_due(self, removed: int, stored_bytes: int = 0) -> None:
         """Bound the WAL. Its size tells nothing: the file is used again from its start after a checkpoint, because
@@ -270,26 +278,26 @@ class SqliteStorage:
     def close(self) -> None:
         """See Storage. Raises StorageError when the last checkpoint fails; nothing is lost by that."""
         with self._resources:
-            if self._sound:
-                with self._sound_after():
-                    self._held.sign(open=False)  # first: afterwards the log is empty
+            if self._usable:
+                with self._unusable_on_error():
+                    self._lock.update_record(open=False)  # first: afterwards the log is empty
                     _checkpoint(self._connection, self._path, "TRUNCATE")
-                self._sound = False
+                self._usable = False
 
     @contextmanager
-    def _sound_after(self) -> Iterator[None]:
+    def _unusable_on_error(self) -> Iterator[None]:
         """Whatever leaves this block by an exception, an interrupt included, leaves the storage unusable."""
-        if not self._sound:
+        if not self._usable:
             raise StorageError(f"{self._path} was closed, or failed before: start the replica again")
-        self._sound = False
+        self._usable = False
         try:
-            with reported(self._path):
+            with translated_errors(self._path):
                 yield
         except BaseException:
             with suppress(OSError):  # the connection may be closed by the end of the process, and the log goes with it
-                self._held.sign(open=False)
+                self._lock.update_record(open=False)
             raise
-        self._sound = True
+        self._usable = True
 
 
 def _sizes(accepts: list[PValue], writes: Sequence[Write]) -> list[int]:

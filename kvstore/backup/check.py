@@ -152,7 +152,7 @@ class _Check:
 
 def _check_log(storage: Storage, recovered: Recovered) -> Log:
     """All entries have their checksum, those up to the chosen prefix are there and are those that were applied."""
-    slot, chain = recovered.cut
+    slot, chain = recovered.truncation
     applied = recovered.progress
     _compare(slot, chain, applied)
     entries = 0

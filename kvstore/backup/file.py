@@ -21,7 +21,7 @@ import msgspec
 from kvstore.api.commands import Record
 from kvstore.state_machine.lease_index import is_own
 from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
-from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, number_of, revision_of
+from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, revision_of, sub_revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text
 
@@ -253,7 +253,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def _split(position: int) -> tuple[int, int]:
     """The revision of a change, and its number in that."""
-    return revision_of(position), number_of(position)
+    return revision_of(position), sub_revision_of(position)
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[_Row]:

@@ -16,7 +16,7 @@ from kvstore.api.membership import genesis
 from kvstore.backup.file import About, Backup, BackupError, MisuseError
 from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.types import NodeId
-from storage.base import AppliedProgress, Change, Staged, StatePage, StateWrite
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite
 from storage.directory import sync_directory
 from storage.sqlite import open_storage
 
@@ -58,7 +58,7 @@ def _remove(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[Staged]:
+def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[StagedPage]:
     """The state as another replica would send it, the last page with the progress. All that was superseded up to its
     revision is gone."""
     about = backup.about
@@ -68,10 +68,10 @@ def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[Staged]:
     for change in backup.changes():
         size_bytes += len(change.key) + len(change.value or b"")
         if page and size_bytes > PAGE_BYTES:
-            yield Staged(after, StatePage(page, about.progress.position, None))
+            yield StagedPage(after, StatePage(page, about.progress.position, None))
             after, page, size_bytes = page[-1].position, [], 0
         page.append(change)
-    yield Staged(after, StatePage(page, about.progress.position, _progress(about, members)))
+    yield StagedPage(after, StatePage(page, about.progress.position, _progress(about, members)))
 
 
 def _progress(about: About, members: Collection[NodeId]) -> AppliedProgress:

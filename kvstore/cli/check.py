@@ -15,7 +15,7 @@ from kvstore.api.membership import MemberRole
 from kvstore.cli.output import write_json
 from kvstore.cli.talking import end
 from storage.base import StorageError
-from storage.directory import DATA_FILE, holder_of
+from storage.directory import DATA_FILE, lock_holder
 
 if TYPE_CHECKING:
     from kvstore.backup.check import MemberFound, Owner, Report, State
@@ -65,7 +65,7 @@ def check(
 
 
 def _refuse_used(directory: Path) -> None:
-    holder = holder_of(directory)
+    holder = lock_holder(directory)
     if holder is not None:
         text = f"{directory} is in use by {holder}: ask it with `kvstore status`, or stop it and check again"
         end(StorageError(text), IN_USE)

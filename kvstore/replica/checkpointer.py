@@ -14,7 +14,7 @@ from kvstore.replica.retention import Limits, Retention
 from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Ready, Write
 from paxos.types import Slot, Time
-from storage.base import AppliedProgress, Cut, DamagedError, Recovered, Staged, StateWrite, Storage, scan
+from storage.base import AppliedProgress, DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation, scan
 
 EVENT_BYTES = 128
 """What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
@@ -28,7 +28,7 @@ class Checkpointer:
         DamagedError when it is not what was stored."""
         recovered = storage.recovered()
         self.applier = load_state(storage, memberships)
-        self._retention = Retention(limits, recovered.cut, recovered.compacted)
+        self._retention = Retention(limits, recovered.truncation, recovered.compacted)
         self._replay(storage, recovered)
         self.applier.machine.forget(recovered.compacted)
         self._superseded_bytes = self._events = 0
@@ -36,11 +36,11 @@ class Checkpointer:
         self.outgoing = OutgoingSnapshots()
         self._compacted = recovered.compacted
         """What is superseded up to this position is no longer needed on the disk."""
-        self.cut: Slot = recovered.cut.slot
+        self.cut: Slot = recovered.truncation.slot
         """The log is cut up to here, once all writes up to now are durable."""
         self._stored = self.applier.applied
         self._store_now = False
-        self._staged: Staged | None = None
+        self._staged: StagedPage | None = None
         self._left_out = recovered.staged_compacted
 
     def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
@@ -56,20 +56,20 @@ class Checkpointer:
         self._store_now = True
         return self._compacted
 
-    def stage(self, staged: Staged) -> None:
+    def stage(self, staged: StagedPage) -> None:
         """Have a page of a peer's state stored with the next write."""
         self._staged = staged
         if staged.after == 0:
             self._left_out = staged.page.compacted
 
-    def replace(self, applier: Applier, staged: Staged) -> None:
+    def replace(self, applier: Applier, staged: StagedPage) -> None:
         """Go on from `applier`, whose last page is `staged`. It is compacted as far as its first page was."""
         self.stage(staged)
         self.applier = applier
         self._stored = self.cut = applier.applied
         self._superseded_bytes, self._events = applier.machine.superseded_bytes, applier.machine.change_count
         self._compacted = self._left_out
-        self._retention.jumped(Cut(applier.applied, applier.chain), self._left_out)
+        self._retention.jumped(Truncation(applier.applied, applier.chain), self._left_out)
 
     def attach(self, ready: Ready, now: Time) -> None:
         """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
@@ -89,7 +89,7 @@ class Checkpointer:
                 ready.write or Write(chosen=self._stored),
                 changes=self.applier.take_changes(),
                 progress=self.applier.progress(),
-                cut=self._retention.cut,
+                truncate=self._retention.cut,
                 compact=self._compacted,
             )
 
@@ -105,7 +105,7 @@ class Checkpointer:
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
         """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""
         applier, stored = self.applier, self.applier.progress()
-        slot, chain = recovered.cut
+        slot, chain = recovered.truncation
         for pvalue in scan(storage, slot + 1, recovered.chosen):
             _compare(slot, chain, stored)
             slot, _, value = pvalue

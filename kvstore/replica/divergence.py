@@ -1,11 +1,11 @@
 """Do all replicas hold the same state? They compare digests of it, as of the same slots (rule 24).
 
       leader                others
-        | Compare(slot, digest) |
+        | DigestRequest(slot, digest) |
         |---------------------->|
-        |Compared(slot, digest) |
+        |DigestReply(slot, digest) |
         |<----------------------|      a majority agrees on one digest:
-        | Diverged(slot, digest)|      whoever has another one holds what the log does not say
+        | DigestMismatch(slot, digest)|      whoever has another one holds what the log does not say
         |---------------------->|
 
 The state is a function of the log: a difference is a bug, a broken memory, or damage that no checksum saw. The minority
@@ -19,7 +19,7 @@ from typing import assert_never
 import msgspec
 
 from kvstore.api.membership import MemberRole, Membership
-from paxos.messages import Compare, Compared, Diverged
+from paxos.messages import DigestMismatch, DigestReply, DigestRequest
 from paxos.ready import Envelope
 from paxos.types import MS, NodeId, Slot, Time
 from storage.base import CHAIN_BYTES, AppliedProgress, DamagedError, StorageError
@@ -53,7 +53,7 @@ class DivergenceCheck:
         if len(self._digests) > KEPT:
             del self._digests[next(iter(self._digests))]
 
-    def due(self, membership: Membership, now: Time) -> Compare | None:
+    def due(self, membership: Membership, now: Time) -> DigestRequest | None:
         """What a leader asks the others now. Raises StorageError when nobody can tell who was right the last time."""
         newest = next(reversed(self._digests), 0)
         if now < self._asked_at + EVERY_MS * MS or newest in {0, self._slot}:
@@ -61,34 +61,36 @@ class DivergenceCheck:
         self._judge_last(membership)
         self._asked_at, self._slot = now, newest
         self._answers = {self._node: self._digests[newest]}
-        return Compare(newest, self._digests[newest])
+        return DigestRequest(newest, self._digests[newest])
 
-    def receive(self, sender: NodeId, message: Compare | Compared | Diverged, membership: Membership) -> list[Envelope]:
+    def receive(
+        self, sender: NodeId, message: DigestRequest | DigestReply | DigestMismatch, membership: Membership
+    ) -> list[Envelope]:
         """What to answer, and to whom. Raises DamagedError when a majority holds something else than this replica."""
         match message:
-            case Compare(slot=slot):
+            case DigestRequest(slot=slot):
                 digest = self._digests.get(slot)
-                return [Envelope(sender, Compared(slot, digest))] if digest is not None else []
-            case Compared():
+                return [Envelope(sender, DigestReply(slot, digest))] if digest is not None else []
+            case DigestReply():
                 return self._count(sender, message, membership)
-            case Diverged():
+            case DigestMismatch():
                 self._check(message)
                 return []
             case _:
                 assert_never(message)
 
-    def _count(self, sender: NodeId, message: Compared, membership: Membership) -> list[Envelope]:
+    def _count(self, sender: NodeId, message: DigestReply, membership: Membership) -> list[Envelope]:
         if message.slot != self._slot:
             return []
         self._answers[sender] = message.digest
         right = self._majority(membership)
         if right is None:
             return []
-        verdict = Diverged(self._slot, right)
+        verdict = DigestMismatch(self._slot, right)
         self._check(verdict)
         return [Envelope(node, verdict) for node, digest in self._answers.items() if digest != right]
 
-    def _check(self, message: Diverged) -> None:
+    def _check(self, message: DigestMismatch) -> None:
         own = self._digests.get(message.slot, message.digest)
         if own != message.digest:
             raise DamagedError(

@@ -28,9 +28,18 @@ from kvstore.replica.snapshot_send import MOST_PAGE_BYTES, state_message
 from kvstore.state_machine.quota import GROWTH, growth_of, size_bytes
 from kvstore.state_machine.reads import look_up, look_up_lease
 from kvstore.state_machine.state_machine import StateMachine
-from paxos.messages import Accept, AnyMessage, Compare, Compared, Diverged, FetchState, Learn, State
+from paxos.messages import (
+    Accept,
+    AnyMessage,
+    DigestMismatch,
+    DigestReply,
+    DigestRequest,
+    FetchSnapshot,
+    Learn,
+    SnapshotPage,
+)
 from paxos.options import Options
-from paxos.ready import Envelope, Ready, ServeFetch, ServeState, Write
+from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
@@ -87,8 +96,8 @@ class Node:
         self._quota_bytes = quota_bytes
         self.stats = Stats()
         self._checkpointer = Checkpointer(storage, memberships, limits, clock())
-        self._state_reads: list[ServeState] = []
-        from_slot = max(recovered.cut.slot, recovered.chosen - options.recent_slots) + 1
+        self._state_reads: list[ServeSnapshot] = []
+        from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
             configurations_of(self.machine.memberships),
@@ -186,19 +195,19 @@ class Node:
         if self._leading is not None and self._leading.node == sender:
             self._leader_heard = now
         self.stats.received[type(message).__name__] += 1
-        if isinstance(message, FetchState):
+        if isinstance(message, FetchSnapshot):
             if self._checkpointer.applier.bare or not self.machine.memberships:
                 return  # there is no state here
             self._checkpointer.outgoing.asked(sender, message, now)
             page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
-            self._state_reads.append(ServeState(sender, message.after, page_bytes))
-        elif isinstance(message, State):
+            self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
+        elif isinstance(message, SnapshotPage):
             if self._snapshot_receiver.take(sender, message, now):
                 self.stats.states_installed += 1
                 self._follow_members()
         elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
             return  # the own disk is too slow
-        elif isinstance(message, Compare | Compared | Diverged):
+        elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
             self._answers += self._divergence.receive(sender, message, self.membership)
         else:
             self.replica.receive(sender, message, now)
@@ -260,7 +269,7 @@ class Node:
         return self._checkpointer.applier.malformed
 
     def read_state(self, to: NodeId, after: int, page: StatePage) -> None:
-        """Storage gave the page of a ServeState."""
+        """Storage gave the page of a ServeSnapshot."""
         if page.progress is not None:
             self._checkpointer.outgoing.ended(to)
         self._answers.append(Envelope(to, state_message(after, page)))
@@ -269,7 +278,7 @@ class Node:
         """`reader`, who is no member, is about to read the stored state behind revision `after`: compaction waits for
         it as for a peer, and what is applied is stored with the next step. Gives the revision up to which the state is
         compacted, or will be soon: a page that is compacted less may be followed by one that is more."""
-        self._checkpointer.outgoing.asked(reader, FetchState(after), self._clock())
+        self._checkpointer.outgoing.asked(reader, FetchSnapshot(after), self._clock())
         return self._checkpointer.store_now()
 
     def end_state(self, reader: str) -> None:
@@ -310,7 +319,7 @@ class Node:
         """Carry on with all that happened, answer what can be answered, and say what the driver must do."""
         now = self._clock()
         self._follow_leader()
-        while self._proposals.has_queued and self.replica.accepting:
+        while self._proposals.has_queued and self.replica.accepts_proposals:
             self.replica.propose((self._proposals.batch(now),))
         for quorum, queries in self._queries.items():
             if queries.ask(self._tokens + 1):
@@ -319,7 +328,7 @@ class Node:
         ready = self.replica.take(now)
         self._apply_chosen(ready, now)
         leads = self.replica.role is Role.LEADER
-        self._lease_expiry.follow(self.replica.leading if leads else None, self.machine, now)
+        self._lease_expiry.follow(self.replica.leader_ballot if leads else None, self.machine, now)
         question = self._snapshot_receiver.question(self.heard, self.proved, self._leading, now)
         if question is not None:
             self._answers.append(question)
@@ -327,7 +336,7 @@ class Node:
         for read in ready.reads:
             for queries in self._queries.values():
                 for request in queries.answered(read.token):
-                    self._answer(request.query, request.reply, read.way)
+                    self._answer(request.query, request.reply, read.confirmed_by)
         if self._answers:
             ready.messages += self._answers
             self._answers = []
@@ -337,7 +346,7 @@ class Node:
 
     def leader_age_ms(self) -> float | None:
         """Time since the last word from the leader: 0 on the leader, None when there was none yet."""
-        leading = self.replica.leading
+        leading = self.replica.leader_ballot
         if leading is not None and leading.node == self.id:
             return 0.0
         return (self._clock() - self._leader_heard) / MS if self._leader_heard is not None else None
@@ -353,7 +362,7 @@ class Node:
 
     def _follow_leader(self) -> None:
         """Repeat to a new leader all that is on its way: it may have heard of none of it."""
-        leading = self.replica.leading
+        leading = self.replica.leader_ballot
         if leading == self._leading:
             return
         if self._leading is not None and self._leading.node == self.id:
@@ -394,7 +403,7 @@ class Node:
 
     def _serve(self, ready: Ready) -> None:
         """Of what peers fetch, what is cut is answered at once; the rest is for storage."""
-        reads: list[ServeFetch | ServeState] = []
+        reads: list[ServeFetch | ServeSnapshot] = []
         for fetch in ready.fetches:
             if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.cut:
                 self._answers.append(Envelope(fetch.to, self._learn(())))
@@ -413,7 +422,7 @@ class Node:
         if self._checkpointer.applier.bare and member is not None and not witness:
             # It was a witness. What it lacks only a state gives it, and that knows the members too: it joins anew.
             self.machine.memberships = []
-            self.replica.forget_members()
+            self.replica.forget_configurations()
         knows = bool(self.machine.memberships)
         self._snapshot_receiver.keeps_records = knows and not witness
         if not knows:

@@ -8,7 +8,7 @@ from collections import deque
 import msgspec
 
 from paxos.types import MS, Slot, Time
-from storage.base import Cut, first_of
+from storage.base import Truncation, first_of
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +35,10 @@ class _Stretch(msgspec.Struct):
 class Retention:
     """Told of everything that is applied, it says what may go."""
 
-    def __init__(self, limits: Limits, cut: Cut, compacted: int) -> None:
+    def __init__(self, limits: Limits, cut: Truncation, compacted: int) -> None:
         self._limits = limits
         self._stretch = first_of(limits.history_revisions) // 64
-        self._slots: deque[tuple[Cut, int]] = deque()
+        self._slots: deque[tuple[Truncation, int]] = deque()
         self._slots_bytes = 0
         self.cut = cut
         """The log may be cut here."""
@@ -49,14 +49,14 @@ class Retention:
 
     def applied(self, slot: Slot, chain: bytes, size_bytes: int) -> None:
         """`slot` is applied; `chain` is the hash up to it."""
-        self._slots.append((Cut(slot, chain), size_bytes))
+        self._slots.append((Truncation(slot, chain), size_bytes))
         self._slots_bytes += size_bytes
         limits = self._limits
         while self._slots and (len(self._slots) > limits.log_slots or self._slots_bytes > limits.log_bytes):
             self.cut, dropped = self._slots.popleft()
             self._slots_bytes -= dropped
 
-    def jumped(self, cut: Cut, compacted: int) -> None:
+    def jumped(self, cut: Truncation, compacted: int) -> None:
         """The state was replaced by one as of `cut`: there is no log before it."""
         self._slots.clear()
         self._slots_bytes = 0

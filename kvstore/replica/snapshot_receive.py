@@ -10,11 +10,11 @@ from kvstore.api.membership import MemberRole, configurations_of
 from kvstore.replica.applier import Applier, bare_applier
 from kvstore.replica.checkpointer import Checkpointer
 from kvstore.replica.snapshot_send import END, IncomingSnapshot
-from paxos.messages import State
+from paxos.messages import SnapshotPage
 from paxos.ready import Envelope
 from paxos.replica import Replica
 from paxos.types import MS, Ballot, NodeId, Time
-from storage.base import Staged, StatePage, Storage
+from storage.base import StagedPage, StatePage, Storage
 
 HEARD_MS = 1000
 """A peer that was heard within this time is alive, and can be asked for its state."""
@@ -35,7 +35,7 @@ class SnapshotReceiver:
     @property
     def needed(self) -> bool:
         """The log alone does not help."""
-        return self._replica.cut_off is not None or not self._checkpointer.applier.machine.memberships
+        return self._replica.snapshot_source is not None or not self._checkpointer.applier.machine.memberships
 
     def question(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
@@ -45,7 +45,7 @@ class SnapshotReceiver:
         of."""
         if not self.needed:
             return None
-        source, membership = self._replica.cut_off, self._checkpointer.applier.machine.membership
+        source, membership = self._replica.snapshot_source, self._checkpointer.applier.machine.membership
         alive = {peer for peer, last in heard.items() if now - last < HEARD_MS * MS or peer == source}
         if not membership.members:
             alive.update(peer for peer in linked if peer != self._node)
@@ -55,7 +55,7 @@ class SnapshotReceiver:
         question = self._incoming.ask(sources, now, only_end=not self.keeps_records)
         return Envelope(*question) if question is not None else None
 
-    def take(self, sender: NodeId, message: State, now: Time) -> bool:
+    def take(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
         """A page. True when it was the last, and the state is that of the peer now."""
         if not self.needed:
             return False
@@ -79,7 +79,7 @@ class SnapshotReceiver:
         """When a question is repeated."""
         return self._incoming.next_deadline() if self.needed else None
 
-    def _take_end(self, sender: NodeId, message: State, now: Time) -> bool:
+    def _take_end(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
         """Learn from it what this replica is: a witness needs no more, all others need the rest."""
         progress = self._incoming.take_end(sender, message)
         applier = bare_applier(progress) if progress is not None else None
@@ -93,9 +93,9 @@ class SnapshotReceiver:
         if applier.applied <= self._replica.chosen:
             return False
         self._incoming.ask_at_once()
-        self._install(Staged(0, StatePage([], 0, applier.progress())), applier, now)
+        self._install(StagedPage(0, StatePage([], 0, applier.progress())), applier, now)
         return True
 
-    def _install(self, staged: Staged, applier: Applier, now: Time) -> None:
+    def _install(self, staged: StagedPage, applier: Applier, now: Time) -> None:
         self._checkpointer.replace(applier, staged)
-        self._replica.jump(applier.applied, configurations_of(applier.machine.memberships), now)
+        self._replica.install_snapshot(applier.applied, configurations_of(applier.machine.memberships), now)

@@ -14,9 +14,9 @@ import zlib
 import msgspec
 
 from kvstore.replica.applier import PAGE_BYTES, Applier
-from paxos.messages import FetchState, State
+from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId, Slot, Time
-from storage.base import AppliedProgress, Change, Staged, StatePage, Storage, StorageError
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
 
 END = 2**62 - 1
 """Behind every revision: the page behind it has no rows, and says as of when the state is, and who the members are."""
@@ -35,14 +35,14 @@ _rows_decoder = msgspec.msgpack.Decoder(list[Change])
 _progress_decoder = msgspec.msgpack.Decoder(AppliedProgress)
 
 
-def state_message(after: int, page: StatePage) -> State:
+def state_message(after: int, page: StatePage) -> SnapshotPage:
     """The answer to the question for the rows behind `after`."""
     rows = _encode(page.changes)
     end = _encode(page.progress) if page.progress is not None else b""
-    return State(after, rows, page.compacted, end, zlib.crc32(rows))
+    return SnapshotPage(after, rows, page.compacted, end, zlib.crc32(rows))
 
 
-def _page_of(message: State) -> StatePage | None:
+def _page_of(message: SnapshotPage) -> StatePage | None:
     """None when it is not what was sent."""
     if zlib.crc32(message.rows) != message.checksum:
         return None
@@ -77,7 +77,7 @@ class IncomingSnapshot:
         self._compacted = self._least = 0
         """What the first page left out, and the least that any did."""
 
-    def ask(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchState] | None:
+    def ask(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchSnapshot] | None:
         """The question that is due, and to whom; `sources` in the order of preference. `only_end`: no rows."""
         if self._storing or (self._due is not None and now < self._due):
             return None
@@ -88,9 +88,9 @@ class IncomingSnapshot:
             self._turn_to_next(sources)
         self._asked_at, self._unanswered = now, True
         self._due = now + ASK_AGAIN_MS * MS
-        return self._source, FetchState(END if only_end else self._after)
+        return self._source, FetchSnapshot(END if only_end else self._after)
 
-    def take_end(self, sender: NodeId, message: State) -> AppliedProgress | None:
+    def take_end(self, sender: NodeId, message: SnapshotPage) -> AppliedProgress | None:
         """The answer to a question for the end only."""
         if sender != self._source or message.after != END:
             return None
@@ -101,7 +101,9 @@ class IncomingSnapshot:
         """The next question need not wait."""
         self._unanswered, self._due = False, None
 
-    def take(self, sender: NodeId, message: State, applied: Slot, now: Time) -> tuple[Staged, Applier | None] | None:
+    def take(
+        self, sender: NodeId, message: SnapshotPage, applied: Slot, now: Time
+    ) -> tuple[StagedPage, Applier | None] | None:
         """A page, to be stored before the next question; with the last one, the whole state. None for one that is of
         no use here, where slots up to `applied` are applied already."""
         if self._storing or sender != self._source or message.after != self._after:
@@ -112,7 +114,7 @@ class IncomingSnapshot:
         if not self._follows(page):
             self._give_up(now)
             return None
-        staged = Staged(self._after, page)
+        staged = StagedPage(self._after, page)
         self._load(page)
         self._unanswered = False
         self._due = self._asked_at + len(message.rows) * 1000 * MS // STATE_BYTES_PER_S
@@ -144,8 +146,8 @@ class IncomingSnapshot:
             self._after = change.position
 
     def _complete(
-        self, staged: Staged, progress: AppliedProgress, applied: Slot, now: Time
-    ) -> tuple[Staged, Applier] | None:
+        self, staged: StagedPage, progress: AppliedProgress, applied: Slot, now: Time
+    ) -> tuple[StagedPage, Applier] | None:
         applier = self._applier
         try:
             applier.finish(progress)
@@ -175,7 +177,7 @@ class OutgoingSnapshots:
     def __init__(self) -> None:
         self._fetching: dict[NodeId, tuple[Time, Time]] = {}
 
-    def asked(self, peer: NodeId, message: FetchState, now: Time) -> None:
+    def asked(self, peer: NodeId, message: FetchSnapshot, now: Time) -> None:
         """`peer` wants a page."""
         begun, _ = self._fetching.get(peer, (now, now))
         self._fetching[peer] = (now if message.after == 0 else begun, now)

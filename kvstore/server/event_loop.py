@@ -22,8 +22,8 @@ from kvstore.server.http.asking import reply_of
 from kvstore.server.trace import Trace
 from paxos import wire
 from paxos.errors import ForgottenVotesError
-from paxos.messages import AnyMessage, Fetch, FetchState, Learn, State
-from paxos.ready import Envelope, ServeFetch, ServeState, Write
+from paxos.messages import AnyMessage, Fetch, FetchSnapshot, Learn, SnapshotPage
+from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, Ballot, NodeId, PValue, Time
 from storage.base import DamagedError, StatePage, StorageError
 from storage.sqlite import SqliteStorage
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 COMPACTION_POLL_S = 0.02
 """Interval at which a reader of the state checks whether the storage thread has finished compacting."""
 
-BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchState, Learn, State})
+BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchSnapshot, Learn, SnapshotPage})
 """Types of the messages that take the bulk channel."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -192,8 +192,8 @@ class NodeDriver:
             if frame:
                 self.transport.send(envelope.to, frame, channel)
 
-    def _serve(self, fetch: ServeFetch | ServeState) -> None:
-        if isinstance(fetch, ServeState):
+    def _serve(self, fetch: ServeFetch | ServeSnapshot) -> None:
+        if isinstance(fetch, ServeSnapshot):
             self._writer.read_state(fetch.after, fetch.max_bytes, partial(self._send_state, fetch))
         else:
             page_bytes = self.node.replica.options.page_bytes
@@ -202,7 +202,7 @@ class NodeDriver:
     def _send_log(self, fetch: ServeFetch, entries: list[PValue]) -> None:
         self._handle(lambda: self.node.fetched(fetch.to, entries))
 
-    def _send_state(self, fetch: ServeState, page: StatePage) -> None:
+    def _send_state(self, fetch: ServeSnapshot, page: StatePage) -> None:
         self._handle(lambda: self.node.read_state(fetch.to, fetch.after, page))
 
     def _arm_timer(self) -> None:
@@ -240,7 +240,7 @@ class NodeDriver:
             log.warning("%s was removed from the membership: it answers stale reads only; stop it", node.id)
 
     def _log_leader(self) -> None:
-        leading = self.node.replica.leading
+        leading = self.node.replica.leader_ballot
         if leading != self._logged_leader:
             self._logged_leader = leading
             if leading is not None:

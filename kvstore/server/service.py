@@ -137,7 +137,7 @@ class Service:
         """See Replica."""
         node, now = self._node, boot_clock()
         replica = node.replica
-        leading, until = replica.leading, replica.lease_until
+        leading, until = replica.leader_ballot, replica.lease_until
         return Status(
             id=node.id,
             cluster=self._settings.cluster,
@@ -160,7 +160,7 @@ class Service:
     def members(self) -> MembersStatus:
         """See Replica."""
         node, now = self._node, boot_clock()
-        leading, membership = node.replica.leading, node.membership
+        leading, membership = node.replica.leader_ballot, node.membership
         return MembersStatus(
             id=node.id,
             version=membership.version,

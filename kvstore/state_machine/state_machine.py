@@ -40,7 +40,7 @@ from kvstore.state_machine.lease_index import LeaseIndex, held_key, is_own
 from kvstore.state_machine.leases import end_if_bare, run_lease
 from kvstore.state_machine.transactions import run
 from paxos.types import Slot
-from storage.base import LAST_NUMBER, NUMBER_BITS, Change, first_of, number_of, revision_of
+from storage.base import LAST_SUB_REVISION, SUB_REVISION_BITS, Change, first_of, revision_of, sub_revision_of
 
 RECORD_BYTES = 64
 """What a record takes beside its key and value, as far as the quota is concerned."""
@@ -204,7 +204,7 @@ class StateMachine:
             record = None
             self.superseded_bytes += _size(key, b"")
         else:
-            record = Record(value, revision_of(position), create_revision, version, number_of(position))
+            record = Record(value, revision_of(position), create_revision, version, sub_revision_of(position))
             records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
             self.size_bytes += _size(key, value)
@@ -259,7 +259,7 @@ class StateMachine:
         position = self._first if self.position < self._first else self.position + 1
         self.position = position
         self.change_count += 1
-        revision, number = position >> NUMBER_BITS, position & LAST_NUMBER
+        revision, number = position >> SUB_REVISION_BITS, position & LAST_SUB_REVISION
         records = self.records
         old = records.get(key)
         if old is None:
@@ -269,7 +269,7 @@ class StateMachine:
                 self._sorted.add(key)
         else:
             created, version = old.create_revision, old.version + 1
-            superseded, forgotten = old.revision << NUMBER_BITS | old.number, digest_of(key, old)
+            superseded, forgotten = old.revision << SUB_REVISION_BITS | old.number, digest_of(key, old)
             old_bytes = len(old.value)
             self.size_bytes += len(value) - old_bytes
             self.superseded_bytes += len(key) + old_bytes + RECORD_BYTES
@@ -297,7 +297,7 @@ class StateMachine:
         position = max(self.position + 1, self._first)
         self.position = position
         self.change_count += 1
-        revision, number = revision_of(position), number_of(position)
+        revision, number = revision_of(position), sub_revision_of(position)
         old = self._own.get(key)
         if old is None:
             record = Record(value, revision, revision, 1, number)
@@ -358,7 +358,7 @@ class StateMachine:
 
 def position_of(record: Record) -> int:
     """Of the put that made it."""
-    return record.revision << NUMBER_BITS | record.number
+    return record.revision << SUB_REVISION_BITS | record.number
 
 
 def digest_of(key: bytes, record: Record) -> int:

@@ -1,6 +1,6 @@
 """The processes of the lecture: production roles, each alone, and whole replicas.
 
-What decides anything here is the code that the server runs: Acceptor, Campaign and Pipeline (the two phases of a
+What decides anything here is the code that the server runs: Acceptor, Phase1 and Pipeline (the two phases of a
 proposer), Learner, Replica. An actor only hands them what arrived, and takes out what they want to send. Its disk is
 never slow: what a role records is durable at once, and the votes that rest on it leave.
 """
@@ -10,14 +10,14 @@ from random import Random
 
 from paxos.acceptor import Acceptor
 from paxos.configuration import ConfigurationHistory, ConfigurationVersion
+from paxos.context import RoleContext
 from paxos.learner import Learner
-from paxos.lease import Grant
+from paxos.lease import LeaseGrant
 from paxos.log import Log
-from paxos.member import Member
 from paxos.messages import Accept, Accepted, AnyMessage, Chosen, Learn, Prepare, Promise, Reject
 from paxos.options import Options
 from paxos.outbox import Outbox
-from paxos.proposer import Campaign, Pipeline
+from paxos.proposer import Phase1, Pipeline
 from paxos.ready import Envelope, ServeFetch
 from paxos.replica import Replica
 from paxos.types import ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time, pack, unpack
@@ -60,7 +60,7 @@ class AcceptorActor(Actor):
     def _start(self, now: Time, *, restarted: bool) -> Acceptor:
         options = Options()
         log = Log(options, 0, [self._accepts[slot] for slot in sorted(self._accepts)])
-        return Acceptor(self._promise, log, Grant(options, now, restarted=restarted), self._out)
+        return Acceptor(self._promise, log, LeaseGrant(options, now, restarted=restarted), self._out)
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
         """It promises and accepts, or refuses."""
@@ -86,9 +86,9 @@ class LearnerActor(Actor):
         super().__init__(name)
         self._out = Outbox()
         options = Options()
-        self._acceptor = Acceptor(ZERO, Log(options, 0, []), Grant(options, 0, restarted=False), self._out)
+        self._acceptor = Acceptor(ZERO, Log(options, 0, []), LeaseGrant(options, 0, restarted=False), self._out)
         configurations = ConfigurationHistory(name, [ConfigurationVersion(1, configuration_of(acceptors))])
-        self._learner = Learner(self._acceptor, Member(name, configurations, options, self._out))
+        self._learner = Learner(self._acceptor, RoleContext(name, configurations, options, self._out))
         self.learned: list[str] = []
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:  # noqa: ARG002 - it has no clock
@@ -126,7 +126,7 @@ class ProposerActor(Actor):
         self._proposers = proposers
         self._configurations = ConfigurationHistory(name, [ConfigurationVersion(1, self._configuration)])
         self._wanted: list[str] = []
-        self.campaign: Campaign | None = None
+        self.phase1: Phase1 | None = None
         self.pipeline: Pipeline | None = None
         self._single = True
         self._prefix: Slot = 0
@@ -146,7 +146,7 @@ class ProposerActor(Actor):
     def _begin(self, number: int, values: Sequence[str], from_slot: Slot, *, single: bool) -> Acts:
         ballot = Ballot(number, self.name)
         self._wanted, self._single = list(values), single
-        self.campaign, self.pipeline, self.outbid = Campaign(ballot, from_slot, [self._configuration]), None, None
+        self.phase1, self.pipeline, self.outbid = Phase1(ballot, from_slot, [self._configuration]), None, None
         self.proposed = {}
         return [Envelope(acceptor, Prepare(ballot, from_slot)) for acceptor in self._acceptors]
 
@@ -155,18 +155,18 @@ class ProposerActor(Actor):
         if isinstance(message, Chosen):
             self._prefix = max(self._prefix, message.upto)  # whoever leads next begins behind that
             return []
-        campaign = self.campaign
-        if campaign is None or getattr(message, "ballot", None) != campaign.ballot:
+        phase1 = self.phase1
+        if phase1 is None or getattr(message, "ballot", None) != phase1.ballot:
             return []
         match message:
             case Promise():
-                campaign.promise(sender, message)
-                if self.pipeline is None and campaign.elected():
-                    self._elected(campaign)
-                    return self._propose(campaign.ballot, now)
+                phase1.add_promise(sender, message)
+                if self.pipeline is None and phase1.has_quorum():
+                    self._elected(phase1)
+                    return self._propose(phase1.ballot, now)
             case Accepted(slot=slot):
                 if self.pipeline is not None and self.pipeline.accepted(sender, slot):
-                    return self._choose(campaign.ballot, slot) + self._propose(campaign.ballot, now)
+                    return self._choose(phase1.ballot, slot) + self._propose(phase1.ballot, now)
             case Reject(promised=promised):
                 self.outbid = max(self.outbid or ZERO, promised)
             case _:
@@ -175,19 +175,19 @@ class ProposerActor(Actor):
 
     def more(self, values: Sequence[str], now: Time) -> Acts:
         """Propose these too: no phase 1 is needed for them."""
-        if self.campaign is None or self.pipeline is None:
+        if self.phase1 is None or self.pipeline is None:
             raise ValueError(f"{self.name} was not elected")
         for value in values:
             self.pipeline.enqueue((value.encode(),))
-        return self._propose(self.campaign.ballot, now)
+        return self._propose(self.phase1.ballot, now)
 
-    def _elected(self, campaign: Campaign) -> None:
-        recovered = campaign.recovered()
+    def _elected(self, phase1: Phase1) -> None:
+        recovered = phase1.recovered()
         if self._single:
             recovered = recovered or [pack([self._wanted[0].encode()])]
         # One slot at a time, and one value in each: the product fills both.
         options = Options(window=1, max_batch_bytes=1)
-        self.pipeline = Pipeline(campaign.from_slot, recovered, self._configurations, options)
+        self.pipeline = Pipeline(phase1.from_slot, recovered, self._configurations, options)
         if not self._single:
             for value in self._wanted:
                 self.pipeline.enqueue((value.encode(),))
@@ -261,7 +261,7 @@ class ReplicaActor(Actor):
             for slot, value in ready.chosen:
                 self.applied += [payload.decode() for payload in unpack(value)]
                 self.notes.append(f"slot {slot} is chosen: {spell(value)}")
-            self.notes += [f"may answer the read, by {read.way.replace('_', ' ')}" for read in ready.reads]
+            self.notes += [f"may answer the read, by {read.confirmed_by.replace('_', ' ')}" for read in ready.reads]
             acts += ready.messages
             votes = ready.write.votes if ready.write is not None else []
             if ready.write is not None:

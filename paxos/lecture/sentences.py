@@ -21,7 +21,7 @@ from paxos.messages import (
     ReadIndex,
     ReadIndexReply,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.types import NodeId, PValue
 
@@ -67,8 +67,8 @@ def _label_of_replicas(message: AnyMessage) -> str:
             return f"Fetch(from slot {from_slot})"
         case Learn(entries=entries):
             return f"Learn({', '.join(map(_pvalue, entries))})"
-        case Release(ballot=ballot, successor=successor):
-            return f"Release({ballot}, next: {successor})"
+        case ReleaseLease(ballot=ballot, successor=successor):
+            return f"ReleaseLease({ballot}, next: {successor})"
         case _:
             return type(message).__name__
 
@@ -117,8 +117,8 @@ def _refused(name: NodeId, refusal: Reject) -> str:
 
 
 def _of_proposers(proposer: ProposerActor, sender: NodeId, message: Promise | Accepted | Reject, acts: Acts) -> str:
-    name, campaign = proposer.name, proposer.campaign
-    if campaign is None or message.ballot != campaign.ballot:
+    name, phase1 = proposer.name, proposer.phase1
+    if phase1 is None or message.ballot != phase1.ballot:
         return f"It belongs to a ballot that {name} has given up: it does not count (rule 9)."
     match message:
         case Reject(ballot=ballot, promised=promised):
@@ -133,7 +133,7 @@ def _of_proposers(proposer: ProposerActor, sender: NodeId, message: Promise | Ac
                 return f"Slot {slot} is chosen already: one more changes nothing."
             return f"A majority has accepted slot {slot} under {ballot}: it is chosen, for ever."
         case _:
-            return _promised(proposer, campaign.recovered(), acts)
+            return _promised(proposer, phase1.recovered(), acts)
 
 
 def _promised(proposer: ProposerActor, recovered: list[bytes], acts: Acts) -> str:
@@ -187,7 +187,7 @@ def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) ->
             return f"{name} leads: with its lease it knows how far whoever reads must have applied, and asks nobody."
         case ReadIndexReply():
             return f"{name} may answer its reads as soon as it has applied that slot."
-        case Release():
+        case ReleaseLease():
             return f"{sender} leads no more and gives its grants back: {name} need not wait for their end."
         case _:
             return f"{name} takes note."

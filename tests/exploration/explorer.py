@@ -140,7 +140,7 @@ class Explorer:
 
     def _count(self, outcome: Outcome) -> None:
         self.found.transitions += 1
-        for mark in outcome.marks:
+        for mark in outcome.hard_state:
             self.found.goals[mark] += 1
 
     def _visit(self, machines: tuple[int, ...], sent: int, crashes: int) -> None:

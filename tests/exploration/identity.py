@@ -14,13 +14,13 @@ import msgspec
 from kvstore.replica.node import Node
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
-from paxos.election import Election
+from paxos.election import ElectionTimer
 from paxos.leader import Leader
 from paxos.learner import Learner
-from paxos.lease import Lease
+from paxos.lease import LeaderLease
 from paxos.log import Log
 from paxos.messages import Message
-from paxos.proposer import Campaign, Pipeline, Proposal
+from paxos.proposer import Phase1, Pipeline, Proposal
 from paxos.ready import Envelope
 from paxos.replica import Replica
 from paxos.types import Ballot, PValue, Time
@@ -43,15 +43,15 @@ IGNORED: dict[type, set[str]] = {
         "_snapshot_receiver",
         "_state_reads",
     },
-    Replica: {"node", "options", "configurations", "_member", "_reads", "_handed_over"},
-    Leader: {"_node", "_configurations", "_options", "_heard", "_own_reads", "_reads", "_campaign"},
+    Replica: {"node", "options", "configurations", "_context", "_reads", "_delivered"},
+    Leader: {"_node", "_configurations", "_options", "_last_ack_at", "_own_reads", "_reads", "_phase1"},
     Learner: {"_configurations"},
     Log: {"_options"},
     Candidate: {"_node", "_others", "_configurations", "_deciding", "_options"},
-    Campaign: {"_deciding"},
+    Phase1: {"_deciding"},
     Pipeline: {"_configurations", "_options"},
-    Election: {"_rng"},
-    Lease: {"_deciding"},
+    ElectionTimer: {"_rng"},
+    LeaderLease: {"_deciding"},
 }
 """What never changes, when somebody was heard last, reads, of which there are none, late promises, which only a change
 of the members asks for, and the state: it follows from the chosen prefix, and payloads that are no batches leave no
@@ -59,11 +59,11 @@ trace in it."""
 
 TIMES: dict[type, set[str]] = {
     Node: {"_clock", "_boot"},
-    Replica: {"_election", "_candidacies", "_followed", "_highest_round"},
+    Replica: {"_election_timer", "_candidacies", "_followed", "_highest_round"},
     Acceptor: {"grant", "_accepted"},
-    Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due", "_votes", "_votes_before"},
+    Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due", "_votes", "_votes_at_round"},
     Learner: {"_fetching", "_unanswered"},
-    Candidate: {"_patience", "_nonce", "_willing", "_resend_at", "expires"},
+    Candidate: {"_timeout", "_nonce", "_willing", "_resend_at", "expires"},
     Proposal: {"proposed_at", "resend_at", "wait"},
 }
 """Left out, too, where leases have no length: nothing depends on the time then but when a replica gives up and runs,
@@ -72,10 +72,10 @@ votes."""
 
 LOGS: dict[type, set[str]] = {
     Node: {"_boot"},
-    Replica: {"_out", "_learner", "_log", "_election", "_candidacies", "_followed", "_highest_round"},
+    Replica: {"_out", "_learner", "_log", "_election_timer", "_candidacies", "_followed", "_highest_round"},
     Acceptor: {"log", "_out"},
-    Leader: {"_learner", "_told", "_chosen_by", "_own_votes", "_confirmed_at", "pipeline"},
-    Lease: {"_answered", "confirmed"},
+    Leader: {"_learner", "_announced", "_chosen_by", "_own_votes", "_confirmed_at", "pipeline"},
+    LeaderLease: {"_answered", "confirmed"},
 }
 """Left out where leases are explored and no Accept arrives: the log stays as it is, nobody waits for a quorum."""
 
@@ -90,16 +90,20 @@ def identity(machine: Machine) -> Hashable:
     left = machine.left
     now = None if timeless else machine.clock()
     done = (machine.name, left.runs, left.hand_overs, left.steps, machine.losing, machine.payload, machine.votes)
-    state = (machine.storage.marks.promised, _value(machine.node, now, set()))
+    state = (machine.storage.hard_state.promised, _value(machine.node, now, set()))
     # A follower's leader is nothing to it before it runs, when it forgets it; and all that only says when and how to
     # run is nothing to who runs no more.
     followed = replica._followed if machine.ballot is not None else None
     running = replica._highest_round if left.runs else 0
     if not timeless:
-        due = (_value(replica._election, now, set()), replica._candidacies, replica._followed) if left.runs else None
+        due = (
+            (_value(replica._election_timer, now, set()), replica._candidacies, replica._followed)
+            if left.runs
+            else None
+        )
         return done, state, followed, running, due
     fetching = replica._learner._fetching
-    log = (machine.storage.marks[:3], frozenset(machine.storage._log.values()), fetching and fetching[0])
+    log = (machine.storage.hard_state[:3], frozenset(machine.storage._log.values()), fetching and fetching[0])
     return done, state, followed, running, log
 
 

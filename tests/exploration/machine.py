@@ -29,7 +29,7 @@ from paxos.messages import (
     PreVoteReply,
     Promise,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
@@ -146,7 +146,7 @@ class Machine:
     def begin(self) -> None:
         """Forget what the last input did."""
         self.sent: list[Envelope] = []
-        self.marks: set[str] = set()
+        self.hard_state: set[str] = set()
         self.wrote = False
         """This input made a write that a crash can lose."""
 
@@ -160,7 +160,7 @@ class Machine:
         self.node.receive(sender, message)
         self._settle()
         if isinstance(message, Learn) and len(self.prefix) > known:
-            self.marks.add("values fetched")
+            self.hard_state.add("values fetched")
         self._end()
 
     def happen(self, what: Input, *, losing: bool = False) -> None:
@@ -213,7 +213,7 @@ class Machine:
         if replica._leader is not None:
             return replica._leader.ballot
         candidate = replica._candidate
-        return candidate.campaign.ballot if candidate is not None and candidate.campaign is not None else None
+        return candidate.phase1.ballot if candidate is not None and candidate.phase1 is not None else None
 
     @property
     def leads(self) -> bool:
@@ -251,7 +251,7 @@ class Machine:
 
     def _end(self) -> None:
         if self.losing and self.ballot is None:
-            self.marks.add("crashes that lose votes")
+            self.hard_state.add("crashes that lose votes")
             self._start()
 
     def _run(self) -> None:
@@ -305,7 +305,7 @@ class Machine:
     def _check_backed(self, message: AnyMessage) -> None:
         """A vote, and a Prepare, rest on what is durable."""
         if isinstance(message, Promise | Prepare | Accepted):
-            durable = self.storage.marks.promised
+            durable = self.storage.hard_state.promised
             if message.ballot > durable:
                 raise Violation(f"{type(message).__name__} of {message.ballot} leaves, and {durable} is durable")
         if isinstance(message, Accepted) and not any(
@@ -320,24 +320,24 @@ class Machine:
             case Accept(value=value) if value == NOOP:
                 others = [other for other in accepts if other.slot > message.slot]
                 if any(other.value not in {NOOP, self.own} for other in others):
-                    self.marks.add("gaps filled with no-ops")
+                    self.hard_state.add("gaps filled with no-ops")
             case Accept(value=value) if value != self.own:
-                self.marks.add("values of earlier ballots adopted")
+                self.hard_state.add("values of earlier ballots adopted")
             case Reject(floor=floor) if floor:
-                self.marks.add("candidates told to fetch")
+                self.hard_state.add("candidates told to fetch")
             case Reject(ballot=ballot, promised=promised) if promised <= ballot:
-                self.marks.add("candidates refused by a grant")
+                self.hard_state.add("candidates refused by a grant")
             case PreVoteReply(willing=False):
-                self.marks.add("candidates refused by a grant")
+                self.hard_state.add("candidates refused by a grant")
 
     def _mark_arrival(self, message: AnyMessage) -> None:
         replica = self.node.replica
         match message:
-            case Release(ballot=ballot):
+            case ReleaseLease(ballot=ballot):
                 grant = replica._acceptor.grant
                 if grant._ballot > ballot and self.clock() < grant.until:
-                    self.marks.add("late releases")
+                    self.hard_state.add("late releases")
             case HeartbeatAck(ballot=ballot, nonce=nonce):
                 leader = replica._leader
                 if leader is not None and leader.ballot == ballot and nonce + 1 < leader.lease.next_nonce:
-                    self.marks.add("late acknowledgements")
+                    self.hard_state.add("late acknowledgements")

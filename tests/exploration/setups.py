@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from paxos.messages import Accept, Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, Release
+from paxos.messages import Accept, Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, ReleaseLease
 from paxos.options import Options
 from paxos.types import NodeId
 from tests.exploration.explorer import Explorer, Found
@@ -134,7 +134,7 @@ def handed_over(cluster: Rehearsal) -> None:
     cluster.happen("n1", Input.CRASH)
 
 
-LEASES: tuple[type[Message], ...] = (Heartbeat, HeartbeatAck, Release)
+LEASES: tuple[type[Message], ...] = (Heartbeat, HeartbeatAck, ReleaseLease)
 
 ONE_SLOT = Setup(
     name="one slot",

@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     after: int
     sends: int
     writes: bool
-    marks: tuple[str, ...]
+    hard_state: tuple[str, ...]
 
 
 class Local(msgspec.Struct):
@@ -194,7 +194,7 @@ class Space:
             if outcome.after != number:
                 local.active |= 1 << code
                 continue
-            self.goals.update(outcome.marks)
+            self.goals.update(outcome.hard_state)
             if outcome.sends:
                 local.replies.append((1 << code, outcome))
 
@@ -211,8 +211,8 @@ class Space:
         except WRONG as broken:
             raise Broken(f"{local.name} stops: {broken}", (place, code)) from broken
         letters = [Letter(machine.name, envelope.to, envelope.message) for envelope in machine.sent]
-        writes, marks = machine.wrote, tuple(sorted(machine.marks))
-        return Outcome(self._intern(machine), self._letter_set(letters), writes, marks)
+        writes, hard_state = machine.wrote, tuple(sorted(machine.hard_state))
+        return Outcome(self._intern(machine), self._letter_set(letters), writes, hard_state)
 
     def _intern(self, machine: Machine) -> int:
         key = identity(machine)
@@ -236,7 +236,7 @@ class Space:
                     holds_lease=machine.holds_lease,
                     losing=machine.losing,
                     runs=machine.left.runs,
-                    promised=machine.storage.marks.promised,
+                    promised=machine.storage.hard_state.promised,
                     controls=tuple(CONTROLS[control] for control in machine.inputs()),
                 )
             )

@@ -7,11 +7,11 @@ from msgspec.structs import replace
 
 from paxos.acceptor import Acceptor
 from paxos.learner import Learner
-from paxos.lease import Grant, Lease
+from paxos.lease import LeaderLease, LeaseGrant
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.options import Options
 from paxos.outbox import Outbox
-from paxos.proposer import Campaign, Pipeline
+from paxos.proposer import Phase1, Pipeline
 from paxos.types import MS, ZERO, NodeId, PValue, Slot, Time
 from tests.exploration.explorer import Explorer
 from tests.exploration.identity import pickled
@@ -22,11 +22,11 @@ from tests.exploration.space import Space
 ONE_SLOT, CRASHES, TWO_SLOTS, LOG_CUT, LEASE, _, LATE_RELEASE = QUICK
 
 
-def lowest_ballot(self: Campaign, sender: NodeId, message: Promise) -> None:
+def lowest_ballot(self: Phase1, sender: NodeId, message: Promise) -> None:
     for pvalue in message.accepted:
         self._highest.setdefault(pvalue.slot, pvalue)
         self._highest[pvalue.slot] = min(self._highest[pvalue.slot], pvalue, key=lambda held: held.ballot)
-    self.owed.pop(sender, None)
+    self.awaiting.pop(sender, None)
     self.promised.add(sender)
 
 
@@ -41,13 +41,13 @@ def accept_anything(self: Acceptor, sender: NodeId, message: Accept) -> bool:
 
 
 def count_answers(self: Pipeline, sender: NodeId, slot: Slot) -> bool:
-    proposal = self._under_way.get(slot)
+    proposal = self._in_flight.get(slot)
     if proposal is None:
         return False
     proposal.accepted.add(f"{sender}, {len(proposal.accepted)}")
     if len(proposal.accepted) < 2:
         return False
-    del self._under_way[slot]
+    del self._in_flight[slot]
     return True
 
 
@@ -70,34 +70,34 @@ def any_ballot(self: Learner) -> None:
         self._out.choose(held.slot, self._log.choose_next().value)
 
 
-def latest_nonce(self: Lease, sender: NodeId, nonce: int, *, granted: bool) -> None:
+def latest_nonce(self: LeaderLease, sender: NodeId, nonce: int, *, granted: bool) -> None:
     if granted:
         self._granted[sender] = self._sent[self._nonce]
         since = sorted(self._granted.values())[-2:]
         self.until = since[0] + self._length if len(since) == 2 else 0
 
 
-def without_wait(self: Grant, options: Options, now: Time, *, restarted: bool) -> None:
+def without_wait(self: LeaseGrant, options: Options, now: Time, *, restarted: bool) -> None:
     self._length = options.lease_for_acceptor
     self._ballot = ZERO
     self.until = now
 
 
-def release_all(self: Grant, ballot: object, now: Time) -> None:
+def release_all(self: LeaseGrant, ballot: object, now: Time) -> None:
     self.until = min(self.until, now)
 
 
 EXACT = property(lambda options: options.lease_ms * MS)
 
 PLANTED: dict[str, tuple[Setup, type, str, Any]] = {
-    "the lowest ballot is adopted": (ONE_SLOT, Campaign, "promise", lowest_ballot),
+    "the lowest ballot is adopted": (ONE_SLOT, Phase1, "add_promise", lowest_ballot),
     "a vote does not wait for the disk": (ONE_SLOT, Outbox, "vote", Outbox.send),
     "an accept ignores the promise": (ONE_SLOT, Acceptor, "accept", accept_anything),
     "votes are counted by number": (CRASHES, Pipeline, "accepted", count_answers),
     "chosen speaks for every ballot": (TWO_SLOTS, Learner, "_advance", any_ballot),
     "a cut log is an empty one": (LOG_CUT, Acceptor, "prepare", only_others),
-    "a grant refuses nobody": (LEASE, Grant, "refuses", lambda *_: False),
-    "a restart does not wait": (LEASE, Grant, "__init__", without_wait),
+    "a grant refuses nobody": (LEASE, LeaseGrant, "refuses", lambda *_: False),
+    "a restart does not wait": (LEASE, LeaseGrant, "__init__", without_wait),
     "the lease is not shortened": (LEASE, Options, "lease_for_leader", property(lambda options: options.lease_ms * MS)),
     "the grant is not lengthened": (
         LEASE,
@@ -105,8 +105,8 @@ PLANTED: dict[str, tuple[Setup, type, str, Any]] = {
         "lease_for_acceptor",
         property(lambda options: options.lease_ms * MS),
     ),
-    "a late answer renews the lease": (LEASE, Lease, "answer", latest_nonce),
-    "a release ends every grant": (LATE_RELEASE, Grant, "release", release_all),
+    "a late answer renews the lease": (LEASE, LeaderLease, "answer", latest_nonce),
+    "a release ends every grant": (LATE_RELEASE, LeaseGrant, "release", release_all),
 }
 
 

@@ -17,8 +17,8 @@ MUTANTS = (
         "A candidate does not number its ballot above the promises that it was told.",
         "paxos/replica.py",
         "            self._highest_round = max(self._highest_round, message.promised.round)\n"
-        "            self._learner.hear(sender, message.chosen)",
-        "            self._learner.hear(sender, message.chosen)",
+        "            self._learner.note_chosen(sender, message.chosen)",
+        "            self._learner.note_chosen(sender, message.chosen)",
         RUNNING,
     ),
     Mutant(
@@ -91,8 +91,8 @@ MUTANTS = (
         (9,),
         "A copy of a promise's last page counts as the whole promise.",
         "paxos/proposer.py",
-        "if self.owed.get(sender) != message.from_slot:",
-        "if sender not in self.owed:",
+        "if self.awaiting.get(sender) != message.from_slot:",
+        "if sender not in self.awaiting:",
     ),
     Mutant(
         "cut-taken-for-empty",
@@ -158,8 +158,8 @@ MUTANTS = (
         (9, 20),
         "A candidate counts a promise to an earlier ballot of its own.",
         "paxos/candidate.py",
-        "if campaign is None or message.ballot != campaign.ballot or not",
-        "if campaign is None or not",
+        "if phase1 is None or message.ballot != phase1.ballot or not",
+        "if phase1 is None or not",
     ),
     Mutant(
         "answers-to-any-question",
@@ -244,8 +244,8 @@ MUTANTS = (
         (13,),
         "A candidate does not ask first whether a majority would promise.",
         "paxos/candidate.py",
-        "self.campaign is None and is_quorum_of_each(self._willing, self._deciding)",
-        "self.campaign is None",
+        "self.phase1 is None and is_quorum_of_each(self._willing, self._deciding)",
+        "self.phase1 is None",
         RUNNING,
     ),
     Mutant(
@@ -253,8 +253,8 @@ MUTANTS = (
         (13, 16),
         "An acceptor encourages a candidate although it has granted a lease to another.",
         "paxos/acceptor.py",
-        "willing = may_stand and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
-        "willing = may_stand and message.from_slot >= self.log.floor",
+        "willing = may_be_candidate and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor",
+        "willing = may_be_candidate and message.from_slot >= self.log.floor",
         RUNNING,
     ),
     Mutant(
@@ -262,8 +262,8 @@ MUTANTS = (
         (13,),
         "A leader steps down because one voter came back with a higher promise.",
         "paxos/replica.py",
-        "still_mine = leader.lease_holds(now)",
-        "still_mine = False",
+        "lease_holds = leader.lease_holds(now)",
+        "lease_holds = False",
         RUNNING,
     ),
     Mutant(
@@ -290,7 +290,7 @@ MUTANTS = (
         "A replica that lags asks again with every step.",
         "paxos/learner.py",
         "        elif self._fetching is None or self._fetching[0] <= self.chosen:",
-        "        elif self._goal:",
+        "        elif self._known_chosen:",
         RUNNING,
     ),
 )

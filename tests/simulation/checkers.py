@@ -6,7 +6,7 @@ from kvstore.api.results import Answer, NotThen, ReadAnswer, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack
-from storage.base import Staged, StateWrite
+from storage.base import StagedPage, StateWrite
 from tests.simulation.cluster import Cluster
 from tests.simulation.machine import Machine
 from tests.simulation.reference import Reference
@@ -110,7 +110,7 @@ class Safety:
         for lease in self.reference.expired.keys() - self.expired_at.keys():
             self.expired_at[lease] = self._cluster.world.now
 
-    def _staged(self, machine: Machine, staged: Staged) -> None:
+    def _staged(self, machine: Machine, staged: StagedPage) -> None:
         if staged.page.progress is not None:
             self.installs += 1
             self._whole_state(machine)
@@ -126,7 +126,7 @@ class Safety:
 
     def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
         for disk in (machine.durable, *machine.lost):
-            if slot <= disk.marks.cut.slot:
+            if slot <= disk.hard_state.truncation.slot:
                 return True  # it rests in the state, which is compared by itself
             held = disk.read(slot, slot, 0)
             if held and held[0].value == value:
@@ -147,12 +147,12 @@ class Safety:
 
     def _messages(self, machine: Machine, ready: Ready) -> None:
         durable = machine.durable
-        promised = durable.marks.promised
+        promised = durable.hard_state.promised
         for envelope in ready.messages:
             message = envelope.message
             if isinstance(message, Promise | Accepted | Prepare):
                 assert message.ballot <= promised, f"{machine.name} sent {message} before its promise is durable"
-            if isinstance(message, Accepted) and message.slot > durable.marks.cut.slot:
+            if isinstance(message, Accepted) and message.slot > durable.hard_state.truncation.slot:
                 held = durable.read(message.slot, message.slot, 0)
                 assert held, f"{machine.name} voted for slot {message.slot} before it is durable"
                 assert held[0].ballot >= message.ballot, f"{machine.name} voted for a ballot that is not durable"
@@ -164,7 +164,7 @@ class Safety:
                 assert value == message.value, f"two values were proposed for slot {message.slot} under one ballot"
 
     def _promises(self, machine: Machine) -> None:
-        promised = machine.durable.marks.promised
+        promised = machine.durable.hard_state.promised
         assert promised >= self._promised.get(machine.name, ZERO), f"{machine.name} lowered its promise"
         self._promised[machine.name] = promised
 

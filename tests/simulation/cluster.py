@@ -75,7 +75,7 @@ class Cluster:
     def leader(self) -> Machine | None:
         """Who leads under the highest ballot, as far as the running processes know."""
         leaders = [
-            (machine.node.replica.leading or ZERO, machine)
+            (machine.node.replica.leader_ballot or ZERO, machine)
             for machine in self.machines.values()
             if machine.node is not None and machine.node.replica.role is Role.LEADER
         ]

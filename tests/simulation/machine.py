@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.replica.node import Node
 from kvstore.replica.retention import Limits
-from paxos.ready import ServeFetch, ServeState, Write
+from paxos.ready import ServeFetch, ServeSnapshot, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
 
@@ -43,7 +43,7 @@ class Machine:
         """Strikes that make every sync fail now."""
         self._backlog: list[Callable[[], None]] = []
         self._undurable: list[Write] = []
-        self._fetches: list[tuple[int, ServeFetch | ServeState]] = []
+        self._fetches: list[tuple[int, ServeFetch | ServeSnapshot]] = []
         self._writing = False
         self.life = 0
         self._timer: Time | None = None
@@ -202,8 +202,8 @@ class Machine:
             self._later((0.05, 0.3), self._read(fetch))
         self._fetches = [waiting for waiting in self._fetches if waiting[0] > 0]
 
-    def _read(self, fetch: ServeFetch | ServeState) -> Callable[[Node], None]:
-        if isinstance(fetch, ServeState):
+    def _read(self, fetch: ServeFetch | ServeSnapshot) -> Callable[[Node], None]:
+        if isinstance(fetch, ServeSnapshot):
             page = self._storage.read_state(fetch.after, fetch.max_bytes)
             return partial(Node.read_state, to=fetch.to, after=fetch.after, page=page)
         entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)

@@ -116,7 +116,7 @@ class Operator:
         if member is None:
             return True
         votes = member.role is not MemberRole.LEARNER
-        return votes and node is not None and self._cluster.machines[name].durable.marks.chosen >= self._wiped_at
+        return votes and node is not None and self._cluster.machines[name].durable.hard_state.chosen >= self._wiped_at
 
     def _can_spare(self, membership: Membership, member: Member) -> bool:
         return member.role is MemberRole.LEARNER or len(membership.voters) > FEWEST_VOTERS

@@ -205,7 +205,7 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "max_batch_bytes": rng.choice((64, 1 << 20)),
         "page_bytes": rng.choice((60, 1 << 20)),
         "recent_slots": rng.choice((1, 8, 1024)),
-        "worth_bytes": rng.choice((1, 1 << 16)),
+        "min_batch_bytes": rng.choice((1, 1 << 16)),
     }
 
 

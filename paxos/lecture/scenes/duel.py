@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from paxos.election import Election
+from paxos.election import ElectionTimer
 from paxos.lecture.actors import AcceptorActor, ProposerActor
 from paxos.lecture.scenes.scene import Scene, table
 from paxos.lecture.stage import Flying, Stage
@@ -53,7 +53,7 @@ def _offer(stage: Stage) -> None:
 
 
 class _Duel:
-    """Proposers that begin together, and wait after each failure for as long as the product's Election says."""
+    """Proposers that begin together, and wait after each failure for as long as the product's ElectionTimer says."""
 
     def __init__(self, rng: Random, *, drawing: bool) -> None:
         self.stage = Stage("duel: the same with the delays of the product", timed=True)
@@ -62,7 +62,7 @@ class _Duel:
         self.stage.cast(*map(AcceptorActor, ACCEPTORS))
         options = Options()
         self._rng = rng
-        self._elections = [Election(options, Random(rng.random()), self.stage.now) for _ in self.pair]
+        self._elections = [ElectionTimer(options, Random(rng.random()), self.stage.now) for _ in self.pair]
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self.round = 0
@@ -99,7 +99,7 @@ class _Duel:
         for index, (proposer, before) in enumerate(zip(self.pair, outbid, strict=True)):
             if proposer.outbid is not None and before is None:
                 election = self._elections[index]
-                election.failed(self.stage.now)
+                election.back_off(self.stage.now)
                 self._at(election.due, partial(self._run, index))
         self._carry()
 

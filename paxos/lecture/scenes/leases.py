@@ -70,7 +70,7 @@ def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
     stage.now = successor.replica.next_deadline()
     stage.act(successor, successor.tick(stage.now))
     stage.run()
-    stage.note(successor, f"leads under {successor.replica.leading}")
+    stage.note(successor, f"leads under {successor.replica.leader_ballot}")
 
 
 def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
@@ -85,4 +85,4 @@ def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> N
     stage.run()
     stage.act(successor, successor.tick(stage.now))
     stage.run()
-    stage.note(successor, f"leads under {successor.replica.leading}, without a pause")
+    stage.note(successor, f"leads under {successor.replica.leader_ballot}, without a pause")

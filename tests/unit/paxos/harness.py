@@ -22,7 +22,7 @@ from paxos.messages import (
     Promise,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ReadReady, ServeFetch, ServeState, Write
+from paxos.ready import Envelope, ReadReady, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica, Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time
 
@@ -30,7 +30,7 @@ ME = "n1"
 """The replica under test. Its peers are n2, n3 and so on."""
 
 OPTIONS = Options(
-    heartbeat_ms=100, lease_ms=500, clock_drift_ppm=10_000, retransmit_ms=200, stall_ms=1000, worth_bytes=1
+    heartbeat_ms=100, lease_ms=500, clock_drift_ppm=10_000, retransmit_ms=200, stall_ms=1000, min_batch_bytes=1
 )
 LEADER_LEASE = 495 * MS
 ACCEPTOR_LEASE = 505 * MS
@@ -46,7 +46,7 @@ class Work(msgspec.Struct):
     accepts: list[PValue]
     chosen: list[tuple[Slot, bytes]]
     reads: list[ReadReady]
-    fetches: list[ServeFetch | ServeState]
+    fetches: list[ServeFetch | ServeSnapshot]
 
 
 class Bench:
@@ -233,7 +233,7 @@ def follow(bench: Bench, ballot: Ballot) -> None:
     votes = bench.replica._acceptor.votes(ballot)
     expected = HeartbeatAck(ballot, 1, granted=True, chosen=bench.replica.chosen, votes=votes)
     bench.expect(to(ballot.node, expected))
-    assert bench.replica.leading == ballot
+    assert bench.replica.leader_ballot == ballot
 
 
 def ack(ballot: Ballot, nonce: int, *, granted: bool = True, chosen: Slot = 0) -> HeartbeatAck:

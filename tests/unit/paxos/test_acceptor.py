@@ -12,7 +12,7 @@ from paxos.messages import (
     PreVoteReply,
     Promise,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.types import ZERO, Ballot, PValue
 from tests.unit.paxos.harness import OPTIONS, Bench, follow, to
@@ -73,7 +73,7 @@ def test_rule_7_two_values_under_one_ballot_end_the_process() -> None:
 
 def test_rule_9_what_speaks_for_a_ballot_counts_only_from_its_owner() -> None:
     bench = Bench()
-    bench.receive("n3", Prepare(B1, 1), Accept(B1, 1, b"a", 0), Heartbeat(B1, 1, 0), Release(B1, "n1"))
+    bench.receive("n3", Prepare(B1, 1), Accept(B1, 1, b"a", 0), Heartbeat(B1, 1, 0), ReleaseLease(B1, "n1"))
     bench.expect()
     assert bench.replica.promised == ZERO
 
@@ -148,7 +148,7 @@ def test_rule_17_after_a_restart_a_leader_is_followed_and_gets_no_grant_for_one_
     bench = Bench(promised=B1, restarted=True)
     bench.receive("n2", Heartbeat(B1, 4, 0))
     bench.expect(to("n2", HeartbeatAck(B1, 4, granted=False, chosen=0, votes=1)))
-    assert bench.replica.leading == B1
+    assert bench.replica.leader_ballot == B1
     bench.receive("n2", Accept(B1, 1, b"a", 0))
     bench.expect(votes=[to("n2", Accepted(B1, 1))], accepts=[PValue(1, B1, b"a")])
 
@@ -156,10 +156,10 @@ def test_rule_17_after_a_restart_a_leader_is_followed_and_gets_no_grant_for_one_
 def test_rule_16_a_release_ends_the_grant_and_a_late_copy_ends_no_other() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
-    bench.receive("n2", Release(B1, ""))
+    bench.receive("n2", ReleaseLease(B1, ""))
     bench.receive("n3", Heartbeat(B2, 1, 0))
     bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0, votes=0)))
-    bench.receive("n2", Release(B1, ""), PreVote(1, 1))
+    bench.receive("n2", ReleaseLease(B1, ""), PreVote(1, 1))
     bench.expect(to("n2", PreVoteReply(1, willing=False, promised=B1, chosen=0)))
 
 
@@ -176,7 +176,7 @@ def test_rule_8_an_accept_of_an_elected_leader_is_taken_under_a_grant_to_another
     follow(bench, B1)
     bench.receive("n3", Accept(B2, 1, b"a", 0))
     bench.expect(votes=[to("n3", Accepted(B2, 1))], promise=B2, accepts=[PValue(1, B2, b"a")])
-    assert bench.replica.leading == B2
+    assert bench.replica.leader_ballot == B2
 
 
 def test_rule_8_an_accepted_ballot_above_the_stored_promise_is_damage() -> None:

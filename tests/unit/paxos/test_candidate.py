@@ -14,7 +14,7 @@ from paxos.messages import (
     PreVoteReply,
     Promise,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.replica import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, PValue
@@ -114,7 +114,7 @@ def test_only_those_who_have_not_answered_are_asked_again() -> None:
 def test_rule_16_a_replica_that_granted_a_lease_does_not_run_itself() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
-    bench.replica._election.at_once(bench.now)
+    bench.replica._election_timer.expire(bench.now)
     bench.tick()
     bench.expect()
     assert bench.role() is Role.FOLLOWER
@@ -140,7 +140,7 @@ def test_rule_17_a_named_successor_that_just_restarted_waits_all_the_same() -> N
     bench = Bench(promised=B1, restarted=True)
     bench.receive("n2", Heartbeat(B1, 1, 0))
     bench.expect(to("n2", HeartbeatAck(B1, 1, granted=False, chosen=0, votes=1)))
-    bench.receive("n2", Release(B1, ME))
+    bench.receive("n2", ReleaseLease(B1, ME))
     assert bench.replica.next_deadline() == bench.now
     bench.tick()
     bench.expect()
@@ -151,9 +151,9 @@ def test_a_named_successor_runs_at_once_and_nobody_else() -> None:
     for successor, at_once in ((ME, True), ("n3", False), ("", False)):
         bench = Bench(promised=B1)
         follow(bench, B1)
-        bench.receive("n2", Release(B1, successor))
+        bench.receive("n2", ReleaseLease(B1, successor))
         bench.expect()
-        assert bench.replica.leading is None
+        assert bench.replica.leader_ballot is None
         assert (bench.replica.next_deadline() == bench.now) == at_once
         if at_once:
             pre_vote(bench)
@@ -161,7 +161,7 @@ def test_a_named_successor_runs_at_once_and_nobody_else() -> None:
 
 def test_a_release_of_a_leader_that_is_not_followed_names_no_successor() -> None:
     bench = Bench(promised=B1)
-    bench.receive("n2", Release(B1, ME))
+    bench.receive("n2", ReleaseLease(B1, ME))
     assert bench.replica.next_deadline() > bench.now
 
 
@@ -254,7 +254,7 @@ def test_rule_20_a_leader_that_shows_up_ends_the_candidacy() -> None:
     assert other > ballot
     bench.receive("n2", Heartbeat(other, 1, 0))
     bench.expect(to("n2", HeartbeatAck(other, 1, granted=True, chosen=0, votes=0)))
-    assert bench.replica.leading == other
+    assert bench.replica.leader_ballot == other
     bench.durable()
     bench.receive("n2", Promise(ballot, 1, (), 0))
     bench.expect()
@@ -410,11 +410,11 @@ def test_an_accept_of_another_leader_ends_the_candidacy() -> None:
     pre_vote(bench)
     bench.receive("n2", Accept(B1, 1, b"a", 0))
     bench.expect(votes=[to("n2", Accepted(B1, 1))], promise=B1, accepts=[PValue(1, B1, b"a")])
-    assert (bench.role(), bench.replica.leading) == (Role.FOLLOWER, B1)
+    assert (bench.role(), bench.replica.leader_ballot) == (Role.FOLLOWER, B1)
 
 
 def test_nothing_is_sent_to_oneself_when_the_own_log_was_cut_during_the_candidacy() -> None:
-    """Schedule: the own promise waits for the disk; a Learn moves the own floor above the first slot of the campaign;
+    """Schedule: the own promise waits for the disk; a Learn moves the own floor above the first slot of the phase1;
     the Prepare is repeated. Messages go to peers: only votes may be for oneself."""
     bench = Bench(options=replace(OPTIONS, recent_slots=1))
     ballot = prepare(bench)

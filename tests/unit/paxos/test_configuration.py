@@ -86,7 +86,7 @@ def test_rule_28_a_promise_is_made_to_none_but_voters_of_the_newest_membership()
     one = configurations(
         ConfigurationVersion(40, Configuration(("n1", "n2", "n4"), learners=("n3",), witnesses=("n2",)))
     )
-    assert [node for node in ("n1", "n2", "n3", "n4", "n5") if one.may_stand(node)] == ["n1", "n4"]
+    assert [node for node in ("n1", "n2", "n3", "n4", "n5") if one.may_be_candidate(node)] == ["n1", "n4"]
 
 
 def test_rule_28_whoever_may_have_a_new_disk_is_not_heard_though_it_votes_by_an_earlier_membership() -> None:

@@ -17,7 +17,7 @@ from paxos.messages import (
     Propose,
     ReadIndex,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.replica import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, PValue, pack
@@ -44,7 +44,7 @@ A = pack([b"a"])
 def test_rule_10_a_leader_proposes_one_no_op_of_its_own_and_is_established_when_it_is_chosen() -> None:
     bench = Bench()
     ballot = elect(bench)
-    assert (bench.role(), bench.replica.leading) == (Role.LEADER, ballot)
+    assert (bench.role(), bench.replica.leader_ballot) == (Role.LEADER, ballot)
     assert not bench.replica.caught_up
     bench.durable()
     bench.receive("n2", Accepted(ballot, 1))
@@ -223,7 +223,7 @@ def test_rule_20_a_leader_that_promised_to_another_leads_no_more() -> None:
     higher = Ballot(9, "n3")
     bench.receive("n3", Prepare(higher, 2))
     bench.expect(votes=[to("n3", Promise(higher, 2, (), 0))], promise=higher)
-    assert (bench.role(), bench.replica.leading) == (Role.FOLLOWER, None)
+    assert (bench.role(), bench.replica.leader_ballot) == (Role.FOLLOWER, None)
     bench.receive("n2", Accepted(ballot, 2), ack(ballot, 1), ReadIndex(1, quorum=False), Propose((b"a",)))
     bench.expect()
 
@@ -234,7 +234,7 @@ def test_rule_20_a_leader_that_hears_a_higher_leader_follows_it() -> None:
     higher = Ballot(9, "n3")
     bench.receive("n3", Heartbeat(higher, 1, 1))
     bench.expect(to("n3", HeartbeatAck(higher, 1, granted=False, chosen=1, votes=0)))
-    assert (bench.role(), bench.replica.leading) == (Role.FOLLOWER, higher)
+    assert (bench.role(), bench.replica.leader_ballot) == (Role.FOLLOWER, higher)
     assert not bench.replica.lease_holds(bench.now)
     assert bench.replica.lease_until is None
 
@@ -301,7 +301,7 @@ def test_rule_19_a_leader_whose_own_disk_stalls_steps_down_even_though_all_else_
         bench.receive("n2", ack(ballot, nonce))
     bench.later(100)
     bench.tick()
-    bench.expect(*bench.to_all(Heartbeat(ballot, 12, 1)), *bench.to_all(Release(ballot, "")))
+    bench.expect(*bench.to_all(Heartbeat(ballot, 12, 1)), *bench.to_all(ReleaseLease(ballot, "")))
     assert bench.role() is Role.FOLLOWER
 
 
@@ -318,7 +318,7 @@ def test_rule_19_a_leader_whose_proposals_are_not_chosen_steps_down_even_though_
         bench.receive("n2", ack(ballot, nonce))
     bench.later(100)
     bench.tick()
-    bench.expect(*bench.to_all(Heartbeat(ballot, 12, 1)), *bench.to_all(Release(ballot, "")))
+    bench.expect(*bench.to_all(Heartbeat(ballot, 12, 1)), *bench.to_all(ReleaseLease(ballot, "")))
     assert bench.role() is Role.FOLLOWER
 
 
@@ -359,7 +359,7 @@ def test_rule_16_a_leader_that_hands_over_leads_no_more_and_names_who_was_heard_
     bench.receive("n2", ack(ballot, 1, chosen=3))
     bench.receive("n3", ack(ballot, 1, chosen=5))
     bench.replica.hand_over(bench.now)
-    bench.expect(*bench.to_all(Release(ballot, "n3")))
+    bench.expect(*bench.to_all(ReleaseLease(ballot, "n3")))
     assert not bench.replica.lease_holds(bench.now)
     assert bench.role() is Role.FOLLOWER
     bench.receive("n3", PreVote(1, 2))
@@ -370,7 +370,7 @@ def test_a_leader_that_heard_nobody_hands_over_to_anybody() -> None:
     bench = Bench()
     ballot = establish(bench)
     bench.replica.hand_over(bench.now)
-    bench.expect(*bench.to_all(Release(ballot, "")))
+    bench.expect(*bench.to_all(ReleaseLease(ballot, "")))
 
 
 def test_a_follower_that_hands_over_says_nothing() -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.lease import Grant, Lease
+from paxos.lease import LeaderLease, LeaseGrant
 from paxos.messages import Heartbeat
 from paxos.options import Options
 from paxos.types import MS, Ballot, Configuration
@@ -11,8 +11,8 @@ B1, B2, B3 = Ballot(1, "n1"), Ballot(2, "n2"), Ballot(3, "n1")
 THREE = [Configuration(("n1", "n2", "n3"))]
 
 
-def grant(*, restarted: bool = False) -> Grant:
-    return Grant(OPTIONS, START, restarted=restarted)
+def grant(*, restarted: bool = False) -> LeaseGrant:
+    return LeaseGrant(OPTIONS, START, restarted=restarted)
 
 
 def test_a_new_acceptor_refuses_nobody() -> None:
@@ -76,7 +76,7 @@ def test_a_release_never_lengthens_a_grant_that_ended() -> None:
 
 
 def test_rule_15_a_lease_counts_from_the_send_time_of_the_round_shortened_by_the_drift_bound() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     nonce = lease.begin_round(START)
     lease.answer("n1", nonce, granted=True)
     assert lease.until == 0
@@ -85,7 +85,7 @@ def test_rule_15_a_lease_counts_from_the_send_time_of_the_round_shortened_by_the
 
 
 def test_rule_15_a_lease_holds_over_the_quorum_th_of_its_acceptors() -> None:
-    lease = Lease(OPTIONS, [Configuration(("n1", "n2", "n3", "n4", "n5"))])
+    lease = LeaderLease(OPTIONS, [Configuration(("n1", "n2", "n3", "n4", "n5"))])
     for number, node in enumerate(("n1", "n2", "n3")):
         lease.answer(node, lease.begin_round(START + number * MS), granted=True)
     assert lease.until == START + LEADER_LEASE
@@ -94,7 +94,7 @@ def test_rule_15_a_lease_holds_over_the_quorum_th_of_its_acceptors() -> None:
 
 
 def test_rule_16_a_late_answer_extends_only_from_its_own_send_time() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     first, second = lease.begin_round(START), lease.begin_round(START + 100 * MS)
     lease.answer("n1", second, granted=True)
     lease.answer("n2", first, granted=True)
@@ -105,7 +105,7 @@ def test_rule_16_a_late_answer_extends_only_from_its_own_send_time() -> None:
 
 
 def test_rule_16_every_round_has_a_fresh_nonce() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     announced = lease.next_nonce
     nonces = [lease.begin_round(START) for _ in range(3)]
     assert nonces[0] == announced
@@ -113,14 +113,14 @@ def test_rule_16_every_round_has_a_fresh_nonce() -> None:
 
 
 def test_rule_16_an_answer_to_no_round_changes_nothing() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     lease.answer("n1", 1, granted=True)
     lease.answer("n2", 1, granted=True)
     assert (lease.until, lease.confirmed) == (0, 0)
 
 
 def test_a_round_that_is_long_over_is_forgotten() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     old = lease.begin_round(START)
     lease.begin_round(START + 2 * LEADER_LEASE)
     assert lease.sent_at(old) == START
@@ -132,7 +132,7 @@ def test_a_round_that_is_long_over_is_forgotten() -> None:
 
 
 def test_rule_18_an_answer_without_a_grant_confirms_the_leader_but_gives_no_lease() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     nonce = lease.begin_round(START)
     lease.answer("n1", nonce, granted=True)
     lease.answer("n3", nonce, granted=False)
@@ -141,7 +141,7 @@ def test_rule_18_an_answer_without_a_grant_confirms_the_leader_but_gives_no_leas
 
 
 def test_rule_9_a_stranger_gives_no_lease() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     nonce = lease.begin_round(START)
     for node in ("n1", "n7", "n8"):
         lease.answer(node, nonce, granted=True)
@@ -181,7 +181,7 @@ def test_rule_15_an_answer_that_arrives_late_extends_the_lease_from_when_its_hea
 
 
 def test_rule_27_a_lease_takes_a_majority_of_each_membership() -> None:
-    lease = Lease(OPTIONS, [*THREE, Configuration(("n1", "n2", "n3", "n4"))])
+    lease = LeaderLease(OPTIONS, [*THREE, Configuration(("n1", "n2", "n3", "n4"))])
     first, second = lease.begin_round(START), lease.begin_round(START + MS)
     for node, nonce in (("n1", second), ("n2", second)):
         lease.answer(node, nonce, granted=True)
@@ -193,7 +193,7 @@ def test_rule_27_a_lease_takes_a_majority_of_each_membership() -> None:
 
 
 def test_rule_27_the_answers_that_are_there_count_for_the_memberships_that_come() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     nonce = lease.begin_round(START)
     for node in ("n1", "n2", "n4"):
         lease.answer(node, nonce, granted=True)
@@ -207,7 +207,7 @@ def test_rule_27_the_answers_that_are_there_count_for_the_memberships_that_come(
 
 
 def test_rule_28_what_a_silent_voter_answered_before_counts_no_more() -> None:
-    lease = Lease(OPTIONS, THREE)
+    lease = LeaderLease(OPTIONS, THREE)
     nonce = lease.begin_round(START)
     for node in ("n1", "n3"):
         lease.answer(node, nonce, granted=True)

@@ -116,7 +116,7 @@ def test_a_recovered_tail_that_is_too_long_is_cut_at_once() -> None:
 
 def test_rule_25_a_jump_keeps_what_is_accepted_above_it_and_nothing_below() -> None:
     held = log(2, [at(1), at(2), at(4), at(7), at(8)])
-    held.jump(6)
+    held.skip_to(6)
     assert (held.chosen, held.floor, held.last) == (6, 7, 8)
     assert [held.get(slot) for slot in (1, 2, 4, 6)] == [None] * 4
     assert held.page(7) == ((at(7), at(8)), 0)
@@ -125,7 +125,7 @@ def test_rule_25_a_jump_keeps_what_is_accepted_above_it_and_nothing_below() -> N
 
 def test_rule_25_a_jump_beyond_all_that_is_accepted_leaves_an_empty_log_behind_it() -> None:
     held = log(2, [at(1), at(2), at(4)])
-    held.jump(9)
+    held.skip_to(9)
     assert (held.chosen, held.floor, held.last) == (9, 10, 9)
     assert held.page(10) == ((), 0)
 
@@ -134,7 +134,7 @@ def test_after_a_jump_chosen_slots_are_kept_up_to_a_size_as_before() -> None:
     held = log(recent_bytes=4)
     held.put(at(1, b"aaa"))
     held.choose_next()
-    held.jump(5)
+    held.skip_to(5)
     for slot, floor in ((6, 6), (7, 6), (8, 7)):
         held.put(at(slot, b"bb"))
         held.choose_next()
@@ -144,7 +144,7 @@ def test_after_a_jump_chosen_slots_are_kept_up_to_a_size_as_before() -> None:
 @pytest.mark.parametrize("slot", [0, 4, 5])
 def test_rule_25_a_jump_never_goes_back(slot: Slot) -> None:
     with pytest.raises(InvariantError, match="never goes down"):
-        log(5).jump(slot)
+        log(5).skip_to(slot)
 
 
 def test_rule_5_the_highest_slot_under_a_ballot_is_known() -> None:

@@ -15,7 +15,7 @@ from paxos.messages import (
     PreVoteReply,
     Promise,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.replica import Role
 from paxos.types import NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, pack
@@ -223,7 +223,7 @@ def leading(*promised: NodeId) -> tuple[Bench, Ballot]:
 def test_rule_27_a_leader_whose_promises_cover_the_new_membership_leads_on() -> None:
     bench, ballot = leading("n3")
     change(bench, FOUR)
-    assert (bench.role(), bench.replica.leading) == (Role.LEADER, ballot)
+    assert (bench.role(), bench.replica.leader_ballot) == (Role.LEADER, ballot)
 
 
 def test_rule_27_a_leader_whose_promises_do_not_cover_it_prepares_again_under_a_higher_ballot() -> None:
@@ -375,7 +375,7 @@ def test_rule_29_a_leader_that_is_not_to_lead_any_more_hands_over_and_stands_no_
     bench, ballot = leading("n3")
     bench.receive("n3", ack(ballot, 1, chosen=2))
     change(bench, configuration)
-    bench.expect(*bench.to_all(Release(ballot, "n3")))
+    bench.expect(*bench.to_all(ReleaseLease(ballot, "n3")))
     assert (bench.role(), bench.replica.lease_until) == (Role.FOLLOWER, None)
     for _ in range(5):
         bench.ring()
@@ -394,7 +394,7 @@ def test_rule_29_a_leader_hands_over_to_nobody_who_may_not_lead() -> None:
     bench.receive("n4", ack(ballot, 1, chosen=1))
     assert [bench.replica.chosen_by(peer) for peer in ("n2", "n3", "n4", "n5")] == [9, 8, 1, 0]
     change(bench, Configuration(("n2", "n4"), learners=("n3",), witnesses=("n2",)))
-    bench.expect(*bench.to_all(Release(ballot, "n4")))
+    bench.expect(*bench.to_all(ReleaseLease(ballot, "n4")))
     assert bench.replica.chosen_by("n2") == 0
 
 

@@ -58,7 +58,7 @@ def test_a_chosen_prefix_alone_is_no_transaction_and_rides_with_the_next_one() -
 
 def test_rule_25_a_chosen_prefix_that_was_jumped_to_is_remembered_like_any_other_and_nothing_is_applied() -> None:
     out = Outbox()
-    out.jump(7)
+    out.skip_to(7)
     assert out.take() == Ready()
     out.choose(8, b"a")
     out.vote("n2", Accepted(BALLOT, 8))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from paxos.configuration import ALPHA, ConfigurationHistory, ConfigurationVersion
 from paxos.messages import Promise
 from paxos.options import Options
-from paxos.proposer import Campaign, Pipeline
+from paxos.proposer import Phase1, Pipeline
 from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, PValue, Slot, pack, unpack
 from tests.unit.paxos.harness import START
 
@@ -17,8 +17,8 @@ def promise(*accepted: PValue, from_slot: Slot = 1, next_slot: Slot = 0) -> Prom
     return Promise(B9, from_slot, accepted, next_slot)
 
 
-def campaign(from_slot: Slot = 1) -> Campaign:
-    return Campaign(B9, from_slot, [THREE])
+def phase1(from_slot: Slot = 1) -> Phase1:
+    return Phase1(B9, from_slot, [THREE])
 
 
 def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **options: int) -> Pipeline:
@@ -27,7 +27,7 @@ def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **opt
         from_slot,
         recovered or [],
         ConfigurationHistory("n1", [ConfigurationVersion(1, THREE)]),
-        Options(**{"worth_bytes": 1, **options}),
+        Options(**{"min_batch_bytes": 1, **options}),
     )
 
 
@@ -35,58 +35,58 @@ def pipeline(recovered: list[bytes] | None = None, *, from_slot: Slot = 1, **opt
 
 
 def test_rule_9_a_campaign_is_won_with_the_promises_of_a_majority_of_voters() -> None:
-    one = campaign()
-    one.promise("n2", promise())
-    one.promise("n2", promise())
-    one.promise("stranger", promise())
-    assert not one.elected()
-    one.promise("n3", promise())
-    assert one.elected()
+    one = phase1()
+    one.add_promise("n2", promise())
+    one.add_promise("n2", promise())
+    one.add_promise("stranger", promise())
+    assert not one.has_quorum()
+    one.add_promise("n3", promise())
+    assert one.has_quorum()
 
 
 def test_rule_10_the_value_of_the_highest_ballot_is_recovered_for_each_slot() -> None:
-    one = campaign()
-    one.promise("n1", promise(PValue(1, B1, b"old"), PValue(2, B3, b"newest")))
-    one.promise("n2", promise(PValue(1, B2, b"new"), PValue(2, B2, b"new")))
+    one = phase1()
+    one.add_promise("n1", promise(PValue(1, B1, b"old"), PValue(2, B3, b"newest")))
+    one.add_promise("n2", promise(PValue(1, B2, b"new"), PValue(2, B2, b"new")))
     assert one.recovered() == [b"new", b"newest"]
 
 
 def test_rule_10_gaps_are_filled_with_no_ops() -> None:
-    one = campaign(from_slot=5)
-    one.promise("n1", promise(PValue(7, B1, b"seven"), from_slot=5))
+    one = phase1(from_slot=5)
+    one.add_promise("n1", promise(PValue(7, B1, b"seven"), from_slot=5))
     assert one.recovered() == [NOOP, NOOP, b"seven"]
 
 
 def test_rule_10_nothing_accepted_leaves_nothing_to_recover() -> None:
-    one = campaign(from_slot=5)
-    one.promise("n1", promise(from_slot=5))
+    one = phase1(from_slot=5)
+    one.add_promise("n1", promise(from_slot=5))
     assert one.recovered() == []
 
 
 def test_rule_9_a_promise_counts_when_its_last_page_is_there() -> None:
-    one = campaign()
-    one.promise("n1", promise())
-    one.promise("n2", promise(PValue(1, B1, b"a"), next_slot=4))
-    assert not one.elected()
-    assert one.owed == {"n2": 4, "n3": 1}
-    one.promise("n2", promise(PValue(4, B1, b"d"), from_slot=4))
-    assert one.elected()
+    one = phase1()
+    one.add_promise("n1", promise())
+    one.add_promise("n2", promise(PValue(1, B1, b"a"), next_slot=4))
+    assert not one.has_quorum()
+    assert one.awaiting == {"n2": 4, "n3": 1}
+    one.add_promise("n2", promise(PValue(4, B1, b"d"), from_slot=4))
+    assert one.has_quorum()
     assert one.recovered() == [b"a", NOOP, NOOP, b"d"]
 
 
 def test_rule_9_pages_count_in_order_and_each_once() -> None:
-    one = campaign()
-    one.promise("n1", promise())
+    one = phase1()
+    one.add_promise("n1", promise())
     first, second = promise(PValue(1, B1, b"a"), next_slot=4), promise(PValue(4, B1, b"d"), from_slot=4, next_slot=6)
-    one.promise("n2", second)
-    assert one.owed["n2"] == 1
-    one.promise("n2", first)
-    one.promise("n2", first)
-    assert one.owed["n2"] == 4
-    one.promise("n2", second)
-    one.promise("n2", first)
-    assert one.owed["n2"] == 6
-    assert not one.elected()
+    one.add_promise("n2", second)
+    assert one.awaiting["n2"] == 1
+    one.add_promise("n2", first)
+    one.add_promise("n2", first)
+    assert one.awaiting["n2"] == 4
+    one.add_promise("n2", second)
+    one.add_promise("n2", first)
+    assert one.awaiting["n2"] == 6
+    assert not one.has_quorum()
 
 
 # Phase 2
@@ -129,7 +129,7 @@ def test_what_is_applied_is_under_way_no_more() -> None:
 
 
 def test_what_waits_has_to_be_worth_a_slot() -> None:
-    one = pipeline(worth_bytes=100)
+    one = pipeline(min_batch_bytes=100)
     one.propose(START, 0)
     for voter in ("n1", "n2"):
         one.accepted(voter, 1)
@@ -226,13 +226,13 @@ def test_rule_10_a_value_once_chosen_is_the_value_of_every_later_ballot(
     chosen: dict[Slot, bytes] = {}
     for number, (quorum, deliveries, page) in enumerate(runs, 1):
         ballot = Ballot(number, "n1")
-        phase_1 = Campaign(ballot, 1, [THREE])
+        phase1 = Phase1(ballot, 1, [THREE])
         for name in sorted(quorum):
             promised[name] = ballot
-            answer_in_pages(phase_1, name, accepted[name], page)
-        assert phase_1.elected()
+            answer_in_pages(phase1, name, accepted[name], page)
+        assert phase1.has_quorum()
         phase_2 = Pipeline(
-            1, phase_1.recovered(), ConfigurationHistory("n1", [ConfigurationVersion(1, THREE)]), Options()
+            1, phase1.recovered(), ConfigurationHistory("n1", [ConfigurationVersion(1, THREE)]), Options()
         )
         phase_2.enqueue((b"%d" % number,))
         proposed = dict(phase_2.propose(START, 10**6))
@@ -245,15 +245,15 @@ def test_rule_10_a_value_once_chosen_is_the_value_of_every_later_ballot(
                     chosen[slot] = proposed[slot]
 
 
-def answer_in_pages(phase_1: Campaign, name: str, accepted: dict[Slot, PValue], page: int) -> None:
+def answer_in_pages(phase1: Phase1, name: str, accepted: dict[Slot, PValue], page: int) -> None:
     pvalues = sorted(accepted.values())
     from_slot = 1
     while True:
         now, later = pvalues[:page], pvalues[page:]
         next_slot = later[0].slot if later else 0
-        message = Promise(phase_1.ballot, from_slot, tuple(now), next_slot)
-        phase_1.promise(name, message)
-        phase_1.promise(name, message)
+        message = Promise(phase1.ballot, from_slot, tuple(now), next_slot)
+        phase1.add_promise(name, message)
+        phase1.add_promise(name, message)
         if not next_slot:
             return
         from_slot, pvalues = next_slot, later
@@ -287,53 +287,53 @@ def changing(*versions: ConfigurationVersion, **options: int) -> Pipeline:
         1,
         [],
         ConfigurationHistory("n1", [ConfigurationVersion(1, THREE), *versions]),
-        Options(**{"window": 1000, "worth_bytes": 1, **options}),
+        Options(**{"window": 1000, "min_batch_bytes": 1, **options}),
     )
     one.propose(START, 0)
     return one
 
 
 def test_rule_27_a_campaign_takes_a_majority_of_each_membership() -> None:
-    one = Campaign(B9, 1, [THREE, FOUR])
-    assert one.owed == dict.fromkeys(FOUR.voters, 1)
+    one = Phase1(B9, 1, [THREE, FOUR])
+    assert one.awaiting == dict.fromkeys(FOUR.voters, 1)
     for name, elected in (("n1", False), ("n4", False), ("n3", True)):
-        one.promise(name, promise())
-        assert one.elected() == elected
+        one.add_promise(name, promise())
+        assert one.has_quorum() == elected
 
 
 def test_rule_27_a_campaign_covers_a_later_membership_when_a_majority_of_it_has_promised() -> None:
-    one = campaign()
+    one = phase1()
     for name in ("n1", "n2"):
-        one.promise(name, promise())
+        one.add_promise(name, promise())
     assert one.covers(THREE)
     assert not one.covers(FOUR)
-    one.promise_late("n3", promise(), next_slot=1)
+    one.add_late_promise("n3", promise(), next_slot=1)
     assert one.covers(FOUR)
     assert not one.covers(Configuration(("n1", "n5", "n6")))
     assert not one.covers(FOUR)
 
 
 def test_rule_27_a_late_promise_counts_with_what_was_settled_and_with_nothing_else() -> None:
-    one = campaign()
-    one.promise("n1", promise())
-    one.promise("n2", promise())
+    one = phase1()
+    one.add_promise("n1", promise())
+    one.add_promise("n2", promise())
     for late in (
         promise(PValue(5, B1, b"a")),
         promise(PValue(4, B1, b"a"), PValue(6, B1, b"a")),
         promise(PValue(4, B1, b"a"), next_slot=5),
         promise(from_slot=4),
     ):
-        one.promise_late("n3", late, next_slot=5)
-        assert one.owed == {"n3": 1}
-    one.promise_late("n3", promise(PValue(4, B1, b"a")), next_slot=5)
+        one.add_late_promise("n3", late, next_slot=5)
+        assert one.awaiting == {"n3": 1}
+    one.add_late_promise("n3", promise(PValue(4, B1, b"a")), next_slot=5)
     assert one.promised == {"n1", "n2", "n3"}
-    assert one.owed == {}
+    assert one.awaiting == {}
 
 
 def test_rule_27_the_last_page_of_a_promise_counts_late_when_those_before_it_came_in_time() -> None:
-    one = campaign()
-    one.promise("n3", promise(PValue(1, B1, b"a"), next_slot=2))
-    one.promise_late("n3", promise(PValue(2, B1, b"b"), from_slot=2), next_slot=3)
+    one = phase1()
+    one.add_promise("n3", promise(PValue(1, B1, b"a"), next_slot=2))
+    one.add_late_promise("n3", promise(PValue(2, B1, b"b"), from_slot=2), next_slot=3)
     assert one.promised == {"n3"}
 
 

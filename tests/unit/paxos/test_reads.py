@@ -10,7 +10,7 @@ from paxos.messages import (
     ReadIndex,
     ReadIndexReply,
 )
-from paxos.reads import ReadRequests
+from paxos.reads import ReadIndexTracker
 from paxos.ready import ReadReady
 from paxos.types import MS, NOOP, Ballot, PValue, pack
 from tests.unit.paxos.harness import ME, START, Bench, ack, expect_accepts, pre_vote, reign, to
@@ -19,8 +19,8 @@ A = pack([b"a"])
 RETRY = 200 * MS
 
 
-def requests(*, quorum: bool = False) -> ReadRequests:
-    reads = ReadRequests(RETRY)
+def requests(*, quorum: bool = False) -> ReadIndexTracker:
+    reads = ReadIndexTracker(RETRY)
     reads.begin(1, START, quorum=quorum)
     return reads
 

@@ -1,7 +1,7 @@
 """A voter that is removed votes on for the slots that were its own to decide; one whose name lives on does not."""
 
 from paxos.configuration import ALPHA, ConfigurationHistory, ConfigurationVersion
-from paxos.lease import Lease
+from paxos.lease import LeaderLease
 from paxos.messages import (
     Accept,
     Accepted,
@@ -24,8 +24,8 @@ def reign(bench: Bench) -> Ballot:
     bench.ring()
     answer_all(bench)
     assert bench.replica.lease_holds(bench.now)
-    assert bench.replica.leading is not None
-    return bench.replica.leading
+    assert bench.replica.leader_ballot is not None
+    return bench.replica.leader_ballot
 
 
 def answer_all(bench: Bench) -> None:
@@ -94,7 +94,7 @@ def test_a_name_that_lives_on_without_a_vote_is_not_heard_as_a_voter() -> None:
 
 
 def test_a_grant_of_a_name_that_lives_on_without_a_vote_does_not_count() -> None:
-    lease = Lease(OPTIONS, [TWO])
+    lease = LeaderLease(OPTIONS, [TWO])
     nonce = lease.begin_round(START)
     for voter in (ME, "n2"):
         lease.answer(voter, nonce, granted=True)

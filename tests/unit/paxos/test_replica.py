@@ -12,7 +12,7 @@ from paxos.messages import (
     Propose,
     ReadIndex,
     ReadIndexReply,
-    Release,
+    ReleaseLease,
 )
 from paxos.ready import ReadReady
 from paxos.replica import Role
@@ -24,7 +24,7 @@ B1, B2, B3 = Ballot(1, "n2"), Ballot(2, "n3"), Ballot(3, "n2")
 
 def test_a_replica_begins_as_a_follower_of_nobody() -> None:
     replica = Bench(promised=B1).replica
-    assert (replica.role, replica.leading, replica.promised, replica.chosen) == (Role.FOLLOWER, None, B1, 0)
+    assert (replica.role, replica.leader_ballot, replica.promised, replica.chosen) == (Role.FOLLOWER, None, B1, 0)
     assert (replica.queued, replica.lease_until, replica.caught_up) == (0, None, False)
     assert not replica.lease_holds(0)
 
@@ -40,14 +40,14 @@ def test_commands_go_to_the_leader_that_is_known_and_nowhere_without_one() -> No
 
 def test_whoever_knows_a_leader_takes_commands_and_a_leader_as_long_as_it_has_room() -> None:
     bench = Bench(promised=B1)
-    assert not bench.replica.accepting
+    assert not bench.replica.accepts_proposals
     follow(bench, B1)
-    assert bench.replica.accepting
+    assert bench.replica.accepts_proposals
     leader = Bench(options=replace(OPTIONS, max_queued_bytes=1))
     reign(leader)
-    assert leader.replica.accepting
+    assert leader.replica.accepts_proposals
     assert leader.replica.propose((b"a",))
-    assert not leader.replica.accepting
+    assert not leader.replica.accepts_proposals
     assert not leader.replica.propose((b"b",))
 
 
@@ -108,10 +108,10 @@ def test_rule_20_a_promise_to_a_candidate_ends_the_reign_of_the_leader_that_was_
     bench.later(505)
     bench.receive("n3", Prepare(B2, 1))
     bench.expect(votes=[to("n3", Promise(B2, 1, (), 0))], promise=B2)
-    assert bench.replica.leading is None
+    assert bench.replica.leader_ballot is None
     bench.receive("n3", Heartbeat(B2, 1, 0))
     bench.expect(to("n3", HeartbeatAck(B2, 1, granted=True, chosen=0, votes=1)))
-    assert bench.replica.leading == B2
+    assert bench.replica.leader_ballot == B2
 
 
 def test_rule_14_whoever_promised_leaves_the_candidate_time_to_lead() -> None:
@@ -127,24 +127,24 @@ def test_an_older_leader_is_not_followed_again() -> None:
     bench.expect(to("n2", HeartbeatAck(B3, 1, granted=True, chosen=0, votes=0)))
     bench.receive("n2", Heartbeat(B1, 1, 0))
     bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=0, votes=1)))
-    assert bench.replica.leading == B3
+    assert bench.replica.leader_ballot == B3
 
 
 def test_a_replica_that_ran_follows_nobody_until_it_hears_a_leader() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
-    assert bench.replica.leading == B1
+    assert bench.replica.leader_ballot == B1
     pre_vote(bench)
-    assert bench.replica.leading is None
+    assert bench.replica.leader_ballot is None
     assert not bench.replica.propose((b"a",))
 
 
 def test_a_release_ends_the_reign_for_those_who_followed() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
-    bench.receive("n2", Release(B1, "n3"))
+    bench.receive("n2", ReleaseLease(B1, "n3"))
     bench.expect()
-    assert bench.replica.leading is None
+    assert bench.replica.leader_ballot is None
 
 
 def test_a_tick_that_comes_too_early_does_nothing() -> None:

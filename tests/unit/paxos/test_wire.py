@@ -14,12 +14,12 @@ from paxos.messages import (
     Accepted,
     AnyMessage,
     Chosen,
-    Compare,
-    Compared,
-    Diverged,
+    DigestMismatch,
+    DigestReply,
+    DigestRequest,
     Fetch,
-    FetchState,
-    Forgotten,
+    FetchSnapshot,
+    ForgottenVotes,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -31,8 +31,8 @@ from paxos.messages import (
     ReadIndex,
     ReadIndexReply,
     Reject,
-    Release,
-    State,
+    ReleaseLease,
+    SnapshotPage,
 )
 from paxos.types import Ballot, PValue
 
@@ -53,15 +53,15 @@ MESSAGES: dict[type[AnyMessage], st.SearchStrategy[AnyMessage]] = {
     Reject: st.builds(Reject, ballots, ballots, counts),
     Heartbeat: st.builds(Heartbeat, ballots, counts, counts),
     HeartbeatAck: st.builds(HeartbeatAck, ballots, counts, st.booleans(), counts, counts),
-    Forgotten: st.builds(Forgotten, ballots, counts),
-    Release: st.builds(Release, ballots, names),
+    ForgottenVotes: st.builds(ForgottenVotes, ballots, counts),
+    ReleaseLease: st.builds(ReleaseLease, ballots, names),
     Fetch: st.builds(Fetch, counts),
     Learn: st.builds(Learn, pvalues, counts, counts),
-    FetchState: st.builds(FetchState, counts),
-    Compare: st.builds(Compare, counts, values),
-    Compared: st.builds(Compared, counts, values),
-    Diverged: st.builds(Diverged, counts, values),
-    State: st.builds(State, counts, values, counts, values, counts),
+    FetchSnapshot: st.builds(FetchSnapshot, counts),
+    DigestRequest: st.builds(DigestRequest, counts, values),
+    DigestReply: st.builds(DigestReply, counts, values),
+    DigestMismatch: st.builds(DigestMismatch, counts, values),
+    SnapshotPage: st.builds(SnapshotPage, counts, values, counts, values, counts),
     Propose: st.builds(Propose, st.lists(values, max_size=4).map(tuple)),
     ReadIndex: st.builds(ReadIndex, counts, st.booleans()),
     ReadIndexReply: st.builds(ReadIndexReply, counts, counts),
@@ -128,7 +128,7 @@ def test_what_is_out_of_range_is_refused(message: AnyMessage) -> None:
 
 
 def test_a_name_that_is_not_utf_8_is_refused() -> None:
-    encoded = wire.encode(Release(Ballot(1, "n1"), "xx")).replace(b"xx", b"\xff\xfe")
+    encoded = wire.encode(ReleaseLease(Ballot(1, "n1"), "xx")).replace(b"xx", b"\xff\xfe")
     with pytest.raises(wire.WireError, match="malformed"):
         wire.decode(encoded)
 

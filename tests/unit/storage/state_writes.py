@@ -18,7 +18,7 @@ def main(directory: Path, size: int) -> None:
     for number, writes in enumerate(islice(numbered(size), first, None), first + 1):
         storage.write(writes)
         report(number)
-        storage.tidy()
+        storage.maintain()
 
 
 if __name__ == "__main__":

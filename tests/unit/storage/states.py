@@ -7,7 +7,7 @@ from typing import Any
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue, Slot
-from storage.base import AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, Storage, scan
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, Storage, Truncation, scan
 from storage.memory import MemoryStorage
 
 EVERYTHING = 1 << 60
@@ -32,7 +32,7 @@ class Machine:
     @classmethod
     def of(cls, storage: MemoryStorage) -> "Machine":
         """As it is stored."""
-        machine, progress = cls(), storage.marks.progress
+        machine, progress = cls(), storage.hard_state.progress
         machine.applied, machine.position = progress.applied, progress.position
         for change in rows(storage):
             machine.alive[change.key] = change
@@ -54,8 +54,8 @@ class Machine:
     def progress(self) -> AppliedProgress:
         return AppliedProgress(self.applied, self.position, chain(self.applied), 2**63 + self.position, b"extra")
 
-    def cut(self, slot: Slot) -> Cut:
-        return Cut(slot, chain(slot))
+    def truncation(self, slot: Slot) -> Truncation:
+        return Truncation(slot, chain(slot))
 
     def write(self, *changes: Change, size: int = 8) -> StateWrite:
         """One slot more, and what it did."""
@@ -79,7 +79,7 @@ def transactions(size: int = 8) -> Iterator[list[Write]]:
     for round_ in count():
         for step in range(6):
             yield [machine.busy(6 * round_ + step, size)]
-        yield [StateWrite(cut=machine.cut(machine.applied - 2)), machine.busy(round_, size)]
+        yield [StateWrite(truncate=machine.truncation(machine.applied - 2)), machine.busy(round_, size)]
         yield [StateWrite(compact=machine.position - 5)]
         peer, machine = given(machine, size)
         yield from staging(peer, abandon=round_ % 2 == 0)
@@ -107,7 +107,7 @@ def staging(peer: Storage, *, abandon: bool = False, max_bytes: int = 60) -> Ite
             if abandon and attempt == 0 and number == 3:
                 break
             after, found = page
-            yield [StateWrite(staged=Staged(after, found))]
+            yield [StateWrite(staged=StagedPage(after, found))]
 
 
 def pages(storage: Storage, max_bytes: int, *, staged: bool = False) -> Iterator[tuple[int, StatePage]]:
@@ -132,7 +132,7 @@ def compacted(changes: list[Change], after: int, upto: int) -> list[Change]:
 
 
 def tidied(storage: Storage) -> Storage:
-    while storage.tidy():
+    while storage.maintain():
         pass
     return storage
 
@@ -142,10 +142,12 @@ def shown(storage: Storage) -> dict[str, Any]:
     recovered = storage.recovered()
     page = storage.read_state(0, EVERYTHING)
     return {
-        "marks": (recovered.promised, recovered.chosen, recovered.last, recovered.cut, recovered.compacted),
-        "log": list(scan(storage, recovered.cut.slot + 1, recovered.last)),
+        "hard_state": (recovered.promised, recovered.chosen, recovered.last, recovered.truncation, recovered.compacted),
+        "log": list(scan(storage, recovered.truncation.slot + 1, recovered.last)),
         "log bytes": recovered.log_bytes,
-        "below the cut": storage.read(recovered.cut.slot, recovered.last, 1000) if recovered.cut.slot else [],
+        "below the cut": storage.read(recovered.truncation.slot, recovered.last, 1000)
+        if recovered.truncation.slot
+        else [],
         "progress": (recovered.progress, page.progress),
         "state": compacted(page.changes, page.compacted, recovered.compacted),
         "staged": (recovered.staged, storage.read_state(0, EVERYTHING, staged=True)),

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from storage import compaction, housekeeping, schema, wal
+from storage import compaction, maintenance, schema, wal
 from storage import sqlite as module
-from storage.base import AppliedProgress, Cut, StorageError
+from storage.base import AppliedProgress, StorageError, Truncation
 from storage.directory import DATA_FILE
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
@@ -52,7 +52,7 @@ def test_every_frame_may_be_the_last_one(
     monkeypatch.setattr(module, "CHECKPOINT_BYTES", 1 << 40)
     monkeypatch.setattr(module, "_SLICE_UNITS", slice_units)
     monkeypatch.setattr(compaction, "PIECE_UNITS", slice_units // 2)
-    monkeypatch.setattr(housekeeping, "BACKLOG_BYTES", 20 * slice_units)
+    monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 20 * slice_units)
     storage = open_storage(directory, "test", "n1", MEMBERS)
     model = MemoryStorage("test", "n1")
     expected = [(wal.length(directory / LOG), shown(model.reopen()))]
@@ -60,7 +60,7 @@ def test_every_frame_may_be_the_last_one(
         storage.write(writes)
         model.write(writes)
         expected.append((wal.length(directory / LOG), shown(model.reopen())))
-        storage.tidy()
+        storage.maintain()
     end = wal.length(directory / LOG)
     whole = crash_image(directory, tmp_path / "whole", HEADER + end)
     storage.close()
@@ -113,7 +113,7 @@ def test_a_crash_in_the_midst_of_an_upgrade_leaves_the_older_version(
             assert (version, boot) == ((2, 6) if at == end else (1, 5))
         found = opened(image)
         assert found["log"] == [entry(slot) for slot in (1, 2, 3, 5)]
-        assert (found["marks"][3], found["progress"]) == (Cut(), (AppliedProgress(), AppliedProgress()))
+        assert (found["hard_state"][3], found["progress"]) == (Truncation(), (AppliedProgress(), AppliedProgress()))
 
 
 def test_an_upgrade_that_fails_leaves_the_older_version(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage import compaction, housekeeping
+from storage import compaction, maintenance
 from storage import sqlite as module
-from storage.base import AppliedProgress, Change, Cut, Staged, StateWrite, Storage, StorageError
+from storage.base import AppliedProgress, Change, StagedPage, StateWrite, Storage, StorageError, Truncation
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
@@ -71,7 +71,7 @@ class BothStorages(RuleBasedStateMachine):
 
     def keep_chosen_without_gaps(self, batch: list[Write]) -> None:
         """The core's part of the contract: a chosen prefix has no gap."""
-        cut = self.memory.marks.cut.slot
+        cut = self.memory.hard_state.truncation.slot
         slots = {pvalue.slot for pvalue in self.memory.read(cut + 1, LAST, 1000)} | set(range(cut + 1))
         for write in batch:
             slots.update(pvalue.slot for pvalue in write.accepts)
@@ -80,40 +80,40 @@ class BothStorages(RuleBasedStateMachine):
 
     @rule(wanted=edits, slots=st.integers(0, 3), off=mostly_right, cut=st.none() | st.integers(0, LAST))
     def apply(self, wanted: list[tuple[bytes, bytes | None]], slots: int, off: int, cut: int | None) -> None:
-        machine, marks = Machine.of(self.memory), self.memory.marks
+        machine, hard_state = Machine.of(self.memory), self.memory.hard_state
         changes = changes_of(machine, wanted)
-        machine.applied = max(0, max(machine.applied, min(marks.chosen, machine.applied + slots)) + off)
+        machine.applied = max(0, max(machine.applied, min(hard_state.chosen, machine.applied + slots)) + off)
         machine.position = max(0, machine.position + off)
         write = StateWrite(changes=changes, progress=machine.progress())
         if cut is not None:
-            write.cut = Cut(min(cut, machine.applied), chain(cut))
+            write.truncate = Truncation(min(cut, machine.applied), chain(cut))
         self.store([write])
 
     @rule(slot=st.integers(0, LAST))
     def cut(self, slot: int) -> None:
-        self.store([StateWrite(cut=Cut(slot, chain(slot)))])
+        self.store([StateWrite(truncate=Truncation(slot, chain(slot)))])
 
     @rule(ago=st.integers(-1, 9))
     def compact(self, ago: int) -> None:
-        self.store([StateWrite(compact=max(0, self.memory.marks.progress.position - ago))])
+        self.store([StateWrite(compact=max(0, self.memory.hard_state.progress.position - ago))])
 
     @rule(wanted=edits, keep=st.integers(0, 9), slots=st.integers(0, LAST))
     def peer_moves(self, wanted: list[tuple[bytes, bytes | None]], keep: int, slots: int) -> None:
         """It begins where this replica is, when that is ahead."""
-        if self.peer.marks.progress.applied < self.memory.marks.progress.applied:
+        if self.peer.hard_state.progress.applied < self.memory.hard_state.progress.applied:
             self.peer = self.memory.reopen()
-        machine, marks = Machine.of(self.peer), self.peer.marks
+        machine, hard_state = Machine.of(self.peer), self.peer.hard_state
         changes = changes_of(machine, wanted)
         machine.applied = min(LAST, machine.applied + slots)
-        filler = [PValue(slot, Ballot(1, "n2"), b"peer") for slot in range(marks.chosen + 1, machine.applied + 1)]
+        filler = [PValue(slot, Ballot(1, "n2"), b"peer") for slot in range(hard_state.chosen + 1, machine.applied + 1)]
         self.peer.write(
             [
                 StateWrite(
                     accepts=filler,
-                    chosen=max(marks.chosen, machine.applied),
+                    chosen=max(hard_state.chosen, machine.applied),
                     changes=changes,
                     progress=machine.progress(),
-                    compact=max(marks.compact, machine.position - keep),
+                    compact=max(hard_state.compact, machine.position - keep),
                 )
             ]
         )
@@ -125,11 +125,11 @@ class BothStorages(RuleBasedStateMachine):
         count=st.integers(1, 9),
     )
     def stage(self, anew: bool, max_bytes: int, off: int, count: int) -> None:
-        staged = 0 if anew else self.memory.marks.staging.position
+        staged = 0 if anew else self.memory.hard_state.staging.position
         batch = []
         for _ in range(count):
             page = self.peer.read_state(staged, max_bytes)
-            batch.append(StateWrite(staged=Staged(max(0, staged + off), page)))
+            batch.append(StateWrite(staged=StagedPage(max(0, staged + off), page)))
             if page.progress is not None:
                 break
             staged = page.changes[-1].position
@@ -138,9 +138,9 @@ class BothStorages(RuleBasedStateMachine):
     @rule(progress=st.builds(AppliedProgress, st.integers(0, 3), st.integers(0, 3)), wanted=edits)
     def install_by_the_way(self, progress: AppliedProgress, wanted: list[tuple[bytes, bytes | None]]) -> None:
         """The state that is staged, and one more write, in one transaction."""
-        staged = self.memory.marks.staging.position
+        staged = self.memory.hard_state.staging.position
         page = self.peer.read_state(staged, EVERYTHING)
-        self.store([StateWrite(staged=Staged(staged, page)), StateWrite(progress=progress)])
+        self.store([StateWrite(staged=StagedPage(staged, page)), StateWrite(progress=progress)])
 
     @rule(from_slot=st.integers(0, 9), upto=st.integers(0, 9), max_bytes=st.integers(0, 60))
     def read(self, from_slot: int, upto: int, max_bytes: int) -> None:
@@ -151,13 +151,13 @@ class BothStorages(RuleBasedStateMachine):
         assert self.disk.read_state(after, max_bytes, staged=True) == self.memory.read_state(
             after, max_bytes, staged=True
         )
-        while self.disk.tidy():
+        while self.disk.maintain():
             pass
         assert self.disk.read_state(after, max_bytes) == self.memory.read_state(after, max_bytes)
 
     @rule()
-    def tidy(self) -> None:
-        self.disk.tidy()
+    def maintain(self) -> None:
+        self.disk.maintain()
 
     @rule()
     def restart(self) -> None:
@@ -193,18 +193,18 @@ class BothStorages(RuleBasedStateMachine):
 
 
 class BothStoragesInSmallSlices(BothStorages):
-    """Housekeeping row by row: it is seldom done when the next thing happens."""
+    """Maintenance row by row: it is seldom done when the next thing happens."""
 
     def __init__(self) -> None:
         self.usual = module._SLICE_UNITS, module._UNITS_A_WRITE
-        self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES
+        self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES
         module._SLICE_UNITS, module._UNITS_A_WRITE = 2, 1
-        compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES = 1, 5, 20
+        compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES = 1, 5, 20
         super().__init__()
 
     def teardown(self) -> None:
         module._SLICE_UNITS, module._UNITS_A_WRITE = self.usual
-        compaction.PIECE_UNITS, compaction.ROUND_KEYS, housekeeping.BACKLOG_BYTES = self.usual_round
+        compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES = self.usual_round
         super().teardown()
 
 

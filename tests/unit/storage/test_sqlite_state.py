@@ -9,9 +9,9 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot
-from storage import compaction, housekeeping, wal
+from storage import compaction, maintenance, wal
 from storage import sqlite as module
-from storage.base import AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, StorageError
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, StorageError, Truncation
 from storage.directory import DATA_FILE
 from storage.inspection import inspect
 from storage.memory import MemoryStorage
@@ -48,9 +48,9 @@ def fill(directory: Path) -> None:
     storage = open_storage(directory, "test", "n1", MEMBERS)
     for write in writes:
         storage.write([write])
-    storage.write([StateWrite(cut=machine.cut(2), compact=4)])
+    storage.write([StateWrite(truncate=machine.truncation(2), compact=4)])
     staged = [Change(position, b"key", b"value", 1, position, 0) for position in (2, 3)]
-    storage.write([StateWrite(staged=Staged(0, StatePage(staged, 2, None)))])
+    storage.write([StateWrite(staged=StagedPage(0, StatePage(staged, 2, None)))])
     assert [count(storage, table) for table in TABLES] == [6, 0, 6, 1, 1]
     assert [tidy_and_count(storage, table) for table in TABLES] == [4, 3, 2, 1, 1]
     storage.close()
@@ -70,7 +70,11 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
             recovered = storage.recovered()
             assert (recovered.identity.incarnation, recovered.identity.boot) == (77, boot)
             assert (recovered.promised, recovered.chosen, recovered.last) == (Ballot(3, "n2"), 3, 5)
-            assert (recovered.cut, recovered.progress, recovered.log_bytes) == (Cut(), AppliedProgress(), 32)
+            assert (recovered.truncation, recovered.progress, recovered.log_bytes) == (
+                Truncation(),
+                AppliedProgress(),
+                32,
+            )
             assert storage.read(1, 9, 1000) == [entry(slot) for slot in (1, 2, 3, 5)]
     machine = Machine()
     machine.applied = 2
@@ -151,21 +155,21 @@ def overwrite(
         write = machine.write(*changes, size=1000)
         if number % every == 0:
             write.compact = max(0, machine.position - 500)
-            write.cut = machine.cut(max(0, machine.applied - 100))
+            write.truncate = machine.truncation(max(0, machine.applied - 100))
         storage.write([write])
         after_each()
 
 
 @pytest.mark.parametrize("every", [20, 1], ids=["much at once", "a little with each write"])
-@pytest.mark.parametrize("tidy", [True, False], ids=["idle between writes", "never idle"])
+@pytest.mark.parametrize("idle", [True, False], ids=["idle between writes", "never idle"])
 def test_freed_pages_are_used_again(
-    sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch, tidy: bool, every: int
+    sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch, idle: bool, every: int
 ) -> None:
     """The same keys for ever take no more room than at the start: 200 records of some 150 bytes, some 150 runs and 220
     slots of 1000."""
-    monkeypatch.setattr(housekeeping, "BACKLOG_BYTES", 50_000)
+    monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
     machine = Machine()
-    after_each = sqlite.tidy if tidy else lambda: None
+    after_each = sqlite.maintain if idle else lambda: None
     overwrite(sqlite, machine, 200, after_each, every=every)
     first = page_count(sqlite)
     overwrite(sqlite, machine, 800, after_each, every=every)
@@ -180,7 +184,7 @@ def test_rounds_that_take_less_than_is_stored_meanwhile_fall_not_behind(
     sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many follow each other as it takes, though nothing is ever idle."""
-    monkeypatch.setattr(housekeeping, "BACKLOG_BYTES", 50_000)
+    monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
     monkeypatch.setattr(compaction, "ROUND_KEYS", 100)  # of 107 bytes
     overwrite(sqlite, machine := Machine(), 1000, lambda: None)
     assert machine.position - sqlite._space.compacted <= 500 + 500 + 200
@@ -192,11 +196,11 @@ def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: S
     for _ in range(12):
         for _ in range(10):
             peer.write([machine.write(*[machine.put(b"key %d" % (key * 13 % 1000)) for key in range(100)])])
-        peer.write([StateWrite(compact=machine.position, cut=machine.cut(machine.applied))])
+        peer.write([StateWrite(compact=machine.position, truncate=machine.truncation(machine.applied))])
         after = 0
         while True:
             page = peer.read_state(after, 2000)
-            sqlite.write([StateWrite(staged=Staged(after, page))])
+            sqlite.write([StateWrite(staged=StagedPage(after, page))])
             if page.progress is not None:
                 break
             after = page.changes[-1].position
@@ -213,11 +217,11 @@ def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypa
     for number in range(50):
         storage.write([machine.write(machine.put(b"key %d" % (number % 20)))])
     state = rows(storage)
-    storage.write([StateWrite(compact=50, cut=machine.cut(50))])
+    storage.write([StateWrite(compact=50, truncate=machine.truncation(50))])
     monkeypatch.setattr(module, "_SLICE_UNITS", 10)
     monkeypatch.setattr(compaction, "PIECE_UNITS", 10)
     left = []
-    while storage.tidy():
+    while storage.maintain():
         left.append([count(storage, table) for table in ("log", "records_a", "history_a")])
         shutil.copytree(directory, directory.parent / str(len(left)))
     assert [log for log, _, _ in left[:6]] == [40, 30, 20, 10, 0, 0]
@@ -235,10 +239,10 @@ def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pyt
     machine = Machine()
     for _ in range(6):
         sqlite.write([machine.write(machine.put(b"key", bytes(100_000)), size=100_000)])
-    sqlite.write([StateWrite(compact=6, cut=machine.cut(6))])
+    sqlite.write([StateWrite(compact=6, truncate=machine.truncation(6))])
     monkeypatch.setattr(module, "_SLICE_UNITS", 60)
     left = []
-    while sqlite.tidy():
+    while sqlite.maintain():
         left.append((count(sqlite, "log"), count(sqlite, "history_a")))
     assert left == [(4, 6), (2, 6), (0, 6), (0, 6), (0, 4), (0, 2), (0, 0)]
     assert count(sqlite, "records_a") == 1
@@ -254,7 +258,7 @@ def test_a_round_takes_only_so_much(sqlite: SqliteStorage, monkeypatch: pytest.M
     expected = compacted(rows(sqlite), 0, 8)
     sqlite.write([StateWrite(compact=8)])
     bases = []
-    while sqlite.tidy():
+    while sqlite.maintain():
         bases.append(sqlite._space.compacted)
     assert sorted({*bases}) == [2, 4, 6, 8]
     assert rows(sqlite) == expected
@@ -273,7 +277,7 @@ def test_who_reads_the_state_sees_all_that_was_alive_at_its_base(
         storage.write([machine.write(*[machine.put(b"key %d" % number) for number in range(4)])])
         storage.write([StateWrite(compact=upto)])
         most = 0
-        while count(storage, "records_a") >= most and storage.tidy():
+        while count(storage, "records_a") >= most and storage.maintain():
             most = max(most, count(storage, "records_a"))
     assert storage._space.compacted == 4
     if restarted:
@@ -310,7 +314,7 @@ def test_what_a_round_has_left_is_not_seen_by_who_only_looks(directory: Path, mo
     changes = [machine.put(b"key %d" % number) for number in range(6)]
     storage.write([machine.write(*changes), StateWrite(compact=6)])
     while count(storage, "records_a") < 3:
-        assert storage.tidy()
+        assert storage.maintain()
     shutil.copytree(directory, directory.parent / "copy")
     with inspect(directory.parent / "copy") as data:
         assert rows(data.storage(data.identity())) == changes
@@ -327,12 +331,12 @@ def test_a_state_may_be_replaced_in_the_midst_of_a_round(
         sqlite.write([machine.write(machine.put(b"key %d" % (number % 3)))])
     sqlite.write([StateWrite(compact=15)])
     for _ in range(4):
-        assert sqlite.tidy()
+        assert sqlite.maintain()
     other = Machine()
     for number in range(30):
         peer.write([other.write(other.put(b"other %d" % (number % 5)))])
     peer.write([StateWrite(compact=10)])
-    sqlite.write([StateWrite(staged=Staged(0, peer.read_state(0, EVERYTHING)))])
+    sqlite.write([StateWrite(staged=StagedPage(0, peer.read_state(0, EVERYTHING)))])
     for storage in (sqlite, peer):
         storage.write([StateWrite(compact=25)])
     assert rows(tidied(sqlite)) == rows(peer)
@@ -349,7 +353,7 @@ def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         peer.write([newer.write(*[newer.put(b"other %d" % key) for key in range(3)])])
     for _ in range(3):
-        storage.write([StateWrite(staged=Staged(0, peer.read_state(0, EVERYTHING)))])
+        storage.write([StateWrite(staged=StagedPage(0, peer.read_state(0, EVERYTHING)))])
         assert rows(storage) == rows(peer)
     storage.close()
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
@@ -389,30 +393,30 @@ def puts(*positions: int) -> list[Change]:
     return [Change(position, b"key %d" % position, b"value", position, 1, 0) for position in positions]
 
 
-@pytest.mark.parametrize("also", [[], [StateWrite(staged=Staged(0, StatePage(puts(1, 2), 0, None)))]])
+@pytest.mark.parametrize("also", [[], [StateWrite(staged=StagedPage(0, StatePage(puts(1, 2), 0, None)))]])
 def test_pages_that_begin_anew_leave_nothing_of_those_before(sqlite: SqliteStorage, also: list[StateWrite]) -> None:
     """Of positions 1 to 6 that were staged only 2 and 4 are in the new pages, perhaps all in one transaction."""
-    sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
-    sqlite.write([*also, StateWrite(staged=Staged(0, StatePage(puts(2), 4, None)))])
+    sqlite.write([StateWrite(staged=StagedPage(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
+    sqlite.write([*also, StateWrite(staged=StagedPage(0, StatePage(puts(2), 4, None)))])
     assert rows(sqlite, staged=True) == puts(2)
-    sqlite.write([StateWrite(staged=Staged(2, StatePage(puts(4), 4, None)))])
+    sqlite.write([StateWrite(staged=StagedPage(2, StatePage(puts(4), 4, None)))])
     assert rows(sqlite, staged=True) == puts(2, 4)
-    sqlite.write([StateWrite(staged=Staged(4, StatePage([], 4, AppliedProgress(1, 4))))])
+    sqlite.write([StateWrite(staged=StagedPage(4, StatePage([], 4, AppliedProgress(1, 4))))])
     assert rows(sqlite) == puts(2, 4)
     assert sqlite.read_state(4, EVERYTHING) == StatePage([], 4, AppliedProgress(1, 4))
 
 
 def test_what_pages_that_begin_anew_do_not_cover_goes_later(sqlite: SqliteStorage) -> None:
-    sqlite.write([StateWrite(staged=Staged(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
+    sqlite.write([StateWrite(staged=StagedPage(0, StatePage(puts(1, 2, 3, 4, 5, 6), 0, None)))])
     for after, page in ((0, StatePage(puts(2), 4, None)), (2, StatePage(puts(4), 4, None))):
-        sqlite.write([StateWrite(staged=Staged(after, page))])
+        sqlite.write([StateWrite(staged=StagedPage(after, page))])
     assert (tidy_and_count(sqlite, "records_b"), count(sqlite, "history_b")) == (2, 0)
 
 
 def test_a_late_accept_of_a_slot_that_is_cut_takes_no_room(sqlite: SqliteStorage) -> None:
     machine = Machine()
     sqlite.write([machine.write(), machine.write()])
-    sqlite.write([StateWrite(cut=machine.cut(2))])
+    sqlite.write([StateWrite(truncate=machine.truncation(2))])
     assert tidy_and_count(sqlite, "log") == 0
     sqlite.write([Write(accepts=[entry(1), entry(2)])])
     assert tidy_and_count(sqlite, "log") == 0

@@ -8,7 +8,17 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import GENESIS, AppliedProgress, Change, Cut, Staged, StatePage, StateWrite, Storage, StorageError
+from storage.base import (
+    GENESIS,
+    AppliedProgress,
+    Change,
+    StagedPage,
+    StatePage,
+    StateWrite,
+    Storage,
+    StorageError,
+    Truncation,
+)
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
@@ -48,11 +58,11 @@ def filled() -> tuple[Machine, list[Write]]:
 def test_a_new_storage_has_no_state(reopen: Reopen) -> None:
     storage = reopen()
     recovered = storage.recovered()
-    assert (recovered.cut, recovered.progress) == (Cut(0, GENESIS), AppliedProgress())
+    assert (recovered.truncation, recovered.progress) == (Truncation(0, GENESIS), AppliedProgress())
     assert (recovered.compacted, recovered.log_bytes, recovered.staged) == (0, 0, 0)
     assert storage.read_state(0, 1000) == StatePage([], 0, AppliedProgress())
     assert storage.read_state(0, 1000, staged=True) == StatePage([], 0, None)
-    assert not storage.tidy()
+    assert not storage.maintain()
 
 
 def test_changes_and_progress_are_there_after_the_next_opening(reopen: Reopen) -> None:
@@ -106,18 +116,18 @@ def test_any_number_of_changes_is_stored_in_order(reopen: Reopen, count: int) ->
 def test_a_cut_log_begins_behind_the_cut(reopen: Reopen) -> None:
     machine, writes = filled()
     storage = reopen()
-    storage.write([*writes, Write(accepts=[entry(5)]), StateWrite(cut=machine.cut(2))])
+    storage.write([*writes, Write(accepts=[entry(5)]), StateWrite(truncate=machine.truncation(2))])
     for _ in range(2):
         assert [storage.read(slot, 9, 1000) for slot in (0, 1, 2)] == [[], [], []]
         assert storage.read(3, 9, 1000) == [entry(3), entry(5)]
         storage = tidied(reopen())
     recovered = storage.recovered()
-    assert (recovered.cut, recovered.last, recovered.log_bytes) == (machine.cut(2), 5, 16)
+    assert (recovered.truncation, recovered.last, recovered.log_bytes) == (machine.truncation(2), 5, 16)
 
 
 def test_a_log_that_is_cut_at_its_end_goes_on_there(reopen: Reopen) -> None:
     machine, writes = filled()
-    reopen().write([*writes, StateWrite(cut=machine.cut(3))])
+    reopen().write([*writes, StateWrite(truncate=machine.truncation(3))])
     storage = tidied(reopen())
     assert (storage.recovered().chosen, storage.recovered().last, storage.recovered().log_bytes) == (3, 3, 0)
     storage.write([machine.write()])
@@ -127,7 +137,7 @@ def test_a_log_that_is_cut_at_its_end_goes_on_there(reopen: Reopen) -> None:
 def test_an_accept_of_a_slot_that_is_cut_is_dropped(reopen: Reopen) -> None:
     machine, writes = filled()
     storage = reopen()
-    storage.write([*writes, StateWrite(cut=machine.cut(2))])
+    storage.write([*writes, StateWrite(truncate=machine.truncation(2))])
     tidied(storage)
     late = [entry(slot, ballot=Ballot(9, "n3")) for slot in (1, 2, 3)]
     storage.write([Write(accepts=late)])
@@ -186,11 +196,11 @@ def test_a_staged_state_takes_the_place_of_the_own_one(reopen: Reopen, restart: 
     assert {**shown(storage), "staged": before["staged"]} == before
     staged = storage.recovered().staged
     assert rows(storage, staged=True) == [row for row in rows(peer) if row.position <= staged]
-    storage.write([StateWrite(staged=Staged(staged, peer.read_state(staged, EVERYTHING)))])
+    storage.write([StateWrite(staged=StagedPage(staged, peer.read_state(staged, EVERYTHING)))])
     storage = tidied(reopen())
     recovered = storage.recovered()
     assert (recovered.promised, recovered.chosen, recovered.last) == (Ballot(7, "n1"), 10, 13)
-    assert (recovered.cut, recovered.progress) == (machine.cut(10), machine.progress())
+    assert (recovered.truncation, recovered.progress) == (machine.truncation(10), machine.progress())
     assert (recovered.compacted, recovered.staged, recovered.log_bytes) == (4, 0, 16)
     assert storage.read_state(0, EVERYTHING) == peer.read_state(0, EVERYTHING)
     assert storage.read_state(0, 1000, staged=True) == StatePage([], 0, None)
@@ -204,16 +214,16 @@ def test_an_installed_state_goes_on_and_may_be_replaced_again(reopen: Reopen) ->
         storage.write([write for page in staging(peer, max_bytes=EVERYTHING) for write in page])
         assert storage.read_state(0, EVERYTHING) == peer.read_state(0, EVERYTHING)
     change = machine.put(b"key 1")
-    storage.write([machine.write(change), StateWrite(compact=11, cut=machine.cut(11))])
+    storage.write([machine.write(change), StateWrite(compact=11, truncate=machine.truncation(11))])
     assert [row.position for row in rows(tidied(reopen()))] == [9, 10, 11]
 
 
 def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
     _, peer = peer_ahead()
     storage = reopen()
-    storage.write([StateWrite(staged=Staged(0, peer.read_state(0, EVERYTHING)._replace(progress=None)))])
+    storage.write([StateWrite(staged=StagedPage(0, peer.read_state(0, EVERYTHING)._replace(progress=None)))])
     _, first = next(pages(peer, 0))
-    storage.write([StateWrite(staged=Staged(0, first))])
+    storage.write([StateWrite(staged=StagedPage(0, first))])
     storage = reopen()
     assert storage.recovered().staged == first.changes[-1].position
     assert rows(storage, staged=True) == first.changes
@@ -223,7 +233,7 @@ def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
 def test_an_empty_state_can_be_installed(reopen: Reopen) -> None:
     storage = reopen()
     storage.write([Write(accepts=[entry(1)])])
-    storage.write([StateWrite(staged=Staged(0, StatePage([], 0, AppliedProgress(3))))])
+    storage.write([StateWrite(staged=StagedPage(0, StatePage([], 0, AppliedProgress(3))))])
     assert reopen().recovered().progress == AppliedProgress(3)
 
 
@@ -235,8 +245,8 @@ def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reop
     one.write([*writes, StateWrite(compact=5)])
     other.write(writes)
     storage = reopen()
-    storage.write([StateWrite(staged=Staged(0, StatePage(rows(other)[1:3], 5, None)))])
-    storage.write([StateWrite(staged=Staged(3, other.read_state(3, EVERYTHING)))])
+    storage.write([StateWrite(staged=StagedPage(0, StatePage(rows(other)[1:3], 5, None)))])
+    storage.write([StateWrite(staged=StagedPage(3, other.read_state(3, EVERYTHING)))])
     assert tidied(reopen()).read_state(0, EVERYTHING) == one.read_state(0, EVERYTHING)
 
 
@@ -245,10 +255,10 @@ def test_a_page_that_lacks_deletions_of_what_another_source_gave_is_refused(reop
     storage = reopen()
     for after, position, compact in ((0, 3, 9), (3, 4, 1)):
         page = StatePage([Change(position, b"key %d" % position, b"", position, 1, 0)], compact, None)
-        storage.write([StateWrite(staged=Staged(after, page))])
+        storage.write([StateWrite(staged=StagedPage(after, page))])
     assert storage.read_state(0, 1000, staged=True).compacted == 1
     with pytest.raises(StorageError, match="compacted up to 9 would be staged behind position 4"):
-        storage.write([StateWrite(staged=Staged(4, StatePage([], 9, AppliedProgress(1, 9))))])
+        storage.write([StateWrite(staged=StagedPage(4, StatePage([], 9, AppliedProgress(1, 9))))])
 
 
 BAD = {
@@ -260,23 +270,23 @@ BAD = {
     "end at position 6, but the state would be of position 5": StateWrite(progress=AppliedProgress(3, 5)),
     "applied slot would go down from 3 to 2": StateWrite(progress=AppliedProgress(2, 6)),
     "applied slot 4 would pass the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=AppliedProgress(4, 6)),
-    "cut would go down from slot 2 to 1": StateWrite(cut=Cut(1)),
-    "cut at slot 4 would pass the applied slot, 3": StateWrite(accepts=[entry(4)], chosen=4, cut=Cut(4)),
+    "cut would go down from slot 2 to 1": StateWrite(truncate=Truncation(1)),
+    "cut at slot 4 would pass the applied slot, 3": StateWrite(accepts=[entry(4)], chosen=4, truncate=Truncation(4)),
     "compacted position would go down from 2 to 1": StateWrite(compact=1),
     "compacting up to position 7 would pass the stored one, 6": StateWrite(compact=7),
     "page behind position 2 would be staged, but what is staged ends at 1": StateWrite(
-        staged=Staged(2, StatePage([], 0, None))
+        staged=StagedPage(2, StatePage([], 0, None))
     ),
     "position 3 would be staged behind position 1": StateWrite(
-        staged=Staged(1, StatePage([Change(3, b"c", b"", 3, 1, 0)], 0, None))
+        staged=StagedPage(1, StatePage([Change(3, b"c", b"", 3, 1, 0)], 0, None))
     ),
     "position 1 would be staged behind position 1": StateWrite(
-        staged=Staged(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
+        staged=StagedPage(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
     ),
-    "compacted up to 5 would be staged behind position 1": StateWrite(staged=Staged(1, StatePage([], 5, None))),
-    "the state of position 9 would end at 1": StateWrite(staged=Staged(1, StatePage([], 0, AppliedProgress(9, 9)))),
-    "applied slot would go down from 3 to 1": StateWrite(staged=Staged(1, StatePage([], 0, AppliedProgress(1, 1)))),
-    "stored together": StateWrite(staged=Staged(0, StatePage([], 0, None)), progress=AppliedProgress(3, 6)),
+    "compacted up to 5 would be staged behind position 1": StateWrite(staged=StagedPage(1, StatePage([], 5, None))),
+    "the state of position 9 would end at 1": StateWrite(staged=StagedPage(1, StatePage([], 0, AppliedProgress(9, 9)))),
+    "applied slot would go down from 3 to 1": StateWrite(staged=StagedPage(1, StatePage([], 0, AppliedProgress(1, 1)))),
+    "stored together": StateWrite(staged=StagedPage(0, StatePage([], 0, None)), progress=AppliedProgress(3, 6)),
 }
 
 
@@ -285,7 +295,9 @@ def test_a_write_that_breaks_the_contract_is_refused_whole(reopen: Reopen, says:
     """Rules 6 and 25."""
     machine, writes = filled()
     page = StatePage([Change(1, b"a", b"", 1, 1, 0)], 0, None)
-    reopen().write([*writes, StateWrite(cut=machine.cut(2), compact=2), StateWrite(staged=Staged(0, page))])
+    reopen().write(
+        [*writes, StateWrite(truncate=machine.truncation(2), compact=2), StateWrite(staged=StagedPage(0, page))]
+    )
     before = shown(reopen())
     storage = reopen()
     with pytest.raises(StorageError, match=says):
@@ -315,7 +327,7 @@ def test_a_long_life_is_the_same_in_every_storage(reopen: Reopen) -> None:
         model.write(writes)
         storage.write(writes)
         if number % 3 == 0:
-            storage.tidy()
+            storage.maintain()
         if number % 5 == 0:
             storage = reopen()
             assert shown(storage) == shown(model.reopen())

@@ -102,7 +102,7 @@ def test_what_an_earlier_round_left_in_the_file_is_no_damage(tmp_path: Path, mon
 def test_no_bit_can_take_more_than_the_last_two_transactions_away(
     crashed: Path, tmp_path_factory: pytest.TempPathFactory, where: float, bit: int
 ) -> None:
-    """The last may be taken for a torn write; the last two, when the bit marks where the first of them ends."""
+    """The last may be taken for a torn write; the last two, when the bit hard_state where the first of them ends."""
     image = tmp_path_factory.mktemp("flip") / "image"
     shutil.copytree(crashed, image)
     log = image / LOG

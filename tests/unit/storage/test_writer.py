@@ -33,7 +33,7 @@ class SteppedStorage(MemoryStorage):
         self.slices = 0
         """How many times `tidy` has something to do."""
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         if self.broken:
             raise self.broken
         self.slices -= 1

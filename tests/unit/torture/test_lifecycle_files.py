@@ -11,7 +11,7 @@ from bench.lifecycle.grown import write_backup
 from kvstore.replica.applier import link
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import AppliedProgress, Cut, StateWrite
+from storage.base import AppliedProgress, Truncation, StateWrite
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
 from tests.torture.lifecycle import files
@@ -23,7 +23,7 @@ def stored(directory: Path, slots: int, cut: int = 0) -> None:
     storage = open_storage(directory, "test", "n1", ["n1"])
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, slots + 1)], chosen=slots)])
     if cut:
-        storage.write([StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), cut=Cut(cut, bytes(16)))])
+        storage.write([StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), truncate=Truncation(cut, bytes(16)))])
     storage.close()
 
 
@@ -49,11 +49,11 @@ def test_what_a_killed_replica_was_at_is_read_without_touching_its_files(tmp_pat
     assert files.under_way(data) == ["starting"]
     storage = open_storage(data, "test", "n1", ["n1"])
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, 9)], chosen=8)])
-    storage.write([StateWrite(progress=AppliedProgress(5, 0, bytes(16)), cut=Cut(5, bytes(16)))])
+    storage.write([StateWrite(progress=AppliedProgress(5, 0, bytes(16)), truncate=Truncation(5, bytes(16)))])
     before = {path: path.read_bytes() for path in data.iterdir()}
     assert files.under_way(data) == ["cutting"]
     assert {path: path.read_bytes() for path in data.iterdir()} == before
-    while storage.tidy():
+    while storage.maintain():
         pass
     assert files.under_way(data) == []
     storage.close()

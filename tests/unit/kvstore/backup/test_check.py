@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from kvstore import cli
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import Cut, StateWrite
+from storage.base import Truncation, StateWrite
 from storage.directory import DATA_FILE, LOCK_FILE
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of
@@ -96,8 +96,8 @@ def test_a_log_that_is_cut_and_a_history_that_is_compacted_are_sound(tmp_path: P
     fill(tmp_path)
     with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
         progress = storage.recovered().progress
-        storage.write([StateWrite(cut=Cut(progress.applied, progress.chain), compact=progress.position)])
-        while storage.tidy():
+        storage.write([StateWrite(truncate=Truncation(progress.applied, progress.chain), compact=progress.position)])
+        while storage.maintain():
             pass
     code, found = report(tmp_path)
     assert (code, found["log"]["cut"], found["log"]["entries"], found["state"]["compacted"]) == (0, 6, 1, 6)

@@ -39,7 +39,7 @@ def test_a_node_begins_with_the_records_and_with_nothing_of_the_old_cluster(tmp_
     }
     assert found == RECORDS
     assert (applier.applied, applier.chain, applier.machine.revision) == (6, old.chain, 6)
-    assert (recovered.chosen, recovered.last, recovered.cut.slot, recovered.promised.round) == (6, 6, 6, 0)
+    assert (recovered.chosen, recovered.last, recovered.truncation.slot, recovered.promised.round) == (6, 6, 6, 0)
     assert recovered.identity.members == MEMBERS
     assert applier.machine.memberships == genesis(MEMBERS)
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
@@ -51,7 +51,7 @@ def test_nodes_differ_in_nothing_but_their_identity(tmp_path: Path) -> None:
     for node in MEMBERS:
         restore(tmp_path / "b.db", tmp_path / node, node)
         recovered, applier = opened(tmp_path / node, node)
-        states.append((recovered.progress, recovered.cut, recovered.compacted, applier.machine.records))
+        states.append((recovered.progress, recovered.truncation, recovered.compacted, applier.machine.records))
         assert recovered.identity.node == node
     assert states[0] == states[1]
 

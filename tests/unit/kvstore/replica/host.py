@@ -21,7 +21,7 @@ from paxos.messages import (
     Promise,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ServeFetch, ServeState, Write
+from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Role
 from paxos.types import MS, ZERO, Ballot, PValue, Slot, pack
 from storage.memory import MemoryStorage
@@ -51,7 +51,7 @@ class Host:
         self.readings = 0
         self.batches: list[int] = []
         self.writes: list[Write] = []
-        self.fetches: list[ServeFetch | ServeState] = []
+        self.fetches: list[ServeFetch | ServeSnapshot] = []
         self.node = Node(
             self.storage,
             [] if joins else genesis(("n1", "n2", "n3")),
@@ -90,7 +90,7 @@ class Host:
         """Storage gives what was asked of it."""
         fetches, self.fetches = self.fetches, []
         for fetch in fetches:
-            if isinstance(fetch, ServeState):
+            if isinstance(fetch, ServeSnapshot):
                 page = self.storage.read_state(fetch.after, fetch.max_bytes)
                 self.node.read_state(fetch.to, fetch.after, page)
             else:
@@ -136,14 +136,14 @@ class Host:
             self.ring()
             self.settle()
         assert self.node.replica.lease_holds(self.now)
-        ballot = self.node.replica.leading
+        ballot = self.node.replica.leader_ballot
         assert ballot is not None
         return ballot
 
     def follow(self, ballot: Ballot = B1) -> None:
         self.receive(ballot.node, Heartbeat(ballot, 1, 0))
         self.step()
-        assert self.node.replica.leading == ballot
+        assert self.node.replica.leader_ballot == ballot
 
 
 def answers_of_an_acceptor(message: AnyMessage) -> list[AnyMessage]:

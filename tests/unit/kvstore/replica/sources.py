@@ -6,9 +6,9 @@ from kvstore.api.commands import Command, CommandBatch, Put, pack_batch
 from kvstore.api.membership import MembershipVersion, genesis
 from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_send import state_message
-from paxos.messages import FetchState, State
+from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import Ballot, PValue, Slot, pack
-from storage.base import Cut, Staged, StateWrite, first_of
+from storage.base import StagedPage, StateWrite, Truncation, first_of
 from storage.memory import MemoryStorage
 
 B1 = Ballot(1, "n2")
@@ -47,9 +47,9 @@ class Source:
 
     def cut(self, slot: Slot) -> None:
         """The log up to here goes; its chain is not looked at."""
-        self.storage.write([StateWrite(cut=Cut(slot, bytes(16)))])
+        self.storage.write([StateWrite(truncate=Truncation(slot, bytes(16)))])
 
-    def answer(self, question: FetchState, max_bytes: int = 1 << 20) -> State:
+    def answer(self, question: FetchSnapshot, max_bytes: int = 1 << 20) -> SnapshotPage:
         """A page."""
         return state_message(question.after, self.storage.read_state(question.after, max_bytes))
 
@@ -59,16 +59,16 @@ def puts(*keys: bytes) -> list[Command]:
     return [Put(key, b"%d" % (number % 10)) for number, key in enumerate(keys)]
 
 
-def store(storage: MemoryStorage, pages: Iterable[Staged]) -> None:
+def store(storage: MemoryStorage, pages: Iterable[StagedPage]) -> None:
     """As a replica does that is being given them."""
     storage.write([StateWrite(staged=page) for page in pages])
 
 
-def pages_of(source: Source, max_bytes: int) -> Iterator[State]:
+def pages_of(source: Source, max_bytes: int) -> Iterator[SnapshotPage]:
     """All of its state."""
     after = 0
     while True:
-        message = source.answer(FetchState(after), max_bytes)
+        message = source.answer(FetchSnapshot(after), max_bytes)
         yield message
         if message.end:
             return

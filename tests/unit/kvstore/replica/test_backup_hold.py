@@ -21,7 +21,7 @@ def change(host: Host) -> int:
     for command in (Put(b"k", b"v"), Delete(b"k"), Put(b"k", b"v")):
         host.write(command)
         host.settle()
-    return host.storage.marks.compact
+    return host.storage.hard_state.compact
 
 
 def hold(host: Host, after: int, reader: str = "backup 1") -> int:

@@ -8,18 +8,18 @@ from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link
 from kvstore.replica.checkpointer import Checkpointer
 from kvstore.replica.retention import Limits
 from kvstore.replica.snapshot_send import HOLD_IDLE_MS
-from paxos.messages import Accepted, FetchState
+from paxos.messages import Accepted, FetchSnapshot
 from paxos.ready import Envelope, Ready, Write
 from paxos.types import MS, NOOP, PValue, Slot
 from storage.base import (
     AppliedProgress,
     Change,
-    Cut,
     DamagedError,
     Recovered,
-    Staged,
+    StagedPage,
     StatePage,
     StateWrite,
+    Truncation,
     first_of,
     revision_of,
 )
@@ -43,9 +43,9 @@ class Replica:
 
     def accept(self, *values: bytes, chosen: int | None = None) -> None:
         """The acceptor has stored these; `chosen` slots more are known to be chosen."""
-        marks = self.storage.marks
-        accepts = [PValue(slot, B1, value) for slot, value in enumerate(values, marks.last + 1)]
-        chosen = marks.chosen + (len(values) if chosen is None else chosen)
+        hard_state = self.storage.hard_state
+        accepts = [PValue(slot, B1, value) for slot, value in enumerate(values, hard_state.last + 1)]
+        chosen = hard_state.chosen + (len(values) if chosen is None else chosen)
         self.storage.write([Write(promise=B1, accepts=accepts, chosen=chosen)])
 
     def apply(self, *commands: Command) -> None:
@@ -73,7 +73,7 @@ class Replica:
 
     @property
     def progress(self) -> AppliedProgress:
-        return self.storage.marks.progress
+        return self.storage.hard_state.progress
 
 
 # What goes along with writes
@@ -92,7 +92,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
         votes=[VOTE],
         changes=[Change(first_of(1), b"a", b"0", 1, 1, 0), Change(first_of(2), b"b", b"1", 2, 1, 0)],
         progress=replica.checkpointer.applier.progress(),
-        cut=Cut(),
+        truncate=Truncation(),
         compact=0,
     )
     assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
@@ -129,7 +129,7 @@ def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None
         write = replica.sync()
         assert write.progress is not None
         assert write.progress.applied == number
-        assert write.cut == Cut(number - 1, write.cut.chain if write.cut else b"")
+        assert write.truncate == Truncation(number - 1, write.truncate.chain if write.truncate else b"")
         assert replica.checkpointer.cut == number - 1
     assert [pvalue.slot for pvalue in replica.storage._log.values()] == [3]
 
@@ -149,7 +149,7 @@ def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Delete(b"a"))
     assert replica.sync().compact == first_of(0)
     assert replica.checkpointer.store_now() == first_of(0)
@@ -161,7 +161,7 @@ def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> N
 
 def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
     replica = Replica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchState(0), NOW)
+    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
     assert list(replica.checkpointer.applier.machine.history.behind(0)) == []
@@ -234,7 +234,10 @@ def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
     assert (again.checkpointer.cut, again.checkpointer.store_now()) == (2, first_of(4))
     again.apply(Put(b"d", b""))
     write = again.sync()
-    assert (write.cut, write.compact) == (Cut(3, write.cut.chain if write.cut else b""), first_of(5))
+    assert (write.truncate, write.compact) == (
+        Truncation(3, write.truncate.chain if write.truncate else b""),
+        first_of(5),
+    )
 
 
 def replaced(storage: MemoryStorage, slot: Slot, value: bytes) -> MemoryStorage:
@@ -268,7 +271,7 @@ def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on(
             Replica(damaged)
     storage = replica.storage.reopen()
     recovered = storage.recovered()
-    recovered.cut = Cut(1, link(recovered.cut.chain, 1, b"other"))
+    recovered.truncation = Truncation(1, link(recovered.truncation.chain, 1, b"other"))
     with pytest.raises(DamagedError, match="not the one that was applied"):
         Replica(storage)
 
@@ -279,7 +282,7 @@ def test_rule_5_a_log_that_was_cut_to_its_end_has_the_chain_of_the_state() -> No
     replica.sync()
     assert replica.restarted().checkpointer.applier.applied == 2
     storage = replica.storage.reopen()
-    storage.recovered().cut = Cut(2, bytes(16))
+    storage.recovered().truncation = Truncation(2, bytes(16))
     with pytest.raises(DamagedError, match="up to slot 2 is not the one that was applied"):
         Replica(storage)
 
@@ -301,7 +304,7 @@ def test_rule_5_a_log_that_ends_before_what_is_known_to_be_chosen_is_damage() ->
 # The state of a peer
 
 
-def installed(replica: Replica, *pages: Staged, source: Source) -> None:
+def installed(replica: Replica, *pages: StagedPage, source: Source) -> None:
     """The pages come one by one; with the last one the state is that of `source`."""
     for page in pages:
         if page.page.progress is None:
@@ -314,9 +317,9 @@ def installed(replica: Replica, *pages: Staged, source: Source) -> None:
         replica.storage.write([write])
 
 
-def page(source: Source, after: int, max_bytes: int = 1 << 20) -> Staged:
+def page(source: Source, after: int, max_bytes: int = 1 << 20) -> StagedPage:
     """What lies behind revision `after`."""
-    return Staged(first_of(after), source.storage.read_state(first_of(after), max_bytes))
+    return StagedPage(first_of(after), source.storage.read_state(first_of(after), max_bytes))
 
 
 def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write() -> None:
@@ -337,8 +340,8 @@ def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transactio
     installed(replica, page(source, 0, 4), page(source, 2), source=source)
     assert replica.checkpointer.applier is source.applier
     assert (replica.checkpointer.cut, replica.progress) == (4, source.applier.progress())
-    marks = replica.storage.marks
-    assert (marks.chosen, marks.cut) == (4, Cut(4, source.applier.chain))
+    hard_state = replica.storage.hard_state
+    assert (hard_state.chosen, hard_state.truncation) == (4, Truncation(4, source.applier.chain))
     assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
     assert replica.restarted().checkpointer.applier.progress() == source.applier.progress()
 
@@ -370,9 +373,9 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
     replica.storage.write([write])
     if restart:
         replica = replica.restarted()
-    assert replica.storage.marks.staging.position == first_of(5)
+    assert replica.storage.hard_state.staging.position == first_of(5)
     installed(replica, page(last, 5), source=last)
-    assert replica.storage.marks.compact == first_of(4)
+    assert replica.storage.hard_state.compact == first_of(4)
     replica.apply(A)
     assert replica.sync().compact == first_of(4)
 
@@ -384,6 +387,6 @@ def test_an_empty_state_takes_the_place_of_an_older_one() -> None:
     replica.apply(A)
     replica.sync()
     progress = source.applier.progress()
-    installed(replica, Staged(0, StatePage([], 0, progress)), source=source)
+    installed(replica, StagedPage(0, StatePage([], 0, progress)), source=source)
     assert replica.progress == progress
     assert replica.storage.read_state(0, 1000).changes == []

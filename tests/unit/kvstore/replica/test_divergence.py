@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from kvstore.api.membership import Member, MemberRole, Membership, genesis
 from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, DivergenceCheck
-from paxos.messages import Compare, Compared, Diverged
+from paxos.messages import DigestMismatch, DigestReply, DigestRequest
 from paxos.types import MS
 from storage.base import AppliedProgress, DamagedError, StorageError
 
@@ -21,15 +21,15 @@ def divergence(*states: AppliedProgress, node: str = "n1") -> DivergenceCheck:
     return made
 
 
-def asked(leader: DivergenceCheck, now: int = EVERY_MS * MS, membership: Membership = THREE) -> Compare:
+def asked(leader: DivergenceCheck, now: int = EVERY_MS * MS, membership: Membership = THREE) -> DigestRequest:
     question = leader.due(membership, now)
     assert question is not None
     return question
 
 
-def answer(replica: DivergenceCheck, question: Compare) -> Compared:
+def answer(replica: DivergenceCheck, question: DigestRequest) -> DigestReply:
     (envelope,) = replica.receive("n1", question, THREE)
-    assert isinstance(envelope.message, Compared)
+    assert isinstance(envelope.message, DigestReply)
     return envelope.message
 
 
@@ -46,7 +46,7 @@ def test_rule_24_a_replica_that_differs_from_a_majority_ends() -> None:
     assert leader.receive("n2", answer(broken, question), THREE) == []
     (verdict,) = leader.receive("n3", answer(divergence(SOUND), question), THREE)
     assert verdict.to == "n2"
-    assert isinstance(verdict.message, Diverged)
+    assert isinstance(verdict.message, DigestMismatch)
     with pytest.raises(DamagedError, match="as of slot 16 is not that of a majority"):
         broken.receive("n1", verdict.message, THREE)
     assert divergence(SOUND).receive("n1", verdict.message, THREE) == []
@@ -74,7 +74,7 @@ def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_whi
     leader = divergence(SOUND)
     for number in range(1, PATIENCE + 2):
         question = asked(leader, now=number * EVERY_MS * MS)
-        assert leader.receive("n2", Compared(question.slot, b"another digest"), THREE) == []
+        assert leader.receive("n2", DigestReply(question.slot, b"another digest"), THREE) == []
         leader.note(replace(SOUND, applied=16 * (number + 1)))
     with pytest.raises(StorageError, match="no majority says which is right"):
         leader.due(THREE, (PATIENCE + 2) * EVERY_MS * MS)
@@ -86,7 +86,7 @@ def test_rule_29_only_those_who_hold_the_state_and_vote_make_the_majority() -> N
     question = asked(leader, membership=membership)
     assert leader.receive("n3", answer(divergence(SOUND), question), membership) == []
     assert leader.receive("n2", answer(divergence(SOUND), question), membership) == []
-    (verdict,) = leader.receive("n3", Compared(question.slot, b"other"), membership)
+    (verdict,) = leader.receive("n3", DigestReply(question.slot, b"other"), membership)
     assert verdict.to == "n3"
 
 
@@ -100,12 +100,12 @@ def test_a_slot_is_compared_once_and_not_too_often() -> None:
 
 def test_a_replica_that_knows_no_digest_of_the_slot_says_nothing() -> None:
     late = divergence(*(replace(SOUND, applied=16 * number) for number in range(1, KEPT + 2)))
-    assert late.receive("n2", Compare(16, b""), THREE) == []
-    assert late.receive("n2", Compare(32, b""), THREE) != []
-    assert late.receive("n2", Diverged(16, b"whatever"), THREE) == []
+    assert late.receive("n2", DigestRequest(16, b""), THREE) == []
+    assert late.receive("n2", DigestRequest(32, b""), THREE) != []
+    assert late.receive("n2", DigestMismatch(16, b"whatever"), THREE) == []
 
 
 def test_an_answer_about_another_slot_is_passed_over() -> None:
     leader = divergence(SOUND)
     asked(leader)
-    assert leader.receive("n2", Compared(32, b"other"), THREE) == []
+    assert leader.receive("n2", DigestReply(32, b"other"), THREE) == []

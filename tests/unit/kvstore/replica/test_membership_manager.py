@@ -137,7 +137,7 @@ def test_a_leader_looks_after_one_thing_after_the_other_each_once_the_last_is_in
     host.carry_on()
     assert host.version == 3
     assert host.node.membership.get("n3") == replace(newcomer("n3", "", VOTER), incarnation=33)
-    ballot = host.node.replica.leading
+    ballot = host.node.replica.leader_ballot
     assert ballot is not None
     host.receive("n3", HeartbeatAck(ballot, 1, granted=True, chosen=host.node.replica.chosen, votes=0))
     host.carry_on()
@@ -157,7 +157,7 @@ def test_rule_27_whoever_lags_is_not_promoted_before_it_has_caught_up() -> None:
     host.carry_on()
     joining = replace(newcomer("n3", "", VOTER), incarnation=33)
     assert host.node.membership.get("n3") == joining
-    ballot, behind = host.node.replica.leading, host.node.replica.chosen - ALPHA - 1
+    ballot, behind = host.node.replica.leader_ballot, host.node.replica.chosen - ALPHA - 1
     assert ballot is not None
     host.receive("n3", HeartbeatAck(ballot, 1, granted=False, chosen=behind, votes=0))
     host.carry_on()

@@ -21,7 +21,7 @@ from paxos.messages import (
     Promise,
     Propose,
     Reject,
-    Release,
+    ReleaseLease,
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
@@ -225,7 +225,7 @@ def test_a_leader_that_hands_over_says_so_and_requests_go_by_way_of_the_next_one
     ballot = host.lead()
     answers = host.write(Put(b"k", b"v"))
     host.node.hand_over()
-    assert Envelope("n2", Release(ballot, "n2")) in host.step()
+    assert Envelope("n2", ReleaseLease(ballot, "n2")) in host.step()
     assert answers == []
     later = Ballot(ballot.round + 1, "n2")
     host.receive("n2", Heartbeat(later, 1, 0))
@@ -283,7 +283,7 @@ class Gapped(MemoryStorage):
         super().__init__("test", "n1")
         self.write([Write(promise=B1, accepts=[PValue(slot, B1, NOOP) for slot in (1, 2, 3)], chosen=3)])
         del self._log[lost]
-        self._recovered = self.marks.recovered(self._recovered.identity, log_bytes=0)
+        self._recovered = self.hard_state.recovered(self._recovered.identity, log_bytes=0)
 
 
 def test_rule_5_a_log_with_a_gap_is_not_used() -> None:

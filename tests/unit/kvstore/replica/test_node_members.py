@@ -14,16 +14,16 @@ from paxos.messages import (
     AnyMessage,
     Chosen,
     Fetch,
-    FetchState,
+    FetchSnapshot,
     Heartbeat,
     Learn,
     PreVote,
     Propose,
     ReadIndex,
     ReadIndexReply,
-    Release,
+    ReleaseLease,
 )
-from paxos.ready import ServeFetch, ServeState
+from paxos.ready import ServeFetch, ServeSnapshot
 from paxos.replica import Role
 from paxos.types import Ballot, pack
 from storage.base import StatePage
@@ -51,7 +51,7 @@ def source(*memberships: Membership) -> Applier:
 
 def asked(host: Host) -> list[AnyMessage]:
     """What n2 is asked for: its state or its log."""
-    return [one.message for one in host.step() if isinstance(one.message, FetchState | Fetch) and one.to == "n2"]
+    return [one.message for one in host.step() if isinstance(one.message, FetchSnapshot | Fetch) and one.to == "n2"]
 
 
 def give_end(host: Host, applier: Applier) -> None:
@@ -114,7 +114,7 @@ def test_a_leader_that_is_removed_answers_for_it_and_hands_over() -> None:
     answers = host.write(Reconfigure(OTHERS))
     sent = host.settle()
     assert answers == [Reconfigured(OTHERS, host.node.machine.memberships[-1].first)]
-    assert [message for message in sent if isinstance(message, Release)] == [Release(sent_ballot(sent), "n2")]
+    assert [message for message in sent if isinstance(message, ReleaseLease)] == [ReleaseLease(sent_ballot(sent), "n2")]
     assert (host.node.replica.role, host.node.standing) == (Role.FOLLOWER, Standing.REMOVED)
     host.ring()
     assert [type(message) for message in host.settle()] == [PreVote]  # it asks how far the others are, and no more
@@ -141,10 +141,10 @@ def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
         assert refusal(host.read(b"k", consistency)) == (Reason.JOINING, Outcome.FAILED)
     assert refusal(host.write(Put(b"k", b"v"))) == (Reason.JOINING, Outcome.FAILED)
     host.receive("n2", Heartbeat(B1, 1, 40))
-    assert asked(host) == [FetchState(END)]
+    assert asked(host) == [FetchSnapshot(END)]
     applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER)))
     give_end(host, applier)
-    assert asked(host) == [FetchState(0)]
+    assert asked(host) == [FetchSnapshot(0)]
     give_all(host, applier)
     host.step()
     host.sync()
@@ -155,13 +155,13 @@ def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
 def test_a_source_that_does_not_know_the_newcomer_yet_is_asked_again() -> None:
     host = Host(joins=True)
     host.receive("n2", Heartbeat(B1, 1, 40))
-    assert asked(host) == [FetchState(END)]
+    assert asked(host) == [FetchSnapshot(END)]
     give_end(host, source(OTHERS))
     assert asked(host) == []
     host.receive("n2", Heartbeat(B1, 2, 40))
     host.later(600)
     host.receive("n2", Heartbeat(B1, 3, 40))
-    assert asked(host) == [FetchState(END)]
+    assert asked(host) == [FetchSnapshot(END)]
 
 
 def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
@@ -170,10 +170,10 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     assert asked(host) == []
     host.node.proved = {"n1": 7, "n2": 8}
     host.ring()
-    assert asked(host) == [FetchState(END)]
+    assert asked(host) == [FetchSnapshot(END)]
     membership = OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER))
     give_end(host, source(OTHERS, membership))
-    assert asked(host) == [FetchState(0)]
+    assert asked(host) == [FetchSnapshot(0)]
     give_all(host, source(OTHERS, membership))
     host.step()
     host.sync()
@@ -181,12 +181,12 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     host.receive("n2", Learn((), 900, 800))
     host.node.proved = {"n3": 9}
     host.later(1)
-    assert asked(host) == [FetchState(0)]
+    assert asked(host) == [FetchSnapshot(0)]
 
 
 def test_a_witness_takes_no_rows_keeps_no_records_and_follows_the_members() -> None:
     host = joined(MemberRole.WITNESS)
-    assert host.storage.marks.progress.applied == host.node.applied
+    assert host.storage.hard_state.progress.applied == host.node.applied
     change = host.node.membership.changed(Member("l1", "h:2", MemberRole.LEARNER))
     choose(host, *[b""] * (ALPHA - 1))
     choose(host, value(Put(b"a", b"1"), sequence=8), value(Put(b"b", b"1"), Reconfigure(change), sequence=9))
@@ -210,16 +210,16 @@ def test_a_witness_serves_no_client_but_changes_of_the_members() -> None:
 def test_a_witness_sends_its_log_and_no_state() -> None:
     host = joined(MemberRole.WITNESS)
     choose(host, value(Put(b"a", b"1"), sequence=8))
-    host.receive("n3", FetchState(0), FetchState(END), Fetch(host.node.applied))
+    host.receive("n3", FetchSnapshot(0), FetchSnapshot(END), Fetch(host.node.applied))
     host.step()
     assert [type(fetch) for fetch in host.fetches] == [ServeFetch]
-    assert not any(isinstance(fetch, ServeState) for fetch in host.fetches)
+    assert not any(isinstance(fetch, ServeSnapshot) for fetch in host.fetches)
 
 
 def test_a_witness_that_lags_behind_the_cut_needs_only_the_end() -> None:
     host = joined(MemberRole.WITNESS)
     host.receive("n2", Learn((), 900, 800))
-    assert asked(host) == [FetchState(END)]
+    assert asked(host) == [FetchSnapshot(END)]
     memberships = [OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS))]
     later = source(*memberships, memberships[-1].changed(Member("l1", "h:2", MemberRole.LEARNER)))
     while later.applied < 850:
@@ -250,12 +250,12 @@ def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
     assert refusal(host.read(b"k", STALE)) == (Reason.JOINING, Outcome.FAILED)
     again = Host(host.storage.reopen(), joins=True)
     again.receive("n2", Heartbeat(B1, 9, 0))
-    assert asked(again) == [FetchState(END)]
+    assert asked(again) == [FetchSnapshot(END)]
     for node in (host, again):
         applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", MemberRole.WITNESS)), promoted)
         applier.replay(applier.applied + 1, b"")
         give_end(node, applier)
-        assert asked(node) == [FetchState(0)]
+        assert asked(node) == [FetchSnapshot(0)]
         give_all(node, applier)
         node.step()
         node.sync()

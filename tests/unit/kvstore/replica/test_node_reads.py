@@ -63,7 +63,7 @@ def test_rule_18_a_read_after_the_lease_ran_out_is_confirmed_by_a_quorum() -> No
     host.receive("n2", *answers_of_an_acceptor(heartbeats[0]))
     host.step()
     assert seen(answers) == [None]
-    assert host.node.replica.leading == ballot
+    assert host.node.replica.leader_ballot == ballot
 
 
 def test_a_quorum_read_asks_a_quorum_under_a_lease_too() -> None:

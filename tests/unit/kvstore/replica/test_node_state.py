@@ -15,17 +15,17 @@ from paxos.messages import (
     Accept,
     AnyMessage,
     Chosen,
-    Compare,
-    Compared,
-    Diverged,
+    DigestMismatch,
+    DigestReply,
+    DigestRequest,
     Fetch,
-    FetchState,
+    FetchSnapshot,
     Heartbeat,
     Learn,
-    State,
+    SnapshotPage,
 )
 from paxos.options import Options
-from paxos.ready import Envelope, ServeFetch, ServeState, Write
+from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, NOOP, Ballot, pack
 from storage.base import DamagedError, StateWrite, first_of
 from storage.memory import MemoryStorage
@@ -92,9 +92,9 @@ def test_rule_6_a_restart_has_the_state_that_was_stored_and_what_was_chosen_behi
     host = Host()
     host.lead()
     put_all(host, *puts(3), Delete(b"k00"), Put(b"k01", b"w"))
-    assert host.storage.marks.progress.applied < host.node.applied
+    assert host.storage.hard_state.progress.applied < host.node.applied
     again = Host(host.storage.reopen())
-    assert again.node.applied == host.storage.marks.chosen
+    assert again.node.applied == host.storage.hard_state.chosen
     again.receive("n2", Heartbeat(NEW, 1, 0))
     again.step()
     put = again.write(Put(b"k09", b"x"))
@@ -116,7 +116,7 @@ def test_rule_5_a_node_does_not_start_on_a_log_or_a_record_that_is_another(what:
     host.lead()
     put_all(host, *puts(3), Delete(b"k02"))
     storage = host.storage.reopen()
-    applied = storage.marks.progress.applied
+    applied = storage.hard_state.progress.applied
     if what == "log":
         storage._log[applied] = storage._log[applied]._replace(value=value(Put(b"k02", b"x"), origin="n9"))
     else:
@@ -175,7 +175,7 @@ def led(*commands: Command, limits: Limits = SHORT, options: Options | None = No
 
 def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_look_at_storage() -> None:
     host = led(*puts(5))
-    cut, chosen = host.storage.marks.cut.slot, host.node.applied
+    cut, chosen = host.storage.hard_state.truncation.slot, host.node.applied
     assert 1 < cut < chosen
     host.receive("n3", Fetch(1), Fetch(cut))
     assert [one for one in host.step() if one.to == "n3"] == [Envelope("n3", Learn((), chosen, cut))] * 2
@@ -186,7 +186,7 @@ def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_lo
     host.serve()
     (page,) = [one.message for one in host.step() if one.to == "n3"]
     assert isinstance(page, Learn)
-    assert ([entry.slot for entry in page.entries], page.cut) == (list(range(cut + 1, chosen + 1)), cut)
+    assert ([entry.slot for entry in page.entries], page.truncated) == (list(range(cut + 1, chosen + 1)), cut)
 
 
 def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
@@ -195,18 +195,18 @@ def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
     for command in puts(5):
         host.write(command)
         for write in state_writes(host):
-            assert write.cut is not None
+            assert write.truncate is not None
             assert write.progress is not None
-            assert write.cut.slot <= write.progress.applied
+            assert write.truncate.slot <= write.progress.applied
         host.settle()
-        assert host.storage.marks.cut.slot <= host.storage.marks.progress.applied
+        assert host.storage.hard_state.truncation.slot <= host.storage.hard_state.progress.applied
 
 
 def test_after_a_restart_it_goes_on_behind_the_cut() -> None:
     host = led(*puts(5))
     again = Host(host.storage.reopen(), limits=SHORT)
     assert again.node.machine.records.keys() >= {b"k00", b"k04"}
-    cut = host.storage.marks.cut.slot
+    cut = host.storage.hard_state.truncation.slot
     again.receive("n3", Fetch(cut))
     assert again.step() == [Envelope("n3", Learn((), again.node.applied, cut))]
 
@@ -220,8 +220,8 @@ class Cluster:
     def __init__(self, *commands: Command, options: Options = SMALL_PAGES, limits: Limits = SHORT) -> None:
         self.leader = led(*commands, limits=limits, options=options)
         self.learner = Host(MemoryStorage("test", "n3"))
-        self.questions: list[FetchState] = []
-        self.answers: list[State] = []
+        self.questions: list[FetchSnapshot] = []
+        self.answers: list[SnapshotPage] = []
 
     def beat(self) -> None:
         """The leader is heard: n3 learns how far it lags."""
@@ -240,14 +240,14 @@ class Cluster:
             to_leader = [one.message for one in learner.step() if one.to == "n1"]
             stored = bool(learner.writes)
             learner.sync()
-            self.questions += [message for message in to_leader if isinstance(message, FetchState)]
+            self.questions += [message for message in to_leader if isinstance(message, FetchSnapshot)]
             leader.receive("n3", *to_leader)
             to_learner = [one.message for one in leader.step() if one.to == "n3"]
             leader.sync()
             leader.serve()
             to_learner += [one.message for one in leader.step() if one.to == "n3"]
             leader.sync()
-            self.answers += [message for message in to_learner if isinstance(message, State)]
+            self.answers += [message for message in to_learner if isinstance(message, SnapshotPage)]
             if not to_leader and not to_learner and not stored:
                 return
             learner.receive("n1", *[spoilt for one in to_learner if (spoilt := spoil(one)) is not None])
@@ -261,7 +261,7 @@ class Cluster:
 
 
 def pages_lost_behind(after: int) -> Callable[[AnyMessage], AnyMessage | None]:
-    return lambda message: None if isinstance(message, State) and message.after >= first_of(after) else message
+    return lambda message: None if isinstance(message, SnapshotPage) and message.after >= first_of(after) else message
 
 
 def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_the_log_behind_it() -> None:
@@ -283,7 +283,7 @@ def test_rule_25_until_the_last_page_is_there_the_state_is_the_old_one() -> None
     cluster.exchange(pages_lost_behind(3))
     learner = cluster.learner
     assert (learner.node.applied, learner.node.machine.revision) == (0, 0)
-    assert learner.storage.marks.staging.position == first_of(3)
+    assert learner.storage.hard_state.staging.position == first_of(3)
     again = Host(learner.storage.reopen())
     assert (again.node.applied, seen(again.read(b"k00", STALE))) == (0, [None])
 
@@ -303,7 +303,7 @@ def test_a_receiver_that_restarts_asks_for_the_next_page_and_not_for_the_first()
 def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() -> None:
     cluster = Cluster(*puts(3))
     cluster.beat()
-    cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, State) else message)
+    cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, SnapshotPage) else message)
     assert [question.after for question in cluster.questions] == [0]
     cluster.learner.later(ASK_AGAIN_MS - 1)
     cluster.exchange()
@@ -322,11 +322,11 @@ def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning()
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
-    assert cluster.learner.storage.marks.staging.position == first_of(2)
+    assert cluster.learner.storage.hard_state.staging.position == first_of(2)
     leader.later(HOLD_MS)
     leader.lead()
     put_all(leader, Delete(b"k00"), *puts(2, start=20))
-    assert leader.storage.marks.compact > 2
+    assert leader.storage.hard_state.compact > 2
     for _ in range(2):  # it is asked for the next page, and after that for the first
         cluster.learner.later(ASK_AGAIN_MS)
         cluster.beat()
@@ -341,24 +341,24 @@ def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
-    compacted = leader.storage.marks.compact
+    compacted = leader.storage.hard_state.compact
     put_all(leader, Put(b"k01", b"w"), Put(b"k01", b"x"), Put(b"k01", b"y"))
-    assert leader.storage.marks.compact == compacted
+    assert leader.storage.hard_state.compact == compacted
     leader.later(HOLD_IDLE_MS)
     leader.lead()
     put_all(leader, Put(b"k01", b"z"), Put(b"k01", b"a"))
-    assert leader.storage.marks.compact > compacted
-    leader.receive("n3", FetchState(0))
+    assert leader.storage.hard_state.compact > compacted
+    leader.receive("n3", FetchSnapshot(0))
     leader.step()
     leader.serve()
-    compacted = leader.storage.marks.compact
+    compacted = leader.storage.hard_state.compact
     put_all(leader, Put(b"k01", b"b"), Put(b"k01", b"c"))
-    assert leader.storage.marks.compact == compacted
-    leader.receive("n3", FetchState(leader.storage.marks.progress.position))
+    assert leader.storage.hard_state.compact == compacted
+    leader.receive("n3", FetchSnapshot(leader.storage.hard_state.progress.position))
     leader.step()
     leader.serve()
     put_all(leader, Put(b"k01", b"d"), Put(b"k01", b"e"))
-    assert leader.storage.marks.compact > compacted
+    assert leader.storage.hard_state.compact > compacted
 
 
 def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> None:
@@ -374,34 +374,34 @@ def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> No
     learner.sync()
     assert learner.node.applied == lagging.progress.applied
     learner.receive("n1", Learn((), slots[-1] + 9, slots[-1] + 5))
-    assert learner.node.replica.cut_off == "n1"
+    assert learner.node.replica.snapshot_source == "n1"
     cluster.exchange()
-    assert learner.node.replica.cut_off == "n1"
+    assert learner.node.replica.snapshot_source == "n1"
     assert learner.node.stats.states_installed == 0
     learner.receive("n2", Heartbeat(NEW, 1, 0))
     learner.later(ASK_AGAIN_MS)
-    asked = [one for one in learner.step() if isinstance(one.message, FetchState)]
-    assert asked == [Envelope("n2", FetchState(0))]
+    asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
+    assert asked == [Envelope("n2", FetchSnapshot(0))]
 
 
 def test_a_replica_asks_for_a_state_only_of_those_that_it_heard_lately() -> None:
     learner = Host(MemoryStorage("test", "n3"))
     learner.receive("n1", Learn((), 9, 5))
     learner.receive("n2", Heartbeat(B1, 1, 0))
-    asked = [one for one in learner.step() if isinstance(one.message, FetchState)]
-    assert asked == [Envelope("n1", FetchState(0))]
+    asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
+    assert asked == [Envelope("n1", FetchSnapshot(0))]
     learner.later(ASK_AGAIN_MS)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n2"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n2"]
     learner.later(1001)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n1"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
     learner.later(ASK_AGAIN_MS)
-    assert [one.to for one in learner.step() if isinstance(one.message, FetchState)] == ["n1"]
+    assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
 
 
 def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
     cluster = Cluster(*puts(3), options=Options())
     cluster.beat()
-    cluster.exchange(lambda message: None if isinstance(message, State) else message)
+    cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
     learner, last = cluster.learner, cluster.leader.node.applied
     learner.receive("n1", *[Accept(Ballot(1, "n1"), slot, NOOP, 0) for slot in range(1, last + 1)])
@@ -413,18 +413,18 @@ def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
 
 def test_a_page_is_read_from_storage_within_bounds() -> None:
     host = led(*puts(3), options=Options())
-    host.receive("n3", FetchState(first_of(2)))
+    host.receive("n3", FetchSnapshot(first_of(2)))
     host.step()
-    assert host.fetches == [ServeState("n3", first_of(2), 64 * 1024)]
+    assert host.fetches == [ServeSnapshot("n3", first_of(2), 64 * 1024)]
     small = led(*puts(3), options=SMALL_PAGES)
-    small.receive("n3", FetchState(0))
+    small.receive("n3", FetchSnapshot(0))
     small.step()
-    assert small.fetches == [ServeState("n3", 0, 4)]
+    assert small.fetches == [ServeSnapshot("n3", 0, 4)]
 
 
 def test_a_replica_that_is_joining_has_no_state_to_give() -> None:
     host = Host(joins=True)
-    host.receive("n3", FetchState(0))
+    host.receive("n3", FetchSnapshot(0))
     host.step()
     assert host.fetches == []
 
@@ -433,7 +433,7 @@ def test_rule_12_what_was_chosen_before_the_state_came_is_not_applied_to_it() ->
     """In one turn: a slot is chosen by the log, then the state takes the place of the old one."""
     cluster = Cluster(*puts(5), options=Options())
     cluster.beat()
-    cluster.exchange(lambda message: None if isinstance(message, State) else message)
+    cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
     learner = cluster.learner
     learner.receive("n1", Accept(Ballot(1, "n1"), 1, value(Put(b"k", b"v"), origin="n9"), 0))
@@ -460,24 +460,24 @@ def noted(host: Host) -> int:
 def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> None:
     host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
     host.later(EVERY_MS)
-    questions = [one for one in host.step() if isinstance(one.message, Compare)]
+    questions = [one for one in host.step() if isinstance(one.message, DigestRequest)]
     assert [one.to for one in questions] == ["n2", "n3"]
     question = questions[0].message
-    assert isinstance(question, Compare)
+    assert isinstance(question, DigestRequest)
     assert question.slot == noted(host)
     other = Host(MemoryStorage("test", "n3"))
     slots = host.storage.read(1, host.node.applied, 1 << 20)
     other.receive("n1", Learn(tuple(slots), host.node.applied, 0))
     other.step()
     other.receive("n1", question)
-    (answer,) = [one.message for one in other.step() if isinstance(one.message, Compared)]
-    assert answer == Compared(question.slot, question.digest)
+    (answer,) = [one.message for one in other.step() if isinstance(one.message, DigestReply)]
+    assert answer == DigestReply(question.slot, question.digest)
 
 
 def test_rule_24_a_replica_in_the_minority_ends() -> None:
     host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
     with pytest.raises(DamagedError, match="not that of a majority"):
-        host.receive("n2", Diverged(noted(host), b"another digest"))
+        host.receive("n2", DigestMismatch(noted(host), b"another digest"))
 
 
 def test_rule_24_the_members_and_the_request_ids_are_compared_too() -> None:
@@ -487,9 +487,9 @@ def test_rule_24_the_members_and_the_request_ids_are_compared_too() -> None:
         host.receive("n2", *[Accept(B1, slot, each, 0) for slot, each in enumerate(values, 1)])
         host.receive("n2", Chosen(B1, EVERY_SLOTS))
         host.step()
-        host.receive("n2", Compare(EVERY_SLOTS, b""))
+        host.receive("n2", DigestRequest(EVERY_SLOTS, b""))
     answers = [
-        [envelope.message for envelope in host.step() if isinstance(envelope.message, Compared)]
+        [envelope.message for envelope in host.step() if isinstance(envelope.message, DigestReply)]
         for host in (one, other)
     ]
     assert one.node.machine.records == other.node.machine.records

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kvstore.replica.retention import Limits, Retention
 from paxos.types import MS
-from storage.base import GENESIS, Cut, first_of, revision_of
+from storage.base import GENESIS, Truncation, first_of, revision_of
 
 NOW = 10**12
 HOUR = 3_600_000 * MS
@@ -16,7 +16,7 @@ def chain(slot: int) -> bytes:
 
 
 def retention(*, cut: int = 0, compacted: int = 0, **limits: int) -> Retention:
-    return Retention(Limits(**limits), Cut(cut, chain(cut)), compacted)
+    return Retention(Limits(**limits), Truncation(cut, chain(cut)), compacted)
 
 
 def apply(one: Retention, *slots: int, size_bytes: int = 1) -> int:
@@ -58,11 +58,11 @@ def test_after_a_start_the_cut_is_where_it_was() -> None:
 
 
 def test_rule_25_the_cut_goes_with_the_chain_up_to_it() -> None:
-    one = Retention(Limits(log_slots=1), Cut(), 0)
-    assert one.cut == Cut(0, GENESIS)
+    one = Retention(Limits(log_slots=1), Truncation(), 0)
+    assert one.cut == Truncation(0, GENESIS)
     one.applied(1, b"first", 1)
     one.applied(2, b"second", 1)
-    assert one.cut == Cut(1, b"first")
+    assert one.cut == Truncation(1, b"first")
 
 
 # The history
@@ -137,8 +137,8 @@ def test_rule_25_another_state_has_neither_a_log_nor_a_history_before_it() -> No
     one = retention(log_slots=2, history_revisions=0)
     apply(one, 1, 2)
     supersede(one, 1, 2)
-    one.jumped(Cut(40, chain(40)), first_of(30))
-    assert (one.cut, one.compacted) == (Cut(40, chain(40)), first_of(30))
+    one.jumped(Truncation(40, chain(40)), first_of(30))
+    assert (one.cut, one.compacted) == (Truncation(40, chain(40)), first_of(30))
     assert compacted(one) == 30
     assert apply(one, 41, 42) == 40
     assert apply(one, 43) == 41

@@ -21,9 +21,9 @@ from kvstore.replica.snapshot_send import (
     OutgoingSnapshots,
     state_message,
 )
-from paxos.messages import FetchState, State
+from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId
-from storage.base import AppliedProgress, Change, Staged, StatePage, StateWrite, first_of, revision_of
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, first_of, revision_of
 from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import VOTERS, Source, puts
 
@@ -61,7 +61,7 @@ class Receiver:
         self.now += LATER
         return self.asks()
 
-    def takes(self, sender: NodeId, message: State) -> bool:
+    def takes(self, sender: NodeId, message: SnapshotPage) -> bool:
         """Whether the page was of use; it is stored then, and the time for the next question has come."""
         taken = self.incoming.take(sender, message, self.applied, self.now)
         if taken is None:
@@ -79,7 +79,7 @@ class Receiver:
             asked = self.asks() or self.asks_again()
             assert asked is not None
             source, after = asked
-            self.takes(source, sources[source].answer(FetchState(first_of(after)), max_bytes))
+            self.takes(source, sources[source].answer(FetchSnapshot(first_of(after)), max_bytes))
             if self.applier is not None:
                 return self.applier
         raise AssertionError("it never ends")
@@ -96,9 +96,9 @@ def test_a_page_goes_over_as_it_is() -> None:
     source = Source(A, Delete(b"a"), B)
     receiver = Receiver()
     assert receiver.asks() == ("n2", 0)
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0))))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0))))
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
-    assert receiver.storage.marks.progress == source.applier.progress()
+    assert receiver.storage.hard_state.progress == source.applier.progress()
     assert receiver.applier is not None
     assert receiver.applier.progress() == source.applier.progress()
     assert receiver.applier.machine.records == source.applier.machine.records
@@ -116,9 +116,9 @@ def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_n
     source = Source(A, B)
     receiver = Receiver()
     assert receiver.asks(only_end=True) == ("n2", END)
-    message = source.answer(FetchState(END))
+    message = source.answer(FetchSnapshot(END))
     assert receiver.incoming.take_end("n3", message) is None
-    assert receiver.incoming.take_end("n2", source.answer(FetchState(first_of(0)))) is None
+    assert receiver.incoming.take_end("n2", source.answer(FetchSnapshot(first_of(0)))) is None
     assert receiver.incoming.take_end("n2", replace(message, checksum=1)) is None
     assert receiver.incoming.take_end("n2", message) == source.applier.progress()
     assert receiver.asks() is None
@@ -147,9 +147,9 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
     receiver = Receiver(sources=("n2", "n3", "n4"))
     assert receiver.asks() == ("n2", 0)
     assert receiver.asks_again() == ("n3", 0)
-    assert receiver.takes("n3", source.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n3", source.answer(FetchSnapshot(first_of(0)), 2))
     assert receiver.asks() == ("n3", 1)
-    assert receiver.takes("n3", source.answer(FetchState(first_of(1)), 2))
+    assert receiver.takes("n3", source.answer(FetchSnapshot(first_of(1)), 2))
     receiver.sources = ["n4", "n2"]
     assert receiver.asks() == ("n4", 2)
 
@@ -157,7 +157,7 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
 def test_rule_26_nothing_is_asked_before_the_last_page_is_stored() -> None:
     receiver = Receiver()
     receiver.asks()
-    message = Source(A, B).answer(FetchState(first_of(0)), 2)
+    message = Source(A, B).answer(FetchSnapshot(first_of(0)), 2)
     assert receiver.incoming.take("n2", message, 0, NOW) is not None
     assert receiver.asks_again() is None
     assert receiver.incoming.take("n2", message, 0, NOW) is None
@@ -174,7 +174,7 @@ def test_rule_26_a_state_is_asked_for_no_faster_than_its_share_of_disk_and_cores
         assert receiver.asks() == ("n2", after)
         asked_at.append(receiver.now)
         receiver.now += MS  # what the answer takes
-        assert receiver.takes("n2", source.answer(FetchState(first_of(after)), 2))
+        assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(after)), 2))
         receiver.now -= 1
         assert receiver.asks() is None
         receiver.now += 1
@@ -196,20 +196,20 @@ def test_whoever_has_nobody_to_ask_waits_for_nothing() -> None:
 def test_rule_25_a_page_of_another_question_or_of_nobody_who_was_asked_is_not_taken() -> None:
     source = Source(A, B, C)
     receiver = Receiver()
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
-    assert not receiver.takes("n3", source.answer(FetchState(first_of(0)), 2))
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(1)), 2))
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert not receiver.takes("n3", source.answer(FetchSnapshot(first_of(0)), 2))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(1)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(2)), 2))
-    assert receiver.takes("n2", source.answer(FetchState(first_of(1)), 2))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(2)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(1)), 2))
 
 
 def test_rule_5_a_page_that_is_not_what_was_sent_is_asked_for_again() -> None:
     source = Source(A, B)
-    sound = source.answer(FetchState(first_of(0)), 2)
+    sound = source.answer(FetchSnapshot(first_of(0)), 2)
     bad = [
         replace(sound, checksum=sound.checksum ^ 1),
         replace(sound, rows=sound.rows[:-1] + b"\x07"),
@@ -232,7 +232,7 @@ def test_a_receiver_that_restarts_goes_on_where_it_was() -> None:
     receiver = Receiver()
     for after in (0, 1):
         receiver.asks()
-        assert receiver.takes("n2", source.answer(FetchState(first_of(after)), 2))
+        assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(after)), 2))
     again = receiver.restarted()
     assert again.asks() == ("n2", 2)
     applier = again.fetch({"n2": source, "n3": source}, 2)
@@ -244,9 +244,9 @@ def test_a_page_that_was_not_stored_before_a_restart_is_asked_for_again() -> Non
     source = Source(A, B, C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
-    assert receiver.incoming.take("n2", source.answer(FetchState(first_of(1)), 2), 0, NOW) is not None
+    assert receiver.incoming.take("n2", source.answer(FetchSnapshot(first_of(1)), 2), 0, NOW) is not None
     again = receiver.restarted()
     assert again.asks() == ("n2", 1)
 
@@ -263,10 +263,10 @@ def test_another_source_goes_on_where_the_first_one_stopped() -> None:
     source, other = Source(A, B, C), Source(A, B, C, Put(b"d", b"4"))
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
     assert receiver.asks_again() == ("n3", 1)
-    assert receiver.takes("n3", other.answer(FetchState(first_of(1))))
+    assert receiver.takes("n3", other.answer(FetchSnapshot(first_of(1))))
     assert receiver.applier is not None
     assert receiver.applier.machine.records == other.applier.machine.records
 
@@ -276,13 +276,13 @@ def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions
     source = Source(A, B, Delete(b"a"), C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
     source.compact(3)
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(1))))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(1))))
     assert receiver.asks() is None
     assert receiver.asks_again() == ("n3", 0)
-    assert receiver.takes("n3", source.answer(FetchState(first_of(0))))
+    assert receiver.takes("n3", source.answer(FetchSnapshot(first_of(0))))
     assert receiver.applier is not None
     assert receiver.applier.machine.get(b"a") is None
 
@@ -291,10 +291,10 @@ def test_what_was_compacted_up_to_where_the_pages_are_changes_nothing_for_those_
     source = Source(A, Put(b"a", b"2"), B, C)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 4))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 4))
     receiver.asks()
     source.compact(2)
-    assert receiver.takes("n2", source.answer(FetchState(first_of(2))))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(2))))
     assert receiver.applier is not None
     assert receiver.applier.machine.superseded_bytes == source.applier.machine.superseded_bytes
 
@@ -319,7 +319,7 @@ def test_they_do_so_over_a_restart() -> None:
     source = sparse(compact=7)
     receiver = Receiver(sources=("n2",))
     receiver.asks()
-    assert receiver.takes("n2", source.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     applier = receiver.restarted().fetch({"n2": source}, 2)
     assert applier.machine.records == source.applier.machine.records
 
@@ -333,12 +333,12 @@ def test_rule_25_a_source_that_has_compacted_less_far_and_beyond_what_is_here_is
     first, other = sparse(compact=7), sparse(compact=compact)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     if restart:
         receiver = receiver.restarted()
     receiver.asks()
     receiver.asks_again()
-    assert not receiver.takes(receiver.incoming._source, other.answer(FetchState(first_of(1)), 2))
+    assert not receiver.takes(receiver.incoming._source, other.answer(FetchSnapshot(first_of(1)), 2))
     assert receiver.fetch({"n2": other, "n3": other}, 2).machine.records == other.applier.machine.records
 
 
@@ -348,17 +348,17 @@ def test_rule_25_between_pages_of_a_compacted_state_one_that_is_not_so_stays_no_
     first, other = sparse(compact=7), sparse(compact=0)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
     receiver.asks_again()
-    assert receiver.takes("n3", other.answer(FetchState(first_of(1)), 2))
+    assert receiver.takes("n3", other.answer(FetchSnapshot(first_of(1)), 2))
     if restart:
         receiver = receiver.restarted()
         receiver.asks()
     else:
         receiver.asks()
         receiver.asks_again()
-    assert not receiver.takes("n2", first.answer(FetchState(first_of(2)), 2))
+    assert not receiver.takes("n2", first.answer(FetchSnapshot(first_of(2)), 2))
     assert receiver.asks_again() == ("n3", 0)
 
 
@@ -370,12 +370,12 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
     first.compact(5)
     receiver = Receiver()
     receiver.asks()
-    assert receiver.takes("n2", first.answer(FetchState(first_of(0)), 2))
+    assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     if restart:
         receiver = receiver.restarted()
     receiver.asks()
     receiver.asks_again()
-    assert not receiver.takes(receiver.incoming._source, lagging.answer(FetchState(first_of(1))))
+    assert not receiver.takes(receiver.incoming._source, lagging.answer(FetchSnapshot(first_of(1))))
     assert receiver.applier is None
     assert receiver.fetch({"n2": first, "n3": first}, 2).progress() == first.applier.progress()
 
@@ -385,11 +385,11 @@ def test_rule_25_a_source_that_lags_behind_what_is_applied_here_is_of_no_use() -
     receiver = Receiver()
     receiver.applied = 2
     receiver.asks()
-    assert not receiver.takes("n2", source.answer(FetchState(first_of(0))))
+    assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(0))))
     assert receiver.asks() is None
     assert receiver.asks_again() == ("n3", 0)
     source.apply(C)
-    assert receiver.takes("n3", source.answer(FetchState(first_of(0))))
+    assert receiver.takes("n3", source.answer(FetchSnapshot(first_of(0))))
 
 
 def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_asked() -> None:
@@ -405,7 +405,7 @@ def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_as
         receiver = Receiver()
         receiver.asks()
         assert not receiver.takes("n2", state_message(0, wrong))
-        assert receiver.storage.marks.progress == AppliedProgress()
+        assert receiver.storage.hard_state.progress == AppliedProgress()
         assert receiver.asks_again() == ("n3", 0)
 
 
@@ -429,19 +429,21 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
     for name, apply, compact, max_bytes, restart in run:
         source = sources[name]
         source.apply(*commands[source.applier.applied : max(apply, source.applier.applied)])
-        source.compact(max(revision_of(source.storage.marks.compact), min(compact, source.applier.machine.revision)))
+        source.compact(
+            max(revision_of(source.storage.hard_state.compact), min(compact, source.applier.machine.revision))
+        )
         if restart:
             receiver = receiver.restarted()
         asked = receiver.asks() or receiver.asks_again()
         assert asked is not None
         peer, after = asked
-        receiver.takes(peer, sources[peer].answer(FetchState(first_of(after)), max_bytes))
+        receiver.takes(peer, sources[peer].answer(FetchSnapshot(first_of(after)), max_bytes))
         if receiver.applier is not None:
             expected = Source(*commands[: receiver.applier.applied])
             assert receiver.applier.progress() == expected.applier.progress()
             assert receiver.applier.machine.records == expected.applier.machine.records
             receiver = receiver.restarted()
-            receiver.applied = receiver.storage.marks.progress.applied
+            receiver.applied = receiver.storage.hard_state.progress.applied
 
 
 # Whoever is asked
@@ -450,8 +452,8 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
 def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> None:
     outgoing = OutgoingSnapshots()
     assert not outgoing.hold(NOW)
-    outgoing.asked("n2", FetchState(first_of(0)), NOW)
-    outgoing.asked("n3", FetchState(first_of(0)), NOW)
+    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
+    outgoing.asked("n3", FetchSnapshot(first_of(0)), NOW)
     assert outgoing.hold(NOW)
     outgoing.ended("n2")
     outgoing.ended("n2")
@@ -462,23 +464,23 @@ def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> N
 
 def test_rule_26_compaction_waits_no_longer_for_one_that_fell_silent() -> None:
     outgoing = OutgoingSnapshots()
-    outgoing.asked("n2", FetchState(first_of(0)), NOW)
+    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
     assert outgoing.hold(NOW + HOLD_IDLE_MS * MS - 1)
     assert not outgoing.hold(NOW + HOLD_IDLE_MS * MS)
-    outgoing.asked("n2", FetchState(first_of(5)), NOW + HOLD_IDLE_MS * MS)
+    outgoing.asked("n2", FetchSnapshot(first_of(5)), NOW + HOLD_IDLE_MS * MS)
     assert outgoing.hold(NOW + HOLD_IDLE_MS * MS)
 
 
 def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
     outgoing = OutgoingSnapshots()
-    outgoing.asked("n2", FetchState(first_of(0)), NOW)
+    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
     now = NOW
     while now < NOW + HOLD_MS * MS:
         assert outgoing.hold(now)
         now += HOLD_IDLE_MS * MS // 2
-        outgoing.asked("n2", FetchState(first_of(7)), now)
+        outgoing.asked("n2", FetchSnapshot(first_of(7)), now)
     assert not outgoing.hold(now)
-    outgoing.asked("n2", FetchState(first_of(0)), now)
+    outgoing.asked("n2", FetchSnapshot(first_of(0)), now)
     assert outgoing.hold(now)
 
 
@@ -490,4 +492,4 @@ def test_an_empty_state_is_a_state() -> None:
     receiver.applied = -1
     receiver.asks_again()
     assert receiver.takes("n3", state_message(0, page))
-    assert Staged(0, page).page.changes == []
+    assert StagedPage(0, page).page.changes == []

@@ -15,9 +15,9 @@ import pytest
 
 import paxos.lecture.stage
 from paxos.acceptor import Acceptor
-from paxos.election import Election
+from paxos.election import ElectionTimer
 from paxos.learner import Learner
-from paxos.lease import Grant, Lease
+from paxos.lease import LeaderLease, LeaseGrant
 from paxos.lecture.__main__ import main, told
 from paxos.lecture.actors import AcceptorActor, Actor, Acts, LearnerActor, ProposerActor, ReplicaActor
 from paxos.lecture.scenes import SCENES, crashes, duel
@@ -30,7 +30,7 @@ from paxos.messages import (
     Accept,
     Accepted,
     AnyMessage,
-    Compare,
+    DigestRequest,
     Heartbeat,
     HeartbeatAck,
     Prepare,
@@ -41,7 +41,7 @@ from paxos.messages import (
     Reject,
 )
 from paxos.options import Options
-from paxos.proposer import Campaign, Pipeline
+from paxos.proposer import Phase1, Pipeline
 from paxos.types import MS, ZERO, Ballot, unpack
 from paxos.wire import encode
 from tests.unit.paxos.lecture.golden import KEPT, LECTURE, shown
@@ -108,14 +108,14 @@ def test_no_message_leaves_before_what_led_to_it(name: str) -> None:
     ("name", "owner", "method", "broken"),
     [
         ("basic", Pipeline, "accepted", lambda pipeline, sender, slot: True),
-        ("previous-value", Campaign, "recovered", lambda campaign: []),
+        ("previous-value", Phase1, "recovered", lambda phase1: []),
         ("ignored", Acceptor, "_reject", lambda acceptor, sender, ballot, floor=0: None),
-        ("duel", Election, "_back_off", lambda election: election._unit),
-        ("multi", Campaign, "recovered", lambda campaign: []),
+        ("duel", ElectionTimer, "_next_delay", lambda election: election._unit),
+        ("multi", Phase1, "recovered", lambda phase1: []),
         ("broadcast", Learner, "decide", lambda learner, slot: None),
-        ("crashes", Campaign, "elected", lambda campaign: True),
-        ("lease", Grant, "refuses", lambda grant, node, now: False),
-        ("lease", Lease, "answer", lambda lease, sender, nonce, granted: None),
+        ("crashes", Phase1, "has_quorum", lambda phase1: True),
+        ("lease", LeaseGrant, "refuses", lambda grant, node, now: False),
+        ("lease", LeaderLease, "answer", lambda lease, sender, nonce, granted: None),
     ],
 )
 def test_a_scene_shows_it_when_the_production_code_is_broken(
@@ -289,11 +289,11 @@ def test_what_belongs_to_a_ballot_of_before_does_not_count() -> None:
 
 def test_a_message_without_words_of_its_own_has_its_name() -> None:
     replica = ReplicaActor("n1", ("n1",), Options(), 0)
-    assert label(Compare(1, b"")) == "Compare"
+    assert label(DigestRequest(1, b"")) == "DigestRequest"
     assert label(PreVote(1, 1)) == "PreVote: would you promise?"
     assert label(PreVoteReply(1, True, ZERO, 0)) == "PreVoteReply(yes)"
     assert label(PreVoteReply(1, False, ZERO, 0)) == "PreVoteReply(no)"
-    assert sentence(replica, "n2", Compare(1, b""), []) == "n1 takes note."
+    assert sentence(replica, "n2", DigestRequest(1, b""), []) == "n1 takes note."
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 from paxos.types import Slot
 from storage.compaction import UNIT_BYTES, compact
-from storage.generation import Generation
-from storage.marks import Marks
-from storage.revisions import NO_END, KeySpace
+from storage.hard_state import HardState
+from storage.key_space import NO_END, KeySpace
+from storage.state_tables import StateTables
 
 BACKLOG_BYTES = 8 << 20
 """So much more history is worth compaction: the more it is, the more often a key was written in it, and only its last
 change becomes a row."""
 
 
-class Housekeeping:
+class Maintenance:
     """What is left to do, and does it. The caller holds the transaction, and stores the bounds in it."""
 
     def __init__(self, connection: sqlite3.Connection, space: KeySpace, cut: Slot) -> None:
@@ -27,7 +27,7 @@ class Housekeeping:
         first = connection.execute("SELECT coalesce(min(slot), ?) FROM log", (NO_END,)).fetchone()[0]
         self._cut = min(cut, first - 1)
         """No slot up to here has a row."""
-        self._round: tuple[Generation, Iterator[int]] | None = None
+        self._round: tuple[StateTables, Iterator[int]] | None = None
         self._goal = 0
         """Up to this position rounds follow each other."""
         self._stored_bytes = 0
@@ -37,33 +37,40 @@ class Housekeeping:
         """So much was added to the history."""
         self._stored_bytes += size_bytes
 
-    def pending(self, marks: Marks) -> bool:
+    def pending(self, hard_state: HardState) -> bool:
         """True when there may be rows that do not count."""
-        return self._space.compacted < marks.compact or self.pressing(marks)
+        return self._space.compacted < hard_state.compact or self.pressing(hard_state)
 
-    def pressing(self, marks: Marks) -> bool:
+    def pressing(self, hard_state: HardState) -> bool:
         """The same, but for revisions that are not yet worth a round."""
         space = self._space
-        return self._cut < marks.cut.slot or space.littered or space.spent or self._worth_a_round(marks)
+        return (
+            self._cut < hard_state.truncation.slot
+            or space.idle_has_garbage
+            or space.has_spent_runs
+            or self._worth_a_round(hard_state)
+        )
 
-    def slice(self, units: int, marks: Marks, *, idle: bool) -> int:
+    def slice(self, units: int, hard_state: HardState, *, idle: bool) -> int:
         """Remove about so much; gives how much it was. Each task is taken up while half of the slice is left: a log
         that is cut with each write would leave the others nothing for ever. `idle`: there is time for small rounds."""
         left = units
-        if self._cut < marks.cut.slot:
-            left -= self._drop_log(left, marks.cut.slot)
-        if left >= units // 2 and (self._worth_a_round(marks) or (idle and self._space.compacted < marks.compact)):
-            left -= self._compact(left, marks.compact)
-        if left >= units // 2 and self._space.spent:
+        if self._cut < hard_state.truncation.slot:
+            left -= self._drop_log(left, hard_state.truncation.slot)
+        if left >= units // 2 and (
+            self._worth_a_round(hard_state) or (idle and self._space.compacted < hard_state.compact)
+        ):
+            left -= self._compact(left, hard_state.compact)
+        if left >= units // 2 and self._space.has_spent_runs:
             left -= self._drop_spent(left)
-        if left >= units // 2 and self._space.littered:
+        if left >= units // 2 and self._space.idle_has_garbage:
             left -= self.clear_idle(left, NO_END)
         return units - left
 
-    def _worth_a_round(self, marks: Marks) -> bool:
+    def _worth_a_round(self, hard_state: HardState) -> bool:
         """True as well when one has begun, or ended before the goal."""
         base = self._space.compacted
-        if base >= marks.compact:
+        if base >= hard_state.compact:
             return False
         return self._under_way() is not None or base < self._goal or self._stored_bytes >= BACKLOG_BYTES
 
@@ -104,7 +111,7 @@ class Housekeeping:
         )
         bound, used = self._bound(source, (base, base), units)
         if bound is None:
-            self._space.spent = False
+            self._space.has_spent_runs = False
         else:
             live.drop_spent(bound)
         return used
@@ -112,7 +119,7 @@ class Housekeeping:
     def clear_idle(self, units: int, upto: int) -> int:
         """Remove rows behind the staged ones, as far as `upto`; gives how much it was."""
         idle, after = self._space.idle, self._space.staging.position
-        if not self._space.littered:
+        if not self._space.idle_has_garbage:
             return 0
         source = (
             "SELECT position AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- names of ours, as below
@@ -128,7 +135,7 @@ class Housekeeping:
         )
         bound, used = self._bound(source, (after, upto), units)
         if bound is None:
-            self._space.littered &= upto < NO_END
+            self._space.idle_has_garbage &= upto < NO_END
         else:
             idle.drop_runs_behind(after, bound)
         return used

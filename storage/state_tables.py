@@ -22,7 +22,7 @@ import msgspec
 
 from storage.base import Change, follows
 from storage.errors import damaged
-from storage.rows import Insert, checksum
+from storage.rows import BatchInsert, checksum
 
 NAMES = ("a", "b")
 RUN_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Change]).decode
 
 
-class Generation:
+class StateTables:
     """The two tables of one name. Whoever changes them holds the transaction."""
 
     def __init__(self, name: str, connection: sqlite3.Connection, path: Path) -> None:
@@ -42,8 +42,8 @@ class Generation:
         self.records, self.history = f"records_{name}", f"history_{name}"
         self._connection = connection
         self._path = path
-        self._add = Insert(f"INSERT OR REPLACE INTO {self.records}", columns=7)
-        self._append = Insert(f"INSERT INTO {self.history}", columns=4)
+        self._add = BatchInsert(f"INSERT OR REPLACE INTO {self.records}", columns=7)
+        self._append = BatchInsert(f"INSERT INTO {self.history}", columns=4)
         # The run that position ? is in, if it is in one, and those behind it.
         self._from_run = f"first >= coalesce((SELECT max(first) FROM {self.history} WHERE first <= ?), 0)"  # noqa: S608
 

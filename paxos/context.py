@@ -8,7 +8,7 @@ from paxos.outbox import Outbox
 from paxos.types import NodeId
 
 
-class Member(NamedTuple):
+class RoleContext(NamedTuple):
     """Who the replica is, whom it counts, by which knobs it goes, and where it puts its work."""
 
     node: NodeId

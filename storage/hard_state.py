@@ -5,11 +5,20 @@ from typing import NamedTuple
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, Slot
-from storage.base import AppliedProgress, Cut, Recovered, Staged, StateWrite, StorageError, StoredIdentity, follows
+from storage.base import (
+    AppliedProgress,
+    Recovered,
+    StagedPage,
+    StateWrite,
+    StorageError,
+    StoredIdentity,
+    Truncation,
+    follows,
+)
 
 
 class Staging(NamedTuple):
-    """What is staged: rows up to `position`, see Staged.
+    """What is staged: rows up to `position`, see StagedPage.
 
     `compacted` is that of the first page, and will be that of the whole. `lowest` is the least of any page: what was
     superseded between the two may be there, and goes when the whole is installed.
@@ -19,7 +28,7 @@ class Staging(NamedTuple):
     compacted: int = 0
     lowest: int = 0
 
-    def after(self, staged: Staged) -> "Staging":
+    def after(self, staged: StagedPage) -> "Staging":
         """What is staged with one page more. Raises StorageError when the page does not follow."""
         after, page = staged.after, staged.page
         first = after == 0
@@ -39,28 +48,28 @@ class Staging(NamedTuple):
         return Staging(position, base, lowest)
 
 
-class Marks(NamedTuple):
+class HardState(NamedTuple):
     """The promise, how far the log is chosen and goes, where it begins, and how far the state came."""
 
     promised: Ballot = ZERO
     chosen: Slot = 0
     last: Slot = 0
-    cut: Cut = Cut()
+    truncation: Truncation = Truncation()
     progress: AppliedProgress = AppliedProgress()
     compact: int = 0
     """The highest position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
 
-    def after(self, writes: Sequence[Write]) -> "Marks":
-        """The marks once `writes` are stored. Raises StorageError when they break the contract."""
-        marks = self
+    def after(self, writes: Sequence[Write]) -> "HardState":
+        """The hard_state once `writes` are stored. Raises StorageError when they break the contract."""
+        hard_state = self
         for write in writes:
             if isinstance(write, StateWrite) and write.staged is not None:
-                marks = _after_page(marks, write.staged)  # first: the chosen prefix may rest on it
-            marks = _after_votes(marks, write)
+                hard_state = _after_page(hard_state, write.staged)  # first: the chosen prefix may rest on it
+            hard_state = _after_votes(hard_state, write)
             if isinstance(write, StateWrite):
-                marks = _after_state(marks, write)
-        return marks
+                hard_state = _after_state(hard_state, write)
+        return hard_state
 
     def recovered(self, identity: StoredIdentity, log_bytes: int) -> Recovered:
         """The same for whoever opens the storage."""
@@ -69,7 +78,7 @@ class Marks(NamedTuple):
             self.promised,
             self.chosen,
             self.last,
-            self.cut,
+            self.truncation,
             self.progress,
             self.compact,
             log_bytes,
@@ -78,8 +87,8 @@ class Marks(NamedTuple):
         )
 
 
-def _after_votes(marks: Marks, write: Write) -> Marks:
-    promised, chosen, last = marks.promised, marks.chosen, marks.last
+def _after_votes(hard_state: HardState, write: Write) -> HardState:
+    promised, chosen, last = hard_state.promised, hard_state.chosen, hard_state.last
     if write.promise is not None:
         if write.promise < promised:
             raise misuse(f"the promise would go down from {promised} to {write.promise}")
@@ -92,29 +101,29 @@ def _after_votes(marks: Marks, write: Write) -> Marks:
         if write.chosen > last:
             raise misuse(f"the chosen prefix {write.chosen} would pass the end of the log, {last}")
         chosen = write.chosen
-    return marks._replace(promised=promised, chosen=chosen, last=last)
+    return hard_state._replace(promised=promised, chosen=chosen, last=last)
 
 
-def _after_state(marks: Marks, write: StateWrite) -> Marks:
+def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
     if write.staged is not None and (write.changes or write.progress is not None):
         raise misuse("a staged state and changes of the own one would be stored together")
     if write.progress is not None:
-        marks = _after_progress(marks, write, write.progress)
+        hard_state = _after_progress(hard_state, write, write.progress)
     elif write.changes:
         raise misuse(f"changes up to position {write.changes[-1].position} would be stored without progress")
-    if write.cut is not None:
-        marks = _after_cut(marks, write.cut)
+    if write.truncate is not None:
+        hard_state = _after_truncation(hard_state, write.truncate)
     if write.compact:
-        marks = _after_compact(marks, write.compact)
-    return marks
+        hard_state = _after_compact(hard_state, write.compact)
+    return hard_state
 
 
-def _after_progress(marks: Marks, write: StateWrite, to: AppliedProgress) -> Marks:
-    stored = marks.progress
+def _after_progress(hard_state: HardState, write: StateWrite, to: AppliedProgress) -> HardState:
+    stored = hard_state.progress
     if to.applied < stored.applied:
         raise misuse(f"the applied slot would go down from {stored.applied} to {to.applied}")
-    if to.applied > marks.chosen:
-        raise misuse(f"the applied slot {to.applied} would pass the chosen prefix, {marks.chosen}")
+    if to.applied > hard_state.chosen:
+        raise misuse(f"the applied slot {to.applied} would pass the chosen prefix, {hard_state.chosen}")
     last = stored.position
     for change in write.changes:
         if not follows(change.position, last):
@@ -122,37 +131,37 @@ def _after_progress(marks: Marks, write: StateWrite, to: AppliedProgress) -> Mar
         last = change.position
     if to.position != last:
         raise misuse(f"the changes end at position {last}, but the state would be of position {to.position}")
-    return marks._replace(progress=to)
+    return hard_state._replace(progress=to)
 
 
-def _after_cut(marks: Marks, cut: Cut) -> Marks:
-    if cut.slot < marks.cut.slot:
-        raise misuse(f"the cut would go down from slot {marks.cut.slot} to {cut.slot}")
-    if cut.slot > marks.progress.applied:
-        raise misuse(f"the cut at slot {cut.slot} would pass the applied slot, {marks.progress.applied}")
-    return marks._replace(cut=cut)
+def _after_truncation(hard_state: HardState, truncation: Truncation) -> HardState:
+    if truncation.slot < hard_state.truncation.slot:
+        raise misuse(f"the cut would go down from slot {hard_state.truncation.slot} to {truncation.slot}")
+    if truncation.slot > hard_state.progress.applied:
+        raise misuse(f"the cut at slot {truncation.slot} would pass the applied slot, {hard_state.progress.applied}")
+    return hard_state._replace(truncation=truncation)
 
 
-def _after_compact(marks: Marks, compact: int) -> Marks:
-    if compact < marks.compact:
-        raise misuse(f"the compacted position would go down from {marks.compact} to {compact}")
-    if compact > marks.progress.position:
-        raise misuse(f"compacting up to position {compact} would pass the stored one, {marks.progress.position}")
-    return marks._replace(compact=compact)
+def _after_compact(hard_state: HardState, compact: int) -> HardState:
+    if compact < hard_state.compact:
+        raise misuse(f"the compacted position would go down from {hard_state.compact} to {compact}")
+    if compact > hard_state.progress.position:
+        raise misuse(f"compacting up to position {compact} would pass the stored one, {hard_state.progress.position}")
+    return hard_state._replace(compact=compact)
 
 
-def _after_page(marks: Marks, staged: Staged) -> Marks:
-    staging = marks.staging.after(staged)
+def _after_page(hard_state: HardState, staged: StagedPage) -> HardState:
+    staging = hard_state.staging.after(staged)
     progress = staged.page.progress
     if progress is None:
-        return marks._replace(staging=staging)
-    if progress.applied < marks.progress.applied:
-        raise misuse(f"the applied slot would go down from {marks.progress.applied} to {progress.applied}")
+        return hard_state._replace(staging=staging)
+    if progress.applied < hard_state.progress.applied:
+        raise misuse(f"the applied slot would go down from {hard_state.progress.applied} to {progress.applied}")
     applied = progress.applied
-    return marks._replace(
-        chosen=max(marks.chosen, applied),
-        last=max(marks.last, applied),
-        cut=Cut(applied, progress.chain),
+    return hard_state._replace(
+        chosen=max(hard_state.chosen, applied),
+        last=max(hard_state.last, applied),
+        truncation=Truncation(applied, progress.chain),
         progress=progress,
         compact=staging.compacted,
         staging=Staging(),

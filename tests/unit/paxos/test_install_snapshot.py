@@ -10,14 +10,14 @@ from paxos.messages import (
     Accepted,
     Chosen,
     Fetch,
-    FetchState,
+    FetchSnapshot,
     Heartbeat,
     HeartbeatAck,
     Learn,
     Prepare,
     Promise,
     Reject,
-    State,
+    SnapshotPage,
 )
 from paxos.ready import ServeFetch, Write
 from paxos.replica import Role
@@ -41,19 +41,19 @@ def cut_off() -> Bench:
 
 
 def jump(bench: Bench, slot: int, versions: list[ConfigurationVersion] = THREE) -> None:
-    bench.replica.jump(slot, versions, bench.now)
+    bench.replica.install_snapshot(slot, versions, bench.now)
 
 
 def test_rule_11_whoever_lacks_slots_that_a_peer_has_cut_says_whose_state_it_needs_and_asks_for_no_slots() -> None:
     bench = cut_off()
-    assert bench.replica.cut_off == "n2"
+    assert bench.replica.snapshot_source == "n2"
     assert bench.replica._learner.next_deadline() is None
     assert not bench.replica.caught_up
     bench.receive("n3", Learn((), 12, 4))
     bench.expect()
-    assert bench.replica.cut_off == "n2"
+    assert bench.replica.snapshot_source == "n2"
     bench.receive("n3", Learn((), 12, 6))
-    assert bench.replica.cut_off == "n3"
+    assert bench.replica.snapshot_source == "n3"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
@@ -61,14 +61,14 @@ def test_rule_11_a_cut_behind_which_nothing_is_missing_cuts_nobody_off(cut: int)
     bench = Bench(promised=B1, chosen=2)
     bench.receive("n2", Learn((), 9, cut))
     bench.expect(to("n2", Fetch(3)))
-    assert bench.replica.cut_off is None
+    assert bench.replica.snapshot_source is None
 
 
 def test_rule_11_the_next_slot_is_enough_to_be_cut_off() -> None:
     bench = Bench(promised=B1, chosen=2)
     bench.receive("n2", Learn((), 9, 3))
     bench.expect()
-    assert bench.replica.cut_off == "n2"
+    assert bench.replica.snapshot_source == "n2"
 
 
 def test_rule_11_whoever_gets_the_slots_from_another_peer_is_cut_off_no_more() -> None:
@@ -76,7 +76,7 @@ def test_rule_11_whoever_gets_the_slots_from_another_peer_is_cut_off_no_more() -
     values = [PValue(slot, B1, b"v") for slot in range(1, 6)]
     bench.receive("n3", Learn(tuple(values), 5, 0))
     bench.expect(to("n2", Fetch(6)), accepts=values, chosen=[(slot, b"v") for slot in range(1, 6)])
-    assert bench.replica.cut_off is None
+    assert bench.replica.snapshot_source is None
 
 
 def test_a_leader_is_never_cut_off() -> None:
@@ -84,13 +84,13 @@ def test_a_leader_is_never_cut_off() -> None:
     reign(bench)
     bench.receive("n2", Learn((), 1, 5))
     bench.expect()
-    assert bench.replica.cut_off is None
+    assert bench.replica.snapshot_source is None
 
 
 def test_rule_25_with_a_state_the_log_goes_on_behind_it() -> None:
     bench = cut_off()
     jump(bench, 6)
-    assert (bench.replica.chosen, bench.replica.cut_off) == (6, None)
+    assert (bench.replica.chosen, bench.replica.snapshot_source) == (6, None)
     bench.expect(to("n2", Fetch(7)))
     entries = [PValue(slot, B1, b"v") for slot in (7, 8, 9)]
     bench.receive("n2", Learn(tuple(entries), 9, 5))
@@ -196,7 +196,7 @@ def test_a_leader_that_was_given_a_state_may_propose_alpha_slots_behind_it() -> 
 
 def test_the_pages_of_a_state_are_nothing_to_the_core() -> None:
     bench = Bench()
-    bench.receive("n2", FetchState(0), State(0, b"rows", 0, b"end", 7))
+    bench.receive("n2", FetchSnapshot(0), SnapshotPage(0, b"rows", 0, b"end", 7))
     bench.expect()
 
 
@@ -228,7 +228,7 @@ def test_rule_28_a_replica_that_knows_of_no_member_makes_no_promise() -> None:
 
 def test_rule_29_whoever_lacks_a_state_forgets_the_members_and_accepts_on_until_it_is_given_one() -> None:
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a")])
-    bench.replica.forget_members()
+    bench.replica.forget_configurations()
     bench.receive("n2", Chosen(B1, 1), Accept(B1, 2, b"b", 1))
     bench.expect(votes=[to("n2", Accepted(B1, 2))], accepts=[PValue(2, B1, b"b")])
     assert (bench.replica.chosen, bench.peers) == (0, [])
@@ -244,7 +244,7 @@ def test_whoever_stands_or_leads_does_not_forget_the_members(begin: object) -> N
     assert callable(begin)
     begin(bench)
     with pytest.raises(InvariantError, match="has a state"):
-        bench.replica.forget_members()
+        bench.replica.forget_configurations()
 
 
 # Whoever has the log

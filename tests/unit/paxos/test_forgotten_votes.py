@@ -5,7 +5,7 @@ import pytest
 from paxos.configuration import ConfigurationVersion
 from paxos.errors import ForgottenVotesError
 from paxos.leader import ROUNDS
-from paxos.messages import Accept, Accepted, Chosen, Forgotten, Heartbeat, HeartbeatAck, Prepare, Promise
+from paxos.messages import Accept, Accepted, Chosen, ForgottenVotes, Heartbeat, HeartbeatAck, Prepare, Promise
 from paxos.types import ZERO, Ballot, Configuration, PValue
 from tests.unit.paxos.harness import ME, Bench, ack, elect, establish, reign, to
 
@@ -15,7 +15,7 @@ B1, B2, B3 = Ballot(1, "n2"), Ballot(2, "n3"), Ballot(3, "n2")
 def told(bench: Bench) -> list[int]:
     """What the leader tells n2 of its forgotten votes."""
     ready = bench.replica.take(bench.now)
-    return [one.message.votes for one in ready.messages if isinstance(one.message, Forgotten) and one.to == "n2"]
+    return [one.message.votes for one in ready.messages if isinstance(one.message, ForgottenVotes) and one.to == "n2"]
 
 
 def answer(ballot: Ballot, nonce: int, votes: int) -> HeartbeatAck:
@@ -69,7 +69,7 @@ def test_rule_5_a_slot_that_is_chosen_is_accepted_whatever_the_acceptor_holds() 
     """It is cut, or it was learnt: nobody needs the vote any more."""
     bench = Bench(promised=B1, chosen=9)
     assert bench.replica._acceptor.votes(B1) == 10
-    bench.receive("n2", Heartbeat(B1, 1, 9), Forgotten(B1, 10))
+    bench.receive("n2", Heartbeat(B1, 1, 9), ForgottenVotes(B1, 10))
     bench.expect(to("n2", HeartbeatAck(B1, 1, granted=True, chosen=9, votes=10)))
 
 
@@ -80,20 +80,20 @@ def test_rule_5_a_slot_that_is_chosen_is_accepted_whatever_the_acceptor_holds() 
 def test_rule_5_whoever_has_all_the_votes_that_were_counted_has_forgotten_nothing(votes: int) -> None:
     """The accusation is checked again: the answer that it rests on may be older than what is here now."""
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a"), PValue(2, B1, b"b")])
-    bench.receive("n2", Forgotten(B1, votes))
+    bench.receive("n2", ForgottenVotes(B1, votes))
     bench.expect()
 
 
 def test_rule_5_whoever_has_forgotten_votes_must_not_vote_with_the_rest() -> None:
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a"), PValue(2, B1, b"b")])
     with pytest.raises(ForgottenVotesError, match=r"leader of ballot 1\.n2 .* \(4, not 3\)"):
-        bench.receive("n2", Forgotten(B1, 4))
+        bench.receive("n2", ForgottenVotes(B1, 4))
 
 
 def test_rule_5_a_promise_can_be_forgotten_too() -> None:
     bench = Bench(promised=ZERO)
     with pytest.raises(ForgottenVotesError, match=r"\(1, not 0\)"):
-        bench.receive("n2", Forgotten(B1, 1))
+        bench.receive("n2", ForgottenVotes(B1, 1))
 
 
 def test_rule_5_a_late_accusation_under_an_old_ballot_is_no_proof() -> None:
@@ -101,10 +101,10 @@ def test_rule_5_a_late_accusation_under_an_old_ballot_is_no_proof() -> None:
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a"), PValue(2, B1, b"b")])
     bench.receive("n3", Accept(B2, 1, b"x", 0), Accept(B2, 2, b"y", 0))
     bench.replica.take(bench.now)
-    bench.receive("n2", Forgotten(B1, 3))
+    bench.receive("n2", ForgottenVotes(B1, 3))
     bench.expect()
     with pytest.raises(ForgottenVotesError):
-        bench.receive("n2", Forgotten(B1, 4))
+        bench.receive("n2", ForgottenVotes(B1, 4))
 
 
 # The leader: what it has counted
@@ -115,14 +115,14 @@ def test_rule_5_a_leader_tells_an_acceptor_that_has_forgotten_what_it_accepted()
     ballot = establish(bench)
     nonce = beat(bench)
     bench.receive("n2", answer(ballot, nonce, votes=1))
-    bench.expect(to("n2", Forgotten(ballot, 2)))
+    bench.expect(to("n2", ForgottenVotes(ballot, 2)))
 
 
 def test_rule_5_a_leader_tells_an_acceptor_that_has_forgotten_its_promise() -> None:
     bench = Bench()
     ballot = elect(bench)
     bench.receive("n2", answer(ballot, 1, votes=0))
-    bench.expect(to("n2", Forgotten(ballot, 1)))
+    bench.expect(to("n2", ForgottenVotes(ballot, 1)))
 
 
 def test_rule_5_an_acceptor_that_is_told_so_gives_no_lease() -> None:
@@ -151,7 +151,7 @@ def test_rule_5_an_answer_to_an_earlier_heartbeat_is_compared_with_what_was_coun
     bench.receive("n2", answer(ballot, 2, votes=2), answer(ballot, 1, votes=1))
     bench.expect()
     bench.receive("n2", answer(ballot, 1, votes=0))
-    bench.expect(to("n2", Forgotten(ballot, 1)))
+    bench.expect(to("n2", ForgottenVotes(ballot, 1)))
 
 
 def test_rule_5_a_vote_that_was_counted_after_the_heartbeat_left_accuses_nobody() -> None:
@@ -217,8 +217,8 @@ def test_rule_28_who_may_have_a_new_disk_has_forgotten_nothing() -> None:
     bench.receive("n2", answer(ballot, before, votes=0), answer(ballot, after, votes=0))
     assert told(bench) == []
     bench.receive("n3", ack(ballot, after), answer(ballot, after, votes=1))
-    assert [one for one in bench.replica.take(bench.now).messages if isinstance(one.message, Forgotten)] == [
-        to("n3", Forgotten(ballot, 2))
+    assert [one for one in bench.replica.take(bench.now).messages if isinstance(one.message, ForgottenVotes)] == [
+        to("n3", ForgottenVotes(ballot, 2))
     ]
 
 
