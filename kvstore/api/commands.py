@@ -2,6 +2,9 @@
 
 A replica gathers the commands of its clients in batches. A batch is packed once, where it was made; it travels and is
 stored as opaque bytes and is unpacked once on each replica, when it is applied.
+
+The tag of a command is stored in the log, and the tag of a result in the answers that are kept for idempotent commands:
+a class that is renamed keeps its tag, so that every release reads every log alike.
 """
 
 from enum import StrEnum
@@ -157,7 +160,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     lease: int
 
 
-class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag="Once"):
     """Do `command`, unless that was done under this `number` of `lease` before: then give the same answer again.
     `fingerprint` is of the request, to tell another one with the same number."""
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from kvstore.api.membership import MemberRole, genesis
-from kvstore.replica.applier import Applier, link, load_state
-from storage.base import AppliedProgress, DamagedError, Recovered, Storage, StoredIdentity, revision_of, scan
+from kvstore.replica.applier import Applier, load_state, verified_log
+from storage.base import DamagedError, Recovered, Storage, StoredIdentity, revision_of, scan
 from storage.directory import DATA_FILE
 from storage.inspection import Inspection, inspect
 from storage.sqlite import wal_of
@@ -152,23 +152,10 @@ class _Check:
 
 def _check_log(storage: Storage, recovered: Recovered) -> Log:
     """All entries have their checksum, those up to the chosen prefix are there and are those that were applied."""
-    slot, chain = recovered.truncation
-    applied = recovered.progress
-    _compare(slot, chain, applied)
-    entries = 0
-    for pvalue in scan(storage, slot + 1, recovered.last):
-        entries += 1
-        if pvalue.slot <= recovered.chosen:
-            chain = link(chain, pvalue.slot, pvalue.value)
-            _compare(pvalue.slot, chain, applied)
-    return Log(slot, recovered.last, recovered.chosen, applied.applied, entries, recovered.log_bytes)
-
-
-def _compare(slot: int, chain: bytes, applied: AppliedProgress) -> None:
-    if slot == applied.applied and chain != applied.chain:
-        raise DamagedError(
-            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
-        )
+    entries = sum(1 for _ in verified_log(storage, recovered))
+    entries += sum(1 for _ in scan(storage, recovered.chosen + 1, recovered.last))
+    applied = recovered.progress.applied
+    return Log(recovered.truncation.slot, recovered.last, recovered.chosen, applied, entries, recovered.log_bytes)
 
 
 def _state(applier: Applier, recovered: Recovered) -> State:

@@ -13,8 +13,19 @@ from msgspec.structs import replace
 from kvstore.api.commands import CommandBatch, Reconfigure, Result, unpack_batch
 from kvstore.api.membership import MembershipVersion
 from kvstore.state_machine.state_machine import StateMachine
-from paxos.types import Slot, unpack
-from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StateWrite, Storage, revision_of
+from paxos.types import PValue, Slot, unpack
+from storage.base import (
+    CHAIN_BYTES,
+    GENESIS,
+    AppliedProgress,
+    Change,
+    DamagedError,
+    Recovered,
+    StateWrite,
+    Storage,
+    revision_of,
+    scan,
+)
 
 PAGE_BYTES = 1 << 20
 SLOTS_A_WRITE = 1000
@@ -36,6 +47,26 @@ _decoder = msgspec.msgpack.Decoder(Extra)
 def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
     """The running hash of the log up to `slot`, from that of the slot before it."""
     return blake2b(chain + slot.to_bytes(8) + value, digest_size=CHAIN_BYTES).digest()
+
+
+def verified_log(storage: Storage, recovered: Recovered) -> Iterator[tuple[PValue, bytes]]:
+    """Yield the chosen entries behind the cut, each with the running hash of the log up to it.
+
+    Raise DamagedError where the hash is not the one that was stored with the state (rule 5).
+    """
+    slot, chain = recovered.truncation
+    _verify(slot, chain, recovered.progress)
+    for pvalue in scan(storage, slot + 1, recovered.chosen):
+        chain = link(chain, pvalue.slot, pvalue.value)
+        _verify(pvalue.slot, chain, recovered.progress)
+        yield pvalue, chain
+
+
+def _verify(slot: Slot, chain: bytes, stored: AppliedProgress) -> None:
+    if slot == stored.applied and chain != stored.chain:
+        raise DamagedError(
+            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
+        )
 
 
 class Applier:

@@ -9,12 +9,12 @@ from typing import Any
 
 from kvstore.api.commands import CommandBatch, Result
 from kvstore.api.membership import MembershipVersion
-from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link, load_state, store_replayed
+from kvstore.replica.applier import SLOTS_A_WRITE, Applier, load_state, store_replayed, verified_log
 from kvstore.replica.retention import Limits, Retention
 from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Ready, Write
 from paxos.types import Slot, Time
-from storage.base import AppliedProgress, DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation, scan
+from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
 EVENT_BYTES = 128
 """What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
@@ -103,32 +103,21 @@ class Checkpointer:
             self._superseded_bytes, self._events = superseded_bytes, events
 
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
-        """Apply what is chosen beyond the stored state, and compare the chain of what is not (rule 5)."""
-        applier, stored = self.applier, self.applier.progress()
-        slot, chain = recovered.truncation
-        for pvalue in scan(storage, slot + 1, recovered.chosen):
-            _compare(slot, chain, stored)
-            slot, _, value = pvalue
-            chain = link(chain, slot, value)
+        """Apply what is chosen beyond the stored state, and verify the log that led to that state (rule 5)."""
+        applier = self.applier
+        stored = applier.applied
+        for (slot, _, value), chain in verified_log(storage, recovered):
             self._retention.applied(slot, chain, len(value))
-            if slot > stored.applied:
+            if slot > stored:
                 applier.replay(slot, value)
                 if slot % SLOTS_A_WRITE == 0:
                     store_replayed(storage, applier)
-        _compare(slot, chain, stored)
         if applier.applied != recovered.chosen:
             raise DamagedError(
                 f"the log ends at slot {applier.applied}, but slots up to {recovered.chosen} are recorded as chosen"
             )
-        if applier.applied > stored.applied:
+        if applier.applied > stored:
             store_replayed(storage, applier)
-
-
-def _compare(slot: Slot, chain: bytes, stored: AppliedProgress) -> None:
-    if slot == stored.applied and chain != stored.chain:
-        raise DamagedError(
-            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
-        )
 
 
 def _with_state(write: Write, **state: Any) -> StateWrite:

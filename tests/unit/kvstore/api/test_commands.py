@@ -1,9 +1,12 @@
+from types import UnionType
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvstore.api.commands import Command, CommandBatch, Delete, Put, pack_batch, unpack_batch
+from kvstore.api.commands import Command, CommandBatch, Delete, IdempotentResult, Put, pack_batch, unpack_batch
 
 numbers = st.integers(1, 2**62)
 commands: st.SearchStrategy[Command] = st.one_of(
@@ -34,3 +37,23 @@ def test_other_bytes_are_a_batch_or_a_decode_error(data: bytes) -> None:
 def test_a_request_id_counts_from_one(batch: CommandBatch) -> None:
     with pytest.raises(msgspec.DecodeError):
         unpack_batch(pack_batch(batch))
+
+
+@pytest.mark.parametrize(
+    ("union", "tags"),
+    [
+        (
+            Command,
+            "Acquire Delete DeleteSpan Expire Grant KeepAlive Lead LeasedPut Once Put Reconfigure Release"
+            " Revoke Transact",
+        ),
+        (
+            IdempotentResult,
+            "AnswerNotKept Busy DeleteResult Found Granted KeyExpired KeyReused LeaseEnded LeaseFull Listed NoSuchLease"
+            " NotFound NotHeld Placed PutResult Released Said SpanDeleted TooManyKeys Transacted",
+        ),
+    ],
+    ids=["commands", "results"],
+)
+def test_the_tags_in_logs_and_kept_answers_are_the_same_in_every_release(union: UnionType, tags: str) -> None:
+    assert sorted(kind.__struct_config__.tag for kind in get_args(union)) == tags.split()
