@@ -28,7 +28,7 @@ from bench.profile.command import PROFILE
 from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
 from bench.watching.command import WATCH
-from kvstore.testing.supervisor import ClusterError
+from kvstore.testing.process_cluster import ClusterError
 
 app = typer.Typer(
     name="bench",

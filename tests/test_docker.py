@@ -16,7 +16,7 @@ import yaml
 
 from kvstore.client import Client
 from kvstore.server.config import Settings, load
-from kvstore.testing.supervisor import LocalCluster, Place
+from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
 
 ROOT = Path(__file__).parent.parent
 NODES = ["n1", "n2", "n3"]
@@ -62,7 +62,7 @@ def services() -> Iterator[Service]:
         yield Service(name, entrypoint + service["command"], image_environment() | own, port, volume)
 
 
-def as_process(service: Service, place: Place, members: str) -> tuple[list[str], dict[str, str]]:
+def as_process(service: Service, place: LocalReplica, members: str) -> tuple[list[str], dict[str, str]]:
     """The same command and environment on this machine: container addresses and the volume are mapped, nothing else."""
     assert service.command[0] == "python"
     container = load_settings(service)
@@ -147,7 +147,7 @@ def test_what_a_replica_needs_is_locked_as_the_tools_are() -> None:
 @pytest.mark.cluster
 def test_the_commands_and_environments_of_the_services_make_a_cluster(tmp_path: Path) -> None:
     """Container host names and ports become loopback ones, volumes directories: an engine does the same."""
-    places = LocalCluster(3, tmp_path).places
+    places = ProcessCluster(3, tmp_path).replicas
     members = ",".join(f"{name}={place.peers}" for name, place in places.items())
     urls = [place.url for place in places.values()]
     health = compose()["services"]["n1"]["healthcheck"]["test"][1:]

@@ -12,7 +12,7 @@ test, no replica outlives it; when it fails, the error carries what the replicas
 fixtures of `kvstore.testing.pytest_plugin`.
 """
 
-from kvstore.testing.local import AsyncLocalCluster, LocalCluster
-from kvstore.testing.supervisor import ClusterError
+from kvstore.testing.local_cluster import AsyncLocalCluster, LocalCluster
+from kvstore.testing.process_cluster import ClusterError
 
 __all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]
