@@ -13,7 +13,7 @@ import msgspec
 
 from bench.figures import percentile
 from bench.writers import Pulse, Writer, missing
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 P50_LIMIT_MS = 800
 P99_LIMIT_MS = 1500
@@ -76,7 +76,7 @@ async def measure(directory: Path, *, nodes: int, clients: int, kills: int, prog
 
     Raises ClusterError when the cluster does not come back by itself.
     """
-    cluster = LocalCluster(nodes, directory)
+    cluster = ProcessCluster(nodes, directory)
     cluster.prepare()
     try:
         cluster.start()
@@ -125,7 +125,7 @@ def _rotated(endpoints: list[str], by: int) -> list[str]:
 
 
 async def _kill_leaders(
-    cluster: LocalCluster, writers: list[Writer], pulse: Pulse, kills: int, progress: Progress
+    cluster: ProcessCluster, writers: list[Writer], pulse: Pulse, kills: int, progress: Progress
 ) -> tuple[list[float], list[float]]:
     outages_ms: list[float] = []
     kills_s: list[float] = []
@@ -144,13 +144,13 @@ async def _kill_leaders(
     return outages_ms, kills_s
 
 
-async def _kill_leader(cluster: LocalCluster, pulse: Pulse) -> tuple[float, float]:
+async def _kill_leader(cluster: ProcessCluster, pulse: Pulse) -> tuple[float, float]:
     """When the leader was killed, and the seconds without a successful write around that; it is back on return."""
     leader = await cluster.wait_ready()
     pulse.restart()
     killed_s = pulse.elapsed_s(time.monotonic())
     cluster.kill(leader)
-    await cluster.wait_ready([name for name in cluster.places if name != leader])
+    await cluster.wait_ready([name for name in cluster.replicas if name != leader])
     await pulse.next()
     cluster.start([leader])
     await cluster.wait_ready()

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 
 from bench.errors import BenchError
 from bench.lifecycle.grown import restored
-from kvstore.testing.supervisor import HOST, LocalCluster
+from kvstore.testing.process_cluster import HOST, ProcessCluster
 
 MEMBERS = 3
 VALUE_BYTES = 100
@@ -61,7 +61,7 @@ class Kvstore:
         self._directory = directory
         self._nodes = nodes
         self._keys = keys
-        self._cluster: LocalCluster | None = None
+        self._cluster: ProcessCluster | None = None
         self.leader = ""
         self.followers: list[str] = []
 
@@ -71,7 +71,7 @@ class Kvstore:
             self._cluster = await self._make()
         self._cluster.start()
         leader = await self._cluster.wait_ready(timeout_s=_START_S)
-        self.leader = self._cluster.places[leader].url
+        self.leader = self._cluster.replicas[leader].url
         self.followers = [url for url in self._cluster.endpoints if url != self.leader]
 
     async def stop(self) -> None:
@@ -83,16 +83,16 @@ class Kvstore:
     def process_ids(self) -> list[int]:
         """See Store."""
         cluster = self._cluster
-        return [] if cluster is None else [cluster.process_id(name) for name in cluster.places]
+        return [] if cluster is None else [cluster.process_id(name) for name in cluster.replicas]
 
     async def counters(self) -> Counters:
         """See Store."""
         return await counted([self.leader, *self.followers], "kvstore_fsync_seconds_count")
 
-    async def _make(self) -> LocalCluster:
+    async def _make(self) -> ProcessCluster:
         if self._keys:
             return await restored(self._directory, self._keys, VALUE_BYTES)
-        cluster = LocalCluster(self._nodes, self._directory)
+        cluster = ProcessCluster(self._nodes, self._directory)
         cluster.prepare()
         return cluster
 

@@ -17,7 +17,7 @@ import yaml
 from kvstore.client import Client
 from kvstore.server.config import Settings
 from kvstore.server.config_sources import load
-from kvstore.testing.supervisor import LocalCluster, Place
+from kvstore.testing.process_cluster import ProcessCluster, LocalReplica
 
 ROOT = Path(__file__).parent.parent
 NODES = ["n1", "n2", "n3"]
@@ -63,7 +63,7 @@ def services() -> Iterator[ComposeService]:
         yield ComposeService(name, entrypoint + service["command"], image_environment() | own, port, volume)
 
 
-def as_process(service: ComposeService, place: Place, members: str) -> tuple[list[str], dict[str, str]]:
+def as_process(service: ComposeService, place: LocalReplica, members: str) -> tuple[list[str], dict[str, str]]:
     """Return command and environment of a service; only addresses and directory are those of this machine."""
     assert service.command[0] == "python"
     container = load_settings(service)
@@ -141,7 +141,7 @@ def test_the_copied_files_exist_and_are_not_ignored() -> None:
 @pytest.mark.cluster
 def test_the_commands_and_environments_of_the_services_start_a_cluster(tmp_path: Path) -> None:
     """Host names and ports of the containers become loopback addresses, volumes become directories."""
-    places = LocalCluster(3, tmp_path).places
+    places = ProcessCluster(3, tmp_path).replicas
     members = ",".join(f"{name}={place.peers}" for name, place in places.items())
     urls = [place.url for place in places.values()]
     health = compose()["services"]["n1"]["healthcheck"]["test"][1:]

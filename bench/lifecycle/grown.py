@@ -20,7 +20,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.lifecycle.load import Load, puts
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 NODES = 3
 CONNECTIONS = 16
@@ -94,7 +94,7 @@ def _share(row: Row) -> int:
     return zlib.crc32(value, zlib.crc32(struct.pack("<QQQQ", revision, number, create_revision, version) + key))
 
 
-async def restored(directory: Path, keys: int, value_bytes: int) -> LocalCluster:
+async def restored(directory: Path, keys: int, value_bytes: int) -> ProcessCluster:
     """A cluster in `directory` that holds so many keys; not started. Raises BenchError."""
     file = directory.with_suffix(".backup")
     await asyncio.to_thread(write_backup, file, keys, value_bytes)
@@ -109,16 +109,16 @@ async def restored(directory: Path, keys: int, value_bytes: int) -> LocalCluster
     file.unlink()
     if process.returncode:
         raise BenchError(f"no cluster could be made: {output.decode(errors='replace')}")
-    cluster = LocalCluster(NODES, directory)
+    cluster = ProcessCluster(NODES, directory)
     cluster.prepare()
     await asyncio.to_thread(os.sync)  # what was written here must not stand before what is measured
     return cluster
 
 
-async def fill_log(cluster: LocalCluster, keys: int, value_bytes: int) -> None:
+async def fill_log(cluster: ProcessCluster, keys: int, value_bytes: int) -> None:
     """Overwrite keys until the log is as long as it gets. The cluster runs. Raises BenchError."""
     leader = await cluster.wait_ready()
-    load = Load([cluster.places[leader].url], CONNECTIONS, puts(keys, value_bytes, rounds=1000))
+    load = Load([cluster.replicas[leader].url], CONNECTIONS, puts(keys, value_bytes, rounds=1000))
     async with asyncio.TaskGroup() as group, cluster.status_client() as client:
         group.create_task(load.run())
         applied = 0

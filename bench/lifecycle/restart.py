@@ -52,7 +52,7 @@ async def measure(directory: Path, *, keys: int, value_bytes: int, times: int, s
     began = time.monotonic()
     say(f"making {keys:,} keys")
     cluster = await restored(directory / "cluster", keys, value_bytes)
-    names = list(cluster.places)
+    names = list(cluster.replicas)
     try:
         say("starting")
         cluster.start()

@@ -12,7 +12,7 @@ from bench.figures import percentile
 from bench.lifecycle.grown import restored
 from bench.lifecycle.load import Load, puts
 from bench.lifecycle.replicas import resident_mb, wipe
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 P99_RATIO_LIMIT = 2.0
 KEYS, VALUE_BYTES = 1000, 100
@@ -81,7 +81,7 @@ async def measure(
         cluster.start()
         leader = await cluster.wait_ready(timeout_s=START_TIMEOUT_S)
         requests = puts(KEYS, VALUE_BYTES, prefix="w", rounds=1 << 40)
-        load = Load([cluster.places[leader].url], CONNECTIONS, requests, per_second)
+        load = Load([cluster.replicas[leader].url], CONNECTIONS, requests, per_second)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             found = await _act(cluster, leader, load, seconds, say)
@@ -91,13 +91,13 @@ async def measure(
     return msgspec.structs.replace(found, mib=mib, per_second=per_second, refused=load.refused)
 
 
-async def _act(cluster: LocalCluster, leader: str, load: Load, seconds: int, say: Callable[[str], None]) -> Transfer:
+async def _act(cluster: ProcessCluster, leader: str, load: Load, seconds: int, say: Callable[[str], None]) -> Transfer:
     await asyncio.sleep(2)  # what is compiled and cached on the way comes first
     ballots = [await _ballot(cluster)]
     at_rest_mb = resident_mb(cluster)
     say(f"writing for {seconds} s")
     before = await _phase(load, asyncio.sleep(seconds))
-    name = next(other for other in cluster.places if other != leader)
+    name = next(other for other in cluster.replicas if other != leader)
     say(f"taking the disk of {name} away")
     await cluster.stop([name])
     await wipe(cluster, name)
@@ -139,13 +139,13 @@ async def _phase(load: Load, lasting: Awaitable[object]) -> Phase:
     return Phase(seconds, len(latencies_ms), p50_ms, p99_ms, max(latencies_ms))
 
 
-async def _ballot(cluster: LocalCluster) -> str:
+async def _ballot(cluster: ProcessCluster) -> str:
     leader = await cluster.wait_ready([])
     async with cluster.status_client() as client:
-        return (await client.status(cluster.places[leader].url)).ballot
+        return (await client.status(cluster.replicas[leader].url)).ballot
 
 
-async def _watch(cluster: LocalCluster, most_mb: dict[str, float]) -> None:
+async def _watch(cluster: ProcessCluster, most_mb: dict[str, float]) -> None:
     while True:
         for name, now_mb in resident_mb(cluster).items():
             most_mb[name] = max(now_mb, most_mb.get(name, 0.0))

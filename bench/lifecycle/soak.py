@@ -10,7 +10,7 @@ import msgspec
 
 from bench.lifecycle.load import Load, puts
 from bench.lifecycle.replicas import file_mb, resident_mb
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 NODES = 3
 GROWTH_LIMIT = 1.2
@@ -70,13 +70,13 @@ async def measure(
 ) -> Soak:
     """Overwrite `keys` keys of a new cluster in `directory` by way of the leader, and look at it every so often. Raises
     BenchError or ClusterError."""
-    cluster = LocalCluster(NODES, directory)
+    cluster = ProcessCluster(NODES, directory)
     cluster.prepare()
     samples: list[Sample] = []
     try:
         cluster.start()
         leader = await cluster.wait_ready()
-        load = Load([cluster.places[leader].url], connections, puts(keys, value_bytes, rounds=1 << 40))
+        load = Load([cluster.replicas[leader].url], connections, puts(keys, value_bytes, rounds=1 << 40))
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             began = before_s = time.monotonic()
@@ -104,6 +104,6 @@ async def measure(
     )
 
 
-def _look(cluster: LocalCluster, seconds: float, per_second: float) -> Sample:
-    sizes = {name: file_mb(place) for name, place in cluster.places.items()}
+def _look(cluster: ProcessCluster, seconds: float, per_second: float) -> Sample:
+    sizes = {name: file_mb(place) for name, place in cluster.replicas.items()}
     return Sample(seconds, per_second, sizes, resident_mb(cluster))

@@ -11,7 +11,7 @@ import msgspec
 from bench.errors import BenchError
 from kvstore.api.status import Status
 from kvstore.client import Client, ClientError
-from kvstore.testing.supervisor import LocalCluster, leader_of
+from kvstore.testing.process_cluster import ProcessCluster, leader_of
 
 At = Literal["leader", "follower", "all"]
 
@@ -37,12 +37,12 @@ class Target(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def started(directory: Path, nodes: int) -> AsyncIterator[Target]:
     """A new cluster with default settings, for the time of the block. Raises ClusterError."""
-    cluster = LocalCluster(nodes, directory)
+    cluster = ProcessCluster(nodes, directory)
     cluster.prepare()
     try:
         cluster.start()
         leader = await cluster.wait_ready()
-        yield Target(cluster.endpoints, cluster.places[leader].url)
+        yield Target(cluster.endpoints, cluster.replicas[leader].url)
     finally:
         await cluster.stop()
 

@@ -14,7 +14,7 @@ from bench.load.run import Ask
 from bench.load.run import run as run_load
 from bench.processes import thread_cpu_s
 from bench.profile.stages import costs, read
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 SAMPLES_PER_SECOND = 250
 _GRACE_S = 60.0
@@ -49,13 +49,13 @@ def find_py_spy() -> str:
 
 async def measure(program: str, directory: Path, ask: Ask, nodes: int, say: Callable[[str], None]) -> Profiled:
     """Load the leader of a new cluster twice. Raises BenchError or ClusterError."""
-    cluster = LocalCluster(nodes, directory / "cluster")
+    cluster = ProcessCluster(nodes, directory / "cluster")
     cluster.prepare()
     try:
         cluster.start()
         leader = await cluster.wait_ready()
         process = cluster.process_id(leader)
-        ask = msgspec.structs.replace(ask, urls=[cluster.places[leader].url])
+        ask = msgspec.structs.replace(ask, urls=[cluster.replicas[leader].url])
         warm_up = msgspec.structs.replace(ask, fill=True, seconds=1.0)
         await run_load(warm_up)
         say("load without sampling")

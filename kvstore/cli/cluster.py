@@ -14,7 +14,7 @@ from rich.console import Console
 from kvstore.cli.watch import Sighting, Watch
 from kvstore.client import Client
 from kvstore.server.config import voters_warnings
-from kvstore.testing.supervisor import ClusterError, LocalCluster, NotReadyError, Place, status_of
+from kvstore.testing.process_cluster import ClusterError, LocalReplica, NotReadyError, ProcessCluster, status_of
 
 LOOK_S = 0.1
 FIRST_WORD_S = 10.0
@@ -36,7 +36,7 @@ def cluster(
     console = Console(highlight=False, soft_wrap=True)
     for warning in voters_warnings(nodes):
         console.print(f"[yellow]warning:[/yellow] {warning}")
-    local = LocalCluster(nodes, data, port=port, peer_port=peer_port)
+    local = ProcessCluster(nodes, data, port=port, peer_port=peer_port)
     code = USAGE
     try:
         with local.held():
@@ -52,7 +52,7 @@ def _end(error: Exception, code: int) -> None:
     raise typer.Exit(code) from error
 
 
-async def _run(local: LocalCluster, console: Console) -> None:
+async def _run(local: ProcessCluster, console: Console) -> None:
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
@@ -68,17 +68,17 @@ async def _run(local: LocalCluster, console: Console) -> None:
         stopping.cancel()
         console.print("stopping")
         for name in await local.stop():
-            console.print(f"[red]{name} did not stop in time and was killed[/red]; see {local.places[name].log}")
+            console.print(f"[red]{name} did not stop in time and was killed[/red]; see {local.replicas[name].log}")
         console.print(f"stopped; the data stays in {local.directory}")
 
 
-async def _tell(local: LocalCluster, console: Console) -> None:
+async def _tell(local: ProcessCluster, console: Console) -> None:
     leader = await until_ready(local, console)
     _greet(local, leader, console)
-    watch = Watch(list(local.places), lambda name: start_command(local.places[name]))
+    watch = Watch(list(local.replicas), lambda name: start_command(local.replicas[name]))
     seen: dict[str, Sighting] = {}
     async with local.status_client() as client, asyncio.TaskGroup() as looking:
-        for place in local.places.values():
+        for place in local.replicas.values():
             looking.create_task(_look(client, place, seen))
         while True:
             exits = {name: local.exit_of(name) for name in seen}
@@ -87,7 +87,7 @@ async def _tell(local: LocalCluster, console: Console) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-async def until_ready(local: LocalCluster, console: Console) -> str:
+async def until_ready(local: ProcessCluster, console: Console) -> str:
     """Wait as long as all processes live, for one may take minutes to replay a long log, and say what is missing.
 
     Gives the leader's name; raises ClusterError when a replica ends.
@@ -101,14 +101,14 @@ async def until_ready(local: LocalCluster, console: Console) -> str:
             patience_s = NEXT_WORD_S
 
 
-async def _look(client: Client, place: Place, seen: dict[str, Sighting]) -> None:
+async def _look(client: Client, place: LocalReplica, seen: dict[str, Sighting]) -> None:
     while True:
         seen[place.name] = Sighting(await status_of(client, place), time.monotonic())
         await asyncio.sleep(LOOK_S)
 
 
-def _greet(local: LocalCluster, leader: str, console: Console) -> None:
-    for name, place in local.places.items():
+def _greet(local: ProcessCluster, leader: str, console: Console) -> None:
+    for name, place in local.replicas.items():
         mark = "  [green]leads[/green]" if name == leader else ""
         console.print(f"[bold]{name}[/bold]  {place.url}  peers {place.peers}  process {local.process_id(name)}{mark}")
     first, last = local.endpoints[0], local.endpoints[-1]
@@ -117,7 +117,7 @@ def _greet(local: LocalCluster, leader: str, console: Console) -> None:
     console.print("Kill what you like; Ctrl-C stops all.\n")
 
 
-def start_command(place: Place) -> str:
+def start_command(place: LocalReplica) -> str:
     """What a person types to start this replica by hand, as short as it can be from here."""
     script = Path(sys.executable).with_name("kvstore")
     program = [_shown(script)] if script.exists() else [sys.executable, "-m", "kvstore"]

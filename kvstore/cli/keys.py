@@ -12,7 +12,7 @@ from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
 from kvstore.cli.output import Json, keys_in_words, show, shown, standard_output, write_json
 from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
-from kvstore.client import Client, Fence
+from kvstore.client import Client, FencingToken
 
 Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
 Revision = Annotated[int | None, typer.Option(min=1, help="As of this revision of the store.")]
@@ -138,12 +138,12 @@ async def _find(client: Client, key: bytes, consistency: Consistency, revision: 
     return None
 
 
-def _fence(lock: str | None, token: int | None) -> Fence | None:
+def _fence(lock: str | None, token: int | None) -> FencingToken | None:
     if lock is None and token is None:
         return None
     if lock is None or token is None:
         end(ValueError("--lock and --fence go together: give both"), REJECTED)
-    return Fence(os.fsencode(lock), token)
+    return FencingToken(os.fsencode(lock), token)
 
 
 def _absent(key: bytes) -> NoReturn:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kvstore.cli.output import show, shown, table, write_json
 from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
-from kvstore.client import Client, Held, Locked, LockLost
+from kvstore.client import Client, HeldLock, Locked, LockLost
 from kvstore.client.caller import Request
 
 CANNOT_RUN = 126
@@ -88,7 +88,7 @@ def lock(
     raise typer.Exit(code)
 
 
-async def _run(command: list[str], held: Held, endpoints: str) -> int:
+async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
     """Its exit status, as a shell would tell it. Raises LockLost."""
     about = {
         "KVSTORE_LOCK": os.fsdecode(held.fence.lock),

@@ -12,7 +12,7 @@ from kvstore.backup.file import About, Backup, BackupError, MisuseError
 from kvstore.cli.talking import end
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import load
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from storage.base import StorageError
 
 FAILED = 1
@@ -85,11 +85,11 @@ def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes:
     from kvstore.backup.restore import refuse_used, restore_node  # noqa: PLC0415 - as above
 
     refuse_used(directory)
-    local = LocalCluster(nodes, directory, port=PORT, peer_port=PEER_PORT, settings={"cluster": cluster})
+    local = ProcessCluster(nodes, directory, port=PORT, peer_port=PEER_PORT, settings={"cluster": cluster})
     try:
         with Backup(file) as backup:
-            for place in local.places.values():
-                restore_node(backup, place.data, cluster, place.name, local.places)
+            for place in local.replicas.values():
+                restore_node(backup, place.data, cluster, place.name, local.replicas)
             local.write_settings()
             return backup.about
     except BaseException:

@@ -17,7 +17,7 @@ from kvstore.api.queries import Consistency
 from kvstore.cli.keys import Revision
 from kvstore.cli.output import show, shown, standard_output, table, write_json, write_line
 from kvstore.cli.talking import CONDITION, DEFAULT, REJECTED, Endpoints, end, talk
-from kvstore.client import Client, Happened
+from kvstore.client import Client, WatchEvent
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.transaction_body import transaction_of
 
@@ -114,7 +114,7 @@ def _row(found: Found) -> tuple[Text, Text, str, str]:
     return Text(shown(found.key)), Text(shown(record.value, _VALUE_CHARS)), str(record.revision), str(record.version)
 
 
-def _line(happened: Happened) -> Text:
+def _line(happened: WatchEvent) -> Text:
     key, record = shown(happened.key), happened.record
     line = Text(f"{happened.revision:>9} ", style="dim")
     if record is None:
@@ -124,6 +124,6 @@ def _line(happened: Happened) -> Text:
     )
 
 
-def _document(happened: Happened) -> dict[str, object]:
+def _document(happened: WatchEvent) -> dict[str, object]:
     kind = "put" if happened.record is not None else "delete"
     return {"event": kind, **event_document(happened.key, happened.record, happened.revision)}

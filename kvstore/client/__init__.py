@@ -18,9 +18,9 @@ from kvstore.client.errors import (
     UnknownOutcome,
 )
 from kvstore.client.leases import Lease
-from kvstore.client.locks import Fence, Held, Holder
-from kvstore.client.sync import SyncClient, SyncHeld, SyncLease
-from kvstore.client.watch import Happened
+from kvstore.client.locks import FencingToken, HeldLock, LockHolder
+from kvstore.client.sync import SyncClient, SyncHeldLock, SyncLease
+from kvstore.client.watch import WatchEvent
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
@@ -31,11 +31,10 @@ __all__ = [
     "Compacted",
     "ConditionFailed",
     "ConnectionLostError",
-    "Fence",
-    "Happened",
-    "Held",
-    "Holder",
+    "FencingToken",
+    "HeldLock",
     "Lease",
+    "LockHolder",
     "LockLost",
     "Locked",
     "NoSuchLease",
@@ -43,9 +42,10 @@ __all__ = [
     "NotDone",
     "Rejected",
     "SyncClient",
-    "SyncHeld",
+    "SyncHeldLock",
     "SyncLease",
     "Unavailable",
     "UnknownOutcome",
+    "WatchEvent",
     "never_resend",
 ]

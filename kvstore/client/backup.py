@@ -8,7 +8,7 @@ import aiohttp
 from kvstore.api.queries import Consistency
 from kvstore.backup.stream import End, Page, Reader, Start, StreamError
 from kvstore.client.caller import Caller, ConnectionLostError
-from kvstore.client.errors import Answer, Rejected, Unavailable, accept
+from kvstore.client.errors import Rejected, Response, Unavailable, accept
 
 
 async def take_backup(caller: Caller, consistency: Consistency) -> AsyncGenerator[Start | Page | End, None]:
@@ -25,7 +25,7 @@ async def take_backup(caller: Caller, consistency: Consistency) -> AsyncGenerato
                             yield part
                     reader.finish()
                     return
-                accept(endpoint, "GET", Answer(response.status, response.headers, await response.read()))
+                accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
         except (Rejected, Unavailable) as error:  # a replica of another release may take what this one rejects
             refusals.append(str(error))
         except StreamError as error:

@@ -21,14 +21,14 @@ from yarl import URL
 
 from kvstore.client.endpoints import Endpoints
 from kvstore.client.errors import (
-    Answer,
     AnswerLost,
     ConditionFailed,
-    KeyExpired,
+    IdempotencyKeyExpired,
     LockLost,
     Method,
     NotDone,
     Rejected,
+    Response,
     Unavailable,
     UnknownOutcome,
     accept,
@@ -59,7 +59,7 @@ async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
         raise ConnectionLostError(str(error) or type(error).__name__) from error
 
 
-class _Progress(msgspec.Struct):
+class _Attempt(msgspec.Struct):
     """Of one attempt. `begun`: a byte of the request may have left."""
 
     begun: bool = False
@@ -108,7 +108,7 @@ class Caller:
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:
-        """Once, in a running event loop, before anything is sent."""
+        """Open the HTTP session. Call it once, in a running event loop, before any request."""
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(
             connector=connector, middlewares=(never_resend,), trace_configs=[_watch_progress()]
@@ -130,10 +130,10 @@ class Caller:
             headers=headers,
             timeout=timeout,
             allow_redirects=False,
-            trace_request_ctx=_Progress(),
+            trace_request_ctx=_Attempt(),
         )
 
-    async def call(self, request: Request, deadline: float | None = None) -> Answer:
+    async def call(self, request: Request, deadline: float | None = None) -> Response:
         """The answer of the first replica that takes it, asked again and again until `deadline` of the monotonic clock.
         A refusal that follows an attempt of unknown outcome has that as its cause."""
         until = self.deadline() if deadline is None else deadline
@@ -143,7 +143,7 @@ class Caller:
                 return await self._ask_in_turn(request, until, doubts)
             except Unavailable as error:
                 return await self._ask_again(error, request, until, doubts)
-        except (NotDone, KeyExpired) as error:
+        except (NotDone, IdempotencyKeyExpired) as error:
             if not doubts or isinstance(error, _KEPT):
                 raise
             if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
@@ -152,12 +152,12 @@ class Caller:
 
     async def _ask_again(
         self, first: Unavailable, request: Request, deadline: float, doubts: list[UnknownOutcome]
-    ) -> Answer:
+    ) -> Response:
         """Further rounds, after the one that ended in `first`. Most calls need none, and tenacity takes as much time as
         a request does."""
         failed = [first]
 
-        async def attempt() -> Answer:
+        async def attempt() -> Response:
             if failed:
                 raise failed.pop()
             return await self._ask_in_turn(request, deadline, doubts)
@@ -168,14 +168,14 @@ class Caller:
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        answer: Answer = await retrying(attempt)
+        answer: Response = await retrying(attempt)
         return answer
 
     def deadline(self) -> float:
         """Of a call that begins now."""
         return time.monotonic() + self.timeout_s
 
-    async def _ask_in_turn(self, request: Request, deadline: float, doubts: list[UnknownOutcome]) -> Answer:
+    async def _ask_in_turn(self, request: Request, deadline: float, doubts: list[UnknownOutcome]) -> Response:
         """One round over all replicas. `doubts` gets what became of attempts of unknown outcome."""
         refusals: list[str] = []
         for endpoint in self.endpoints.in_turn(request.method):
@@ -187,7 +187,7 @@ class Caller:
                 return await self.ask(endpoint, request, min(self.attempt_s + request.waits_s, left_s))
             except Unavailable as error:
                 refusals.append(str(error))
-            except (AnswerLost, KeyExpired):
+            except (AnswerLost, IdempotencyKeyExpired):
                 raise
             except UnknownOutcome as error:
                 if request.repeat is Repeat.UNDONE:
@@ -196,12 +196,12 @@ class Caller:
                 refusals.append(str(error))
         raise Unavailable("; ".join(refusals))
 
-    async def ask(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
+    async def ask(self, endpoint: str, request: Request, timeout_s: float) -> Response:
         """The answer of this one replica, asked once."""
         began = time.monotonic()
         try:
             answer = accept(endpoint, request.method, await self._send(endpoint, request, timeout_s))
-        except (AnswerLost, KeyExpired):
+        except (AnswerLost, IdempotencyKeyExpired):
             raise
         except (Unavailable, UnknownOutcome):
             self.endpoints.failed(endpoint)
@@ -210,10 +210,10 @@ class Caller:
             self.endpoints.answered(endpoint, request.method, time.monotonic() - began)
         return answer
 
-    async def _send(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
+    async def _send(self, endpoint: str, request: Request, timeout_s: float) -> Response:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_MS / 1000)
         url = URL(endpoint + request.path, encoded=True)  # encoded: a key's `..`, `//` and `%2F` stay as they are
-        progress = _Progress()
+        progress = _Attempt()
         try:
             async with self._sending.request(
                 request.method,
@@ -224,7 +224,7 @@ class Caller:
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
-                return Answer(response.status, response.headers, await response.read())
+                return Response(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorError as error:
             raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:

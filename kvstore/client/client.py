@@ -30,15 +30,15 @@ from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import End, Page, Start
 from kvstore.client.backup import take_backup
+from kvstore.client.batching import KeyWrite, WriteBatcher
 from kvstore.client.caller import Caller, Request
 from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
-from kvstore.client.errors import Answer, Unavailable
-from kvstore.client.gathering import Gatherer, Write
-from kvstore.client.leases import AnyLease, Granting, Lease, grant, list_leases
-from kvstore.client.locks import Fence, Held, Holder, acquire, holder_of
+from kvstore.client.errors import Response, Unavailable
+from kvstore.client.idempotency import IdempotentCaller
+from kvstore.client.leases import AnyLease, Lease, PendingLease, grant, list_leases
+from kvstore.client.locks import FencingToken, HeldLock, LockHolder, acquire, holder_of
 from kvstore.client.membership import MembershipClient
-from kvstore.client.once import Once
-from kvstore.client.watch import Happened, Watch
+from kvstore.client.watch import Watch, WatchEvent
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 
@@ -51,7 +51,7 @@ class Client:
     `kvstore.client.errors`. With `exactly_once` a write whose outcome is unknown is sent again, and done once: only at
     the deadline it ends in UnknownOutcome. That takes a lease at the first write, which is two revisions of the store.
 
-    Writes of single keys that wait at the same time go in one request, see `kvstore.client.gathering`.
+    Writes of single keys that wait at the same time go in one request, see `kvstore.client.batching`.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Client:
         exactly_once: bool = True,
     ) -> None:
         self._caller = Caller(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms)
-        self._once = Once(self._caller) if exactly_once else None
-        self._gatherer = Gatherer(self._send, self._caller.timeout_s)
+        self._once = IdempotentCaller(self._caller) if exactly_once else None
+        self._gatherer = WriteBatcher(self._send, self._caller.timeout_s)
         self._membership = MembershipClient(self._caller)
 
     async def __aenter__(self) -> Self:
@@ -110,7 +110,7 @@ class Client:
         if_absent: bool = False,
         lease: AnyLease | int | None = None,
         ttl_s: float | None = None,
-        fence: Fence | None = None,
+        fence: FencingToken | None = None,
     ) -> PutResult:
         """Set `key` to `value`; only while it is at `if_revision`, only if it is absent, or only while `fence` holds
         its lock. It goes with `lease`, or after `ttl_s` seconds, named by its revision. Raises ConditionFailed,
@@ -135,20 +135,20 @@ class Client:
         )
         query = _query(lease=number, ttl_s=ttl_s, **_guard(fence))
         result = await self._gatherer.do(
-            Write(operation, compares, Request("PUT", _path(name) + query, value, headers))
+            KeyWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
         )
         if not isinstance(result, PutResult):
             raise TypeError(f"a put was answered with {result!r}")
         return result
 
     async def delete(
-        self, key: bytes | str, *, if_revision: int | None = None, fence: Fence | None = None
+        self, key: bytes | str, *, if_revision: int | None = None, fence: FencingToken | None = None
     ) -> DeleteResult | None:
         """Remove `key`, only while it is at `if_revision`, and only while `fence` holds its lock; None when it was
         absent. Raises ConditionFailed, LockLost."""
         name = _bytes(key)
         request = Request("DELETE", _path(name) + _query(**_guard(fence)), headers=_if_match(if_revision))
-        result = await self._gatherer.do(Write(Delete(name), _compares(name, if_revision, fence), request))
+        result = await self._gatherer.do(KeyWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
     async def delete_span(self, span: Span) -> SpanDeleted:
@@ -193,7 +193,7 @@ class Client:
 
     async def watch(
         self, span: Span = EVERY_KEY, *, from_revision: int | None = None
-    ) -> AsyncGenerator[Happened, None]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Every change of the keys of `span`, in order, once: from `from_revision` on, or from now on. Goes on at
         another replica when one fails. Raises Compacted when changes that were not taken are forgotten."""
         watch = Watch(self._caller, _of(span), from_revision)
@@ -205,10 +205,10 @@ class Client:
         answer = await self._caller.call(Request("GET", f"/kv/?limit=1&keys_only=true&consistency={consistency}"))
         return int(answer.headers["KV-Revision"])
 
-    def lease(self, ttl_s: float = 10.0) -> Granting:
+    def lease(self, ttl_s: float = 10.0) -> PendingLease:
         """A lease of `ttl_s` seconds. `await` gives one to keep alive and revoke by oneself; `async with` keeps it
         alive meanwhile, a third of its length apart, and revokes it at the end."""
-        return Granting(lambda: grant(self._caller, ttl_s))
+        return PendingLease(lambda: grant(self._caller, ttl_s))
 
     async def leases(self) -> "builtins.list[Lease]":
         """All that live."""
@@ -217,28 +217,28 @@ class Client:
     @asynccontextmanager
     async def lock(
         self, name: bytes | str, *, ttl_s: float = 10.0, wait_s: float | None = None, value: bytes = b""
-    ) -> AsyncGenerator[Held, None]:
+    ) -> AsyncGenerator[HeldLock, None]:
         """Hold the lock `name`: who comes first has it, the others wait in line, for `wait_s` seconds at most; 0 does
         not wait, None has no limit. It goes with a lease of `ttl_s`, kept alive meanwhile, so it is free again that
         long after its holder was lost. `value` is for whoever asks who holds it. Raises Locked."""
         async with self.lease(ttl_s) as lease:
-            yield Held(await acquire(self._caller, _bytes(name), lease, value, wait_s), lease)
+            yield HeldLock(await acquire(self._caller, _bytes(name), lease, value, wait_s), lease)
 
     def election(
         self, name: bytes | str, *, value: bytes, ttl_s: float = 10.0, wait_s: float | None = None
-    ) -> AbstractAsyncContextManager[Held]:
+    ) -> AbstractAsyncContextManager[HeldLock]:
         """Stand for election in `name`, and lead: the same as `lock`, with a `value` that says who leads."""
         return self.lock(name, ttl_s=ttl_s, wait_s=wait_s, value=value)
 
-    async def holder(self, name: bytes | str) -> Holder | None:
+    async def holder(self, name: bytes | str) -> LockHolder | None:
         """Who holds the lock `name`; None for nobody."""
         return await holder_of(self._caller, _bytes(name))
 
-    async def leader(self, name: bytes | str) -> Holder | None:
+    async def leader(self, name: bytes | str) -> LockHolder | None:
         """Who leads in `name`; None for nobody."""
         return await self.holder(name)
 
-    async def ask(self, request: Request, endpoint: str | None = None) -> Answer:
+    async def ask(self, request: Request, endpoint: str | None = None) -> Response:
         """Anything else that replicas answer: by the first one that takes it, or by that at `endpoint`, asked once."""
         if endpoint is None:
             return await self._caller.call(request)
@@ -285,7 +285,7 @@ class Client:
         async for part in take_backup(self._caller, consistency):
             yield part
 
-    async def _send(self, request: Request, deadline: float | None = None) -> Answer:
+    async def _send(self, request: Request, deadline: float | None = None) -> Response:
         """The answer to a write."""
         if self._once is not None:
             return await self._once.call(request, deadline)
@@ -314,11 +314,11 @@ def _query(**options: bytes | float | None) -> str:
     return f"?{'&'.join(given)}" if given else ""
 
 
-def _guard(fence: Fence | None) -> dict[str, bytes | float | None]:
+def _guard(fence: FencingToken | None) -> dict[str, bytes | float | None]:
     return {"lock": fence.lock, "fence": fence.token} if fence is not None else {}
 
 
-def _compares(key: bytes, revision: int | None, fence: Fence | None) -> "list[Compare]":
+def _compares(key: bytes, revision: int | None, fence: FencingToken | None) -> "list[Compare]":
     at = [Compare(key, Target.REVISION, Relation.EQUAL, revision)] if revision is not None else []
     return at + ([fence.holds] if fence is not None else [])
 

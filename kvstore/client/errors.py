@@ -50,7 +50,7 @@ class AnswerLost(UnknownOutcome):
     """It was done, and its answer is too long to be sent or to be kept: read the keys to see what it gave."""
 
 
-class KeyExpired(UnknownOutcome):
+class IdempotencyKeyExpired(UnknownOutcome):
     """Nothing was done now, and nobody knows whether it was done under this idempotency key before."""
 
 
@@ -95,7 +95,7 @@ _NAMED: dict[str, type[ClientError]] = {
     "no-such-lease": NoSuchLease,
     "locked": Locked,
     "members-changed": Unavailable,
-    "idempotency-key-expired": KeyExpired,
+    "idempotency-key-expired": IdempotencyKeyExpired,
     "answer-not-kept": AnswerLost,
 }
 """What problems mean that have a word of their own."""
@@ -111,7 +111,7 @@ class _Problem(msgspec.Struct):
     fence: int | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     """What a replica answered."""
 
     status: int
@@ -119,7 +119,7 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def accept(endpoint: str, method: Method, answer: Answer) -> Answer:
+def accept(endpoint: str, method: Method, answer: Response) -> Response:
     """The answer, if it is one; else the error that says what may be repeated."""
     if answer.status in {200, 201, 202}:
         return answer
@@ -141,14 +141,14 @@ def accept(endpoint: str, method: Method, answer: Answer) -> Answer:
     return fail(method, text, None)
 
 
-def _failed(text: str, problem: _Problem, answer: Answer) -> Rejected:
+def _failed(text: str, problem: _Problem, answer: Response) -> Rejected:
     if problem.fence is not None:
         return LockLost(text, problem.fence)
     revision = answer.headers.get("KV-Revision")
     return ConditionFailed(text, int(revision) if revision is not None else None)
 
 
-def _problem(answer: Answer) -> _Problem:
+def _problem(answer: Response) -> _Problem:
     try:
         return msgspec.json.decode(answer.body, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -13,13 +13,13 @@ from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import ClientError, NoSuchLease
 
 
-class _Granted(msgspec.Struct):
+class _LeaseDocument(msgspec.Struct):
     id: int
     ttl_s: float
 
 
-class _Listed(msgspec.Struct):
-    leases: list[_Granted]
+class _LeaseListDocument(msgspec.Struct):
+    leases: list[_LeaseDocument]
     more: bool
 
 
@@ -88,7 +88,7 @@ class Lease:
         self._lives_until = asked_at + self.ttl_s
 
 
-class Granting:
+class PendingLease:
     """A lease that is asked for: by `await`; or by `async with`, which keeps it alive and revokes it at the end."""
 
     def __init__(self, ask: Callable[[], Awaitable[Lease]]) -> None:
@@ -116,7 +116,7 @@ async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> 
     asked_at = time.monotonic()
     body = msgspec.json.encode({"ttl_s": ttl_s})
     answer = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
-    granted = msgspec.json.decode(answer.body, type=_Granted)
+    granted = msgspec.json.decode(answer.body, type=_LeaseDocument)
     return Lease(caller, granted.id, granted.ttl_s, asked_at)
 
 
@@ -127,7 +127,7 @@ async def list_leases(caller: Caller) -> list[Lease]:
         asked_at = time.monotonic()
         after = leases[-1].id if leases else 0
         answer = await caller.call(Request("GET", f"/leases?after={after}"))
-        found = msgspec.json.decode(answer.body, type=_Listed)
+        found = msgspec.json.decode(answer.body, type=_LeaseListDocument)
         leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in found.leases]
         if not found.more:
             return leases

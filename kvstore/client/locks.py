@@ -16,7 +16,7 @@ _TURN_S = 10.0
 """So long one replica is waited at, then perhaps another one."""
 
 
-class Fence(msgspec.Struct, frozen=True):
+class FencingToken(msgspec.Struct, frozen=True):
     """What a holder of `lock` writes with: `token` is greater than that of every earlier holder."""
 
     lock: bytes
@@ -28,18 +28,18 @@ class Fence(msgspec.Struct, frozen=True):
         return Compare(self.lock, Target.FENCE, Relation.EQUAL, self.token)
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """Who has a lock, or leads."""
 
-    fence: Fence
+    fence: FencingToken
     lease: int
     value: bytes
 
 
-class Held:
+class HeldLock:
     """A lock that is held. `lost` is set when it cannot be relied on any more: its lease could not be renewed."""
 
-    def __init__(self, fence: Fence, lease: Lease) -> None:
+    def __init__(self, fence: FencingToken, lease: Lease) -> None:
         self.fence = fence
         self.lease = lease
 
@@ -49,7 +49,7 @@ class Held:
         return self.lease.lost
 
 
-class _Placed(msgspec.Struct):
+class _QueueEntryDocument(msgspec.Struct):
     fence: int
     held: bool
 
@@ -65,7 +65,7 @@ class _LockDocument(msgspec.Struct):
     holder: _HolderDocument | None
 
 
-async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_s: float | None) -> Fence:
+async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_s: float | None) -> FencingToken:
     """Take the lock for `lease`, when it is free; None waits for as long as that takes. Raises Locked. The place in the
     queue goes with the lease."""
     until = time.monotonic() + wait_s if wait_s is not None else float("inf")
@@ -74,22 +74,22 @@ async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_
         body = {"lease": lease.id, "value_base64": b64encode(value).decode(), "wait_s": turn_s}
         request = Request("POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=turn_s)
         answer = await caller.call(request, caller.deadline() + turn_s)
-        placed = msgspec.json.decode(answer.body, type=_Placed)
+        placed = msgspec.json.decode(answer.body, type=_QueueEntryDocument)
         if placed.held:
-            return Fence(name, placed.fence)
+            return FencingToken(name, placed.fence)
         if time.monotonic() >= until:
             lock = name.decode(errors="backslashreplace")
             raise Locked(f"others have the lock {lock} still, after {wait_s:g} s: wait longer, or see who holds it")
 
 
-async def holder_of(caller: Caller, name: bytes) -> Holder | None:
+async def holder_of(caller: Caller, name: bytes) -> LockHolder | None:
     """Who has it now."""
     answer = await caller.call(Request("GET", _path(name)))
     holder = msgspec.json.decode(answer.body, type=_LockDocument).holder
     if holder is None:
         return None
     value = holder.value.encode() if holder.value is not None else holder.value_base64
-    return Holder(Fence(name, holder.fence), holder.lease, value)
+    return LockHolder(FencingToken(name, holder.fence), holder.lease, value)
 
 
 def _path(name: bytes) -> str:

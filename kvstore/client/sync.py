@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.client.client import DEFAULT_ENDPOINTS, Client
 from kvstore.client.leases import Lease
-from kvstore.client.locks import Fence, Held
+from kvstore.client.locks import FencingToken, HeldLock
 from kvstore.client.portal import Portal
 
 P = ParamSpec("P")
@@ -46,17 +46,17 @@ def _iterating(
 
 
 def _holding(
-    method: Callable[Concatenate[Client, P], AbstractAsyncContextManager[Held]],
-) -> "Callable[Concatenate[SyncClient, P], AbstractContextManager[SyncHeld]]":
+    method: Callable[Concatenate[Client, P], AbstractAsyncContextManager[HeldLock]],
+) -> "Callable[Concatenate[SyncClient, P], AbstractContextManager[SyncHeldLock]]":
     """`method`, for `with`."""
 
     @contextmanager
-    def hold(portal: Portal, manager: AbstractAsyncContextManager[Held]) -> "Iterator[SyncHeld]":
+    def hold(portal: Portal, manager: AbstractAsyncContextManager[HeldLock]) -> "Iterator[SyncHeldLock]":
         with portal.hold(manager) as held:
-            yield SyncHeld(held.fence, SyncLease(portal, held.lease))
+            yield SyncHeldLock(held.fence, SyncLease(portal, held.lease))
 
     @wraps(method)
-    def call(self: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> "AbstractContextManager[SyncHeld]":
+    def call(self: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> "AbstractContextManager[SyncHeldLock]":
         return hold(self.portal, method(self.client, *args, **kwargs))
 
     return call
@@ -92,10 +92,10 @@ class SyncLease:
         self._renewed.close()
 
 
-class SyncHeld:
+class SyncHeldLock:
     """A lock that is held. `lost` is set when it cannot be relied on any more: its lease could not be renewed."""
 
-    def __init__(self, fence: Fence, lease: SyncLease) -> None:
+    def __init__(self, fence: FencingToken, lease: SyncLease) -> None:
         self.fence = fence
         self.lease = lease
         self.lost = lease.lost

@@ -14,13 +14,13 @@ import msgspec
 from kvstore.api.commands import Record
 from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.documents import KeyDocument, RecordDocument
-from kvstore.client.errors import Answer, Compacted, Unavailable, accept
+from kvstore.client.errors import Compacted, Response, Unavailable, accept
 
 _PAUSE_S = 0.1
 _END = b"\n\n"
 
 
-class Happened(msgspec.Struct, frozen=True):
+class WatchEvent(msgspec.Struct, frozen=True):
     """`key` holds `record` since `revision`; None: it was deleted."""
 
     revision: int
@@ -44,7 +44,7 @@ class Watch:
         self._served_at = 0.0
         """When a replica was heard last."""
 
-    async def follow(self) -> AsyncIterator[Happened]:
+    async def follow(self) -> AsyncIterator[WatchEvent]:
         """What happens, without an end. Raises Compacted; Unavailable when for `timeout_s` no replica serves it."""
         loop = asyncio.get_running_loop()
         self._served_at = loop.time()
@@ -67,13 +67,13 @@ class Watch:
                 raise Unavailable("; ".join(refusals[-len(self._caller.endpoints.urls) :]))
             await asyncio.sleep(_PAUSE_S)
 
-    async def _follow_at(self, endpoint: str) -> AsyncIterator[Happened]:
+    async def _follow_at(self, endpoint: str) -> AsyncIterator[WatchEvent]:
         headers = {"Last-Event-ID": str(self._seen)} if self._seen is not None else {}
         async with self._caller.open(endpoint, f"/watch?{self._query}", headers) as response:
             if response.status != 200:
-                accept(endpoint, "GET", Answer(response.status, response.headers, await response.read()))
+                accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
             self._seen = int(response.headers["KV-Revision"])
-            pending: list[Happened] = []
+            pending: list[WatchEvent] = []
             buffer = bytearray()
             async for data in response.content.iter_any():
                 buffer += data
@@ -101,10 +101,10 @@ def _blocks(buffer: bytearray) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def _happened(kind: str, data: str) -> Happened:
+def _happened(kind: str, data: str) -> WatchEvent:
     if kind == "put":
         document = msgspec.json.decode(data, type=RecordDocument)
         found = document.found()
-        return Happened(document.revision, found.key, found.record)
+        return WatchEvent(document.revision, found.key, found.record)
     deleted = msgspec.json.decode(data, type=KeyDocument)
-    return Happened(deleted.revision, deleted.name, None)
+    return WatchEvent(deleted.revision, deleted.name, None)

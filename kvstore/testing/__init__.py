@@ -16,11 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvstore.testing.local import AsyncLocalCluster, LocalCluster
-    from kvstore.testing.supervisor import ClusterError
+    from kvstore.testing.local_cluster import AsyncLocalCluster, LocalCluster
+    from kvstore.testing.process_cluster import ClusterError
 
 __all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]
-_MODULES = {"AsyncLocalCluster": "local", "ClusterError": "supervisor", "LocalCluster": "local"}
+_MODULES = {"AsyncLocalCluster": "local_cluster", "ClusterError": "process_cluster", "LocalCluster": "local_cluster"}
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from kvstore.testing.supervisor import ClusterError, LocalCluster, Process
+from kvstore.testing.process_cluster import ClusterError, Process, ProcessCluster
 
 
 class Nursery:
@@ -53,7 +53,7 @@ class Nursery:
 
 
 class Bred:
-    """A replica out of the nursery; the part of `subprocess.Popen` that `kvstore.testing.supervisor` uses."""
+    """A replica out of the nursery; the part of `subprocess.Popen` that `kvstore.testing.process_cluster` uses."""
 
     def __init__(self, nursery: Nursery, process_id: int) -> None:
         self._nursery = nursery
@@ -96,11 +96,11 @@ def shared() -> Nursery:
         return _shared
 
 
-class BredCluster(LocalCluster):
+class ForkedCluster(ProcessCluster):
     """With replicas out of the nursery."""
 
     def spawn(self, name: str, environment: Mapping[str, str]) -> Process:
-        """See LocalCluster."""
-        place, nursery = self.places[name], shared()
+        """See ProcessCluster."""
+        place, nursery = self.replicas[name], shared()
         process_id = nursery.ask("start", os.fspath(place.config), os.fspath(place.log), dict(environment))
         return Bred(nursery, process_id)

@@ -20,8 +20,8 @@ from yarl import URL
 from kvstore.api.errors import Outcome
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import NO_SUCH_KEY, RETRY_AFTER
-from kvstore.testing.breeding import BredCluster
-from kvstore.testing.supervisor import POLL_S, LocalCluster
+from kvstore.testing.breeding import ForkedCluster
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 from tests.torture.linearizability import FOREVER, Operation, Verdict, check
 
 STORY_S = 120.0
@@ -86,8 +86,8 @@ class Client:
     """A client with connections of its own, which asks one replica once and enters what it learnt into `history`.
     Use it in `async with`."""
 
-    def __init__(self, cluster: LocalCluster, history: "History") -> None:
-        self._urls = {name: place.url for name, place in cluster.places.items()}
+    def __init__(self, cluster: ProcessCluster, history: "History") -> None:
+        self._urls = {name: place.url for name, place in cluster.replicas.items()}
         self._history = history
 
     async def __aenter__(self) -> Self:
@@ -177,11 +177,11 @@ class History:
         """How many operations of these kinds were answered."""
         return sum(operation.kind in kinds and operation.returned != FOREVER for operation in self.operations)
 
-    async def verify(self, cluster: LocalCluster, *, least: int, names: Collection[str] | None = None) -> None:
+    async def verify(self, cluster: ProcessCluster, *, least: int, names: Collection[str] | None = None) -> None:
         """Read every key through these replicas, by default all that run, then check all of it. `least`: as many
         acknowledged writes and reads must be in it, or it shows nothing."""
         async with Client(cluster, self) as client:
-            for name in filter(cluster.runs, cluster.places) if names is None else names:
+            for name in filter(cluster.runs, cluster.replicas) if names is None else names:
                 for key in self.keys:
                     call = await client.get(name, key)
                     assert call.ending is Ending.DONE, f"the final read failed: {call.why}"
@@ -198,7 +198,7 @@ class History:
 class Load:
     """Clients in closed loops. Each operation goes to replicas in turn until one does it, or may have done it."""
 
-    def __init__(self, cluster: LocalCluster, history: History, names: Sequence[str]) -> None:
+    def __init__(self, cluster: ProcessCluster, history: History, names: Sequence[str]) -> None:
         self._cluster = cluster
         self._history = history
         self._names = names
@@ -258,10 +258,10 @@ async def _call(client: Client, kind: str, name: str, key: bytes) -> Call:
 
 @asynccontextmanager
 async def load(
-    cluster: LocalCluster, history: History, names: Collection[str] | None = None, clients: int = 6
+    cluster: ProcessCluster, history: History, names: Collection[str] | None = None, clients: int = 6
 ) -> AsyncIterator[Load]:
     """A load on these replicas, all by default; at the end every operation under way has ended."""
-    running = Load(cluster, history, list(names or cluster.places))
+    running = Load(cluster, history, list(names or cluster.replicas))
     tasks = [asyncio.create_task(running.client(number)) for number in range(clients)]
     try:
         yield running
@@ -271,10 +271,10 @@ async def load(
 
 
 @asynccontextmanager
-async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[LocalCluster]:
+async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[ProcessCluster]:
     """A ready cluster. When the test ends, however that happens, no process is left; a failure prints the logs, and an
     error in them is a failure."""
-    cluster = BredCluster(nodes, directory / "cluster", settings=settings)
+    cluster = ForkedCluster(nodes, directory / "cluster", settings=settings)
     cluster.prepare()
     cluster.start()
     try:
@@ -282,12 +282,12 @@ async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIter
             await cluster.wait_ready()
             yield cluster
     except BaseException:
-        for name, place in cluster.places.items():
+        for name, place in cluster.replicas.items():
             print(f"---- {name}\n{place.log.read_text(errors='replace')}")
         raise
     finally:
-        cluster.kill(*filter(cluster.runs, cluster.places))
-    for place in cluster.places.values():
+        cluster.kill(*filter(cluster.runs, cluster.replicas))
+    for place in cluster.replicas.values():
         log = place.log.read_text()
         assert not any(alarm in log for alarm in (" ERROR ", " CRITICAL ", "Traceback")), log
 
@@ -298,6 +298,6 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(POLL_S)
 
 
-def others(cluster: LocalCluster, *names: str) -> list[str]:
+def others(cluster: ProcessCluster, *names: str) -> list[str]:
     """The replicas but these."""
-    return [name for name in cluster.places if name not in names]
+    return [name for name in cluster.replicas if name not in names]

@@ -16,7 +16,7 @@ KEYS = 12
 async def take(directory: Path) -> bytes:
     """The picture, as PNG."""
     async with running(directory / "cluster") as cluster, browsing(directory / "browser") as page:
-        leader = cluster.places[await cluster.wait_ready()].url
+        leader = cluster.replicas[await cluster.wait_ready()].url
         await page.open(f"{leader}/ui")
         async with Client([leader]) as client:
             for number in range(STEPS):

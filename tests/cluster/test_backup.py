@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.testing.supervisor import LocalCluster, Place
+from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
 from tests.cluster.harness import STORY_S, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster
@@ -30,8 +30,8 @@ async def kvstore(*arguments: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
-async def backup(cluster: LocalCluster, name: str, file: Path, *flags: str) -> str:
-    code, said = await kvstore("backup", str(file), "--endpoints", cluster.places[name].url, *flags)
+async def backup(cluster: ProcessCluster, name: str, file: Path, *flags: str) -> str:
+    code, said = await kvstore("backup", str(file), "--endpoints", cluster.replicas[name].url, *flags)
     assert code == 0, said
     return said
 
@@ -47,7 +47,7 @@ async def put(client: Client, name: str, key: bytes, value: bytes) -> None:
 
 
 @asynccontextmanager
-async def counting(cluster: LocalCluster, name: str) -> AsyncIterator[list[int]]:
+async def counting(cluster: ProcessCluster, name: str) -> AsyncIterator[list[int]]:
     """One writer counts in `one`, then in `two`, through `name`; how far both have come."""
     done = [0]
     stopping = asyncio.Event()
@@ -81,7 +81,7 @@ def test_a_backup_from_any_replica_under_load_is_one_moment_with_all_that_was_ac
                 for number in range(FILLING):
                     await put(client, leader, b"filling %d" % number, bytes([number]) * 32768)
             async with counting(cluster, leader) as done:
-                for name in cluster.places:
+                for name in cluster.replicas:
                     before = done[0]
                     await backup(cluster, name, tmp_path / f"{name}.db")
                     found = records(tmp_path / f"{name}.db")
@@ -99,7 +99,7 @@ def test_a_write_that_was_just_acknowledged_is_in_a_backup_from_each_replica(tmp
     async def story() -> None:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
-            for name in cluster.places:
+            for name in cluster.replicas:
                 async with Client(cluster, History()) as client:
                     await put(client, leader, b"last", name.encode())
                 await backup(cluster, name, tmp_path / f"{name}.db")
@@ -115,7 +115,7 @@ def test_a_lone_survivor_gives_a_backup_of_what_it_has(tmp_path: Path) -> None:
             async with Client(cluster, History()) as client:
                 await put(client, survivor, b"k", b"v")
             cluster.kill(leader, *rest)
-            url = cluster.places[survivor].url
+            url = cluster.replicas[survivor].url
             code, said = await kvstore("backup", str(tmp_path / "b.db"), "--endpoints", url)
             assert (code, (tmp_path / "b.db").exists()) == (3, False), said
             await backup(cluster, survivor, tmp_path / "b.db", "--consistency", "stale")
@@ -125,21 +125,21 @@ def test_a_lone_survivor_gives_a_backup_of_what_it_has(tmp_path: Path) -> None:
 
 
 def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_path: Path) -> None:
-    async def old() -> Place:
+    async def old() -> LocalReplica:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
             async with Client(cluster, History()) as client:
                 for number in range(20):
                     await put(client, leader, b"%d" % (number % 7), b"v%d" % number)
             await backup(cluster, leader, tmp_path / "b.db")
-            return cluster.places["n1"]
+            return cluster.replicas["n1"]
 
-    async def new(cluster: LocalCluster, old_place: Place) -> None:
+    async def new(cluster: ProcessCluster, old_place: LocalReplica) -> None:
         async with asyncio.timeout(STORY_S):
             cluster.start()
             await cluster.wait_ready()
             async with Client(cluster, History()) as client, cluster.status_client() as asking:
-                for name in cluster.places:
+                for name in cluster.replicas:
                     for number in range(13, 20):
                         call = await client.get(name, b"%d" % (number % 7))
                         assert call.value == b"v%d" % number
@@ -148,7 +148,7 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
                     assert (status.cluster, status.keys, status.revision) == ("green", 7, 20)
                 reply = await client.ask("PUT", "n1", "/kv/0", b"new")
                 assert reply.headers["ETag"] == '"21"'
-            logs = [place.log for place in cluster.places.values()]
+            logs = [place.log for place in cluster.replicas.values()]
             with survivor(old_place, cluster):
                 await until(partial(_all_say, logs, "'n1' is in cluster 'kvstore'"))
             async with Client(cluster, History()) as client:
@@ -160,18 +160,18 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
         kvstore("restore", str(tmp_path / "b.db"), "--data", str(directory), "--cluster", "green", "--nodes", "3")
     )
     assert code == 0, said
-    cluster = LocalCluster(3, directory)
+    cluster = ProcessCluster(3, directory)
     cluster.prepare()
     try:
         asyncio.run(new(cluster, old_place))
     finally:
-        cluster.kill(*filter(cluster.runs, cluster.places))
+        cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 @contextmanager
-def survivor(old: Place, cluster: LocalCluster) -> Iterator[None]:
+def survivor(old: LocalReplica, cluster: ProcessCluster) -> Iterator[None]:
     """A replica of the old cluster that comes back, and was told the addresses of the new one and its secret."""
-    members = ",".join(f"{name}={place.peers}" for name, place in cluster.places.items())
+    members = ",".join(f"{name}={place.peers}" for name, place in cluster.replicas.items())
     flags = [f"--members={members}", f"--secret-file={cluster.directory / 'secret'}", f"--peer-listen={old.peers}"]
     command = [sys.executable, "-m", "kvstore", "serve", "--config", str(old.config), *flags]
     with old.log.open("ab") as log:
@@ -196,10 +196,10 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
             async with Client(cluster, History()) as client:
                 await put(client, leader, b"k", b"v")
             await backup(cluster, leader, tmp_path / "b.db")
-        fresh = LocalCluster(3, tmp_path / "fresh", settings={"cluster": "blue"})
+        fresh = ProcessCluster(3, tmp_path / "fresh", settings={"cluster": "blue"})
         fresh.prepare()
         try:
-            for place in fresh.places.values():
+            for place in fresh.replicas.values():
                 code, said = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(place.config))
                 assert code == 0, said
                 code, said = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(place.config))
@@ -208,9 +208,9 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
             async with asyncio.timeout(STORY_S):
                 await fresh.wait_ready()
                 async with Client(fresh, History()) as client:
-                    for name in fresh.places:
+                    for name in fresh.replicas:
                         assert (await client.get(name, b"k")).value == b"v"
         finally:
-            fresh.kill(*filter(fresh.runs, fresh.places))
+            fresh.kill(*filter(fresh.runs, fresh.replicas))
 
     asyncio.run(story())

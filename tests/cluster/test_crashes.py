@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from kvstore.server.http.problems import RETRY_AFTER
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import Client, Ending, History, load, others, running, target, until
 
 pytestmark = pytest.mark.cluster
 
 
-async def all_serve(cluster: LocalCluster, names: list[str], history: History) -> None:
+async def all_serve(cluster: ProcessCluster, names: list[str], history: History) -> None:
     """Once a leader is known, each request is done at the first try."""
     async with Client(cluster, history) as client:
         for name, key in itertools.product(names, history.keys):
@@ -21,7 +21,7 @@ async def all_serve(cluster: LocalCluster, names: list[str], history: History) -
                 assert call.ending is Ending.DONE, call.why
 
 
-async def crash_and_return(cluster: LocalCluster, victims: tuple[str, ...], history: History) -> None:
+async def crash_and_return(cluster: ProcessCluster, victims: tuple[str, ...], history: History) -> None:
     """Kill under load; the rest carries on, and the dead come back."""
     async with load(cluster, history) as running_load:
         await running_load.more(100)
@@ -70,7 +70,7 @@ def test_all_killed_at_once_under_load_come_back_with_every_acknowledged_write(t
             for _ in range(2):
                 async with load(cluster, history) as running_load:
                     await running_load.more(300)
-                    cluster.kill(*cluster.places)
+                    cluster.kill(*cluster.replicas)
                     running_load.stopping = True
                 cluster.start()
                 await cluster.wait_ready()

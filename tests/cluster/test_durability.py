@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from kvstore.api.framing import FrameReader
-from kvstore.testing.supervisor import LocalCluster, Place
+from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
 from paxos import wire
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from tests.cluster.harness import STORY_S, Client, Ending, History, others
@@ -79,9 +79,9 @@ def _bytes(text: str) -> bytes:
     return data
 
 
-def votes(trace: Trace, cluster: LocalCluster) -> dict[object, tuple[int, int]]:
+def votes(trace: Trace, cluster: ProcessCluster) -> dict[object, tuple[int, int]]:
     """For each vote that left, when its request arrived first and when it was sent first."""
-    ports = "|".join(str(place.peers.port) for place in cluster.places.values())
+    ports = "|".join(str(place.peers.port) for place in cluster.replicas.values())
     readers: dict[tuple[str, bool], FrameReader] = {}
     asked: dict[object, int] = {}
     answered: dict[object, tuple[int, int]] = {}
@@ -114,7 +114,7 @@ def answered_puts(trace: Trace) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def traced(place: Place) -> Iterator[None]:
+def traced(place: LocalReplica) -> Iterator[None]:
     """A replica under strace, which writes to `<name>.trace` and ends together with it."""
     strace = [
         "strace",
@@ -142,9 +142,9 @@ def traced(place: Place) -> Iterator[None]:
 
 def test_no_vote_and_no_answer_leaves_before_the_disk_has_it(tmp_path: Path) -> None:
     """Two of three run, so that both votes are needed for every write, the leader's own too."""
-    cluster = LocalCluster(3, tmp_path / "cluster")
+    cluster = ProcessCluster(3, tmp_path / "cluster")
     cluster.prepare()
-    names = list(cluster.places)[:2]
+    names = list(cluster.replicas)[:2]
 
     async def story() -> str:
         async with asyncio.timeout(STORY_S):
@@ -155,7 +155,7 @@ def test_no_vote_and_no_answer_leaves_before_the_disk_has_it(tmp_path: Path) -> 
                     assert call.ending is Ending.DONE, call.why
         return leader
 
-    with traced(cluster.places[names[0]]), traced(cluster.places[names[1]]):
+    with traced(cluster.replicas[names[0]]), traced(cluster.replicas[names[1]]):
         leader = asyncio.run(story())
     traces = {name: parse(tmp_path / "cluster" / f"{name}.trace") for name in names}
     (follower,) = others(cluster, leader, "n3")

@@ -13,7 +13,7 @@ from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus
 from kvstore.client import Client as Operator
-from kvstore.testing.supervisor import HOST, LocalCluster
+from kvstore.testing.process_cluster import HOST, ProcessCluster
 from tests.cluster.harness import STEADY, Client, Ending, History, load, others, running, until
 from tests.cluster.test_refusals import _all_say, command, intruder
 
@@ -26,21 +26,21 @@ def voters(status: MembersStatus) -> list[str]:
     return sorted(each.name for each in status.members if each.role is not MemberRole.LEARNER)
 
 
-async def page(cluster: LocalCluster, name: str, path: str) -> tuple[int, dict[str, Any]]:
+async def page(cluster: ProcessCluster, name: str, path: str) -> tuple[int, dict[str, Any]]:
     """Status and document of a page that is JSON."""
     async with Client(cluster, History()) as client:
         reply = await client.ask("GET", name, path)
     return reply.status, json.loads(reply.body)
 
 
-async def detail(cluster: LocalCluster, name: str, path: str) -> str:
+async def detail(cluster: ProcessCluster, name: str, path: str) -> str:
     """What a page says that is not there for now."""
     async with Client(cluster, History()) as client:
         reply = await client.ask("GET", name, path)
     return str(reply.problem()["detail"]) if reply.status == 503 else ""
 
 
-async def assert_takes_writes(cluster: LocalCluster, names: list[str]) -> None:
+async def assert_takes_writes(cluster: ProcessCluster, names: list[str]) -> None:
     async with Client(cluster, History()) as client:
         for name in names:
             call = await client.put(name, b"probe")
@@ -107,7 +107,7 @@ def test_the_leader_is_removed_under_load_and_says_so(tmp_path: Path) -> None:
 
             await until(knows)
             assert cluster.runs(leader)
-            assert f"{leader} is not a member any more" in cluster.places[leader].log.read_text()
+            assert f"{leader} is not a member any more" in cluster.replicas[leader].log.read_text()
             assert "Those are" in await detail(cluster, leader, "/kv/k0")
             async with Client(cluster, History()) as client:
                 assert (await client.ask("GET", leader, "/kv/k0?consistency=stale")).status in {200, 404}
@@ -145,7 +145,7 @@ def test_down_to_one_and_up_again(tmp_path: Path) -> None:
             for _ in range(2):
                 leader = await cluster.wait_ready()
                 await cluster.remove(leader)
-            (last,) = cluster.places
+            (last,) = cluster.replicas
             await assert_takes_writes(cluster, [last])
             await cluster.add("n4")
             assert voters(await cluster.wait_joined("n4")) == sorted([last, "n4"])
@@ -163,9 +163,9 @@ def test_a_wiped_disk_is_refused_until_it_is_replaced_and_then_votes_again(tmp_p
             async with load(cluster, history, [leader, third]) as running_load:
                 await running_load.more(50)
                 cluster.kill(wiped)
-                shutil.rmtree(cluster.places[wiped].data)
+                shutil.rmtree(cluster.replicas[wiped].data)
                 cluster.start([wiped])
-                logs = [cluster.places[name].log for name in (leader, third)]
+                logs = [cluster.replicas[name].log for name in (leader, third)]
                 await until(lambda: _all_say(logs, f"run `kvstore member replace {wiped}`"))
                 async with Operator(cluster.endpoints) as operator:
                     await operator.replace_member(wiped)
@@ -195,9 +195,9 @@ def test_a_new_disk_that_is_told_of_the_founders_only_finds_its_way_by_one_that_
             while (leader := await cluster.wait_ready()) in FOUNDERS:
                 await cluster.restart(leader)
             cluster.kill("n2")
-            shutil.rmtree(cluster.places["n2"].data)
+            shutil.rmtree(cluster.replicas["n2"].data)
             if joins:
-                config = cluster.places["n2"].config  # as it was when it was founded
+                config = cluster.replicas["n2"].config  # as it was when it was founded
                 config.write_text("join = true\n" + config.read_text())
             cluster.start(["n2"])
             async with Operator(cluster.endpoints) as operator:
@@ -213,14 +213,14 @@ def test_an_id_that_is_used_twice_is_told_of_in_all_logs_and_does_no_harm(tmp_pa
         async with running(tmp_path, **STEADY) as cluster:
             member, *rest = others(cluster, leader := await cluster.wait_ready())
             await cluster.stop([member])
-            shutil.copytree(cluster.places[member].data, tmp_path / "copy")
+            shutil.copytree(cluster.replicas[member].data, tmp_path / "copy")
             cluster.start([member])
             await cluster.wait_ready()
             own = [f"--data={tmp_path / 'copy'}", f"--listen={free()}", f"--peer-listen={free()}"]
-            logs = [cluster.places[name].log for name in (leader, *rest)]
+            logs = [cluster.replicas[name].log for name in (leader, *rest)]
             with intruder(tmp_path / "log", command(cluster, member, *own)):
                 await until(lambda: _all_say(logs, f"two processes run as '{member}'", "stop one"))
-                await assert_takes_writes(cluster, list(cluster.places))
+                await assert_takes_writes(cluster, list(cluster.replicas))
 
     asyncio.run(story())
 
@@ -230,7 +230,7 @@ def free() -> str:
         return f"{HOST}:{listener.getsockname()[1]}"
 
 
-async def assert_serves_no_client(cluster: LocalCluster, witness: str) -> None:
+async def assert_serves_no_client(cluster: ProcessCluster, witness: str) -> None:
     async with Client(cluster, History()) as client:
         for method, query in (("GET", ""), ("GET", "?consistency=stale"), ("PUT", ""), ("DELETE", "")):
             reply = await client.ask(method, witness, f"/kv/k0{query}")

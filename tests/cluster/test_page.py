@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.browser import FOUND, Page, browsing
 from tests.cluster.harness import STORY_S, others, running
 
@@ -55,8 +55,8 @@ async def sound(page: Page, endpoint: str) -> None:
     assert await page.value("document.querySelectorAll('main script, main img').length") == 0
 
 
-async def opened(page: Page, cluster: LocalCluster, name: str) -> str:
-    endpoint = cluster.places[name].url
+async def opened(page: Page, cluster: ProcessCluster, name: str) -> str:
+    endpoint = cluster.replicas[name].url
     await page.open(f"{endpoint}/ui")
     await page.until("document.querySelectorAll('#members tr').length === 3")
     return endpoint

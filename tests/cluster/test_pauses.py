@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import Client, Ending, History, load, others, running, target
 from tests.torture.linearizability import Operation
 
@@ -26,8 +26,8 @@ class QueuedRead:
         self._called = 0
 
     @classmethod
-    async def connect(cls, cluster: LocalCluster, name: str, key: bytes) -> "QueuedRead":
-        read = cls(key, *await asyncio.open_connection(*cluster.places[name].listen))
+    async def connect(cls, cluster: ProcessCluster, name: str, key: bytes) -> "QueuedRead":
+        read = cls(key, *await asyncio.open_connection(*cluster.replicas[name].listen))
         read._writer.write(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         await read._reader.readuntil(b"\r\n\r\n")
         return read
@@ -46,7 +46,7 @@ class QueuedRead:
         return Operation("get", self._key, body if status == 200 else None, self._called, returned)
 
 
-async def pause_leader_past_its_lease(cluster: LocalCluster, history: History) -> None:
+async def pause_leader_past_its_lease(cluster: ProcessCluster, history: History) -> None:
     """Large writes on their way to the leader hold up the news of its successor: when it continues, the reads that wait
     for it come first."""
     old = await cluster.wait_ready()

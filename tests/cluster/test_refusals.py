@@ -13,17 +13,17 @@ import pytest
 
 from kvstore.api.framing import frame
 from kvstore.peers.handshake_messages import MAX_HANDSHAKE_BYTES
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until
 
 pytestmark = pytest.mark.cluster
 
 
-def command(cluster: LocalCluster, name: str, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "kvstore", "serve", "--config", str(cluster.places[name].config), *flags]
+def command(cluster: ProcessCluster, name: str, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "kvstore", "serve", "--config", str(cluster.replicas[name].config), *flags]
 
 
-async def refused(cluster: LocalCluster, name: str, *flags: str) -> str:
+async def refused(cluster: ProcessCluster, name: str, *flags: str) -> str:
     """What a process that does not start says last."""
     process = await asyncio.create_subprocess_exec(
         *command(cluster, name, *flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -38,21 +38,21 @@ async def refused(cluster: LocalCluster, name: str, *flags: str) -> str:
     return output.decode().splitlines()[-1]
 
 
-async def reign(cluster: LocalCluster) -> str:
+async def reign(cluster: ProcessCluster) -> str:
     """The ballot of the leader that all running replicas follow."""
-    await cluster.wait_ready(filter(cluster.runs, cluster.places))
+    await cluster.wait_ready(filter(cluster.runs, cluster.replicas))
     async with cluster.status_client() as client:
         statuses = await cluster.statuses(client)
     (ballot,) = {status.ballot for name, status in statuses.items() if status and cluster.runs(name)}
     return ballot
 
 
-async def assert_unharmed(cluster: LocalCluster, ballot: str) -> None:
+async def assert_unharmed(cluster: ProcessCluster, ballot: str) -> None:
     """The same leader as before, and every running replica serves."""
     assert await reign(cluster) == ballot
     history = History()
     async with Client(cluster, history) as client:
-        for name in filter(cluster.runs, cluster.places):
+        for name in filter(cluster.runs, cluster.replicas):
             call = await client.put(name, b"k0")
             assert call.ending is Ending.DONE, call.why
     await history.verify(cluster, least=2)
@@ -62,10 +62,10 @@ def test_a_second_process_on_the_same_data_does_not_start(tmp_path: Path) -> Non
     async def story() -> None:
         async with running(tmp_path, **STEADY) as cluster:
             ballot = await reign(cluster)
-            last_words = await asyncio.gather(*(refused(cluster, name) for name in cluster.places))
-            for name, said in zip(cluster.places, last_words, strict=True):
+            last_words = await asyncio.gather(*(refused(cluster, name) for name in cluster.replicas))
+            for name, said in zip(cluster.replicas, last_words, strict=True):
                 holder = f"process {cluster.process_id(name)}, node {name} of cluster kvstore"
-                assert f"{cluster.places[name].data} is in use by {holder}: stop that process" in said
+                assert f"{cluster.replicas[name].data} is in use by {holder}: stop that process" in said
             await assert_unharmed(cluster, ballot)
 
     asyncio.run(story())
@@ -102,10 +102,10 @@ def test_replicas_that_began_with_different_members_are_no_cluster_whatever_they
     tmp_path: Path,
 ) -> None:
     """A majority of the ones need not meet a majority of the others."""
-    cluster = LocalCluster(3, tmp_path / "cluster")
+    cluster = ProcessCluster(3, tmp_path / "cluster")
     cluster.prepare()
-    two = ",".join(f"{name}={cluster.places[name].peers}" for name in ("n1", "n2"))
-    logs = [tmp_path / "log", cluster.places["n2"].log]
+    two = ",".join(f"{name}={cluster.replicas[name].peers}" for name in ("n1", "n2"))
+    logs = [tmp_path / "log", cluster.replicas["n2"].log]
 
     async def story() -> None:
         async with asyncio.timeout(STORY_S):
@@ -137,7 +137,7 @@ def test_intruders_in_the_place_of_a_member_are_refused_in_all_logs(tmp_path: Pa
             member, *rest = others(cluster, leader := await cluster.wait_ready())
             cluster.kill(member)
             for flags, reason in INTRUDERS:
-                logs = [tmp_path / "log", *(cluster.places[name].log for name in (leader, *rest))]
+                logs = [tmp_path / "log", *(cluster.replicas[name].log for name in (leader, *rest))]
                 all_say_why = partial(_all_say, logs, "refused", reason)
                 with intruder(logs[0], command(cluster, member, *(flag.format(tmp_path) for flag in flags))):
                     await until(all_say_why)
@@ -165,13 +165,13 @@ def test_bytes_that_no_peer_sends_are_refused_with_the_reason(tmp_path: Path) ->
     async def story() -> None:
         async with running(tmp_path, **STEADY) as cluster:
             ballot = await reign(cluster)
-            for place in cluster.places.values():
+            for place in cluster.replicas.values():
                 for sent, reason in STRANGE_BYTES:
                     reader, writer = await asyncio.open_connection(*place.peers)
                     writer.write(sent)
                     assert reason.encode() in await reader.read()
                     writer.close()
-            logs = [place.log for place in cluster.places.values()]
+            logs = [place.log for place in cluster.replicas.values()]
             assert await _all_say(logs, "link from 'an unknown node'", "this replica refused", "not a handshake")
             assert await _all_say(
                 logs, "link from 'an unknown node'", "this replica refused", "frame of 4294967295 bytes"

@@ -27,7 +27,7 @@ def test_clients_that_finish_nothing_disturb_nobody(tmp_path: Path) -> None:
             async with Client(cluster, History()) as client:
                 assert (await client.put("n1", b"big", BIG)).ending is Ending.DONE
             writers = []
-            for place in cluster.places.values():
+            for place in cluster.replicas.values():
                 for sent in RUDE.values():
                     for _ in range(OF_EACH):
                         _, writer = await asyncio.open_connection(*place.listen, limit=1)

@@ -35,7 +35,7 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path) -> None:
         history = History()
         async with running(tmp_path) as cluster:
             async with load(cluster, history) as running_load:
-                for name in cluster.places:
+                for name in cluster.replicas:
                     await running_load.more(100)
                     await cluster.restart(name)
                     await cluster.wait_ready()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import STEADY, Client, Ending, History, running, until
 
 pytestmark = pytest.mark.cluster
@@ -17,10 +17,10 @@ CLIENTS = 8
 CALLS = 1000
 
 
-async def counted(client: Client, cluster: LocalCluster, family: str, label: str) -> Counter[str]:
+async def counted(client: Client, cluster: ProcessCluster, family: str, label: str) -> Counter[str]:
     """The sum over all replicas of a counter for each value of a label; of messages, those that were sent."""
     total: Counter[str] = Counter()
-    for name in cluster.places:
+    for name in cluster.replicas:
         page = (await client.ask("GET", name, "/metrics")).body.decode()
         samples = [sample for metric in text_string_to_metric_families(page) for sample in metric.samples]
         for sample in samples:
@@ -29,11 +29,11 @@ async def counted(client: Client, cluster: LocalCluster, family: str, label: str
     return total
 
 
-async def sent(client: Client, cluster: LocalCluster) -> Counter[str]:
+async def sent(client: Client, cluster: ProcessCluster) -> Counter[str]:
     return await counted(client, cluster, "kvstore_messages_total", "kind")
 
 
-async def settled(client: Client, cluster: LocalCluster) -> None:
+async def settled(client: Client, cluster: ProcessCluster) -> None:
     """Wait until all replicas have applied all that is chosen: nothing is on its way any more."""
 
     async def equal() -> bool:
@@ -44,7 +44,7 @@ async def settled(client: Client, cluster: LocalCluster) -> None:
     await until(equal)
 
 
-async def call_often(cluster: LocalCluster, history: History, kind: str, names: list[str]) -> None:
+async def call_often(cluster: ProcessCluster, history: History, kind: str, names: list[str]) -> None:
     """`CALLS` calls by several clients at once, in turn at these replicas."""
 
     async def one(number: int) -> None:
@@ -61,7 +61,7 @@ def test_a_thousand_puts_need_no_prepare(tmp_path: Path) -> None:
         history = History()
         async with running(tmp_path, **STEADY) as cluster, Client(cluster, history) as client:
             before = await sent(client, cluster)
-            await call_often(cluster, history, "put", list(cluster.places))
+            await call_often(cluster, history, "put", list(cluster.replicas))
             await settled(client, cluster)
             since = await sent(client, cluster) - before
             assert before["Prepare"] > 0, "the counters do not show the election"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.api.commands import CommandBatch, Put, pack_batch
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from paxos import wire
 from paxos.types import Ballot, PValue, pack
 from storage.directory import DATA_FILE
@@ -22,7 +22,7 @@ from tests.unit.storage.version_1 import make_version_1
 pytestmark = pytest.mark.cluster
 
 
-class Upgraded(LocalCluster):
+class Upgraded(ProcessCluster):
     """A cluster of which some replicas run the next release."""
 
     def __init__(self, directory: Path) -> None:
@@ -53,12 +53,12 @@ class Upgraded(LocalCluster):
         }
 
 
-async def writer(cluster: LocalCluster, stopping: asyncio.Event) -> int:
+async def writer(cluster: ProcessCluster, stopping: asyncio.Event) -> int:
     """Writes one key through one replica after the other, as long as they run, and fails with the first failure."""
     written = 0
     async with Client(cluster, History()) as client:
         while not stopping.is_set():
-            for name in cluster.places:
+            for name in cluster.replicas:
                 call = await client.put(name, b"written", b"%d" % written)
                 if call.ending is Ending.NOT_SENT:
                     continue  # it is being replaced
@@ -80,13 +80,13 @@ def test_a_rolling_upgrade_to_another_version_of_messages_fails_no_request_and_s
         await cluster.wait_ready()
         async with load(cluster, history) as running_load:
             writing = asyncio.create_task(writer(cluster, stopping))
-            for name in cluster.places:
+            for name in cluster.replicas:
                 await cluster.replace(name, running_load)
-            assert cluster.upgraded == set(cluster.places)
+            assert cluster.upgraded == set(cluster.replicas)
             await until(lambda: _speak(cluster, next_release.VERSION))
-            assert any(next_release.FIRST_WORD in place.log.read_text() for place in cluster.places.values())
+            assert any(next_release.FIRST_WORD in place.log.read_text() for place in cluster.replicas.values())
             await running_load.more(100)
-            for name in cluster.places:
+            for name in cluster.replicas:
                 await cluster.replace(name, running_load)
             await until(lambda: _speak(cluster, wire.VERSION))
             stopping.set()
@@ -97,12 +97,12 @@ def test_a_rolling_upgrade_to_another_version_of_messages_fails_no_request_and_s
 
     try:
         asyncio.run(asyncio.wait_for(story(), 2 * STORY_S))
-        for place in cluster.places.values():
+        for place in cluster.replicas.values():
             assert not any(
                 alarm in place.log.read_text() for alarm in (" ERROR ", " CRITICAL ", "Traceback", "was refused")
             )
     finally:
-        cluster.kill(*filter(cluster.runs, cluster.places))
+        cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 async def _speak(cluster: Upgraded, version: int) -> bool:
@@ -116,10 +116,10 @@ def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) ->
         CommandBatch("n1", 5, number, number, [Put(b"k%d" % (number % 5), b"v%d" % number)]) for number in range(1, 21)
     ]
     log = [PValue(slot, ballot, pack([pack_batch(batch)])) for slot, batch in enumerate(batches, 1)]
-    cluster = LocalCluster(3, tmp_path / "cluster")
+    cluster = ProcessCluster(3, tmp_path / "cluster")
     for name, last, chosen in (("n1", 20, 17), ("n2", 20, 20), ("n3", 11, 9)):
         make_version_1(
-            cluster.places[name].data,
+            cluster.replicas[name].data,
             cluster="kvstore",
             node=name,
             promised=ballot,
@@ -133,27 +133,27 @@ def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) ->
         async with asyncio.timeout(STORY_S):
             await cluster.wait_ready()
             async with Client(cluster, History()) as client:
-                for name in cluster.places:
+                for name in cluster.replicas:
                     for number in range(16, 21):
                         reply = await client.ask("GET", name, f"/kv/k{number % 5}")
                         assert (reply.body, reply.headers["KV-Revision"]) == (b"v%d" % number, str(number))
                 reply = await client.ask("PUT", "n1", "/kv/k0", b"new")
                 assert reply.headers["ETag"] == '"21"'
-            for name in cluster.places:
+            for name in cluster.replicas:
                 await cluster.restart(name)
                 await cluster.wait_ready()
 
     try:
         asyncio.run(story())
-        assert not any(" CRITICAL " in place.log.read_text() for place in cluster.places.values())
+        assert not any(" CRITICAL " in place.log.read_text() for place in cluster.replicas.values())
     finally:
-        cluster.kill(*filter(cluster.runs, cluster.places))
+        cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 def test_files_of_a_newer_schema_are_refused_by_name(tmp_path: Path) -> None:
-    cluster = LocalCluster(1, tmp_path / "cluster")
+    cluster = ProcessCluster(1, tmp_path / "cluster")
     cluster.prepare()
-    data = cluster.places["n1"].data
+    data = cluster.replicas["n1"].data
     open_storage(data, "kvstore", "n1", ["n1"]).close()
     with closing(sqlite3.connect(data / DATA_FILE)) as connection:
         connection.execute("PRAGMA user_version = 99")

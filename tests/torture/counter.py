@@ -24,7 +24,7 @@ from bench.load.command import Nodes
 from bench.report import print_report, verdict
 from bench.scratch import scratch_directory
 from kvstore.client import Client, ConditionFailed, UnknownOutcome
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 KEY = "counter"
 TIMEOUT_MS = 30_000
@@ -160,7 +160,7 @@ async def measure(
     show: Callable[[int, int], None] = lambda _, __: None,
 ) -> Counted:
     """In a new cluster in `directory`. `show` is told how many increments are done, and how many kills."""
-    cluster = LocalCluster(nodes, directory / "cluster")
+    cluster = ProcessCluster(nodes, directory / "cluster")
     cluster.prepare()
     counting = Counting(increments, with_key=with_key)
     try:
@@ -193,8 +193,8 @@ async def measure(
     )
 
 
-async def _leader_first(cluster: LocalCluster) -> list[str]:
-    leader = cluster.places[await cluster.wait_ready()].url
+async def _leader_first(cluster: ProcessCluster) -> list[str]:
+    leader = cluster.replicas[await cluster.wait_ready()].url
     return [leader, *(url for url in cluster.endpoints if url != leader)]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from kvstore.testing.process_cluster import ProcessCluster
 from rich.console import Group, RenderableType
 
 from bench.command import Json, run, write_json
@@ -19,7 +20,6 @@ from bench.load.run import address_of
 from bench.load.wire import Requests
 from bench.report import print_report, verdict
 from bench.scratch import scratch_directory
-from kvstore.testing.supervisor import LocalCluster
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle.report import judged
 from tests.torture.load_history import LoadHistory
@@ -61,7 +61,7 @@ def load(
 
 async def measure(directory: Path, *, connections: int, keys: int, reads: int, seconds: float) -> FullSpeed:
     """Load a new cluster of three in `directory` and check the answers. Raises ClusterError."""
-    cluster = LocalCluster(3, directory / "cluster")
+    cluster = ProcessCluster(3, directory / "cluster")
     cluster.prepare()
     mix = Mix(reads=reads, keys=keys, prefix="load-", seed=secrets.randbelow(1 << 32))
     try:

@@ -21,7 +21,7 @@ from bench.lifecycle.replicas import resident_mb
 from bench.processes import check_platform
 from bench.report import figure_table, print_report, verdict
 from bench.scratch import scratch_directory
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 
 GROWTH_LIMIT_MB = 50.0
 P99_RATIO_LIMIT = 2.0
@@ -145,7 +145,7 @@ async def measure(
         say("starting")
         cluster.start()
         leader = await cluster.wait_ready(timeout_s=START_TIMEOUT_S)
-        url = cluster.places[leader].url
+        url = cluster.replicas[leader].url
         requests = puts(WRITTEN_KEYS, value_bytes, prefix="w", rounds=1 << 40)
         load = Load([url], CONNECTIONS, requests, rate)
         most_mb = [0.0]
@@ -226,7 +226,7 @@ def looked_into(answer: Answer) -> Listed:
     return Listed(seconds=answer.seconds, first_s=answer.first_s, keys=count, megabytes=len(content) / 1e6, wrong=wrong)
 
 
-async def _watch(cluster: LocalCluster, name: str, most_mb: list[float]) -> None:
+async def _watch(cluster: ProcessCluster, name: str, most_mb: list[float]) -> None:
     while True:
         most_mb[0] = max(most_mb[0], resident_mb(cluster, [name])[name])
         await asyncio.sleep(LOOK_S)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kvstore.testing.supervisor import POLL_S
+from kvstore.testing.process_cluster import POLL_S
 
 ATTACH_S = 10.0
 """strace attaches within milliseconds; the rest is for a busy machine."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from bench.errors import BenchError
-from kvstore.testing.links import Links
-from kvstore.testing.supervisor import ClusterError, LocalCluster
+from kvstore.testing.fault_proxies import FaultProxies
+from kvstore.testing.process_cluster import ClusterError, ProcessCluster
 from tests.torture.faults import disk
 from tests.torture.faults.clients import Load
 from tests.torture.faults.found import Found, bins, count, latencies
@@ -81,8 +81,8 @@ async def torment(
     """Do all of it in a new cluster in `directory`, but for the faults that are `missing` here. `show` is told what
     goes on, several times a second; `say` which part of it begins. Raises ClusterError when none comes up."""
     asked = order.faults or [fault for fault in Fault if fault not in missing]
-    cluster = LocalCluster(order.nodes, directory)
-    async with Links(cluster.places) as links:
+    cluster = ProcessCluster(order.nodes, directory)
+    async with FaultProxies(cluster.replicas) as links:
         cluster.prepare(links.addresses)
         try:
             cluster.start()
@@ -119,23 +119,23 @@ async def torment(
     return found, calls
 
 
-def _scene(cluster: LocalCluster, links: Links, seed: int) -> Scene:
+def _scene(cluster: ProcessCluster, links: FaultProxies, seed: int) -> Scene:
     began_ns = time.monotonic_ns()
-    load = Load({name: place.url for name, place in cluster.places.items()}, seed)
+    load = Load({name: place.url for name, place in cluster.replicas.items()}, seed)
     tormentor = Tormentor(cluster, links, lambda: (time.monotonic_ns() - began_ns) / 1e9)
     watch = Watch(cluster, began_ns / 1e9, tormentor.paused.__contains__)
     return Scene(began_ns, load, tormentor, watch)
 
 
 async def _act(
-    order: Order, asked: Sequence[Fault], scene: Scene, cluster: LocalCluster, show: Callable[[Scene], None]
+    order: Order, asked: Sequence[Fault], scene: Scene, cluster: ProcessCluster, show: Callable[[Scene], None]
 ) -> None:
     """Faults while clients work."""
     async with asyncio.TaskGroup() as group:
         for number in range(order.clients):
             group.create_task(scene.load.client(number))
         around = [group.create_task(scene.watch.run()), group.create_task(_keep_showing(scene, show))]
-        for plan in schedule(order.seed, asked, list(cluster.places)):
+        for plan in schedule(order.seed, asked, list(cluster.replicas)):
             await _rest(plan, scene)
             if scene.now() >= order.seconds if not order.kills else scene.tormentor.kills >= order.kills:
                 break
@@ -162,7 +162,7 @@ async def _keep_showing(scene: Scene, show: Callable[[Scene], None]) -> None:
         await asyncio.sleep(SHOW_S)
 
 
-async def _come_back(cluster: LocalCluster, load: Load) -> list[str]:
+async def _come_back(cluster: ProcessCluster, load: Load) -> list[str]:
     """Wait until all replicas serve, and read everything. Gives what kept them from it."""
     try:
         await cluster.wait_ready(timeout_s=READY_S)

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import msgspec
 
-from kvstore.testing.links import Links, Pair
-from kvstore.testing.supervisor import POLL_S, LocalCluster, describe_exit
+from kvstore.testing.fault_proxies import FaultProxies, Pair
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster, describe_exit
 from tests.torture.faults.disk import SYNCS, WRITES, Tampering
 from tests.torture.faults.plan import Fault, Plan, Reach
 
@@ -45,7 +45,7 @@ class Effect(msgspec.Struct, frozen=True):
 class Tormentor:
     """One fault at a time. `now` gives seconds of the run."""
 
-    def __init__(self, cluster: LocalCluster, links: Links, now: Callable[[], float]) -> None:
+    def __init__(self, cluster: ProcessCluster, links: FaultProxies, now: Callable[[], float]) -> None:
         self._cluster = cluster
         self._links = links
         self._now = now
@@ -80,7 +80,7 @@ class Tormentor:
 
     def revive(self) -> None:
         """Start those that ended by themselves, and note it: nothing that is done here excuses it."""
-        for name in self._cluster.places:
+        for name in self._cluster.replicas:
             if not self._cluster.runs(name):
                 ending = describe_exit(self._cluster.exit_of(name))
                 self.deaths.append(f"{name} ended by itself at {self._now():.1f} s: {ending}")
@@ -98,7 +98,7 @@ class Tormentor:
             case Fault.PAUSE:
                 return await self._pause(plan, victims)
             case Fault.PARTITION:
-                pairs = self._links.between(victims)
+                pairs = self._links.leaving(victims)
                 return await self._cut(plan, [*pairs, *((to, by) for by, to in pairs)], "both ways")
             case Fault.ONE_WAY:
                 return await self._cut(plan, *self._one_way(plan, victims))
@@ -137,14 +137,14 @@ class Tormentor:
     def _one_way(self, plan: Plan, victims: Sequence[str]) -> tuple[list[Pair], str]:
         if plan.reach is Reach.ALL:
             ring = set(pairwise([*plan.order, plan.order[0]]))
-            return [pair for pair in self._links.ways if pair not in ring], f"a ring: {' > '.join(plan.order)}"
-        pairs = self._links.between(victims)
+            return [pair for pair in self._links.links if pair not in ring], f"a ring: {' > '.join(plan.order)}"
+        pairs = self._links.leaving(victims)
         if plan.outward:
             return pairs, "what they send is lost"
         return [(to, by) for by, to in pairs], "what they are sent is lost"
 
     async def _cut(self, plan: Plan, pairs: Sequence[Pair], detail: str) -> Effect:
-        ways = [self._links.ways[pair] for pair in pairs]
+        ways = [self._links.links[pair] for pair in pairs]
         before = sum(way.held for way in ways)
         for way in ways:
             way.cut()
@@ -153,8 +153,8 @@ class Tormentor:
         return Effect(sum(way.held for way in ways) - before, "transfers held back", detail)
 
     async def _slow_network(self, plan: Plan, victims: Sequence[str]) -> Effect:
-        pairs = self._links.between(victims)
-        ways = [self._links.ways[way] for pair in pairs for way in (pair, pair[::-1])]
+        pairs = self._links.leaving(victims)
+        ways = [self._links.links[way] for pair in pairs for way in (pair, pair[::-1])]
         before = sum(way.delayed for way in ways)
         for way in ways:
             way.delay(plan.delay_ms / 1000)

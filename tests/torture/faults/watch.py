@@ -9,7 +9,7 @@ import msgspec
 
 from kvstore.api.status import Status
 from kvstore.client import Client
-from kvstore.testing.supervisor import LocalCluster, leader_of, status_of
+from kvstore.testing.process_cluster import ProcessCluster, leader_of, status_of
 
 POLL_S = 0.1
 
@@ -25,12 +25,12 @@ class Span(msgspec.Struct):
 class Watch:
     """Asks every replica how it is, ten times a second."""
 
-    def __init__(self, cluster: LocalCluster, began: float, paused: Callable[[str], bool]) -> None:
+    def __init__(self, cluster: ProcessCluster, began: float, paused: Callable[[str], bool]) -> None:
         self._cluster = cluster
         self._began = began
         self._paused = paused
-        self._statuses: dict[str, Status | None] = dict.fromkeys(cluster.places)
-        self.lanes: dict[str, list[Span]] = {name: [] for name in cluster.places}
+        self._statuses: dict[str, Status | None] = dict.fromkeys(cluster.replicas)
+        self.lanes: dict[str, list[Span]] = {name: [] for name in cluster.replicas}
 
     @property
     def leader(self) -> str | None:
@@ -45,13 +45,13 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         async with self._cluster.status_client() as client, asyncio.TaskGroup() as polls:
-            for name in self._cluster.places:
+            for name in self._cluster.replicas:
                 polls.create_task(self._poll(client, name))
 
     async def _poll(self, client: Client, name: str) -> None:
         while True:
             asked_s = time.monotonic() - self._began
-            self._statuses[name] = status = await status_of(client, self._cluster.places[name])
+            self._statuses[name] = status = await status_of(client, self._cluster.replicas[name])
             if not self._cluster.runs(name):
                 state = "down"
             elif self._paused(name):

@@ -13,7 +13,7 @@ import aiohttp
 from bench.errors import BenchError
 from bench.processes import usage
 from kvstore.client import Client, ClientError
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.torture.fuzz.exchange import Exchange, NotHttpError, exchange, fault
 from tests.torture.fuzz.found import Fault, Fuzz, Memory
 from tests.torture.fuzz.malformed import SENTINEL, Attempt, Forge, calls_of
@@ -34,7 +34,7 @@ _ALARMS = (" ERROR ", " CRITICAL ", "Traceback")
 class _Run:
     """The tallies of a run, and whatever throws, checks and looks. `on_attempt` is called for each attempt."""
 
-    def __init__(self, cluster: LocalCluster, seed: int, attempts: int, on_attempt: Callable[[], None]) -> None:
+    def __init__(self, cluster: ProcessCluster, seed: int, attempts: int, on_attempt: Callable[[], None]) -> None:
         self.cluster = cluster
         self.seed = seed
         self.attempts = attempts
@@ -45,7 +45,7 @@ class _Run:
         self.closed = self.unanswered = self.cut = self.checks = self.done = 0
         self.slowest_ms = 0.0
         self._on_attempt = on_attempt
-        self._places = [place.listen for place in cluster.places.values()]
+        self._places = [place.listen for place in cluster.replicas.values()]
 
     async def throw(self, forge: Forge, types: set[str], numbers: Iterator[int]) -> None:
         """One attempt after the other, until there is no number left."""
@@ -104,12 +104,12 @@ class _Run:
 
     def look(self) -> None:
         """At the memory. Raises OSError when a replica is gone."""
-        resident = {name: usage([self.cluster.process_id(name)]).resident_bytes / 1e6 for name in self.cluster.places}
+        resident = {name: usage([self.cluster.process_id(name)]).resident_bytes / 1e6 for name in self.cluster.replicas}
         self.memory.append(Memory(self.done, resident))
 
     def look_at_logs(self) -> None:
         """A replica that ended, or complains, has a fault."""
-        for name, place in self.cluster.places.items():
+        for name, place in self.cluster.replicas.items():
             if not self.cluster.runs(name):
                 self._wrong(f"{name} has ended")
             complaints = [line for line in place.log.read_text(errors="replace").splitlines() if _complains(line)]
@@ -123,7 +123,7 @@ def _complains(line: str) -> bool:
 
 async def measure(directory: Path, *, requests: int, nodes: int, seed: int, on_attempt: Callable[[], None]) -> Fuzz:
     """Throw so many malformed requests at a new cluster in `directory`. Raises BenchError or ClusterError."""
-    cluster = LocalCluster(nodes, directory / "cluster")
+    cluster = ProcessCluster(nodes, directory / "cluster")
     cluster.prepare()
     try:
         cluster.start()

@@ -13,7 +13,7 @@ import msgspec
 from bench.errors import BenchError
 from bench.lifecycle.replicas import wipe
 from kvstore.client import Client, ClientError, NoSuchMember
-from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster
+from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle.clients import Failure, Traffic, unexcused
 
@@ -73,9 +73,9 @@ async def measure(
 ) -> Churn:
     """So many changes of a new cluster in `directory`. Raises BenchError or ClusterError."""
     rng = Random(seed)
-    cluster = LocalCluster(NODES, directory)
+    cluster = ProcessCluster(NODES, directory)
     cluster.prepare()
-    traffic = Traffic(lambda: {name: place.url for name, place in cluster.places.items()}, seed)
+    traffic = Traffic(lambda: {name: place.url for name, place in cluster.replicas.items()}, seed)
     operator = _Operator(cluster, rng)
     troubles: list[str] = []
     done: list[Change] = []
@@ -109,7 +109,7 @@ async def measure(
 class _Operator:
     """Changes the members of a cluster that runs."""
 
-    def __init__(self, cluster: LocalCluster, rng: Random) -> None:
+    def __init__(self, cluster: ProcessCluster, rng: Random) -> None:
         self._cluster = cluster
         self._rng = rng
         self._number = NODES
@@ -123,7 +123,7 @@ class _Operator:
         killed: str | None = None
         async with asyncio.TaskGroup() as group:
             if with_kill:
-                killed = self._rng.choice([name for name in self._cluster.places if name != member])
+                killed = self._rng.choice([name for name in self._cluster.replicas if name != member])
                 group.create_task(self._kill(killed))
             group.create_task(self._make(what, member))
         await self._insist(self._settled, "the members have not settled")
@@ -132,7 +132,7 @@ class _Operator:
         return Change(what, member, killed, time.monotonic() - began)
 
     def _draw(self) -> tuple[What, str]:
-        names = list(self._cluster.places)
+        names = list(self._cluster.replicas)
         possible = [What.REPLACE]
         possible += [What.ADD] * (len(names) < MOST) + [What.REMOVE] * (len(names) > LEAST)
         what = self._rng.choice(possible)
@@ -156,12 +156,12 @@ class _Operator:
         await self._cluster.add(member)
 
     async def _remove(self, member: str) -> None:
-        data = self._cluster.places[member].data
+        data = self._cluster.replicas[member].data
         try:
             await self._cluster.remove(member)
         except NoSuchMember:  # it was removed, and only the answer was missing
             await self._cluster.stop([member])
-            self._cluster.places.pop(member)
+            self._cluster.replicas.pop(member)
         shutil.rmtree(data, ignore_errors=True)
 
     async def _kill(self, name: str) -> None:
@@ -174,10 +174,10 @@ class _Operator:
 
     async def _settled(self) -> None:
         await self._cluster.wait_ready(timeout_s=POLL_S)
-        await self._cluster.wait_joined(*self._cluster.places, timeout_s=POLL_S)
+        await self._cluster.wait_joined(*self._cluster.replicas, timeout_s=POLL_S)
         async with Client(self._cluster.endpoints) as client:
             for member in (await client.members()).members:
-                if member.name not in self._cluster.places:  # nobody knew that it was added
+                if member.name not in self._cluster.replicas:  # nobody knew that it was added
                     await client.remove_member(member.name)
 
     async def _insist(self, act: Callable[[], Awaitable[None]], otherwise: str) -> None:

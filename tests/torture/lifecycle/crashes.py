@@ -9,7 +9,7 @@ from random import Random
 import msgspec
 
 from bench.lifecycle.load import Load, puts
-from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
+from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster, describe_exit
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle import files
 from tests.torture.lifecycle.clients import Traffic
@@ -86,7 +86,7 @@ async def measure(directory: Path, *, kills: int, clients: int, seed: int, on_ki
 class _Storm:
     """Kills replicas of a cluster that runs, and starts them again."""
 
-    def __init__(self, cluster: LocalCluster, rng: Random, note: Callable[[Crash], None]) -> None:
+    def __init__(self, cluster: ProcessCluster, rng: Random, note: Callable[[Crash], None]) -> None:
         self._cluster = cluster
         self._rng = rng
         self._note = note
@@ -97,7 +97,7 @@ class _Storm:
         """So many."""
         left = kills
         while left > 0:
-            names = list(self._cluster.places)
+            names = list(self._cluster.replicas)
             count = self._rng.choices([1, 2, len(names)], [7, 1, 2])[0]  # mostly one, the others go on meanwhile
             victims = self._rng.sample(names, min(count, left))
             left -= len(victims)
@@ -108,12 +108,12 @@ class _Storm:
         for name in victims:
             await self._opened(name)
         await asyncio.sleep(self._rng.choice([self._rng.uniform(0, 0.5), self._rng.uniform(0, 3)]))
-        ended = [name for name in self._cluster.places if not self._cluster.runs(name)]
+        ended = [name for name in self._cluster.replicas if not self._cluster.runs(name)]
         self.troubles += [f"{name} ended by itself: {describe_exit(self._cluster.exit_of(name))}" for name in ended]
         alive = [name for name in victims if name not in ended]
         self._cluster.kill(*alive)
         for name in alive:
-            self._note(Crash(name, await asyncio.to_thread(files.under_way, self._cluster.places[name].data)))
+            self._note(Crash(name, await asyncio.to_thread(files.under_way, self._cluster.replicas[name].data)))
         await asyncio.sleep(self._rng.choice([0.0, self._rng.uniform(0, 1), self._rng.uniform(1, 3)]))
         self._started |= dict.fromkeys([*alive, *ended], files.now())
         self._cluster.start()
@@ -122,7 +122,7 @@ class _Storm:
         """Wait until it has opened its data since it was started; not for ever."""
         with suppress(TimeoutError):
             async with asyncio.timeout(OPENS_S):
-                data, moment = self._cluster.places[name].data, self._started.get(name, 0.0)
+                data, moment = self._cluster.replicas[name].data, self._started.get(name, 0.0)
                 while not files.opened_since(data, moment):  # noqa: ASYNC110 - nobody tells of it
                     await asyncio.sleep(POLL_S)
 
@@ -130,14 +130,14 @@ class _Storm:
 async def _storm(
     directory: Path, kills: int, clients: int, rng: Random, note: Callable[[Crash], None]
 ) -> tuple[Traffic, list[str]]:
-    cluster = LocalCluster(NODES, directory, settings=TIGHT)
+    cluster = ProcessCluster(NODES, directory, settings=TIGHT)
     cluster.prepare()
-    traffic = Traffic(lambda: {name: place.url for name, place in cluster.places.items()}, rng.randrange(1 << 32))
+    traffic = Traffic(lambda: {name: place.url for name, place in cluster.replicas.items()}, rng.randrange(1 << 32))
     storm = _Storm(cluster, rng, note)
     try:
         cluster.start()
         leader = await cluster.wait_ready()
-        await Load([cluster.places[leader].url], 4, puts(BALLAST, BALLAST_BYTES, prefix="ballast")).run()
+        await Load([cluster.replicas[leader].url], 4, puts(BALLAST, BALLAST_BYTES, prefix="ballast")).run()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(traffic.client(number))
@@ -148,12 +148,12 @@ async def _storm(
         troubles = [*storm.troubles, *await _come_back(cluster, traffic)]
     finally:
         await cluster.stop()
-    damaged = [place for place in cluster.places.values() if files.set_aside(place.data)]
+    damaged = [place for place in cluster.replicas.values() if files.set_aside(place.data)]
     troubles += [f"{place.name} took its data for damaged after a mere crash: see {place.log}" for place in damaged]
     return traffic, troubles
 
 
-async def _come_back(cluster: LocalCluster, traffic: Traffic) -> list[str]:
+async def _come_back(cluster: ProcessCluster, traffic: Traffic) -> list[str]:
     try:
         cluster.start()
         await cluster.wait_ready(timeout_s=READY_S)

@@ -13,7 +13,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.lifecycle.replicas import DATABASE, LOG, wipe
-from kvstore.testing.supervisor import POLL_S, ClusterError, LocalCluster, describe_exit
+from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster, describe_exit
 from tests.torture.lifecycle import files
 from tests.torture.lifecycle.ledger import Ledger
 
@@ -72,7 +72,7 @@ class Damages(msgspec.Struct, frozen=True, kw_only=True):
 async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[Flip], None]) -> Damages:
     """So many rounds with a new cluster in `directory`. Raises BenchError or ClusterError."""
     rng = Random(seed)
-    cluster = LocalCluster(NODES, directory, settings=SETTINGS)
+    cluster = ProcessCluster(NODES, directory, settings=SETTINGS)
     cluster.prepare()
     ledger = Ledger(KEYS, rng)
     found: list[Flip] = []
@@ -80,15 +80,15 @@ async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[
     try:
         cluster.start()
         await cluster.wait_ready()
-        victim = rng.choice(list(cluster.places))
+        victim = rng.choice(list(cluster.replicas))
         await ledger.put_all(cluster.endpoints)
         for _ in range(flips):
             await ledger.put_some(cluster.endpoints, MEANWHILE)
-            if files.set_aside(cluster.places[victim].data) > times and found[-1].outcome is Outcome.HARMLESS:
+            if files.set_aside(cluster.replicas[victim].data) > times and found[-1].outcome is Outcome.HARMLESS:
                 found[-1] = msgspec.structs.replace(found[-1], outcome=Outcome.FOUND, detail="while it served")
             await _expect_back(cluster, victim)
             flip = await _round(cluster, victim, ledger, rng)
-            times = files.set_aside(cluster.places[victim].data)
+            times = files.set_aside(cluster.replicas[victim].data)
             found.append(flip)
             on_flip(flip)
     finally:
@@ -96,9 +96,9 @@ async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[
     return Damages(seed=seed, flips=found, acknowledged=ledger.acknowledged, reads=ledger.reads)
 
 
-async def _round(cluster: LocalCluster, victim: str, ledger: Ledger, rng: Random) -> Flip:
-    place = cluster.places[victim]
-    others = [other.url for other in cluster.places.values() if other is not place]
+async def _round(cluster: ProcessCluster, victim: str, ledger: Ledger, rng: Random) -> Flip:
+    place = cluster.replicas[victim]
+    others = [other.url for other in cluster.replicas.values() if other is not place]
     before = files.set_aside(place.data)
     cluster.kill(victim)
     file = place.data / rng.choice([DATABASE, LOG])
@@ -127,20 +127,20 @@ async def _round(cluster: LocalCluster, victim: str, ledger: Ledger, rng: Random
     return Flip(file.name, size_bytes, bit, outcome, detail)
 
 
-async def _expect_back(cluster: LocalCluster, name: str) -> None:
+async def _expect_back(cluster: ProcessCluster, name: str) -> None:
     if not await _is_back(cluster, name):
         ending = describe_exit(cluster.exit_of(name))
-        raise BenchError(f"{name} did not stay a member, its process: {ending}; see {cluster.places[name].log}")
+        raise BenchError(f"{name} did not stay a member, its process: {ending}; see {cluster.replicas[name].log}")
 
 
-async def _is_back(cluster: LocalCluster, name: str) -> bool:
+async def _is_back(cluster: ProcessCluster, name: str) -> bool:
     """Whether it is a member that votes and has caught up, in time; not when it ended."""
     try:
         async with asyncio.timeout(READY_S):
             while True:
                 try:
                     await cluster.wait_ready(timeout_s=POLL_S)
-                    await cluster.wait_joined(*cluster.places, timeout_s=POLL_S)
+                    await cluster.wait_joined(*cluster.replicas, timeout_s=POLL_S)
                 except ClusterError:
                     if not cluster.runs(name):
                         return False

@@ -8,7 +8,7 @@ from random import Random
 
 from bench.lifecycle.load import Load, puts
 from kvstore.client import Client
-from kvstore.testing.supervisor import POLL_S, LocalCluster
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 from tests.torture.lifecycle import files
 
 NODES = 3
@@ -27,7 +27,7 @@ async def migrate(
 ) -> tuple[int, list[str]]:
     """Kill replicas in the midst of it, so often. Gives how many keys were read back each time, and what was wrong.
     Raises ClusterError."""
-    cluster = LocalCluster(NODES, directory)
+    cluster = ProcessCluster(NODES, directory)
     cluster.prepare()
     wrong: list[str] = []
     try:
@@ -38,14 +38,14 @@ async def migrate(
         left = kills
         while left > 0:
             await cluster.stop()
-            for place in cluster.places.values():
+            for place in cluster.replicas.values():
                 files.downgrade(place.data)
             for _ in range(min(left, rng.randint(1, AGAIN_AFTER))):
                 left -= 1
                 await _kill_one(cluster, rng, on_kill)
             cluster.start()
             await cluster.wait_ready(timeout_s=READY_S)
-            for name in cluster.places:
+            for name in cluster.replicas:
                 found = await _read(cluster, name)
                 wrong += [
                     f"{key} is another at {name} after a migration" for key in expected if found[key] != expected[key]
@@ -54,14 +54,14 @@ async def migrate(
         await cluster.stop()
     wrong += [
         f"{name} took its data for damaged in a migration: see {place.log}"
-        for name, place in cluster.places.items()
+        for name, place in cluster.replicas.items()
         if files.set_aside(place.data)
     ]
     return len(expected), wrong
 
 
-async def _fill(cluster: LocalCluster, leader: str) -> None:
-    load = Load([cluster.places[leader].url], 8, puts(KEYS, VALUE_BYTES, rounds=1 << 40))
+async def _fill(cluster: ProcessCluster, leader: str) -> None:
+    load = Load([cluster.replicas[leader].url], 8, puts(KEYS, VALUE_BYTES, rounds=1 << 40))
     deadline = time.monotonic() + FILL_S
     async with asyncio.TaskGroup() as group, cluster.status_client() as client:
         group.create_task(load.run())
@@ -73,10 +73,10 @@ async def _fill(cluster: LocalCluster, leader: str) -> None:
         load.stop()
 
 
-async def _kill_one(cluster: LocalCluster, rng: Random, on_kill: Callable[[str, list[str]], None]) -> None:
+async def _kill_one(cluster: ProcessCluster, rng: Random, on_kill: Callable[[str, list[str]], None]) -> None:
     """Start all, and kill one of them at a random moment after it has opened its data."""
-    name = rng.choice(list(cluster.places))
-    data = cluster.places[name].data
+    name = rng.choice(list(cluster.replicas))
+    data = cluster.replicas[name].data
     if cluster.runs(name):
         cluster.kill(name)
     moment = files.now()
@@ -88,7 +88,7 @@ async def _kill_one(cluster: LocalCluster, rng: Random, on_kill: Callable[[str, 
     on_kill(name, await asyncio.to_thread(files.under_way, data))
 
 
-async def _read(cluster: LocalCluster, name: str) -> dict[str, bytes | None]:
+async def _read(cluster: ProcessCluster, name: str) -> dict[str, bytes | None]:
     """All keys, by way of one replica."""
     found: dict[str, bytes | None] = {}
 
@@ -98,7 +98,7 @@ async def _read(cluster: LocalCluster, name: str) -> dict[str, bytes | None]:
             found[key] = record.value if record is not None else None
 
     keys = iter([f"k{number}" for number in range(KEYS)])
-    async with Client([cluster.places[name].url]) as client, asyncio.TaskGroup() as group:
+    async with Client([cluster.replicas[name].url]) as client, asyncio.TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(read(client, keys))
     return found

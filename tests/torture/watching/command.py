@@ -23,7 +23,7 @@ from bench.processes import check_platform
 from bench.report import figure_table, print_report, verdict
 from bench.scratch import scratch_directory
 from kvstore.client import Client
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.torture.watching.events import Judgement, Seen, delays_ms, judge
 from tests.torture.watching.watchers import Order
 
@@ -176,12 +176,12 @@ async def measure(
     say: Callable[[str], None] = lambda _: None,
 ) -> Watched:
     """In a new cluster of three in `directory`. `say` is told what goes on."""
-    cluster = LocalCluster(3, directory / "cluster")
+    cluster = ProcessCluster(3, directory / "cluster")
     cluster.prepare()
     process = None
     try:
         cluster.start()
-        leader = cluster.places[await cluster.wait_ready()].url
+        leader = cluster.replicas[await cluster.wait_ready()].url
         urls = [leader, *(url for url in cluster.endpoints if url != leader)]
         say(f"{watchers} watchers begin")
         process = await _started(urls, watchers)
@@ -261,7 +261,7 @@ async def _told(process: asyncio.subprocess.Process, last: int) -> Seen:
     return msgspec.msgpack.decode(output, type=Seen)
 
 
-async def _differences(cluster: LocalCluster, seen: Seen) -> list[str]:
+async def _differences(cluster: ProcessCluster, seen: Seen) -> list[str]:
     """Keys that do not hold what the last event of each says; there are no others than those that are watched."""
     told: dict[str, tuple[int, str | None]] = {}
     for event in sorted((event for chunk in seen.chunks for event in chunk.events), key=lambda each: each.revision):

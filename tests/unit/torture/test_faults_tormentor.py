@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from kvstore.testing.links import Links, Pair
-from kvstore.testing.supervisor import LocalCluster
+from kvstore.testing.fault_proxies import FaultProxies, Pair
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.torture.faults.plan import Fault, Plan, Reach
 from tests.torture.faults.tormentor import Tormentor
 
@@ -29,37 +29,37 @@ PLAN = Plan(
 )
 
 
-class Sleepers(LocalCluster):
+class Sleepers(ProcessCluster):
     """Its replicas are processes that sleep."""
 
     def start(self, names: Iterable[str] | None = None) -> None:
-        for name in self.places if names is None else names:
+        for name in self.replicas if names is None else names:
             if not self.runs(name):
                 self._processes[name] = subprocess.Popen(["sleep", "60"])
 
 
 @asynccontextmanager
-async def tormentor(directory: Path) -> AsyncIterator[tuple[Tormentor, Sleepers, Links]]:
+async def tormentor(directory: Path) -> AsyncIterator[tuple[Tormentor, Sleepers, FaultProxies]]:
     cluster = Sleepers(5, directory)
     cluster.start()
     try:
-        async with Links(cluster.places) as links:
+        async with FaultProxies(cluster.replicas) as links:
             yield Tormentor(cluster, links, time.monotonic), cluster, links
     finally:
-        cluster.kill(*cluster.places)
+        cluster.kill(*cluster.replicas)
 
 
 def test_the_killed_are_others_afterwards_and_the_rest_are_the_same(tmp_path: Path) -> None:
     async def story() -> None:
         async with tormentor(tmp_path) as (torment, cluster, _):
-            before = {name: cluster.process_id(name) for name in cluster.places}
+            before = {name: cluster.process_id(name) for name in cluster.replicas}
             await torment.strike(PLAN, "n4")
-            after = {name: cluster.process_id(name) for name in cluster.places}
-            assert {name for name in cluster.places if before[name] != after[name]} == {"n4", "n1"}
+            after = {name: cluster.process_id(name) for name in cluster.replicas}
+            assert {name for name in cluster.replicas if before[name] != after[name]} == {"n4", "n1"}
             (strike,) = torment.strikes
             assert (strike.words, strike.effect, strike.what) == ("kill n4 n1", 2, "processes killed")
             assert (torment.kills, torment.deaths) == (2, [])
-            assert all(map(cluster.runs, cluster.places))
+            assert all(map(cluster.runs, cluster.replicas))
 
     asyncio.run(story())
 
@@ -84,10 +84,10 @@ def test_a_pause_is_seen_to_stop_the_processes_and_ends(tmp_path: Path) -> None:
             striking = asyncio.create_task(torment.strike(pause, None))
             while not torment.paused:  # noqa: ASYNC110 - a set is no event
                 await asyncio.sleep(0)
-            assert torment.paused == set(cluster.places)
+            assert torment.paused == set(cluster.replicas)
             await striking
             assert (torment.strikes[0].effect, torment.paused) == (5, set())
-            assert all(state(cluster.process_id(name)) != "T" for name in cluster.places)
+            assert all(state(cluster.process_id(name)) != "T" for name in cluster.replicas)
 
     asyncio.run(story())
 
@@ -95,7 +95,7 @@ def test_a_pause_is_seen_to_stop_the_processes_and_ends(tmp_path: Path) -> None:
 def test_whoever_ends_by_itself_is_noted_and_started_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with tormentor(tmp_path) as (torment, cluster, _):
-            LocalCluster.kill(cluster, "n3")  # not by the tormentor
+            ProcessCluster.kill(cluster, "n3")  # not by the tormentor
             torment.revive()
             assert cluster.runs("n3")
             assert len(torment.deaths) == 1
@@ -105,8 +105,8 @@ def test_whoever_ends_by_itself_is_noted_and_started_again(tmp_path: Path) -> No
     asyncio.run(story())
 
 
-def cut_by(links: Links) -> set[Pair]:
-    return {pair for pair, way in links.ways.items() if way.is_cut}
+def cut_by(links: FaultProxies) -> set[Pair]:
+    return {pair for pair, way in links.links.items() if way.is_cut}
 
 
 async def cut_during(directory: Path, plan: Plan) -> set[Pair]:

@@ -11,7 +11,7 @@ from bench.lifecycle.grown import write_backup
 from kvstore.replica.applier import link
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import AppliedProgress, Truncation, StateWrite
+from storage.base import AppliedProgress, StateWrite, Truncation
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
 from tests.torture.lifecycle import files
@@ -23,7 +23,9 @@ def stored(directory: Path, slots: int, cut: int = 0) -> None:
     storage = open_storage(directory, "test", "n1", ["n1"])
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, slots + 1)], chosen=slots)])
     if cut:
-        storage.write([StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), truncate=Truncation(cut, bytes(16)))])
+        storage.write(
+            [StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), truncate=Truncation(cut, bytes(16)))]
+        )
     storage.close()
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from kvstore import cli
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
-from storage.base import Truncation, StateWrite
+from storage.base import StateWrite, Truncation
 from storage.directory import DATA_FILE, LOCK_FILE
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of

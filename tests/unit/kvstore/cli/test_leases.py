@@ -11,7 +11,7 @@ from kvstore import __version__, cli
 from kvstore.api.status import Status
 from kvstore.client import Client, NoSuchLease, Unavailable
 from kvstore.client.caller import Request
-from kvstore.client.errors import Answer
+from kvstore.client.errors import Response
 
 LEADER = Status("n2", "c", "leader", True, "3.n2", "3.n2", "n2", 400.0, 5, 5, 3, 2, [], __version__, 1)
 A, B = "http://a:1", "http://b:2"
@@ -36,11 +36,11 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     def answer(documents: dict[str, object]) -> list[tuple[str, str, str | None]]:
         asked: list[tuple[str, str, str | None]] = []
 
-        async def ask(_: Client, request: Request, endpoint: str | None = None) -> Answer:
+        async def ask(_: Client, request: Request, endpoint: str | None = None) -> Response:
             asked.append((request.method, request.path, endpoint))
             if request.path not in documents:
                 raise NoSuchLease("lease 99 is over: make another one")
-            return Answer(200, CIMultiDictProxy(CIMultiDict()), json.dumps(documents[request.path]).encode())
+            return Response(200, CIMultiDictProxy(CIMultiDict()), json.dumps(documents[request.path]).encode())
 
         async def status(_: Client, endpoint: str) -> Status:
             if endpoint == A:

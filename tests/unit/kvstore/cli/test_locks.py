@@ -13,9 +13,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typer.testing import CliRunner
 
 from kvstore import cli
-from kvstore.client import Client, Fence, Locked
+from kvstore.client import Client, FencingToken, Locked
 from kvstore.client.caller import Request
-from kvstore.client.errors import Answer
+from kvstore.client.errors import Response
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -40,7 +40,7 @@ class Lock:
                 gone.set()
             self.held = True
             try:
-                yield SimpleNamespace(fence=Fence(name, 23), lease=SimpleNamespace(id=17), lost=gone)
+                yield SimpleNamespace(fence=FencingToken(name, 23), lease=SimpleNamespace(id=17), lost=gone)
             finally:
                 self.held = False
 
@@ -63,7 +63,7 @@ def test_the_command_finds_the_fence_in_its_environment(monkeypatch: pytest.Monk
 
 
 def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    fences: list[Fence] = []
+    fences: list[FencingToken] = []
 
     async def put(_: Client, key: bytes, value: bytes, **named: Any) -> None:
         fences.append(named["fence"])
@@ -73,7 +73,7 @@ def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch
     env = {"KVSTORE_LOCK": "deploy", "KVSTORE_FENCE": "23"}
     assert CliRunner(env=env).invoke(cli.app, ["put", "k", "v"]).exit_code == 5
     assert CliRunner(env={"KVSTORE_LOCK": "deploy"}).invoke(cli.app, ["put", "k", "v"]).exit_code == 2
-    assert fences == [Fence(b"deploy", 23)]
+    assert fences == [FencingToken(b"deploy", 23)]
 
 
 def test_a_lock_that_others_have_ends_with_5_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +108,9 @@ def test_who_holds_it_and_who_waits_is_shown(monkeypatch: pytest.MonkeyPatch) ->
     holder, waiting = {"lease": 17, "fence": 23, "value": "[b]me"}, {"lease": 18, "fence": 24, "value_base64": "/w=="}
     document: dict[str, Any] = {"name": "a/b", "revision": 9, "holder": holder, "waiting": [waiting]}
 
-    async def ask(_: Client, request: Request) -> Answer:
+    async def ask(_: Client, request: Request) -> Response:
         assert request == Request("GET", "/locks/a%2Fb")
-        return Answer(200, CIMultiDictProxy(CIMultiDict()), json.dumps(document).encode())
+        return Response(200, CIMultiDictProxy(CIMultiDict()), json.dumps(document).encode())
 
     monkeypatch.setattr(Client, "ask", ask)
     code, out, _ = run("a/b", "--show")

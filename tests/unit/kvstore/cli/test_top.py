@@ -17,7 +17,7 @@ from kvstore.cli.load import Counters, Histogram, counters_of, load_between
 from kvstore.cli.top_picture import picture_of
 from kvstore.client import Client, Unavailable
 from kvstore.client.caller import Request
-from kvstore.client.errors import Answer
+from kvstore.client.errors import Response
 from kvstore.server.metrics import Metrics
 
 MEMBERS = [MemberStatus(f"n{k}", f"h:{k}", connected=True, heard_ms_ago=0.0, lag=lag) for k, lag in ((1, 0), (2, 7))]
@@ -157,9 +157,9 @@ def answering(monkeypatch: pytest.MonkeyPatch, up: set[str]) -> None:
             raise Unavailable(f"{endpoint} is not reached: Connection refused")
         return N1
 
-    async def ask(_: Client, request: Request, endpoint: str) -> Answer:
+    async def ask(_: Client, request: Request, endpoint: str) -> Response:
         assert request == Request("GET", "/metrics")
-        return Answer(200, CIMultiDictProxy(CIMultiDict()), Metrics().render())
+        return Response(200, CIMultiDictProxy(CIMultiDict()), Metrics().render())
 
     monkeypatch.setattr(Client, "status", status)
     monkeypatch.setattr(Client, "ask", ask)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kvstore.api.commands import Found, Record, Revoke, Transact, Transacted
-from kvstore.client import Client, Holder, Locked, LockLost, NoSuchLease
+from kvstore.client import Client, Locked, LockHolder, LockLost, NoSuchLease
 from tests.unit.kvstore.server.http.fake import Store, run
 
 
@@ -75,7 +75,7 @@ def test_who_holds_a_lock_has_a_fence_and_the_next_one_a_greater_one() -> None:
     async def story(store: Store, client: Client) -> None:
         assert await client.holder("deploy") is None
         async with client.lock("deploy", value=b"me\xff") as held:
-            assert await client.holder("deploy") == Holder(held.fence, held.lease.id, b"me\xff")
+            assert await client.holder("deploy") == LockHolder(held.fence, held.lease.id, b"me\xff")
             await client.put("a", b"1", fence=held.fence)
             assert await client.txn(Transact([held.fence.holds], [], [])) == Transacted(True, 3, [])
             with pytest.raises(Locked, match="with fence"):

@@ -15,13 +15,13 @@ from kvstore.client import (
     Client,
     Compacted,
     ConditionFailed,
-    Happened,
     Locked,
     NoSuchLease,
     SyncClient,
-    SyncHeld,
+    SyncHeldLock,
     Unavailable,
     UnknownOutcome,
+    WatchEvent,
 )
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
@@ -59,7 +59,7 @@ def test_its_types_are_those_of_the_other_one() -> None:
         assert_type(client.get("a"), Record | None)
         assert_type(client.list(page=1), Generator[Found, None, None])
         with client.lock("deploy") as held:
-            assert_type(held, SyncHeld)
+            assert_type(held, SyncHeldLock)
 
     at(story)
 
@@ -97,7 +97,7 @@ def test_a_watch_tells_at_once_what_happens() -> None:
     def story(store: Store, client: SyncClient) -> None:
         client.put("a", b"1")
         watching = client.watch(from_revision=1)
-        assert next(watching) == Happened(1, b"a", Record(b"1", 1, 1, 1))
+        assert next(watching) == WatchEvent(1, b"a", Record(b"1", 1, 1, 1))
         for number in range(2, 5):
             client.put("a", b"")
             assert next(watching).revision == number

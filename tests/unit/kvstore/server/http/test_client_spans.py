@@ -28,7 +28,7 @@ from kvstore.api.commands import (
     Transacted,
 )
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
-from kvstore.client import Client, Compacted, ConditionFailed, Happened, Rejected, Unavailable
+from kvstore.client import Client, Compacted, ConditionFailed, Rejected, Unavailable, WatchEvent
 from kvstore.client.documents import pack_transaction
 from kvstore.server.http import feed
 from kvstore.server.http.transaction_body import transaction_of
@@ -135,8 +135,8 @@ def test_a_list_goes_through_all_pages() -> None:
     run(scenario)
 
 
-async def take(client: Client, count: int, *spans: Span, from_revision: int | None = None) -> list[Happened]:
-    taken: list[Happened] = []
+async def take(client: Client, count: int, *spans: Span, from_revision: int | None = None) -> list[WatchEvent]:
+    taken: list[WatchEvent] = []
     async for happened in client.watch(*spans, from_revision=from_revision):
         taken.append(happened)
         if len(taken) == count:
@@ -151,7 +151,7 @@ def test_a_watch_hands_on_what_happens() -> None:
             await client.delete(b"\xff")
             await client.put("other", b"")
             taken = await take(client, 2, Span(b"\xff", None), from_revision=1)
-            assert taken == [Happened(1, b"\xff", Record(b"\xfe", 1, 1, 1)), Happened(2, b"\xff", None)]
+            assert taken == [WatchEvent(1, b"\xff", Record(b"\xfe", 1, 1, 1)), WatchEvent(2, b"\xff", None)]
 
     run(scenario)
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvstore.server.metrics import CONTENT_TYPE, Metrics, CounterSnapshot
+from kvstore.server.metrics import CONTENT_TYPE, CounterSnapshot, Metrics
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
 SNAPSHOT = CounterSnapshot(

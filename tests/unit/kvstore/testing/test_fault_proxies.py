@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kvstore.server.config import Address
-from kvstore.testing.links import Links, Way
-from kvstore.testing.supervisor import HOST, Place
+from kvstore.testing.fault_proxies import DirectedLink, FaultProxies
+from kvstore.testing.process_cluster import HOST, LocalReplica
 
 STORY_S = 30.0
 
@@ -16,9 +16,9 @@ class Link:
     """One connection from n1 to n2: what either end writes, and what it has got so far."""
 
     def __init__(
-        self, links: Links, accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        self, links: FaultProxies, accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
     ) -> None:
-        self.forth, self.back = links.ways["n1", "n2"], links.ways["n2", "n1"]
+        self.forth, self.back = links.links["n1", "n2"], links.links["n2", "n1"]
         self._address = links.addresses["n1", "n2"]
         self.accepted = accepted
 
@@ -31,8 +31,8 @@ async def link() -> AsyncIterator[Link]:
     accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     server = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), HOST, 0)
     target = Address(HOST, server.sockets[0].getsockname()[1])
-    places = {name: Place(name, target, target, Path()) for name in ("n1", "n2")}
-    async with asyncio.timeout(STORY_S), Links(places) as links:
+    places = {name: LocalReplica(name, target, target, Path()) for name in ("n1", "n2")}
+    async with asyncio.timeout(STORY_S), FaultProxies(places) as links:
         yield Link(links, accepted)
         while not accepted.empty():
             accepted.get_nowait()[1].close()
@@ -86,7 +86,7 @@ def test_a_cut_in_one_direction_holds_back_that_one_only_and_keeps_the_connectio
 
 
 def test_nobody_connects_over_a_cut_link_whichever_direction_is_cut() -> None:
-    async def story(way_of: Callable[[Link], Way]) -> None:
+    async def story(way_of: Callable[[Link], DirectedLink]) -> None:
         async with link() as pair:
             way = way_of(pair)
             way.cut()
@@ -154,7 +154,10 @@ def test_whoever_dials_a_dead_replica_is_told_at_once() -> None:
         gone = Address(HOST, server.sockets[0].getsockname()[1])
         server.close()
         await server.wait_closed()
-        async with asyncio.timeout(STORY_S), Links({n: Place(n, gone, gone, Path()) for n in ("n1", "n2")}) as links:
+        async with (
+            asyncio.timeout(STORY_S),
+            FaultProxies({n: LocalReplica(n, gone, gone, Path()) for n in ("n1", "n2")}) as links,
+        ):
             reader, writer = await asyncio.open_connection(*links.addresses["n1", "n2"])
             assert await reader.read() == b""
             writer.close()
@@ -163,8 +166,8 @@ def test_whoever_dials_a_dead_replica_is_told_at_once() -> None:
 
 
 def test_the_ways_out_of_some_and_all_replicas() -> None:
-    places = {name: Place(name, Address(HOST, 1), Address(HOST, 1), Path()) for name in ("n1", "n2", "n3")}
-    links = Links(places)
-    assert links.between(["n2"]) == [("n2", "n1"), ("n2", "n3")]
-    assert links.between(["n1", "n3"]) == [("n1", "n2"), ("n3", "n2")]
-    assert set(links.between(places)) == set(links.ways)
+    places = {name: LocalReplica(name, Address(HOST, 1), Address(HOST, 1), Path()) for name in ("n1", "n2", "n3")}
+    links = FaultProxies(places)
+    assert links.leaving(["n2"]) == [("n2", "n1"), ("n2", "n3")]
+    assert links.leaving(["n1", "n3"]) == [("n1", "n2"), ("n3", "n2")]
+    assert set(links.leaving(places)) == set(links.links)

@@ -35,7 +35,7 @@ from kvstore.api.commands import (
 )
 from kvstore.client.caller import Request
 from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
-from kvstore.client.errors import Answer, Rejected, Unavailable, UnknownOutcome
+from kvstore.client.errors import Rejected, Response, Unavailable, UnknownOutcome
 
 MOST_WEIGHT = 1000
 """Of one batch: so many operations and compares a transaction may have. It also keeps the answer below the 64 KiB that
@@ -47,10 +47,10 @@ GRACE_S = 0.1
 """A request ends by itself at its deadline, and says more than the writer that waits for it could."""
 
 Written = PutResult | DeleteResult | NotFound
-Call = Callable[[Request, float], Awaitable[Answer]]
+Call = Callable[[Request, float], Awaitable[Response]]
 
 
-class Write(msgspec.Struct, frozen=True):
+class KeyWrite(msgspec.Struct, frozen=True):
     """`operation` if all `compares` hold; `request` is the same by itself."""
 
     operation: Put | LeasedPut | Delete
@@ -73,7 +73,7 @@ class Write(msgspec.Struct, frozen=True):
         """It as an operation of a batch."""
         return Transact(self.compares, [self.operation], []) if self.compares else self.operation
 
-    def answered(self, answer: Answer) -> Written:
+    def answered(self, answer: Response) -> Written:
         """What the answer to `request` says."""
         if not isinstance(self.operation, Delete):
             return msgspec.json.decode(answer.body, type=PutResult)
@@ -88,10 +88,10 @@ class Write(msgspec.Struct, frozen=True):
         return result if isinstance(result, Written) else None
 
 
-class _Waiting:
+class _QueuedWrite:
     """A write whose caller waits for `done`."""
 
-    def __init__(self, write: Write, deadline: float) -> None:
+    def __init__(self, write: KeyWrite, deadline: float) -> None:
         self.write = write
         self.deadline = deadline
         self.alone = not write.joins or len(write.request.body) > MOST_BYTES
@@ -112,19 +112,19 @@ class _Waiting:
             self.done.set_result(result)
 
 
-class Gatherer:
+class WriteBatcher:
     """Sends writes by `call`, which is given a request and its deadline."""
 
     def __init__(self, call: Call, timeout_s: float) -> None:
         self._call = call
         self._timeout_s = timeout_s
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedWrite] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Handle | None = None
 
-    async def do(self, write: Write) -> Written:
+    async def do(self, write: KeyWrite) -> Written:
         """What `write` gave. Raises ClientError."""
-        waiting = _Waiting(write, time.monotonic() + self._timeout_s)
+        waiting = _QueuedWrite(write, time.monotonic() + self._timeout_s)
         self._waiting.append(waiting)
         if self._starting is None and len(self._under_way) < MOST_UNDER_WAY:
             self._starting = asyncio.get_running_loop().call_soon(self._start)  # with those that come at the same time
@@ -159,10 +159,10 @@ class Gatherer:
         self._under_way.discard(task)
         self._start()
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[_QueuedWrite]:
         """Those that go now, in the order in which they came; none when nobody waits."""
-        batch: list[_Waiting] = []
-        left: list[_Waiting] = []
+        batch: list[_QueuedWrite] = []
+        left: list[_QueuedWrite] = []
         keys: set[bytes] = set()
         weight = size = 0
         while self._waiting and not (batch and batch[0].alone):
@@ -185,7 +185,7 @@ class Gatherer:
         self._waiting.extendleft(reversed(left))
         return batch
 
-    async def _carry(self, batch: list[_Waiting]) -> None:
+    async def _carry(self, batch: list[_QueuedWrite]) -> None:
         for each in batch:
             each.sent = True
         try:
@@ -202,7 +202,7 @@ class Gatherer:
             for each in batch:
                 each.fail(error)
 
-    async def _carry_together(self, batch: list[_Waiting]) -> None:
+    async def _carry_together(self, batch: list[_QueuedWrite]) -> None:
         request = Request("POST", "/txn", pack_batch(each.packed for each in batch))
         try:
             answer = await self._call(request, max(each.deadline for each in batch))
@@ -220,7 +220,7 @@ class Gatherer:
                 each.succeed(written)
         self._send_alone(failed)
 
-    def _send_alone(self, refused: list[_Waiting]) -> None:
+    def _send_alone(self, refused: list[_QueuedWrite]) -> None:
         for each in reversed(refused):
             each.alone, each.sent = True, False
             self._waiting.appendleft(each)

@@ -1,4 +1,4 @@
-"""A cluster of real processes on this machine: `LocalCluster`, which `kvstore cluster` runs and tests break.
+"""A cluster of real processes on this machine: `ProcessCluster`, which `kvstore cluster` runs and tests break.
 
 Everything lives in one directory: `secret`, `cluster.lock`, and for each replica its settings `n1.toml`, its output
 `n1.log` and its data `n1/`. A replica that died stays dead until somebody starts it: here, or by hand,
@@ -48,7 +48,7 @@ class NotReadyError(ClusterError):
     """The replicas run, and have not become ready in time; they may yet."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class LocalReplica(msgspec.Struct, frozen=True):
     """Where one replica of a local cluster listens and keeps its files."""
 
     name: str
@@ -105,7 +105,7 @@ class Process(Protocol):
         """SIGTERM."""
 
 
-class LocalCluster:
+class ProcessCluster:
     """`nodes` replicas n1, n2, ... in `directory`: clients on `port` and the next ones, peers on `peer_port` and the
     next ones, on free ports when they are None. `settings` holds for all replicas. With those that were added to the
     cluster in this directory, without those that were removed from it.
@@ -127,18 +127,18 @@ class LocalCluster:
         ports = list(range(port, port + nodes)) if port else free_ports(HOST, nodes)
         peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else free_ports(HOST, nodes, taken=ports)
         self._founders = {
-            name: Place(name, Address(HOST, listen), Address(HOST, peers), self.directory)
+            name: LocalReplica(name, Address(HOST, listen), Address(HOST, peers), self.directory)
             for name, listen, peers in zip(_names(nodes), ports, peer_ports, strict=True)
         }
-        self.places = {name: place for name, place in self._founders.items() if not place.removed.exists()}
-        self.places |= _added(self.directory)
+        self.replicas = {name: place for name, place in self._founders.items() if not place.removed.exists()}
+        self.replicas |= _added(self.directory)
         self._settings = dict(settings or {})
         self._processes: dict[str, Process] = {}
 
     @property
     def endpoints(self) -> list[str]:
         """Base addresses of all replicas, for a client."""
-        return [place.url for place in self.places.values()]
+        return [place.url for place in self.replicas.values()]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -174,18 +174,18 @@ class LocalCluster:
         self._settings = {**self._given_name(), **self._settings}
         self.directory.mkdir(parents=True, exist_ok=True)
         make_secret(self.directory / "secret")
-        for place in self.places.values():
+        for place in self.replicas.values():
             place.config.write_text(self._config_of(place, via))
 
-    async def add(self, name: str, role: MemberRole = MemberRole.VOTER) -> Place:
+    async def add(self, name: str, role: MemberRole = MemberRole.VOTER) -> LocalReplica:
         """Have a new replica join the cluster, which runs, and start it. It has not caught up on return, see
         `wait_joined`. Raises ClientError when the cluster refuses it."""
-        taken = [address.port for place in self.places.values() for address in (place.listen, place.peers)]
+        taken = [address.port for place in self.replicas.values() for address in (place.listen, place.peers)]
         listen, peers = free_ports(HOST, 2, taken)
-        place = Place(name, Address(HOST, listen), Address(HOST, peers), self.directory, joins=True)
+        place = LocalReplica(name, Address(HOST, listen), Address(HOST, peers), self.directory, joins=True)
         async with Client(self.endpoints) as client:
             await client.add_member(name, str(place.peers), role)
-        self.places[name] = place
+        self.replicas[name] = place
         place.removed.unlink(missing_ok=True)
         place.config.write_text(self._config_of(place, {}))
         self.start([name])
@@ -194,7 +194,7 @@ class LocalCluster:
     def have_join(self, name: str) -> None:
         """Write the settings of a replica that was replaced: with its new disk it joins, by way of the members of
         now."""
-        place = self.places[name] = replace(self.places[name], joins=True)
+        place = self.replicas[name] = replace(self.replicas[name], joins=True)
         place.config.write_text(self._config_of(place, {}))
 
     async def remove(self, name: str) -> None:
@@ -202,7 +202,7 @@ class LocalCluster:
         async with Client(self.endpoints) as client:
             await client.remove_member(name)
         await self.stop([name])
-        place = self.places.pop(name)
+        place = self.replicas.pop(name)
         place.config.rename(place.removed)
 
     async def wait_joined(self, *names: str, timeout_s: float = 60.0) -> MembersStatus:
@@ -234,7 +234,7 @@ class LocalCluster:
 
     def spawn(self, name: str, environment: Mapping[str, str]) -> Process:
         """A process that is this replica."""
-        with self.places[name].log.open("ab") as log:
+        with self.replicas[name].log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own program
                 self.command(name),
                 stdin=subprocess.DEVNULL,
@@ -247,7 +247,7 @@ class LocalCluster:
 
     def command(self, name: str) -> list[str]:
         """What `spawn` runs as this replica."""
-        return [sys.executable, "-m", "kvstore", "serve", "--config", str(self.places[name].config)]
+        return [sys.executable, "-m", "kvstore", "serve", "--config", str(self.replicas[name].config)]
 
     def runs(self, name: str) -> bool:
         """True while the process that `start` made for this replica is there, paused or not."""
@@ -299,8 +299,8 @@ class LocalCluster:
     async def statuses(self, client: Client) -> dict[str, Status | None]:
         """What each replica says about itself, None for those that do not answer in time."""
 
-        found = await asyncio.gather(*(status_of(client, place) for place in self.places.values()))
-        return dict(zip(self.places, found, strict=True))
+        found = await asyncio.gather(*(status_of(client, place) for place in self.replicas.values()))
+        return dict(zip(self.replicas, found, strict=True))
 
     def status_client(self) -> Client:
         """A client for `statuses`: it does not wait long for a replica that is stopped."""
@@ -328,7 +328,7 @@ class LocalCluster:
                 await asyncio.sleep(POLL_S)
 
     def _obituary(self, name: str) -> str:
-        place = self.places[name]
+        place = self.replicas[name]
         lines = place.log.read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
         return (
@@ -336,11 +336,11 @@ class LocalCluster:
         )
 
     def _chosen(self, names: Iterable[str] | None) -> list[str]:
-        return list(self.places if names is None else names)
+        return list(self.replicas if names is None else names)
 
     def _given_name(self) -> dict[str, str]:
         """The name that the settings in the directory give the cluster, if they do: those of a restored one."""
-        for place in self.places.values():
+        for place in self.replicas.values():
             try:
                 found = tomllib.loads(place.config.read_text()).get("cluster")
             except (OSError, ValueError):
@@ -349,7 +349,7 @@ class LocalCluster:
                 return {"cluster": str(found)}
         return {}
 
-    def _config_of(self, place: Place, via: Mapping[tuple[str, str], Address]) -> str:
+    def _config_of(self, place: LocalReplica, via: Mapping[tuple[str, str], Address]) -> str:
         values: dict[str, int | str | bool] = {
             "node": place.name,
             "listen": str(place.listen),
@@ -358,7 +358,7 @@ class LocalCluster:
             **({"join": True} if place.joins else {}),
             **self._settings,
         }
-        told = self._founders | (self.places if place.joins else {})
+        told = self._founders | (self.replicas if place.joins else {})
         members = {name: str(via.get((place.name, name), other.peers)) for name, other in told.items()}
         # JSON's strings, whole numbers and truth values are TOML's too.
         return "\n".join(
@@ -386,15 +386,15 @@ class LocalCluster:
             )
 
     def _refuse_used_ports(self) -> None:
-        ports = [address.port for place in self.places.values() for address in (place.listen, place.peers)]
+        ports = [address.port for place in self.replicas.values() for address in (place.listen, place.peers)]
         if len(set(ports)) < len(ports):
             raise ClusterError(
-                f"clients and peers of {len(self.places)} replicas need {len(ports)} ports, and these ranges overlap: "
+                f"clients and peers of {len(self.replicas)} replicas need {len(ports)} ports, and these ranges overlap: "
                 "move --port or --peer-port"
             )
         used = [
             f"{address} ({place.name}'s {use})"
-            for place in self.places.values()
+            for place in self.replicas.values()
             for use, address in (("clients", place.listen), ("peers", place.peers))
             if not is_free(HOST, address.port)
         ]
@@ -405,7 +405,7 @@ class LocalCluster:
             )
 
 
-async def status_of(client: Client, place: Place) -> Status | None:
+async def status_of(client: Client, place: LocalReplica) -> Status | None:
     """What the replica says about itself; None when it does not answer in time, or something else answers there."""
     try:
         return await client.status(place.url)
@@ -448,7 +448,7 @@ def _joins(config: Path) -> bool:
     return config.exists() and tomllib.loads(config.read_text()).get("join", False) is True
 
 
-def _added(directory: Path) -> dict[str, Place]:
+def _added(directory: Path) -> dict[str, LocalReplica]:
     """The replicas that were added to the cluster in `directory`, where they listened last."""
     places = {}
     for config in sorted(directory.glob("*.toml")):
@@ -456,5 +456,5 @@ def _added(directory: Path) -> dict[str, Place]:
             told = tomllib.loads(config.read_text())
             name = told["node"]
             listen, peers = parse_address(told["listen"]), parse_address(told["members"][name])
-            places[name] = Place(name, listen, peers, directory, joins=True)
+            places[name] = LocalReplica(name, listen, peers, directory, joins=True)
     return places

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 
 from kvstore.client.caller import Caller, Repeat, Request
-from kvstore.client.errors import Answer, ClientError, KeyExpired, Unavailable, UnknownOutcome
+from kvstore.client.errors import ClientError, IdempotencyKeyExpired, Response, Unavailable, UnknownOutcome
 from kvstore.client.leases import grant, lease_path
 
 TTL_S = 600.0
@@ -18,7 +18,7 @@ USED_S = TTL_S / 2
 REVOKE_S = 0.5
 
 
-class Once:
+class IdempotentCaller:
     """Gives each request a key of its own."""
 
     def __init__(self, caller: Caller) -> None:
@@ -29,7 +29,7 @@ class Once:
         self._used_until = 0.0
         self._number = 0
 
-    async def call(self, request: Request, deadline: float | None = None) -> Answer:
+    async def call(self, request: Request, deadline: float | None = None) -> Response:
         """The answer to `request`, as `Caller.call` gives it."""
         until = self._caller.deadline() if deadline is None else deadline
         while True:
@@ -37,7 +37,9 @@ class Once:
             headers = {**request.headers, "Idempotency-Key": f"{lease}.{number}"}
             try:
                 return await self._caller.call(request._replace(headers=headers, repeat=Repeat.KNOWN), until)
-            except KeyExpired:  # at the first attempt, so it is not done: the lease is over, or others were much faster
+            except (
+                IdempotencyKeyExpired
+            ):  # at the first attempt, so it is not done: the lease is over, or others were much faster
                 if lease == self._lease:
                     self._lease = 0
 

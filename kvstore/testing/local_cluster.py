@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from kvstore.client import Client, SyncClient
 from kvstore.client.portal import Portal
 from kvstore.testing.breeding import shared
-from kvstore.testing.cluster import Cluster
+from kvstore.testing.proxied_cluster import Cluster
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class _Local:
 
     def endpoint(self, name: str) -> str:
         """Base address of one replica."""
-        return self.cluster.supervised.places[name].url
+        return self.cluster.supervised.replicas[name].url
 
     def logs(self) -> str:
         """The end of what each replica has printed."""

@@ -14,8 +14,8 @@ from kvstore.client import (
     Rejected,
     Unavailable,
     UnknownOutcome,
+    idempotency,
 )
-from kvstore.client import once as once_module
 from tests.unit.kvstore.client.scripted import Scripted, problem, serving
 
 NOTHING = Transact([], [], [])
@@ -113,7 +113,7 @@ def test_a_key_that_is_over_at_the_first_attempt_is_replaced() -> None:
 
 
 def test_a_lease_is_used_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(once_module, "USED_S", 0.0)
+    monkeypatch.setattr(idempotency, "USED_S", 0.0)
 
     async def run() -> None:
         replica = Numbered(done(), done())

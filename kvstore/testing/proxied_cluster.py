@@ -8,10 +8,10 @@ from pathlib import Path
 
 from kvstore.api.key_range import EVERY_KEY
 from kvstore.client import Client
-from kvstore.testing import supervisor
-from kvstore.testing.breeding import BredCluster
-from kvstore.testing.links import Links
-from kvstore.testing.supervisor import ClusterError, describe_exit, leader_of
+from kvstore.testing import process_cluster
+from kvstore.testing.breeding import ForkedCluster
+from kvstore.testing.fault_proxies import FaultProxies
+from kvstore.testing.process_cluster import ClusterError, describe_exit, leader_of
 
 LOG_LINES = 40
 """Of each replica in `logs`."""
@@ -21,9 +21,9 @@ class Cluster:
     """The cluster itself, for an event loop in a thread of its own."""
 
     def __init__(self, nodes: int, directory: Path, settings: Mapping[str, int | str]) -> None:
-        self.supervised = BredCluster(nodes, directory, settings=settings)
-        self.names = tuple(self.supervised.places)
-        self._links = Links(self.supervised.places)
+        self.supervised = ForkedCluster(nodes, directory, settings=settings)
+        self.names = tuple(self.supervised.replicas)
+        self._links = FaultProxies(self.supervised.replicas)
         self._open = AsyncExitStack()
 
     async def open(self) -> None:
@@ -73,7 +73,7 @@ class Cluster:
         rest = [name for name in self.names if name not in set(chain(*named))]
         for one, other in permutations([*named, rest], 2):
             for pair in ((a, b) for a in one for b in other):
-                self._links.ways[pair].cut()
+                self._links.links[pair].cut()
 
     async def heal(self) -> None:
         """No link is cut any more."""
@@ -92,7 +92,7 @@ class Cluster:
                     leader = leader_of(await self.supervised.statuses(client))
                     if leader is not None:
                         return leader
-                    await asyncio.sleep(supervisor.POLL_S)
+                    await asyncio.sleep(process_cluster.POLL_S)
         except TimeoutError:
             raise ClusterError(f"nobody leads after {timeout_s:g} s\n{self.logs()}") from None
 
@@ -113,7 +113,7 @@ class Cluster:
     def logs(self) -> str:
         """The end of what each replica has printed."""
         parts = []
-        for name, place in self.supervised.places.items():
+        for name, place in self.supervised.replicas.items():
             lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
             parts += [f"---- {name}, {describe_exit(self.supervised.exit_of(name))}", *lines[-LOG_LINES:]]
         return "\n".join(parts)

@@ -13,7 +13,7 @@ from itertools import permutations
 from types import TracebackType
 from typing import Self
 
-from kvstore.testing.supervisor import HOST, Place
+from kvstore.testing.process_cluster import HOST, LocalReplica
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_CHUNKS = 256
@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 """From the first replica to the second."""
 
 
-class Way:
+class DirectedLink:
     """One direction between two replicas, over all connections between them."""
 
     def __init__(self) -> None:
@@ -93,19 +93,19 @@ async def _read(source: asyncio.StreamReader) -> bytes:
         return b""
 
 
-class Links:
+class FaultProxies:
     """A proxy for each ordered pair of replicas, while in `async with`."""
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
+    def __init__(self, places: Mapping[str, LocalReplica]) -> None:
         self._places = dict(places)
-        self.ways = {pair: Way() for pair in permutations(places, 2)}
-        self.addresses = {(dialer, target): places[target].peers for dialer, target in self.ways}
+        self.links = {pair: DirectedLink() for pair in permutations(places, 2)}
+        self.addresses = {(dialer, target): places[target].peers for dialer, target in self.links}
         """Where the first dials the second."""
         self._servers: list[asyncio.Server] = []
         self._carrying: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        for pair in self.ways:
+        for pair in self.links:
             server = await asyncio.start_server(partial(self._connect, pair), HOST, 0)
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
@@ -121,16 +121,16 @@ class Links:
             task.cancel()
         await asyncio.gather(*self._carrying, return_exceptions=True)
 
-    def between(self, some: Iterable[str]) -> list[Pair]:
+    def leaving(self, some: Iterable[str]) -> list[Pair]:
         """Each way out of `some` replicas to one of the others; among all when it is all of them."""
         inside = set(some)
         if inside == set(self._places):
-            return list(self.ways)
-        return [pair for pair in self.ways if pair[0] in inside and pair[1] not in inside]
+            return list(self.links)
+        return [pair for pair in self.links if pair[0] in inside and pair[1] not in inside]
 
     def heal(self) -> None:
         """All ways carry everything again."""
-        for way in self.ways.values():
+        for way in self.links.values():
             way.heal()
 
     async def _connect(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +147,7 @@ class Links:
 
     async def _join(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialer, target = pair
-        forth, back = self.ways[dialer, target], self.ways[target, dialer]
+        forth, back = self.links[dialer, target], self.links[target, dialer]
         await forth.opened()
         await back.opened()
         try:

@@ -9,8 +9,17 @@ import pytest
 from aiohttp import web
 
 from kvstore.api.commands import DeleteResult, Put, PutResult, Record
-from kvstore.client import Client, ConditionFailed, Fence, LockLost, NoSuchLease, Rejected, Unavailable, UnknownOutcome
-from kvstore.client.gathering import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
+from kvstore.client import (
+    Client,
+    ConditionFailed,
+    FencingToken,
+    LockLost,
+    NoSuchLease,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from kvstore.client.batching import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
 from kvstore.server.http.limits import Limits
 from tests.unit.kvstore.client.scripted import Scripted, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
@@ -94,7 +103,7 @@ def test_who_fails_does_so_with_the_server_s_own_words_and_nobody_else() -> None
                     client.put("a", b""),
                     client.put("there", b"", if_absent=True),
                     client.put("none", b"", if_revision=7),
-                    client.put("guarded", b"", fence=Fence(b"lock", 5)),
+                    client.put("guarded", b"", fence=FencingToken(b"lock", 5)),
                     client.delete("there", if_revision=9),
                     client.put("b", b""),
                 ]
