@@ -9,7 +9,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from kvstore.testing.process_cluster import ProcessCluster
 from rich.console import Group, RenderableType
 
 from bench.command import Json, run, write_json
@@ -20,6 +19,7 @@ from bench.load.run import address_of
 from bench.load.wire import Requests
 from bench.report import print_report, verdict
 from bench.scratch import scratch_directory
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle.report import judged
 from tests.torture.load_history import LoadHistory

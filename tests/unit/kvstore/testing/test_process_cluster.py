@@ -23,7 +23,7 @@ from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_
 from kvstore.client import Client
 from kvstore.server.config import Address
 from kvstore.server.config_sources import load
-from kvstore.testing.process_cluster import ClusterError, ProcessCluster, NotReadyError, describe_exit, what_is_missing
+from kvstore.testing.process_cluster import ClusterError, NotReadyError, ProcessCluster, describe_exit, what_is_missing
 
 
 def test_prepare_writes_settings_that_serve_takes(tmp_path: Path) -> None:
