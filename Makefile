@@ -12,7 +12,7 @@ STAMP := $(VENV)/.made-by-$(VERSION)
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help cluster test quick simulate explore mutants torture check format lint types lock clean
+.PHONY: help cluster test quick simulate explore mutants torture check format lint types lock docs clean
 
 help:  ## this list
 	@echo "usage: make <target> [PYTHON=python3.12]"
@@ -64,8 +64,11 @@ lock:  ## resolve the dependencies anew: requirements.lock, and the part of it t
 	$(COMPILE) --group dev --output-file requirements.lock
 	$(COMPILE) --constraint requirements.lock --no-annotate --output-file requirements-serve.lock
 
+docs: .venv-docs/.made  ## build the documentation as a site in ./site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
 clean:  ## remove environments, caches and build results; ./data stays
-	rm -rf .venv .venv-* build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml
@@ -77,4 +80,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(if $(wildcard $(STAMP)),,--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-docs/.made: requirements-docs.lock
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
 	@touch $@
