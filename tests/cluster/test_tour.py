@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 PAGES = sorted(
-    path.name for path in DOCS.glob("*.md") if "```console" in path.read_text() and path.name != "lecture.md"
+    path.name for path in DOCS.glob("*.md") if "```console" in path.read_text()
 )
 NEEDED = ("bash", "curl", "jq", "timeout")
 needs_programs = pytest.mark.skipif(
