@@ -21,9 +21,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
-PAGES = sorted(
-    path.name for path in DOCS.glob("*.md") if "```console" in path.read_text()
-)
+PAGES = sorted(path.name for path in DOCS.glob("*.md") if "```console" in path.read_text())
 NEEDED = ("bash", "curl", "jq", "timeout")
 needs_programs = pytest.mark.skipif(
     any(shutil.which(program) is None for program in NEEDED), reason=f"the examples need {', '.join(NEEDED)}"
