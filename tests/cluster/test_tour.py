@@ -33,10 +33,10 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def examples(block: str) -> list[tuple[str, str]]:
-    """Each command of a console block, and what it prints."""
-    found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    """Each command of a console block, with its further lines after `> `, and what it prints."""
+    found = re.findall(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
     assert len(found) == len(re.findall(r"^\$ ", block, re.MULTILINE))
-    return found
+    return [(command.replace("\n> ", "\n").strip(), output) for command, output in found]
 
 
 def run(command: str, endpoints: list[str]) -> str:
