@@ -116,4 +116,4 @@ def test_the_python_examples_run() -> None:
     for test in (client_page_test, readme_test):
         names: dict[str, Callable[[], None]] = {}
         exec(test, names)
-        names["test_it_survives_its_leader"]()
+        names["test_writes_survive_the_leader"]()
