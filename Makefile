@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help cluster test test-all quick simulate explore mutants torture check format lint types lock upgrade clean
+.PHONY: help cluster test test-all quick simulate explore mutants torture check format lint types lock upgrade docs clean
 
 help:  ## list the targets
 	@echo "usage: make <target> [PYTHON=python3.12]"
@@ -74,8 +74,11 @@ lock:  ## write the lock files after a change of pyproject.toml; locked versions
 
 upgrade: lock  ## write the lock files with the newest version of every package
 
+docs: .venv-docs/.made  ## build the documentation as a site in ./site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
 clean:  ## remove environments, caches and build results; ./data is kept
-	rm -rf .venv .venv-* build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What a replica needs, and the command `kvstore`. Without the stamp the environment is unfinished: it is made from nothing.
@@ -96,3 +99,8 @@ $(DEV): $(SERVE) requirements.lock
 	@rm -f $(SERVE)
 	$(INSTALL) --require-hashes -r requirements.lock
 	@touch $(SERVE) $(DEV)
+
+.venv-docs/.made: requirements-docs.lock
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@

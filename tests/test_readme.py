@@ -1,37 +1,194 @@
-"""The README says what is so."""
+"""README.md and docs/: links, names and tables agree with the code. tests/cluster/test_tour.py runs their examples."""
 
+import inspect
 import re
-import subprocess
-import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-from kvstore.server.config_sources import settings_table
+import pytest
+import typer.main
+import yaml
+
+import bench.__main__
+import kvstore.cli
+from kvstore.client import Client
+from kvstore.server.config import ENV_PREFIX, Settings
+from kvstore.server.config_sources import flag_of, settings_table
+from kvstore.server.http import problems
+from kvstore.server.http.openapi.document import openapi
+from kvstore.server.metrics import CounterSnapshot, Metrics
+from kvstore.testing import AsyncLocalCluster, LocalCluster
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 README = (ROOT / "README.md").read_text()
+MAX_WORDS = 1500
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"`((?:\.ci|bench|docs|kvstore|paxos|storage|tests)/[\w./-]*)`")
+COMMON_OPTIONS = {"--endpoints", "--json", "--help"}
 
 
-def test_the_settings_are_the_codes() -> None:
-    """To update README: `python -c "from kvstore.server.config_sources import *; print(settings_table())"`."""
-    assert settings_table().strip() in README
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
 
 
-def test_every_command_that_it_names_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^\$ |`)make ([a-z]+)", README, re.MULTILINE))
-    assert named
-    assert named <= targets
-    commands = set(re.findall(r"^\$ kvstore ([a-z]+)", README, re.MULTILINE))
-    assert commands
-    help_text = subprocess.run(
-        [sys.executable, "-m", "kvstore", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    for command in commands:
-        assert command in help_text
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-def test_every_link_into_the_project_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page, as GitHub and MkDocs both make them from its headings."""
+    headings = HEADING.findall(CODE_BLOCK.sub("", path.read_text()))
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def code_in(text: str) -> str:
+    """The code blocks of a page, and each piece of code in its text on a line of its own."""
+    blocks = CODE_BLOCK.findall(text)
+    return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", CODE_BLOCK.sub("", text))])
+
+
+def commands() -> Iterator[tuple[str, set[str]]]:
+    """Each command of `kvstore` as it is typed, and its options."""
+    group = typer.main.get_command(kvstore.cli.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for name, command in group.commands.items():
+        below = command.commands if isinstance(command, typer.core.TyperGroup) else {"": command}
+        for sub_name, sub_command in below.items():
+            options = {option for each in sub_command.params for option in each.opts if option.startswith("--")}
+            yield f"kvstore {name} {sub_name}".strip(), options
+
+
+def public(kind: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= MAX_WORDS
+
+
+def test_the_distribution_is_named_once_and_no_text_installs_another_project() -> None:
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    assert README.count("paxos-kvstore") == 1
+    assert name in README
+    for path in PAGES:
+        assert not re.search(r"pip install (?:-\S+ )*[\"']?kvstore\b", path.read_text()), path
+
+
+def test_every_bug_has_a_test() -> None:
+    rows = [line for line in page("bugs.md").splitlines() if line.startswith("| ") and not line.startswith("| symptom")]
+    assert rows
+    for row in rows:
+        test = row.removesuffix(" |").rpartition(" | ")[2]
+        assert "seed" in test or (ROOT / "tests" / "unit" / test.strip("`")).is_file(), row
+
+
+def test_the_settings_table_is_what_the_code_prints() -> None:
+    """To update: python -c "from kvstore.server.config import settings_table; print(settings_table())"."""
+    assert settings_table().strip() in page("configuration.md")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_link_and_anchor_leads_somewhere(path: Path) -> None:
+    for link in LINK.findall(CODE_BLOCK.sub("", path.read_text())):
+        if link.startswith(("http://", "https://")):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (path.parent / target).resolve() if target else path
+        assert file.is_file(), link
+        if anchor:
+            assert anchor in anchors(file), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_file_that_a_page_names_exists(path: Path) -> None:
+    for named in PATH.findall(path.read_text()):
+        assert (ROOT / named).exists() or (ROOT / "tests" / "unit" / named).exists(), named
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_command_that_a_page_names_exists(path: Path) -> None:
+    code = code_in(path.read_text())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", code, re.MULTILINE)) <= targets
+    known = {command.split()[1] for command, _ in commands()}
+    assert set(re.findall(r"^(?:\$ )?kvstore ([a-z]+)", code, re.MULTILINE)) <= known
+    benches = {command.name for command in typer.main.get_group(bench.__main__.app).commands.values()}
+    for module, command in re.findall(r"python -m ([a-z_.]+)(?: ([a-z]+))?", code):
+        assert find_spec(module) is not None, module
+        if module == "bench" and command:
+            assert command in benches, command
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["theme"]["font"] is False  # else every page would ask a font server
+
+    def files(part: object) -> Iterator[str]:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list | dict):
+            for each in part.values() if isinstance(part, dict) else part:
+                yield from files(each)
+
+    assert sorted(files(site["nav"])) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_the_command_line_page_has_every_command_and_option_and_no_other() -> None:
+    text = page("cli.md")
+    known = set(COMMON_OPTIONS)
+    settings = {flag_of(name) for name in Settings.model_fields}
+    for command, options in commands():
+        assert command in text, command
+        known |= options
+        if command != "kvstore serve":
+            assert all(f"`{option}" in text or f" {option}" in text for option in options - COMMON_OPTIONS), command
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    assert named <= known | settings | {"--install-completion"}
+    assert f"{ENV_PREFIX}ENDPOINTS" in text
+
+
+def test_the_api_page_has_every_call_and_every_problem() -> None:
+    text = page("api.md")
+    for path in openapi()["paths"]:
+        assert path in text or path == "/ui/{file}", path
+    kinds = [kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)]
+    table = dict(re.findall(r"^\| (\d{3}) \| (.*?) \|", text, re.MULTILINE))
+    for kind in kinds:
+        assert f"`{kind.name}`" in table[str(kind.status)], kind.name
+    assert len(re.findall(r"`[a-z-]+`", " ".join(table.values()))) == len(kinds)
+
+
+def test_the_python_page_has_every_method() -> None:
+    text = page("client.md")
+    missing = {name for name in public(Client) - {"ask", "members_at"} if not re.search(rf"`{name}\b", text)}
+    assert not missing
+    both = public(LocalCluster) & public(AsyncLocalCluster) - {"cluster", "portal"}
+    assert not {name for name in both if not re.search(rf"\b{name}\b", text)}
+
+
+def test_the_operations_page_has_every_metric() -> None:
+    metrics = Metrics()
+    metrics.watch(
+        lambda: CounterSnapshot(
+            messages={},
+            reads={},
+            chosen=0,
+            applied=0,
+            leader_changes=0,
+            is_leader=False,
+            data_bytes=0,
+            queues={},
+            dropped_frames=0,
+        )
+    )
+    families = set(re.findall(r"^# TYPE (kvstore_\w+)", metrics.render().decode(), re.MULTILINE))
+    families = {family for family in families if not family.endswith("_created")}
+    named = set(re.findall(r"`(kvstore_\w+)`", page("operations.md")))
+    assert named == families

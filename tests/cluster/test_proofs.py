@@ -1,4 +1,4 @@
-"""The benches that count what must not be lost, doubled or torn, in short: see docs/evidence.md for the long runs."""
+"""The benches that count what must not be lost, doubled or torn, in short: see docs/testing.md for the long runs."""
 
 import asyncio
 from pathlib import Path

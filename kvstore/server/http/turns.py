@@ -3,7 +3,7 @@
     connection --- scan ---> Turn ---> replica
     connection <-- answer -- Turns <-- reply, once for each Turn, in any order
 
-What it costs is what limits a replica: docs/decisions/0008-short-way.md has the figures.
+What it costs is what limits a replica: docs/decisions/0008-fast-path.md has the figures.
 """
 
 import asyncio

@@ -46,7 +46,7 @@ from paxos.types import MS, ZERO, Ballot, unpack
 from paxos.wire import encode
 from tests.unit.paxos.lecture.golden import KEPT, LECTURE, shown
 
-README = LECTURE.parents[1] / "README.md"
+ROOT = LECTURE.parents[1]
 HOW = "if that is meant: python -m tests.unit.paxos.lecture.golden"
 
 
@@ -59,12 +59,6 @@ def test_the_document_shows_every_scene_as_it_is() -> None:
     document = LECTURE.read_text()
     assert shown(document) == document, HOW
     assert re.findall(r"<!-- scene: ([a-z-]+) -->", document) == list(SCENES)
-
-
-def test_what_the_readme_shows_is_part_of_a_scene() -> None:
-    (block,) = re.findall(r"paxos.lecture previous-value.*?\n(.*?)```", README.read_text(), re.DOTALL)
-    kept = (KEPT / "previous-value.txt").read_text()
-    assert all(part in kept for part in block.split("  ...\n"))
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -226,7 +220,7 @@ def test_wrong_usage_says_what_to_do(arguments: list[str], says: str, capsys: py
 
 def test_a_reader_who_leaves_early_sees_no_traceback() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "paxos.lecture"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=README.parent
+        [sys.executable, "-m", "paxos.lecture"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as lecture:
         assert lecture.stdout is not None
         assert lecture.stderr is not None
