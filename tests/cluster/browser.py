@@ -19,7 +19,7 @@ STARTS_S = 30.0
 LOOK_S = 0.05
 
 
-class Page:
+class BrowserPage:
     """One tab. `problems`: what stood on its console as an error, or was thrown; `asked`: every address that it asked
     for."""
 
@@ -86,7 +86,7 @@ class Page:
 
 
 @asynccontextmanager
-async def browsing(directory: Path, *, width: int = 1280, height: int = 1400) -> AsyncIterator[Page]:
+async def browsing(directory: Path, *, width: int = 1280, height: int = 1400) -> AsyncIterator[BrowserPage]:
     """A tab of a browser that has its profile in `directory`, and nothing to do with any other."""
     assert FOUND is not None
     process = await asyncio.create_subprocess_exec(
@@ -111,7 +111,7 @@ async def browsing(directory: Path, *, width: int = 1280, height: int = 1400) ->
             async with session.get(f"http://127.0.0.1:{port}/json") as answer:
                 tab = next(each for each in await answer.json() if each["type"] == "page")
             async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = Page(socket)
+                page = BrowserPage(socket)
                 listening = asyncio.create_task(page.listen())
                 try:
                     yield page

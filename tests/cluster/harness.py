@@ -44,7 +44,7 @@ class NoAnswer(Exception):
     """The request may have arrived."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class HttpReply(msgspec.Struct, frozen=True):
     """What a replica answered."""
 
     status: int
@@ -71,7 +71,7 @@ class Ending(Enum):
     UNKNOWN = "unknown"
 
 
-class Call(msgspec.Struct, frozen=True):
+class HttpCall(msgspec.Struct, frozen=True):
     """How one call to one replica ended, and why."""
 
     ending: Ending
@@ -82,11 +82,11 @@ class Call(msgspec.Struct, frozen=True):
     """Whether the key was there."""
 
 
-class Client:
+class HttpClient:
     """A client with connections of its own, which asks one replica once and enters what it learnt into `history`.
     Use it in `async with`."""
 
-    def __init__(self, cluster: ProcessCluster, history: "History") -> None:
+    def __init__(self, cluster: ProcessCluster, history: "CallHistory") -> None:
         self._urls = {name: place.url for name, place in cluster.replicas.items()}
         self._history = history
 
@@ -101,39 +101,39 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, method: str, name: str, target: str, body: bytes | None = None) -> Reply:
+    async def ask(self, method: str, name: str, target: str, body: bytes | None = None) -> HttpReply:
         """The answer of replica `name`. Raises NotSent or NoAnswer."""
         url = URL(self._urls[name] + target, encoded=True)
         try:
             async with self._session.request(method, url, data=body) as response:
-                return Reply(response.status, response.headers, await response.read())
+                return HttpReply(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSent(repr(error)) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NoAnswer(repr(error)) from error
 
-    async def put(self, name: str, key: bytes, value: bytes | None = None) -> Call:
+    async def put(self, name: str, key: bytes, value: bytes | None = None) -> HttpCall:
         """Put `value`, one of a kind by default."""
         body = self._history.fresh_value() if value is None else value
         return await self._perform("put", name, key, target(key), body)
 
-    async def delete(self, name: str, key: bytes) -> Call:
+    async def delete(self, name: str, key: bytes) -> HttpCall:
         """Delete."""
         return await self._perform("delete", name, key, target(key))
 
-    async def get(self, name: str, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> Call:
+    async def get(self, name: str, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> HttpCall:
         """Get; not to be called with STALE, which is not linearizable."""
         return await self._perform("get", name, key, f"{target(key)}?consistency={consistency}")
 
-    async def _perform(self, kind: str, name: str, key: bytes, target: str, body: bytes | None = None) -> Call:
+    async def _perform(self, kind: str, name: str, key: bytes, target: str, body: bytes | None = None) -> HttpCall:
         method = kind.upper()
         called = time.monotonic_ns()
         try:
             reply = await self.ask(method, name, target, body)
         except NotSent as error:
-            return Call(Ending.NOT_SENT, f"{method} at {name}: {error}")
+            return HttpCall(Ending.NOT_SENT, f"{method} at {name}: {error}")
         except NoAnswer as error:
-            call = Call(Ending.UNKNOWN, f"{method} at {name}: {error}")
+            call = HttpCall(Ending.UNKNOWN, f"{method} at {name}: {error}")
         else:
             call = _judge(kind, reply, f"{method} at {name}: {reply.status} {reply.body[:300]!r}")
         if call.ending is not Ending.FAILED:
@@ -144,16 +144,16 @@ class Client:
         return call
 
 
-def _judge(kind: str, reply: Reply, why: str) -> Call:
+def _judge(kind: str, reply: HttpReply, why: str) -> HttpCall:
     if reply.status in {200, 201}:
-        return Call(Ending.DONE, why, reply.body if kind == "get" else None, found=True)
+        return HttpCall(Ending.DONE, why, reply.body if kind == "get" else None, found=True)
     problem = reply.problem()
     if problem["type"].endswith(NO_SUCH_KEY.name):
-        return Call(Ending.DONE, why, found=False)
+        return HttpCall(Ending.DONE, why, found=False)
     assert reply.status in {429, 503}, why
     assert f"Retry-After: {reply.headers['Retry-After']}\r\n".encode() == RETRY_AFTER
     known = kind == "get" or Outcome(problem["outcome"]) is Outcome.FAILED
-    return Call(Ending.FAILED if known else Ending.UNKNOWN, why)
+    return HttpCall(Ending.FAILED if known else Ending.UNKNOWN, why)
 
 
 def target(key: bytes) -> str:
@@ -161,7 +161,7 @@ def target(key: bytes) -> str:
     return "/kv/" + quote(key, safe="/")
 
 
-class History:
+class CallHistory:
     """What was asked and answered, over `keys` keys."""
 
     def __init__(self, keys: int = 8) -> None:
@@ -180,7 +180,7 @@ class History:
     async def verify(self, cluster: ProcessCluster, *, least: int, names: Collection[str] | None = None) -> None:
         """Read every key through these replicas, by default all that run, then check all of it. `least`: as many
         acknowledged writes and reads must be in it, or it shows nothing."""
-        async with Client(cluster, self) as client:
+        async with HttpClient(cluster, self) as client:
             for name in filter(cluster.runs, cluster.replicas) if names is None else names:
                 for key in self.keys:
                     call = await client.get(name, key)
@@ -195,10 +195,10 @@ class History:
         return "\n".join(map(repr, operations))
 
 
-class Load:
+class BackgroundLoad:
     """Clients in closed loops. Each operation goes to replicas in turn until one does it, or may have done it."""
 
-    def __init__(self, cluster: ProcessCluster, history: History, names: Sequence[str]) -> None:
+    def __init__(self, cluster: ProcessCluster, history: CallHistory, names: Sequence[str]) -> None:
         self._cluster = cluster
         self._history = history
         self._names = names
@@ -220,12 +220,12 @@ class Load:
     async def client(self, number: int) -> None:
         """Operate until `stopping`."""
         rng = Random(number)
-        async with Client(self._cluster, self._history) as client:
+        async with HttpClient(self._cluster, self._history) as client:
             while not self.stopping:
                 await self._operate(client, rng)
                 await asyncio.sleep(rng.uniform(0, THINK_S))
 
-    async def _operate(self, client: Client, rng: Random) -> None:
+    async def _operate(self, client: HttpClient, rng: Random) -> None:
         kind = rng.choice(("put", "put", "delete", "get", "get", "get", "quorum"))
         key = rng.choice(self._history.keys)
         first = rng.randrange(len(self._names))
@@ -244,7 +244,7 @@ class Load:
         self.given_up.append(last)
 
 
-async def _call(client: Client, kind: str, name: str, key: bytes) -> Call:
+async def _call(client: HttpClient, kind: str, name: str, key: bytes) -> HttpCall:
     match kind:
         case "put":
             return await client.put(name, key)
@@ -258,10 +258,10 @@ async def _call(client: Client, kind: str, name: str, key: bytes) -> Call:
 
 @asynccontextmanager
 async def load(
-    cluster: ProcessCluster, history: History, names: Collection[str] | None = None, clients: int = 6
-) -> AsyncIterator[Load]:
+    cluster: ProcessCluster, history: CallHistory, names: Collection[str] | None = None, clients: int = 6
+) -> AsyncIterator[BackgroundLoad]:
     """A load on these replicas, all by default; at the end every operation under way has ended."""
-    running = Load(cluster, history, list(names or cluster.replicas))
+    running = BackgroundLoad(cluster, history, list(names or cluster.replicas))
     tasks = [asyncio.create_task(running.client(number)) for number in range(clients)]
     try:
         yield running

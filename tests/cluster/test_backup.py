@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
-from tests.cluster.harness import STORY_S, Client, Ending, History, others, running, until
+from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -41,7 +41,7 @@ def records(file: Path) -> dict[bytes, bytes]:
         return dict(connection.execute("SELECT key, value FROM records"))
 
 
-async def put(client: Client, name: str, key: bytes, value: bytes) -> None:
+async def put(client: HttpClient, name: str, key: bytes, value: bytes) -> None:
     call = await client.put(name, key, value)
     assert call.ending is Ending.DONE, call.why
 
@@ -53,7 +53,7 @@ async def counting(cluster: ProcessCluster, name: str) -> AsyncIterator[list[int
     stopping = asyncio.Event()
 
     async def count() -> None:
-        async with Client(cluster, History()) as client:
+        async with HttpClient(cluster, CallHistory()) as client:
             while not stopping.is_set():
                 number = b"%d" % (done[0] + 1)
                 await put(client, name, b"one", number)
@@ -77,7 +77,7 @@ def test_a_backup_from_any_replica_under_load_is_one_moment_with_all_that_was_ac
     async def story() -> None:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 for number in range(FILLING):
                     await put(client, leader, b"filling %d" % number, bytes([number]) * 32768)
             async with counting(cluster, leader) as done:
@@ -100,7 +100,7 @@ def test_a_write_that_was_just_acknowledged_is_in_a_backup_from_each_replica(tmp
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
             for name in cluster.replicas:
-                async with Client(cluster, History()) as client:
+                async with HttpClient(cluster, CallHistory()) as client:
                     await put(client, leader, b"last", name.encode())
                 await backup(cluster, name, tmp_path / f"{name}.db")
                 assert records(tmp_path / f"{name}.db") == {b"last": name.encode()}
@@ -112,7 +112,7 @@ def test_a_lone_survivor_gives_a_backup_of_what_it_has(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as cluster:
             survivor, *rest = others(cluster, leader := await cluster.wait_ready())
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 await put(client, survivor, b"k", b"v")
             cluster.kill(leader, *rest)
             url = cluster.replicas[survivor].url
@@ -128,7 +128,7 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
     async def old() -> LocalReplica:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 for number in range(20):
                     await put(client, leader, b"%d" % (number % 7), b"v%d" % number)
             await backup(cluster, leader, tmp_path / "b.db")
@@ -138,7 +138,7 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
         async with asyncio.timeout(STORY_S):
             cluster.start()
             await cluster.wait_ready()
-            async with Client(cluster, History()) as client, cluster.status_client() as asking:
+            async with HttpClient(cluster, CallHistory()) as client, cluster.status_client() as asking:
                 for name in cluster.replicas:
                     for number in range(13, 20):
                         call = await client.get(name, b"%d" % (number % 7))
@@ -151,7 +151,7 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
             logs = [place.log for place in cluster.replicas.values()]
             with survivor(old_place, cluster):
                 await until(partial(_all_say, logs, "'n1' is in cluster 'kvstore'"))
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 assert (await client.get("n2", b"0")).value == b"new"
 
     old_place = asyncio.run(old())
@@ -193,7 +193,7 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
     async def story() -> None:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 await put(client, leader, b"k", b"v")
             await backup(cluster, leader, tmp_path / "b.db")
         fresh = ProcessCluster(3, tmp_path / "fresh", settings={"cluster": "blue"})
@@ -207,7 +207,7 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
             fresh.start()
             async with asyncio.timeout(STORY_S):
                 await fresh.wait_ready()
-                async with Client(fresh, History()) as client:
+                async with HttpClient(fresh, CallHistory()) as client:
                     for name in fresh.replicas:
                         assert (await client.get(name, b"k")).value == b"v"
         finally:

@@ -13,7 +13,7 @@ WRITERS = 32
 KILLS = 4
 
 
-class Writers:
+class ClientWriters:
     """Tasks that put keys that nobody else puts, each once: whatever was done twice has version 2."""
 
     def __init__(self, client: Client) -> None:
@@ -46,7 +46,7 @@ def test_every_write_is_done_once_while_leaders_die() -> None:
     async def story() -> None:
         async with AsyncLocalCluster() as cluster:
             client = await cluster.client(timeout_ms=60_000)
-            writers = Writers(client)
+            writers = ClientWriters(client)
             async with asyncio.timeout(120), asyncio.TaskGroup() as group:
                 group.create_task(writers.run())
                 for _ in range(KILLS):

@@ -8,20 +8,20 @@ import pytest
 
 from kvstore.server.http.problems import RETRY_AFTER
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import Client, Ending, History, load, others, running, target, until
+from tests.cluster.harness import CallHistory, Ending, HttpClient, load, others, running, target, until
 
 pytestmark = pytest.mark.cluster
 
 
-async def all_serve(cluster: ProcessCluster, names: list[str], history: History) -> None:
+async def all_serve(cluster: ProcessCluster, names: list[str], history: CallHistory) -> None:
     """Once a leader is known, each request is done at the first try."""
-    async with Client(cluster, history) as client:
+    async with HttpClient(cluster, history) as client:
         for name, key in itertools.product(names, history.keys):
             for call in (await client.put(name, key), await client.get(name, key), await client.delete(name, key)):
                 assert call.ending is Ending.DONE, call.why
 
 
-async def crash_and_return(cluster: ProcessCluster, victims: tuple[str, ...], history: History) -> None:
+async def crash_and_return(cluster: ProcessCluster, victims: tuple[str, ...], history: CallHistory) -> None:
     """Kill under load; the rest carries on, and the dead come back."""
     async with load(cluster, history) as running_load:
         await running_load.more(100)
@@ -38,7 +38,7 @@ async def crash_and_return(cluster: ProcessCluster, victims: tuple[str, ...], hi
 
 def test_any_one_of_three_may_be_killed_under_load(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
             for victim in [leader, *others(cluster, leader)]:
@@ -52,7 +52,7 @@ def test_any_two_of_five_may_be_killed_under_load(tmp_path: Path) -> None:
     """The leader with another one, the two after these, and the last one with the first."""
 
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path, nodes=5) as cluster:
             leader = await cluster.wait_ready()
             first, second, third, fourth, fifth = leader, *others(cluster, leader)
@@ -65,7 +65,7 @@ def test_any_two_of_five_may_be_killed_under_load(tmp_path: Path) -> None:
 
 def test_all_killed_at_once_under_load_come_back_with_every_acknowledged_write(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             for _ in range(2):
                 async with load(cluster, history) as running_load:
@@ -79,7 +79,7 @@ def test_all_killed_at_once_under_load_come_back_with_every_acknowledged_write(t
     asyncio.run(story())
 
 
-async def assert_unavailable(client: Client, name: str) -> None:
+async def assert_unavailable(client: HttpClient, name: str) -> None:
     """Whoever needs a majority is told so, in time; whoever does not goes on."""
     path = target(b"k")
     calls = [("PUT", path), ("DELETE", path), ("GET", path), ("HEAD", path), ("GET", f"{path}?consistency=quorum")]
@@ -101,8 +101,8 @@ async def assert_unavailable(client: Client, name: str) -> None:
 @pytest.mark.parametrize("leader_lives", [True, False])
 def test_without_a_majority_requests_end_with_503_until_one_comes_back(tmp_path: Path, leader_lives: bool) -> None:
     async def story() -> None:
-        history = History()
-        async with running(tmp_path) as cluster, Client(cluster, history) as client:
+        history = CallHistory()
+        async with running(tmp_path) as cluster, HttpClient(cluster, history) as client:
             leader = await cluster.wait_ready()
             survivor = leader if leader_lives else others(cluster, leader)[0]
             dead = others(cluster, survivor)

@@ -19,7 +19,7 @@ from kvstore.api.framing import FrameReader
 from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
 from paxos import wire
 from paxos.messages import Accept, Accepted, Prepare, Promise
-from tests.cluster.harness import STORY_S, Client, Ending, History, others
+from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, others
 
 pytestmark = [
     pytest.mark.cluster,
@@ -32,7 +32,7 @@ LINE = re.compile(r"(?P<thread>\d+) +(?:<\.\.\. )?(?P<call>\w+)(?:\(\d+<(?P<file
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class TracedTransfer(msgspec.Struct, frozen=True):
     """Bytes that went over a connection, at a line of the trace."""
 
     line: int
@@ -41,21 +41,21 @@ class Transfer(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Trace(msgspec.Struct):
+class SyscallTrace(msgspec.Struct):
     """Line numbers are the time. A sync that failed counts as none."""
 
     syncs: list[tuple[int, int]] = []
     """Begin and end of each sync of the write-ahead log."""
-    transfers: list[Transfer] = []
+    transfers: list[TracedTransfer] = []
 
     def synced_between(self, begin: int, end: int) -> bool:
         """Whether a whole sync lies between."""
         return any(begin < first and last < end for first, last in self.syncs)
 
 
-def parse(path: Path) -> Trace:
+def parse(path: Path) -> SyscallTrace:
     """What strace wrote. A call during which another thread did something takes two lines."""
-    trace = Trace()
+    trace = SyscallTrace()
     begun: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(path.read_text().splitlines()):
         match = LINE.fullmatch(line)
@@ -70,7 +70,7 @@ def parse(path: Path) -> Trace:
             if file.endswith("-wal") and not unfinished and rest.endswith("= 0"):
                 trace.syncs.append((begin, number))
         elif file.startswith("TCP") and (data := b"".join(map(_bytes, QUOTED.findall(rest)))):
-            trace.transfers.append(Transfer(number, file, call.startswith(("read", "recv")), data))
+            trace.transfers.append(TracedTransfer(number, file, call.startswith(("read", "recv")), data))
     return trace
 
 
@@ -79,7 +79,7 @@ def _bytes(text: str) -> bytes:
     return data
 
 
-def votes(trace: Trace, cluster: ProcessCluster) -> dict[object, tuple[int, int]]:
+def votes(trace: SyscallTrace, cluster: ProcessCluster) -> dict[object, tuple[int, int]]:
     """For each vote that left, when its request arrived first and when it was sent first."""
     ports = "|".join(str(place.peers.port) for place in cluster.replicas.values())
     readers: dict[tuple[str, bool], FrameReader] = {}
@@ -103,7 +103,7 @@ def votes(trace: Trace, cluster: ProcessCluster) -> dict[object, tuple[int, int]
     return answered
 
 
-def answered_puts(trace: Trace) -> Iterator[tuple[int, int]]:
+def answered_puts(trace: SyscallTrace) -> Iterator[tuple[int, int]]:
     """When each PUT of a client arrived, and when its answer left."""
     arrived: dict[str, int] = {}
     for transfer in trace.transfers:
@@ -149,7 +149,7 @@ def test_no_vote_and_no_answer_leaves_before_the_disk_has_it(tmp_path: Path) -> 
     async def story() -> str:
         async with asyncio.timeout(STORY_S):
             leader = await cluster.wait_ready(names)
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 for number in range(PUTS):
                     call = await client.put(leader, b"k%d" % number)
                     assert call.ending is Ending.DONE, call.why

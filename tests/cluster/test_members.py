@@ -14,7 +14,7 @@ from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus
 from kvstore.client import Client as Operator
 from kvstore.testing.process_cluster import HOST, ProcessCluster
-from tests.cluster.harness import STEADY, Client, Ending, History, load, others, running, until
+from tests.cluster.harness import STEADY, CallHistory, Ending, HttpClient, load, others, running, until
 from tests.cluster.test_refusals import _all_say, command, intruder
 
 pytestmark = pytest.mark.cluster
@@ -28,20 +28,20 @@ def voters(status: MembersStatus) -> list[str]:
 
 async def page(cluster: ProcessCluster, name: str, path: str) -> tuple[int, dict[str, Any]]:
     """Status and document of a page that is JSON."""
-    async with Client(cluster, History()) as client:
+    async with HttpClient(cluster, CallHistory()) as client:
         reply = await client.ask("GET", name, path)
     return reply.status, json.loads(reply.body)
 
 
 async def detail(cluster: ProcessCluster, name: str, path: str) -> str:
     """What a page says that is not there for now."""
-    async with Client(cluster, History()) as client:
+    async with HttpClient(cluster, CallHistory()) as client:
         reply = await client.ask("GET", name, path)
     return str(reply.problem()["detail"]) if reply.status == 503 else ""
 
 
 async def assert_takes_writes(cluster: ProcessCluster, names: list[str]) -> None:
-    async with Client(cluster, History()) as client:
+    async with HttpClient(cluster, CallHistory()) as client:
         for name in names:
             call = await client.put(name, b"probe")
             assert call.ending is Ending.DONE, call.why
@@ -49,7 +49,7 @@ async def assert_takes_writes(cluster: ProcessCluster, names: list[str]) -> None
 
 def test_three_become_five_and_three_again_without_one_failed_write(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path, **STEADY) as cluster:
             async with load(cluster, history) as running_load:
                 await running_load.more(100)
@@ -72,7 +72,7 @@ def test_three_become_five_and_three_again_without_one_failed_write(tmp_path: Pa
 
 def test_new_members_carry_the_cluster_when_old_ones_die(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             for name in ("n4", "n5"):
                 await cluster.add(name)
@@ -89,7 +89,7 @@ def test_new_members_carry_the_cluster_when_old_ones_die(tmp_path: Path) -> None
 
 def test_the_leader_is_removed_under_load_and_says_so(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path, **STEADY) as cluster:
             leader = await cluster.wait_ready()
             rest = others(cluster, leader)
@@ -109,7 +109,7 @@ def test_the_leader_is_removed_under_load_and_says_so(tmp_path: Path) -> None:
             assert cluster.runs(leader)
             assert f"{leader} is not a member any more" in cluster.replicas[leader].log.read_text()
             assert "Those are" in await detail(cluster, leader, "/kv/k0")
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 assert (await client.ask("GET", leader, "/kv/k0?consistency=stale")).status in {200, 404}
             await history.verify(cluster, least=50, names=rest)
 
@@ -156,7 +156,7 @@ def test_down_to_one_and_up_again(tmp_path: Path) -> None:
 
 def test_a_wiped_disk_is_refused_until_it_is_replaced_and_then_votes_again(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
             wiped, third = others(cluster, leader)
@@ -231,7 +231,7 @@ def free() -> str:
 
 
 async def assert_serves_no_client(cluster: ProcessCluster, witness: str) -> None:
-    async with Client(cluster, History()) as client:
+    async with HttpClient(cluster, CallHistory()) as client:
         for method, query in (("GET", ""), ("GET", "?consistency=stale"), ("PUT", ""), ("DELETE", "")):
             reply = await client.ask(method, witness, f"/kv/k0{query}")
             problem = reply.problem()
@@ -246,7 +246,7 @@ async def assert_serves_no_client(cluster: ProcessCluster, witness: str) -> None
 
 def test_two_with_data_and_a_witness_survive_the_loss_of_any_one(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path, nodes=2) as cluster:
             await cluster.add("w1", MemberRole.WITNESS)
             await cluster.wait_joined("w1")
@@ -268,7 +268,7 @@ def test_two_with_data_and_a_witness_survive_the_loss_of_any_one(tmp_path: Path)
 
 def test_three_with_data_and_two_witnesses_survive_the_loss_of_two_with_data(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             for name in ("w1", "w2"):
                 await cluster.add(name, MemberRole.WITNESS)
@@ -290,7 +290,7 @@ def test_three_with_data_and_two_witnesses_survive_the_loss_of_two_with_data(tmp
 
 def test_a_learner_serves_everything_and_never_votes(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             await cluster.add("l1", MemberRole.LEARNER)
             await cluster.wait_joined("l1")
@@ -298,7 +298,7 @@ def test_a_learner_serves_everything_and_never_votes(tmp_path: Path) -> None:
             async with load(cluster, history, ["l1"]) as running_load:
                 await running_load.more(200)
             assert running_load.given_up == []
-            async with Client(cluster, history) as client:
+            async with HttpClient(cluster, history) as client:
                 call = await client.put("l1", b"k", b"read me")
                 assert call.ending is Ending.DONE, call.why
                 for consistency in (Consistency.LINEARIZABLE, Consistency.QUORUM):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.browser import FOUND, Page, browsing
+from tests.cluster.browser import FOUND, BrowserPage, browsing
 from tests.cluster.harness import STORY_S, others, running
 
 pytestmark = [
@@ -26,7 +26,7 @@ AWKWARD = (
 )
 
 
-async def put(page: Page, key: str, value: str) -> None:
+async def put(page: BrowserPage, key: str, value: str) -> None:
     await page.value(
         f"""(() => {{
           const form = document.getElementById("write");
@@ -38,7 +38,7 @@ async def put(page: Page, key: str, value: str) -> None:
     await page.until(f"document.getElementById('told').textContent.startsWith({json.dumps(key + ' was put')})")
 
 
-async def shown_value(page: Page, key: str) -> str:
+async def shown_value(page: BrowserPage, key: str) -> str:
     """What the row of `key` shows."""
     found: str = await page.until(
         f"""[...document.querySelectorAll("#records tr")]
@@ -47,7 +47,7 @@ async def shown_value(page: Page, key: str) -> str:
     return found
 
 
-async def sound(page: Page, endpoint: str) -> None:
+async def sound(page: BrowserPage, endpoint: str) -> None:
     """Nothing was wrong, and nothing was asked of anybody else."""
     assert page.problems == []
     elsewhere = [url for url in page.asked if not url.startswith((endpoint, "data:"))]
@@ -55,7 +55,7 @@ async def sound(page: Page, endpoint: str) -> None:
     assert await page.value("document.querySelectorAll('main script, main img').length") == 0
 
 
-async def opened(page: Page, cluster: ProcessCluster, name: str) -> str:
+async def opened(page: BrowserPage, cluster: ProcessCluster, name: str) -> str:
     endpoint = cluster.replicas[name].url
     await page.open(f"{endpoint}/ui")
     await page.until("document.querySelectorAll('#members tr').length === 3")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import Client, Ending, History, load, others, running, target
+from tests.cluster.harness import CallHistory, Ending, HttpClient, load, others, running, target
 from tests.torture.linearizability import Operation
 
 pytestmark = pytest.mark.cluster
@@ -46,18 +46,18 @@ class QueuedRead:
         return Operation("get", self._key, body if status == 200 else None, self._called, returned)
 
 
-async def pause_leader_past_its_lease(cluster: ProcessCluster, history: History) -> None:
+async def pause_leader_past_its_lease(cluster: ProcessCluster, history: CallHistory) -> None:
     """Large writes on their way to the leader hold up the news of its successor: when it continues, the reads that wait
     for it come first."""
     old = await cluster.wait_ready()
     rest = others(cluster, old)
     queued = [await QueuedRead.connect(cluster, old, key) for key in history.keys * 3]
     cluster.pause(old)
-    async with Client(cluster, history) as client:
+    async with HttpClient(cluster, history) as client:
         big = [asyncio.create_task(client.put(name, b"big", BIG)) for name in rest * 4]
         assert await cluster.wait_ready(rest) in rest
         await asyncio.gather(*big)
-    async with load(cluster, history, rest) as running_load, Client(cluster, history) as client:
+    async with load(cluster, history, rest) as running_load, HttpClient(cluster, history) as client:
         await running_load.more(100)
         for read in queued:
             await read.send()
@@ -72,9 +72,9 @@ async def pause_leader_past_its_lease(cluster: ProcessCluster, history: History)
 
 def test_a_leader_paused_past_its_lease_serves_no_stale_read_when_it_continues(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         # With a long stall_ms nothing but the lease tells it, or else it would step down first, for having stood still.
-        async with running(tmp_path, stall_ms=60_000) as cluster, Client(cluster, history) as client:
+        async with running(tmp_path, stall_ms=60_000) as cluster, HttpClient(cluster, history) as client:
             for key in history.keys:
                 assert (await client.put("n1", key)).ending is Ending.DONE  # what a stale read would see
             for _ in range(PAUSES):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Client, Ending, History, others, running
+from tests.cluster.harness import CallHistory, Ending, HttpClient, others, running
 
 pytestmark = pytest.mark.cluster
 
@@ -40,7 +40,7 @@ def test_every_file_of_this_repository_comes_back_from_the_other_replicas(tmp_pa
 
     async def story() -> None:
         at_once = asyncio.Semaphore(AT_ONCE)
-        async with running(tmp_path) as cluster, Client(cluster, History()) as client:
+        async with running(tmp_path) as cluster, HttpClient(cluster, CallHistory()) as client:
             writer = others(cluster, await cluster.wait_ready())[0]
 
             async def put(path: bytes, content: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kvstore.api.framing import frame
 from kvstore.peers.handshake_messages import MAX_HANDSHAKE_BYTES
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import STEADY, STORY_S, Client, Ending, History, others, running, until
+from tests.cluster.harness import STEADY, STORY_S, CallHistory, Ending, HttpClient, others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -50,8 +50,8 @@ async def reign(cluster: ProcessCluster) -> str:
 async def assert_unharmed(cluster: ProcessCluster, ballot: str) -> None:
     """The same leader as before, and every running replica serves."""
     assert await reign(cluster) == ballot
-    history = History()
-    async with Client(cluster, history) as client:
+    history = CallHistory()
+    async with HttpClient(cluster, history) as client:
         for name in filter(cluster.runs, cluster.replicas):
             call = await client.put(name, b"k0")
             assert call.ending is Ending.DONE, call.why

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Client, Ending, History, load, running
+from tests.cluster.harness import CallHistory, Ending, HttpClient, load, running
 
 pytestmark = pytest.mark.cluster
 
@@ -22,9 +22,9 @@ RUDE = {
 
 def test_clients_that_finish_nothing_disturb_nobody(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 assert (await client.put("n1", b"big", BIG)).ending is Ending.DONE
             writers = []
             for place in cluster.replicas.values():

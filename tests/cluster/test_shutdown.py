@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import STEADY, History, load, others, running
+from tests.cluster.harness import STEADY, CallHistory, load, others, running
 
 pytestmark = pytest.mark.cluster
 
@@ -14,7 +14,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_and_fails_no_request(tmp_path:
     """Its lease would outlast the requests: unless it is given up, they fail."""
 
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path, **STEADY) as cluster:
             leader = await cluster.wait_ready()
             async with load(cluster, history) as running_load:
@@ -32,7 +32,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_and_fails_no_request(tmp_path:
 
 def test_a_rolling_restart_fails_no_request(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
+        history = CallHistory()
         async with running(tmp_path) as cluster:
             async with load(cluster, history) as running_load:
                 for name in cluster.replicas:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import STEADY, Client, Ending, History, running, until
+from tests.cluster.harness import STEADY, CallHistory, Ending, HttpClient, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -17,7 +17,7 @@ CLIENTS = 8
 CALLS = 1000
 
 
-async def counted(client: Client, cluster: ProcessCluster, family: str, label: str) -> Counter[str]:
+async def counted(client: HttpClient, cluster: ProcessCluster, family: str, label: str) -> Counter[str]:
     """The sum over all replicas of a counter for each value of a label; of messages, those that were sent."""
     total: Counter[str] = Counter()
     for name in cluster.replicas:
@@ -29,11 +29,11 @@ async def counted(client: Client, cluster: ProcessCluster, family: str, label: s
     return total
 
 
-async def sent(client: Client, cluster: ProcessCluster) -> Counter[str]:
+async def sent(client: HttpClient, cluster: ProcessCluster) -> Counter[str]:
     return await counted(client, cluster, "kvstore_messages_total", "kind")
 
 
-async def settled(client: Client, cluster: ProcessCluster) -> None:
+async def settled(client: HttpClient, cluster: ProcessCluster) -> None:
     """Wait until all replicas have applied all that is chosen: nothing is on its way any more."""
 
     async def equal() -> bool:
@@ -44,11 +44,11 @@ async def settled(client: Client, cluster: ProcessCluster) -> None:
     await until(equal)
 
 
-async def call_often(cluster: ProcessCluster, history: History, kind: str, names: list[str]) -> None:
+async def call_often(cluster: ProcessCluster, history: CallHistory, kind: str, names: list[str]) -> None:
     """`CALLS` calls by several clients at once, in turn at these replicas."""
 
     async def one(number: int) -> None:
-        async with Client(cluster, history) as client:
+        async with HttpClient(cluster, history) as client:
             for name, _ in zip(itertools.cycle(names), range(CALLS // CLIENTS), strict=False):
                 call = await (client.put if kind == "put" else client.get)(name, history.keys[number])
                 assert call.ending is Ending.DONE, call.why
@@ -58,8 +58,8 @@ async def call_often(cluster: ProcessCluster, history: History, kind: str, names
 
 def test_a_thousand_puts_need_no_prepare(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
-        async with running(tmp_path, **STEADY) as cluster, Client(cluster, history) as client:
+        history = CallHistory()
+        async with running(tmp_path, **STEADY) as cluster, HttpClient(cluster, history) as client:
             before = await sent(client, cluster)
             await call_often(cluster, history, "put", list(cluster.replicas))
             await settled(client, cluster)
@@ -75,8 +75,8 @@ def test_a_thousand_puts_need_no_prepare(tmp_path: Path) -> None:
 
 def test_a_thousand_reads_at_the_leader_need_no_message(tmp_path: Path) -> None:
     async def story() -> None:
-        history = History()
-        async with running(tmp_path, **STEADY) as cluster, Client(cluster, history) as client:
+        history = CallHistory()
+        async with running(tmp_path, **STEADY) as cluster, HttpClient(cluster, history) as client:
             leader = await cluster.wait_ready()
             await call_often(cluster, history, "put", [leader])
             await settled(client, cluster)

@@ -16,7 +16,7 @@ from paxos.types import Ballot, PValue, pack
 from storage.directory import DATA_FILE
 from storage.sqlite import open_storage
 from tests.cluster import next_release
-from tests.cluster.harness import STORY_S, Client, Ending, History, Load, load, until
+from tests.cluster.harness import STORY_S, BackgroundLoad, CallHistory, Ending, HttpClient, load, until
 from tests.unit.storage.version_1 import make_version_1
 
 pytestmark = pytest.mark.cluster
@@ -33,7 +33,7 @@ class Upgraded(ProcessCluster):
         program = "tests.cluster.next_release" if name in self.upgraded else "kvstore"
         return [sys.executable, "-m", program, *super().command(name)[3:]]
 
-    async def replace(self, name: str, running_load: Load) -> None:
+    async def replace(self, name: str, running_load: BackgroundLoad) -> None:
         """Stop `name`, and start it as the other release, under load."""
         await running_load.more(100)
         await self.stop([name])
@@ -56,7 +56,7 @@ class Upgraded(ProcessCluster):
 async def writer(cluster: ProcessCluster, stopping: asyncio.Event) -> int:
     """Writes one key through one replica after the other, as long as they run, and fails with the first failure."""
     written = 0
-    async with Client(cluster, History()) as client:
+    async with HttpClient(cluster, CallHistory()) as client:
         while not stopping.is_set():
             for name in cluster.replicas:
                 call = await client.put(name, b"written", b"%d" % written)
@@ -75,7 +75,7 @@ def test_a_rolling_upgrade_to_another_version_of_messages_fails_no_request_and_s
     cluster.prepare()
 
     async def story() -> None:
-        history, stopping = History(), asyncio.Event()
+        history, stopping = CallHistory(), asyncio.Event()
         cluster.start()
         await cluster.wait_ready()
         async with load(cluster, history) as running_load:
@@ -132,7 +132,7 @@ def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) ->
         cluster.start()
         async with asyncio.timeout(STORY_S):
             await cluster.wait_ready()
-            async with Client(cluster, History()) as client:
+            async with HttpClient(cluster, CallHistory()) as client:
                 for name in cluster.replicas:
                     for number in range(16, 21):
                         reply = await client.ask("GET", name, f"/kv/k{number % 5}")

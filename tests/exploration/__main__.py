@@ -6,7 +6,7 @@ Ends with 1 when something is violated, or when a set-up did not reach what it i
 import argparse
 import sys
 
-from tests.exploration.explorer import Found
+from tests.exploration.explorer import ExplorationResult
 from tests.exploration.setups import ALL, LIMIT, QUICK, QUICK_LIMIT, Setup
 
 ROW = "{:<18} {:>9} {:>12} {:>9} {:>9} {:>6} {:>8}  {}"
@@ -27,7 +27,7 @@ def main() -> int:
     return failed
 
 
-def report(setup: Setup, found: Found) -> None:
+def report(setup: Setup, found: ExplorationResult) -> None:
     """Print what one exploration visited."""
     ended = "violation" if found.violation else "exhausted" if found.exhausted else "limit of states"
     counts = (found.states, found.transitions, found.machine_states, found.messages, found.depth)

@@ -21,9 +21,19 @@ from collections import Counter
 import msgspec
 
 from paxos.types import PValue, Slot
-from tests.exploration.machine import Input, Machine
+from tests.exploration.machine import ExploredMachine, Input
 from tests.exploration.schedule import readable, told
-from tests.exploration.space import CONTROLS, LOSING, Broken, Letter, Links, Local, Outcome, Space, members
+from tests.exploration.space import (
+    CONTROLS,
+    LOSING,
+    Broken,
+    ExploredLinks,
+    Letter,
+    LocalState,
+    Space,
+    StepOutcome,
+    members,
+)
 
 CRASH = CONTROLS[Input.CRASH]
 PASS = CONTROLS[Input.PASS]
@@ -32,7 +42,7 @@ PLACES = 4
 """A step is kept as one integer made of the place of its machine and the code of its input."""
 
 
-class Found(msgspec.Struct):
+class ExplorationResult(msgspec.Struct):
     """What an exploration visited. `exhausted` is False when the limit of states or a violation ended it; `goals`
     counts the states and transitions in which something worth exploring happened."""
 
@@ -48,7 +58,7 @@ class Found(msgspec.Struct):
     """What is broken and the steps that lead there, one a line."""
 
 
-class State(msgspec.Struct, frozen=True, gc=False):
+class ExploredState(msgspec.Struct, frozen=True, gc=False):
     """Machines, the messages that were ever sent, and the crashes that are left; all as numbers. `index`: its place in
     the schedule."""
 
@@ -61,13 +71,15 @@ class State(msgspec.Struct, frozen=True, gc=False):
 class Explorer:
     """One exploration, from one state on."""
 
-    def __init__(self, machines: list[Machine], letters: list[Letter], links: Links, crashes: int) -> None:
+    def __init__(
+        self, machines: list[ExploredMachine], letters: list[Letter], links: ExploredLinks, crashes: int
+    ) -> None:
         """`letters` are on their way; up to `crashes` crashes may happen."""
         self._space = Space(machines, letters, links)
-        self.found = Found(goals=self._space.goals)
+        self.found = ExplorationResult(goals=self._space.goals)
         self._crashes = crashes
         self._seen: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        self._next: list[State] = []
+        self._next: list[ExploredState] = []
         self._parents = array("l")
         self._steps = array("l")
         self._values: dict[int, dict[Slot, bytes]] = {}
@@ -75,7 +87,7 @@ class Explorer:
         self._index = 0
         self._doing = (0, 0)
 
-    def run(self, limit: int) -> Found:
+    def run(self, limit: int) -> ExplorationResult:
         """Visit up to `limit` states."""
         began = time.process_time()
         try:
@@ -96,7 +108,7 @@ class Explorer:
         self.found.messages = len(self._space.letters)
         return self.found
 
-    def _expand(self, state: State) -> None:
+    def _expand(self, state: ExploredState) -> None:
         space = self._space
         for place, number in enumerate(state.machines):
             local = space.locals[number]
@@ -111,7 +123,7 @@ class Explorer:
         if all(PASS in space.locals[number].controls for number in state.machines):
             self._pass(state)
 
-    def _step(self, state: State, place: int, code: int, crashes: int = 0) -> None:
+    def _step(self, state: ExploredState, place: int, code: int, crashes: int = 0) -> None:
         """One input to one machine, and the same with the write that it makes lost by a crash to come."""
         machines = state.machines
         self._doing = (place, code)
@@ -122,7 +134,7 @@ class Explorer:
             outcome = self._space.outcome(place, machines[place], code + LOSING)
             self._reach(state, place, outcome, crashes + 1)
 
-    def _reach(self, state: State, place: int, outcome: Outcome, crashes: int) -> None:
+    def _reach(self, state: ExploredState, place: int, outcome: StepOutcome, crashes: int) -> None:
         self._count(outcome)
         machines = state.machines
         self._visit(
@@ -131,14 +143,14 @@ class Explorer:
             state.crashes - crashes,
         )
 
-    def _pass(self, state: State) -> None:
+    def _pass(self, state: ExploredState) -> None:
         """A step of time for all."""
         self._doing = (len(state.machines), PASS)
         after = [self._space.outcome(place, number, PASS).after for place, number in enumerate(state.machines)]
         self.found.transitions += 1
         self._visit(tuple(after), state.sent, state.crashes)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: StepOutcome) -> None:
         self.found.transitions += 1
         for mark in outcome.hard_state:
             self.found.goals[mark] += 1
@@ -162,7 +174,7 @@ class Explorer:
         seen.append((sent, crashes))
         self._parents.append(self._index)
         self._steps.append((self._doing[1] + OFFSET) * PLACES + self._doing[0])
-        self._next.append(State(machines, sent, crashes, len(self._parents) - 1))
+        self._next.append(ExploredState(machines, sent, crashes, len(self._parents) - 1))
         self.found.states += 1
 
     def _check(self, machines: tuple[int, ...]) -> None:
@@ -200,14 +212,14 @@ class Explorer:
                 )
         return {slot: pvalue.value for slot, pvalue in values.items()}
 
-    def _agree(self, local: Local, values: dict[Slot, bytes]) -> None:
+    def _agree(self, local: LocalState, values: dict[Slot, bytes]) -> None:
         for slot, value in enumerate(local.prefix, 1):
             if slot not in values:
                 raise Broken(f"{local.name} holds {readable(value)} to be chosen for slot {slot}, and it is not")
             if values[slot] != value:
                 raise Broken(f"{local.name} holds {readable(value)} to be chosen for slot {slot}, and it is another")
 
-    def _lead_alone(self, holder: Local, all_: list[Local]) -> None:
+    def _lead_alone(self, holder: LocalState, all_: list[LocalState]) -> None:
         """While a lease holds nobody else has one, and nobody is elected above it."""
         self.found.goals["leases held"] += 1
         if holder.ballot is not None and holder.ballot.node != self._space.names[0]:

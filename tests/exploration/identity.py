@@ -24,7 +24,7 @@ from paxos.proposer import Phase1, Pipeline, Proposal
 from paxos.ready import Envelope
 from paxos.replica import Replica
 from paxos.types import Ballot, PValue, Time
-from tests.exploration.machine import Machine
+from tests.exploration.machine import ExploredMachine
 
 ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
 
@@ -83,7 +83,7 @@ DEADLINES = {"until", "due", "expires", "_resend_at", "_heartbeat_due"}
 """How long ago one passed makes no difference."""
 
 
-def identity(machine: Machine) -> Hashable:
+def identity(machine: ExploredMachine) -> Hashable:
     """Equal for machines that behave alike from now on."""
     timeless = machine.scope.timeless
     replica = machine.node.replica
@@ -107,7 +107,7 @@ def identity(machine: Machine) -> Hashable:
     return done, state, followed, running, log
 
 
-def pickled(machine: Machine) -> bytes:
+def pickled(machine: ExploredMachine) -> bytes:
     """A copy to be woken with `unpickled`."""
     scope, fields = machine.scope, vars(machine.node)
     kept = {name: fields.pop(name) for name in STATELESS}
@@ -119,9 +119,9 @@ def pickled(machine: Machine) -> bytes:
     return data
 
 
-def unpickled(data: bytes, like: Machine) -> Machine:
+def unpickled(data: bytes, like: ExploredMachine) -> ExploredMachine:
     """The machine as it was, with nothing done since. What has no state comes from `like`."""
-    machine: Machine = pickle.loads(data)
+    machine: ExploredMachine = pickle.loads(data)
     machine.scope = like.scope
     shared = vars(like.node)
     vars(machine.node).update({name: shared[name] for name in STATELESS})

@@ -87,7 +87,7 @@ class Input(StrEnum):
     PASS = "pass"
 
 
-class Scripted(Random):
+class ScriptedRandom(Random):
     """Always the lowest; candidacies are numbered from the life on."""
 
     def __init__(self, life: int) -> None:
@@ -103,10 +103,10 @@ class Scripted(Random):
         return self.life << 8
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Scripted, (self.life,)
+        return ScriptedRandom, (self.life,)
 
 
-class Clock:
+class ExploredClock:
     """The machine's own clock."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ def uncounted(commands: int) -> None:
     """Nobody asks how many commands a slot had."""
 
 
-class Machine:
+class ExploredMachine:
     """A node and its disk. Every input ends with all that follows from it done."""
 
     def __init__(self, name: NodeId, scope: Scope, left: Left, rate_ms: int = 0) -> None:
@@ -128,7 +128,7 @@ class Machine:
         self.name = name
         self.scope = scope
         self.left = left
-        self.clock = Clock()
+        self.clock = ExploredClock()
         self.rate_ms = rate_ms
         self.storage = MemoryStorage("explored", name)
         self.life = 0
@@ -238,7 +238,7 @@ class Machine:
             genesis(CONFIGURATION.voters),
             self.scope.options,
             clock=self.clock,
-            rng=Scripted(self.life),
+            rng=ScriptedRandom(self.life),
             request_timeout_ms=1000,
             max_waiting=1,
             on_batch=uncounted,

@@ -5,7 +5,7 @@ import msgspec
 from paxos.messages import AnyMessage
 from paxos.types import NOOP, Ballot, PValue, unpack
 from tests.exploration.machine import Input
-from tests.exploration.space import CONTROLS, LOSING, Broken, Outcome, Space, members
+from tests.exploration.space import CONTROLS, LOSING, Broken, Space, StepOutcome, members
 
 WORDS = {CONTROLS[Input.RUN]: "gives up what it did and runs"}
 WORDS |= {CONTROLS[Input.CRASH]: "crashes, loses {lost} and starts again"}
@@ -13,7 +13,7 @@ WORDS |= {CONTROLS[Input.TICK]: "finds that a deadline has passed"}
 WORDS |= {CONTROLS[Input.HAND_OVER]: "hands over"}
 
 
-class Line(msgspec.Struct):
+class ScheduleLine(msgspec.Struct):
     """A step that happened: what is told of it, the letter that it needed, and those it was the first to send."""
 
     text: str
@@ -65,14 +65,14 @@ class Replay:
         self._space = space
         self._machines = space.begin
         self._sent = space.sent
-        self._lines: list[Line] = []
+        self._lines: list[ScheduleLine] = []
         self._answer()
 
     def step(self, place: int, code: int) -> None:
         """One step of the search, which may be the one that breaks."""
         machines = self._machines
         if place == len(machines):
-            self._lines.append(Line("time passes"))
+            self._lines.append(ScheduleLine("time passes"))
             after = [self._space.outcome(at, number, code).after for at, number in enumerate(machines)]
             self._machines = tuple(after)
         else:
@@ -86,7 +86,7 @@ class Replay:
             self._sent |= outcome.sends
         self._answer()
 
-    def tell(self, place: int, code: int, outcome: Outcome | None, *, optional: bool = False) -> None:
+    def tell(self, place: int, code: int, outcome: StepOutcome | None, *, optional: bool = False) -> None:
         """Write a step down; `outcome` None: it breaks."""
         sends = outcome.sends & ~self._sent if outcome is not None else 0
         losing = code >= LOSING // 2
@@ -101,7 +101,7 @@ class Replay:
             text += "; what it writes is not durable and will be lost"
         for letter in (self._space.letters[number] for number in members(sends)):
             text += f"\n       -> {letter.to}: {spoken(letter.message)}"
-        self._lines.append(Line(text, 1 << code if code >= 0 else 0, sends, optional))
+        self._lines.append(ScheduleLine(text, 1 << code if code >= 0 else 0, sends, optional))
 
     def needed(self) -> list[str]:
         """The steps that lead to the end."""

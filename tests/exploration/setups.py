@@ -7,9 +7,9 @@ import msgspec
 from paxos.messages import Accept, Chosen, Fetch, Heartbeat, HeartbeatAck, Message, Reject, ReleaseLease
 from paxos.options import Options
 from paxos.types import NodeId
-from tests.exploration.explorer import Explorer, Found
-from tests.exploration.machine import CONFIGURATION, Input, Leaseless, Left, Machine, Scope
-from tests.exploration.space import WRONG, Letter, Links
+from tests.exploration.explorer import ExplorationResult, Explorer
+from tests.exploration.machine import CONFIGURATION, ExploredMachine, Input, Leaseless, Left, Scope
+from tests.exploration.space import WRONG, ExploredLinks, Letter
 
 
 class Rehearsal:
@@ -17,7 +17,8 @@ class Rehearsal:
 
     def __init__(self, scope: Scope, left: dict[NodeId, Left], rates_ms: dict[NodeId, int]) -> None:
         self.machines = {
-            name: Machine(name, scope, left.get(name, Left()), rates_ms.get(name, 0)) for name in CONFIGURATION.voters
+            name: ExploredMachine(name, scope, left.get(name, Left()), rates_ms.get(name, 0))
+            for name in CONFIGURATION.voters
         }
         self.letters: list[Letter] = []
         self._delivered = 0
@@ -60,25 +61,25 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     shows: str
     scope: Scope
-    links: Links
+    links: ExploredLinks
     left: dict[NodeId, Left]
     crashes: int
     script: Callable[[Rehearsal], None]
     goals: tuple[str, ...]
     rates_ms: dict[NodeId, int] = {}
 
-    def explore(self, limit: int) -> Found:
+    def explore(self, limit: int) -> ExplorationResult:
         """Follow the script, then every schedule, up to `limit` states."""
         left = {name: msgspec.structs.replace(left) for name, left in self.left.items()}
         rehearsal = Rehearsal(self.scope, left, self.rates_ms)
         try:
             self.script(rehearsal)
         except WRONG as wrong:
-            return Found(violation=f"  => before the exploration began: {wrong}")
+            return ExplorationResult(violation=f"  => before the exploration began: {wrong}")
         letters = list(dict.fromkeys(rehearsal.letters))
         return Explorer(list(rehearsal.machines.values()), letters, self.links, self.crashes).run(limit)
 
-    def missed(self, found: Found) -> list[str]:
+    def missed(self, found: ExplorationResult) -> list[str]:
         """The goals that were not reached."""
         return [goal for goal in self.goals if not found.goals[goal]]
 
@@ -140,7 +141,7 @@ ONE_SLOT = Setup(
     name="one slot",
     shows="two candidates for a slot that a third node accepted a value for",
     scope=Scope(Leaseless(window=1, stall_ms=1), timeless=True),
-    links=Links(2, (*LEASES, Fetch, Chosen, Reject)),
+    links=ExploredLinks(2, (*LEASES, Fetch, Chosen, Reject)),
     left={"n1": Left(runs=2), "n2": Left(runs=2)},
     crashes=0,
     script=contested,
@@ -149,7 +150,7 @@ ONE_SLOT = Setup(
 CRASHES = msgspec.structs.replace(
     ONE_SLOT,
     name="one slot, crashes",
-    links=Links(2, (*LEASES, Fetch, Chosen)),
+    links=ExploredLinks(2, (*LEASES, Fetch, Chosen)),
     left={"n1": Left(runs=1), "n2": Left(runs=1)},
     crashes=1,
     goals=(*ONE_SLOT.goals, "crashes that lose votes"),
@@ -158,7 +159,7 @@ TWO_SLOTS = Setup(
     name="two slots",
     shows="two candidates, and two slots under way at once",
     scope=Scope(Leaseless(window=2, stall_ms=1), timeless=True),
-    links=Links(2, (*LEASES, Reject, Fetch)),
+    links=ExploredLinks(2, (*LEASES, Reject, Fetch)),
     left={"n1": Left(runs=1), "n2": Left(runs=1)},
     crashes=1,
     script=blank,
@@ -168,7 +169,7 @@ LOG_CUT = Setup(
     name="log cut",
     shows="a candidate that lacks what the others cut from their logs",
     scope=Scope(Leaseless(window=1, stall_ms=1, recent_slots=1), timeless=True),
-    links=Links(3, (*LEASES, Chosen)),
+    links=ExploredLinks(3, (*LEASES, Chosen)),
     left={"n3": Left(runs=2)},
     crashes=1,
     script=cut,
@@ -190,7 +191,7 @@ LEASE = Setup(
     name="lease",
     shows="a leader with a slow clock, acceptors with fast ones that forget their grants",
     scope=Scope(TIMED, timeless=False),
-    links=Links(0, (Reject, Fetch, Chosen)),
+    links=ExploredLinks(0, (Reject, Fetch, Chosen)),
     rates_ms={"n1": 1, "n2": 3, "n3": 3},
     left={"n1": Left(steps=6), "n2": Left(runs=1, steps=6), "n3": Left(steps=6)},
     crashes=1,
@@ -201,7 +202,7 @@ HAND_OVER = Setup(
     name="lease hand-over",
     shows="a lease given up, and taken over by a leader with a slow clock",
     scope=Scope(TIMED, timeless=False),
-    links=Links(0, (Reject, Fetch, Chosen)),
+    links=ExploredLinks(0, (Reject, Fetch, Chosen)),
     rates_ms={"n1": 3, "n2": 3, "n3": 1},
     left={"n1": Left(steps=4, hand_overs=1), "n2": Left(runs=1, steps=4), "n3": Left(runs=1, steps=4)},
     crashes=0,

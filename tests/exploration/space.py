@@ -14,7 +14,7 @@ from paxos.messages import Accept, Accepted, AnyMessage, Heartbeat, HeartbeatAck
 from paxos.types import Ballot, NodeId, PValue, Slot
 from storage.base import StorageError
 from tests.exploration.identity import identity, pickled, unpickled
-from tests.exploration.machine import Input, Machine, Violation
+from tests.exploration.machine import ExploredMachine, Input, Violation
 
 CONTROLS = {control: -1 - number for number, control in enumerate(Input)}
 """Codes of inputs: messages from 0 on, all others below."""
@@ -26,7 +26,7 @@ LOSING = 1 << 16
 """Added to the code of an input whose write is going to be lost."""
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+class StepOutcome(msgspec.Struct, frozen=True, gc=False):
     """What an input makes of a machine. `sends` is a set of messages; `writes`: something that a crash can lose."""
 
     after: int
@@ -35,7 +35,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     hard_state: tuple[str, ...]
 
 
-class Local(msgspec.Struct):
+class LocalState(msgspec.Struct):
     """One state of one machine. Of the messages whose effect on it is `known`, `active` ones change it, and `replies`
     only make it send something."""
 
@@ -54,8 +54,8 @@ class Local(msgspec.Struct):
     controls: tuple[int, ...]
     known: int = 0
     active: int = 0
-    replies: list[tuple[int, Outcome]] = []
-    outcomes: dict[int, Outcome] = {}
+    replies: list[tuple[int, StepOutcome]] = []
+    outcomes: dict[int, StepOutcome] = {}
     judged: int = 0
     """The messages that the following three tell something about, see `Space.spent`: answers to this machine that come
     too late, questions to it below its promise, and questions of its own that it gave up."""
@@ -82,7 +82,7 @@ class Letter(msgspec.Struct, frozen=True):
     message: AnyMessage
 
 
-class Links(msgspec.Struct, frozen=True):
+class ExploredLinks(msgspec.Struct, frozen=True):
     """What bounds the messages: `lost` are always lost, and so are Accepts of slots after `slots`."""
 
     slots: Slot
@@ -96,10 +96,10 @@ class Links(msgspec.Struct, frozen=True):
 class Space:
     """All that was ever interned."""
 
-    def __init__(self, machines: list[Machine], letters: list[Letter], links: Links) -> None:
+    def __init__(self, machines: list[ExploredMachine], letters: list[Letter], links: ExploredLinks) -> None:
         """The state in which everything begins; `letters` are on their way."""
         self._links = links
-        self.locals: list[Local] = []
+        self.locals: list[LocalState] = []
         self.letters: list[Letter] = []
         self.votes: list[PValue] = []
         self.names = [machine.name for machine in machines]
@@ -115,7 +115,7 @@ class Space:
         self.begin = tuple(self._intern(machine) for machine in machines)
         self.sent = self._letter_set(letters)
 
-    def outcome(self, place: int, number: int, code: int) -> Outcome:
+    def outcome(self, place: int, number: int, code: int) -> StepOutcome:
         """What input `code` makes of machine state `number`, which stands at `place`. Raises Broken."""
         local = self.locals[number]
         known = local.outcomes.get(code)
@@ -123,10 +123,12 @@ class Space:
             known = local.outcomes[code] = self._run(place, local, code)
         return known
 
-    def answer(self, machines: tuple[int, ...], sent: int, spent: int) -> tuple[int, list[tuple[int, int, Outcome]]]:
+    def answer(
+        self, machines: tuple[int, ...], sent: int, spent: int
+    ) -> tuple[int, list[tuple[int, int, StepOutcome]]]:
         """Deliver whatever only makes its receiver send something, until that brings nothing new but `spent`
         letters: all that is sent then, and what was done for it, as place, code and outcome. Raises Broken."""
-        done: list[tuple[int, int, Outcome]] = []
+        done: list[tuple[int, int, StepOutcome]] = []
         grown = True
         while grown:
             grown = False
@@ -145,7 +147,7 @@ class Space:
     def spent(self, machines: tuple[int, ...]) -> int:
         """Letters that nothing can come of any more: answers to a question that is settled, and questions under ballots
         that were given up and that are outbid, and refused, where they go. Promises never go down and rounds are never
-        used again; both is checked by `Machine`, and a test compares with what is reached when nothing is dropped."""
+        used again; both is checked by `ExploredMachine`, and a test compares with what is reached when nothing is dropped."""
         count = len(self.letters)
         cached = self._spent.get(machines)
         if cached is None or cached[0] != count:
@@ -166,7 +168,7 @@ class Space:
             abandoned |= local.abandoned
         return spent, abandoned
 
-    def _judge(self, local: Local, letters: int) -> None:
+    def _judge(self, local: LocalState, letters: int) -> None:
         local.judged |= letters
         for number in members(letters):
             letter, bit = self.letters[number], 1 << number
@@ -198,7 +200,7 @@ class Space:
             if outcome.sends:
                 local.replies.append((1 << code, outcome))
 
-    def _run(self, place: int, local: Local, code: int) -> Outcome:
+    def _run(self, place: int, local: LocalState, code: int) -> StepOutcome:
         machine = unpickled(local.data, self._like)
         losing = code >= LOSING // 2
         code = code - LOSING if losing else code
@@ -212,9 +214,9 @@ class Space:
             raise Broken(f"{local.name} stops: {broken}", (place, code)) from broken
         letters = [Letter(machine.name, envelope.to, envelope.message) for envelope in machine.sent]
         writes, hard_state = machine.wrote, tuple(sorted(machine.hard_state))
-        return Outcome(self._intern(machine), self._letter_set(letters), writes, hard_state)
+        return StepOutcome(self._intern(machine), self._letter_set(letters), writes, hard_state)
 
-    def _intern(self, machine: Machine) -> int:
+    def _intern(self, machine: ExploredMachine) -> int:
         key = identity(machine)
         number = self._numbers.get(key)
         if number is None:
@@ -226,7 +228,7 @@ class Space:
                     self.votes.append(pvalue)
                 votes |= 1 << self._vote_numbers[pvalue]
             self.locals.append(
-                Local(
+                LocalState(
                     data=b"",
                     name=machine.name,
                     votes=votes,

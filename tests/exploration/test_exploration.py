@@ -15,7 +15,7 @@ from paxos.proposer import Phase1, Pipeline
 from paxos.types import MS, ZERO, NodeId, PValue, Slot, Time
 from tests.exploration.explorer import Explorer
 from tests.exploration.identity import pickled
-from tests.exploration.machine import Left, Machine
+from tests.exploration.machine import ExploredMachine, Left
 from tests.exploration.setups import QUICK, QUICK_LIMIT, Setup
 from tests.exploration.space import Space
 
@@ -167,7 +167,7 @@ def test_machines_that_count_as_one_behave_alike(setup: Setup, monkeypatch: pyte
     spaces: set[Space] = set()
     intern = Space._intern
 
-    def remember(space: Space, machine: Machine) -> int:
+    def remember(space: Space, machine: ExploredMachine) -> int:
         number = intern(space, machine)
         data = pickled(machine)
         if data != space.locals[number].data:

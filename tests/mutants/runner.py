@@ -28,7 +28,7 @@ class BaselineError(Exception):
     """A net catches something in sound code, so that it says nothing about mutants."""
 
 
-class Found(msgspec.Struct):
+class MutantResult(msgspec.Struct):
     """What the nets brought up for one mutant. A net that could not see it is not in `catches`."""
 
     mutant: Mutant
@@ -76,7 +76,7 @@ class Runner:
                 raise BaselineError(f"`python {command}` fails without any mutant ({catch.by}): mend that first")
             self._limits_s[cast] = max(_PATIENCE_S, _PATIENCE * catch.seconds)
 
-    def run(self, mutants: Iterable[Mutant]) -> Iterator[Found]:
+    def run(self, mutants: Iterable[Mutant]) -> Iterator[MutantResult]:
         """What the nets bring up for each, in the order in which they end."""
         for ended in as_completed([self._pool.submit(self._try, mutant) for mutant in mutants]):
             yield ended.result()
@@ -88,13 +88,13 @@ class Runner:
         finally:
             self._trees.put(tree)
 
-    def _try(self, mutant: Mutant) -> Found:
+    def _try(self, mutant: Mutant) -> MutantResult:
         tree = self._trees.get()
         file = tree / mutant.path
         sound = file.read_text()
         try:
             file.write_text(mutant.patched(sound))
-            return Found(mutant, self._cast_all(mutant, tree))
+            return MutantResult(mutant, self._cast_all(mutant, tree))
         finally:
             file.write_text(sound)
             shutil.rmtree(tree / ".hypothesis", ignore_errors=True)  # or one mutant's examples help to catch the next

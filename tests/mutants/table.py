@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tests.mutants.mutant import Mutant, Net
-from tests.mutants.runner import Found
+from tests.mutants.runner import MutantResult
 
 _HEAD = ("mutant", "rules", *Net, "seconds")
 _INTRODUCTION = """\
@@ -20,13 +20,13 @@ process.
 """
 
 
-def row(found: Found) -> tuple[str, ...]:
+def row(found: MutantResult) -> tuple[str, ...]:
     """The cells of one mutant."""
     cells = [_cell(found, net) for net in Net]
     return (found.mutant.name, _rules(found.mutant), *cells, f"{found.seconds:.0f}")
 
 
-def to_look_at(all_found: Sequence[Found]) -> Table:
+def to_look_at(all_found: Sequence[MutantResult]) -> Table:
     """For a terminal; what survived stands last, in red."""
     table = Table(*_HEAD)
     for found in sorted(all_found, key=lambda each: not each.caught):
@@ -34,7 +34,7 @@ def to_look_at(all_found: Sequence[Found]) -> Table:
     return table
 
 
-def to_keep(all_found: Sequence[Found], seeds: int) -> str:
+def to_keep(all_found: Sequence[MutantResult], seeds: int) -> str:
     """The document."""
     caught = sum(found.caught for found in all_found)
     lines = [_INTRODUCTION.format(caught=caught, total=len(all_found), seeds=seeds)]
@@ -45,7 +45,7 @@ def to_keep(all_found: Sequence[Found], seeds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(found: Found, net: Net) -> str:
+def _cell(found: MutantResult, net: Net) -> str:
     if net not in found.mutant.nets:
         return "-"
     by = found.catches[net].by if net in found.catches else ""

@@ -7,7 +7,7 @@ import pytest
 from tests.mutants import nets
 from tests.mutants.catalogue import EVERY, MUTANTS
 from tests.mutants.mutant import Net
-from tests.mutants.runner import Found
+from tests.mutants.runner import MutantResult
 from tests.mutants.table import row, to_keep
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +75,7 @@ def test_what_does_not_end_is_caught(tmp_path: Path) -> None:
 
 def test_the_table_says_what_caught_a_mutant_and_what_missed_it() -> None:
     everywhere = MUTANTS["lowest-ballot-adopted"]
-    caught = Found(
+    caught = MutantResult(
         everywhere,
         {
             Net.UNIT: nets.Catch("test_a[1-2]", 1.0),
@@ -83,7 +83,7 @@ def test_the_table_says_what_caught_a_mutant_and_what_missed_it() -> None:
             Net.EXPLORATION: nets.Catch("", 1.0),
         },
     )
-    survived = Found(MUTANTS["fsync-off"], {Net.UNIT: nets.Catch("", 1.0)})
+    survived = MutantResult(MUTANTS["fsync-off"], {Net.UNIT: nets.Catch("", 1.0)})
     assert (caught.caught, survived.caught) == (True, False)
     assert row(caught) == (everywhere.name, "10", "test_a", "seed 3", "missed", "4")
     assert row(survived) == ("fsync-off", "1", "missed", "-", "-", "1")

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.simulation.run import Run, Summary
 from tests.simulation.scenario import Scenario, draw
-from tests.simulation.search import Found, search
+from tests.simulation.search import SearchResult, search
 from tests.simulation.shrink import VIOLATIONS, shrink
-from tests.simulation.trace import LAST, Trace
+from tests.simulation.trace import LAST, EventTrace
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -41,7 +41,7 @@ def main(  # noqa: PLR0917 - one for each option
 
 def run_one(scenario: Scenario, *, trace: bool, digest: bool) -> None:
     """Run a scenario; when it fails, say how, and shrink it."""
-    events = Trace(last=None if trace else LAST, digest=digest)
+    events = EventTrace(last=None if trace else LAST, digest=digest)
     summary = attempt(scenario, events)
     if summary is None:
         explain(scenario)
@@ -51,7 +51,7 @@ def run_one(scenario: Scenario, *, trace: bool, digest: bool) -> None:
     console.print(events.digest() if digest else msgspec.json.encode(summary).decode())
 
 
-def attempt(scenario: Scenario, events: Trace) -> Summary | None:
+def attempt(scenario: Scenario, events: EventTrace) -> Summary | None:
     """Run a scenario; None when it fails: then its last events and what was violated are printed."""
     try:
         return Run(scenario, events).run()
@@ -78,7 +78,7 @@ def run_many(seeds: int, first: int, jobs: int) -> None:
         sys.exit(1)
 
 
-def print_found(found: Found, seeds: int) -> None:
+def print_found(found: SearchResult, seeds: int) -> None:
     """Counts and speed, and a line for each seed that failed."""
     total = found.summary
     simulated_s = total.simulated_ms / 1000
@@ -101,13 +101,13 @@ def explain(scenario: Scenario) -> None:
     """Print the simplest scenario that fails like this one, its last events, and the command that repeats it."""
     with console.status("looking for the simplest scenario that fails like this"):
         simplest = shrink(scenario)
-    attempt(simplest, Trace())
+    attempt(simplest, EventTrace())
     text = msgspec.json.encode(simplest).decode()
     console.print(f"The simplest that fails like this, with {len(simplest.strikes)} strikes:")
     console.print(f"  python -m tests.simulation --scenario '{text}'", markup=False)
 
 
-def print_trace(events: Trace) -> None:
+def print_trace(events: EventTrace) -> None:
     """The events that were kept."""
     for line in events.lines():
         console.print(line, markup=False)

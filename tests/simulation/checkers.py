@@ -7,8 +7,8 @@ from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack
 from storage.base import StagedPage, StateWrite
-from tests.simulation.cluster import Cluster
-from tests.simulation.machine import Machine
+from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.machine import SimulatedMachine
 from tests.simulation.reference import Reference
 
 
@@ -17,7 +17,7 @@ class Safety:
     votes that rest on durable records; ballots used by one life; one lease at a time; and on every replica the state
     that the log says."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
         self.reference = Reference(cluster.memberships[0].membership)
@@ -38,7 +38,7 @@ class Safety:
         """Ballots for which somebody ran."""
         return len(self._prepared)
 
-    def started(self, machine: Machine) -> None:
+    def started(self, machine: SimulatedMachine) -> None:
         """What was replayed is the state as of then."""
         node = machine.node
         assert node is not None
@@ -46,11 +46,11 @@ class Safety:
         assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
         self._whole_state(machine)
 
-    def wiped(self, machine: Machine) -> None:
+    def wiped(self, machine: SimulatedMachine) -> None:
         """What it promised is forgotten with the disk."""
         self._promised.pop(machine.name, None)
 
-    def moved(self, machine: Machine) -> None:
+    def moved(self, machine: SimulatedMachine) -> None:
         """A lease begins only with what was handed to a node, so only that one has to be looked at."""
         node = machine.node
         if node is None or not node.replica.lease_holds(machine.clock()):
@@ -60,11 +60,11 @@ class Safety:
                 both = other.node.replica.lease_holds(other.clock())
                 assert not both, f"{machine.name} and {other.name} hold a lease at the same time"
 
-    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
         """To be compared when the step is over, which may be the first to apply what the answer holds."""
         self._answers.append((query, answer))
 
-    def stepped(self, machine: Machine, ready: Ready) -> None:
+    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Everything that one step shows."""
         for slot, value in ready.chosen:
             self._chosen(slot, value)
@@ -110,12 +110,12 @@ class Safety:
         for lease in self.reference.expired.keys() - self.expired_at.keys():
             self.expired_at[lease] = self._cluster.world.now
 
-    def _staged(self, machine: Machine, staged: StagedPage) -> None:
+    def _staged(self, machine: SimulatedMachine, staged: StagedPage) -> None:
         if staged.page.progress is not None:
             self.installs += 1
             self._whole_state(machine)
 
-    def _whole_state(self, machine: Machine) -> None:
+    def _whole_state(self, machine: SimulatedMachine) -> None:
         node = machine.node
         assert node is not None
         assert node.machine.records == self.reference.records(node.applied), f"{machine.name} has a wrong state"
@@ -124,7 +124,7 @@ class Safety:
             versions = {lease: found.version for lease, found in node.machine.lease_index.leases.items()}
             assert versions == self.reference.leases, f"{machine.name} has other leases"
 
-    def _holds(self, machine: Machine, slot: Slot, value: bytes) -> bool:
+    def _holds(self, machine: SimulatedMachine, slot: Slot, value: bytes) -> bool:
         for disk in (machine.durable, *machine.lost):
             if slot <= disk.hard_state.truncation.slot:
                 return True  # it rests in the state, which is compared by itself
@@ -133,7 +133,7 @@ class Safety:
                 return True
         return False
 
-    def _state(self, machine: Machine, ready: Ready) -> None:
+    def _state(self, machine: SimulatedMachine, ready: Ready) -> None:
         """The keys that were just changed, and the revision, are those of the log."""
         node = machine.node
         assert node is not None
@@ -145,7 +145,7 @@ class Safety:
                         expected = self.reference.record(key, node.applied)
                         assert node.machine.get(key) == expected, f"{machine.name} differs at {key!r}"
 
-    def _messages(self, machine: Machine, ready: Ready) -> None:
+    def _messages(self, machine: SimulatedMachine, ready: Ready) -> None:
         durable = machine.durable
         promised = durable.hard_state.promised
         for envelope in ready.messages:
@@ -163,13 +163,13 @@ class Safety:
                 value = self._proposed.setdefault((message.slot, message.ballot), message.value)
                 assert value == message.value, f"two values were proposed for slot {message.slot} under one ballot"
 
-    def _promises(self, machine: Machine) -> None:
+    def _promises(self, machine: SimulatedMachine) -> None:
         promised = machine.durable.hard_state.promised
         assert promised >= self._promised.get(machine.name, ZERO), f"{machine.name} lowered its promise"
         self._promised[machine.name] = promised
 
 
-def same_state(cluster: Cluster) -> None:
+def same_state(cluster: SimulatedCluster) -> None:
     """Every member has applied the same prefix to the same state."""
     nodes = [node for node in cluster.members() if node is not None]
     states = {(node.applied, node.machine.revision, tuple(sorted(node.machine.records.items()))) for node in nodes}

@@ -31,8 +31,8 @@ from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Consistency, Lookup, Scan
 from kvstore.api.results import Answer, ReadAnswer, ScanAnswer
 from kvstore.replica.node import Node
-from tests.simulation.cluster import Cluster
-from tests.simulation.machine import Machine
+from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.machine import SimulatedMachine
 from tests.torture.linearizability import FOREVER, Operation
 
 KINDS = (
@@ -61,14 +61,14 @@ UNORDERED = {"stale", "past", "session"}
 """What these see is compared with the log, and tells nothing about the present."""
 
 
-class History:
+class OperationHistory:
     """What was asked and told, and the highest revision that anybody was told: whoever asks later is told no lower one,
     and a change has a higher one."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.under_way: dict[Call, None] = {}
-        self.unsettled: dict[Client, list[Operation]] = {}
+        self.under_way: dict[SimulatedCall, None] = {}
+        self.unsettled: dict[SimulatedClient, list[Operation]] = {}
         """What may have been done, and will be asked for once more, as the same request."""
         self.revision = 0
 
@@ -85,16 +85,16 @@ class History:
         self.revision = max(self.revision, revision)
 
 
-class Client:
+class SimulatedClient:
     """One closed loop: an operation on a random key at a random replica, the answer, a short thought, the next."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: SimulatedCluster,
         name: str,
-        history: History,
+        history: OperationHistory,
         *,
-        machines: Sequence[Machine] | None = None,
+        machines: Sequence[SimulatedMachine] | None = None,
         kinds: tuple[str, ...] = KINDS,
     ) -> None:
         self._cluster = cluster
@@ -105,7 +105,7 @@ class Client:
         self.machines = machines or list(cluster.machines.values())
         self._kinds = kinds
         self._count = 0
-        self._again: Request | None = None
+        self._again: SimulatedRequest | None = None
         self._session = 0
         """The lease that its requests are numbered in."""
         self._seen: dict[bytes, bytes | None] = {}
@@ -120,12 +120,12 @@ class Client:
         machine = self._rng.choice(self.machines)
         request = self._again or self._draw()
         self._again = None
-        call = Call(self._cluster, self, machine, request)
+        call = SimulatedCall(self._cluster, self, machine, request)
         self.history.under_way[call] = None
         self._world.after_ms(self._cluster.scenario.patience_ms, call.give_up)
         machine.happens(call.begin)
 
-    def _draw(self) -> "Request":
+    def _draw(self) -> "SimulatedRequest":
         self._count += 1
         number = self._rng.randrange(self._cluster.scenario.keys)
         key, other = b"k%d" % number, b"k%d" % ((number + 1) % self._cluster.scenario.keys)
@@ -134,13 +134,13 @@ class Client:
         if kind == "once" and not self._session:
             kind = "session"
         ticket = Idempotent(self._session, self._count, value, Put(key, value)) if kind == "once" else None
-        return Request(kind, key, value, self._seen.get(key), other, self._rng.random(), ticket)
+        return SimulatedRequest(kind, key, value, self._seen.get(key), other, self._rng.random(), ticket)
 
     def granted(self, lease: int) -> None:
         """It has a lease to number its requests in."""
         self._session = lease
 
-    def finished(self, call: "Call", operations: Sequence[Operation]) -> None:
+    def finished(self, call: "SimulatedCall", operations: Sequence[Operation]) -> None:
         """A call ended; none when it left no trace. What was refused or is unknown is often tried again, as people do:
         that is another operation with the same value; but with a number it is the same one, until it is answered."""
         if call.request.ticket is not None:
@@ -156,7 +156,7 @@ class Client:
             self._again = call.request
         self._think()
 
-    def _settled(self, call: "Call", operations: Sequence[Operation]) -> Sequence[Operation]:
+    def _settled(self, call: "SimulatedCall", operations: Sequence[Operation]) -> Sequence[Operation]:
         if operations and operations[0].returned != FOREVER:
             self.history.unsettled.pop(self, None)
             return operations
@@ -169,7 +169,7 @@ class Client:
         self._world.between_ms(self._rng, (0.1, self._cluster.scenario.think_ms), self._next)
 
 
-class Request(NamedTuple):
+class SimulatedRequest(NamedTuple):
     """What is asked: put, delete, or a get, by the kind of its consistency; swap, to put the value if the key holds
     what is expected, and to look at it else; pair, to put it under two keys at once; clear, to delete both; list, for
     all keys; past, for the key as of a revision, `share` of all that there were; session, a lease to number requests
@@ -186,10 +186,12 @@ class Request(NamedTuple):
     since: tuple[int, int] | None = None
 
 
-class Call:
+class SimulatedCall:
     """One operation under way."""
 
-    def __init__(self, cluster: Cluster, client: Client, machine: Machine, request: Request) -> None:
+    def __init__(
+        self, cluster: SimulatedCluster, client: SimulatedClient, machine: SimulatedMachine, request: SimulatedRequest
+    ) -> None:
         self._cluster = cluster
         self._client = client
         self._machine = machine

@@ -14,10 +14,10 @@ from paxos.options import Options
 from paxos.ready import Ready
 from paxos.replica import Role
 from paxos.types import ZERO, NodeId, Time
-from tests.simulation.machine import Machine
+from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Disks, Link, Network, links
-from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Kind, Scenario, Strike, moment
-from tests.simulation.trace import Trace
+from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Scenario, Strike, StrikeKind, moment
+from tests.simulation.trace import EventTrace
 from tests.simulation.world import World
 
 STORM_UP_MS = (0.1, 40)
@@ -28,51 +28,51 @@ SHUTDOWN_MS = (1, 50)
 """How long a process lives once it was told to stop."""
 
 
-class Watcher(Protocol):
+class SimulatedWatcher(Protocol):
     """Looks on, and raises AssertionError at what must not be."""
 
-    def started(self, machine: Machine) -> None:
+    def started(self, machine: SimulatedMachine) -> None:
         """A process started; it has taken no step."""
 
-    def wiped(self, machine: Machine) -> None:
+    def wiped(self, machine: SimulatedMachine) -> None:
         """A disk was lost; the process has not started on the next one."""
 
-    def moved(self, machine: Machine) -> None:
+    def moved(self, machine: SimulatedMachine) -> None:
         """Something was handed to a node, which is None when it died of it."""
 
-    def stepped(self, machine: Machine, ready: Ready) -> None:
+    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """A node took a step; nothing of it was carried out yet."""
 
-    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
         """A node answered a read; its step may not be over."""
 
 
-class Cluster:
+class SimulatedCluster:
     """Machines under a scenario's faults, until `heal`."""
 
-    def __init__(self, scenario: Scenario, trace: Trace | None = None) -> None:
+    def __init__(self, scenario: Scenario, trace: EventTrace | None = None) -> None:
         self.scenario = scenario
         self.faults = scenario.faults
         self.options = Options(**scenario.options)
         self.memberships = genesis(scenario.names)
         self.world = World()
-        self.trace = trace or Trace()
+        self.trace = trace or EventTrace()
         self.network = Network(self.world, scenario, self._deliver)
-        self.watchers: list[Watcher] = []
+        self.watchers: list[SimulatedWatcher] = []
         self.steps = 0
         """Steps that nodes took."""
         self.struck: Counter[str] = Counter()
         """Strikes by kind, those that hit somebody."""
-        self.machines = {name: Machine(name, self) for name in scenario.everybody}
+        self.machines = {name: SimulatedMachine(name, self) for name in scenario.everybody}
         for machine in self.machines.values():
             machine.start()
         for strike in scenario.strikes:
             self.world.at(moment(strike.at_ms), partial(self._strike, strike))
-        self._relayed: Machine | None = None
+        self._relayed: SimulatedMachine | None = None
         self._faulty = True
         self._whole = False
 
-    def leader(self) -> Machine | None:
+    def leader(self) -> SimulatedMachine | None:
         """Who leads under the highest ballot, as far as the running processes know."""
         leaders = [
             (machine.node.replica.leader_ballot or ZERO, machine)
@@ -111,17 +111,17 @@ class Cluster:
         """Add to the trace."""
         self.trace.note(self.world.now, who, what, detail)
 
-    def started(self, machine: Machine) -> None:
+    def started(self, machine: SimulatedMachine) -> None:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.started(machine)
 
-    def moved(self, machine: Machine) -> None:
+    def moved(self, machine: SimulatedMachine) -> None:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.moved(machine)
 
-    def stepped(self, machine: Machine, ready: Ready) -> None:
+    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """See Watcher."""
         self.steps += 1
         if ready.chosen:
@@ -131,18 +131,18 @@ class Cluster:
         for watcher in self.watchers:
             watcher.stepped(machine, ready)
 
-    def answered(self, machine: Machine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.answered(machine, query, answer)
 
-    def wiped(self, machine: Machine) -> None:
+    def wiped(self, machine: SimulatedMachine) -> None:
         """See Watcher."""
         self.note(machine.name, "loses its disk")
         for watcher in self.watchers:
             watcher.wiped(machine)
 
-    def proved(self, machine: Machine) -> dict[NodeId, int]:
+    def proved(self, machine: SimulatedMachine) -> dict[NodeId, int]:
         """Of whom `machine` knows on which data they run."""
         return {
             name: other.incarnation
@@ -177,7 +177,7 @@ class Cluster:
         if not victims and strike.kind not in EVERYWHERE:
             return
         self.struck[strike.kind] += 1
-        if strike.kind is Kind.ECHO:
+        if strike.kind is StrikeKind.ECHO:
             self.network.echo()
         names = [victim.name for victim in victims]
         self.note("", f"strike {strike.kind}", names)
@@ -189,33 +189,33 @@ class Cluster:
         for machine in victims:
             self._hit(machine, strike, over)
 
-    def _victims(self, strike: Strike) -> list[Machine]:
+    def _victims(self, strike: Strike) -> list[SimulatedMachine]:
         if strike.victims == (LEADER,):
             leader = self.leader()
             return [leader] if leader is not None else []
         return [self.machines[name] for name in strike.victims]
 
-    def _hit(self, machine: Machine, strike: Strike, over: Time) -> None:
+    def _hit(self, machine: SimulatedMachine, strike: Strike, over: Time) -> None:
         match strike.kind:
-            case Kind.CRASH:
+            case StrikeKind.CRASH:
                 machine.crash()
                 self.world.at(over, machine.start)
-            case Kind.STOP:
+            case StrikeKind.STOP:
                 self._stop(machine, over)
-            case Kind.STORM:
+            case StrikeKind.STORM:
                 self._storm(machine, over)
-            case Kind.PAUSE:
+            case StrikeKind.PAUSE:
                 machine.pause()
                 self.world.at(over, machine.resume)
-            case Kind.RELAY:
+            case StrikeKind.RELAY:
                 self._relay(machine)
-            case Kind.DISK:
+            case StrikeKind.DISK:
                 machine.disk_fails += 1
                 self.world.at(over, lambda: self._mend_disk(machine))
             case _:
                 pass  # the links are cut
 
-    def _stop(self, machine: Machine, over: Time) -> None:
+    def _stop(self, machine: SimulatedMachine, over: Time) -> None:
         """Unless it dies before, a process that shuts down dies in peace."""
         life = machine.life
         machine.stopping = True
@@ -224,7 +224,7 @@ class Cluster:
         self.world.between_ms(rng, SHUTDOWN_MS, lambda: machine.crash() if machine.life == life else None)
         self.world.at(max(over, self.world.now + moment(SHUTDOWN_MS[1])), machine.start)
 
-    def _relay(self, machine: Machine) -> None:
+    def _relay(self, machine: SimulatedMachine) -> None:
         if self._relayed is not None:
             self.network.mend(self._isolation(self._relayed))
             self._relayed.doomed = False
@@ -233,13 +233,13 @@ class Cluster:
         self.network.cut(self._isolation(machine))
         machine.doomed = self.scenario.rng(f"relay/{self.world.now}").random() < 0.5
 
-    def _isolation(self, machine: Machine) -> list[Link]:
-        return links(Kind.CUT, [machine.name], list(self.machines))
+    def _isolation(self, machine: SimulatedMachine) -> list[Link]:
+        return links(StrikeKind.CUT, [machine.name], list(self.machines))
 
-    def _mend_disk(self, machine: Machine) -> None:
+    def _mend_disk(self, machine: SimulatedMachine) -> None:
         machine.disk_fails = max(0, machine.disk_fails - 1)
 
-    def _storm(self, machine: Machine, over: Time | None) -> None:
+    def _storm(self, machine: SimulatedMachine, over: Time | None) -> None:
         """Die and start again until `over`; None for as long as only the core is whole."""
         if self._whole if over is None else not self._faulty or self.world.now >= over:
             return
@@ -249,17 +249,19 @@ class Cluster:
         up_ms = STORM_UP_MS if over is not None else ENDLESS_STORM_UP_MS
         self.world.between_ms(rng, up_ms, lambda: self._storm(machine, over))
 
-    def _break_for_good(self, machine: Machine) -> None:
+    def _break_for_good(self, machine: SimulatedMachine) -> None:
         """Leave a machine in a state that must not hinder the others."""
         rng = self.scenario.rng(f"broken/{machine.name}")
-        kind = rng.choice((Kind.CRASH, Kind.STORM, Kind.PAUSE, Kind.CUT, Kind.MUTE, Kind.DEAF))
+        kind = rng.choice(
+            (StrikeKind.CRASH, StrikeKind.STORM, StrikeKind.PAUSE, StrikeKind.CUT, StrikeKind.MUTE, StrikeKind.DEAF)
+        )
         self.note(machine.name, f"stays broken: {kind}")
         machine.start()
         machine.resume()
         self.network.cut(links(kind, [machine.name], list(self.machines)))
-        if kind is Kind.CRASH:
+        if kind is StrikeKind.CRASH:
             machine.crash()
-        elif kind is Kind.PAUSE:
+        elif kind is StrikeKind.PAUSE:
             machine.pause()
-        elif kind is Kind.STORM:
+        elif kind is StrikeKind.STORM:
             self._storm(machine, None)

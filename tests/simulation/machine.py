@@ -11,13 +11,13 @@ from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
-    from tests.simulation.cluster import Cluster
+    from tests.simulation.cluster import SimulatedCluster
 
 
-class Machine:
+class SimulatedMachine:
     """A clock with its own rate, a disk that loses what is not durable, and the node while it runs."""
 
-    def __init__(self, name: NodeId, cluster: "Cluster") -> None:
+    def __init__(self, name: NodeId, cluster: "SimulatedCluster") -> None:
         self.name = name
         self._cluster = cluster
         self._world = cluster.world

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.types import NodeId
-from tests.simulation.scenario import Faults, Kind, Scenario
+from tests.simulation.scenario import Faults, Scenario, StrikeKind
 from tests.simulation.world import World
 
 STRAY_MS = (0.2, 1000.0)
@@ -88,11 +88,11 @@ class Network:
         return arrive
 
 
-def links(kind: Kind, victims: Sequence[NodeId], names: Sequence[NodeId]) -> list[Link]:
+def links(kind: StrikeKind, victims: Sequence[NodeId], names: Sequence[NodeId]) -> list[Link]:
     """The links that a strike of this kind cuts."""
-    if kind is Kind.RING:
+    if kind is StrikeKind.RING:
         following = dict(zip(names, [*names[1:], names[0]], strict=True))
         return [(a, b) for a in names for b in names if b not in (a, following[a])]
     outward = [(a, b) for a in victims for b in names if b not in victims]
     inward = [(b, a) for a, b in outward]
-    return {Kind.CUT: outward + inward, Kind.MUTE: outward, Kind.DEAF: inward}.get(kind, [])
+    return {StrikeKind.CUT: outward + inward, StrikeKind.MUTE: outward, StrikeKind.DEAF: inward}.get(kind, [])

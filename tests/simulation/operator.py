@@ -12,7 +12,7 @@ from kvstore.api.membership import Member, MemberRole, Membership
 from kvstore.replica.node import Node
 from paxos.types import NodeId
 from tests.simulation.checkers import Safety
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import SimulatedCluster
 
 FEWEST_VOTERS = 1
 """A cluster may shrink to so many; a disk is only lost where a majority stays."""
@@ -21,7 +21,7 @@ FEWEST_VOTERS = 1
 class Operator:
     """Proposes a change to a random replica every now and then, until `stopped`."""
 
-    def __init__(self, cluster: Cluster, safety: Safety) -> None:
+    def __init__(self, cluster: SimulatedCluster, safety: Safety) -> None:
         self._cluster = cluster
         self._safety = safety
         self._rng = cluster.scenario.rng("operator")

@@ -8,12 +8,12 @@ import msgspec
 from kvstore.replica.node import Node
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
-from tests.simulation.clients import Client, History
-from tests.simulation.cluster import Cluster
+from tests.simulation.clients import OperationHistory, SimulatedClient
+from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.operator import Operator
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
-from tests.simulation.trace import Trace
+from tests.simulation.trace import EventTrace
 from tests.torture.linearizability import Operation, Verdict, check
 
 PROBE_MS = 50
@@ -46,18 +46,18 @@ class Summary(msgspec.Struct):
 class Run:
     """A cluster under a scenario, with its clients and checkers."""
 
-    def __init__(self, scenario: Scenario, trace: Trace | None = None) -> None:
+    def __init__(self, scenario: Scenario, trace: EventTrace | None = None) -> None:
         self.scenario = scenario
-        self.cluster = Cluster(scenario, trace)
+        self.cluster = SimulatedCluster(scenario, trace)
         self.safety = Safety(self.cluster)
-        self.history = History()
+        self.history = OperationHistory()
         self.tenancy = Tenancy()
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
         scenario, cluster = self.scenario, self.cluster
-        clients = [Client(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
+        clients = [SimulatedClient(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
         tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]
         cluster.world.run(moment(scenario.faulty_ms))
         for client in clients:
@@ -77,11 +77,11 @@ class Run:
         self._check_history()
         return self._summary(clients)
 
-    def _recover(self) -> list[Client]:
+    def _recover(self) -> list[SimulatedClient]:
         """Each replica of the core must take a write and a read in time, and then keep its leader."""
         cluster = self.cluster
         probes = [
-            Client(cluster, f"{name}/{kind}", self.history, machines=[cluster.machines[name]], kinds=(kind,))
+            SimulatedClient(cluster, f"{name}/{kind}", self.history, machines=[cluster.machines[name]], kinds=(kind,))
             for name in self._core
             for kind in ("put", "get")
         ]
@@ -143,7 +143,7 @@ class Run:
     def _pass_ms(self, duration_ms: int) -> None:
         self.cluster.world.run(self.cluster.world.now + moment(duration_ms))
 
-    def _summary(self, clients: list[Client]) -> Summary:
+    def _summary(self, clients: list[SimulatedClient]) -> Summary:
         cluster = self.cluster
         return Summary(
             runs=1,

@@ -40,7 +40,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rates of two clocks differ by at most this."""
 
 
-class Kind(StrEnum):
+class StrikeKind(StrEnum):
     """Ways in which a strike hits its victims."""
 
     CRASH = "crash"
@@ -69,7 +69,7 @@ class Kind(StrEnum):
     """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
 
 
-EVERYWHERE = frozenset({Kind.RING, Kind.ECHO})
+EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
 """These have no victims."""
 
 LEADER = "leader"
@@ -80,7 +80,7 @@ class Strike(msgspec.Struct, frozen=True, array_like=True):
     """One fault: when it begins, how it hits whom, and how long it lasts. Several may overlap."""
 
     at_ms: int
-    kind: Kind
+    kind: StrikeKind
     victims: tuple[str, ...]
     length_ms: int
 
@@ -248,7 +248,7 @@ def _draw_faults(rng: Random) -> Faults:
 def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
     """None, a few, or so many that the next one comes before the last is over."""
     every_ms = rng.choice((0.0, 0.02, 0.05, 0.2)) * scenario.faulty_ms
-    kinds = rng.sample(list(Kind), rng.randint(1, len(Kind)))
+    kinds = rng.sample(list(StrikeKind), rng.randint(1, len(StrikeKind)))
     longest_ms = rng.choice((300, 1500))
     strikes: list[Strike] = []
     at_ms = 0.0
@@ -262,17 +262,17 @@ def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
     return tuple(strikes)
 
 
-def _draw_victims(rng: Random, kind: Kind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
+def _draw_victims(rng: Random, kind: StrikeKind, names: tuple[NodeId, ...]) -> tuple[str, ...]:
     if kind in EVERYWHERE:
         return ()
-    if kind is Kind.RELAY:
+    if kind is StrikeKind.RELAY:
         return (LEADER,)
     chance = rng.random()
     if chance < 0.3:
         return (LEADER,)
     if chance < 0.8:
         return (rng.choice(names),)
-    if chance < 0.95 or kind in {Kind.CUT, Kind.MUTE, Kind.DEAF}:
+    if chance < 0.95 or kind in {StrikeKind.CUT, StrikeKind.MUTE, StrikeKind.DEAF}:
         return tuple(sorted(rng.sample(names, len(names) // 2)))
     return names
 

@@ -14,23 +14,23 @@ CHUNK = 25
 """Seeds that a worker takes at once."""
 
 
-class Found(msgspec.Struct):
+class SearchResult(msgspec.Struct):
     """The outcome of many seeds. `core_s`: seconds of processor time, over all cores."""
 
     summary: Summary = msgspec.field(default_factory=Summary)
     failed: dict[int, str] = msgspec.field(default_factory=dict)
     core_s: float = 0.0
 
-    def add(self, other: "Found") -> None:
+    def add(self, other: "SearchResult") -> None:
         """Count the outcome of other seeds in."""
         self.summary.add(other.summary)
         self.failed |= other.failed
         self.core_s += other.core_s
 
 
-def try_seeds(seeds: list[int]) -> Found:
+def try_seeds(seeds: list[int]) -> SearchResult:
     """Run these seeds, one after the other."""
-    found = Found()
+    found = SearchResult()
     began = time.process_time()
     for seed in seeds:
         try:
@@ -41,9 +41,9 @@ def try_seeds(seeds: list[int]) -> Found:
     return found
 
 
-def search(seeds: range, jobs: int, progress: Callable[[int, int], None]) -> Found:
+def search(seeds: range, jobs: int, progress: Callable[[int, int], None]) -> SearchResult:
     """Run `seeds` in `jobs` processes. `progress` hears how many seeds are done, and how many of them failed."""
-    found = Found()
+    found = SearchResult()
     done = 0
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(try_seeds, chunk) for chunk in chunks(seeds)]):

@@ -5,8 +5,8 @@ from kvstore.api.errors import Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from tests.simulation.checkers import Safety
-from tests.simulation.cluster import Cluster
-from tests.simulation.machine import Machine
+from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.machine import SimulatedMachine
 from tests.simulation.scenario import Scenario, moment
 
 
@@ -14,7 +14,7 @@ class Story:
     """A cluster told what to do, with writes and reads at chosen replicas."""
 
     def __init__(self, seed: int = 1, nodes: int = 3) -> None:
-        self.cluster = Cluster(Scenario(seed=seed, nodes=nodes))
+        self.cluster = SimulatedCluster(Scenario(seed=seed, nodes=nodes))
         self.safety = Safety(self.cluster)
         self.machines = self.cluster.machines
 
@@ -40,7 +40,7 @@ class Story:
         """Messages of a kind that all replicas sent."""
         return sum(machine.node.stats.sent[kind] for machine in self.machines.values() if machine.node is not None)
 
-    def leader(self) -> Machine:
+    def leader(self) -> SimulatedMachine:
         """The one that leads."""
         leader = self.cluster.leader()
         assert leader is not None, "nobody leads"

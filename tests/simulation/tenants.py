@@ -26,7 +26,7 @@ from kvstore.api.commands import (
 from kvstore.api.errors import Refused
 from kvstore.replica.node import Node
 from paxos.types import MS, Time
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import SimulatedCluster
 
 LOCK = b"lock"
 GUARDED = b"guarded"
@@ -69,7 +69,7 @@ class Tenancy:
 class Tenant:
     """One closed loop with random replicas. It rests at times, for longer than its lease lives."""
 
-    def __init__(self, cluster: Cluster, name: str, tenancy: Tenancy) -> None:
+    def __init__(self, cluster: SimulatedCluster, name: str, tenancy: Tenancy) -> None:
         self._cluster = cluster
         self._rng = cluster.scenario.rng(f"tenant/{name}")
         self._tenancy = tenancy

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from tests.simulation.run import Run
-from tests.simulation.scenario import LEADER, Faults, Kind, Scenario, Strike, draw
+from tests.simulation.scenario import LEADER, Faults, Scenario, Strike, StrikeKind, draw
 from tests.simulation.search import try_seeds
 from tests.simulation.shrink import failure, shrink, simplifications
-from tests.simulation.trace import Trace
+from tests.simulation.trace import EventTrace
 
 BATCH = 10
 """Seeds of one test: many enough to be worth a worker's while."""
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed: str) -> 
     """Rule 21: nothing rests on the order of sets or of hashing."""
     scenario = draw(EVENTFUL)
     assert len(scenario.strikes) > 10
-    trace = Trace(digest=True)
+    trace = EventTrace(digest=True)
     Run(scenario, trace).run()
     command = [sys.executable, "-m", "tests.simulation", str(EVENTFUL), "--digest"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed: str) -> 
 def test_every_fault_is_drawn_and_hits_somebody() -> None:
     """What never happens is not tested."""
     summary = try_seeds(list(range(30))).summary
-    assert set(summary.struck) == set(Kind)
+    assert set(summary.struck) == set(StrikeKind)
     assert {name for name, count in summary.frames.items() if count} == {
         "sent", "lost", "copied", "strayed", "replayed", "echoed", "cut off"
     }  # fmt: skip
@@ -60,7 +60,7 @@ def test_clocks_that_drift_more_than_declared_break_the_lease() -> None:
 
 def drifting(seed: int) -> Scenario:
     """Half of the clocks run twice as fast as the others; leaders are cut off again and again."""
-    strikes = tuple(Strike(at_ms, Kind.CUT, (LEADER,), 700) for at_ms in range(500, 8000, 900))
+    strikes = tuple(Strike(at_ms, StrikeKind.CUT, (LEADER,), 700) for at_ms in range(500, 8000, 900))
     return Scenario(seed=seed, faults=Faults(drift_ppm=900_000), strikes=strikes)
 
 

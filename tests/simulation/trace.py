@@ -11,7 +11,7 @@ LAST = 60
 """Events that are kept to be shown."""
 
 
-class Trace:
+class EventTrace:
     """Events as they happen. They are kept as they are and become text only when somebody reads them."""
 
     def __init__(self, *, last: int | None = LAST, digest: bool = False) -> None:

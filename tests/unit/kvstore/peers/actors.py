@@ -53,7 +53,7 @@ class Lines(logging.Handler):
             await self._came.wait()
 
 
-class Node:
+class PeerNode:
     """A transport, with what it received and the changes of its links as queues."""
 
     def __init__(self, node: str, peers: dict[str, Address], port: int = 0, **settings: Any) -> None:
@@ -81,7 +81,7 @@ class Node:
         await self.transport.stop()
 
 
-async def works(sender: Node, name: str, receiver: Node, to: str) -> None:
+async def works(sender: PeerNode, name: str, receiver: PeerNode, to: str) -> None:
     """A message from one gets through to the other."""
     message = Fetch(secrets.randbits(40))
     sender.transport.send(to, wire.encode(message))
@@ -89,11 +89,11 @@ async def works(sender: Node, name: str, receiver: Node, to: str) -> None:
 
 
 @asynccontextmanager
-async def good_link(nowhere: Address, **settings: Any) -> AsyncIterator[tuple[Node, Callable[[], Awaitable[None]]]]:
+async def good_link(nowhere: Address, **settings: Any) -> AsyncIterator[tuple[PeerNode, Callable[[], Awaitable[None]]]]:
     """n2, with a link from n1; and a check that the link is unharmed. n3 is a member that is away."""
     async with (
-        Node("n2", {"n1": nowhere, "n3": nowhere}, **settings) as n2,
-        Node("n1", {"n2": n2.address, "n3": nowhere}) as n1,
+        PeerNode("n2", {"n1": nowhere, "n3": nowhere}, **settings) as n2,
+        PeerNode("n1", {"n2": n2.address, "n3": nowhere}) as n1,
     ):
         assert await n1.changes.get() == ("n2", True)
 

@@ -16,7 +16,7 @@ from tests.unit.kvstore.peers.actors import (
     HOST,
     IDENTITY,
     Lines,
-    Node,
+    PeerNode,
     Run,
     Stranger,
     free_port,
@@ -42,7 +42,7 @@ async def ended(links: dict[Channel, Stranger]) -> None:
 
 def test_a_new_life_ends_all_links_with_the_one_before_it(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n2", {"n3": address}) as n2:
+        async with strange_listener() as (address, callers), PeerNode("n2", {"n3": address}) as n2:
             dialled = await welcome_both(callers, who("n3"))
             assert await n2.changes.get() == ("n3", True)
             async with stranger(n2.address) as one, stranger(n2.address) as other, stranger(n2.address) as newer:
@@ -62,9 +62,9 @@ def test_a_new_life_ends_all_links_with_the_one_before_it(run: Run) -> None:
 def test_a_new_life_that_is_found_ends_the_links_of_the_one_before_it(run: Run, nowhere: Address) -> None:
     async def story() -> None:
         port = free_port()
-        async with Node("n2", {"n3": (HOST, port)}) as n2, stranger(n2.address) as earlier:
+        async with PeerNode("n2", {"n3": (HOST, port)}) as n2, stranger(n2.address) as earlier:
             await earlier.pose_as(who("n3"), "n2")
-            async with Node("n3", {"n2": nowhere}, port, identity=RESTARTED):
+            async with PeerNode("n3", {"n2": nowhere}, port, identity=RESTARTED):
                 assert await n2.changes.get() == ("n3", True)
                 assert await earlier.read() is None
 
@@ -76,9 +76,9 @@ def test_a_new_life_that_is_found_ends_the_links_of_the_one_before_it(run: Run, 
 
 def test_what_a_linked_peer_runs_on_is_known_whoever_dialled(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2:
+        async with PeerNode("n2", {"n1": nowhere}) as n2:
             assert n2.transport.incarnations == {}
-            async with Node("n1", {"n2": n2.address}, identity=REPLACED) as n1:
+            async with PeerNode("n1", {"n2": n2.address}, identity=REPLACED) as n1:
                 assert await n1.changes.get() == ("n2", True)
                 await works(n1, "n1", n2, "n2")
                 assert n1.transport.incarnations == {"n2": 7}
@@ -93,14 +93,14 @@ def test_whoever_has_other_data_than_was_enrolled_is_refused_even_the_first_time
     run: Run, nowhere: Address, lines: Lines
 ) -> None:
     async def story() -> None:
-        async with Node("n2", {"n3": nowhere}) as n2:
+        async with PeerNode("n2", {"n3": nowhere}) as n2:
             n2.transport.enrol({"n2": 7, "n3": 8})
-            async with Node("n3", {"n2": n2.address}) as n3:
+            async with PeerNode("n3", {"n2": n2.address}) as n3:
                 await lines.wait_for(
                     "link from 'n3'", "this replica refused", "other data", "(incarnation 7, expected 8)"
                 )
                 assert n3.changes.empty()
-            async with Node("n3", {"n2": n2.address}, identity=REPLACED) as n3:
+            async with PeerNode("n3", {"n2": n2.address}, identity=REPLACED) as n3:
                 assert await n3.changes.get() == ("n2", True)
                 await works(n3, "n3", n2, "n2")
 
@@ -111,8 +111,8 @@ def test_whoever_is_found_with_other_data_than_was_enrolled_is_refused(
     run: Run, nowhere: Address, lines: Lines
 ) -> None:
     async def story() -> None:
-        async with Node("n3", {"n2": nowhere}) as n3:
-            n2 = Node("n2", {"n3": n3.address})
+        async with PeerNode("n3", {"n2": nowhere}) as n3:
+            n2 = PeerNode("n2", {"n3": n3.address})
             n2.transport.enrol({"n3": 8})
             async with n2:
                 await lines.wait_for(
@@ -127,8 +127,8 @@ def test_an_enrolment_ends_the_links_of_other_data_and_no_others(run: Run, nowhe
     async def story() -> None:
         async with (
             strange_listener() as (address, callers),
-            Node("n2", {"n1": nowhere, "n3": address}) as n2,
-            Node("n1", {"n2": n2.address}) as n1,
+            PeerNode("n2", {"n1": nowhere, "n3": address}) as n2,
+            PeerNode("n1", {"n2": n2.address}) as n1,
             stranger(n2.address) as one,
             stranger(n2.address) as other,
         ):
@@ -157,7 +157,7 @@ def test_an_enrolment_ends_the_links_of_other_data_and_no_others(run: Run, nowhe
 
 def test_a_new_peer_is_dialled_and_may_dial(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
-        async with Node("n1", {"n3": nowhere}) as n1, Node("n2", {"n1": n1.address}) as n2:
+        async with PeerNode("n1", {"n3": nowhere}) as n1, PeerNode("n2", {"n1": n1.address}) as n2:
             await lines.wait_for("link from 'n2'", "this replica refused", "'n2' is not a member known to 'n1'")
             n1.transport.set_peers({"n2": n2.address, "n3": nowhere})
             assert await n1.changes.get() == ("n2", True)
@@ -171,7 +171,10 @@ def test_a_new_peer_is_dialled_and_may_dial(run: Run, nowhere: Address, lines: L
 def test_a_peer_that_is_gone_loses_its_links_and_is_refused(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
         port = free_port()
-        async with Node("n1", {"n2": (HOST, port), "n3": nowhere}) as n1, Node("n2", {"n1": n1.address}, port) as n2:
+        async with (
+            PeerNode("n1", {"n2": (HOST, port), "n3": nowhere}) as n1,
+            PeerNode("n2", {"n1": n1.address}, port) as n2,
+        ):
             assert await n1.changes.get() == ("n2", True)
             assert await n2.changes.get() == ("n1", True)
             n1.transport.set_peers({"n3": nowhere})
@@ -225,7 +228,7 @@ def test_a_peer_that_has_moved_is_dialled_where_it_is_now(run: Run) -> None:
         async with (
             strange_listener() as (first, callers),
             strange_listener() as (second, later_callers),
-            Node("n1", {"n2": first}) as n1,
+            PeerNode("n1", {"n2": first}) as n1,
             stranger(n1.address) as other,
         ):
             dialled = await welcome_both(callers, who("n2"))
@@ -249,7 +252,7 @@ def test_a_peer_that_cannot_be_reached_is_dialled_at_once_where_it_moves(
     monkeypatch.setattr(module, "_RETRY_MAX_S", 3600)
 
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": nowhere}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": nowhere}) as n1:
             await lines.wait_for("cannot reach n2 at 127.0.0.1")
             n1.transport.set_peers({"n2": ("no..host", 1)})
             await lines.wait_for("cannot reach n2 at no..host:1")
@@ -262,7 +265,7 @@ def test_a_peer_that_cannot_be_reached_is_dialled_at_once_where_it_moves(
 def test_the_same_peers_again_disturb_no_link(run: Run) -> None:
     async def story() -> None:
         port = free_port()
-        async with Node("n1", {"n2": (HOST, port)}) as n1, Node("n2", {"n1": n1.address}, port) as n2:
+        async with PeerNode("n1", {"n2": (HOST, port)}) as n1, PeerNode("n2", {"n1": n1.address}, port) as n2:
             assert await n1.changes.get() == ("n2", True)
             assert await n2.changes.get() == ("n1", True)
             n1.transport.set_peers({"n2": (HOST, port)})
@@ -277,7 +280,7 @@ def test_the_same_peers_again_disturb_no_link(run: Run) -> None:
 def test_peers_that_are_set_before_the_start_are_dialled_from_it_on(run: Run) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers):
-            n1 = Node("n1", {})
+            n1 = PeerNode("n1", {})
             n1.transport.set_peers({"n2": address})
             async with n1:
                 await welcome_both(callers, who("n2"))
@@ -300,7 +303,7 @@ def test_a_stop_while_peers_change_leaves_nothing_behind(
 ) -> None:
     async def story() -> None:
         async with strange_listener() as (address, callers), strange_listener() as (other, later_callers):
-            n1 = Node("n1", {"n2": address})
+            n1 = PeerNode("n1", {"n2": address})
             await n1.transport.start()
             await (await callers.get()).welcome(who("n2"))
             tasks = set(n1.transport._tasks)
@@ -324,8 +327,8 @@ def test_a_stop_while_peers_change_leaves_nothing_behind(
 
 def test_peers_may_be_set_by_what_a_link_tells(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2:
-            n1 = Node("n1", {"n2": n2.address})
+        async with PeerNode("n2", {"n1": nowhere}) as n2:
+            n1 = PeerNode("n1", {"n2": n2.address})
             told: asyncio.Queue[bool] = asyncio.Queue()
 
             def change(_: str, connected: bool) -> None:

@@ -16,7 +16,7 @@ from tests.unit.kvstore.peers.actors import (
     HOST,
     IDENTITY,
     Lines,
-    Node,
+    PeerNode,
     Run,
     free_port,
     good_link,
@@ -43,7 +43,7 @@ def test_an_intruder_is_refused_in_both_logs_and_the_good_link_is_unharmed(
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed):
             dialled = "n1" if name == "n2" else "n2"
-            async with Node(name, {dialled: n2.address}, **settings) as intruder:
+            async with PeerNode(name, {dialled: n2.address}, **settings) as intruder:
                 await lines.wait_for("this replica refused", text)
                 await lines.wait_for("the peer refused", text)
                 assert not intruder.transport.connected(dialled)
@@ -57,7 +57,7 @@ def test_an_intruder_is_refused_in_both_logs_and_the_good_link_is_unharmed(
 
 def test_another_member_behind_an_address_is_refused(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
-        async with good_link(nowhere) as (n2, unharmed), Node("n3", {"n1": n2.address}) as n3:
+        async with good_link(nowhere) as (n2, unharmed), PeerNode("n3", {"n1": n2.address}) as n3:
             await lines.wait_for(
                 "this replica refused", "'n1' was dialled, but 'n2' answers: correct the address of 'n1'"
             )
@@ -81,9 +81,9 @@ def test_a_peer_that_comes_back_with_other_data_is_refused(
 ) -> None:
     async def story() -> None:
         async with good_link(nowhere) as (n2, unharmed):
-            async with Node("n3", {"n2": n2.address}) as n3:
+            async with PeerNode("n3", {"n2": n2.address}) as n3:
                 assert await n3.changes.get() == ("n2", True)
-            async with Node("n3", {"n2": n2.address}, identity=identity) as n3:
+            async with PeerNode("n3", {"n2": n2.address}, identity=identity) as n3:
                 await lines.wait_for("link from 'n3'", "this replica refused", text)
                 await lines.wait_for("link to 'n2'", "the peer refused", text)
                 assert n3.changes.empty()
@@ -98,11 +98,11 @@ def test_a_peer_that_is_found_with_other_data_is_refused(
 ) -> None:
     async def story() -> None:
         port = free_port()
-        async with Node("n2", {"n3": (HOST, port)}) as n2:
-            async with Node("n3", {"n2": nowhere}, port):
+        async with PeerNode("n2", {"n3": (HOST, port)}) as n2:
+            async with PeerNode("n3", {"n2": nowhere}, port):
                 assert await n2.changes.get() == ("n3", True)
             assert await n2.changes.get() == ("n3", False)
-            async with Node("n3", {"n2": nowhere}, port, identity=identity):
+            async with PeerNode("n3", {"n2": nowhere}, port, identity=identity):
                 await lines.wait_for("link to 'n3'", "this replica refused", text)
                 await lines.wait_for("link from 'n2'", "the peer refused", text)
                 assert n2.changes.empty()
@@ -112,9 +112,9 @@ def test_a_peer_that_is_found_with_other_data_is_refused(
 
 def test_of_two_processes_with_one_identity_the_first_keeps_its_links(run: Run, nowhere: Address, lines: Lines) -> None:
     async def story() -> None:
-        async with Node("n2", {"n3": nowhere}) as n2, Node("n3", {"n2": n2.address}) as n3:
+        async with PeerNode("n2", {"n3": nowhere}) as n2, PeerNode("n3", {"n2": n2.address}) as n3:
             assert await n3.changes.get() == ("n2", True)
-            async with Node("n3", {"n2": n2.address}, identity=IDENTITY._replace(life=99)) as twin:
+            async with PeerNode("n3", {"n2": n2.address}, identity=IDENTITY._replace(life=99)) as twin:
                 await lines.wait_for("link from 'n3'", "this replica refused", "stop one of them")
                 await works(n3, "n3", n2, "n2")
                 assert twin.changes.empty()
@@ -197,7 +197,7 @@ def test_a_silent_stranger_is_cut_off_in_time(run: Run, nowhere: Address) -> Non
 
 def test_a_silent_listener_is_given_up_and_dialled_again(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}, handshake_ms=20) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}, handshake_ms=20) as n1:
             for first in (await callers.get(), await callers.get()):
                 await first.read()
                 assert (await first.refusal()).reason is LinkRefusal.TIMEOUT
@@ -240,8 +240,8 @@ def test_the_same_complaint_is_made_once(run: Run, nowhere: Address, lines: Line
 
 def test_a_port_in_use_is_said_with_what_to_do(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n1", {"n2": nowhere}) as n1:
-            other = Node("n2", {"n1": nowhere}, n1.address[1])
+        async with PeerNode("n1", {"n2": nowhere}) as n1:
+            other = PeerNode("n2", {"n1": nowhere}, n1.address[1])
             with pytest.raises(OSError, match=rf"cannot listen for peers on {HOST}:\d+ .*stop the process that uses"):
                 await other.transport.start()
             await other.transport.stop()
@@ -251,7 +251,7 @@ def test_a_port_in_use_is_said_with_what_to_do(run: Run, nowhere: Address) -> No
 
 def test_a_host_that_cannot_be_one_is_complained_of(run: Run, lines: Lines) -> None:
     async def story() -> None:
-        async with Node("n1", {"n2": ("no..host", 1)}):
+        async with PeerNode("n1", {"n2": ("no..host", 1)}):
             await lines.wait_for("cannot reach n2 at no..host:1")
 
     run(story())

@@ -12,7 +12,7 @@ from paxos.messages import Fetch, Propose
 from tests.unit.kvstore.peers.actors import (
     HOST,
     Lines,
-    Node,
+    PeerNode,
     Run,
     free_port,
     good_link,
@@ -27,7 +27,7 @@ from tests.unit.kvstore.peers.actors import (
 def test_messages_arrive_in_order_from_a_proved_sender_both_ways(run: Run) -> None:
     async def story() -> None:
         port = free_port()
-        async with Node("n1", {"n2": (HOST, port)}) as n1, Node("n2", {"n1": n1.address}, port) as n2:
+        async with PeerNode("n1", {"n2": (HOST, port)}) as n1, PeerNode("n2", {"n1": n1.address}, port) as n2:
             assert await n1.changes.get() == ("n2", True)
             assert await n2.changes.get() == ("n1", True)
             assert n1.transport.connected("n2")
@@ -72,13 +72,13 @@ def test_one_link_of_a_peer_for_each_channel_is_kept(run: Run, nowhere: Address)
 
 def test_a_link_comes_back_after_the_other_side_restarted(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
             for _ in range(3):
                 await n2.transport.stop()
                 assert await n1.changes.get() == ("n2", False)
                 assert not n1.transport.connected("n2")
-                n2 = Node("n2", {"n1": nowhere}, n2.address[1])  # noqa: PLW2901 - the next life of the same node
+                n2 = PeerNode("n2", {"n1": nowhere}, n2.address[1])  # noqa: PLW2901 - the next life of the same node
                 await n2.transport.start()
                 assert await n1.changes.get() == ("n2", True)
                 await works(n1, "n1", n2, "n2")
@@ -93,9 +93,9 @@ def test_a_peer_that_dials_is_dialled_at_once(run: Run, lines: Lines, monkeypatc
 
     async def story() -> None:
         port = free_port()
-        async with Node("n1", {"n2": (HOST, port)}) as n1:
+        async with PeerNode("n1", {"n2": (HOST, port)}) as n1:
             await lines.wait_for("cannot reach n2 at", "start it or correct its address")
-            async with Node("n2", {"n1": n1.address}, port):
+            async with PeerNode("n2", {"n1": n1.address}, port):
                 assert await n1.changes.get() == ("n2", True)
 
     run(story())
@@ -103,7 +103,7 @@ def test_a_peer_that_dials_is_dialled_at_once(run: Run, lines: Lines, monkeypatc
 
 def test_what_is_sent_without_a_link_is_dropped_and_counted(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n1", {"n2": nowhere}) as n1:
+        async with PeerNode("n1", {"n2": nowhere}) as n1:
             n1.transport.send("n2", b"12345")
             n1.transport.send("n9", b"678")
             assert n1.transport.stats.dropped_frames == 2
@@ -117,7 +117,7 @@ def test_a_message_that_no_replica_would_take_is_dropped_by_its_sender(
     run: Run, nowhere: Address, lines: Lines
 ) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
             n1.transport.send("n2", bytes(wire.MAX_MESSAGE_BYTES + 1))
             await lines.wait_for("dropped a message", "to n2")
@@ -130,7 +130,10 @@ def test_a_message_that_no_replica_would_take_is_dropped_by_its_sender(
 def test_a_peer_that_does_not_read_costs_bounded_memory_and_gets_the_newest(run: Run) -> None:
     async def story() -> None:
         bound, frames, size = 4 << 20, 64, 1 << 20
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}, max_queue_bytes=bound) as n1:
+        async with (
+            strange_listener() as (address, callers),
+            PeerNode("n1", {"n2": address}, max_queue_bytes=bound) as n1,
+        ):
             peer = (await welcome_both(callers, who("n2")))[Channel.MESSAGES]
             assert await n1.changes.get() == ("n2", True)
             for number in range(frames):
@@ -156,7 +159,7 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_gets_the_newest(run:
 def test_a_full_queue_of_bulk_does_not_stand_before_a_message(run: Run) -> None:
     async def story() -> None:
         page = bytes(1 << 20)
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}) as n1:
             links = await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             while n1.transport.queued_bytes < MAX_BULK_BYTES:  # nobody knows what the sockets take
@@ -179,7 +182,7 @@ def test_a_full_queue_of_bulk_does_not_stand_before_a_message(run: Run) -> None:
 
 def test_a_queue_of_bulk_holds_the_longest_message_that_there_can_be(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
             message = Propose((bytes(wire.MAX_MESSAGE_BYTES - 64),))
             while n2.inbox.empty():  # until there is a bulk link
@@ -197,7 +200,7 @@ def test_a_queue_of_bulk_holds_the_longest_message_that_there_can_be(run: Run, n
 
 def test_only_the_link_for_messages_makes_a_peer_connected(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}) as n1:
             links = await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             links[Channel.BULK].writer.transport.abort()
@@ -220,7 +223,10 @@ def test_only_the_link_for_messages_makes_a_peer_connected(run: Run) -> None:
 
 def test_a_long_queue_stays_in_the_queue_while_the_socket_is_full(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}, max_queue_bytes=1 << 30) as n1:
+        async with (
+            strange_listener() as (address, callers),
+            PeerNode("n1", {"n2": address}, max_queue_bytes=1 << 30) as n1,
+        ):
             await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             for _ in range(64):
@@ -234,7 +240,7 @@ def test_a_long_queue_stays_in_the_queue_while_the_socket_is_full(run: Run) -> N
 
 def test_what_waits_for_a_link_that_breaks_is_counted_as_dropped(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}) as n1:
             peer = (await welcome_both(callers, who("n2")))[Channel.MESSAGES]
             assert await n1.changes.get() == ("n2", True)
             while n1.transport.queued_bytes < 4 << 20:
@@ -250,17 +256,17 @@ def test_what_waits_for_a_link_that_breaks_is_counted_as_dropped(run: Run) -> No
 
 def test_frames_of_one_turn_of_the_loop_leave_in_one_write(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
             link = n1.transport._outgoing["n2", Channel.MESSAGES]
             writes: list[bytes] = []
 
-            class Watched:
+            class WatchedTransport:
                 def write(self, data: bytes) -> None:
                     writes.append(data)
                     real.write(data)
 
-            real, link.transport = link.transport, Watched()  # type: ignore[assignment]
+            real, link.transport = link.transport, WatchedTransport()  # type: ignore[assignment]
             for slot in range(5):
                 n1.transport.send("n2", wire.encode(Fetch(slot)))
             assert [await n2.inbox.get() for _ in range(5)] == [("n1", Fetch(slot)) for slot in range(5)]
@@ -272,7 +278,7 @@ def test_frames_of_one_turn_of_the_loop_leave_in_one_write(run: Run, nowhere: Ad
 
 def test_a_stop_in_the_middle_of_a_handshake_leaves_nothing_behind(run: Run) -> None:
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}) as n1:
             await (await callers.get()).read()
             await n1.transport.stop()
             assert not n1.transport._links
@@ -282,7 +288,7 @@ def test_a_stop_in_the_middle_of_a_handshake_leaves_nothing_behind(run: Run) -> 
 
 def test_what_was_sent_before_a_stop_still_arrives(run: Run, nowhere: Address) -> None:
     async def story() -> None:
-        async with Node("n2", {"n1": nowhere}) as n2, Node("n1", {"n2": n2.address}) as n1:
+        async with PeerNode("n2", {"n1": nowhere}) as n2, PeerNode("n1", {"n2": n2.address}) as n1:
             assert await n1.changes.get() == ("n2", True)
             message = Propose((bytes(3_000_000),))
             n1.transport.send("n2", wire.encode(message))
@@ -299,7 +305,7 @@ def test_a_stop_does_not_wait_for_a_peer_that_does_not_read(run: Run, monkeypatc
     monkeypatch.setattr(module, "LINGER_S", 0.02)
 
     async def story() -> None:
-        async with strange_listener() as (address, callers), Node("n1", {"n2": address}) as n1:
+        async with strange_listener() as (address, callers), PeerNode("n1", {"n2": address}) as n1:
             await welcome_both(callers, who("n2"))
             assert await n1.changes.get() == ("n2", True)
             while n1.transport.queued_bytes < 4 << 20:

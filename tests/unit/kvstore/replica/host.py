@@ -31,7 +31,7 @@ LINEARIZABLE, QUORUM, STALE = Consistency.LINEARIZABLE, Consistency.QUORUM, Cons
 B1 = Ballot(1, "n2")
 
 
-class Host:
+class NodeHost:
     """Node n1 of three; what it sends is kept until the test takes it."""
 
     def __init__(

@@ -5,18 +5,18 @@ from kvstore.replica.retention import Limits
 from kvstore.replica.snapshot_send import HOLD_IDLE_MS, HOLD_MS
 from paxos.types import MS
 from storage.base import StateWrite
-from tests.unit.kvstore.replica.host import Host
+from tests.unit.kvstore.replica.host import NodeHost
 
 
-def leading() -> Host:
+def leading() -> NodeHost:
     """A leader that keeps no history longer than it must."""
-    host = Host()
+    host = NodeHost()
     host.node._checkpointer._retention._limits = Limits(history_revisions=0)
     host.lead()
     return host
 
 
-def change(host: Host) -> int:
+def change(host: NodeHost) -> int:
     """Something is superseded; how far the state is compacted then."""
     for command in (Put(b"k", b"v"), Delete(b"k"), Put(b"k", b"v")):
         host.write(command)
@@ -24,7 +24,7 @@ def change(host: Host) -> int:
     return host.storage.hard_state.compact
 
 
-def hold(host: Host, after: int, reader: str = "backup 1") -> int:
+def hold(host: NodeHost, after: int, reader: str = "backup 1") -> int:
     return host.node.hold_state(reader, after)
 
 

@@ -32,7 +32,7 @@ NO_HISTORY = Limits(history_revisions=0)
 VOTE = Envelope("n2", Accepted(B1, 9))
 
 
-class Replica:
+class StoredReplica:
     """A checkpointer, and the log that it is given; `sync` makes durable what it attached."""
 
     def __init__(self, storage: MemoryStorage | None = None, limits: Limits = Limits()) -> None:  # noqa: B008
@@ -68,8 +68,8 @@ class Replica:
         self.storage.write([write])
         return write
 
-    def restarted(self) -> "Replica":
-        return Replica(self.storage.reopen(), self.limits)
+    def restarted(self) -> "StoredReplica":
+        return StoredReplica(self.storage.reopen(), self.limits)
 
     @property
     def progress(self) -> AppliedProgress:
@@ -80,7 +80,7 @@ class Replica:
 
 
 def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_one() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A, B)
     assert replica.attach() is None
     pvalue = PValue(3, B1, NOOP)
@@ -99,7 +99,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
 
 
 def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.accept(NOOP)
     replica.checkpointer.apply(1, NOOP, NOW)
     write = replica.sync()
@@ -107,7 +107,7 @@ def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
 
 
 def test_whoever_wants_to_read_the_state_has_it_stored_though_there_is_no_write() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.checkpointer.store_now()
     assert replica.attach() is None
     replica.apply(A)
@@ -120,7 +120,7 @@ def test_whoever_wants_to_read_the_state_has_it_stored_though_there_is_no_write(
 
 
 def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None:
-    replica = Replica(limits=Limits(log_slots=1))
+    replica = StoredReplica(limits=Limits(log_slots=1))
     for number, command in enumerate([A, B, C], 1):
         replica.apply(command)
         before = replica.checkpointer.cut
@@ -135,7 +135,7 @@ def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None
 
 
 def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
-    replica = Replica(limits=NO_HISTORY)
+    replica = StoredReplica(limits=NO_HISTORY)
     replica.apply(A, B)
     assert replica.sync().compact == first_of(2)
     replica.apply(Put(b"a", b"2"))
@@ -148,7 +148,7 @@ def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
 
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
-    replica = Replica(limits=NO_HISTORY)
+    replica = StoredReplica(limits=NO_HISTORY)
     replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Delete(b"a"))
     assert replica.sync().compact == first_of(0)
@@ -160,7 +160,7 @@ def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> N
 
 
 def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
-    replica = Replica(limits=NO_HISTORY)
+    replica = StoredReplica(limits=NO_HISTORY)
     replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
@@ -171,7 +171,7 @@ def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
 
 
 def test_rule_6_a_start_loads_the_state_and_applies_only_what_comes_behind_it() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A, B)
     replica.sync()
     replica.apply(C, Delete(b"a"))
@@ -186,14 +186,14 @@ def test_rule_6_a_start_loads_the_state_and_applies_only_what_comes_behind_it() 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Applier, "replay", counted)
-        again = Replica(storage)
+        again = StoredReplica(storage)
     assert applied == [3, 4]
     assert again.checkpointer.applier.progress() == replica.checkpointer.applier.progress()
     assert again.checkpointer.applier.machine.records == replica.checkpointer.applier.machine.records
 
 
 def test_what_a_start_applied_is_stored_at_once_and_need_not_be_applied_again() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A, B)
     again = replica.restarted()
     assert again.progress == again.checkpointer.applier.progress()
@@ -204,30 +204,30 @@ def test_what_a_start_applied_is_stored_at_once_and_need_not_be_applied_again() 
 
 
 def test_a_long_log_is_stored_in_pieces_while_it_is_applied() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.accept(*[in_slot(slot, Put(b"%d" % slot, b"")) for slot in range(1, SLOTS_A_WRITE + 3)])
     sizes: list[int] = []
 
-    class Counting(MemoryStorage):
+    class CountingStorage(MemoryStorage):
         def write(self, writes: list[Write]) -> None:  # type: ignore[override]
             sizes.extend(len(write.changes) for write in writes if isinstance(write, StateWrite))
             super().write(writes)
 
     storage = replica.storage.reopen()
-    storage.__class__ = Counting
-    again = Replica(storage)
+    storage.__class__ = CountingStorage
+    again = StoredReplica(storage)
     assert sizes == [SLOTS_A_WRITE, 2]
     assert again.progress.applied == SLOTS_A_WRITE + 2
 
 
 def test_what_is_accepted_and_not_known_to_be_chosen_is_not_applied() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.accept(in_slot(1, A), in_slot(2, B), chosen=1)
     assert replica.restarted().checkpointer.applier.applied == 1
 
 
 def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
-    replica = Replica(limits=Limits(log_slots=2, history_revisions=0))
+    replica = StoredReplica(limits=Limits(log_slots=2, history_revisions=0))
     replica.apply(A, Put(b"a", b"2"), B, C)
     replica.sync()
     again = replica.restarted()
@@ -248,17 +248,17 @@ def replaced(storage: MemoryStorage, slot: Slot, value: bytes) -> MemoryStorage:
 
 @pytest.mark.parametrize("slot", [1, 2, 3])
 def test_rule_5_a_log_that_is_not_the_one_that_was_applied_is_damage(slot: Slot) -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A, B, C)
     replica.sync()
     replica.apply(Put(b"d", b""))
     assert replica.restarted().checkpointer.applier.applied == 4
     with pytest.raises(DamagedError, match="up to slot 3 is not the one that was applied"):
-        Replica(replaced(replica.storage.reopen(), slot, in_slot(slot, Put(b"x", b""))))
+        StoredReplica(replaced(replica.storage.reopen(), slot, in_slot(slot, Put(b"x", b""))))
 
 
 def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on() -> None:
-    replica = Replica(limits=Limits(log_slots=2))
+    replica = StoredReplica(limits=Limits(log_slots=2))
     replica.apply(A, B, C)
     replica.sync()
     assert replica.checkpointer.cut == 1
@@ -268,23 +268,23 @@ def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on(
         replaced(replica.storage.reopen(), 3, in_slot(3, A)),
     ):
         with pytest.raises(DamagedError, match="not the one that was applied"):
-            Replica(damaged)
+            StoredReplica(damaged)
     storage = replica.storage.reopen()
     recovered = storage.recovered()
     recovered.truncation = Truncation(1, link(recovered.truncation.chain, 1, b"other"))
     with pytest.raises(DamagedError, match="not the one that was applied"):
-        Replica(storage)
+        StoredReplica(storage)
 
 
 def test_rule_5_a_log_that_was_cut_to_its_end_has_the_chain_of_the_state() -> None:
-    replica = Replica(limits=Limits(log_slots=0))
+    replica = StoredReplica(limits=Limits(log_slots=0))
     replica.apply(A, B)
     replica.sync()
     assert replica.restarted().checkpointer.applier.applied == 2
     storage = replica.storage.reopen()
     storage.recovered().truncation = Truncation(2, bytes(16))
     with pytest.raises(DamagedError, match="up to slot 2 is not the one that was applied"):
-        Replica(storage)
+        StoredReplica(storage)
 
 
 class Shortened(MemoryStorage):
@@ -298,13 +298,13 @@ class Shortened(MemoryStorage):
 
 def test_rule_5_a_log_that_ends_before_what_is_known_to_be_chosen_is_damage() -> None:
     with pytest.raises(DamagedError, match="ends at slot 0, but slots up to 3"):
-        Replica(Shortened("test", "n1"))
+        StoredReplica(Shortened("test", "n1"))
 
 
 # The state of a peer
 
 
-def installed(replica: Replica, *pages: StagedPage, source: Source) -> None:
+def installed(replica: StoredReplica, *pages: StagedPage, source: Source) -> None:
     """The pages come one by one; with the last one the state is that of `source`."""
     for page in pages:
         if page.page.progress is None:
@@ -323,7 +323,7 @@ def page(source: Source, after: int, max_bytes: int = 1 << 20) -> StagedPage:
 
 
 def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write() -> None:
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A)
     staged = page(Source(*puts(b"x", b"y", b"z")), 0, 2)
     replica.checkpointer.stage(staged)
@@ -335,7 +335,7 @@ def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write
 
 def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transaction() -> None:
     source = Source(*puts(b"x", b"y", b"z"), Put(b"x", b"2"))
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A)
     installed(replica, page(source, 0, 4), page(source, 2), source=source)
     assert replica.checkpointer.applier is source.applier
@@ -348,7 +348,7 @@ def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transactio
 
 def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
     source = Source(*puts(b"x", b"y", b"z"))
-    replica = Replica(limits=Limits(log_slots=1, history_revisions=0))
+    replica = StoredReplica(limits=Limits(log_slots=1, history_revisions=0))
     installed(replica, page(source, 0), source=source)
     replica.apply(Put(b"x", b"2"), Delete(b"y"))
     write = replica.sync()
@@ -366,7 +366,7 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
     first, last = Source(*commands), Source(*commands)
     first.compact(4)
     last.compact(1)
-    replica = Replica()
+    replica = StoredReplica()
     replica.checkpointer.stage(page(first, 0, 4))
     write = replica.attach()
     assert write is not None
@@ -383,7 +383,7 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
 def test_an_empty_state_takes_the_place_of_an_older_one() -> None:
     source = Source()
     source.applier.applied = 9
-    replica = Replica()
+    replica = StoredReplica()
     replica.apply(A)
     replica.sync()
     progress = source.applier.progress()

@@ -15,12 +15,12 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, LeaseExpiry
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack
-from tests.unit.kvstore.replica.host import Host
+from tests.unit.kvstore.replica.host import NodeHost
 
 B1, B2 = Ballot(1, "n1"), Ballot(2, "n1")
 
 
-class Leader:
+class LeadingMachine:
     """An Expiry and a state; what it wants to say is kept until the test orders it, or refuses to."""
 
     def __init__(self) -> None:
@@ -60,15 +60,15 @@ class Leader:
         self.apply(*commands)
 
 
-def counting(*commands: Command) -> Leader:
-    leader = Leader()
+def counting(*commands: Command) -> LeadingMachine:
+    leader = LeadingMachine()
     leader.apply(Grant(1000), *commands)
     leader.order(*leader.later(0))
     return leader
 
 
 def test_it_says_that_it_leads_before_it_counts() -> None:
-    leader = Leader()
+    leader = LeadingMachine()
     assert leader.later(0) == []  # there is no lease
     leader.apply(Grant(1000))
     assert leader.lease_expiry.left_ms(1, leader.now) is None
@@ -167,14 +167,14 @@ def test_leases_with_many_keys_end_one_after_the_other() -> None:
 
 
 def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
-    leader = Leader()
+    leader = LeadingMachine()
     leader.ballot = None
     leader.apply(Grant(1000), KeepAlive(1))
     assert leader.machine.lease_index.renewed == []
 
 
 def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     granted = host.write(Grant(1000))
     host.settle()
@@ -192,7 +192,7 @@ def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
 
 
 def test_what_it_says_is_batched_like_any_command() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     host.write(Grant(1000))
     host.settle()

@@ -18,7 +18,7 @@ from kvstore.replica.membership_manager import LOOK_MS
 from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
 from paxos.replica import Replica, Role
-from tests.unit.kvstore.replica.host import B1, Host, value
+from tests.unit.kvstore.replica.host import B1, NodeHost, value
 
 VOTER, LEARNER, WITNESS = MemberRole.VOTER, MemberRole.LEARNER, MemberRole.WITNESS
 N1, N2, N3 = (Member(f"n{number}", "", VOTER, number) for number in (1, 2, 3))
@@ -77,7 +77,7 @@ def test_only_data_that_nobody_had_seen_is_enrolled() -> None:
 # On a node
 
 
-class Steward(Host):
+class Steward(NodeHost):
     """A leader, whose peers have proved themselves; n2 answers everything."""
 
     def __init__(self, proved: dict[str, int] | None = None) -> None:
@@ -114,7 +114,7 @@ def test_a_leader_enrols_the_data_of_its_peers_in_one_change_and_then_has_nothin
 
 
 def test_a_follower_changes_nothing() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     host.node.proved, host.node.replacement_requests = ALL, {"n3": 3}
     for nonce in range(2, 20):
@@ -200,7 +200,7 @@ def test_a_change_whose_fate_is_unknown_is_looked_after_again() -> None:
 def test_rule_27_a_change_is_told_to_the_protocol_once_and_in_the_step_that_applies_it() -> None:
     told: list[int] = []
     reconfigure = Replica.reconfigure
-    host = Host()
+    host = NodeHost()
     host.follow()
 
     def listen(replica: Replica, version: object, now: int) -> None:
@@ -224,13 +224,13 @@ def test_rule_27_a_change_is_told_to_the_protocol_once_and_in_the_step_that_appl
 
 
 def test_rule_27_a_restart_knows_the_change_that_is_not_in_force_and_the_one_before() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     change = value(Reconfigure(FOUNDERS.without("n3")))
     host.receive("n2", Accept(B1, 1, change, 0), Chosen(B1, 1))
     host.step()
     host.sync()
-    again = Host(host.storage.reopen())
+    again = NodeHost(host.storage.reopen())
     assert again.node.pending
     assert set(again.node.neighbours) == {"n2", "n3"}
     configurations = again.node.replica.configurations

@@ -34,7 +34,7 @@ from tests.unit.kvstore.replica.host import (
     QUORUM,
     STALE,
     TIMEOUT_MS,
-    Host,
+    NodeHost,
     answers_of_an_acceptor,
     refusal,
     seen,
@@ -46,7 +46,7 @@ from tests.unit.kvstore.replica.host import (
 
 
 def test_a_write_on_the_leader_is_answered_when_it_is_applied_and_not_before() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     answers = host.write(Put(b"k", b"v"))
     accepts = [envelope.message for envelope in host.step() if envelope.to == "n2"]
@@ -63,7 +63,7 @@ def test_a_write_on_the_leader_is_answered_when_it_is_applied_and_not_before() -
 
 
 def test_writes_that_come_together_share_a_slot() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     slots = host.node.applied
     first, second, third = host.write(Put(b"a", b"")), host.write(Put(b"a", b"")), host.write(Delete(b"b"))
@@ -74,7 +74,7 @@ def test_writes_that_come_together_share_a_slot() -> None:
 
 
 def test_a_write_on_a_follower_goes_to_the_leader_and_is_answered_when_it_is_applied_here() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     answers = host.write(Put(b"k", b"v"))
     (envelope,) = host.step()
@@ -92,7 +92,7 @@ def test_a_write_on_a_follower_goes_to_the_leader_and_is_answered_when_it_is_app
 
 
 def test_rule_22_a_write_that_is_repeated_to_a_new_leader_and_ordered_twice_is_applied_and_answered_once() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     answers = host.write(Put(b"k", b"v"))
     (to_first,) = host.step()
@@ -110,7 +110,7 @@ def test_rule_22_a_write_that_is_repeated_to_a_new_leader_and_ordered_twice_is_a
 
 
 def test_rule_23_a_write_without_a_leader_fails_in_time() -> None:
-    host = Host()
+    host = NodeHost()
     answers = host.write(Put(b"k", b"v"))
     host.step()
     host.later(TIMEOUT_MS - 1)
@@ -121,7 +121,7 @@ def test_rule_23_a_write_without_a_leader_fails_in_time() -> None:
 
 
 def test_rule_23_a_write_that_left_and_is_not_seen_applied_is_unknown() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     answers = host.write(Put(b"k", b"v"))
     host.step()
@@ -130,7 +130,7 @@ def test_rule_23_a_write_that_left_and_is_not_seen_applied_is_unknown() -> None:
 
 
 def test_a_batch_that_is_not_seen_applied_is_sent_again() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     host.write(Put(b"k", b"v"))
     (first,) = host.step()
@@ -143,7 +143,7 @@ def test_a_batch_that_is_not_seen_applied_is_sent_again() -> None:
 
 
 def test_rule_23_too_many_requests_are_refused_before_they_leave_a_trace() -> None:
-    host = Host(waiting=2)
+    host = NodeHost(waiting=2)
     host.write(Put(b"a", b""))
     host.read(b"a")
     assert host.node.waiting == 2
@@ -154,7 +154,7 @@ def test_rule_23_too_many_requests_are_refused_before_they_leave_a_trace() -> No
 
 
 def test_rule_26_what_has_no_room_on_the_leader_waits_and_fails_without_a_trace() -> None:
-    host = Host(options=Options(window=1, max_queued_bytes=1))
+    host = NodeHost(options=Options(window=1, max_queued_bytes=1))
     host.lead()
     under_way = host.write(Put(b"a", b"1"))
     host.step()
@@ -170,7 +170,7 @@ def test_rule_26_what_has_no_room_on_the_leader_waits_and_fails_without_a_trace(
 
 
 def test_rule_3_votes_for_peers_leave_after_the_write_and_own_ones_count_then() -> None:
-    host = Host()
+    host = NodeHost()
     host.receive("n2", Prepare(B1, 1))
     assert host.step() == []
     host.sync()
@@ -179,7 +179,7 @@ def test_rule_3_votes_for_peers_leave_after_the_write_and_own_ones_count_then() 
 
 
 def test_rule_1_an_accepted_leaves_after_the_write() -> None:
-    host = Host()
+    host = NodeHost()
     host.receive("n2", Accept(B1, 1, NOOP, 0))
     assert host.step() == []
     host.sync()
@@ -187,7 +187,7 @@ def test_rule_1_an_accepted_leaves_after_the_write() -> None:
 
 
 def test_rule_2_a_prepare_leaves_after_the_write() -> None:
-    host = Host()
+    host = NodeHost()
     host.ring()
     pre_vote = next(envelope.message for envelope in host.step() if envelope.to == "n2")
     host.receive("n2", *answers_of_an_acceptor(pre_vote))
@@ -200,7 +200,7 @@ def test_rule_8_a_promise_outlives_a_restart_though_nothing_was_accepted_under_i
     storage = stored(value(Put(b"k", b"v")))
     promised = Ballot(5, "n3")
     storage.write([Write(promise=promised)])
-    host = Host(storage.reopen())
+    host = NodeHost(storage.reopen())
     host.receive("n2", Accept(B1, 2, NOOP, 0))
     assert host.step() == [Envelope("n2", Reject(B1, promised, 0))]
 
@@ -209,7 +209,7 @@ def test_rule_8_a_promise_outlives_a_restart_though_nothing_was_accepted_under_i
 
 
 def test_a_page_for_a_peer_leaves_with_the_next_step() -> None:
-    host = Host(stored(value(Put(b"k", b"v")), chosen=1))
+    host = NodeHost(stored(value(Put(b"k", b"v")), chosen=1))
     host.receive("n3", Fetch(1))
     host.step()
     assert host.fetches == [ServeFetch("n3", 1, 1)]
@@ -221,7 +221,7 @@ def test_a_page_for_a_peer_leaves_with_the_next_step() -> None:
 
 
 def test_a_leader_that_hands_over_says_so_and_requests_go_by_way_of_the_next_one() -> None:
-    host = Host()
+    host = NodeHost()
     ballot = host.lead()
     answers = host.write(Put(b"k", b"v"))
     host.node.hand_over()
@@ -238,7 +238,7 @@ def test_a_leader_that_hands_over_says_so_and_requests_go_by_way_of_the_next_one
 
 
 def test_rule_17_a_node_that_ran_before_waits_before_it_promises_and_a_new_one_does_not() -> None:
-    for host, willing in ((Host(), True), (Host(stored()), False)):
+    for host, willing in ((NodeHost(), True), (NodeHost(stored()), False)):
         host.receive("n3", PreVote(1, 1))
         (envelope,) = host.step()
         assert isinstance(envelope.message, PreVoteReply)
@@ -246,7 +246,7 @@ def test_rule_17_a_node_that_ran_before_waits_before_it_promises_and_a_new_one_d
 
 
 def test_a_restart_applies_what_was_chosen_and_holds_the_rest_for_phase_1() -> None:
-    host = Host(stored(value(Put(b"k", b"a")), NOOP, value(Put(b"k", b"b"), sequence=2), chosen=2))
+    host = NodeHost(stored(value(Put(b"k", b"a")), NOOP, value(Put(b"k", b"b"), sequence=2), chosen=2))
     assert (host.node.applied, host.node.machine.revision) == (2, 1)
     assert seen(host.read(b"k", STALE)) == [b"a"]
     host.now += 506 * MS
@@ -260,7 +260,9 @@ def test_a_restart_applies_what_was_chosen_and_holds_the_rest_for_phase_1() -> N
 
 @pytest.mark.parametrize("bounds", [Options(recent_slots=2), Options(recent_bytes=2 * len(value(Put(b"k", b"a"))))])
 def test_a_restart_holds_a_bounded_tail_at_hand(bounds: Options) -> None:
-    host = Host(stored(*[value(Put(b"k", b"a"), sequence=number) for number in range(1, 6)], chosen=5), options=bounds)
+    host = NodeHost(
+        stored(*[value(Put(b"k", b"a"), sequence=number) for number in range(1, 6)], chosen=5), options=bounds
+    )
     assert (host.node.applied, host.node.machine.revision) == (5, 5)
     host.now += 506 * MS
     host.receive("n3", PreVote(1, 4), PreVote(2, 3))
@@ -269,7 +271,7 @@ def test_a_restart_holds_a_bounded_tail_at_hand(bounds: Options) -> None:
 
 
 def test_a_restart_may_hold_nothing_of_what_is_chosen_at_hand() -> None:
-    host = Host(stored(value(Put(b"k", b"a")), chosen=1), options=Options(recent_slots=0))
+    host = NodeHost(stored(value(Put(b"k", b"a")), chosen=1), options=Options(recent_slots=0))
     host.now += 506 * MS
     host.receive("n3", PreVote(1, 1), PreVote(2, 2))
     replies = [envelope.message for envelope in host.step()]
@@ -288,16 +290,16 @@ class Gapped(MemoryStorage):
 
 def test_rule_5_a_log_with_a_gap_is_not_used() -> None:
     with pytest.raises(StorageError, match="gap"):
-        Host(Gapped(lost=2))
+        NodeHost(Gapped(lost=2))
 
 
 def test_rule_5_a_log_that_ends_below_what_was_chosen_is_not_used() -> None:
     with pytest.raises(StorageError, match="ends at slot 2, but slots up to 3"):
-        Host(Gapped(lost=3))
+        NodeHost(Gapped(lost=3))
 
 
 def test_rule_21_a_payload_that_is_no_batch_is_passed_over_and_counted() -> None:
-    host = Host(stored(pack([b"garbage", *unpack(value(Put(b"k", b"v")))]), chosen=1))
+    host = NodeHost(stored(pack([b"garbage", *unpack(value(Put(b"k", b"v")))]), chosen=1))
     assert seen(host.read(b"k", STALE)) == [b"v"]
     assert host.node.malformed == 1
 
@@ -305,11 +307,13 @@ def test_rule_21_a_payload_that_is_no_batch_is_passed_over_and_counted() -> None
 # Deadlines
 
 
-@pytest.mark.parametrize("begin", [Host.lead, Host.follow, Host.step], ids=["leader", "follower", "no leader"])
+@pytest.mark.parametrize(
+    "begin", [NodeHost.lead, NodeHost.follow, NodeHost.step], ids=["leader", "follower", "no leader"]
+)
 def test_after_a_tick_and_a_step_the_next_deadline_is_later_and_every_request_ends_in_time(
-    begin: Callable[[Host], object],
+    begin: Callable[[NodeHost], object],
 ) -> None:
-    host = Host()
+    host = NodeHost()
     begin(host)
     began = host.now
     writes = host.write(Put(b"k", b"v"))
@@ -325,7 +329,7 @@ def test_after_a_tick_and_a_step_the_next_deadline_is_later_and_every_request_en
 
 
 def test_messages_are_counted_by_kind_and_direction() -> None:
-    host = Host()
+    host = NodeHost()
     host.receive("n3", PreVote(1, 1), PreVote(2, 1))
     host.step()
     assert host.node.stats.received == {"PreVote": 2}
@@ -333,7 +337,7 @@ def test_messages_are_counted_by_kind_and_direction() -> None:
 
 
 def test_rule_22_a_result_of_an_earlier_life_answers_no_request_of_this_one() -> None:
-    host = Host(stored())
+    host = NodeHost(stored())
     host.follow()
     answers = host.write(Put(b"k", b"v"))
     host.step()
@@ -350,7 +354,7 @@ def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
     """It counts its boots anew: under the name alone its writes would be taken for old ones."""
     origins = set()
     for incarnation in (1, 2):
-        host = Host(MemoryStorage("test", "n1", incarnation))
+        host = NodeHost(MemoryStorage("test", "n1", incarnation))
         host.follow()
         host.write(Put(b"k", b"v"))
         (propose,) = [one.message for one in host.step() if isinstance(one.message, Propose)]
@@ -362,7 +366,7 @@ def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
 
 def test_rule_26_what_waits_for_a_slow_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "MAX_UNSTORED_BYTES", 100)
-    host = Host()
+    host = NodeHost()
     values = [value(Put(b"k", bytes(40)), sequence=number) for number in range(1, 6)]
     host.receive("n2", Heartbeat(B1, 1, 0))
     for slot, each in enumerate(values, 1):

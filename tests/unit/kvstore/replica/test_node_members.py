@@ -27,7 +27,7 @@ from paxos.ready import ServeFetch, ServeSnapshot
 from paxos.replica import Role
 from paxos.types import Ballot, pack
 from storage.base import StatePage
-from tests.unit.kvstore.replica.host import B1, QUORUM, STALE, Host, refusal, seen, value
+from tests.unit.kvstore.replica.host import B1, QUORUM, STALE, NodeHost, refusal, seen, value
 
 FIRST = genesis(("n1", "n2", "n3"))[0].membership
 OTHERS = FIRST.without("n1")
@@ -49,20 +49,20 @@ def source(*memberships: Membership) -> Applier:
     return applier
 
 
-def asked(host: Host) -> list[AnyMessage]:
+def asked(host: NodeHost) -> list[AnyMessage]:
     """What n2 is asked for: its state or its log."""
     return [one.message for one in host.step() if isinstance(one.message, FetchSnapshot | Fetch) and one.to == "n2"]
 
 
-def give_end(host: Host, applier: Applier) -> None:
+def give_end(host: NodeHost, applier: Applier) -> None:
     host.receive("n2", state_message(END, StatePage([], 0, applier.progress())))
 
 
-def give_all(host: Host, applier: Applier) -> None:
+def give_all(host: NodeHost, applier: Applier) -> None:
     host.receive("n2", state_message(0, StatePage(applier.machine.changes, 0, applier.progress())))
 
 
-def choose(host: Host, *values: bytes) -> None:
+def choose(host: NodeHost, *values: bytes) -> None:
     """n2 leads, and has these chosen next."""
     for each in values:
         slot = host.node.replica.chosen + 1
@@ -72,15 +72,15 @@ def choose(host: Host, *values: bytes) -> None:
         assert host.node.applied == slot
 
 
-def proposed(host: Host) -> bytes:
+def proposed(host: NodeHost) -> bytes:
     """The value with what was just sent to the leader."""
     (propose,) = [one.message for one in host.step() if isinstance(one.message, Propose)]
     return pack(propose.payloads)
 
 
-def joined(role: MemberRole) -> Host:
+def joined(role: MemberRole) -> NodeHost:
     """A node that was added with this role, and was given what it takes."""
-    host = Host(joins=True)
+    host = NodeHost(joins=True)
     host.follow()
     applier = source(OTHERS, OTHERS.changed(newcomer("n1", "h:1", role)))
     give_end(host, applier)
@@ -94,7 +94,7 @@ def joined(role: MemberRole) -> Host:
 
 
 def test_whoever_applies_its_removal_serves_no_current_read_and_no_write() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     waiting = host.write(Put(b"k", b"sent before"))
     choose(host, value(Put(b"k", b"v")), value(Reconfigure(OTHERS), sequence=2))
@@ -109,7 +109,7 @@ def test_whoever_applies_its_removal_serves_no_current_read_and_no_write() -> No
 
 
 def test_a_leader_that_is_removed_answers_for_it_and_hands_over() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     answers = host.write(Reconfigure(OTHERS))
     sent = host.settle()
@@ -126,7 +126,7 @@ def sent_ballot(sent: list[AnyMessage]) -> Ballot:
 
 
 def test_the_links_with_who_leaves_stay_until_it_has_left() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     choose(host, value(Reconfigure(FIRST.without("n3"))))
     assert (host.node.pending, set(host.node.neighbours)) == (True, {"n2", "n3"})
@@ -135,7 +135,7 @@ def test_the_links_with_who_leaves_stay_until_it_has_left() -> None:
 
 
 def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
-    host = Host(joins=True)
+    host = NodeHost(joins=True)
     assert host.node.standing is Standing.WAITING
     for consistency in (STALE, QUORUM):
         assert refusal(host.read(b"k", consistency)) == (Reason.JOINING, Outcome.FAILED)
@@ -153,7 +153,7 @@ def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
 
 
 def test_a_source_that_does_not_know_the_newcomer_yet_is_asked_again() -> None:
-    host = Host(joins=True)
+    host = NodeHost(joins=True)
     host.receive("n2", Heartbeat(B1, 1, 40))
     assert asked(host) == [FetchSnapshot(END)]
     give_end(host, source(OTHERS))
@@ -166,7 +166,7 @@ def test_a_source_that_does_not_know_the_newcomer_yet_is_asked_again() -> None:
 
 def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     """A follower says nothing unasked, and the leader may be one that it was not told of."""
-    host = Host(joins=True)
+    host = NodeHost(joins=True)
     assert asked(host) == []
     host.node.proved = {"n1": 7, "n2": 8}
     host.ring()
@@ -234,7 +234,7 @@ def test_a_witness_that_lags_behind_the_cut_needs_only_the_end() -> None:
 def test_a_witness_is_one_after_a_restart() -> None:
     host = joined(MemberRole.WITNESS)
     choose(host, value(Put(b"a", b"1"), sequence=8), value(Put(b"a", b"2"), sequence=9))
-    again = Host(host.storage.reopen(), joins=True)
+    again = NodeHost(host.storage.reopen(), joins=True)
     assert (again.node.applied, again.node.machine.records) == (host.node.applied, {})
     assert refusal(again.read(b"a", STALE)) == (Reason.WITNESS, Outcome.FAILED)
 
@@ -248,7 +248,7 @@ def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
     choose(host, value(Reconfigure(promoted), sequence=9))
     assert host.node.standing is Standing.WAITING
     assert refusal(host.read(b"k", STALE)) == (Reason.JOINING, Outcome.FAILED)
-    again = Host(host.storage.reopen(), joins=True)
+    again = NodeHost(host.storage.reopen(), joins=True)
     again.receive("n2", Heartbeat(B1, 9, 0))
     assert asked(again) == [FetchSnapshot(END)]
     for node in (host, again):

@@ -18,7 +18,7 @@ from tests.unit.kvstore.replica.host import (
     QUORUM,
     STALE,
     TIMEOUT_MS,
-    Host,
+    NodeHost,
     answers_of_an_acceptor,
     record,
     refusal,
@@ -29,7 +29,7 @@ from tests.unit.kvstore.replica.host import (
 
 
 def test_rule_18_a_read_under_the_lease_is_answered_at_once_and_asks_nobody() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     host.write(Put(b"k", b"v"))
     host.settle()
@@ -42,7 +42,7 @@ def test_rule_18_a_read_under_the_lease_is_answered_at_once_and_asks_nobody() ->
 
 
 def test_rule_18_whoever_slept_through_its_lease_while_it_looked_asks_a_quorum() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     host.sleep_before_reading(2, ms=600)  # between the look at the state and the second look at the clock
     answers = host.read(b"k")
@@ -53,7 +53,7 @@ def test_rule_18_whoever_slept_through_its_lease_while_it_looked_asks_a_quorum()
 
 
 def test_rule_18_a_read_after_the_lease_ran_out_is_confirmed_by_a_quorum() -> None:
-    host = Host()
+    host = NodeHost()
     ballot = host.lead()
     host.now += 600 * MS
     answers = host.read(b"k")
@@ -67,7 +67,7 @@ def test_rule_18_a_read_after_the_lease_ran_out_is_confirmed_by_a_quorum() -> No
 
 
 def test_a_quorum_read_asks_a_quorum_under_a_lease_too() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     answers = host.read(b"k", QUORUM)
     assert answers == []
@@ -80,7 +80,7 @@ def test_rule_18_a_new_leader_reads_nothing_before_what_it_recovered_is_applied(
     """Schedule: n3 led, acknowledged slot 1 and died; n1 is elected and hears of slot 1 in n2's promise. The votes that
     have it chosen anew and the answer to the heartbeat arrive in one turn of the event loop, and a GET behind them,
     before the node takes its step. Chosen is not applied: the answer must not lack the acknowledged write."""
-    host = Host()
+    host = NodeHost()
     host.ring()
     (pre_vote, *_) = [envelope.message for envelope in host.step() if envelope.to == "n2"]
     host.receive("n2", *answers_of_an_acceptor(pre_vote))
@@ -101,7 +101,7 @@ def test_rule_18_a_new_leader_reads_nothing_before_what_it_recovered_is_applied(
 
 
 def test_a_read_on_a_follower_waits_until_the_index_of_the_leader_is_applied() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     answers = [host.read(b"k"), host.read(b"k")]
     (envelope,) = host.step()
@@ -121,7 +121,7 @@ def test_rule_18_an_index_that_an_earlier_life_asked_for_answers_no_read() -> No
     """Schedule: n1 asks the leader for an index; the answer (slot 1) is on its way when n1 is killed and starts again.
     Meanwhile slot 2 is chosen, and acknowledged by n2. A GET reaches the new n1, which asks under a token of its own;
     now the late answer arrives. It was not meant for this read, and n1 has not applied slot 2."""
-    first = Host(stored(value(Put(b"k", b"old")), chosen=1))
+    first = NodeHost(stored(value(Put(b"k", b"old")), chosen=1))
     first.follow()
     first.read(b"k")
     asked = [envelope.message for envelope in first.step() if isinstance(envelope.message, ReadIndex)]
@@ -129,7 +129,7 @@ def test_rule_18_an_index_that_an_earlier_life_asked_for_answers_no_read() -> No
     assert isinstance(question, ReadIndex)
     late = ReadIndexReply(question.token, 1)
 
-    again = Host(first.storage.reopen())
+    again = NodeHost(first.storage.reopen())
     again.follow()
     answers = again.read(b"k")
     again.step()
@@ -139,7 +139,7 @@ def test_rule_18_an_index_that_an_earlier_life_asked_for_answers_no_read() -> No
 
 
 def test_a_stale_read_is_answered_from_memory_with_its_age() -> None:
-    host = Host(stored(value(Put(b"k", b"v")), chosen=1))
+    host = NodeHost(stored(value(Put(b"k", b"v")), chosen=1))
     (first,) = host.read(b"k", STALE)
     assert first == ReadAnswer(record(b"v"), applied=1, revision=1, age_ms=None)
     host.follow()
@@ -153,7 +153,7 @@ def test_a_stale_read_is_answered_from_memory_with_its_age() -> None:
 
 
 def test_whoever_led_heard_the_leader_until_then() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     host.now += 10 * MS
     host.node.hand_over()
@@ -165,7 +165,7 @@ def test_whoever_led_heard_the_leader_until_then() -> None:
 
 
 def test_rule_23_a_read_that_no_leader_answers_fails_in_time_and_late_answers_meet_nobody() -> None:
-    host = Host()
+    host = NodeHost()
     host.follow()
     answers = host.read(b"k")
     (envelope,) = host.step()

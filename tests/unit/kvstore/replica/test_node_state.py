@@ -29,14 +29,14 @@ from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, NOOP, Ballot, pack
 from storage.base import DamagedError, StateWrite, first_of
 from storage.memory import MemoryStorage
-from tests.unit.kvstore.replica.host import B1, STALE, Host, refusal, seen, value
+from tests.unit.kvstore.replica.host import B1, STALE, NodeHost, refusal, seen, value
 
 NEW = Ballot(9, "n2")
 SHORT = Limits(log_slots=2)
 SMALL_PAGES = Options(page_bytes=4)
 
 
-def put_all(host: Host, *commands: Command) -> None:
+def put_all(host: NodeHost, *commands: Command) -> None:
     """A slot for each."""
     for command in commands:
         answers = host.write(command)
@@ -48,7 +48,7 @@ def puts(count: int, start: int = 0) -> list[Command]:
     return [Put(b"k%02d" % number, b"v") for number in range(start, start + count)]
 
 
-def state_writes(host: Host) -> list[StateWrite]:
+def state_writes(host: NodeHost) -> list[StateWrite]:
     return [write for write in host.writes if isinstance(write, StateWrite)]
 
 
@@ -56,7 +56,7 @@ def state_writes(host: Host) -> list[StateWrite]:
 
 
 def test_rule_6_what_a_follower_applied_is_stored_along_with_what_it_accepts_next() -> None:
-    host = Host()
+    host = NodeHost()
     host.receive("n2", Accept(B1, 1, value(Put(b"k", b"v")), 0), Chosen(B1, 1))
     host.step()
     (write,) = state_writes(host)
@@ -74,7 +74,7 @@ def test_rule_6_what_a_follower_applied_is_stored_along_with_what_it_accepts_nex
 
 
 def test_rule_6_chosen_alone_is_stored_with_the_next_record() -> None:
-    host = Host()
+    host = NodeHost()
     host.receive("n2", Accept(B1, 1, value(Put(b"k", b"v")), 0))
     host.step()
     host.sync()
@@ -89,11 +89,11 @@ def test_rule_6_chosen_alone_is_stored_with_the_next_record() -> None:
 
 
 def test_rule_6_a_restart_has_the_state_that_was_stored_and_what_was_chosen_behind_it() -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     put_all(host, *puts(3), Delete(b"k00"), Put(b"k01", b"w"))
     assert host.storage.hard_state.progress.applied < host.node.applied
-    again = Host(host.storage.reopen())
+    again = NodeHost(host.storage.reopen())
     assert again.node.applied == host.storage.hard_state.chosen
     again.receive("n2", Heartbeat(NEW, 1, 0))
     again.step()
@@ -112,7 +112,7 @@ def test_rule_6_a_restart_has_the_state_that_was_stored_and_what_was_chosen_behi
 
 @pytest.mark.parametrize("what", ["log", "record"])
 def test_rule_5_a_node_does_not_start_on_a_log_or_a_record_that_is_another(what: str) -> None:
-    host = Host()
+    host = NodeHost()
     host.lead()
     put_all(host, *puts(3), Delete(b"k02"))
     storage = host.storage.reopen()
@@ -122,14 +122,14 @@ def test_rule_5_a_node_does_not_start_on_a_log_or_a_record_that_is_another(what:
     else:
         storage._state[first_of(1)] = storage._state[first_of(1)]._replace(value=b"x")
     with pytest.raises(DamagedError):
-        Host(storage)
+        NodeHost(storage)
 
 
 # The quota
 
 
 def test_above_the_quota_nothing_is_taken_that_makes_the_state_larger() -> None:
-    host = Host(quota_bytes=2 * (RECORD_BYTES + 4))
+    host = NodeHost(quota_bytes=2 * (RECORD_BYTES + 4))
     host.lead()
     put_all(host, Put(b"k1", b"aa"), Put(b"k2", b"bb"))
     assert refusal(host.write(Put(b"k3", b""))) == (Reason.FULL, Outcome.FAILED)
@@ -141,7 +141,7 @@ def test_above_the_quota_nothing_is_taken_that_makes_the_state_larger() -> None:
 
 
 def test_deleting_ends_it() -> None:
-    host = Host(quota_bytes=RECORD_BYTES + 4)
+    host = NodeHost(quota_bytes=RECORD_BYTES + 4)
     host.lead()
     put_all(host, Put(b"k1", b"aa"))
     assert refusal(host.write(Put(b"k2", b"bb"))) == (Reason.FULL, Outcome.FAILED)
@@ -156,7 +156,7 @@ def test_deleting_ends_it() -> None:
 
 def test_what_is_in_the_log_is_applied_above_the_quota_all_the_same() -> None:
     """The quota is of those who take requests, and not of the state machine: it need not be the same everywhere."""
-    host = Host(quota_bytes=0)
+    host = NodeHost(quota_bytes=0)
     host.receive("n2", Accept(B1, 1, value(Put(b"k", b"v")), 0), Chosen(B1, 1))
     host.step()
     assert seen(host.read(b"k", STALE)) == [b"v"]
@@ -165,9 +165,9 @@ def test_what_is_in_the_log_is_applied_above_the_quota_all_the_same() -> None:
 # A log that is cut
 
 
-def led(*commands: Command, limits: Limits = SHORT, options: Options | None = None) -> Host:
+def led(*commands: Command, limits: Limits = SHORT, options: Options | None = None) -> NodeHost:
     """A leader that has applied these, and has stored it."""
-    host = Host(limits=limits, options=options)
+    host = NodeHost(limits=limits, options=options)
     host.lead()
     put_all(host, *commands, Put(b"last", b""))
     return host
@@ -190,7 +190,7 @@ def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_lo
 
 
 def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
-    host = Host(limits=Limits(log_slots=0))
+    host = NodeHost(limits=Limits(log_slots=0))
     host.lead()
     for command in puts(5):
         host.write(command)
@@ -204,7 +204,7 @@ def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
 
 def test_after_a_restart_it_goes_on_behind_the_cut() -> None:
     host = led(*puts(5))
-    again = Host(host.storage.reopen(), limits=SHORT)
+    again = NodeHost(host.storage.reopen(), limits=SHORT)
     assert again.node.machine.records.keys() >= {b"k00", b"k04"}
     cut = host.storage.hard_state.truncation.slot
     again.receive("n3", Fetch(cut))
@@ -214,12 +214,12 @@ def test_after_a_restart_it_goes_on_behind_the_cut() -> None:
 # A state that is fetched
 
 
-class Cluster:
+class NodeCluster:
     """A leader n1, and n3 that lags behind its cut; n2 answers the leader everything, and n3 nothing."""
 
     def __init__(self, *commands: Command, options: Options = SMALL_PAGES, limits: Limits = SHORT) -> None:
         self.leader = led(*commands, limits=limits, options=options)
-        self.learner = Host(MemoryStorage("test", "n3"))
+        self.learner = NodeHost(MemoryStorage("test", "n3"))
         self.questions: list[FetchSnapshot] = []
         self.answers: list[SnapshotPage] = []
 
@@ -265,7 +265,7 @@ def pages_lost_behind(after: int) -> Callable[[AnyMessage], AnyMessage | None]:
 
 
 def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_the_log_behind_it() -> None:
-    cluster = Cluster(*puts(8), Delete(b"k03"))
+    cluster = NodeCluster(*puts(8), Delete(b"k03"))
     cluster.beat()
     cluster.exchange()
     assert cluster.equal
@@ -278,21 +278,21 @@ def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_
 
 
 def test_rule_25_until_the_last_page_is_there_the_state_is_the_old_one() -> None:
-    cluster = Cluster(*puts(5))
+    cluster = NodeCluster(*puts(5))
     cluster.beat()
     cluster.exchange(pages_lost_behind(3))
     learner = cluster.learner
     assert (learner.node.applied, learner.node.machine.revision) == (0, 0)
     assert learner.storage.hard_state.staging.position == first_of(3)
-    again = Host(learner.storage.reopen())
+    again = NodeHost(learner.storage.reopen())
     assert (again.node.applied, seen(again.read(b"k00", STALE))) == (0, [None])
 
 
 def test_a_receiver_that_restarts_asks_for_the_next_page_and_not_for_the_first() -> None:
-    cluster = Cluster(*puts(5))
+    cluster = NodeCluster(*puts(5))
     cluster.beat()
     cluster.exchange(pages_lost_behind(3))
-    cluster.learner = Host(cluster.learner.storage.reopen())
+    cluster.learner = NodeHost(cluster.learner.storage.reopen())
     cluster.questions.clear()
     cluster.beat()
     cluster.exchange()
@@ -301,7 +301,7 @@ def test_a_receiver_that_restarts_asks_for_the_next_page_and_not_for_the_first()
 
 
 def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() -> None:
-    cluster = Cluster(*puts(3))
+    cluster = NodeCluster(*puts(3))
     cluster.beat()
     cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, SnapshotPage) else message)
     assert [question.after for question in cluster.questions] == [0]
@@ -318,7 +318,7 @@ def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() 
 
 def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning() -> None:
     """The hold is over, because it lasted too long: the deletion of k00 goes, and n3 holds k00."""
-    cluster = Cluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
+    cluster = NodeCluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
@@ -337,7 +337,7 @@ def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning()
 
 
 def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_not_without_bounds() -> None:
-    cluster = Cluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
+    cluster = NodeCluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
@@ -363,7 +363,7 @@ def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_
 
 def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> None:
     """n2 has cut the log, too, but the state that it sends is older than what n3 has chosen."""
-    cluster = Cluster(*puts(5), options=Options())
+    cluster = NodeCluster(*puts(5), options=Options())
     learner = cluster.learner
     lagging = cluster.leader.storage.read_state(0, 1 << 20)
     assert lagging.progress is not None
@@ -385,7 +385,7 @@ def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> No
 
 
 def test_a_replica_asks_for_a_state_only_of_those_that_it_heard_lately() -> None:
-    learner = Host(MemoryStorage("test", "n3"))
+    learner = NodeHost(MemoryStorage("test", "n3"))
     learner.receive("n1", Learn((), 9, 5))
     learner.receive("n2", Heartbeat(B1, 1, 0))
     asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
@@ -399,7 +399,7 @@ def test_a_replica_asks_for_a_state_only_of_those_that_it_heard_lately() -> None
 
 
 def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
-    cluster = Cluster(*puts(3), options=Options())
+    cluster = NodeCluster(*puts(3), options=Options())
     cluster.beat()
     cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
@@ -423,7 +423,7 @@ def test_a_page_is_read_from_storage_within_bounds() -> None:
 
 
 def test_a_replica_that_is_joining_has_no_state_to_give() -> None:
-    host = Host(joins=True)
+    host = NodeHost(joins=True)
     host.receive("n3", FetchSnapshot(0))
     host.step()
     assert host.fetches == []
@@ -431,7 +431,7 @@ def test_a_replica_that_is_joining_has_no_state_to_give() -> None:
 
 def test_rule_12_what_was_chosen_before_the_state_came_is_not_applied_to_it() -> None:
     """In one turn: a slot is chosen by the log, then the state takes the place of the old one."""
-    cluster = Cluster(*puts(5), options=Options())
+    cluster = NodeCluster(*puts(5), options=Options())
     cluster.beat()
     cluster.exchange(lambda message: None if isinstance(message, SnapshotPage) else message)
     (answer,) = cluster.answers
@@ -452,7 +452,7 @@ def test_rule_12_what_was_chosen_before_the_state_came_is_not_applied_to_it() ->
 # Rule 24
 
 
-def noted(host: Host) -> int:
+def noted(host: NodeHost) -> int:
     """The last slot whose digest is compared."""
     return host.node.applied // EVERY_SLOTS * EVERY_SLOTS
 
@@ -465,7 +465,7 @@ def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> No
     question = questions[0].message
     assert isinstance(question, DigestRequest)
     assert question.slot == noted(host)
-    other = Host(MemoryStorage("test", "n3"))
+    other = NodeHost(MemoryStorage("test", "n3"))
     slots = host.storage.read(1, host.node.applied, 1 << 20)
     other.receive("n1", Learn(tuple(slots), host.node.applied, 0))
     other.step()
@@ -481,7 +481,7 @@ def test_rule_24_a_replica_in_the_minority_ends() -> None:
 
 
 def test_rule_24_the_members_and_the_request_ids_are_compared_too() -> None:
-    one, other = Host(), Host(MemoryStorage("test", "n3"))
+    one, other = NodeHost(), NodeHost(MemoryStorage("test", "n3"))
     for host, origin in ((one, "n8"), (other, "n9")):
         values = [value(Put(b"k", b"v"), origin=origin, sequence=number) for number in range(1, EVERY_SLOTS + 1)]
         host.receive("n2", *[Accept(B1, slot, each, 0) for slot, each in enumerate(values, 1)])

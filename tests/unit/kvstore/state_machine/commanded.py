@@ -5,7 +5,7 @@ from kvstore.api.key_range import EVERY_KEY
 from kvstore.state_machine.state_machine import StateMachine
 
 
-class Store:
+class CommandedStore:
     """A state machine, and batches of one command each for it, as they come out of the log."""
 
     def __init__(self, *commands: Command) -> None:

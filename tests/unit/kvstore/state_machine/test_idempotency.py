@@ -33,14 +33,14 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.state_machine.idempotency import KEPT, MOST_KEPT_BYTES
-from tests.unit.kvstore.state_machine.commanded import Store
+from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 
 def once(command: RepeatableCommand, number: int = 1, lease: int = 1, fingerprint: bytes = b"f") -> Idempotent:
     return Idempotent(lease, number, fingerprint, command)
 
 
-def twice(store: Store, command: Command) -> Result:
+def twice(store: CommandedStore, command: Command) -> Result:
     """The answer, which is the same the second time and changes nothing more; on a replica that was loaded, too."""
     first = store.do(command)
     revision, digest = store.machine.revision, store.machine.digest
@@ -68,12 +68,12 @@ ABSENT = Compare(b"a", Target.EXISTS, Relation.EQUAL, 0)
     ids=lambda thing: type(thing).__name__,
 )
 def test_the_first_answer_is_given_again(command: RepeatableCommand, answer: Result | None) -> None:
-    first = twice(Store(Grant(5000)), once(command))
+    first = twice(CommandedStore(Grant(5000)), once(command))
     assert answer is None or first == answer
 
 
 def test_a_condition_that_failed_once_has_failed_for_good() -> None:
-    store = Store(Grant(5000), Put(b"a", b"1"))
+    store = CommandedStore(Grant(5000), Put(b"a", b"1"))
     command = once(Transact([ABSENT], [Put(b"a", b"2")], [Get(b"a")]))
     first = store.do(command)
     assert isinstance(first, Transacted)
@@ -83,20 +83,20 @@ def test_a_condition_that_failed_once_has_failed_for_good() -> None:
 
 
 def test_what_was_not_done_may_be_done_later() -> None:
-    store = Store(Grant(5000), Grant(5000), Acquire(b"l", 2, 0, b"", True))
+    store = CommandedStore(Grant(5000), Grant(5000), Acquire(b"l", 2, 0, b"", True))
     assert store.do(once(Acquire(b"l", 1, 0, b"", False))) == Busy(2, 3)
     store.do(Release(b"l", 2))
     assert store.do(once(Acquire(b"l", 1, 0, b"", False))) == Placed(1, 5, True)
 
 
 def test_another_request_with_the_same_number_is_refused() -> None:
-    store = Store(Grant(5000), once(Put(b"a", b"1")))
+    store = CommandedStore(Grant(5000), once(Put(b"a", b"1")))
     assert store.do(once(Put(b"a", b"2"), fingerprint=b"g")) == KeyReused()
     assert store.machine.records[b"a"].value == b"1"
 
 
 def test_a_lease_that_is_over_is_told_from_a_number_that_was_not_used() -> None:
-    store = Store(Grant(5000), once(Put(b"a", b"1")))
+    store = CommandedStore(Grant(5000), once(Put(b"a", b"1")))
     store.do(Revoke(1))
     for number in (1, 2):
         assert store.do(once(Put(b"a", b"2"), number)) == KeyExpired()
@@ -106,7 +106,7 @@ def test_a_lease_that_is_over_is_told_from_a_number_that_was_not_used() -> None:
 
 @pytest.mark.parametrize("step", [1, 3, 5 * KEPT])
 def test_the_last_numbers_of_a_lease_are_kept_and_older_ones_are_refused(step: int) -> None:
-    store = Store(Grant(5000))
+    store = CommandedStore(Grant(5000))
     numbers = range(1, 1 + (KEPT + 10) * step, step) if step < KEPT else (1, 2, step)
     for number in numbers:
         store.do(once(Put(b"a", b"%d" % number), number))
@@ -118,7 +118,7 @@ def test_the_last_numbers_of_a_lease_are_kept_and_older_ones_are_refused(step: i
 
 
 def test_a_long_answer_is_not_kept_and_that_is_told() -> None:
-    store = Store(Grant(5000), Put(b"a", bytes(MOST_KEPT_BYTES)))
+    store = CommandedStore(Grant(5000), Put(b"a", bytes(MOST_KEPT_BYTES)))
     command = once(Transact([], [Put(b"b", b""), Get(b"a")], []))
     assert isinstance(store.do(command), Transacted)
     assert store.do(command) == AnswerNotKept(3)
@@ -126,13 +126,13 @@ def test_a_long_answer_is_not_kept_and_that_is_told() -> None:
 
 
 def test_a_command_that_ends_the_very_lease() -> None:
-    store = Store(Grant(5000))
+    store = CommandedStore(Grant(5000))
     assert store.do(once(Revoke(1))) == LeaseEnded(2, 0)
     assert store.do(once(Revoke(1))) == KeyExpired()
 
 
 def test_a_command_that_changes_nothing_is_remembered_too() -> None:
-    store = Store(Grant(5000))
+    store = CommandedStore(Grant(5000))
     command = once(DeleteSpan(Span(b"x", b"y")))
     first = twice(store, command)
     assert not isinstance(first, NotFound)

@@ -40,7 +40,7 @@ from kvstore.api.key_range import EVERY_KEY
 from kvstore.state_machine import leases as leasing
 from kvstore.state_machine.lease_index import LeaseIndex
 from kvstore.state_machine.quota import GROWTH, growth_of, size_bytes
-from tests.unit.kvstore.state_machine.commanded import Store
+from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 
 def same(lease_index: LeaseIndex, other: LeaseIndex) -> bool:
@@ -48,7 +48,7 @@ def same(lease_index: LeaseIndex, other: LeaseIndex) -> bool:
 
 
 def test_a_lease_is_named_by_its_revision_and_takes_its_keys_along() -> None:
-    store = Store()
+    store = CommandedStore()
     assert store.do(Grant(5000)) == Granted(1, 5000)
     assert store.do(LeasedPut(b"a", b"1", 1)) == PutResult(2, 1)
     assert store.do(LeasedPut(b"b", b"2", 1)) == PutResult(3, 1)
@@ -62,7 +62,7 @@ def test_a_lease_is_named_by_its_revision_and_takes_its_keys_along() -> None:
 
 
 def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
-    store = Store(Grant(5000), LeasedPut(b"a", b"1", 1), Acquire(b"lock", 1, 0, b"me", True))
+    store = CommandedStore(Grant(5000), LeasedPut(b"a", b"1", 1), Acquire(b"lock", 1, 0, b"me", True))
     assert store.keys == [b"a"]
     assert [key for key, _ in store.machine.as_of(EVERY_KEY, 2)] == [b"a"]
     assert [event.key for event in store.machine.history.behind(0)] == [b"a"]
@@ -78,7 +78,7 @@ def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
     ids=lambda command: type(command).__name__,
 )
 def test_a_key_that_is_put_without_the_lease_or_deleted_goes_with_it_no_more(command: Command) -> None:
-    store = Store(Grant(5000), LeasedPut(b"a", b"1", 1), command)
+    store = CommandedStore(Grant(5000), LeasedPut(b"a", b"1", 1), command)
     kept = store.keys
     assert store.machine.lease_index.lease_of == {}
     assert store.do(Revoke(1)) == LeaseEnded(store.machine.revision, 0)
@@ -86,7 +86,7 @@ def test_a_key_that_is_put_without_the_lease_or_deleted_goes_with_it_no_more(com
 
 
 def test_a_key_goes_with_the_last_lease_that_it_was_put_with() -> None:
-    store = Store(
+    store = CommandedStore(
         Grant(5000), Grant(6000), LeasedPut(b"a", b"1", 1), LeasedPut(b"a", b"2", 2), LeasedPut(b"a", b"3", 2)
     )
     store.do(Revoke(1))
@@ -96,7 +96,7 @@ def test_a_key_goes_with_the_last_lease_that_it_was_put_with() -> None:
 
 
 def test_a_lease_of_its_own_ends_with_its_key() -> None:
-    store = Store(Put(b"x", b""))
+    store = CommandedStore(Put(b"x", b""))
     assert store.do(LeasedPut(b"a", b"1", 0, 700)) == PutResult(2, 1)
     assert store.machine.lease_index.leases[2].terms.ttl_ms == 700
     store.do(LeasedPut(b"a", b"2", 0, 800))
@@ -114,7 +114,7 @@ def test_a_lease_of_its_own_ends_with_its_key() -> None:
 def test_a_lease_of_its_own_may_be_used_on_in_the_transaction_that_takes_its_key_off_it(
     first: Put | Delete | DeleteSpan | Transact,
 ) -> None:
-    store = Store(LeasedPut(b"a", b"1", 0, 700))
+    store = CommandedStore(LeasedPut(b"a", b"1", 0, 700))
     assert isinstance(store.do(Transact([], [first, LeasedPut(b"b", b"2", 1)], [])), Transacted)
     assert store.machine.lease_index.lease_of == {b"b": 1}
     store.do(Delete(b"b"))
@@ -123,7 +123,7 @@ def test_a_lease_of_its_own_may_be_used_on_in_the_transaction_that_takes_its_key
 
 
 def test_a_lease_of_its_own_takes_nothing_else_along_when_what_it_was_granted_for_goes() -> None:
-    store = Store(Acquire(b"lock", 0, 700, b"", False), LeasedPut(b"a", b"1", 1))
+    store = CommandedStore(Acquire(b"lock", 0, 700, b"", False), LeasedPut(b"a", b"1", 1))
     store.do(Put(b"a", b"2"))
     assert store.machine.lease_index.holder(b"lock") is not None
     store.do(LeasedPut(b"a", b"3", 1))
@@ -135,7 +135,7 @@ def test_a_lease_of_its_own_takes_nothing_else_along_when_what_it_was_granted_fo
 
 
 def test_nothing_goes_with_a_lease_that_is_not_there_and_then_nothing_is_done() -> None:
-    store = Store(Grant(5000))
+    store = CommandedStore(Grant(5000))
     revision = store.machine.revision
     put = LeasedPut(b"a", b"1", 7)
     nested = Transact([], [], [put])
@@ -148,7 +148,7 @@ def test_nothing_goes_with_a_lease_that_is_not_there_and_then_nothing_is_done() 
 
 def test_what_may_hang_on_a_lease_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leasing, "MOST_HELD", 2)
-    store = Store(Grant(5000), LeasedPut(b"a", b"1", 1))
+    store = CommandedStore(Grant(5000), LeasedPut(b"a", b"1", 1))
     two = Transact([], [LeasedPut(b"b", b"", 1), LeasedPut(b"c", b"", 1)], [])
     assert store.do(two) == LeaseFull(1)
     assert store.do(LeasedPut(b"b", b"", 1)) == PutResult(3, 1)
@@ -161,7 +161,7 @@ def test_what_may_hang_on_a_lease_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_only_the_leader_that_has_said_so_ends_a_lease_and_none_that_was_kept_alive_meanwhile() -> None:
-    store = Store(Grant(5000), LeasedPut(b"a", b"1", 1))
+    store = CommandedStore(Grant(5000), LeasedPut(b"a", b"1", 1))
     assert store.do(Expire(1, 1, "3.n1")) == Said(False)  # nobody has said that it leads
     assert store.do(Lead("3.n1", 0)) == Said(True)
     assert store.do(KeepAlive(1)) == Granted(1, 5000)
@@ -177,7 +177,7 @@ def test_only_the_leader_that_has_said_so_ends_a_lease_and_none_that_was_kept_al
 
 
 def test_who_comes_first_has_the_lock_and_the_fence_grows() -> None:
-    store = Store(Grant(5000), Grant(5000), Grant(5000))
+    store = CommandedStore(Grant(5000), Grant(5000), Grant(5000))
     assert store.do(Acquire(b"l", 1, 0, b"", True)) == Placed(1, 4, True)
     assert store.do(Acquire(b"l", 2, 0, b"", False)) == Busy(1, 4)
     assert store.do(Acquire(b"l", 3, 0, b"", True)) == Placed(3, 5, False)
@@ -197,7 +197,7 @@ def test_who_comes_first_has_the_lock_and_the_fence_grows() -> None:
 
 
 def test_a_lock_with_a_lease_of_its_own() -> None:
-    store = Store()
+    store = CommandedStore()
     assert store.do(Acquire(b"l", 0, 900, b"me", False)) == Placed(1, 1, True)
     assert store.do(Release(b"l", 1)) == Released(2)
     assert store.machine.lease_index.leases == {}
@@ -205,7 +205,7 @@ def test_a_lock_with_a_lease_of_its_own() -> None:
 
 @pytest.mark.parametrize(("fence", "done"), [(2, True), (3, False), (0, False)])
 def test_a_write_on_the_condition_that_a_fence_holds_the_lock(fence: int, done: bool) -> None:
-    store = Store(Grant(5000), Acquire(b"l", 1, 0, b"", True))
+    store = CommandedStore(Grant(5000), Acquire(b"l", 1, 0, b"", True))
     guard = Compare(b"l", Target.FENCE, Relation.EQUAL, fence)
     result = store.do(Transact([guard], [Put(b"a", b"1")], [Get(b"a")]))
     assert isinstance(result, Transacted)
@@ -213,7 +213,7 @@ def test_a_write_on_the_condition_that_a_fence_holds_the_lock(fence: int, done: 
 
 
 def test_a_lease_is_compared_and_told_in_a_transaction() -> None:
-    store = Store(Grant(5000), LeasedPut(b"a", b"1", 1))
+    store = CommandedStore(Grant(5000), LeasedPut(b"a", b"1", 1))
     compare = Compare(b"a", Target.LEASE, Relation.EQUAL, 1)
     absent = Compare(b"b", Target.LEASE, Relation.EQUAL, 0)
     result = store.do(Transact([compare, absent], [Get(b"a")], []))
@@ -243,7 +243,7 @@ COMMANDS = st.one_of(
 
 @given(st.lists(COMMANDS, max_size=30))
 def test_what_is_stored_gives_the_same_state_and_the_index_is_that_of_its_records(commands: list[Command]) -> None:
-    store = Store()
+    store = CommandedStore()
     for command in commands:
         before = store.machine.size_bytes
         bound = growth_of(command, store.machine)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.state_machine import transactions
 from kvstore.state_machine.quota import growth_of
 from storage.base import first_of
-from tests.unit.kvstore.state_machine.commanded import Store
+from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 
 def always(*then: Operation) -> Transact:
@@ -39,7 +39,7 @@ def always(*then: Operation) -> Transact:
 
 
 def test_all_operations_are_done_in_order_in_one_revision() -> None:
-    store = Store(Put(b"a", b"1"), Put(b"b", b"2"))
+    store = CommandedStore(Put(b"a", b"1"), Put(b"b", b"2"))
     result = store.do(always(Put(b"c", b"3"), Get(b"c"), Delete(b"a"), Get(b"a"), Put(b"c", b"4"), Delete(b"x")))
     assert result == Transacted(
         True,
@@ -60,7 +60,7 @@ def test_all_operations_are_done_in_order_in_one_revision() -> None:
 
 
 def test_what_changes_nothing_has_no_revision() -> None:
-    store = Store(Put(b"a", b"1"))
+    store = CommandedStore(Put(b"a", b"1"))
     assert store.do(always(Get(b"a"), Delete(b"x"))) == Transacted(
         True, 1, [Found(b"a", Record(b"1", 1, 1, 1)), NotFound(1)]
     )
@@ -69,7 +69,7 @@ def test_what_changes_nothing_has_no_revision() -> None:
 
 
 def test_without_its_conditions_the_other_branch_is_done() -> None:
-    store = Store(Put(b"a", b"1"))
+    store = CommandedStore(Put(b"a", b"1"))
     command = Transact(
         [Compare(b"a", Target.VALUE, Relation.EQUAL, b"1"), Compare(b"b", Target.EXISTS, Relation.EQUAL, 1)],
         [Put(b"c", b"then")],
@@ -81,7 +81,7 @@ def test_without_its_conditions_the_other_branch_is_done() -> None:
 
 def test_transactions_nest_and_share_the_revision() -> None:
     inner = Transact([Compare(b"a", Target.VERSION, Relation.EQUAL, 2)], [Put(b"b", b"deep")], [Put(b"b", b"shallow")])
-    store = Store(Put(b"a", b"1"))
+    store = CommandedStore(Put(b"a", b"1"))
     result = store.do(always(Put(b"a", b"2"), inner, DeleteSpan(starting_with(b"b")), List(EVERY_KEY, 5)))
     listed = Listed([Found(b"a", Record(b"2", 2, 1, 2, 0))], more=False)
     assert result == Transacted(
@@ -89,7 +89,7 @@ def test_transactions_nest_and_share_the_revision() -> None:
     )
 
 
-RECORD = Store(Put(b"k", b"old"), Put(b"k", b"m"), Put(b"x", b""))
+RECORD = CommandedStore(Put(b"k", b"old"), Put(b"k", b"m"), Put(b"x", b""))
 """`k` has value m, version 2, revision 2, create revision 1."""
 
 
@@ -145,7 +145,7 @@ def test_a_condition_on_a_span_is_one_on_each_key_that_is_there(
 
 
 def test_a_list_ends_at_its_limit_and_says_whether_there_is_more() -> None:
-    store = Store(*[Put(b"k%d" % number, b"") for number in (3, 1, 2)])
+    store = CommandedStore(*[Put(b"k%d" % number, b"") for number in (3, 1, 2)])
     for limit, more in ((2, True), (3, False)):
         result = store.do(always(List(starting_with(b"k"), limit)))
         assert isinstance(result, Transacted)
@@ -158,7 +158,7 @@ def test_a_list_ends_at_its_limit_and_says_whether_there_is_more() -> None:
 def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked at or deleted, in whichever branch."""
     monkeypatch.setattr(transactions, "MOST_AT_ONCE", 3)
-    store = Store(*[Put(b"k%d" % number, b"") for number in range(4)])
+    store = CommandedStore(*[Put(b"k%d" % number, b"") for number in range(4)])
     half = DeleteSpan(Span(b"k0", b"k2"))
     for command in (
         DeleteSpan(EVERY_KEY),
@@ -177,7 +177,7 @@ def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_how_much_the_state_may_grow_by() -> None:
-    store = Store(Put(b"a", bytes(10)))
+    store = CommandedStore(Put(b"a", bytes(10)))
     size = store.machine.size_bytes
     grows = Put(b"b", bytes(5))
     command = Transact([], [Put(b"a", b""), grows, Delete(b"a")], [Put(b"a", bytes(12))])
@@ -206,7 +206,7 @@ short = st.sampled_from([b"", b"a", b"b", b"\xff", b"ab", b"a\xff", b"a\xffb", b
 
 @given(prefix=short, keys=st.sets(short))
 def test_the_span_of_a_prefix_has_the_keys_that_begin_with_it(prefix: bytes, keys: set[bytes]) -> None:
-    store = Store(*[Put(key, b"") for key in sorted(keys)])
+    store = CommandedStore(*[Put(key, b"") for key in sorted(keys)])
     expected = sorted(key for key in keys if key.startswith(prefix))
     assert list(store.machine.keys(starting_with(prefix))) == expected
 
@@ -238,7 +238,7 @@ operations: st.SearchStrategy[Operation] = st.recursive(
 def test_the_changes_give_the_same_state_again(commands: Sequence[list[Operation]]) -> None:
     """Rule 6: what is stored of a transaction is all that it did, its positions follow each other, and the keys stay in
     order."""
-    store = Store()
+    store = CommandedStore()
     for each in commands:
         before = store.machine.revision
         store.do(Transact([], each, []))
