@@ -15,58 +15,20 @@ from tests.mutants.mutant import Mutant, Net
 _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not cluster")
 
 
-def _of_kvstore(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/unit/kvstore/test_{name}.py" for name in names)
-
-
-_NODE = _of_kvstore("node", "node_reads", "node_state", "node_members", "queries", "proposals", "state_machine")
-_STATE = _of_kvstore("applier", "checkpointer", "retention", "transfer", "node_state", "node", "backup_hold")
-_MEMBERS = _of_kvstore("members", "membership_manager", "node_members", "state_machine")
-_LINKS = (
-    "tests/unit/kvstore/peers/test_handshake.py",
-    "tests/unit/kvstore/peers/test_send_queue.py",
-    "tests/unit/kvstore/peers",
-)
-_COMMANDS = _of_kvstore("transactions", "leasing", "once", "expiry")
 _UNIT_TESTS = {
-    "paxos": ("tests/unit/paxos", *_NODE[:2]),
-    "storage": ("tests/unit/storage",),
-    "storage/marks.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
-    "storage/revisions.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
-    "storage/generation.py": ("tests/unit/storage/test_state.py", "tests/unit/storage/test_sqlite_state.py"),
-    "storage/compaction.py": ("tests/unit/storage/test_sqlite_state.py", "tests/unit/storage/test_crash_state.py"),
-    "kvstore/replica/node.py": (
-        *_NODE,
-        "tests/unit/kvstore/replica/test_backup_hold.py",
-        "tests/unit/kvstore/replica/test_divergence.py",
+    "paxos/": ("tests/unit/paxos", "tests/unit/kvstore/replica"),
+    "storage/": ("tests/unit/storage",),
+    "kvstore/api/": ("tests/unit/kvstore/api", "tests/unit/kvstore/replica"),
+    "kvstore/state_machine/": (
+        "tests/unit/kvstore/state_machine",
+        "tests/unit/kvstore/replica",
+        "tests/unit/kvstore/server/http/test_locks.py",
     ),
-    "kvstore/replica/snapshot_receive.py": (*_NODE, *_STATE),
-    "kvstore/replica/read_queue.py": _NODE,
-    "kvstore/replica/proposal_queue.py": _NODE,
-    "kvstore/state_machine/state_machine.py": (*_NODE, *_STATE[:2], *_COMMANDS),
-    "kvstore/replica/applier.py": _STATE,
-    "kvstore/state_machine/history.py": ("tests/unit/kvstore/state_machine/test_history.py",),
-    "kvstore/state_machine/transactions.py": (*_COMMANDS, "tests/unit/kvstore/server/http/test_locks.py"),
-    "kvstore/state_machine/leases.py": _COMMANDS,
-    "kvstore/state_machine/lease_index.py": _COMMANDS,
-    "kvstore/state_machine/idempotency.py": _COMMANDS,
-    "kvstore/replica/lease_expiry.py": ("tests/unit/kvstore/replica/test_lease_expiry.py",),
-    "kvstore/replica/checkpointer.py": _STATE,
-    "kvstore/replica/retention.py": _STATE,
-    "kvstore/replica/snapshot_send.py": _STATE,
-    "kvstore/api/membership.py": _MEMBERS,
-    "kvstore/replica/membership_manager.py": _MEMBERS,
-    "kvstore/replica/divergence.py": (
-        "tests/unit/kvstore/replica/test_divergence.py",
-        "tests/unit/kvstore/replica/test_node_state.py",
-    ),
-    "kvstore/peers/handshake.py": _LINKS,
-    "kvstore/peers/send_queue.py": _LINKS,
-    "kvstore/peers/connection.py": _LINKS,
-    "kvstore/peers/transport.py": _LINKS,
-    "kvstore/server/event_loop.py": ("tests/unit/kvstore/server/test_event_loop.py",),
+    "kvstore/replica/": ("tests/unit/kvstore/replica",),
+    "kvstore/peers/": ("tests/unit/kvstore/peers",),
+    "kvstore/server/": ("tests/unit/kvstore/server/test_event_loop.py",),
 }
-"""The tests that are about a file or a room, so that not all of them run for each mutant."""
+"""The unit tests that run for a mutant of each folder."""
 _NAMED = re.compile(
     r"(?:FAILED|ERROR) \S+?::(\S+)|(seed \d+: .*)|([a-z][a-z ,-]*[a-z]) +\d.* violation$| *(NOT REACHED: [^.]*)"
 )
@@ -90,8 +52,7 @@ class Catch(msgspec.Struct, frozen=True):
 
 def casts(mutant: Mutant, seeds: int) -> list[Cast]:
     """What to cast for this mutant, in order."""
-    room = mutant.path.partition("/")[0]
-    tests = _UNIT_TESTS.get(mutant.path) or _UNIT_TESTS[room]
+    tests = next(tests for folder, tests in _UNIT_TESTS.items() if mutant.path.startswith(folder))
     every = (
         Cast(Net.UNIT, (*_PYTEST, *tests)),
         Cast(Net.SIMULATION, ("-m", "tests.mutants.seeds", str(seeds))),

@@ -2,11 +2,12 @@ import ast
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.mutants import nets
 from tests.mutants.catalogue import EVERY, MUTANTS
-from tests.mutants.mutant import Net
+from tests.mutants.mutant import Mutant, Net
 from tests.mutants.runner import MutantResult
 from tests.mutants.table import row, to_keep
 
@@ -36,13 +37,58 @@ def test_every_rule_that_is_built_has_a_mutant_and_no_other() -> None:
 
 
 def test_each_mutant_is_another_one() -> None:
-    assert len({(mutant.path, mutant.before, mutant.after) for mutant in MUTANTS.values()}) == len(MUTANTS)
+    assert len({(mutant.symbol, mutant.before, mutant.after) for mutant in MUTANTS.values()}) == len(MUTANTS)
 
 
-def test_a_patch_that_does_not_fit_is_told() -> None:
-    mutant = next(iter(MUTANTS.values()))
+SOURCE = """\
+class Acceptor:
+    def accept(self, ballot: int) -> bool:
+        if ballot < self.promised:
+            self.reject(
+                ballot,
+            )
+            return False
+        return True
+
+    def prepare(self, ballot: int) -> bool:
+        return ballot < self.promised
+"""
+
+
+def planted(before: str, after: str, symbol: str = "paxos.acceptor.Acceptor.accept") -> str:
+    return Mutant("m", (), "", symbol, before, after).patched(SOURCE)
+
+
+def test_a_patch_is_found_within_its_symbol_whatever_the_layout() -> None:
+    assert "if ballot > self.promised:" in planted("ballot < self.promised", "ballot > self.promised")
+    assert "        pass\n        return True" in planted(
+        "if ballot < self.promised:\n  self.reject(ballot)\n  return False", ""
+    )
+    assert "self.reject(\n                0,\n" in planted("reject(ballot", "reject(0".replace("(", "(\n    "))
+
+
+@pytest.mark.parametrize(
+    ("symbol", "before"),
+    [
+        ("paxos.acceptor.Acceptor.accept", "ballot <= self.promised"),
+        ("paxos.acceptor.Acceptor", "ballot < self.promised"),
+        ("paxos.acceptor.Acceptor.accepts", "ballot < self.promised"),
+        ("nowhere.Acceptor", "ballot < self.promised"),
+    ],
+    ids=["absent", "twice", "no symbol", "no module"],
+)
+def test_a_stale_patch_is_an_error(symbol: str, before: str) -> None:
     with pytest.raises(ValueError, match="adapt it to the code"):
-        mutant.patched("")
+        planted(before, "", symbol)
+
+
+def test_all_patches_follow_a_rename_by_script() -> None:
+    """A script that replaces an identifier everywhere in the code and in the mutants leaves every patch fitting."""
+    renamed = re.compile(r"\b(promised|ballot|slot|chosen|applied)\b")
+    for mutant in MUTANTS.values():
+        source = renamed.sub(r"\1_renamed", (ROOT / mutant.path).read_text())
+        fields = {name: renamed.sub(r"\1_renamed", getattr(mutant, name)) for name in ("symbol", "before", "after")}
+        ast.parse(msgspec.structs.replace(mutant, **fields).patched(source))
 
 
 SOUND = nets.Cast(Net.UNIT, ("-c", "pass"))
