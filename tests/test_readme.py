@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 import bench.__main__
 import kvstore.cli
+import tests.torture.__main__
 from kvstore.client import Client
 from kvstore.server.config import ENV_PREFIX, Settings
 from kvstore.server.config_sources import flag_of, settings_table
@@ -73,14 +73,6 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= MAX_WORDS
 
 
-def test_the_distribution_is_named_once_and_no_text_installs_another_project() -> None:
-    name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
-    assert README.count("paxos-kvstore") == 1
-    assert name in README
-    for path in PAGES:
-        assert not re.search(r"pip install (?:-\S+ )*[\"']?kvstore\b", path.read_text()), path
-
-
 def test_every_bug_has_a_test() -> None:
     rows = [line for line in page("bugs.md").splitlines() if line.startswith("| ") and not line.startswith("| symptom")]
     assert rows
@@ -90,7 +82,7 @@ def test_every_bug_has_a_test() -> None:
 
 
 def test_the_settings_table_is_what_the_code_prints() -> None:
-    """To update: python -c "from kvstore.server.config import settings_table; print(settings_table())"."""
+    """To update: python -c "from kvstore.server.config_sources import settings_table; print(settings_table())"."""
     assert settings_table().strip() in page("configuration.md")
 
 
@@ -119,11 +111,11 @@ def test_every_command_that_a_page_names_exists(path: Path) -> None:
     assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", code, re.MULTILINE)) <= targets
     known = {command.split()[1] for command, _ in commands()}
     assert set(re.findall(r"^(?:\$ )?kvstore ([a-z]+)", code, re.MULTILINE)) <= known
-    benches = {command.name for command in typer.main.get_group(bench.__main__.app).commands.values()}
+    tools = {"bench": bench.__main__.app, "tests.torture": tests.torture.__main__.app}
     for module, command in re.findall(r"python -m ([a-z_.]+)(?: ([a-z]+))?", code):
         assert find_spec(module) is not None, module
-        if module == "bench" and command:
-            assert command in benches, command
+        if module in tools and command:
+            assert command in typer.main.get_group(tools[module]).commands, command
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
@@ -150,7 +142,7 @@ def test_the_command_line_page_has_every_command_and_option_and_no_other() -> No
         if command != "kvstore serve":
             assert all(f"`{option}" in text or f" {option}" in text for option in options - COMMON_OPTIONS), command
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
-    assert named <= known | settings | {"--install-completion"}
+    assert named <= known | settings | {"--install-completion", "--version"}
     assert f"{ENV_PREFIX}ENDPOINTS" in text
 
 
