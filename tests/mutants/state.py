@@ -251,7 +251,7 @@ MUTANTS = (
         (20, 25),
         "A candidate that was given a state goes on with its questions for the slots before.",
         "paxos/replica.py",
-        "        self._learner.install_snapshot(slot)\n        self._reconfigured(now)\n",
+        "        self._learner.install_snapshot(slot)\n        self._roles.abandon_attempt(now)\n",
         "        self._learner.install_snapshot(slot)\n",
         RUNNING,
     ),

@@ -7,16 +7,16 @@ MUTANTS = (
         "round-reused",
         (2, 7),
         "A candidate that holds the highest promise itself prepares its old ballot again.",
-        "paxos/replica.py",
-        "            self._highest_round += 1\n            candidate.prepare",
-        "            self._highest_round += self.promised.node != self.node\n            candidate.prepare",
+        "paxos/role.py",
+        "            self.highest_round += 1\n            candidate.prepare",
+        "            self.highest_round += self._acceptor.promised.node != self._context.node\n            candidate.prepare",
     ),
     Mutant(
         "round-below-those-heard-of",
         (2,),
         "A candidate does not number its ballot above the promises that it was told.",
-        "paxos/replica.py",
-        "            self._highest_round = max(self._highest_round, message.promised.round)\n"
+        "paxos/role.py",
+        "            self.highest_round = max(self.highest_round, message.promised.round)\n"
         "            self._learner.note_chosen(sender, message.chosen)",
         "            self._learner.note_chosen(sender, message.chosen)",
         RUNNING,
@@ -148,9 +148,9 @@ MUTANTS = (
         (9, 20),
         "A leader counts a vote that was given under an earlier ballot of its own.",
         "paxos/leader.py",
-        '        """Count a vote; its ballot must be this one (rule 9)."""\n'
+        '        """Count a vote, if it is for this ballot (rule 9)."""\n'
         "        if message.ballot != self.ballot or not self._configurations.is_voter(sender):\n",
-        '        """Count a vote; its ballot must be this one (rule 9)."""\n'
+        '        """Count a vote, if it is for this ballot (rule 9)."""\n'
         "        if not self._configurations.is_voter(sender):\n",
     ),
     Mutant(
@@ -261,7 +261,7 @@ MUTANTS = (
         "high-promise-deposes",
         (13,),
         "A leader steps down because one voter came back with a higher promise.",
-        "paxos/replica.py",
+        "paxos/role.py",
         "lease_holds = leader.lease_holds(now)",
         "lease_holds = False",
         RUNNING,

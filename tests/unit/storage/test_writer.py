@@ -13,7 +13,7 @@ from paxos.types import Ballot, PValue, Slot
 from storage.base import StatePage, StorageError
 from storage.memory import MemoryStorage
 from storage.writer import Writer
-from tests.unit.storage.states import Machine
+from tests.unit.storage.states import WriteMaker
 
 B1 = Ballot(1, "n1")
 PATIENCE_S = 30
@@ -57,7 +57,7 @@ class SteppedStorage(MemoryStorage):
         self.closed = True
 
 
-class Host:
+class WriterHost:
     """Runs what the writer posts when a test asks for it, and remembers what was reported."""
 
     def __init__(self, storage: MemoryStorage) -> None:
@@ -91,14 +91,14 @@ def storage() -> SteppedStorage:
 
 
 @pytest.fixture
-def host(storage: SteppedStorage) -> Iterator[Host]:
-    host = Host(storage)
+def host(storage: SteppedStorage) -> Iterator[WriterHost]:
+    host = WriterHost(storage)
     yield host
     storage.permits.release(100)
     host.writer.stop()
 
 
-def test_nothing_is_reported_before_it_is_durable(host: Host, storage: SteppedStorage) -> None:
+def test_nothing_is_reported_before_it_is_durable(host: WriterHost, storage: SteppedStorage) -> None:
     """Rule 1."""
     host.writer.submit(accept(1))
     storage.begun.get(timeout=PATIENCE_S)
@@ -110,7 +110,7 @@ def test_nothing_is_reported_before_it_is_durable(host: Host, storage: SteppedSt
     assert storage.reopen().recovered().last == 1
 
 
-def test_what_gathers_during_a_transaction_shares_the_next_one(host: Host, storage: SteppedStorage) -> None:
+def test_what_gathers_during_a_transaction_shares_the_next_one(host: WriterHost, storage: SteppedStorage) -> None:
     first, *rest = [accept(1), votes(), accept(2), Write(chosen=1)]
     host.writer.submit(first)
     storage.begun.get(timeout=PATIENCE_S)
@@ -123,7 +123,7 @@ def test_what_gathers_during_a_transaction_shares_the_next_one(host: Host, stora
     assert storage.begun.empty()
 
 
-def test_votes_alone_wait_for_what_came_before_but_touch_no_disk(host: Host, storage: SteppedStorage) -> None:
+def test_votes_alone_wait_for_what_came_before_but_touch_no_disk(host: WriterHost, storage: SteppedStorage) -> None:
     host.writer.submit(accept(1))
     storage.begun.get(timeout=PATIENCE_S)
     host.writer.submit(votes())
@@ -135,7 +135,7 @@ def test_votes_alone_wait_for_what_came_before_but_touch_no_disk(host: Host, sto
     assert storage.begun.empty()
 
 
-def test_a_read_sees_all_that_was_submitted_before_it_and_nothing_else(host: Host, storage: SteppedStorage) -> None:
+def test_a_read_sees_all_that_was_submitted_before_it_and_nothing_else(host: WriterHost, storage: SteppedStorage) -> None:
     host.writer.submit(accept(1))
     storage.begun.get(timeout=PATIENCE_S)
     host.writer.submit(accept(2))
@@ -148,8 +148,8 @@ def test_a_read_sees_all_that_was_submitted_before_it_and_nothing_else(host: Hos
     assert host.entries == [[*accept(1).accepts, *accept(2).accepts], accept(2).accepts]
 
 
-def test_a_read_of_the_state_comes_in_its_turn(host: Host, storage: SteppedStorage) -> None:
-    machine = Machine()
+def test_a_read_of_the_state_comes_in_its_turn(host: WriterHost, storage: SteppedStorage) -> None:
+    machine = WriteMaker()
     pages: list[StatePage] = []
     change = machine.put(b"key")
     host.writer.submit(machine.write(change))
@@ -162,7 +162,7 @@ def test_a_read_of_the_state_comes_in_its_turn(host: Host, storage: SteppedStora
 
 
 def test_when_idle_it_tidies_until_nothing_is_left_and_again_after_the_next_write(
-    host: Host, storage: SteppedStorage
+    host: WriterHost, storage: SteppedStorage
 ) -> None:
     assert storage.tidied.get(timeout=PATIENCE_S) is False
     for slices in (3, 1):
@@ -175,7 +175,7 @@ def test_when_idle_it_tidies_until_nothing_is_left_and_again_after_the_next_writ
     assert storage.tidied.empty()
 
 
-def test_what_is_queued_comes_before_tidying(host: Host, storage: SteppedStorage) -> None:
+def test_what_is_queued_comes_before_tidying(host: WriterHost, storage: SteppedStorage) -> None:
     host.writer.submit(accept(1))
     storage.begun.get(timeout=PATIENCE_S)
     tidied = storage.tidied.qsize()
@@ -192,14 +192,14 @@ def test_what_is_queued_comes_before_tidying(host: Host, storage: SteppedStorage
 def test_tidying_that_fails_is_a_failure(storage: SteppedStorage) -> None:
     """Rule 4."""
     storage.broken = StorageError("the disk failed")
-    host = Host(storage)
+    host = WriterHost(storage)
     host.run_posted(1)
     assert [str(error) for error in host.failures] == ["the disk failed"]
     host.writer.stop()
     assert not storage.closed
 
 
-def test_stop_finishes_what_is_queued_and_closes(host: Host, storage: SteppedStorage) -> None:
+def test_stop_finishes_what_is_queued_and_closes(host: WriterHost, storage: SteppedStorage) -> None:
     storage.permits.release(10)
     for slot in (1, 2, 3):
         host.writer.submit(accept(slot))
@@ -214,7 +214,7 @@ def test_stop_finishes_what_is_queued_and_closes(host: Host, storage: SteppedSto
     assert storage.reopen().recovered().last == 3
 
 
-def test_after_a_failure_nothing_is_stored_reported_or_closed(host: Host, storage: SteppedStorage) -> None:
+def test_after_a_failure_nothing_is_stored_reported_or_closed(host: WriterHost, storage: SteppedStorage) -> None:
     """Rule 4."""
     storage.broken = StorageError("the disk failed")
     host.writer.submit(accept(1))
@@ -233,7 +233,7 @@ def test_after_a_failure_nothing_is_stored_reported_or_closed(host: Host, storag
     assert not storage.closed
 
 
-def test_a_read_that_finds_damage_is_a_failure(host: Host, storage: SteppedStorage) -> None:
+def test_a_read_that_finds_damage_is_a_failure(host: WriterHost, storage: SteppedStorage) -> None:
     storage.broken = StorageError("damaged")
     host.writer.read(1, 9, 1000, host.entries.append)
     host.run_posted(1)
