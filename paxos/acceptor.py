@@ -1,9 +1,9 @@
-"""The acceptor: promises, accepts, grants. It never forgets a promise or an accepted value.
+"""The acceptor: promises, accepted values and lease grants.
 
-P1a: "An acceptor can accept a proposal numbered n iff it has not responded to a prepare request having a number greater
-than n" (Lamport, "Paxos Made Simple", section 2.2). Here one promise covers all slots, as in "The Part-Time
-Parliament", section 3.1. Everything an acceptor says to a proposer leaves after the records that it rests on (rules 1
-and 8).
+An acceptor never forgets a promise or an accepted value: P1a, "An acceptor can accept a proposal numbered n iff it has
+not responded to a prepare request having a number greater than n" (Lamport, "Paxos Made Simple", section 2.2). One
+promise covers all slots, as in Lamport, "The Part-Time Parliament", section 3.1. Each reply to a proposer leaves after
+the records that the reply depends on are durable (rules 1 and 8).
 """
 
 from paxos.errors import require
@@ -15,26 +15,29 @@ from paxos.types import Ballot, NodeId, PValue, Slot, Time
 
 
 class Acceptor:
-    """One replica's vote. `promised`: the highest ballot promised or accepted, durable before anybody hears of it."""
+    """The acceptor of one replica."""
 
     def __init__(self, promised: Ballot, log: Log, grant: LeaseGrant, out: Outbox) -> None:
         self.promised = promised
+        """Highest ballot that this acceptor has promised or accepted; durable before any peer hears of it."""
         self.log = log
         self.grant = grant
         self._accepted: Slot = log.last_under(promised)
-        """Highest slot that was accepted under the promised ballot."""
+        """Highest slot accepted under the promised ballot; 0 for none."""
         self._out = out
 
     def pre_vote(self, sender: NodeId, message: PreVote, now: Time, *, may_be_candidate: bool) -> None:
-        """Tell whether a Prepare would be answered with a Promise now. Changes nothing (rule 13).
+        """Tell `sender` whether this acceptor would promise now; change nothing (rule 13).
 
-        Whoever may not stand is answered, too: it may know neither the leader nor that it was replaced, and this is how
-        it hears that it lags."""
+        A sender that may not be a candidate gets a reply too: it may know neither the leader nor that it was replaced,
+        and the reply tells it how far its log lags.
+        """
         willing = may_be_candidate and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
         self._out.send(sender, PreVoteReply(message.nonce, willing, self.promised, self.log.chosen))
 
     def prepare(self, sender: NodeId, message: Prepare, now: Time) -> None:
-        """Promise, or say why not. A repeated Prepare, or one for a further page, rests on the promise already made."""
+        """Promise, or reject with the reason. A repeated Prepare, or a Prepare for the next page, gets an answer that
+        depends on the promise already made."""
         ballot, from_slot = message.ballot, message.from_slot
         if ballot < self.promised or (ballot > self.promised and self.grant.refuses(ballot.node, now)):
             self._reject(sender, ballot)
@@ -47,7 +50,11 @@ class Acceptor:
             self._out.vote(sender, Promise(ballot, from_slot, accepted, next_slot))
 
     def accept(self, sender: NodeId, message: Accept) -> bool:
-        """Accept, unless a higher ballot was promised; the promise rises to the ballot in the same write (rule 8)."""
+        """Accept the value, unless a higher ballot is promised; raise the promise in the same write (rule 8).
+
+        Returns True if the value is accepted. Raises InvariantError if another value was accepted under the same ballot
+        (rule 7).
+        """
         ballot, slot = message.ballot, message.slot
         if ballot < self.promised:
             self._reject(sender, ballot)
@@ -67,15 +74,17 @@ class Acceptor:
         return True
 
     def adopt(self, pvalue: PValue) -> None:
-        """Hold a value that is known to be chosen, as if it had been accepted under the ballot that comes with it."""
+        """Store a value that is known to be chosen as if it had been accepted under its ballot."""
         if pvalue.ballot > self.promised:
             self._promise(pvalue.ballot)
         self.log.put(pvalue)
         self._out.accept(pvalue)
 
     def heartbeat(self, sender: NodeId, message: Heartbeat, now: Time) -> bool:
-        """Grant a lease to a leader whom no higher promise outbids; True when it leads as far as this acceptor
-        knows."""
+        """Acknowledge a leader and grant it a lease, unless a higher ballot is promised.
+
+        Returns True if the sender leads as far as this acceptor knows, whether or not it gets a lease.
+        """
         if message.ballot < self.promised:
             self._reject(sender, message.ballot)
             return False
@@ -85,8 +94,10 @@ class Acceptor:
         return True
 
     def votes(self, ballot: Ballot) -> int:
-        """What is known here of the own votes for `ballot`, see Forgotten. A slot that is chosen counts as accepted:
-        its value cannot be lost to others by what this acceptor says."""
+        """Return how many of its votes for `ballot` this acceptor still knows of, encoded as in ForgottenVotes.
+
+        A chosen slot counts as accepted: nothing that this acceptor says can lose its value any more.
+        """
         if ballot > self.promised:
             return 0
         return 1 + max(self.log.chosen, self._accepted if ballot == self.promised else self.log.last)

@@ -1,4 +1,4 @@
-"""A replica that wants to lead: it asks whether it could, then runs phase 1."""
+"""A candidate: a replica that tries to become leader. It asks for pre-votes, then runs phase 1."""
 
 from paxos.acceptor import Acceptor
 from paxos.context import RoleContext
@@ -9,10 +9,12 @@ from paxos.types import MS, Ballot, Count, NodeId, Time
 
 
 class Candidate:
-    """One candidacy, from the first question to the last promise. `phase1` is None while it only asks (rule 13)."""
+    """One attempt to become leader, from the first PreVote to the last Promise."""
 
-    def __init__(self, context: RoleContext, nonce: Count, acceptor: Acceptor, candidate_timeout: Time) -> None:
-        self._timeout = candidate_timeout
+    def __init__(self, context: RoleContext, nonce: Count, acceptor: Acceptor, timeout: Time) -> None:
+        """Create a candidate that gives up a phase after `timeout`. No other attempt of this replica has its
+        `nonce`."""
+        self._timeout = timeout
         self._node = context.node
         self._configurations = context.configurations
         self._from_slot = acceptor.log.chosen + 1
@@ -25,25 +27,26 @@ class Candidate:
         self._willing = {context.node}
         self._unwilling: set[NodeId] = set()
         self.phase1: Phase1 | None = None
+        """Phase 1 of this attempt; None while the candidate only asks for pre-votes (rule 13)."""
         self._resend_at: Time = 0
         self.expires: Time = 0
 
     def pre_vote(self, now: Time) -> None:
-        """Ask everybody whether they would promise."""
+        """Ask every member whether it would promise."""
         self.expires = now + self._timeout
         self._send_pre_votes(now)
 
     def pre_vote_reply(self, sender: NodeId, message: PreVoteReply) -> None:
-        """Count one answer to the question of this candidacy."""
+        """Count a reply to the PreVote of this attempt; ignore a reply to an earlier one."""
         if message.nonce == self._nonce and self._configurations.is_voter(sender):
             (self._willing if message.willing else self._unwilling).add(sender)
 
     def may_prepare(self) -> bool:
-        """True when a majority would promise and nothing was prepared yet."""
+        """Return True once a majority would promise, until phase 1 begins."""
         return self.phase1 is None and is_quorum_of_each(self._willing, self._deciding)
 
     def prepare(self, number: int, now: Time) -> None:
-        """Begin phase 1 of round `number`, which is durable before any Prepare leaves (rule 2)."""
+        """Begin phase 1 of round `number`. The round is durable before any Prepare leaves (rule 2)."""
         ballot = Ballot(number, self._node)
         from_slot = self._acceptor.log.chosen + 1
         self._deciding = self._configurations.since(from_slot)
@@ -53,7 +56,7 @@ class Candidate:
         self._send_prepares(self.phase1, self._others, now)
 
     def promised(self, sender: NodeId, message: Promise, now: Time) -> Phase1 | None:
-        """Take a page of a promise and ask for the next one; the phase1, once it is won."""
+        """Take one page of a promise and ask for the next page. Return phase 1 once a majority has promised."""
         phase1 = self.phase1
         if phase1 is None or message.ballot != phase1.ballot or not self._configurations.is_voter(sender):
             return None
@@ -65,16 +68,17 @@ class Candidate:
         return None
 
     def rejected(self, sender: NodeId, ballot: Ballot) -> None:
-        """An acceptor will not promise to `ballot`."""
+        """Count the refusal of an acceptor to promise `ballot`."""
         if self.phase1 is not None and ballot == self.phase1.ballot:
             self._unwilling.add(sender)
 
     def has_failed(self, now: Time) -> bool:
-        """True when too many rejected, or when it took too long."""
+        """Return True when too many acceptors refused, or the phase timed out."""
         return now >= self.expires or not can_reach_quorum(self._unwilling, self._deciding)
 
     def tick(self, now: Time) -> None:
-        """Ask again those that have not answered. The own answer is never lost, it only waits for the disk."""
+        """Ask the members that have not answered again. The own acceptor is not asked again: its answer cannot be lost,
+        it only waits for the disk."""
         if now < self._resend_at:
             return
         if self.phase1 is None:
@@ -83,7 +87,7 @@ class Candidate:
             self._send_prepares(self.phase1, self._others, now)
 
     def next_deadline(self) -> Time:
-        """When `tick` or `has_failed` has something to say."""
+        """Return the time at which to call `tick` and `has_failed`."""
         return min(self._resend_at, self.expires)
 
     def _send_pre_votes(self, now: Time) -> None:

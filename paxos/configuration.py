@@ -1,14 +1,15 @@
-"""Which configuration decides which slot.
+"""Configurations: which members decide which slot.
 
-A configuration that is chosen in slot s is in force from slot s + ALPHA on (Lamport, "Paxos Made Simple", section 3: "the
-set of servers that execute instance i + alpha is determined by the state after execution of the i-th"). So a leader
-proposes a slot only once all that could have changed who votes in it is applied, and two members never disagree about
-who votes. Phase 1 and leases speak for all slots from one on: they need a majority of each configuration that may decide
-one of them (rule 27).
+A configuration that is chosen in slot s decides the slots from s + ALPHA on (Lamport, "Paxos Made Simple", section 3:
+the servers that execute instance i + alpha are determined by the state after instance i). A leader proposes a slot only
+after it has applied every slot that could have changed the configuration of that slot, so two members never disagree
+about the voters of a slot. Phase 1 and leases cover every slot from some slot on, so they need a majority of each
+configuration that decides one of these slots (rule 27).
 
-A voter that leaves votes on for the slots of the configurations that it belongs to, or the last of two could never leave.
-But one that is to be given a new disk is not heard from then on, although it still counts in the size of the
-configurations before: whoever answers to its name next may know nothing of its promises (rule 28).
+A voter that is removed still votes in the slots of its old configurations; otherwise the last of two voters could never
+be removed. The votes of an unverified member do not count, although it still counts in the size of its old
+configurations: its disk was replaced, so the process with its name may know nothing of the promises made before (rule
+28).
 """
 
 from collections.abc import Sequence
@@ -18,79 +19,83 @@ from paxos.errors import require
 from paxos.types import Configuration, NodeId, Slot
 
 ALPHA = 32
-"""Slots between the one in which a configuration is chosen and the first that it decides; part of the log's meaning, the
-same everywhere and for ever. A leader has at most so many slots under way."""
+"""Slots from the one in which a configuration is chosen to the first one that it decides. The value is part of the
+meaning of the log: it is the same on every replica and never changes. A leader has at most ALPHA slots in flight."""
 
 
 class ConfigurationVersion(NamedTuple):
-    """`configuration` decides the slots from `first` on, up to the next version."""
+    """A configuration and the first slot that it decides. It decides all slots up to the first one of the next
+    version."""
 
     first: Slot
     configuration: Configuration
 
 
 class ConfigurationHistory:
-    """The configurations that are known, as one member sees them; those that decide no open slot are forgotten."""
+    """The configurations that `node` knows of, without those whose slots are all decided."""
 
     def __init__(self, node: NodeId, versions: Sequence[ConfigurationVersion]) -> None:
-        """`versions` in order; a replica that knows of none yet has one without voters."""
+        """Start with `versions` in order of their slots. A replica without state has one version without voters."""
         require(bool(versions), "a replica without a configuration")
         self.node = node
         self._versions = list(versions)
         self.others: list[NodeId] = []
-        """Everybody else who votes or learns, by any configuration that is not over."""
+        """The other members of all configurations here, voters and learners."""
         self._update_members()
 
     @property
     def newest(self) -> Configuration:
-        """The last that was chosen, in force or not."""
+        """The configuration that was chosen last, whether or not it is in force."""
         return self._versions[-1].configuration
 
     @property
     def pending_from(self) -> Slot:
-        """The slot from which the newest configuration is in force."""
+        """The first slot that the newest configuration decides."""
         return self._versions[-1].first
 
     def at(self, slot: Slot) -> Configuration:
-        """Who decides `slot`."""
+        """Return the configuration that decides `slot`."""
         for version in reversed(self._versions):
             if version.first <= slot:
                 return version.configuration
         return self._versions[0].configuration
 
     def since(self, slot: Slot) -> list[Configuration]:
-        """Who decides `slot`, and everyone who decides a later one."""
+        """Return the configuration that decides `slot`, followed by all later configurations."""
         return [self.at(slot), *(version.configuration for version in self._versions if version.first > slot)]
 
     def is_voter(self, sender: NodeId) -> bool:
-        """True for one whose answers count, wherever it votes."""
+        """Return True if votes of `sender` count in some configuration."""
         return sender in self._counted
 
     def may_be_candidate(self, sender: NodeId) -> bool:
-        """True for one to whom a promise may be made. Whoever has no vote in the newest configuration, and stands by an
-        earlier one, may have been given a new disk since: its own vote, which it counts, would be of no worth."""
+        """Return True if an acceptor may promise to `sender`.
+
+        A member without a vote in the newest configuration may be a candidate by an earlier one, but its disk may have
+        been replaced since. It would count its own vote, which is worth nothing then.
+        """
         return sender in self.newest.voters and sender not in self.newest.witnesses
 
     def may_lead(self, slot: Slot) -> bool:
-        """True when this member votes for `slot` and all later ones, and is no witness."""
+        """Return True if this member votes in `slot` and in all later slots, and is not a witness."""
         return all(
             self.node in configuration.voters and self.node not in configuration.witnesses
             for configuration in self.since(slot)
         )
 
     def add(self, version: ConfigurationVersion) -> None:
-        """A later configuration was chosen."""
+        """Add a configuration that was chosen. Raises InvariantError if it is out of order."""
         require(version.first > self._versions[-1].first, "configurations are chosen in order")
         self._versions.append(version)
         self._update_members()
 
     def replace(self, versions: Sequence[ConfigurationVersion]) -> None:
-        """The state was replaced by a later one, with these."""
+        """Replace all versions by those of a snapshot."""
         self._versions = list(versions)
         self._update_members()
 
     def forget_before(self, slot: Slot) -> bool:
-        """Slots before `slot` are decided. True when a configuration is over with them."""
+        """Forget configurations that decide only slots before `slot`. Return True if any was forgotten."""
         if len(self._versions) == 1 or self._versions[1].first > slot:
             return False
         follow = zip(self._versions, self._versions[1:], strict=False)

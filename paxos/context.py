@@ -1,4 +1,4 @@
-"""What all roles of one replica share."""
+"""The objects that all roles of one replica share."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from paxos.types import NodeId
 
 
 class RoleContext(NamedTuple):
-    """Who the replica is, whom it counts, by which knobs it goes, and where it puts its work."""
+    """The replica's name, its configurations, its options and its outbox."""
 
     node: NodeId
     configurations: ConfigurationHistory
@@ -18,5 +18,5 @@ class RoleContext(NamedTuple):
 
     @property
     def others(self) -> list[NodeId]:
-        """The members beside this one."""
+        """The members other than this one."""
         return self.configurations.others

@@ -1,7 +1,7 @@
-"""When to run for leader: after silence, at a random moment, and the longer the more often it failed.
+"""The election timer: when a replica tries to become leader.
 
-Paxos is safe whoever runs, and makes progress when, for long enough, only one does (Lamport, "Paxos Made Simple",
-section 2.4). Random delays that grow with each failure bring that about (rule 14).
+Paxos is safe with any number of candidates, and makes progress if there is only one for long enough (Lamport, "Paxos
+Made Simple", section 2.4). Random delays that grow with each failed attempt make that likely (rule 14).
 """
 
 from random import Random
@@ -11,9 +11,10 @@ from paxos.types import MS, Time
 
 
 class ElectionTimer:
-    """The moment of the next candidacy."""
+    """The time of this replica's next attempt to become leader."""
 
     def __init__(self, options: Options, rng: Random, due: Time) -> None:
+        """Start the timer at `due`, plus a random delay."""
         self._unit = options.election_jitter_ms * MS
         self._lease = options.lease_ms * MS
         self._longest = 2 * self._lease
@@ -23,27 +24,28 @@ class ElectionTimer:
 
     @property
     def candidate_timeout(self) -> Time:
-        """How long a candidacy may take: one lease, and twice as long with each failure, or slow disks elect nobody."""
+        """Time after which a candidate gives up: one lease, doubled with each failure so that slow disks can elect a
+        leader."""
         return self._lease << min(self._failures, 6)
 
     def leader_seen(self, until: Time) -> None:
-        """A leader is alive, whether it was granted a lease or not; nobody needs to run before `until`."""
+        """Restart the timer after contact with a leader, with or without a lease; no attempt is due before `until`."""
         self._failures = 0
         self.due = until + self._jitter()
 
     def postpone(self, now: Time) -> None:
-        """Somebody else was promised: leave it the time to become leader, twice as much with each time that nobody
-        did."""
+        """Postpone the next attempt after a promise to another candidate, so that it has time to become leader. The
+        time doubles with each call until there is a leader."""
         longest = self._next_delay()
         self.due = max(self.due, now + longest + self._rng.randint(longest // 8, longest))
 
     def back_off(self, now: Time) -> None:
-        """A candidacy or a leadership ended without success: wait, twice as long as the last time."""
+        """Schedule the next attempt after an attempt or a leadership failed. The delay doubles each time."""
         longest = self._next_delay()
         self.due = now + self._rng.randint(longest // 4, longest)
 
     def expire(self, now: Time) -> None:
-        """A leader handed over to this replica."""
+        """Make an attempt due now: a leader handed over to this replica."""
         self.due = now
 
     def _next_delay(self) -> Time:

@@ -1,17 +1,17 @@
-"""What can be wrong inside the core, and the check that says so."""
+"""Errors of the protocol core, and the function that checks invariants."""
 
 
 class InvariantError(Exception):
-    """A rule of the protocol is broken: by a bug or by damaged state. The process must end, its votes cannot be
+    """A violation of the protocol, caused by a bug or by damaged state. The process must end: its votes cannot be
     trusted."""
 
 
 class ForgottenVotesError(InvariantError):
-    """Others have counted votes of this acceptor that it knows nothing of: its storage has lost some. What is left is
-    not to be voted with (rule 5)."""
+    """A leader counted votes of this acceptor that its storage no longer has. The replica must not vote with the data
+    that is left (rule 5)."""
 
 
 def require(holds: bool, rule: str) -> None:
-    """Raise InvariantError unless `holds`; unlike assert also under `python -O`."""
+    """Raise InvariantError unless `holds`. Unlike an assert statement, this also works under `python -O`."""
     if not holds:
         raise InvariantError(rule)

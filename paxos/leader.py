@@ -1,4 +1,9 @@
-"""A replica that leads: it renews its lease, orders what is proposed, and says how current a read must be."""
+"""The leader: it renews its lease, orders payloads in slots, and hands out read indexes.
+
+Reads follow Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 6.4: the leader notes its chosen prefix,
+the read index, and confirms that it still leads, either by its lease or by a round of heartbeats that a majority
+answers (rule 18).
+"""
 
 from collections import deque
 
@@ -25,22 +30,25 @@ from paxos.proposer import Phase1, Pipeline
 from paxos.reads import ReadIndexTracker
 from paxos.types import MS, Count, NodeId, Slot, Time
 
-ROUNDS = 16
-"""Rounds of heartbeats whose answers are still compared with what was counted before."""
+VOTE_CHECK_ROUNDS = 16
+"""Number of heartbeat rounds for which the leader remembers its vote counts, to check late answers against them."""
 
 
 class PendingRead(msgspec.Struct):
-    """A read that waits for a majority to confirm the leader. `nonce` 0: its round has not been sent yet."""
+    """A read index request that waits until a majority confirms the leader."""
 
     origin: NodeId
     token: Count
     quorum: bool
+    """True if the lease is not trusted for this read."""
     nonce: Count = 0
+    """Nonce of the heartbeat round that confirms the read; 0 until that round begins."""
     slot: Slot = 0
+    """Read index, valid once `nonce` is set."""
 
 
 class Leader:
-    """One leadership, under one ballot, from the end of phase 1 to the first sign that it is over."""
+    """One leadership under one ballot, from the end of phase 1 until the replica steps down."""
 
     def __init__(
         self,
@@ -52,7 +60,7 @@ class Leader:
         own_reads: ReadIndexTracker,
         now: Time,
     ) -> None:
-        """`phase1` is won; `own_reads` gets the indices that this replica itself asked for."""
+        """Begin to lead after `phase1` was won. Read indexes of this replica's own reads go to `own_reads`."""
         self._node = context.node
         self._configurations = context.configurations
         self._options = context.options
@@ -64,10 +72,11 @@ class Leader:
         self._last_ack_at: dict[NodeId, Time] = {}
         self._chosen_by: dict[NodeId, Slot] = {}
         self._votes: dict[NodeId, int] = dict.fromkeys(phase1.promised, 1)
-        """What was counted of each voter, in the measure of ForgottenVotes."""
+        """Votes counted for each voter, encoded as in ForgottenVotes."""
         self._votes_at_round: dict[Count, dict[NodeId, int]] = {}
-        """The same as it was when the heartbeats of a nonce left."""
+        """Copies of `_votes`, taken when the heartbeat round of each nonce began."""
         self._own_votes: deque[tuple[Slot, Time]] = deque()
+        """Slots for which the own vote is not durable yet, each with the time of its proposal."""
         self._reads: dict[tuple[NodeId, Count], PendingRead] = {}
         self._announced: Slot = 0
         self._confirmed_at = now
@@ -79,20 +88,24 @@ class Leader:
 
     @property
     def established(self) -> bool:
-        """True once all that was recovered and one no-op of the own ballot are chosen: only then is the chosen prefix
-        as long as any earlier leader's (rule 10)."""
+        """True once all recovered values and one no-op of this ballot are chosen. Only then does the chosen prefix
+        include every slot that an earlier leader acknowledged (rule 10)."""
         return self._learner.chosen >= self.pipeline.own_noop
 
     def lease_holds(self, now: Time) -> bool:
-        """True when a read of what is applied now needs to ask nobody (rule 18)."""
+        """Return True if the leader may answer a read from its state without any message (rule 18)."""
         return now < self.lease.until and self.established
 
     def configuration_ended(self) -> None:
-        """The slots that one of them decided are chosen: the lease needs no majority of it any more."""
+        """Stop requiring a majority of configurations whose slots are all chosen for the lease."""
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
 
     def reconfigure(self) -> bool:
-        """A later configuration was chosen. False when it takes another phase 1 to propose what that one decides."""
+        """Take a newly chosen configuration into account.
+
+        Returns False if the promises of phase 1 are no majority of the new configuration, so that its slots need a new
+        phase 1.
+        """
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
         for voter in self._configurations.newest.unverified:
             self._votes.pop(voter, None)
@@ -101,12 +114,12 @@ class Leader:
         return self._phase1.covers(self._configurations.newest)
 
     def promised(self, sender: NodeId, message: Promise) -> None:
-        """A promise that the election did not wait for."""
+        """Take a promise that arrives after the election."""
         if message.ballot == self.ballot and self._configurations.is_voter(sender):
             self._phase1.add_late_promise(sender, message, self.pipeline.next_slot)
 
     def accepted(self, sender: NodeId, message: Accepted) -> None:
-        """Count a vote; its ballot must be this one (rule 9)."""
+        """Count a vote, if it is for this ballot (rule 9)."""
         if message.ballot != self.ballot or not self._configurations.is_voter(sender):
             return
         if sender == self._node:
@@ -117,7 +130,8 @@ class Leader:
             self._learner.decide(message.slot)
 
     def acknowledged(self, sender: NodeId, message: HeartbeatAck, now: Time) -> None:
-        """A voter answered a heartbeat: the lease may grow, and reads that waited for a majority may have it."""
+        """Take an answer to a heartbeat: it may extend the lease and confirm reads. Answer ForgottenVotes if the sender
+        knows of fewer votes than were counted before the heartbeat left (rule 5)."""
         if message.ballot != self.ballot:
             return
         self._last_ack_at[sender] = now
@@ -130,21 +144,21 @@ class Leader:
             self._answer_round(sender, message.nonce, message.granted)
 
     def chosen_by(self, member: NodeId) -> Slot:
-        """The chosen prefix of `member`, as far as it has told."""
+        """Return the chosen prefix that `member` reported last, 0 if it reported none."""
         return self._chosen_by.get(member, 0)
 
     def read(self, origin: NodeId, token: Count, *, quorum: bool) -> None:
-        """`origin` wants to know how far to apply; answered by `flush` or by a later answer to a heartbeat."""
+        """Add a read index request of `origin`. `flush`, or a later answer to a heartbeat, answers it."""
         self._reads.setdefault((origin, token), PendingRead(origin, token, quorum))
 
     def flush(self, now: Time, applied: Slot) -> None:
-        """Begin slots, answer or confirm reads, and tell the others what is chosen if nothing else did. The host has
-        applied all slots up to `applied`."""
+        """Propose queued payloads, answer reads or start to confirm them, and announce the chosen prefix if no other
+        message has carried it. The host has applied all slots up to `applied`."""
         for slot, value in self.pipeline.propose(now, applied):
             accept = Accept(self.ballot, slot, value, self._learner.chosen)
             self._broadcast(accept)
             self._own_votes.append((slot, now))
-            require(self._acceptor.accept(self._node, accept), "a leader's own acceptor has promised to another")
+            require(self._acceptor.accept(self._node, accept), "the leader's own acceptor promised another ballot")
             self._announced = accept.chosen
         self._flush_reads(now)
         if self._learner.chosen > self._announced:
@@ -152,7 +166,7 @@ class Leader:
             self._broadcast(Chosen(self.ballot, self._announced))
 
     def tick(self, now: Time) -> None:
-        """Renew the lease and repeat what was not answered."""
+        """Renew the lease when it is due, and send unanswered Accepts again."""
         if now >= self._heartbeat_due:
             self._heartbeat(now)
         for slot, value, missing in self.pipeline.overdue(now):
@@ -162,7 +176,8 @@ class Leader:
                     self._out.send(voter, accept)
 
     def stalled(self, now: Time) -> bool:
-        """True when for too long no majority answered, nothing was chosen, or the own disk was silent (rule 19)."""
+        """Return True if for `stall_ms` no majority answered, the oldest proposal was not chosen, or an own vote did
+        not become durable (rule 19)."""
         oldest = self.pipeline.oldest()
         since = [self._confirmed_at]
         if oldest is not None:
@@ -172,21 +187,21 @@ class Leader:
         return min(since) + self._options.stall_ms * MS < now
 
     def next_deadline(self) -> Time:
-        """When `tick` or `stalled` has something to say."""
+        """Return the time at which to call `tick` and `stalled`."""
         resend = self.pipeline.next_resend()
         return self._heartbeat_due if resend is None else min(self._heartbeat_due, resend)
 
     def release(self, *, choose_successor: bool) -> None:
-        """Give the lease up. The successor is whoever was heard within the last heartbeats and has the longest
-        prefix."""
+        """Give up the lease. The successor, if there is one, is the voter with the longest chosen prefix among those
+        that answered the last few heartbeats."""
         successor = ""
         if choose_successor and self._last_ack_at:
             newest = max(self._last_ack_at.values()) - 3 * self._options.heartbeat_ms * MS
-            heirs = self._configurations.newest
+            configuration = self._configurations.newest
             alive = [
                 node
-                for node in heirs.voters
-                if node not in heirs.witnesses
+                for node in configuration.voters
+                if node not in configuration.witnesses
                 and node != self._node
                 and self._last_ack_at.get(node, newest - 1) >= newest
             ]
@@ -197,7 +212,7 @@ class Leader:
     def _heartbeat(self, now: Time) -> Count:
         nonce = self.lease.begin_round(now)
         self._votes_at_round[nonce] = dict(self._votes)
-        self._votes_at_round.pop(nonce - ROUNDS, None)
+        self._votes_at_round.pop(nonce - VOTE_CHECK_ROUNDS, None)
         self._heartbeat_due = now + self._options.heartbeat_ms * MS
         self._announced = self._learner.chosen
         self._broadcast(Heartbeat(self.ballot, nonce, self._announced))

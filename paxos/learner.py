@@ -1,9 +1,9 @@
-"""The learner: which slots are chosen, in order, and how a replica gets those that it missed.
+"""The learner: it finds out which slots are chosen, in order, and fetches the slots that this replica missed.
 
 "To learn that a value has been chosen, a learner must find out that a proposal has been accepted by a majority of
-acceptors" (Lamport, "Paxos Made Simple", section 2.3). Here the leader is the distinguished learner: it counts, and
-tells the others a prefix. The prefix comes with the leader's ballot, and speaks for a slot only to those who accepted
-that slot under this very ballot; everybody else fetches the value (rule 12).
+acceptors" (Lamport, "Paxos Made Simple", section 2.3). The leader is the distinguished learner of that section: it
+counts votes and announces a chosen prefix together with its ballot. A replica that accepted a slot under this ballot
+holds the chosen value of the slot; every other replica fetches the value (rule 12).
 """
 
 from paxos.acceptor import Acceptor
@@ -14,7 +14,7 @@ from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 
 
 class Learner:
-    """Moves the chosen prefix of the log, slot after slot without a gap."""
+    """Advances the chosen prefix of the log, slot by slot without a gap."""
 
     def __init__(self, acceptor: Acceptor, context: RoleContext) -> None:
         self._acceptor = acceptor
@@ -23,74 +23,84 @@ class Learner:
         self._configurations = context.configurations
         self._retry = context.options.retransmit_ms * MS
         self._decided: set[Slot] = set()
+        """Slots above the chosen prefix whose value in the log is known to be chosen."""
         self._announced = (ZERO, 0)
+        """Highest announcement of a leader: its ballot and the chosen prefix."""
         self._fetch_source: NodeId = ""
         self._known_chosen: Slot = 0
         self._fetching: tuple[Slot, Time] | None = None
+        """First slot of the Fetch under way, and the time at which it is repeated."""
         self._unanswered = 0
         self._truncated: Slot = 0
         self._truncated_by: NodeId = ""
 
     @property
     def chosen(self) -> Slot:
-        """The chosen prefix."""
+        """Highest slot up to which all slots are known to be chosen."""
         return self._log.chosen
 
     @property
     def behind(self) -> bool:
-        """True while a peer is known to have a longer prefix."""
+        """True while a peer is known to have a longer chosen prefix."""
         return self._known_chosen > self.chosen
 
     @property
     def snapshot_source(self) -> NodeId | None:
-        """A peer that has cut the next slot from its log: its state has to be fetched (rule 11)."""
+        """A peer that has truncated the next slot from its log, so that its snapshot is needed (rule 11); otherwise
+        None."""
         return self._truncated_by if self._truncated > self.chosen else None
 
     def decide(self, slot: Slot) -> None:
-        """The leader counted a majority for what its own acceptor holds for `slot`."""
+        """Mark the value that the own acceptor holds for `slot` as chosen: this replica leads and counted a
+        majority."""
         if slot > self.chosen:
             self._decided.add(slot)
             self._advance()
 
     def announce(self, ballot: Ballot, upto: Slot) -> None:
-        """The leader of `ballot` says that all slots up to `upto` are chosen."""
+        """Take the announcement of the leader of `ballot` that all slots up to `upto` are chosen."""
         self._announced = max(self._announced, (ballot, upto))
         self._advance()
         self.note_chosen(ballot.node, upto)
 
     def note_chosen(self, source: NodeId, chosen: Slot) -> None:
-        """`source` has a chosen prefix of `chosen`, and can be asked for what is missing here."""
+        """Remember that `source` has the chosen prefix `chosen`, so that missing slots can be fetched from it."""
         if chosen >= self._known_chosen:
             self._fetch_source, self._known_chosen = source, chosen
 
     def accepted(self) -> None:
-        """The own acceptor holds a new value: an earlier announcement may speak for it."""
+        """Check a value that was just accepted against an earlier announcement."""
         self._advance()
 
     def learn(self, message: Learn) -> None:
-        """Chosen values from a peer. They are kept as accepted under the ballot with which the peer holds them, and
-        like every accepted value they raise the promise to it, so that no older leader can replace them."""
+        """Take chosen values from a peer.
+
+        They are stored as accepted under the ballot with which the peer holds them. As with every accepted value, the
+        promise rises to that ballot, so that no older leader can replace them (rule 8).
+        """
         for pvalue in message.entries:
             if pvalue.slot > self.chosen:
                 self._keep(pvalue)
         self._advance()
 
     def note_truncated(self, source: NodeId, upto: Slot) -> None:
-        """`source` no longer has the slots up to `upto`."""
+        """Remember that `source` has truncated its log up to slot `upto`."""
         if upto > self._truncated:
             self._truncated, self._truncated_by = upto, source
 
     def install_snapshot(self, slot: Slot) -> None:
-        """The state as of `slot` is known: go on behind it."""
+        """Go on after `slot`: the host has a snapshot as of that slot."""
         self._log.skip_to(slot)
         self._out.skip_to(slot)
         self._decided = {decided for decided in self._decided if decided > slot}
         self._advance()
 
     def fetch(self, now: Time) -> None:
-        """Ask for the next page of what is missing, one request at a time: the next one only once this one brought
-        something, or after a while, and then of another peer. Copies of an answer therefore bring no further
-        questions."""
+        """Send a Fetch for the next missing slots if one is due.
+
+        There is one request at a time. The next one follows when the chosen prefix has grown, or after a timeout, and
+        then goes to another peer. A duplicated answer therefore causes no further request.
+        """
         if (
             self._known_chosen <= self.chosen
             or self.snapshot_source is not None
@@ -106,7 +116,7 @@ class Learner:
             self._send_fetch(others[self._unanswered % len(others)], now)
 
     def next_deadline(self) -> Time | None:
-        """When an unanswered Fetch is repeated."""
+        """Return the time at which an unanswered Fetch is repeated, None if there is none."""
         return self._fetching[1] if self._fetching is not None else None
 
     def _send_fetch(self, peer: NodeId, now: Time) -> None:
@@ -125,7 +135,7 @@ class Learner:
 
     def _advance(self) -> None:
         if not self._configurations.newest.members:
-            return  # what the log means begins with a state that says who the members are
+            return  # the configuration comes with a snapshot; without one the log cannot be interpreted
         ballot, upto = self._announced
         while True:
             slot = self._log.chosen + 1

@@ -1,10 +1,14 @@
-"""Leases: why a leader may answer reads alone, and how long.
+"""Leader leases: they allow a leader to answer reads without asking any other replica.
 
-An acceptor that grants promises to no other candidate until the grant ends. A leader whose grants come from a majority
-therefore knows that no other leader can be elected, and that nothing is chosen without it. Both sides measure an
-interval on their own clock; clocks whose rates differ by at most the drift bound agree on the order of the two ends,
-because the leader counts from before it asked, shortened, and the acceptor from after it heard, lengthened (rule 15).
-Gray and Cheriton, "Leases" (SOSP 1989); Moraru et al., "Paxos Quorum Leases" (SoCC 2014), section 2.
+An acceptor that grants a lease promises to no other candidate until the grant ends. While a leader has grants of a
+majority, no other leader can be elected, and no value is chosen without this leader.
+
+Each side measures the lease on its own clock. The leader counts from the time before it sent the heartbeat and shortens
+the lease by the clock drift bound. The acceptor counts from the time after it received the heartbeat and lengthens the
+lease by the same bound. If the rates of the two clocks differ by at most the bound, the leader's lease ends first
+(rule 15).
+
+Sources: Gray and Cheriton, "Leases" (SOSP 1989); Moraru et al., "Paxos Quorum Leases" (SoCC 2014), section 2.
 """
 
 from paxos.options import Options
@@ -13,8 +17,11 @@ from paxos.types import ZERO, Ballot, Configuration, Count, NodeId, Time
 
 
 class LeaseGrant:
-    """The acceptor's side. Kept in memory only: whoever restarts may have granted a moment ago, and so refuses
-    everybody for one whole lease (rule 17)."""
+    """The acceptor's side of a leader lease.
+
+    It is in memory only. A restarted acceptor may have granted a lease just before it stopped, so it refuses every
+    candidate for one whole lease (rule 17).
+    """
 
     def __init__(self, options: Options, now: Time, *, restarted: bool) -> None:
         self._length = options.lease_for_acceptor
@@ -22,11 +29,11 @@ class LeaseGrant:
         self.until = now + self._length if restarted else now
 
     def refuses(self, node: NodeId, now: Time) -> bool:
-        """True while a grant to somebody else, or the wait after a restart, stands against `node`."""
+        """Return True while a grant to another node, or the wait after a restart, forbids a promise to `node`."""
         return now < self.until and self._ballot.node != node
 
     def renew(self, ballot: Ballot, now: Time) -> bool:
-        """Grant one lease from `now` on to the leader of `ballot`; False when that is refused."""
+        """Grant the leader of `ballot` a lease from `now` on. Return False if a grant to another node forbids it."""
         if self.refuses(ballot.node, now):
             return False
         held = self._ballot
@@ -35,16 +42,17 @@ class LeaseGrant:
         return True
 
     def release(self, ballot: Ballot, now: Time) -> None:
-        """The holder gave its lease up. Only the ballot that holds it can: a late copy ends no later grant."""
+        """End the grant to `ballot`. A late message of another ballot has no effect (rule 16)."""
         if self._ballot == ballot:
             self.until = min(self.until, now)
 
 
 class LeaderLease:
-    """The leader's side: which round of heartbeats each voter answered last, and what follows from it."""
+    """The leader's side of a leader lease: the heartbeat rounds that each voter answered, and the end of the lease."""
 
     def __init__(self, options: Options, configurations: list[Configuration]) -> None:
-        """`configurations`: each that may decide a slot which is not chosen. Whoever is to be elected needs them all."""
+        """Start without grants. `configurations` are all that decide a slot which is not yet chosen: a new leader would
+        need a majority of each, so the lease does too."""
         self._length = options.lease_for_leader
         self._deciding = configurations
         self._sent: dict[Count, Time] = {}
@@ -52,12 +60,12 @@ class LeaderLease:
         self._answered: dict[NodeId, Count] = {}
         self._nonce = 0
         self.until: Time = 0
-        """The lease holds before this reading of the clock."""
+        """End of the lease on the local clock; 0 without a majority of grants."""
         self.confirmed: Count = 0
-        """A majority answered the round of this nonce, or a later one."""
+        """Nonce of the newest heartbeat round that a majority has answered, directly or by answering a later round."""
 
     def begin_round(self, now: Time) -> Count:
-        """A fresh nonce for heartbeats that leave at `now` (rule 16)."""
+        """Return a fresh nonce for heartbeats that leave at `now` (rule 16)."""
         self._nonce += 1
         self._sent[self._nonce] = now
         for nonce in [old for old, sent in self._sent.items() if sent + 2 * self._length < now]:
@@ -65,7 +73,8 @@ class LeaderLease:
         return self._nonce
 
     def answer(self, sender: NodeId, nonce: Count, *, granted: bool) -> None:
-        """A voter answered the round of `nonce`. A late answer extends the lease only from its own send time."""
+        """Count the answer of a voter to the round of `nonce`. The lease is counted from the time at which that round
+        left, however late the answer is (rule 16)."""
         sent = self._sent.get(nonce)
         if sent is None:
             return
@@ -75,7 +84,8 @@ class LeaderLease:
         self._count()
 
     def reconfigure(self, configurations: list[Configuration]) -> None:
-        """From now on it takes a majority of each of these. Whoever is silent in the newest is not heard any more."""
+        """Require a majority of each of these configurations from now on. Answers of members that are unverified in the
+        newest one no longer count (rule 28)."""
         self._deciding = configurations
         unverified = configurations[-1].unverified
         self._answered = {voter: nonce for voter, nonce in self._answered.items() if voter not in unverified}
@@ -84,11 +94,11 @@ class LeaderLease:
 
     @property
     def next_nonce(self) -> Count:
-        """The nonce of the round that begins next."""
+        """The nonce of the next round."""
         return self._nonce + 1
 
     def sent_at(self, nonce: Count) -> Time | None:
-        """When the round of `nonce` left, unless that is long ago."""
+        """Return the time at which the round of `nonce` left, None if it left more than two leases ago."""
         return self._sent.get(nonce)
 
     def _count(self) -> None:

@@ -1,4 +1,4 @@
-"""The accepted values that an acceptor keeps at hand: all above the chosen prefix, and a bounded tail below it."""
+"""The part of the log in memory: all accepted values above the chosen prefix, and a bounded number below it."""
 
 from paxos.errors import require
 from paxos.options import Options
@@ -6,13 +6,13 @@ from paxos.types import Ballot, PValue, Slot
 
 
 class Log:
-    """Accepted values by slot, from `floor` on. Storage holds the older ones.
+    """Accepted values by slot, from `floor` on. Storage holds the older ones, as far as they are not truncated.
 
-    `chosen` is the chosen prefix: it only grows, and the values up to it never change.
+    The chosen prefix, `chosen`, only grows, and the values up to it never change.
     """
 
     def __init__(self, options: Options, chosen: Slot, tail: list[PValue]) -> None:
-        """`tail`: what storage holds from some slot at or below `chosen` + 1 on, in order."""
+        """Load `tail`, the stored values in order of their slots, which begin at or below `chosen` + 1."""
         self._options = options
         self._held: dict[Slot, PValue] = {}
         self._chosen_bytes = 0
@@ -27,15 +27,16 @@ class Log:
         self._trim()
 
     def get(self, slot: Slot) -> PValue | None:
-        """What was accepted for `slot`, when it is at hand."""
+        """Return the value accepted for `slot`, None if there is none in memory."""
         return self._held.get(slot)
 
     def last_under(self, ballot: Ballot) -> Slot:
-        """Highest slot at hand that was accepted under `ballot`; 0 for none."""
+        """Return the highest slot in memory that was accepted under `ballot`, 0 for none."""
         return max((pvalue.slot for pvalue in self._held.values() if pvalue.ballot == ballot), default=0)
 
     def put(self, pvalue: PValue) -> None:
-        """Hold `pvalue` in place of what was held for its slot."""
+        """Store `pvalue` in place of any earlier value of its slot. Raises InvariantError if that would change a chosen
+        value."""
         slot = pvalue.slot
         held = self._held.get(slot)
         if slot <= self.chosen:
@@ -45,7 +46,7 @@ class Log:
             self.last = max(self.last, slot)
 
     def choose_next(self) -> PValue:
-        """Move the chosen prefix over the next slot, whose held value is the chosen one."""
+        """Advance the chosen prefix by one slot, whose value in memory is the chosen one, and return that value."""
         pvalue = self._held[self.chosen + 1]
         self.chosen += 1
         self._chosen_bytes += len(pvalue.value)
@@ -53,7 +54,7 @@ class Log:
         return pvalue
 
     def skip_to(self, slot: Slot) -> None:
-        """Everything up to `slot` is chosen, and what it led to is known: it is not needed here."""
+        """Drop all values up to `slot` and set the chosen prefix there: a snapshot contains their effect."""
         require(slot > self.chosen, "the chosen prefix never goes down")
         self._held = {held: pvalue for held, pvalue in self._held.items() if held > slot}
         self._chosen_bytes = 0
@@ -62,8 +63,8 @@ class Log:
         self.floor = slot + 1
 
     def page(self, from_slot: Slot) -> tuple[tuple[PValue, ...], Slot]:
-        """Accepted values from `from_slot` on that fit a page, and the slot with which the next page begins (0:
-        none)."""
+        """Return the accepted values from `from_slot` on that fit one page, and the first slot of the next page (0 if
+        there is none). Raises InvariantError if `from_slot` is below the floor (rule 11)."""
         require(from_slot >= self.floor, "a page below the floor would look like slots without a value")
         pvalues: list[PValue] = []
         room = self._options.page_bytes

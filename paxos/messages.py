@@ -1,59 +1,59 @@
-"""Everything that replicas say to each other.
+"""The messages between replicas.
 
-Phase 1, once for a new leader, over every slot from the first that it does not know to be chosen:
+Phase 1 runs once for each new leader and covers every slot from the first one that it does not know to be chosen:
 
     candidate               acceptors
-        | PreVote              |      would you promise?        (nothing changes, nobody is deposed)
+        | PreVote              |      would you promise? (changes nothing, deposes nobody)
         |--------------------->|
         |         PreVoteReply |
         |<---------------------|
         | Prepare(b, from)     |
-        |--------------------->|      promise b, make it durable
-        |    Promise(b, pages) |      with all that was accepted from there on
+        |--------------------->|      promise ballot b and make that durable
+        |    Promise(b, pages) |      with all values accepted in these slots
         |<---------------------|
 
-Phase 2, alone in the steady state, several slots at a time:
+In the steady state only phase 2 runs, for several slots at a time:
 
       leader                acceptors
         | Accept(b, s, v)      |
-        |--------------------->|      accept, make it durable
+        |--------------------->|      accept value v for slot s and make that durable
         |       Accepted(b, s) |
         |<---------------------|
         |  a majority: chosen  |
-        | Chosen(b, up to s)   |      or the same news on the next Accept or Heartbeat
+        | Chosen(b, up to s)   |      or the same announcement on the next Accept or Heartbeat
         |--------------------->|
 
-Leases, every heartbeat interval, and at once when a read wants a quorum:
+Leases are renewed once per heartbeat interval, and at once when a read needs a majority:
 
       leader                acceptors
         | Heartbeat(b, nonce)  |
-        |--------------------->|      grant: refuse other candidates for a lease from now on
+        |--------------------->|      grant: refuse other candidates for one lease from now on
         | HeartbeatAck(nonce)  |
         |<---------------------|
 
-A replica that lacks chosen slots asks anybody with Fetch and gets Learn. Where those slots are cut from the log it
-asks, page by page, for the state that they led to:
+A replica that lacks chosen slots sends Fetch to any peer and gets Learn. If the peer has truncated these slots from its
+log, the replica fetches a snapshot of the peer's state instead, page by page:
 
-      replica                 any peer
-        | Fetch(from s)        |
-        |--------------------->|
-        |   Learn((), cut > s) |
-        |<---------------------|
-        | FetchSnapshot(after r)  |      the rows of the state behind revision r
-        |--------------------->|
-        |      SnapshotPage(r, rows)  |
-        |<---------------------|
-        |  stored: the next    |
-        | FetchSnapshot(after r') |
-        |--------------------->|
-        |  SnapshotPage(r', rows, end)|      these were the last: the state as of a slot, and the log goes on from there
-        |<---------------------|
+      replica                       any peer
+        | Fetch(from s)               |
+        |---------------------------->|
+        | Learn((), truncated >= s)   |
+        |<----------------------------|
+        | FetchSnapshot(after p)      |
+        |---------------------------->|      read the rows of the state after position p
+        | SnapshotPage(p, rows)       |
+        |<----------------------------|
+        | once these rows are stored: |
+        | FetchSnapshot(after q)      |
+        |---------------------------->|
+        | SnapshotPage(q, rows, end)  |      the last page: the state as of a slot, after which the log continues
+        |<----------------------------|
 
-One that does not lead hands commands to the leader with Propose and asks for read indices with ReadIndex. Reject
-answers what a higher promise or a grant forbids.
+A replica that does not lead forwards commands to the leader with Propose and asks for read indexes with ReadIndex. An
+acceptor answers Reject if a higher promise or a lease grant forbids what was asked.
 
-Every message may be lost, copied, delayed and reordered; each may be repeated by its sender without harm. The sender is
-not a field: it is what the link proved (rule 9).
+Every message may be lost, duplicated, delayed and reordered, and may be sent again without harm. The sender is not a
+field: it is the peer that the connection has authenticated (rule 9).
 """
 
 from typing import Annotated
@@ -64,21 +64,27 @@ from paxos.types import Ballot, Count, NodeId, PValue, Slot
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, forbid_unknown_fields=True):
-    """Base of all messages. On the wire each is an array that begins with its name."""
+    """Base of all messages. On the wire a message is an array that begins with the name of its class."""
 
 
 class PreVote(Message, frozen=True):
-    """Candidate to all: would you promise to me now, for every slot from `from_slot` on? Sent before a Prepare, so that
-    a node that cannot win disturbs nobody (rule 13). The receiver answers with PreVoteReply and changes nothing."""
+    """Candidate to all: asks whether the receiver would promise now, for every slot from `from_slot` on.
+
+    It precedes Prepare, so that a node that cannot win disturbs nobody (rule 13). The receiver answers PreVoteReply and
+    changes nothing.
+    """
 
     nonce: Count
     from_slot: Slot
 
 
 class PreVoteReply(Message, frozen=True):
-    """Acceptor to candidate. `willing`: no grant to another and no wait after a restart stands against a promise,
-    and the slots asked for are at hand. `promised` and `chosen` are the acceptor's promise and chosen prefix: the
-    candidate numbers its ballot above the one and fetches up to the other."""
+    """Acceptor to candidate, in answer to PreVote.
+
+    `willing` is True if neither a grant to another node nor the wait after a restart forbids a promise, and the
+    acceptor has the slots in memory. `promised` and `chosen` are its promise and its chosen prefix: the candidate
+    chooses a ballot above `promised` and fetches the slots up to `chosen`.
+    """
 
     nonce: Count
     willing: bool
@@ -87,16 +93,22 @@ class PreVoteReply(Message, frozen=True):
 
 
 class Prepare(Message, frozen=True):
-    """Phase 1a, candidate to acceptors: promise `ballot` for every slot from `from_slot` on. Also asks for the next
-    page of an answer that did not fit one message. Leaves once the candidate's round is durable (rule 2)."""
+    """Phase 1a, candidate to acceptors: asks for a promise of `ballot` for every slot from `from_slot` on.
+
+    It also asks for the next page of a promise that did not fit one message. It leaves once the candidate's round is
+    durable (rule 2).
+    """
 
     ballot: Ballot
     from_slot: Slot
 
 
 class Promise(Message, frozen=True):
-    """Phase 1b, acceptor to candidate, after the promise is durable (rule 1). `accepted` holds what it accepted from
-    `from_slot` up to, not including, `next_slot`; `next_slot` 0 means that nothing follows."""
+    """Phase 1b, acceptor to candidate, once the promise is durable (rule 1).
+
+    `accepted` holds the values accepted from `from_slot` up to, not including, `next_slot`. On the last page
+    `next_slot` is 0.
+    """
 
     ballot: Ballot
     from_slot: Slot
@@ -105,7 +117,8 @@ class Promise(Message, frozen=True):
 
 
 class Accept(Message, frozen=True):
-    """Phase 2a, leader to acceptors: accept `value` for `slot`. `chosen`: the leader's chosen prefix, see Chosen."""
+    """Phase 2a, leader to acceptors: asks to accept `value` for `slot`. `chosen` is the leader's chosen prefix, as in
+    Chosen."""
 
     ballot: Ballot
     slot: Slot
@@ -114,24 +127,30 @@ class Accept(Message, frozen=True):
 
 
 class Accepted(Message, frozen=True):
-    """Phase 2b, acceptor to leader, after what it accepted is durable (rule 1). One message for each Accept."""
+    """Phase 2b, acceptor to leader, once the accepted value is durable (rule 1). There is one for each Accept."""
 
     ballot: Ballot
     slot: Slot
 
 
 class Chosen(Message, frozen=True):
-    """Leader to all: every slot up to `upto` is chosen. Whoever accepted a slot under this very ballot holds the chosen
-    value of it; whoever did not must Fetch it (rule 12)."""
+    """Leader to all: every slot up to `upto` is chosen.
+
+    A replica that accepted a slot under this ballot holds the chosen value. Any other replica must Fetch the slot (rule
+    12).
+    """
 
     ballot: Ballot
     upto: Slot
 
 
 class Reject(Message, frozen=True):
-    """Acceptor to whoever asked under `ballot`: no. `promised` above `ballot`: outbid. Otherwise a grant or the wait
-    after a restart forbids it for now. `floor` above the asked slot: the acceptor no longer has those slots at hand,
-    fetch what is chosen up to `floor` - 1 first (rule 11)."""
+    """Acceptor to a candidate or leader: refuses a request under `ballot`.
+
+    If `promised` is above `ballot`, the ballot is preempted. Otherwise, if `floor` is set, the acceptor no longer has
+    the slots asked for in memory, and the candidate must first fetch the slots up to `floor` - 1 (rule 11). Otherwise a
+    grant or the wait after a restart forbids a promise for now.
+    """
 
     ballot: Ballot
     promised: Ballot
@@ -139,7 +158,7 @@ class Reject(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Leader to all: I lead `ballot`, renew my lease. `nonce` is fresh for each round of heartbeats (rule 16)."""
+    """Leader to all: asks to renew the lease of `ballot`. Each round of heartbeats has a fresh `nonce` (rule 16)."""
 
     ballot: Ballot
     nonce: Count
@@ -147,8 +166,11 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatAck(Message, frozen=True):
-    """Acceptor to leader: my promise is not above `ballot`; `granted`: and I refuse other candidates for one lease.
-    `votes` says what I know of my votes for this ballot, see ForgottenVotes."""
+    """Acceptor to leader, in answer to Heartbeat: its promise is not above `ballot`.
+
+    If `granted`, it also refuses other candidates for one lease. `chosen` is its chosen prefix, and `votes` its votes
+    for this ballot, encoded as in ForgottenVotes.
+    """
 
     ballot: Ballot
     nonce: Count
@@ -158,31 +180,39 @@ class HeartbeatAck(Message, frozen=True):
 
 
 class ForgottenVotes(Message, frozen=True):
-    """Leader to acceptor: before I sent a heartbeat I had counted `votes` of yours for `ballot`, and you know of less.
+    """Leader to acceptor: before a heartbeat left, the leader had counted `votes` for `ballot`, and the answer reported
+    fewer.
 
-    0 is no vote, 1 a promise, and 1 + s the promise and slot s accepted. Whoever finds this true of itself has lost
-    part of its storage without noticing, and must not vote with what is left (rule 5)."""
+    The number 0 means no vote, 1 a promise, and 1 + s the promise and an accepted value for slot s. A receiver that
+    indeed has fewer votes has lost part of its storage, and must not vote with the rest (rule 5).
+    """
 
     ballot: Ballot
     votes: Count
 
 
 class ReleaseLease(Message, frozen=True):
-    """Leader to all: I stop leading `ballot`, my grants end, and `successor` should run at once ("" for anybody)."""
+    """Leader to all: it stops leading under `ballot` and ends its grants.
+
+    The replica named `successor` becomes a candidate at once; "" names none.
+    """
 
     ballot: Ballot
     successor: NodeId
 
 
 class Fetch(Message, frozen=True):
-    """Any replica to any: send me chosen slots from `from_slot` on. Answered by Learn when there are any."""
+    """Any replica to any: asks for chosen slots from `from_slot` on. The receiver answers Learn if it knows of any."""
 
     from_slot: Slot
 
 
 class Learn(Message, frozen=True):
-    """Chosen slots without a gap, in order; as many as fit a page. `chosen`: the sender's chosen prefix. `cut`: its log
-    begins behind this slot. Where that is beyond the slot asked for there are no entries: fetch the state."""
+    """Answer to Fetch: chosen slots in order and without a gap, as many as fit one page.
+
+    `chosen` is the sender's chosen prefix. The sender's log is truncated up to slot `truncated`; if that covers the
+    slot asked for, `entries` is empty and the receiver needs a snapshot.
+    """
 
     entries: tuple[PValue, ...]
     chosen: Slot
@@ -190,15 +220,19 @@ class Learn(Message, frozen=True):
 
 
 class FetchSnapshot(Message, frozen=True):
-    """Any replica to any: send me the rows of your state behind revision `after`. Answered by SnapshotPage."""
+    """Any replica to any: asks for the rows of the receiver's state after position `after`. Answered by
+    SnapshotPage."""
 
     after: Count
 
 
 class SnapshotPage(Message, frozen=True):
-    """A page of the sender's state machine, for the hosts of both: the core looks at nothing in it. `rows` are packed,
-    `checksum` is over them; what was superseded up to revision `compacted` is not among them. `end` is empty but on the
-    last page, where it says as of when the pages are the whole state."""
+    """One page of the sender's state, from host to host; the core ignores it.
+
+    `rows` are packed rows after position `after`, and `checksum` is their CRC-32. Rows that were superseded up to
+    position `compacted` are left out. Only the last page has `end`, the packed progress that the whole state stands
+    for.
+    """
 
     after: Count
     rows: bytes
@@ -211,42 +245,49 @@ Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
 class DigestRequest(Message, frozen=True):
-    """Leader to all, for the hosts: my state as of `slot` has this digest. Whoever knows its own answers DigestReply."""
+    """Leader to all, from host to host: the digest of the leader's state as of `slot`.
+
+    A receiver that knows its own digest as of this slot answers DigestReply.
+    """
 
     slot: Slot
     digest: Digest
 
 
 class DigestReply(Message, frozen=True):
-    """A replica to the leader, for the hosts: my state as of `slot` has this digest."""
+    """Replica to leader, from host to host: the digest of the sender's state as of `slot`."""
 
     slot: Slot
     digest: Digest
 
 
 class DigestMismatch(Message, frozen=True):
-    """Leader to a replica, for the hosts: a majority has this digest as of `slot`. Whoever has another holds a state
-    that the log does not say, and ends (rule 24)."""
+    """Leader to a replica, from host to host: a majority has this digest as of `slot`.
+
+    A receiver with another digest has a state that does not follow from the log, and ends (rule 24).
+    """
 
     slot: Slot
     digest: Digest
 
 
 class Propose(Message, frozen=True):
-    """A replica to the leader: order these payloads. No answer: the sender sees them applied, or repeats them."""
+    """Replica to leader: asks to order these payloads. There is no answer: the sender sees them applied, or sends
+    again."""
 
     payloads: tuple[bytes, ...]
 
 
 class ReadIndex(Message, frozen=True):
-    """A replica to the leader: how far must I have applied to read what is current? `quorum`: trust no lease."""
+    """Replica to leader: asks for a read index, the slot to apply before a current read. If `quorum`, no lease is
+    trusted."""
 
     token: Count
     quorum: bool
 
 
 class ReadIndexReply(Message, frozen=True):
-    """Leader to the replica: apply up to `slot` and read."""
+    """Leader to replica, in answer to ReadIndex: the read may be answered once `slot` is applied."""
 
     token: Count
     slot: Slot
@@ -276,4 +317,4 @@ AnyMessage = (
     | ReadIndex
     | ReadIndexReply
 )
-"""All that can arrive. `Replica.receive` matches over it and the type checker sees that nothing is left out."""
+"""Any message. `Replica.receive` matches on it, and the type checker verifies that no message is left out."""

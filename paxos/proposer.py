@@ -1,4 +1,4 @@
-"""The proposer: phase 1 over a range of slots, then phase 2 alone, several slots at a time.
+"""The proposer: phase 1 for all slots from one on, then phase 2 for several slots at a time.
 
 "If the proposer receives a response to its prepare requests from a majority of acceptors, then it can issue a proposal
 with number n and value v, where v is the value of the highest-numbered proposal among the responses, or is any value if
@@ -18,21 +18,22 @@ from paxos.types import MS, NOOP, Ballot, Configuration, NodeId, PValue, Slot, T
 
 
 class Phase1:
-    """Phase 1 of one ballot, over every slot from `from_slot` on: who promised, and what must be proposed again."""
+    """Phase 1 of one ballot for every slot from `from_slot` on: the promises, and the values that must be proposed
+    again."""
 
     def __init__(self, ballot: Ballot, from_slot: Slot, configurations: list[Configuration]) -> None:
-        """`configurations`: each that may decide a slot from `from_slot` on (rule 27)."""
+        """Start without promises. `configurations` are all that decide a slot from `from_slot` on (rule 27)."""
         self.ballot = ballot
         self.from_slot = from_slot
         self._deciding = configurations
         self.awaiting = {voter: from_slot for configuration in configurations for voter in configuration.voters}
-        """The acceptors that have not answered in full, each with the slot at which its next page begins."""
+        """Acceptors whose promise is not complete, each with the first slot of its next page."""
         self.promised: set[NodeId] = set()
-        """Those that have."""
+        """Acceptors whose promise is complete."""
         self._highest: dict[Slot, PValue] = {}
 
     def add_promise(self, sender: NodeId, message: Promise) -> None:
-        """Take one page of an acceptor's answer; pages count in order, each once."""
+        """Take one page of a promise. Pages count in order and once each (rule 9)."""
         if self.awaiting.get(sender) != message.from_slot:
             return
         for pvalue in message.accepted:
@@ -46,12 +47,15 @@ class Phase1:
             self.promised.add(sender)
 
     def has_quorum(self) -> bool:
-        """True once a majority promised and told all that it had accepted."""
+        """Return True once the promises of a majority are complete."""
         return is_quorum_of_each(self.promised, self._deciding)
 
     def add_late_promise(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
-        """An answer that came after the election. It counts when it holds nothing but slots before `next_slot`, which
-        the election has settled: otherwise it could have changed what was to be proposed again."""
+        """Take a promise that arrives after the election.
+
+        It counts only if all its values are for slots before `next_slot`, whose values the leader has proposed already.
+        A value for a later slot could have changed what the leader must propose.
+        """
         if self.awaiting.get(sender) != message.from_slot or message.next_slot:
             return
         if all(pvalue.slot < next_slot for pvalue in message.accepted):
@@ -59,35 +63,39 @@ class Phase1:
             self.promised.add(sender)
 
     def covers(self, configuration: Configuration) -> bool:
-        """A later configuration was chosen: has a majority of it promised? Whoever left it is not heard any more."""
+        """Return True if the promises include a majority of `configuration`, which was chosen later. Promises of
+        members that it removed no longer count."""
         self.promised &= set(configuration.voters)
         return is_quorum(self.promised, configuration)
 
     def recovered(self) -> list[bytes]:
-        """What has to be proposed from `from_slot` on, without a gap: for each slot the value of the highest ballot
-        heard of, a no-op where there was none (rule 10)."""
+        """Return the values to propose again, one for each slot from `from_slot` on: the value accepted under the
+        highest ballot, or a no-op for a slot without a value (rule 10)."""
         last = max(self._highest, default=self.from_slot - 1)
         slots = range(self.from_slot, last + 1)
         return [self._highest[slot].value if slot in self._highest else NOOP for slot in slots]
 
 
 class Proposal(msgspec.Struct):
-    """A slot under way: who accepted it, since when it is, and when it is sent again."""
+    """A slot in flight."""
 
     value: bytes
     proposed_at: Time
     resend_at: Time
     wait: Time
+    """Time between the last transmission and the next one."""
     accepted: set[NodeId]
+    """Acceptors that accepted the value."""
 
 
 class Pipeline:
-    """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for their majority."""
+    """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for a majority."""
 
     def __init__(
         self, from_slot: Slot, recovered: list[bytes], configurations: ConfigurationHistory, options: Options
     ) -> None:
-        """`recovered` goes first, slot by slot, and then one no-op of the ballot's own."""
+        """Start with the `recovered` values, one for each slot from `from_slot` on, and one no-op of this ballot after
+        them."""
         self._configurations = configurations
         self._options = options
         self._next_slot = from_slot
@@ -98,9 +106,10 @@ class Pipeline:
         self._in_flight_bytes = 0
         self._fill_below: Slot = 0
         self.own_noop = from_slot + len(recovered)
+        """Slot of the no-op of this ballot (rule 10)."""
 
     def enqueue(self, payloads: tuple[bytes, ...]) -> bool:
-        """Have these ordered in this order; False when too much waits already, then none of them is taken."""
+        """Queue these payloads in this order. Return False, without taking any, if the queue is full."""
         if not self.has_room:
             return False
         self._queue.extend(payloads)
@@ -109,29 +118,33 @@ class Pipeline:
 
     @property
     def has_room(self) -> bool:
-        """False while too much waits for a slot."""
+        """True while the queue is below its limit."""
         return self._queued_bytes < self._options.max_queued_bytes
 
     @property
     def queued(self) -> int:
-        """Payloads that wait for a slot."""
+        """Number of payloads that wait for a slot."""
         return len(self._queue)
 
     @property
     def next_slot(self) -> Slot:
-        """The first slot that was not proposed."""
+        """First slot without a proposal of this ballot."""
         return self._next_slot
 
     def fill(self, below: Slot) -> None:
-        """Let no-ops bring the log up to `below` where nothing else does."""
+        """Propose no-ops for the slots below `below` while there are no payloads."""
         self._fill_below = below
 
     def propose(self, now: Time, applied: Slot) -> list[tuple[Slot, bytes]]:
-        """Slots that begin now, as many as the window has room for; each holds all that was waiting and fits. Who
-        decides a slot is known once ALPHA slots before it are `applied` (rule 27).
+        """Return the slots that begin now, with their values, as many as the window has room for.
 
-        What waits has to be worth a slot: as much as what is under way, or `min_batch_bytes`. A slot costs each acceptor a
-        sync, whatever is in it, and under load the clients whom one slot has answered come back one by one."""
+        A slot takes all queued payloads that fit. The configuration of a slot is known only once the slot ALPHA before
+        it is applied, so the last slot that may begin is `applied` + ALPHA (rule 27).
+
+        The queue must hold at least as many bytes as are in flight, or `min_batch_bytes`. A slot costs each acceptor
+        one sync, whatever its size, and under load the clients that one slot has answered send their next commands one
+        by one: larger batches save syncs.
+        """
         self._drop_applied(applied)
         begun = []
         wait = self._options.retransmit_ms * MS
@@ -152,7 +165,7 @@ class Pipeline:
         return begun
 
     def accepted(self, sender: NodeId, slot: Slot) -> bool:
-        """`sender` accepted `slot` under the pipeline's ballot; True when that made its majority."""
+        """Count the vote of `sender` for `slot` under this ballot. Return True if the vote completes a majority."""
         proposal = self._in_flight.get(slot)
         if proposal is None:
             return False
@@ -163,8 +176,8 @@ class Pipeline:
         return True
 
     def _drop_applied(self, applied: Slot) -> None:
-        """What is applied needs no more votes. Mostly they brought that about; but a slot that was decided under an
-        earlier ballot is passed over without them, and those who vote for it may be no voters any more."""
+        """End the proposals of applied slots. Most have their majority already. But a slot that was chosen under an
+        earlier ballot may be applied without votes for this ballot, and its voters may since have been removed."""
         while self._in_flight and (oldest := next(iter(self._in_flight))) <= applied:
             self._end(oldest)
 
@@ -172,7 +185,8 @@ class Pipeline:
         self._in_flight_bytes -= len(self._in_flight.pop(slot).value)
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
-        """Slots to send again, each with those who have not answered; the wait doubles each time."""
+        """Return the slots to send again now, with their values and the voters that have not answered. The time to the
+        next repetition doubles each time."""
         again = []
         for slot, proposal in self._in_flight.items():
             if proposal.resend_at <= now:
@@ -184,11 +198,11 @@ class Pipeline:
         return again
 
     def next_resend(self) -> Time | None:
-        """The earliest moment at which `overdue` has something."""
+        """Return the time at which `overdue` next returns a slot, None if no slot is in flight."""
         return min((proposal.resend_at for proposal in self._in_flight.values()), default=None)
 
     def oldest(self) -> Time | None:
-        """Since when the oldest slot waits for its majority."""
+        """Return the time of proposal of the oldest slot in flight, None if there is none."""
         first = next(iter(self._in_flight.values()), None)
         return first.proposed_at if first is not None else None
 

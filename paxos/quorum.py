@@ -1,8 +1,8 @@
 """Majorities over sets of voters.
 
-Any two majorities of the same voters share a voter: everything that Paxos promises rests on this (Lamport, "Paxos Made
-Simple", section 2.2). Senders are counted by name, never by number of answers, and only those who vote (rule 9). What
-speaks for slots of several configurations needs a majority of each.
+Any two majorities of the same voters share a voter; the safety of Paxos depends on this (Lamport, "Paxos Made Simple",
+section 2.2). Only voters count, and each of them once, however many answers it sent (rule 9). A decision about slots of
+several configurations needs a majority of each of them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,18 +11,18 @@ from paxos.types import Configuration, NodeId
 
 
 def is_quorum(senders: Collection[NodeId], configuration: Configuration) -> bool:
-    """True when `senders` contain a majority of the voters."""
+    """Return True if `senders` include a majority of the voters."""
     voters = configuration.voters
     return 2 * sum(voter in senders for voter in voters) > len(voters)
 
 
 def is_quorum_of_each(senders: Collection[NodeId], configurations: Iterable[Configuration]) -> bool:
-    """True when `senders` contain a majority of every configuration."""
+    """Return True if `senders` include a majority of every configuration."""
     return all(is_quorum(senders, configuration) for configuration in configurations)
 
 
 def can_reach_quorum(against: Collection[NodeId], configurations: Iterable[Configuration]) -> bool:
-    """True when the voters that are not `against` still make a majority of every configuration."""
+    """Return True if the voters other than those in `against` are a majority of every configuration."""
     return all(
         is_quorum([voter for voter in configuration.voters if voter not in against], configuration)
         for configuration in configurations
@@ -30,13 +30,14 @@ def can_reach_quorum(against: Collection[NodeId], configurations: Iterable[Confi
 
 
 def reached_by_quorum(values: Mapping[NodeId, int], configurations: Iterable[Configuration]) -> int | None:
-    """The highest number that a majority of every configuration has reached. None while fewer have any."""
+    """Return the highest number that a majority of every configuration has reached, None if no majority has a
+    number."""
     reached = [_reached(values, configuration) for configuration in configurations]
     return min((number for number in reached if number is not None), default=None) if None not in reached else None
 
 
 def _reached(values: Mapping[NodeId, int], configuration: Configuration) -> int | None:
-    """The quorum-th largest."""
+    """Return the largest number that a majority of the voters has reached."""
     reached = sorted((values[voter] for voter in configuration.voters if voter in values), reverse=True)
     majority = len(configuration.voters) // 2 + 1
     return reached[majority - 1] if len(reached) >= majority else None

@@ -1,6 +1,7 @@
-"""Reads on their confirmed_by to an index: asked for, repeated when a leader is gone, and released when it is reached.
+"""Read index requests of this replica, from the request to the slot that allows an answer.
 
-Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 6.4 describes read indices and their batching.
+A replica asks the leader for a read index and answers the reads once its chosen prefix has reached the index. Read
+indexes and their batching: Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 6.4.
 """
 
 import msgspec
@@ -9,51 +10,53 @@ from paxos.types import Count, Slot, Time
 
 
 class IndexRequest(msgspec.Struct):
-    """A read that has no index yet; `ask_at` is when to request for it (again)."""
+    """A request for a read index that has not been answered."""
 
     quorum: bool
-    ask_at: Time
+    """True if the leader must not trust its lease for this read."""
+    send_at: Time
+    """Time at which to send the request, for the first time or again."""
 
 
 class ReadIndexTracker:
-    """The reads of this replica, by the host's token."""
+    """The reads of this replica that wait for an index or for the slot of their index, by the host's token."""
 
     def __init__(self, retry: Time) -> None:
         self._retry = retry
-        self._asked: dict[Count, IndexRequest] = {}
+        self._requested: dict[Count, IndexRequest] = {}
         self._indexed: dict[Count, tuple[Slot, str]] = {}
 
     def begin(self, token: Count, now: Time, *, quorum: bool) -> None:
-        """A new read; it is asked for when there is a leader."""
-        self._asked[token] = IndexRequest(quorum, now)
+        """Add a read. The request leaves as soon as a leader is known."""
+        self._requested[token] = IndexRequest(quorum, now)
 
     def forget(self, token: Count) -> None:
-        """Nobody waits any more."""
-        self._asked.pop(token, None)
+        """Drop the read of `token`: its caller no longer waits."""
+        self._requested.pop(token, None)
         self._indexed.pop(token, None)
 
     def leader_changed(self, now: Time) -> None:
-        """Whoever was asked is not the leader any more: request again."""
-        for request in self._asked.values():
-            request.ask_at = now
+        """Send all unanswered requests at once, to the new leader."""
+        for request in self._requested.values():
+            request.send_at = now
 
     def due(self, now: Time) -> list[tuple[Count, bool]]:
-        """Tokens, and whether each wants a quorum, to request the leader for now."""
-        if not self._asked:
+        """Return the requests to send now: the token, and whether the read needs a quorum."""
+        if not self._requested:
             return []
-        due = [(token, request) for token, request in self._asked.items() if request.ask_at <= now]
+        due = [(token, request) for token, request in self._requested.items() if request.send_at <= now]
         for _, request in due:
-            request.ask_at = now + self._retry
+            request.send_at = now + self._retry
         return [(token, request.quorum) for token, request in due]
 
     def index(self, token: Count, slot: Slot, confirmed_by: str = "") -> None:
-        """The leader answered: `token` may be read at `slot`. `confirmed_by` is set when the leader is this replica."""
-        request = self._asked.pop(token, None)
+        """Take the read index `slot` for `token`. If this replica leads, `confirmed_by` is "lease" or "quorum"."""
+        request = self._requested.pop(token, None)
         if request is not None:
             self._indexed[token] = (slot, confirmed_by or ("quorum" if request.quorum else "read_index"))
 
     def reached(self, chosen: Slot) -> list[tuple[Count, Slot, str]]:
-        """Reads whose index is within the chosen prefix; each is returned once."""
+        """Return the reads whose index is within the chosen prefix: token, index and confirmation, each read once."""
         if not self._indexed:
             return []
         ready = [(token, slot, confirmed_by) for token, (slot, confirmed_by) in self._indexed.items() if slot <= chosen]
@@ -62,5 +65,5 @@ class ReadIndexTracker:
         return ready
 
     def next_deadline(self) -> Time | None:
-        """When a question is repeated."""
-        return min((request.ask_at for request in self._asked.values()), default=None)
+        """Return the time at which the next request is due, None if there is none."""
+        return min((request.send_at for request in self._requested.values()), default=None)

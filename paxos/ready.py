@@ -1,8 +1,8 @@
-"""What one step of the core asks of its host, and the order in which the host must do it.
+"""The work that one step of the core hands to its host, and the order of that work.
 
-The core changes only its own memory. Whatever has to happen outside it is on a Ready, and its fields stand in the order
-of the work: send, then start the write, then apply, then answer reads, then serve fetches. Only one thing waits for
-another: the votes of a write leave after the write is durable.
+The core changes only its own memory. All other work is in a Ready, whose fields are in the order in which the host must
+do the work: send messages, start the write, apply values, answer reads, serve fetches. Only the votes of a write wait:
+they leave after the write is durable.
 """
 
 import msgspec
@@ -12,27 +12,33 @@ from paxos.types import Ballot, NodeId, PValue, Slot
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A message and where it goes. `to` may be the replica itself: hand it back to `receive`."""
+    """A message and its receiver. If `to` is the replica itself, the host passes the message to `Replica.receive`."""
 
     to: NodeId
     message: AnyMessage
 
 
 class Write(msgspec.Struct):
-    """What must be in storage, as one transaction, before `votes` may leave (rules 1, 2, 3 and 8).
+    """Records to store in one transaction, and the votes that leave once it is durable (rules 1, 2, 3 and 8).
 
     Writes become durable in the order in which they were made; several may share a transaction. A Write without records
-    still waits for all before it: its votes rest on them.
+    still waits for all earlier ones, because its votes depend on them.
     """
 
     promise: Ballot | None = None
+    """The new promise, None if it has not changed."""
     accepts: list[PValue] = []
+    """Accepted values. A later one for the same slot replaces an earlier one."""
     chosen: Slot | None = None
+    """The new chosen prefix, None if it has not changed."""
     votes: list[Envelope] = []
 
 
 class ReadReady(msgspec.Struct, frozen=True, gc=False):
-    """The reads under `token` may be answered from any state that has applied `slot`. `way`: how that was confirmed."""
+    """A confirmed read: reads of `token` may be answered from any state that has applied `slot`.
+
+    `confirmed_by` is "lease" or "quorum" if this replica leads or the read needs a quorum, otherwise "read_index".
+    """
 
     token: int
     slot: Slot
@@ -40,9 +46,11 @@ class ReadReady(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServeFetch(msgspec.Struct, frozen=True, gc=False):
-    """Read the chosen slots `from_slot` .. `upto` from storage, a page of them, and send them to `to` as Learn. The
-    read comes after every write handed over before it is durable: earlier, storage may hold another value than the
-    chosen."""
+    """A request to read one page of the chosen slots `from_slot` .. `upto` from storage and send it to `to` as Learn.
+
+    The host reads only after all earlier writes are durable: before that, storage may hold a value other than the
+    chosen one.
+    """
 
     to: NodeId
     from_slot: Slot
@@ -50,8 +58,10 @@ class ServeFetch(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServeSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """Read a page of the stored state, the rows behind revision `after`, of about `max_bytes`, and send it to `to` as
-    SnapshotPage. The core never asks for this, its host does."""
+    """A request to read one page of the stored state and send it to `to` as SnapshotPage.
+
+    The page holds rows after position `after`, of about `max_bytes`. The host makes this request, never the core.
+    """
 
     to: NodeId
     after: int
@@ -59,19 +69,20 @@ class ServeSnapshot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ready(msgspec.Struct):
-    """The work of one step, in the order in which the host must do it."""
+    """The work of one step, with its fields in the order in which the host must do the work."""
 
     messages: list[Envelope] = []
-    """Send at once. They carry no vote and rest on nothing that is not durable."""
+    """Messages to send at once. They carry no vote and depend on no record that is not yet durable."""
 
     write: Write | None = None
-    """Start to store; when durable, send its votes."""
+    """Records to store. Their votes leave when they are durable."""
 
     chosen: list[tuple[Slot, bytes]] = []
-    """Apply in this order. Chosen is a fact about a majority, it need not wait for the own disk."""
+    """Chosen slots and their values, to apply in this order. A chosen value need not wait for the own disk: a majority
+    has it."""
 
     reads: list[ReadReady] = []
     """Reads that may be answered once `chosen` is applied."""
 
     fetches: list[ServeFetch | ServeSnapshot] = []
-    """Requests of peers that are answered from storage."""
+    """Requests of peers, to be answered from storage."""

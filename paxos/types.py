@@ -1,4 +1,4 @@
-"""The words of the protocol: who takes part, what is ordered, and under which number.
+"""The types of the protocol: nodes, slots, ballots, values and configurations.
 
 Sources: Lamport, "Paxos Made Simple" (2001), section 2; Lamport, "The Part-Time Parliament" (1998), section 3 for the
 multi-decree form; van Renesse and Altinbuken, "Paxos Made Moderately Complex" (2015) for ballots as pairs and slots.
@@ -10,23 +10,25 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 NodeId = Annotated[str, msgspec.Meta(min_length=0, max_length=32)]
-"""Name of a member, `n1`; at most 32 characters. Names are compared, so all members must spell them alike."""
+"""Name of a member, such as `n1`, of at most 32 characters. Members must use the same spelling, because names are
+compared."""
 
 Slot = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-"""Position in the replicated log, from 1. As a prefix, 0 means "nothing yet"."""
+"""Position in the replicated log, from 1. As a prefix of the log, 0 is the empty prefix."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """A nonce, a token or a sequence number."""
 
 Time = int
-"""A reading of the local monotonic clock in nanoseconds. Readings of two machines are never compared."""
+"""Time on the local monotonic clock in nanoseconds. Times of different machines are never compared."""
 
 MS = 1_000_000
 """Nanoseconds in a millisecond."""
 
 
 class Ballot(NamedTuple):
-    """Number of an attempt to lead: totally ordered, and unique because it ends in the name of who made it (rule 7)."""
+    """Number of one attempt to lead. Ballots are totally ordered, and unique because they include the candidate's name
+    (rule 7)."""
 
     round: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     node: NodeId
@@ -36,14 +38,14 @@ class Ballot(NamedTuple):
 
 
 ZERO = Ballot(0, "")
-"""Below every ballot that anybody can use."""
+"""The ballot below all others. No candidate uses it."""
 
 NOOP = b""
-"""The value that fills a gap: it is chosen like any other and changes nothing when applied."""
+"""The value that fills a gap. It is chosen like any other value and has no effect when applied."""
 
 
 class PValue(NamedTuple):
-    """A slot, and the value that was accepted for it under a ballot: the unit of log, promise and catch-up."""
+    """A value accepted for a slot under a ballot: the entry of the log, of a Promise and of a Learn."""
 
     slot: Slot
     ballot: Ballot
@@ -51,11 +53,12 @@ class PValue(NamedTuple):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """Who takes part, and how (rule 29). Order carries no meaning; names are unique.
+    """The members and their roles (rule 29). The order of the names has no meaning; names are unique.
 
-    `voters` are the acceptors that count. `witnesses` are those of them that only accept: they never lead and keep no
-    state. `learners` learn, and their votes do not count. `unverified` are learners that may have been given a new disk
-    since they voted: they count in the size of the configurations before, and are not heard (rule 28).
+    `voters` are the acceptors whose votes count. `witnesses` are voters that only accept: they never lead and have no
+    state. `learners` learn chosen values and have no vote. `unverified` are learners whose disk may have been replaced
+    since they were voters: they still count in the size of earlier configurations, but their votes do not count (rule
+    28).
     """
 
     voters: tuple[NodeId, ...]
@@ -65,7 +68,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
     @property
     def members(self) -> tuple[NodeId, ...]:
-        """All of them."""
+        """All voters and learners."""
         return self.voters + self.learners
 
 
@@ -74,13 +77,10 @@ _payloads_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 def pack(payloads: Sequence[bytes]) -> bytes:
-    """One value for one slot out of the payloads that shall be ordered in it, in this order."""
+    """Return the value of a slot that holds these payloads in this order; NOOP for none."""
     return _payloads_encoder.encode(payloads) if payloads else NOOP
 
 
 def unpack(value: bytes) -> Collection[bytes]:
-    """The payloads of a value that `pack` made.
-
-    Raises msgspec.DecodeError when the bytes are of another origin.
-    """
+    """Return the payloads of a value made by `pack`. Raises msgspec.DecodeError for any other bytes."""
     return _payloads_decoder.decode(value) if value else ()

@@ -1,14 +1,14 @@
-"""Bytes <-> message: a version byte, then what the codec of that version makes of the message.
+"""The wire format of a message: one byte for the version, then the message as encoded by the codec of that version.
 
-Each release speaks a range of versions, and every link the highest that both of its ends speak, so that replicas can be
-replaced by those of the next release one after the other. The types in `paxos.messages` are those of VERSION. A release
-that changes them raises VERSION, and keeps the codec before it until no replica of the cluster can need it:
+A release supports a range of versions, and a connection uses the highest version that both ends support, so that
+replicas can be upgraded one after the other. The types in `paxos.messages` are those of VERSION. A release that changes
+them raises VERSION, and keeps the codec of the version before until no replica of the cluster can need it:
 
-    VERSION   msgpack, decoded into the declared types or not at all
-    before    a codec of its own, which leaves out what is new, and fills in what is old
+    VERSION             msgpack, strictly decoded into the declared types
+    earlier versions    a codec of their own, which omits new fields and fills in old ones
 
-Whoever reads from a socket bounds the length first (`MAX_MESSAGE_BYTES`); here the content is validated: types, ranges,
-lengths of names. A peer's bad bytes raise WireError and nothing else. Why: docs/decisions/0006-versions.md
+The reader of a socket limits the length first (MAX_MESSAGE_BYTES); `decode` validates types, ranges and the lengths of
+names. Bad bytes of a peer raise WireError and no other error. The reasons are in docs/decisions/0006-versions.md.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,22 @@ from paxos.errors import require
 from paxos.messages import AnyMessage
 
 VERSION = 2
-"""1 was never released."""
+"""Version of the types in `paxos.messages`. Version 1 was never released."""
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Longest message: a batch (1 MiB and the value that went over it) with room to spare."""
+"""Length of the longest message: a batch of 1 MiB, exceeded by one value, with room to spare."""
 
 
 class WireError(ValueError):
-    """Bytes from a peer that are not a message of a version that is spoken here."""
+    """Bytes from a peer that are not a message of a supported version."""
 
 
 class Codec(NamedTuple):
-    """One version. `encode` gives no bytes for a message that the version does not have: it is not sent, as if it were
-    lost. `decode` raises msgspec.MsgspecError or UnicodeDecodeError."""
+    """The codec of one version.
+
+    `encode` returns no bytes for a message that the version does not have; such a message is not sent, as if it were
+    lost. `decode` raises msgspec.MsgspecError or UnicodeDecodeError.
+    """
 
     encode: Callable[[AnyMessage], bytes]
     decode: Callable[[memoryview], AnyMessage]
@@ -44,7 +47,7 @@ _codecs: dict[int, Codec] = {
 
 
 class Versions(NamedTuple):
-    """Those that a replica speaks: `lowest` to `highest`, all of them."""
+    """The versions that a replica supports, from `lowest` to `highest`."""
 
     lowest: int
     highest: int
@@ -53,37 +56,38 @@ class Versions(NamedTuple):
         return f"version {self.highest}" if self.lowest == self.highest else f"versions {self.lowest} to {self.highest}"
 
     def common(self, other: "Versions") -> int | None:
-        """The highest that both speak."""
+        """Return the highest version that both support, None if there is none."""
         best = min(self.highest, other.highest)
         return best if best >= max(self.lowest, other.lowest) else None
 
 
-def spoken() -> Versions:
-    """The versions of this program."""
+def supported() -> Versions:
+    """Return the versions that this program supports."""
     return Versions(min(_codecs), max(_codecs))
 
 
 def register(version: int, codec: Codec) -> None:
-    """Speak one version more, next to those that are spoken. Before the first link is made."""
-    lowest, highest = spoken()
+    """Support one more version, adjacent to the supported ones. Call it before the first connection. Raises
+    InvariantError if the versions would have a gap."""
+    lowest, highest = supported()
     require(version in {lowest - 1, highest + 1}, "versions without a gap")
     _codecs[version] = codec
 
 
 def encode(message: AnyMessage, version: int = VERSION) -> bytes:
-    """Bytes of one message in a version that is spoken, without a length: framing belongs to the link. None at all when
-    that version has no such message."""
+    """Return the bytes of a message in a supported version, without a length: the connection adds the frame. Returns
+    b"" if the version has no such message."""
     body = _codecs[version].encode(message)
     return bytes((version,)) + body if body else b""
 
 
 def decode(data: bytes | memoryview) -> AnyMessage:
-    """The message in `data`, or WireError."""
+    """Return the message in `data`. Raises WireError if it is malformed, too long or of an unsupported version."""
     if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(f"message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+        raise WireError(f"message of {len(data)} bytes exceeds the limit of {MAX_MESSAGE_BYTES} bytes")
     codec = _codecs.get(data[0]) if data else None
     if codec is None:
-        raise WireError(f"message of version {data[0] if data else 'none'}, this replica speaks {spoken()}")
+        raise WireError(f"message of version {data[0] if data else 'none'}: this replica supports {supported()}")
     try:
         return codec.decode(memoryview(data)[1:])
     except msgspec.MsgspecError as error:

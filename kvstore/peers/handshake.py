@@ -82,7 +82,7 @@ class LocalEnd:
     """Members whose data nobody has seen yet."""
     replacement_requests: dict[str, int] = field(default_factory=dict)
     """Incarnation that each peer has lost to damage and asks to replace."""
-    versions: wire.Versions = field(default_factory=wire.spoken)
+    versions: wire.Versions = field(default_factory=wire.supported)
     """Message versions that this release speaks."""
     last_proved: dict[str, ProcessIdentity] = field(default_factory=dict)
     """Newest identity that each peer proved."""

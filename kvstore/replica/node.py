@@ -40,7 +40,8 @@ from paxos.messages import (
 )
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
-from paxos.replica import Replica, Role
+from paxos.replica import Replica
+from paxos.role import Role
 from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
 

@@ -16,7 +16,7 @@ from kvstore.server.trace import Trace
 from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
 from paxos import wire
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, Time
 from storage.base import StatePage
 
@@ -153,7 +153,7 @@ class Service:
             keys=len(node.machine.records),
             members=self.members().members,
             version=__version__,
-            wire_version=wire.spoken().highest,
+            wire_version=wire.supported().highest,
             standing=self._standing,
         )
 

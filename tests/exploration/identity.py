@@ -23,6 +23,7 @@ from paxos.messages import Message
 from paxos.proposer import Phase1, Pipeline, Proposal
 from paxos.ready import Envelope
 from paxos.replica import Replica
+from paxos.role import RoleState
 from paxos.types import Ballot, PValue, Time
 from tests.exploration.machine import ExploredMachine
 
@@ -43,7 +44,8 @@ IGNORED: dict[type, set[str]] = {
         "_snapshot_receiver",
         "_state_reads",
     },
-    Replica: {"node", "options", "configurations", "_context", "_reads", "_delivered"},
+    Replica: {"node", "options", "configurations", "_reads", "_delivered"},
+    RoleState: {"_context", "_reads"},
     Leader: {"_node", "_configurations", "_options", "_last_ack_at", "_own_reads", "_reads", "_phase1"},
     Learner: {"_configurations"},
     Log: {"_options"},
@@ -59,7 +61,7 @@ trace in it."""
 
 TIMES: dict[type, set[str]] = {
     Node: {"_clock", "_boot"},
-    Replica: {"_election_timer", "_candidacies", "_followed", "_highest_round"},
+    RoleState: {"election_timer", "attempts", "followed", "highest_round"},
     Acceptor: {"grant", "_accepted"},
     Leader: {"lease", "_own_votes", "_confirmed_at", "_heartbeat_due", "_votes", "_votes_at_round"},
     Learner: {"_fetching", "_unanswered"},
@@ -72,7 +74,8 @@ votes."""
 
 LOGS: dict[type, set[str]] = {
     Node: {"_boot"},
-    Replica: {"_out", "_learner", "_log", "_election_timer", "_candidacies", "_followed", "_highest_round"},
+    Replica: {"_out", "_learner", "_log"},
+    RoleState: {"_learner", "election_timer", "attempts", "followed", "highest_round"},
     Acceptor: {"log", "_out"},
     Leader: {"_learner", "_announced", "_chosen_by", "_own_votes", "_confirmed_at", "pipeline"},
     LeaderLease: {"_answered", "confirmed"},
@@ -93,11 +96,11 @@ def identity(machine: ExploredMachine) -> Hashable:
     state = (machine.storage.hard_state.promised, _value(machine.node, now, set()))
     # A follower's leader is nothing to it before it runs, when it forgets it; and all that only says when and how to
     # run is nothing to who runs no more.
-    followed = replica._followed if machine.ballot is not None else None
-    running = replica._highest_round if left.runs else 0
+    followed = replica._roles.followed if machine.ballot is not None else None
+    running = replica._roles.highest_round if left.runs else 0
     if not timeless:
         due = (
-            (_value(replica._election_timer, now, set()), replica._candidacies, replica._followed)
+            (_value(replica._roles.election_timer, now, set()), replica._roles.attempts, replica._roles.followed)
             if left.runs
             else None
         )

@@ -33,7 +33,7 @@ from paxos.messages import (
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Time, pack
 from storage.base import has_records
 from storage.memory import MemoryStorage
@@ -166,11 +166,11 @@ class ExploredMachine:
     def happen(self, what: Input, *, losing: bool = False) -> None:
         """Anything else."""
         self.losing |= losing
-        before = self.node.replica._candidacies
+        before = self.node.replica._roles.attempts
         match what:
             case Input.CRASH:
                 self._start()
-                before = self.node.replica._candidacies
+                before = self.node.replica._roles.attempts
             case Input.RUN:
                 self._run()
             case Input.TICK:
@@ -182,7 +182,7 @@ class ExploredMachine:
                 self.left.steps -= 1
                 self.clock.now += self.rate_ms * MS
         self._settle()
-        self.left.runs -= self.node.replica._candidacies - before
+        self.left.runs -= self.node.replica._roles.attempts - before
         self._end()
 
     def propose(self, payload: bytes) -> None:
@@ -210,9 +210,9 @@ class ExploredMachine:
     def ballot(self) -> Ballot | None:
         """The ballot under which it runs or leads."""
         replica = self.node.replica
-        if replica._leader is not None:
-            return replica._leader.ballot
-        candidate = replica._candidate
+        if replica._roles.leader is not None:
+            return replica._roles.leader.ballot
+        candidate = replica._roles.candidate
         return candidate.phase1.ballot if candidate is not None and candidate.phase1 is not None else None
 
     @property
@@ -223,7 +223,7 @@ class ExploredMachine:
     @property
     def holds_lease(self) -> bool:
         """Its lease has not run out, whether or not it is established and may use it."""
-        leader = self.node.replica._leader
+        leader = self.node.replica._roles.leader
         return leader is not None and self.clock() < leader.lease.until
 
     # What it does
@@ -256,8 +256,8 @@ class ExploredMachine:
 
     def _run(self) -> None:
         replica = self.node.replica
-        before = replica._candidacies
-        while replica._candidacies == before:
+        before = replica._roles.attempts
+        while replica._roles.attempts == before:
             self.clock.now = max(self.clock.now, replica.next_deadline())
             self.node.tick()
             self._settle()
@@ -338,6 +338,6 @@ class ExploredMachine:
                 if grant._ballot > ballot and self.clock() < grant.until:
                     self.hard_state.add("late releases")
             case HeartbeatAck(ballot=ballot, nonce=nonce):
-                leader = replica._leader
+                leader = replica._roles.leader
                 if leader is not None and leader.ballot == ballot and nonce + 1 < leader.lease.next_nonce:
                     self.hard_state.add("late acknowledgements")

@@ -27,7 +27,7 @@ def readable(value: bytes) -> str:
     return "no-op" if value == NOOP else "+".join(repr(payload.decode()) for payload in unpack(value))
 
 
-def spoken(message: AnyMessage) -> str:
+def supported(message: AnyMessage) -> str:
     """A message with its fields."""
     fields = [_field(name, getattr(message, name)) for name in message.__struct_fields__]
     return f"{type(message).__name__}({', '.join(fields)})"
@@ -94,13 +94,13 @@ class Replay:
         name = self._space.names[place]
         if code >= 0:
             letter = self._space.letters[code]
-            text = f"{name} receives {spoken(letter.message)} from {letter.sender}"
+            text = f"{name} receives {supported(letter.message)} from {letter.sender}"
         else:
             text = f"{name} {WORDS[code]}".format(lost=self._lost(self._machines[place]))
         if losing:
             text += "; what it writes is not durable and will be lost"
         for letter in (self._space.letters[number] for number in members(sends)):
-            text += f"\n       -> {letter.to}: {spoken(letter.message)}"
+            text += f"\n       -> {letter.to}: {supported(letter.message)}"
         self._lines.append(ScheduleLine(text, 1 << code if code >= 0 else 0, sends, optional))
 
     def needed(self) -> list[str]:

@@ -250,7 +250,7 @@ MUTANTS = (
         (20, 25),
         "A candidate that was given a state goes on with its questions for the slots before.",
         "paxos.replica.Replica.install_snapshot",
-        "self._reconfigured(now)",
+        "self._roles.abandon_attempt(now)",
         "",
         RUNNING,
     ),

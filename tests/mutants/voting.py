@@ -7,17 +7,17 @@ MUTANTS = (
         "round-reused",
         (2, 7),
         "A candidate that holds the highest promise itself prepares its old ballot again.",
-        "paxos.replica.Replica._continue_candidacy",
-        "self._highest_round += 1",
-        "self._highest_round += self.promised.node != self.node",
+        "paxos.role.RoleState._continue_attempt",
+        "self.highest_round += 1",
+        "self.highest_round += self._acceptor.promised.node != self._context.node",
     ),
     Mutant(
         "round-below-those-heard-of",
         (2,),
         "A candidate does not number its ballot above the promises that it was told.",
-        "paxos.replica.Replica._on_answer",
+        "paxos.role.RoleState.answered",
         (
-            "self._highest_round = max(self._highest_round, message.promised.round)\n"
+            "self.highest_round = max(self.highest_round, message.promised.round)\n"
             "self._learner.note_chosen(sender, message.chosen)"
         ),
         "self._learner.note_chosen(sender, message.chosen)",
@@ -265,7 +265,7 @@ MUTANTS = (
         "high-promise-deposes",
         (13,),
         "A leader steps down because one voter came back with a higher promise.",
-        "paxos.replica.Replica._on_preempted",
+        "paxos.role.RoleState._preempted",
         "leader.lease_holds(now)",
         "False",
         RUNNING,

@@ -12,7 +12,7 @@ from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.options import Options
 from paxos.ready import Ready
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import ZERO, NodeId, Time
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Disks, Link, Network, links

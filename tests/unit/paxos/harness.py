@@ -23,7 +23,8 @@ from paxos.messages import (
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ReadReady, ServeFetch, ServeSnapshot, Write
-from paxos.replica import Replica, Role
+from paxos.replica import Replica
+from paxos.role import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time
 
 ME = "n1"
@@ -160,7 +161,7 @@ def to(node: NodeId, message: AnyMessage) -> Envelope:
 def pre_vote(bench: Bench) -> int:
     """Let the replica's election time-out pass: it asks everybody. The nonce of the question."""
     bench.ring()
-    nonce = bench.replica._candidacies
+    nonce = bench.replica._roles.attempts
     bench.expect(*bench.to_all(PreVote(nonce, bench.replica.chosen + 1)))
     return nonce
 

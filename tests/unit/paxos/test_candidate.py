@@ -16,7 +16,7 @@ from paxos.messages import (
     Reject,
     ReleaseLease,
 )
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, PValue
 from tests.unit.paxos.harness import ME, OPTIONS, START, Bench, elect, expect_accepts, follow, pre_vote, prepare, to
 
@@ -114,7 +114,7 @@ def test_only_those_who_have_not_answered_are_asked_again() -> None:
 def test_rule_16_a_replica_that_granted_a_lease_does_not_run_itself() -> None:
     bench = Bench(promised=B1)
     follow(bench, B1)
-    bench.replica._election_timer.expire(bench.now)
+    bench.replica._roles.election_timer.expire(bench.now)
     bench.tick()
     bench.expect()
     assert bench.role() is Role.FOLLOWER
@@ -368,7 +368,7 @@ def test_rule_11_a_candidate_that_lags_fetches_what_an_acceptor_has_cut() -> Non
     bench.receive("n3", Reject(ballot, B1, 4))
     bench.expect()
     bench.ring()
-    bench.expect(*bench.to_all(PreVote(bench.replica._candidacies, 4)))
+    bench.expect(*bench.to_all(PreVote(bench.replica._roles.attempts, 4)))
 
 
 def test_rule_8_a_value_learnt_under_a_higher_ballot_ends_the_candidacy() -> None:
@@ -401,7 +401,7 @@ def test_rule_20_whoever_is_elected_still_stands_by_its_own_promise() -> None:
     ballot = prepare(bench)
     bench.durable()
     bench.replica._acceptor.promised = Ballot(9, "n3")
-    with pytest.raises(InvariantError, match="own acceptor left behind"):
+    with pytest.raises(InvariantError, match="below the promise of the own acceptor"):
         bench.receive("n2", Promise(ballot, 1, (), 0))
 
 

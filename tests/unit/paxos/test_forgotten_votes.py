@@ -4,7 +4,7 @@ import pytest
 
 from paxos.configuration import ConfigurationVersion
 from paxos.errors import ForgottenVotesError
-from paxos.leader import ROUNDS
+from paxos.leader import VOTE_CHECK_ROUNDS
 from paxos.messages import Accept, Accepted, Chosen, ForgottenVotes, Heartbeat, HeartbeatAck, Prepare, Promise
 from paxos.types import ZERO, Ballot, Configuration, PValue
 from tests.unit.paxos.harness import ME, Bench, ack, elect, establish, reign, to
@@ -86,13 +86,13 @@ def test_rule_5_whoever_has_all_the_votes_that_were_counted_has_forgotten_nothin
 
 def test_rule_5_whoever_has_forgotten_votes_must_not_vote_with_the_rest() -> None:
     bench = Bench(promised=B1, tail=[PValue(1, B1, b"a"), PValue(2, B1, b"b")])
-    with pytest.raises(ForgottenVotesError, match=r"leader of ballot 1\.n2 .* \(4, not 3\)"):
+    with pytest.raises(ForgottenVotesError, match=r"leader of ballot 1\.n2 counted 4, the storage has 3"):
         bench.receive("n2", ForgottenVotes(B1, 4))
 
 
 def test_rule_5_a_promise_can_be_forgotten_too() -> None:
     bench = Bench(promised=ZERO)
-    with pytest.raises(ForgottenVotesError, match=r"\(1, not 0\)"):
+    with pytest.raises(ForgottenVotesError, match=r"counted 1, the storage has 0"):
         bench.receive("n2", ForgottenVotes(B1, 1))
 
 
@@ -183,7 +183,7 @@ def test_rule_5_an_answer_that_comes_too_late_or_to_no_heartbeat_accuses_nobody(
     bench = Bench()
     ballot = establish(bench)
     first = beat(bench)
-    for _ in range(ROUNDS - 1):
+    for _ in range(VOTE_CHECK_ROUNDS - 1):
         nonce = beat(bench)
         bench.receive("n2", answer(ballot, nonce, votes=2))
     bench.receive("n2", answer(ballot, first, votes=0))

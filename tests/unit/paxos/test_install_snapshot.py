@@ -20,7 +20,7 @@ from paxos.messages import (
     SnapshotPage,
 )
 from paxos.ready import ServeFetch, Write
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import NOOP, Ballot, Configuration, PValue
 from tests.unit.paxos.harness import ME, OPTIONS, Bench, pre_vote, prepare, reign, to
 

@@ -19,7 +19,7 @@ from paxos.messages import (
     Reject,
     ReleaseLease,
 )
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, PValue, pack
 from tests.unit.paxos.harness import (
     LEADER_LEASE,
@@ -151,7 +151,7 @@ def test_a_vote_for_a_ballot_of_which_the_own_acceptor_thinks_no_more_is_a_bug()
     establish(bench)
     bench.replica._acceptor.promised = Ballot(9, "n3")
     bench.replica.propose((b"a",))
-    with pytest.raises(InvariantError, match="own acceptor has promised to another"):
+    with pytest.raises(InvariantError, match="leader's own acceptor promised another ballot"):
         bench.replica.take(bench.now)
 
 

@@ -17,7 +17,7 @@ from paxos.messages import (
     Reject,
     ReleaseLease,
 )
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Slot, pack
 from tests.unit.paxos.harness import (
     LEADER_LEASE,
@@ -175,7 +175,7 @@ def test_rule_27_a_candidate_that_hears_of_a_membership_begins_again() -> None:
     bench.expect()
     assert bench.role() is Role.FOLLOWER
     bench.ring()
-    bench.expect(*[to(peer, PreVote(bench.replica._candidacies, 1)) for peer in ("n2", "n3", "n4")])
+    bench.expect(*[to(peer, PreVote(bench.replica._roles.attempts, 1)) for peer in ("n2", "n3", "n4")])
 
 
 def test_rule_28_a_silent_voter_is_heard_neither_by_candidates_nor_by_leaders() -> None:

@@ -167,7 +167,7 @@ def test_rule_10_a_leader_that_is_not_established_answers_no_read() -> None:
     """What an earlier leader acknowledged may be in the slots that are still to be chosen again."""
     bench = Bench()
     recovered = PValue(1, Ballot(1, "n2"), b"acknowledged")
-    bench.replica._highest_round = 1
+    bench.replica._roles.highest_round = 1
     nonce = pre_vote(bench)
     bench.receive("n2", PreVoteReply(nonce, willing=True, promised=Ballot(1, "n2"), chosen=0))
     ballot = Ballot(2, ME)

@@ -15,7 +15,7 @@ from paxos.messages import (
     ReleaseLease,
 )
 from paxos.ready import ReadReady
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, Ballot, PValue
 from tests.unit.paxos.harness import OPTIONS, Bench, elect, follow, pre_vote, reign, to
 

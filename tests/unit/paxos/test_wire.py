@@ -134,7 +134,7 @@ def test_a_name_that_is_not_utf_8_is_refused() -> None:
 
 
 def test_another_version_is_refused_and_named() -> None:
-    with pytest.raises(wire.WireError, match=f"version 9, this replica speaks version {wire.VERSION}"):
+    with pytest.raises(wire.WireError, match=f"version 9: this replica supports version {wire.VERSION}"):
         wire.decode(b"\x09" + wire.encode(Fetch(1))[1:])
 
 
@@ -164,7 +164,7 @@ def next_version() -> Iterator[int]:
 @given(messages)
 def test_every_message_arrives_in_each_version_that_is_spoken(message: AnyMessage) -> None:
     with next_version() as newest:
-        assert wire.spoken() == (wire.VERSION, newest)
+        assert wire.supported() == (wire.VERSION, newest)
         for version in range(wire.VERSION, newest + 1):
             data = wire.encode(message, version)
             assert data[0] == version
@@ -209,5 +209,5 @@ def test_an_empty_message_is_refused() -> None:
 
 
 def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
-    with pytest.raises(wire.WireError, match=f"at most {wire.MAX_MESSAGE_BYTES}"):
+    with pytest.raises(wire.WireError, match=f"limit of {wire.MAX_MESSAGE_BYTES}"):
         wire.decode(bytes(wire.MAX_MESSAGE_BYTES + 1))

@@ -21,7 +21,7 @@ def chain(slot: Slot) -> bytes:
     return hashlib.blake2b(slot.to_bytes(8, "big"), digest_size=16).digest()
 
 
-class StateModel:
+class WriteMaker:
     """A state machine that puts and deletes keys."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StateModel:
         self.alive: dict[bytes, Change] = {}
 
     @classmethod
-    def of(cls, storage: MemoryStorage) -> "StateModel":
+    def of(cls, storage: MemoryStorage) -> "WriteMaker":
         """As it is stored."""
         machine, progress = cls(), storage.hard_state.progress
         machine.applied, machine.position = progress.applied, progress.position
@@ -75,7 +75,7 @@ class StateModel:
 def transactions(size: int = 8) -> Iterator[list[Write]]:
     """Without an end: a replica applies, cuts and compacts, and is given the state of one that is ahead. The promise
     of each counts them from 1."""
-    machine = StateModel()
+    machine = WriteMaker()
     for round_ in count():
         for step in range(6):
             yield [machine.busy(6 * round_ + step, size)]
@@ -91,9 +91,9 @@ def numbered(size: int = 8) -> Iterator[list[Write]]:
         yield [Write(promise=Ballot(number, "n1")), *writes]
 
 
-def given(machine: StateModel, size: int) -> tuple[MemoryStorage, StateModel]:
+def given(machine: WriteMaker, size: int) -> tuple[MemoryStorage, WriteMaker]:
     """A peer that went on from where `machine` is, and compacted."""
-    ahead, peer = StateModel(), MemoryStorage("test", "n2")
+    ahead, peer = WriteMaker(), MemoryStorage("test", "n2")
     for number in range(max(1, machine.applied + 5)):
         peer.write([ahead.busy(number, size)])
     peer.write([StateWrite(compact=ahead.position // 2)])

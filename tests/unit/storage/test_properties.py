@@ -17,7 +17,7 @@ from storage.base import AppliedProgress, Change, StagedPage, StateWrite, Storag
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
-from tests.unit.storage.states import EVERYTHING, StateModel, chain, compacted
+from tests.unit.storage.states import EVERYTHING, WriteMaker, chain, compacted
 
 LAST = 8
 ballots = st.builds(Ballot, st.integers(0, 3), st.sampled_from(["n1", "n2"]))
@@ -40,7 +40,7 @@ def outcome(storage: Storage, batch: Sequence[Write]) -> str:
     return "stored"
 
 
-def changes_of(machine: StateModel, wanted: Sequence[tuple[bytes, bytes | None]]) -> list[Change]:
+def changes_of(machine: WriteMaker, wanted: Sequence[tuple[bytes, bytes | None]]) -> list[Change]:
     """A key that is absent cannot be deleted."""
     return [
         machine.delete(key) if value is None else machine.put(key, value)
@@ -80,7 +80,7 @@ class BothStorages(RuleBasedStateMachine):
 
     @rule(wanted=edits, slots=st.integers(0, 3), off=mostly_right, cut=st.none() | st.integers(0, LAST))
     def apply(self, wanted: list[tuple[bytes, bytes | None]], slots: int, off: int, cut: int | None) -> None:
-        machine, hard_state = StateModel.of(self.memory), self.memory.hard_state
+        machine, hard_state = WriteMaker.of(self.memory), self.memory.hard_state
         changes = changes_of(machine, wanted)
         machine.applied = max(0, max(machine.applied, min(hard_state.chosen, machine.applied + slots)) + off)
         machine.position = max(0, machine.position + off)
@@ -102,7 +102,7 @@ class BothStorages(RuleBasedStateMachine):
         """It begins where this replica is, when that is ahead."""
         if self.peer.hard_state.progress.applied < self.memory.hard_state.progress.applied:
             self.peer = self.memory.reopen()
-        machine, hard_state = StateModel.of(self.peer), self.peer.hard_state
+        machine, hard_state = WriteMaker.of(self.peer), self.peer.hard_state
         changes = changes_of(machine, wanted)
         machine.applied = min(LAST, machine.applied + slots)
         filler = [PValue(slot, Ballot(1, "n2"), b"peer") for slot in range(hard_state.chosen + 1, machine.applied + 1)]

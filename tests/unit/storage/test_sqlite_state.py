@@ -17,7 +17,7 @@ from storage.inspection import inspect
 from storage.memory import MemoryStorage
 from storage.sqlite import SqliteStorage, open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
-from tests.unit.storage.states import EVERYTHING, StateModel, compacted, entry, rows, shown, tidied
+from tests.unit.storage.states import EVERYTHING, WriteMaker, compacted, entry, rows, shown, tidied
 from tests.unit.storage.test_sqlite import change, pragma
 from tests.unit.storage.version_1 import make_version_1
 
@@ -43,7 +43,7 @@ def page_count(storage: SqliteStorage) -> int:
 def fill(directory: Path) -> None:
     """Of positions 1 to 6 those up to 4 are records, and 1 is superseded. Slots 1 to 6, cut at 2; pages up to 3 are
     staged, of which 2 is a record."""
-    machine = StateModel()
+    machine = WriteMaker()
     writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 1, 2)]
     storage = open_storage(directory, "test", "n1", MEMBERS)
     for write in writes:
@@ -76,7 +76,7 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
                 32,
             )
             assert storage.read(1, 9, 1000) == [entry(slot) for slot in (1, 2, 3, 5)]
-    machine = StateModel()
+    machine = WriteMaker()
     machine.applied = 2
     replayed = machine.write(machine.put(b"key"))
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
@@ -146,7 +146,7 @@ def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
 
 
 def overwrite(
-    storage: SqliteStorage, machine: StateModel, times: int, after_each: Callable[[], object], *, every: int = 20
+    storage: SqliteStorage, machine: WriteMaker, times: int, after_each: Callable[[], object], *, every: int = 20
 ) -> None:
     """200 keys again and again, with a history of 500 positions and a log of 100 slots; what has become too old is let
     go of with every so many writes."""
@@ -168,7 +168,7 @@ def test_freed_pages_are_used_again(
     """The same keys for ever take no more room than at the start: 200 records of some 150 bytes, some 150 runs and 220
     slots of 1000."""
     monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
-    machine = StateModel()
+    machine = WriteMaker()
     after_each = sqlite.maintain if idle else lambda: None
     overwrite(sqlite, machine, 200, after_each, every=every)
     first = page_count(sqlite)
@@ -186,12 +186,12 @@ def test_rounds_that_take_less_than_is_stored_meanwhile_fall_not_behind(
     """As many follow each other as it takes, though nothing is ever idle."""
     monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
     monkeypatch.setattr(compaction, "ROUND_KEYS", 100)  # of 107 bytes
-    overwrite(sqlite, machine := StateModel(), 1000, lambda: None)
+    overwrite(sqlite, machine := WriteMaker(), 1000, lambda: None)
     assert machine.position - sqlite._space.compacted <= 500 + 500 + 200
 
 
 def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: SqliteStorage) -> None:
-    machine, peer = StateModel(), MemoryStorage("test", "n2")
+    machine, peer = WriteMaker(), MemoryStorage("test", "n2")
     pages = []
     for _ in range(12):
         for _ in range(10):
@@ -212,7 +212,7 @@ def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: S
 
 def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log goes first, then the positions are looked at, and those that are alive become records."""
-    machine = StateModel()
+    machine = WriteMaker()
     storage = open_storage(directory, "test", "n1", MEMBERS)
     for number in range(50):
         storage.write([machine.write(machine.put(b"key %d" % (number % 20)))])
@@ -236,7 +236,7 @@ def test_tidying_is_done_in_slices_and_each_is_durable(directory: Path, monkeypa
 
 def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value of 100,000 bytes counts for 25 rows; one at least goes."""
-    machine = StateModel()
+    machine = WriteMaker()
     for _ in range(6):
         sqlite.write([machine.write(machine.put(b"key", bytes(100_000)), size=100_000)])
     sqlite.write([StateWrite(compact=6, truncate=machine.truncation(6))])
@@ -252,7 +252,7 @@ def test_long_values_make_slices_shorter(sqlite: SqliteStorage, monkeypatch: pyt
 def test_a_round_takes_only_so_much(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(compaction, limit, {"ROUND_KEYS": 2, "ROUND_BYTES": 40}[limit])
     monkeypatch.setattr(module, "_SLICE_UNITS", 8)
-    machine = StateModel()
+    machine = WriteMaker()
     for key in (b"a", b"b", b"a", b"c", b"a", b"b", b"a", b"a"):
         sqlite.write([machine.write(machine.put(key, bytes(19)))])
     expected = compacted(rows(sqlite), 0, 8)
@@ -271,7 +271,7 @@ def test_who_reads_the_state_sees_all_that_was_alive_at_its_base(
     """A round removes records before the base moves. It is ended first, also one of an earlier life."""
     monkeypatch.setattr(module, "_SLICE_UNITS", 2)
     monkeypatch.setattr(compaction, "PIECE_UNITS", 1)
-    machine = StateModel()
+    machine = WriteMaker()
     storage = open_storage(directory, "test", "n1", MEMBERS)
     for upto in (4, 8):
         storage.write([machine.write(*[machine.put(b"key %d" % number) for number in range(4)])])
@@ -294,7 +294,7 @@ def test_who_reads_the_state_waits_for_no_round_that_only_adds(
     """It does a slice, so that asking again and again gets there."""
     monkeypatch.setattr(module, "_SLICE_UNITS", 2)
     monkeypatch.setattr(compaction, "PIECE_UNITS", 1)
-    machine = StateModel()
+    machine = WriteMaker()
     sqlite.write([machine.write(*[machine.put(b"key %d" % number) for number in range(6)])])
     sqlite.write([StateWrite(compact=6)])
     bases: list[int] = []
@@ -309,7 +309,7 @@ def test_what_a_round_has_left_is_not_seen_by_who_only_looks(directory: Path, mo
     """Records behind the base are in the history, too, until it moves."""
     monkeypatch.setattr(module, "_SLICE_UNITS", 2)
     monkeypatch.setattr(compaction, "PIECE_UNITS", 1)
-    machine = StateModel()
+    machine = WriteMaker()
     storage = open_storage(directory, "test", "n1", MEMBERS)
     changes = [machine.put(b"key %d" % number) for number in range(6)]
     storage.write([machine.write(*changes), StateWrite(compact=6)])
@@ -326,13 +326,13 @@ def test_a_state_may_be_replaced_in_the_midst_of_a_round(
 ) -> None:
     """The round was about the one that is idle now."""
     monkeypatch.setattr(module, "_SLICE_UNITS", 2)
-    machine, peer = StateModel(), MemoryStorage("test", "n2")
+    machine, peer = WriteMaker(), MemoryStorage("test", "n2")
     for number in range(20):
         sqlite.write([machine.write(machine.put(b"key %d" % (number % 3)))])
     sqlite.write([StateWrite(compact=15)])
     for _ in range(4):
         assert sqlite.maintain()
-    other = StateModel()
+    other = WriteMaker()
     for number in range(30):
         peer.write([other.write(other.put(b"other %d" % (number % 5)))])
     peer.write([StateWrite(compact=10)])
@@ -347,7 +347,7 @@ def test_a_page_finds_its_place_empty(directory: Path, monkeypatch: pytest.Monke
     """Rows of a state that was replaced are in the idle table: none of them may come back."""
     monkeypatch.setattr(module, "_SLICE_UNITS", 2)
     storage = open_storage(directory, "test", "n1", MEMBERS)
-    older, newer = StateModel(), StateModel()
+    older, newer = WriteMaker(), WriteMaker()
     storage.write([older.write(*[older.put(b"key %d" % key) for key in range(40)])])
     peer = MemoryStorage("test", "n2")
     for _ in range(2):
@@ -384,7 +384,7 @@ def test_the_log_stays_bounded_while_the_state_is_tidied(
     monkeypatch.setattr(module, "CHECKPOINT_BYTES", 200_000)
     log = directory / (DATA_FILE + "-wal")
     sizes: list[int] = []
-    overwrite(sqlite, StateModel(), 300, lambda: sizes.append(wal.length(log)))
+    overwrite(sqlite, WriteMaker(), 300, lambda: sizes.append(wal.length(log)))
     assert 150_000 < max(sizes) < 400_000
     assert log.stat().st_size < 400_000
 
@@ -414,7 +414,7 @@ def test_what_pages_that_begin_anew_do_not_cover_goes_later(sqlite: SqliteStorag
 
 
 def test_a_late_accept_of_a_slot_that_is_cut_takes_no_room(sqlite: SqliteStorage) -> None:
-    machine = StateModel()
+    machine = WriteMaker()
     sqlite.write([machine.write(), machine.write()])
     sqlite.write([StateWrite(truncate=machine.truncation(2))])
     assert tidy_and_count(sqlite, "log") == 0

@@ -22,7 +22,7 @@ from storage.base import (
 from storage.memory import MemoryStorage
 from storage.sqlite import open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
-from tests.unit.storage.states import EVERYTHING, StateModel, entry, pages, rows, shown, staging, tidied, transactions
+from tests.unit.storage.states import EVERYTHING, WriteMaker, entry, pages, rows, shown, staging, tidied, transactions
 
 Reopen = Callable[[], Storage]
 
@@ -46,9 +46,9 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
         opened[-1].close()
 
 
-def filled() -> tuple[StateModel, list[Write]]:
+def filled() -> tuple[WriteMaker, list[Write]]:
     """Revisions 1 to 6 in slots 1 to 3: a, b, a again, b deleted, c and a once more."""
-    machine = StateModel()
+    machine = WriteMaker()
     first = machine.write(machine.put(b"a", b"1"), machine.put(b"b", b"2"))
     second = machine.write(machine.put(b"a", b"3"), machine.delete(b"b"))
     third = machine.write(machine.put(b"c", b""), machine.put(b"a", b"6"))
@@ -107,7 +107,7 @@ def test_a_state_is_read_page_by_page_at_least_a_row_at_a_time(reopen: Reopen) -
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 63, 64, 65, 256, 257, 700])
 def test_any_number_of_changes_is_stored_in_order(reopen: Reopen, count: int) -> None:
-    machine = StateModel()
+    machine = WriteMaker()
     write = machine.write(*[machine.put(b"%d" % (number % 7), b"x" * (number % 50)) for number in range(count)])
     reopen().write([write])
     assert rows(reopen()) == write.changes
@@ -162,7 +162,7 @@ def test_what_is_compacted_leaves_what_was_alive_then_and_all_that_came_later(re
 
 
 def test_a_compacted_state_goes_on(reopen: Reopen) -> None:
-    machine = StateModel()
+    machine = WriteMaker()
     storage = reopen()
     storage.write([machine.write(machine.put(b"a"), machine.delete(b"a")), StateWrite(compact=2)])
     assert rows(tidied(storage)) == []
@@ -172,9 +172,9 @@ def test_a_compacted_state_goes_on(reopen: Reopen) -> None:
     assert rows(reopen()) == [Change(3, b"a", b"value", 3, 1, 0)]
 
 
-def peer_ahead() -> tuple[StateModel, MemoryStorage]:
+def peer_ahead() -> tuple[WriteMaker, MemoryStorage]:
     """Ten slots with a row each, compacted up to position 4."""
-    machine, peer = StateModel(), MemoryStorage("test", "n2")
+    machine, peer = WriteMaker(), MemoryStorage("test", "n2")
     for number in range(10):
         peer.write([machine.write(machine.put(b"key %d" % (number % 3)))])
     peer.write([StateWrite(compact=4)])
@@ -239,7 +239,7 @@ def test_an_empty_state_can_be_installed(reopen: Reopen) -> None:
 
 def test_pages_of_a_source_that_compacted_less_leave_nothing_behind(reopen: Reopen) -> None:
     """The rows behind position 3 come from a peer that compacted nothing: row 4 is superseded by row 5 there."""
-    machine = StateModel()
+    machine = WriteMaker()
     writes = [machine.write(machine.put(b"key %d" % key)) for key in (1, 1, 2, 3, 3, 1)]
     one, other = MemoryStorage("test", "n2"), MemoryStorage("test", "n3")
     one.write([*writes, StateWrite(compact=5)])

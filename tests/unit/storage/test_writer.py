@@ -13,7 +13,7 @@ from paxos.types import Ballot, PValue, Slot
 from storage.base import StatePage, StorageError
 from storage.memory import MemoryStorage
 from storage.writer import Writer
-from tests.unit.storage.states import StateModel
+from tests.unit.storage.states import WriteMaker
 
 B1 = Ballot(1, "n1")
 PATIENCE_S = 30
@@ -151,7 +151,7 @@ def test_a_read_sees_all_that_was_submitted_before_it_and_nothing_else(
 
 
 def test_a_read_of_the_state_comes_in_its_turn(host: WriterHost, storage: SteppedStorage) -> None:
-    machine = StateModel()
+    machine = WriteMaker()
     pages: list[StatePage] = []
     change = machine.put(b"key")
     host.writer.submit(machine.write(change))

@@ -22,7 +22,7 @@ from paxos.messages import (
 )
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import MS, ZERO, Ballot, PValue, Slot, pack
 from storage.memory import MemoryStorage
 

@@ -17,7 +17,8 @@ from kvstore.api.membership import (
 from kvstore.replica.membership_manager import LOOK_MS
 from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
-from paxos.replica import Replica, Role
+from paxos.replica import Replica
+from paxos.role import Role
 from tests.unit.kvstore.replica.host import B1, NodeHost, value
 
 VOTER, LEARNER, WITNESS = MemberRole.VOTER, MemberRole.LEARNER, MemberRole.WITNESS

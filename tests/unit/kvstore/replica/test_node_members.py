@@ -24,7 +24,7 @@ from paxos.messages import (
     ReleaseLease,
 )
 from paxos.ready import ServeFetch, ServeSnapshot
-from paxos.replica import Role
+from paxos.role import Role
 from paxos.types import Ballot, pack
 from storage.base import StatePage
 from tests.unit.kvstore.replica.host import B1, QUORUM, STALE, NodeHost, refusal, seen, value
