@@ -87,6 +87,7 @@ def test_the_wheel_is_named_as_in_pyproject(wheel: zipfile.ZipFile) -> None:
     metadata = Parser().parsestr(wheel.read(path).decode())
     assert metadata["Name"] == PROJECT["name"] == "paxos-kvstore"
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
