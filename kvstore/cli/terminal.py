@@ -1,0 +1,31 @@
+"""Output for people: tables and colours, and a progress bar on standard error."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column, Table
+
+from kvstore.cli.output import standard_output
+
+
+def show(what: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Print `what` at the width of the terminal, in colour if standard output is one. `soft_wrap` keeps lines whole."""
+    console = Console(soft_wrap=soft_wrap, highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    with standard_output() as out:
+        out.write(captured.get().encode(console.encoding, "backslashreplace"))
+
+
+def table(*columns: Column | str, title: str | None = None) -> Table:
+    """Return an empty table in the style of all commands. A narrow terminal folds cells, it never cuts them off."""
+    folding = (Column(column, overflow="fold") if isinstance(column, str) else column for column in columns)
+    return Table(*folding, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+
+
+def progress_bar() -> Progress:
+    """Return a bar for tasks with a field `detail`, printed behind the bar; hidden if standard error is no terminal. A
+    task without a total shows only that it continues."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
