@@ -15,7 +15,7 @@ from kvstore.api.status import MembersStatus, MemberStatus
 from kvstore.cli.connect import DEFAULT, Endpoints, client_of, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, write_json, write_text
-from kvstore.cli.terminal import show, table
+from kvstore.cli.terminal import show_table, table
 from kvstore.client import Client, ClientError, Unavailable
 
 POLL_S = 0.2
@@ -175,7 +175,7 @@ def _show(status: MembersStatus, *, json: bool) -> None:
         behind = "" if each.lag is None else f"{each.lag:,}"
         incarnation = "not seen" if each.incarnation == "0" else each.incarnation
         rows.add_row(name, _role(each), each.address, incarnation, connected, behind)
-    show(rows)
+    show_table(rows, optional=("incarnation", "slots behind", "connected"))
 
 
 def _role(each: MemberStatus) -> str:

@@ -2,13 +2,13 @@
 
 import asyncio
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from kvstore.api.status import Standing, Status
 from kvstore.cli.connect import DEFAULT, NO_REPLICA_ANSWERS, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, write_json
-from kvstore.cli.terminal import show, table
+from kvstore.cli.terminal import show_table, table
 from kvstore.client import Client, ClientError
 
 
@@ -22,7 +22,7 @@ def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
         write_json({where: answer if isinstance(answer, Status) else {"error": str(answer)}
                     for where, answer in answers.items()})  # fmt: skip
     else:
-        show(_table(answers))
+        show_table(_table(answers), optional=("keys", "lease", "peers", "ballot"))
     if not any(isinstance(answer, Status) for answer in answers.values()):
         fail(NO_REPLICA_ANSWERS, ExitStatus.UNAVAILABLE)
 
@@ -40,7 +40,7 @@ async def _ask_all(client: Client) -> dict[str, Status | ClientError]:
 
 
 def _table(answers: dict[str, Status | ClientError]) -> Table:
-    rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", Column("endpoint", no_wrap=True))
+    rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", "endpoint")
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
         if isinstance(answer, ClientError):

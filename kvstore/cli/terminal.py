@@ -1,7 +1,10 @@
 """Output for people: tables and colours, and a progress bar on standard error."""
 
+from collections.abc import Iterable
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
@@ -21,6 +24,21 @@ def table(*columns: Column | str, title: str | None = None) -> Table:
     """Return an empty table in the style of all commands. A narrow terminal folds cells, it never cuts them off."""
     folding = (Column(column, overflow="fold") if isinstance(column, str) else column for column in columns)
     return Table(*folding, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+
+
+def fit(rows: Table, width: int, optional: Iterable[str]) -> Table:
+    """Remove columns in the order of `optional` until the table has at most `width` columns of text."""
+    console = Console(width=1000)
+    for header in optional:
+        if Measurement.get(console, console.options, rows).maximum <= width:
+            break
+        rows.columns[:] = [column for column in rows.columns if column.header != header]
+    return rows
+
+
+def show_table(rows: Table, optional: Iterable[str]) -> None:
+    """Print a table, without columns of `optional` if the terminal is too narrow."""
+    show(fit(rows, Console().width, optional))
 
 
 def progress_bar() -> Progress:

@@ -13,15 +13,14 @@ from kvstore.cli import terminal
 from kvstore.cli.cluster_view import ClusterView, ReplicaView
 from kvstore.cli.status import role_of
 
-WIDE_COLUMNS = 76
-"""Narrower terminals get fewer columns."""
-
 
 def tables_of(view: ClusterView, width: int) -> RenderableType:
-    """Return all that is shown, for a terminal of `width` columns."""
-    parts: list[RenderableType] = [_headline(view), _progress(view)]
+    """Return the whole output, for a terminal of `width` columns."""
+    progress = terminal.fit(_progress(view), width, ("keys", "lease", "revision", "ballot"))
+    parts: list[RenderableType] = [_headline(view), progress]
     if any(each.unreachable_s is None for each in view.replicas):
-        parts.append(_load(view, wide=width >= WIDE_COLUMNS))
+        parts.append(Text(" client requests in the last second; times in ms", style="italic"))
+        parts.append(terminal.fit(_load(view), width, ("data", "memory", "fsync p99", "p50")))
     for each in view.replicas:
         if each.unreachable_s is not None:
             duration = _duration(each.unreachable_s)
@@ -42,8 +41,8 @@ def _headline(view: ClusterView) -> Text:
     return line.append(f"{view.leader} leads", style="green") if view.leader else line.append("no leader", "red")
 
 
-def _table(*columns: Column, title: str | None = None) -> Table:
-    rows = terminal.table(*columns, title=title)
+def _table(*columns: Column) -> Table:
+    rows = terminal.table(*columns)
     rows.padding = 0
     return rows
 
@@ -56,7 +55,7 @@ def _right(name: str) -> Column:
     return Column(name, justify="right", no_wrap=True)
 
 
-def _progress(view: ClusterView) -> RenderableType:
+def _progress(view: ClusterView) -> Table:
     rows = _table(
         _replica(), Column("role", no_wrap=True),
         *map(_right, ("ballot", "lease", "chosen", "applied", "lag", "revision", "keys")),
@@ -73,13 +72,12 @@ def _progress(view: ClusterView) -> RenderableType:
     return rows
 
 
-def _load(view: ClusterView, *, wide: bool) -> RenderableType:
-    rates = ("reads/s", "p50", "p99", "writes/s", "p50", "p99")
-    resources = ("fsync p99", "data", "memory") if wide else ()
-    rows = _table(_replica(), *map(_right, rates + resources), title=" client requests in the last second; times in ms")
+def _load(view: ClusterView) -> Table:
+    names = ("reads/s", "p50", "p99", "writes/s", "p50", "p99", "fsync p99", "data", "memory")
+    rows = _table(_replica(), *map(_right, names))
     for each in view.replicas:
         if each.unreachable_s is None:
-            rows.add_row(Text(each.name), *_load_cells(each)[: len(rows.columns) - 1])
+            rows.add_row(Text(each.name), *_load_cells(each))
     loads = [each.load for each in view.replicas if each.load is not None]
     if len(loads) > 1:
         reads, writes = sum(load.reads_per_s for load in loads), sum(load.writes_per_s for load in loads)
