@@ -21,7 +21,7 @@ from storage.base import Change
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="File to create.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to create.")],
     endpoints: Endpoints = DEFAULT,
     consistency: Annotated[
         Consistency,

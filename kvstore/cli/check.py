@@ -6,16 +6,17 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kvstore.api.membership import MemberRole
 from kvstore.backup import check as verification
 from kvstore.backup.check import CheckReport, LogReport, MemberReport, OwnerReport, StateReport
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import count_of_keys, write_json
+from kvstore.cli.terminal import show
 from storage.base import StorageError
 from storage.directory import DATA_FILE, lock_holder
 
@@ -50,12 +51,11 @@ def check(
         document = {"sound": report.sound, **msgspec.to_builtins(report)}
         write_json(document)
     else:
-        console = Console(soft_wrap=True, highlight=False)
-        console.print(_table(report))
+        show(_table(report))
         for damage in report.damage:
-            console.print(f"[red]damaged[/red]  {escape(damage)}")
+            show(Text.assemble(("damaged", "red"), f"  {damage}"), soft_wrap=True)
         if not report.sound:
-            console.print(_NEXT)
+            show(_NEXT, soft_wrap=True)
     if not report.sound:
         raise typer.Exit(DAMAGED)
 
@@ -89,7 +89,7 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str]]:
         members = ", ".join(map(_member, report.members)) or "not known yet"
         yield "members", f"{members}; membership version {report.members_version}"
     if report.promised is not None:
-        yield "promise", f"ballot {report.promised}"
+        yield "promise", "none" if report.promised.startswith("0.") else f"ballot {report.promised}"
     if report.log is not None:
         yield from _log(report.log)
     if report.state is not None:

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
 from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import printable
 from kvstore.client import (
     DEFAULT_ENDPOINTS,
     Client,
+    ClientError,
     ConditionFailed,
+    FencingToken,
     Locked,
     LockLost,
     NoSuchLease,
@@ -37,7 +40,24 @@ DEFAULT = ",".join(DEFAULT_ENDPOINTS)
 """The default of `Endpoints`."""
 
 
-def with_client(endpoints: str, call: Callable[[Client], Awaitable[T]], *, exactly_once: bool = False) -> T:
+class Subject(NamedTuple):
+    """Objects of a request, for messages that name them."""
+
+    key: bytes | None = None
+    lease: int | None = None
+    fence: FencingToken | None = None
+
+
+_NO_SUBJECT = Subject()
+
+
+def with_client(
+    endpoints: str,
+    call: Callable[[Client], Awaitable[T]],
+    *,
+    exactly_once: bool = False,
+    subject: Subject = _NO_SUBJECT,
+) -> T:
     """Return the result of `call`. A client error ends the command with its message and exit status."""
 
     async def run() -> T:
@@ -47,15 +67,32 @@ def with_client(endpoints: str, call: Callable[[Client], Awaitable[T]], *, exact
     try:
         return asyncio.run(run())
     except (NoSuchMember, NoSuchLease) as error:
-        fail(error, ExitStatus.FAILED)
+        fail(_message(error, subject), ExitStatus.FAILED)
     except (ConditionFailed, LockLost, Locked) as error:
-        fail(error, ExitStatus.CONDITION)
+        fail(_message(error, subject), ExitStatus.CONDITION)
     except (ValueError, Rejected) as error:
         fail(error, ExitStatus.USAGE)
     except Unavailable as error:
         fail(error, ExitStatus.UNAVAILABLE)
     except UnknownOutcome as error:
         fail(error, ExitStatus.UNKNOWN)
+
+
+def _message(error: ClientError, subject: Subject) -> str:
+    """Return the message of `error` in terms of the command line, if a replica's answer speaks of HTTP."""
+    key, lease, fence = subject
+    if isinstance(error, NoSuchLease) and lease is not None:
+        return f"lease {lease} does not exist, or is over: grant one with `kvstore lease grant`"
+    if isinstance(error, LockLost) and fence is not None:
+        lock = printable(fence.lock)
+        return f"nothing was done: fencing token {fence.token} does not hold lock '{lock}' any more"
+    if isinstance(error, ConditionFailed) and key is not None:
+        name, revision = printable(key), error.revision
+        if revision is None:
+            return f"nothing was done: key '{name}' does not exist; create it with --if-absent"
+        repeat = f"read it with `kvstore get`, then repeat with --if-revision {revision}"
+        return f"nothing was done: key '{name}' is at revision {revision}; {repeat}"
+    return str(error)
 
 
 def client_of(endpoints: str, *, exactly_once: bool = False, timeout_ms: int = 10_000) -> Client:

@@ -30,7 +30,7 @@ PrefixOption = Annotated[str, typer.Option("--prefix", help="Only keys that begi
 
 
 def export(
-    file: Annotated[str, typer.Argument(help="File to create; - is standard output.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to create; - is standard output.")],
     endpoints: Endpoints = DEFAULT,
     prefix: PrefixOption = "",
     revision: Revision = None,

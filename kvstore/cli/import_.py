@@ -71,7 +71,7 @@ class ImportProgress(msgspec.Struct):
 
 
 def import_(
-    file: Annotated[str, typer.Argument(help="File to read; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is standard input.")],
     endpoints: Endpoints = DEFAULT,
     prefix: PrefixOption = "",
     from_line: Annotated[int, typer.Option(min=1, help="Skip the lines before this one.")] = 1,

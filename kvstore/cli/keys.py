@@ -11,7 +11,7 @@ from kvstore.api.commands import Found
 from kvstore.api.json import named, record_document
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
-from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, count_of_keys, printable, standard_output, write_json, write_text
 from kvstore.client import Client, FencingToken
@@ -19,8 +19,8 @@ from kvstore.client import Client, FencingToken
 VALUE_CHARS = 60
 """Values are cut off behind this width where they are shown to people."""
 
-Key = Annotated[str, typer.Argument(help="Key of 1 to 1,024 bytes.")]
-Prefix = Annotated[str, typer.Argument(help="Prefix of the keys; without it all keys.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of 1 to 1,024 bytes.")]
+Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Prefix of the keys; without it all keys.")]
 ReadConsistency = Annotated[
     Consistency,
     typer.Option(help="`quorum` asks a majority for each read; `stale` reads one replica's state, without a majority."),
@@ -72,7 +72,7 @@ def get(
 
 def put(
     key: Key,
-    value: Annotated[str, typer.Argument(help="Value; - reads it from standard input.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Value; - is standard input.")],
     endpoints: Endpoints = DEFAULT,
     if_revision: IfRevision = None,
     *,
@@ -99,6 +99,7 @@ def put(
         lambda client: client.put(
             name, content, if_revision=if_revision, if_absent=if_absent, lease=lease, ttl_s=ttl, fence=guard
         ),
+        subject=Subject(name, lease, guard),
     )
     number = result.revision if ttl is not None else lease
     if json:
@@ -137,7 +138,11 @@ def delete(
             write_text(f"revision {deleted.revision}, deleted {count_of_keys(deleted.deleted)}")
         return
     name = _key_of(key)
-    result = with_client(endpoints, lambda client: client.delete(name, if_revision=if_revision, fence=guard))
+    result = with_client(
+        endpoints,
+        lambda client: client.delete(name, if_revision=if_revision, fence=guard),
+        subject=Subject(name, fence=guard),
+    )
     if result is None:
         _no_such_key(name)
     if json:

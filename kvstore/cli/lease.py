@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.output import Json, count_of_keys, printable, write_json, write_text
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, ClientError
@@ -106,10 +106,10 @@ def keepalive(
 
     if every:
         try:
-            with_client(endpoints, renew_forever)
+            with_client(endpoints, renew_forever, subject=Subject(lease=number))
         except KeyboardInterrupt:
             raise typer.Exit from None
-    kept = with_client(endpoints, renew)
+    kept = with_client(endpoints, renew, subject=Subject(lease=number))
     if json:
         write_json(kept)
     else:
@@ -124,7 +124,7 @@ def revoke(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = Fals
         request = Request("DELETE", f"/leases/{number}", repeat=Repeat.HARMLESS)
         return msgspec.json.decode((await client.ask(request)).body, type=RevokedLease)
 
-    revoked = with_client(endpoints, ask)
+    revoked = with_client(endpoints, ask, subject=Subject(lease=number))
     if json:
         write_json(revoked)
     else:
@@ -147,7 +147,7 @@ def list_leases(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
 @lease.command("show")
 def show_lease(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
     """Show a lease and its keys. Exit status 1: the lease does not exist."""
-    found = with_client(endpoints, lambda client: _one(client, number))
+    found = with_client(endpoints, lambda client: _one(client, number), subject=Subject(lease=number))
     if json:
         write_json(found)
         return

@@ -50,7 +50,7 @@ class LockState(msgspec.Struct):
 
 
 def lock(
-    name: Annotated[str, typer.Argument(help="Name of the lock, 1 to 1,024 bytes.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the lock, 1 to 1,024 bytes.")],
     command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND...", help="Command to run.")] = None,
     endpoints: Endpoints = DEFAULT,
     ttl: Annotated[

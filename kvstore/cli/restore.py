@@ -20,7 +20,7 @@ PORT, PEER_PORT = 8001, 9001
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="File made by `kvstore backup`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File made by `kvstore backup`.")],
     *,
     config: Annotated[
         Path | None,

@@ -1,5 +1,7 @@
 """Output for people: tables and colours, and a progress bar on standard error."""
 
+import os
+import sys
 from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
@@ -10,10 +12,17 @@ from rich.table import Column, Table
 
 from kvstore.cli.output import standard_output
 
+WITHOUT_LIMIT = 10_000
+
+
+def width() -> int:
+    """Return the width for tables: that of the terminal or of COLUMNS, and no limit for a file or a pipe."""
+    return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else WITHOUT_LIMIT
+
 
 def show(what: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print `what` at the width of the terminal, in colour if standard output is one. `soft_wrap` keeps lines whole."""
-    console = Console(soft_wrap=soft_wrap, highlight=False)
+    """Print `what`, in colour if standard output is a terminal. `soft_wrap` keeps lines whole."""
+    console = Console(width=width(), soft_wrap=soft_wrap, highlight=False)
     with console.capture() as captured:
         console.print(what)
     with standard_output() as out:
@@ -26,11 +35,11 @@ def table(*columns: Column | str, title: str | None = None) -> Table:
     return Table(*folding, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
 
 
-def fit(rows: Table, width: int, optional: Iterable[str]) -> Table:
-    """Remove columns in the order of `optional` until the table has at most `width` columns of text."""
-    console = Console(width=1000)
+def fit(rows: Table, most_chars: int, optional: Iterable[str]) -> Table:
+    """Remove columns in the order of `optional` until the table has at most `most_chars` in a line."""
+    console = Console(width=WITHOUT_LIMIT)
     for header in optional:
-        if Measurement.get(console, console.options, rows).maximum <= width:
+        if Measurement.get(console, console.options, rows).maximum <= most_chars:
             break
         rows.columns[:] = [column for column in rows.columns if column.header != header]
     return rows
@@ -38,7 +47,7 @@ def fit(rows: Table, width: int, optional: Iterable[str]) -> Table:
 
 def show_table(rows: Table, optional: Iterable[str]) -> None:
     """Print a table, without columns of `optional` if the terminal is too narrow."""
-    show(fit(rows, Console().width, optional))
+    show(fit(rows, width(), optional))
 
 
 def progress_bar() -> Progress:

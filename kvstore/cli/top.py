@@ -20,7 +20,7 @@ from kvstore.cli.connect import DEFAULT, NO_REPLICA_ANSWERS, Endpoints, with_cli
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, write_json
 from kvstore.cli.replica_load import parse_metrics
-from kvstore.cli.terminal import show
+from kvstore.cli.terminal import show, width
 from kvstore.cli.top_tables import tables_of
 from kvstore.client import Client, ClientError
 from kvstore.client.caller import Request
@@ -48,7 +48,7 @@ def top(
     if json:
         write_json(view)
     else:
-        show(tables_of(view, Console().width))
+        show(tables_of(view, width()))
     if not live and all(each.unreachable_s is not None for each in view.replicas):
         fail(NO_REPLICA_ANSWERS, ExitStatus.UNAVAILABLE)
 

@@ -15,7 +15,10 @@ from kvstore.server.http.transaction_body import transaction_of
 
 
 def txn(
-    file: Annotated[str, typer.Argument(help="File with the JSON body of POST /txn; - reads it from standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="File with the JSON body of POST /txn; - is standard input."),
+    ],
     endpoints: Endpoints = DEFAULT,
 ) -> None:
     """Apply a transaction and print its result.

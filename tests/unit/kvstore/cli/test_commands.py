@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from kvstore import __version__, cli
 from kvstore.api.commands import DeleteResult, Found, NotFound, PutResult, Record, SpanDeleted, Transacted
@@ -186,14 +187,26 @@ def test_put_attaches_its_key_to_a_lease(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(NoSuchLease("l"), 1), (ConditionFailed("c", 4), 5), (LockLost("f", 0), 5), (Locked("h"), 5)],
+    ("error", "code", "says"),
+    [
+        (NoSuchLease("404"), 1, "lease 7 does not exist, or is over: grant one with `kvstore lease grant`"),
+        (
+            ConditionFailed("412", 4),
+            5,
+            "key 'k' is at revision 4; read it with `kvstore get`, then repeat with",
+        ),
+        (ConditionFailed("412", None), 5, "key 'k' does not exist; create it with --if-absent"),
+        (LockLost("412", 0), 5, "fencing token 3 does not hold lock 'l' any more"),
+        (Locked("other"), 5, "other"),
+    ],
 )
-def test_the_exit_status_tells_why_a_write_was_not_done(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+def test_a_write_that_was_not_done_says_why_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, says: str
 ) -> None:
     answer(monkeypatch, "put", error)
-    assert run("put", "k", "v") == (code, b"", f"kvstore: {error}\n")
+    found, out, err = run("put", "k", "v", "--lease", "7", "--lock", "l", "--fence", "3")
+    assert (found, out) == (code, b"")
+    assert says in err
 
 
 def test_a_transaction_whose_compares_fail_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +270,20 @@ def test_status_shows_each_replica_as_a_table_or_as_json(monkeypatch: pytest.Mon
     assert all(word in table.decode() for word in ("leader", "3.n1", "400 ms", "a:1", "b:2"))
     _, document, _ = run("status", "--endpoints", "http://a:1", "--json")
     assert json.loads(document) == {"http://a:1": msgspec.to_builtins(STATUS)}
+
+
+def test_a_narrow_terminal_shows_fewer_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "status", STATUS)
+    _, table, _ = run("status", "--endpoints", "http://a:1", columns=40)
+    assert max(map(len, table.decode().splitlines())) <= 40
+    assert all(word in table.decode() for word in ("leader", "endpoint", "a:1"))
+    assert "lease" not in table.decode()
+
+
+def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    listing(monkeypatch, Found(b"k" * 300, Record(b"v", 1, 1, 1)))
+    assert "k" * 300 in CliRunner().invoke(cli.app, ["list"]).stdout
 
 
 @pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("404, which is no replica's")])

@@ -84,4 +84,8 @@ def test_a_lease_is_renewed_and_revoked(answering: Answering) -> None:
 @pytest.mark.parametrize("command", [["show"], ["revoke"], ["keepalive"], ["keepalive", "--every"]])
 def test_an_absent_lease_ends_with_1(answering: Answering, command: list[str]) -> None:
     answering({})
-    assert run(*command, "99") == (1, "", "kvstore: lease 99 is over: make another one\n")
+    assert run(*command, "99") == (
+        1,
+        "",
+        "kvstore: lease 99 does not exist, or is over: grant one with `kvstore lease grant`\n",
+    )
