@@ -145,15 +145,19 @@ def test_a_truncated_backup_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
-@given(st.data())
-def test_no_flipped_bit_changes_a_record_unnoticed(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    """Some bytes of a database have no meaning; then the records are unchanged."""
-    path = tmp_path_factory.mktemp("flipped") / "b.db"
+@pytest.fixture(scope="module")
+def sound_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "b.db"
     make_backup(path, *COMMANDS)
-    sound = read(path)
-    content = bytearray(path.read_bytes())
+    return path
+
+
+@given(st.data())
+def test_no_flipped_bit_changes_a_record_unnoticed(sound_file: Path, data: st.DataObject) -> None:
+    """Some bytes of a database have no meaning; then the records are unchanged."""
+    sound = read(sound_file)
+    content = bytearray(sound_file.read_bytes())
+    path = sound_file.with_name("flipped.db")
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     with suppress(BackupError):
