@@ -1,4 +1,4 @@
-"""What a data directory holds, and whether it is what was written: all that a start would find, and more."""
+"""Verification of a data directory: every check that the start of a replica makes, and more."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,8 @@ from storage.wal import length
 T = TypeVar("T")
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """Whose data it is: the life that opened it last, and the members that it began with, none when it joined."""
+class OwnerReport(msgspec.Struct, frozen=True):
+    """Replica that opened the data last. `began_with`: the founding members, none if the replica joined later."""
 
     cluster: str
     node: str
@@ -27,19 +27,19 @@ class Owner(msgspec.Struct, frozen=True):
     began_with: tuple[str, ...]
 
 
-class MemberFound(msgspec.Struct, frozen=True):
-    """A member by the stored state; `incarnation` is in hexadecimal, "0" while nobody had seen it."""
+class MemberReport(msgspec.Struct, frozen=True):
+    """Member in the stored state; `incarnation` is in hexadecimal, "0" if no replica has seen the member yet."""
 
     name: str
     role: MemberRole
     incarnation: str
 
 
-class Log(msgspec.Struct, frozen=True):
-    """Entries behind `cut`, up to slot `last`. Those up to `chosen` are known to be chosen, those up to `applied` are
-    in the stored state: there the running hash was compared."""
+class LogReport(msgspec.Struct, frozen=True):
+    """Entries of the log from slot `truncated` + 1 to `last`. Entries up to `chosen` are known to be chosen; entries up
+    to `applied` are in the stored state, whose hash of the log is compared there."""
 
-    cut: int
+    truncated: int
     last: int
     chosen: int
     applied: int
@@ -47,9 +47,9 @@ class Log(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class State(msgspec.Struct, frozen=True):
-    """The records, and as of when. Superseded revisions up to `compacted` are not among them, or soon will not be.
-    `staged`: up to this revision a peer's state has arrived."""
+class StateReport(msgspec.Struct, frozen=True):
+    """Records at `revision`. Superseded revisions up to `compacted` are deleted, or will be soon. `staged`: revision
+    that a peer's incomplete snapshot has reached, 0 for none."""
 
     keys: int
     bytes: int
@@ -59,9 +59,9 @@ class State(msgspec.Struct, frozen=True):
     witness: bool
 
 
-class Files(msgspec.Struct, frozen=True):
-    """Their sizes; `wal_bytes`: of the write-ahead log what is not of an earlier round. `set_aside`: directories with
-    damaged data of before."""
+class FilesReport(msgspec.Struct, frozen=True):
+    """Sizes of the files. `wal_bytes`: the part of the write-ahead log that is in use. `set_aside`: directories with
+    damaged data of earlier starts."""
 
     database_bytes: int
     wal_bytes: int
@@ -70,54 +70,57 @@ class Files(msgspec.Struct, frozen=True):
     set_aside: list[str]
 
 
-class Report(msgspec.Struct):
-    """What was found; None where damage hides it. No `damage`: it is sound."""
+class CheckReport(msgspec.Struct):
+    """Result of the verification; fields are None where damage hides them. Without `damage` the data is sound."""
 
     directory: str
     damage: list[str] = []
-    owner: Owner | None = None
+    owner: OwnerReport | None = None
     promised: str | None = None
     members_version: int | None = None
-    members: list[MemberFound] | None = None
-    log: Log | None = None
-    state: State | None = None
-    files: Files | None = None
+    members: list[MemberReport] | None = None
+    log: LogReport | None = None
+    state: StateReport | None = None
+    files: FilesReport | None = None
 
     @property
     def sound(self) -> bool:
-        """True when all that could be verified is what was written."""
+        """True if no damage was found."""
         return not self.damage
 
 
-def check(directory: Path) -> Report:
-    """Verify the data in `directory`, which no replica must be using. Raises StorageError when there is none, or it is
-    of a newer version, and OSError."""
-    report = Report(str(directory))
+def check(directory: Path) -> CheckReport:
+    """Verify the data in `directory`, which no replica may be using.
+
+    Raises StorageError if there is no data or data of a newer version, and OSError.
+    """
+    report = CheckReport(str(directory))
     try:
         report.files = _files(directory, None)
         with inspect(directory) as data:
             report.files = _files(directory, data.schema_version)
-            _Check(report, data).run()
+            _Verification(report, data).run()
     except DamagedError as error:
         report.damage.append(str(error))
     return report
 
 
-def _files(directory: Path, schema: int | None) -> Files:
+def _files(directory: Path, schema: int | None) -> FilesReport:
     database = directory / DATA_FILE
-    log = wal_of(database)
+    wal = wal_of(database)
     set_aside = sorted(path.name for path in directory.glob("damaged-*") if path.is_dir())
-    return Files(_size(database), length(log) if log.exists() else 0, _size(log), schema=schema, set_aside=set_aside)
+    used_bytes = length(wal) if wal.exists() else 0
+    return FilesReport(_size(database), used_bytes, _size(wal), schema=schema, set_aside=set_aside)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-class _Check:
-    """Goes on behind damage, as far as it gets."""
+class _Verification:
+    """Continues after damage, as far as possible."""
 
-    def __init__(self, report: Report, data: Inspection) -> None:
+    def __init__(self, report: CheckReport, data: Inspection) -> None:
         self._report = report
         self._data = data
 
@@ -126,18 +129,18 @@ class _Check:
         identity = self._try(self._data.identity)
         if identity is not None:
             cluster, node, incarnation, boot, began_with = msgspec.structs.astuple(identity)
-            self._report.owner = Owner(cluster, node, f"{incarnation:x}", boot, began_with)
+            self._report.owner = OwnerReport(cluster, node, f"{incarnation:x}", boot, began_with)
         storage = self._try(lambda: self._data.storage(identity or StoredIdentity("", "", 0, 0)))
         if storage is None:
             return
         recovered = storage.recovered()
         self._report.promised = str(recovered.promised)
-        self._report.log = self._try(lambda: _check_log(storage, recovered))
+        self._report.log = self._try(lambda: _verify_log(storage, recovered))
         applier = self._try(lambda: load_state(storage, genesis(identity.members if identity else ())))
         if applier is not None:
             self._report.members_version = applier.machine.membership.version
             self._report.members = [
-                MemberFound(member.name, member.role, f"{member.incarnation:x}")
+                MemberReport(member.name, member.role, f"{member.incarnation:x}")
                 for member in applier.machine.membership.members
             ]
             self._report.state = _state(applier, recovered)
@@ -150,17 +153,17 @@ class _Check:
             return None
 
 
-def _check_log(storage: Storage, recovered: Recovered) -> Log:
-    """All entries have their checksum, those up to the chosen prefix are there and are those that were applied."""
+def _verify_log(storage: Storage, recovered: Recovered) -> LogReport:
+    """Read all entries, which verifies their checksums, and compare the chain of the chosen ones with the state."""
     entries = sum(1 for _ in verified_log(storage, recovered))
     entries += sum(1 for _ in scan(storage, recovered.chosen + 1, recovered.last))
     applied = recovered.progress.applied
-    return Log(recovered.truncation.slot, recovered.last, recovered.chosen, applied, entries, recovered.log_bytes)
+    return LogReport(recovered.truncation.slot, recovered.last, recovered.chosen, applied, entries, recovered.log_bytes)
 
 
-def _state(applier: Applier, recovered: Recovered) -> State:
+def _state(applier: Applier, recovered: Recovered) -> StateReport:
     machine = applier.machine
-    return State(
+    return StateReport(
         len(machine.records),
         machine.size_bytes,
         machine.revision,

@@ -1,10 +1,10 @@
-"""The file of a backup: an ordinary SQLite database with all keys as they were at one moment.
+"""The file of a backup: an SQLite database with all keys as of one moment.
 
-    records    a row for each key: key, value, revision, create_revision, version; also the store's own
-    readable   the keys with their values as text
-    backup     one row: what else it takes to begin a cluster with them, and a checksum over everything
+    records    one row for each key: key, value, revision, create_revision, version; also keys of the store itself
+    readable   view: the keys and values as text
+    backup     one row: the metadata of the state, and a checksum over everything
 
-It is written beside its name, as FILE.partial, and gets the name when it is complete and durable.
+The file is written as FILE.partial and renamed when it is complete and durable.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from sqlite_utils import Database
 
 from kvstore.api.commands import Record
 from kvstore.state_machine.lease_index import is_own
@@ -27,7 +28,7 @@ from storage.rows import decode_text
 
 FORMAT = 1
 APPLICATION_ID = 0x6B76_626B
-"""`kvbk`, by which `file` and we tell a backup from any other database."""
+"""Application id of the database, the bytes `kvbk`: it marks a backup for this module and for the tool `file`."""
 
 _OF_CLIENTS = "substr(key, 1, 1) <> x'00'"
 _COLUMNS = "revision, number, key, value, create_revision, version"
@@ -37,16 +38,16 @@ _Row = tuple[int, int, bytes, bytes, int, int]
 
 
 class BackupError(Exception):
-    """The file cannot be written or used. The message says why, and what to do next."""
+    """The file cannot be written or read. The message says why, and what to do."""
 
 
 class MisuseError(BackupError):
-    """What was asked for is never done; nothing was."""
+    """The request can never be done, and nothing was done."""
 
 
-class About(msgspec.Struct, frozen=True):
-    """The row of the table `backup`, less its checksum: whose state the records are, and as of when.
-    `records`: how many keys there are."""
+class BackupInfo(msgspec.Struct, frozen=True):
+    """Metadata of a backup: the row of the table `backup` without the checksum. `records` counts the keys of
+    clients."""
 
     format: int
     cluster: str
@@ -62,15 +63,15 @@ class About(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> AppliedProgress:
-        """The same for a storage; `extra` is for whoever restores it."""
+        """Progress for the storage of a restored replica, without `extra`."""
         return AppliedProgress(
             self.applied, first_of(self.revision) + self.number, bytes.fromhex(self.chain), int(self.digest, 16)
         )
 
 
 class BackupWriter:
-    """Gathers the rows of a state in `path`.partial; `finish` makes `path` of it. Use it in `with`: what is not
-    finished is removed. Raises BackupError; MisuseError for a `path` that is there, unless it is to be replaced."""
+    """Writer of `path`.partial, which `finish` renames to `path`. A context manager: it deletes an unfinished file.
+    Raises BackupError, and MisuseError if `path` exists and `replace` is false."""
 
     def __init__(self, path: Path, *, replace: bool = False) -> None:
         if path.exists() and not replace:
@@ -84,7 +85,7 @@ class BackupWriter:
             os.close(os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # values may be secrets
             self._connection = sqlite3.connect(self._partial, isolation_level=None)
             try:
-                # Until it is finished nobody relies on it, and then it is synced as a whole.
+                # An unfinished file needs no durability; `finish` syncs the whole file.
                 self._connection.execute("PRAGMA journal_mode = OFF")
                 self._connection.execute("PRAGMA synchronous = OFF")
                 _create(self._connection)
@@ -99,7 +100,7 @@ class BackupWriter:
         self._partial.unlink(missing_ok=True)
 
     def add(self, changes: Iterable[Change]) -> None:
-        """Take over what these rows did, in order of revision."""
+        """Apply `changes`, which come in order of revision."""
         with _writing(self._partial):
             for position, key, value, create_revision, version, _ in changes:
                 if value is None:
@@ -111,13 +112,13 @@ class BackupWriter:
                         row,
                     )
 
-    def finish(self, progress: AppliedProgress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> About:
-        """These were all rows of the state as of `progress`. The file has its name, durably, on return."""
+    def finish(self, progress: AppliedProgress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> BackupInfo:
+        """Verify that the rows are the whole state as of `progress`, and rename the file. It is durable on return."""
         with _writing(self._partial):
             count = self._connection.execute(
                 "SELECT count(*) FROM records WHERE substr(key, 1, 1) <> x'00'"
             ).fetchone()[0]
-            about = About(
+            info = BackupInfo(
                 FORMAT,
                 cluster,
                 node,
@@ -129,15 +130,15 @@ class BackupWriter:
                 progress.chain.hex(),
                 f"{progress.digest:016x}",
             )
-            found = _Sums(about)
+            found = _Sums(info)
             for row in _rows(self._connection):
                 found.add(row)
             if found.digest != progress.digest:
                 raise BackupError(
-                    f"the records that arrived are not those that {node} has (digest {found.digest:016x} instead of "
-                    f"{about.digest}): take the backup again"
+                    f"the records that arrived are not those of {node} (digest {found.digest:016x} instead of "
+                    f"{info.digest}): take the backup again"
                 )
-            row = (*msgspec.structs.astuple(about), found.checksum)
+            row = (*msgspec.structs.astuple(info), found.checksum)
             self._connection.execute(f"INSERT INTO backup VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
             self._connection.execute("COMMIT")
             self._connection.close()
@@ -145,11 +146,12 @@ class BackupWriter:
                 os.fsync(file.fileno())
             self._partial.replace(self._path)
             sync_directory(self._path.parent)
-        return about
+        return info
 
 
 class Backup:
-    """A finished backup, verified. Use it in `with`. Raises BackupError when it is none, or not what was written."""
+    """A finished backup. A context manager: it verifies the file first, and raises BackupError if the file is no backup
+    or was altered."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -157,12 +159,12 @@ class Backup:
     def __enter__(self) -> Self:
         with _reading(self._path):
             if not self._path.is_file():
-                raise BackupError(f"{self._path} is no file: give that of a backup, made by `kvstore backup`")
+                raise BackupError(f"{self._path} is not a file: give a file made by `kvstore backup`")
             uri = f"{self._path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             self._connection.text_factory = decode_text
             try:
-                self.about = self._verified()
+                self.info = self._verified()
             except BaseException:
                 self._connection.close()
                 raise
@@ -172,51 +174,49 @@ class Backup:
         self._connection.close()
 
     def changes(self) -> Iterator[Change]:
-        """The records as rows of a state, in order of revision; what they superseded is not known any more."""
+        """Yield the records as rows of a state in order of revision, without the revisions that they superseded."""
         with _reading(self._path):
             for revision, number, key, value, create_revision, version in _rows(self._connection):
                 yield Change(first_of(revision) + number, key, value, create_revision, version, supersedes=0)
 
-    def _verified(self) -> About:
+    def _verified(self) -> BackupInfo:
         if self._connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise BackupError(f"{self._path} is no backup: give a file that was made by `kvstore backup`")
+            raise BackupError(f"{self._path} is not a backup: give a file made by `kvstore backup`")
         self._refuse_other_format()
         rows = self._connection.execute("SELECT * FROM backup").fetchall()
         try:
             ((*fields, checksum),) = rows
-            about = msgspec.convert(dict(zip(About.__struct_fields__, fields, strict=True)), About)
-            found = _Sums(about)
+            info = msgspec.convert(dict(zip(BackupInfo.__struct_fields__, fields, strict=True)), BackupInfo)
+            found = _Sums(info)
             for row in _rows(self._connection):
                 found.add(row)
         except (ValueError, TypeError, struct.error, msgspec.MsgspecError) as error:
             raise _damaged(self._path, str(error)) from error
         if found.checksum != checksum:
-            raise _damaged(self._path, "what is in it does not have its checksum")
-        if (found.records, found.digest) != (about.records, int(about.digest, 16)) or len(
-            about.chain
-        ) != 2 * CHAIN_BYTES:
-            raise _damaged(self._path, "the records are not those that it says")
-        return about
+            raise _damaged(self._path, "the checksum does not match")
+        if (found.records, found.digest) != (info.records, int(info.digest, 16)) or len(info.chain) != 2 * CHAIN_BYTES:
+            raise _damaged(self._path, "the records do not match the digest")
+        return info
 
     def _refuse_other_format(self) -> None:
         found = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if found > FORMAT:
             raise BackupError(
-                f"{self._path} was made by a newer release (format {found}, this one knows up to {FORMAT}): run "
+                f"{self._path} was made by a newer release (format {found}, this one reads up to {FORMAT}): run "
                 "`kvstore restore` of that release"
             )
 
 
 class _Sums:
-    """The checksum over a backup, and the digest of its records."""
+    """Checksum over a backup, and digest and number of its records."""
 
-    def __init__(self, about: About) -> None:
-        self._hash = hashlib.blake2b(_encode(about), digest_size=32)
+    def __init__(self, info: BackupInfo) -> None:
+        self._hash = hashlib.blake2b(_encode(info), digest_size=32)
         self.digest = 0
         self.records = 0
 
     def add(self, row: _Row) -> None:
-        """In order of revision."""
+        """Add a row; rows come in order of revision."""
         revision, number, key, value, create_revision, version = row
         self._hash.update(_encode(row))
         share = digest_of(key, Record(value, revision, create_revision, version, number))
@@ -225,7 +225,7 @@ class _Sums:
 
     @property
     def checksum(self) -> str:
-        """As it stands in the file."""
+        """Checksum in the form that the file has."""
         return self._hash.hexdigest()
 
 
@@ -233,8 +233,6 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    from sqlite_utils import Database  # noqa: PLC0415 - takes long to import, and every command imports this file
-
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -242,7 +240,7 @@ def _create(connection: sqlite3.Connection) -> None:
     record = {"key": bytes, "value": bytes, **numbers}
     records = database.table("records").create(record, pk=("revision", "number"), not_null=set(record), strict=True)
     records.create_index(["key"], unique=True)
-    columns = {**About.__annotations__, "checksum": str}
+    columns = {**BackupInfo.__annotations__, "checksum": str}
     database.table("backup").create(columns, not_null=set(columns), strict=True)
     database.create_view(
         "readable",
@@ -252,7 +250,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _split(position: int) -> tuple[int, int]:
-    """The revision of a change, and its number in that."""
+    """Return the revision of a change and its number within that revision."""
     return revision_of(position), sub_revision_of(position)
 
 
@@ -269,10 +267,10 @@ def _damaged(path: Path, what: str) -> BackupError:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of names in a damaged schema
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: names in a damaged schema
         raise _damaged(path, str(error)) from error
     except OSError as error:
-        raise BackupError(f"{path}: {error.strerror}; give a file that this user may read") from error
+        raise BackupError(f"{path} cannot be read ({error.strerror}): give a file that this user may read") from error
 
 
 @contextmanager
@@ -280,7 +278,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        what = error.strerror if isinstance(error, OSError) else error
+        why = error.strerror if isinstance(error, OSError) else error
         raise BackupError(
-            f"{path}: {what}; give a name in a directory that this user may write and has room"
+            f"{path} cannot be written ({why}): give a name in a directory that is writable and has room"
         ) from error

@@ -1,8 +1,8 @@
-"""The data directories of a new cluster, out of a backup.
+"""The data directories of a new cluster, from a backup.
 
-Each node begins with the records, the applied slot and the hash of the log that the backup has, so that all of them
-are one cluster; and with no promise, no log, no memory of requests, and members that nobody has seen yet. It has
-another name than the cluster of the backup: the replicas of the two refuse each other, whatever they are dialled by.
+Every node begins with the records, the applied slot and the hash of the log that the backup has, so that they form one
+cluster; and with no promise, no log, no idempotency keys, and members that no replica has seen yet. The new cluster has
+a name of its own, so that its replicas and those of the old cluster refuse each other at any address.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kvstore.api.membership import genesis
-from kvstore.backup.file import About, Backup, BackupError, MisuseError
+from kvstore.backup.file import Backup, BackupError, BackupInfo, MisuseError
 from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.types import NodeId
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite
@@ -22,13 +22,14 @@ from storage.sqlite import open_storage
 
 
 def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> None:
-    """Make `directory` the data of `node`, one of the `members` of the new `cluster`: whole, or not at all. Raises
-    MisuseError when the directory is there or the name is the old one, BackupError and StorageError."""
-    about = backup.about
-    if cluster == about.cluster:
+    """Create `directory` with the data of `node`, one of the `members` of the new `cluster`, completely or not at all.
+
+    Raises MisuseError if the directory exists or the name is the old cluster's, BackupError and StorageError.
+    """
+    if cluster == backup.info.cluster:
         raise MisuseError(
-            f"the backup is of a cluster that is called {cluster} too: give the new one another name with --cluster, "
-            "so that replicas of the old one, should any come back, are refused"
+            f"the backup is of a cluster named {cluster} too: give the new one another name with --cluster, so that it "
+            "refuses replicas of the old one"
         )
     refuse_used(directory)
     partial = directory.with_name(directory.name + ".partial")
@@ -37,20 +38,18 @@ def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, me
         with closing(open_storage(partial, cluster, node, members)) as storage:
             for staged in _pages(backup, members):
                 storage.write([StateWrite(staged=staged)])
-        partial.rename(directory)  # fails when somebody has put something there meanwhile
+        partial.rename(directory)  # fails if the directory was created meanwhile
         sync_directory(directory.parent)
     except OSError as error:
-        raise BackupError(f"{directory} cannot be made ({error.strerror}): give another --data") from error
+        raise BackupError(f"{directory} cannot be created ({error.strerror}): give another --data") from error
     finally:
         _remove(partial)
 
 
 def refuse_used(directory: Path) -> None:
-    """Raises MisuseError when there is something at `directory`: it may be data, with votes."""
+    """Raise MisuseError if `directory` exists: it may hold data, with votes."""
     if directory.exists():
-        raise MisuseError(
-            f"{directory} exists, and nothing is restored over what may be data: give another --data, or move it away"
-        )
+        raise MisuseError(f"{directory} exists and may hold data: give another --data, or move it away")
 
 
 def _remove(partial: Path) -> None:
@@ -59,20 +58,19 @@ def _remove(partial: Path) -> None:
 
 
 def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[StagedPage]:
-    """The state as another replica would send it, the last page with the progress. All that was superseded up to its
-    revision is gone."""
-    about = backup.about
+    """Yield the state as pages of a snapshot, the last one with the progress. It is compacted up to its revision."""
+    compacted = backup.info.progress.position
     after = 0
     page: list[Change] = []
     size_bytes = 0
     for change in backup.changes():
         size_bytes += len(change.key) + len(change.value or b"")
         if page and size_bytes > PAGE_BYTES:
-            yield StagedPage(after, StatePage(page, about.progress.position, None))
+            yield StagedPage(after, StatePage(page, compacted, None))
             after, page, size_bytes = page[-1].position, [], 0
         page.append(change)
-    yield StagedPage(after, StatePage(page, about.progress.position, _progress(about, members)))
+    yield StagedPage(after, StatePage(page, compacted, _progress(backup.info, members)))
 
 
-def _progress(about: About, members: Collection[NodeId]) -> AppliedProgress:
-    return replace(about.progress, extra=Applier(genesis(members)).progress().extra)
+def _progress(info: BackupInfo, members: Collection[NodeId]) -> AppliedProgress:
+    return replace(info.progress, extra=Applier(genesis(members)).progress().extra)

@@ -1,10 +1,10 @@
-"""What a replica sends to whoever asks it for a backup: pure, bytes and messages.
+"""The stream that answers GET /backup. Pure: bytes and messages.
 
-    Start                      who sends it, and how far the state reaches by now
-    Page, Page, ...            rows of the state in order of revision, each page behind the one before
-    End  or  Failed            as of when the rows are the whole state; or why there is no more
+    StreamStart                      the sender, and the present size of the state
+    StreamPage, StreamPage, ...      rows of the state in order of revision, each page after the one before
+    StreamEnd  or  StreamFailure     the progress that the rows reach; or the reason why the stream ends here
 
-Each is a frame of `kvstore.api.framing`. A stream that ends otherwise is broken: no backup can be made of it.
+Each message is a frame of `kvstore.api.framing`. A stream with another end is broken, and no backup is made of it.
 """
 
 from collections.abc import Iterator
@@ -16,24 +16,21 @@ from kvstore.api.framing import FrameReader, FrameTooLongError, frame
 from storage.base import AppliedProgress, Change
 
 VERSION = 1
-"""Of the stream. A replica sends one, and says which."""
+"""Version of the stream. A replica sends one version, and names it in the first message."""
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Longest frame: a page and the longest value that goes over it, with room to spare."""
+"""Longest frame: a page and one value of the greatest size, and room to spare."""
 
+_AGAIN = "take the backup again"
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class StreamError(Exception):
-    """What arrives is no backup, or not all of it. The message says what to do next."""
+    """The bytes are no stream of a backup, or not a whole one. The message says what to do."""
 
 
-class _Part(msgspec.Struct, frozen=True, tag=True):
-    """Base of the parts. Fields that a later version adds are skipped, so that it can be named."""
-
-
-class Start(_Part, frozen=True):
-    """First. `revision` and `keys` are what the state had when it was asked for: the end may be beyond."""
+class StreamStart(msgspec.Struct, frozen=True, tag="Start"):
+    """First message. `revision` and `keys` are of the moment of the request; the end of the stream may be later."""
 
     version: _Count
     cluster: str
@@ -43,77 +40,79 @@ class Start(_Part, frozen=True):
     keys: _Count
 
 
-class Page(_Part, frozen=True):
-    """The rows behind revision `after`; nothing lies between."""
+class StreamPage(msgspec.Struct, frozen=True, tag="Page"):
+    """Next rows, after revision `after`."""
 
     after: _Count
     changes: list[Change]
 
 
-class End(_Part, frozen=True):
-    """All pages up to here are the state as of `progress`."""
+class StreamEnd(msgspec.Struct, frozen=True, tag="End"):
+    """Last message: the rows are the whole state as of `progress`."""
 
     progress: AppliedProgress
 
 
-class Failed(_Part, frozen=True):
-    """The replica cannot go on; `why` says what to do next."""
+class StreamFailure(msgspec.Struct, frozen=True, tag="Failed"):
+    """Last message of a replica that cannot continue. `why` says what to do."""
 
     why: str
 
 
-Part = Start | Page | End | Failed
+StreamMessage = StreamStart | StreamPage | StreamEnd | StreamFailure
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[Part] = msgspec.msgpack.Decoder(Part)
+_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)
 
 
-def pack(part: Part) -> bytes:
-    """A part as it goes into the body of the answer."""
-    return frame(_encode(part))
+def pack(message: StreamMessage) -> bytes:
+    """Return a message as bytes of the answer's body."""
+    return frame(_encode(message))
 
 
-class Reader:
-    """Takes the body piece by piece, and gives the parts in their order."""
+class StreamDecoder:
+    """Decoder of the body, piece by piece, which also checks the order of the messages."""
 
     def __init__(self) -> None:
         self._frames = FrameReader(MAX_FRAME_BYTES)
         self.started = False
-        """True once a part has arrived."""
+        """True once the first message has arrived."""
         self._reached = 0
         self.ended = False
-        """True once all has arrived."""
+        """True once the whole stream has arrived."""
 
-    def feed(self, data: bytes) -> Iterator[Start | Page | End]:
-        """The parts that `data` completes. Raises StreamError."""
+    def feed(self, data: bytes) -> Iterator[StreamStart | StreamPage | StreamEnd]:
+        """Yield the messages that `data` completes. Raises StreamError."""
         try:
             for payload in self._frames.feed(data):
                 yield self._follow(_decoder.decode(payload))
         except (msgspec.MsgspecError, UnicodeDecodeError, FrameTooLongError) as error:
-            raise StreamError(f"what arrives is no backup ({error}): is that address one of a replica?") from error
+            raise StreamError(
+                f"the answer is no backup ({error}): check that the address is that of a replica"
+            ) from error
 
     def finish(self) -> None:
-        """Nothing follows. Raises StreamError when something should."""
+        """Raise StreamError if the stream has no end."""
         if not self.ended:
-            raise StreamError("the stream broke off: take the backup again")
+            raise StreamError(f"the stream broke off: {_AGAIN}")
 
-    def _follow(self, part: Part) -> Start | Page | End:
-        if isinstance(part, Failed):
-            raise StreamError(part.why)
-        if isinstance(part, Start) == self.started or self.ended:
-            raise StreamError(f"a {type(part).__name__} came out of turn: take the backup again")
-        match part:
-            case Start(version=version):
+    def _follow(self, message: StreamMessage) -> StreamStart | StreamPage | StreamEnd:
+        if isinstance(message, StreamFailure):
+            raise StreamError(message.why)
+        if isinstance(message, StreamStart) == self.started or self.ended:
+            raise StreamError(f"unexpected {type(message).__name__}: {_AGAIN}")
+        match message:
+            case StreamStart(version=version):
                 if version != VERSION:
                     raise StreamError(
-                        f"{part.node} (kvstore {part.kvstore}) sends backups of version {version}, this program takes "
-                        f"version {VERSION}: run `kvstore backup` of its release"
+                        f"{message.node} (kvstore {message.kvstore}) sends backups of version {version}, this program "
+                        f"reads version {VERSION}: run `kvstore backup` of its release"
                     )
                 self.started = True
-            case Page(after=after, changes=changes):
+            case StreamPage(after=after, changes=changes):
                 if after != self._reached:
-                    raise StreamError(f"the page behind revision {self._reached} is missing: take the backup again")
+                    raise StreamError(f"the page after revision {self._reached} is missing: {_AGAIN}")
                 self._reached = changes[-1].position if changes else after
-            case End():
+            case StreamEnd():
                 self.ended = True
-        return part
+        return message

@@ -1,57 +1,88 @@
-"""The command `kvstore`: one replica, a cluster on this machine, and a client."""
+"""The command `kvstore`: runs replicas, and is a client of a cluster. One module for each command or group of commands.
 
-from typing import Annotated
+Imports the server, the client and `kvstore.testing`; only `kvstore.__main__` imports it.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from kvstore import __version__
-from kvstore.cli.backup import backup
-from kvstore.cli.check import check
-from kvstore.cli.cluster import cluster
-from kvstore.cli.exporting import export
-from kvstore.cli.importing import import_
-from kvstore.cli.keys import delete, get, put
-from kvstore.cli.leases import lease
-from kvstore.cli.locks import lock
-from kvstore.cli.members import list_members, member
-from kvstore.cli.restore import restore
-from kvstore.cli.serve import serve
-from kvstore.cli.spans import list_, txn, watch
-from kvstore.cli.status import status
-from kvstore.cli.top import top
+
+
+class CommandEntry(NamedTuple):
+    """A command in the list of all commands: its panel there, its summary, and its function or group as
+    `module:attribute`."""
+
+    panel: str
+    summary: str
+    target: str
+
+
+_KEYS, _CLUSTER, _DATA, _RUN = "Keys", "Cluster", "Data", "Replicas"
+COMMANDS = {
+    "get": CommandEntry(_KEYS, "Write the value of a key to standard output.", "keys:get"),
+    "put": CommandEntry(_KEYS, "Set a key.", "keys:put"),
+    "delete": CommandEntry(_KEYS, "Delete a key, or all keys with a prefix.", "keys:delete"),
+    "list": CommandEntry(_KEYS, "List keys and their values.", "keys:list_"),
+    "watch": CommandEntry(_KEYS, "Print changes of keys as they happen.", "watch:watch"),
+    "txn": CommandEntry(_KEYS, "Apply a transaction and print its result.", "txn:txn"),
+    "lock": CommandEntry(_KEYS, "Run a command while holding a lock.", "lock:lock"),
+    "lease": CommandEntry(_KEYS, "Grant, renew, revoke and show leases.", "lease:lease"),
+    "status": CommandEntry(_CLUSTER, "Show the state of every replica.", "status:status"),
+    "top": CommandEntry(_CLUSTER, "Show roles, progress and load of the replicas, live.", "top:top"),
+    "members": CommandEntry(_CLUSTER, "List the members of the cluster.", "member:list_members"),
+    "member": CommandEntry(_CLUSTER, "List, add, remove, replace and promote members.", "member:member"),
+    "export": CommandEntry(_DATA, "Write keys to a file, one line of JSON for each.", "export:export"),
+    "import": CommandEntry(_DATA, "Set the keys in an exported file.", "import_:import_"),
+    "backup": CommandEntry(_DATA, "Write all keys, as of one moment, to an SQLite file.", "backup:backup"),
+    "restore": CommandEntry(_DATA, "Create the data of a new cluster from a backup.", "restore:restore"),
+    "check": CommandEntry(_DATA, "Verify the data directory of a stopped replica.", "check:check"),
+    "cluster": CommandEntry(_RUN, "Run a cluster on this machine until Ctrl-C.", "cluster:cluster"),
+    "serve": CommandEntry(_RUN, "Run one replica until SIGTERM or Ctrl-C.", "serve:serve"),
+}
+
+
+def load_command(name: str) -> Any:
+    """Import the command `name` and return it as typer runs it: a TyperCommand or a TyperGroup."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    single.command(name)(found)
+    return typer.main.get_command(single)
+
+
+class CommandGroup(TyperGroup):
+    """All commands, each imported only when it runs: together they import the server, the client and their libraries,
+    which takes a second."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command in `args` that runs, not only its summary."""
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = load_command(args[0])
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="kvstore",
-    help="A replicated, linearizable key-value store. `kvstore cluster` starts one to try on this machine.",
-    epilog="Exit status: 0 done, 1 the key, lease or member is absent, or a replica failed, 2 wrong usage or settings, "
-    "3 not done and safe to repeat, 4 a write that may have been done, 5 its condition does not hold.",
+    cls=CommandGroup,
+    help="A replicated, linearizable key-value store. `kvstore cluster` starts a cluster on this machine.",
+    epilog="Exit status: 0 done; 1 the key, lease, lock holder or member does not exist, or the command failed; "
+    "2 wrong usage or settings, or the cluster rejected the request; 3 not done, safe to repeat; 4 a write that may "
+    "have been applied; 5 the condition does not hold.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",  # the lines of a docstring are no lines of a terminal
+    rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph to the width of the terminal
     pretty_exceptions_enable=False,
 )
-_KEYS, _CLUSTER, _DATA, _RUN = "Keys", "The cluster", "Data", "Run it"
-for _panel, _name, _command in (
-    (_KEYS, "get", get),
-    (_KEYS, "put", put),
-    (_KEYS, "delete", delete),
-    (_KEYS, "list", list_),
-    (_KEYS, "watch", watch),
-    (_KEYS, "txn", txn),
-    (_KEYS, "lock", lock),
-    (_CLUSTER, "status", status),
-    (_CLUSTER, "top", top),
-    (_CLUSTER, "members", list_members),
-    (_DATA, "export", export),
-    (_DATA, "import", import_),
-    (_DATA, "backup", backup),
-    (_DATA, "restore", restore),
-    (_DATA, "check", check),
-    (_RUN, "cluster", cluster),
-    (_RUN, "serve", serve),
-):
-    app.command(_name, rich_help_panel=_panel)(_command)
-app.add_typer(lease, name="lease", rich_help_panel=_KEYS)
-app.add_typer(member, name="member", rich_help_panel=_CLUSTER)
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,5 +102,5 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the script and of `python -m kvstore`."""
+    """Run the command line: the entry point of the script and of `python -m kvstore`."""
     app()

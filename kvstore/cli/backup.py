@@ -1,4 +1,4 @@
-"""`kvstore backup`: all keys of a running cluster, as they were at one moment, in one SQLite file."""
+"""`kvstore backup`."""
 
 import sys
 from contextlib import aclosing
@@ -10,65 +10,68 @@ import typer
 from rich.filesize import decimal
 
 from kvstore.api.queries import Consistency
-from kvstore.backup.file import About, BackupError, BackupWriter, MisuseError
-from kvstore.backup.stream import End, Page, Start
-from kvstore.cli.progress import progress_bar
-from kvstore.cli.talking import DEFAULT, FAILED, REJECTED, Endpoints, end, talk
+from kvstore.backup.file import BackupError, BackupInfo, BackupWriter, MisuseError
+from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
+from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import count_of_keys
+from kvstore.cli.terminal import progress_bar
 from kvstore.client import Client, Unavailable
 from storage.base import Change
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="The file to make.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to create.")],
     endpoints: Endpoints = DEFAULT,
     consistency: Annotated[
         Consistency,
-        typer.Option(help="How current it must be; `stale` takes what a replica has, also without a majority."),
+        typer.Option(help="`stale` backs up one replica's state, which works without a majority."),
     ] = Consistency.LINEARIZABLE,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
-    """Write all keys, as they are at one moment, to FILE: an SQLite database. The replica serves on meanwhile.
+    """Write all keys, as of one moment, to an SQLite file.
 
-    It holds every write that was acknowledged before. Look into it with: sqlite3 FILE "select * from readable".
-    Exit status 1: FILE cannot be written, 2: it exists, 3: no replica sent all of it, and there is no FILE.
+    The backup has every write that was acknowledged before it began, and the replica keeps serving. To read it:
+    sqlite3 FILE "select * from readable". Exit status 1: FILE cannot be written. 2: FILE exists. 3: no replica sent
+    the whole state; FILE is not created.
     """
     try:
         with BackupWriter(file, replace=force) as writer:
-            about = talk(endpoints, lambda client: _take(client, consistency, writer))
+            info = with_client(endpoints, lambda client: _take(client, consistency, writer))
     except MisuseError as error:
-        end(error, REJECTED)
+        fail(error, ExitStatus.USAGE)
     except BackupError as error:
-        end(error, FAILED)
+        fail(error, ExitStatus.FAILED)
     sys.stdout.write(
-        f"{file}: {about.records:,} keys of cluster {about.cluster} at revision {about.revision:,}, from {about.node} "
-        f"({decimal(file.stat().st_size)})\n"
+        f"{file}: {count_of_keys(info.records)} of cluster {info.cluster} at revision {info.revision:,}, "
+        f"from {info.node} ({decimal(file.stat().st_size)})\n"
     )
 
 
-async def _take(client: Client, consistency: Consistency, writer: BackupWriter) -> About:
-    start: Start | None = None
+async def _take(client: Client, consistency: Consistency, writer: BackupWriter) -> BackupInfo:
+    start: StreamStart | None = None
     rows, size_bytes = 0, 0
-    with progress_bar() as bar:  # by keys: a state that changes meanwhile ends a little later
-        task = bar.add_task("asking for the state", total=None, detail="")
+    with progress_bar() as bar:  # counts keys; a state that changes meanwhile ends a little later
+        task = bar.add_task("waiting for the state", total=None, detail="")
         async with aclosing(client.backup(consistency)) as parts:
             async for part in parts:
                 match part:
-                    case Start():
+                    case StreamStart():
                         start = part
                         bar.update(task, description=f"from {part.node}", total=max(part.keys, 1))
-                    case Page(changes=changes):
+                    case StreamPage(changes=changes):
                         writer.add(changes)
                         size_bytes += sum(map(_size, changes))
                         rows += len(changes)
                         bar.update(task, completed=rows, detail=decimal(size_bytes))
-                    case End(progress=progress) if start is not None:
+                    case StreamEnd(progress=progress) if start is not None:
                         bar.update(task, description="checking and syncing")
                         taken_at = datetime.now(UTC).isoformat(timespec="seconds")
                         return writer.finish(
                             progress, cluster=start.cluster, node=start.node, kvstore=start.kvstore, taken_at=taken_at
                         )
-    raise Unavailable("the stream has no end: take the backup again")
+    raise Unavailable("the stream of the backup ended early: take the backup again")
 
 
 def _size(change: Change) -> int:

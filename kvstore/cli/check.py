@@ -1,65 +1,61 @@
-"""`kvstore check`: what a data directory holds, and whether it is sound, without changing a byte of it."""
+"""`kvstore check`."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kvstore.api.membership import MemberRole
-from kvstore.cli.output import write_json
-from kvstore.cli.talking import end
+from kvstore.backup import check as verification
+from kvstore.backup.check import CheckReport, LogReport, MemberReport, OwnerReport, StateReport
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import count_of_keys, write_json
+from kvstore.cli.terminal import show
 from storage.base import StorageError
 from storage.directory import DATA_FILE, lock_holder
 
-if TYPE_CHECKING:
-    from kvstore.backup.check import MemberFound, Owner, Report, State
-
 _NEXT = (
-    "[bold]next[/bold]     start the replica: it sets this data aside, and its peers give it a place and the state "
-    "anew. The only one of a cluster has nobody to ask: make a new one of a backup with `kvstore restore`."
+    "[bold]next[/bold]     start the replica: it sets this data aside, and the other members send it their state. The "
+    "only replica of a cluster has no other members: create a new cluster from a backup with `kvstore restore`."
 )
 
 DAMAGED = 1
-USAGE = 2
 IN_USE = 3
 
 
 def check(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The data directory of a replica that is stopped.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory of a stopped replica.")],
     *,
-    json: Annotated[bool, typer.Option("--json", help="All that was found, as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Say what the data of a replica holds and whether it is sound. Nothing in DIR is changed.
+    """Verify the data directory of a stopped replica.
 
-    Where the replica did not stop in order it looks into a copy, in TMPDIR. Exit status: 0 sound, 1 damaged, 2 there is
-    no data of a replica, or of a newer release, 3 a replica is using it.
+    Nothing in DIR changes; if the replica was killed, a copy in TMPDIR is read. Exit status 0: sound. 1: damaged. 2: no
+    data of a replica, or data of a newer release. 3: a replica is using it.
     """
-    from kvstore.backup.check import check as verify  # noqa: PLC0415 - as in `serve`
-
     try:
         _refuse_used(directory)
-        report = verify(directory)
-        _refuse_used(directory)  # it may have been started meanwhile, and then what was found means nothing
+        report = verification.check(directory)
+        _refuse_used(directory)  # a replica started meanwhile would make the report meaningless
     except StorageError as error:
-        end(error, USAGE)
+        fail(error, ExitStatus.USAGE)
     except OSError as error:
-        end(OSError(f"{directory} cannot be read ({error.strerror}): {error.filename}"), USAGE)
+        fail(f"{directory} cannot be read ({error.strerror}): {error.filename}", ExitStatus.USAGE)
     if json:
         document = {"sound": report.sound, **msgspec.to_builtins(report)}
         write_json(document)
     else:
-        console = Console(soft_wrap=True, highlight=False)
-        console.print(_table(report))
-        for what in report.damage:
-            console.print(f"[red]damaged[/red]  {escape(what)}")
+        show(_table(report))
+        for damage in report.damage:
+            show(Text.assemble(("damaged", "red"), f"  {damage}"), soft_wrap=True)
         if not report.sound:
-            console.print(_NEXT)
+            show(_NEXT, soft_wrap=True)
     if not report.sound:
         raise typer.Exit(DAMAGED)
 
@@ -67,16 +63,17 @@ def check(
 def _refuse_used(directory: Path) -> None:
     holder = lock_holder(directory)
     if holder is not None:
-        text = f"{directory} is in use by {holder}: ask it with `kvstore status`, or stop it and check again"
-        end(StorageError(text), IN_USE)
+        fail(f"{directory} is in use by {holder}: ask it with `kvstore status`, or stop it and check again", IN_USE)
     found = [path.parent for path in sorted(directory.glob(f"*/{DATA_FILE}"))]
-    nodes = [node for node in found if not node.name.startswith("damaged-")]
+    nodes = [str(node) for node in found if not node.name.startswith("damaged-")]
     if nodes and not (directory / DATA_FILE).exists():
-        text = f"{directory} holds the data of several replicas: check {', '.join(map(str, nodes))}, one at a time"
-        end(StorageError(text), USAGE)
+        fail(
+            f"{directory} holds the data of several replicas: check one of {', '.join(nodes)}",
+            ExitStatus.USAGE,
+        )
 
 
-def _table(report: "Report") -> Table:
+def _table(report: CheckReport) -> Table:
     verdict = "[green]sound[/green]" if report.sound else "[red]damaged[/red]"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row(f"[bold]{escape(report.directory)}[/bold]", verdict)
@@ -85,52 +82,51 @@ def _table(report: "Report") -> Table:
     return table
 
 
-def _rows(report: "Report") -> Iterator[tuple[str, str]]:
+def _rows(report: CheckReport) -> Iterator[tuple[str, str]]:
     if report.owner is not None:
         yield "node", _owner(report.owner)
     if report.members is not None:
-        yield (
-            "members",
-            f"{', '.join(map(_member, report.members)) or 'not known yet'}; version {report.members_version}",
-        )
+        members = ", ".join(map(_member, report.members)) or "not known yet"
+        yield "members", f"{members}; membership version {report.members_version}"
     if report.promised is not None:
-        yield "promise", report.promised
-    log = report.log
-    if log is not None:
-        what = f"slots {log.cut + 1:,} to {log.last:,}" if log.entries else f"none behind slot {log.cut:,}"
-        yield "log", f"{what}, {log.entries:,} entries, {decimal(log.bytes)}; checksums verified"
-        yield "", f"chosen up to {log.chosen:,}, applied up to {log.applied:,}; chain verified up to there"
+        yield "promise", "none" if report.promised.startswith("0.") else f"ballot {report.promised}"
+    if report.log is not None:
+        yield from _log(report.log)
     if report.state is not None:
-        yield "state", _state(report.state)
-        yield "history", _history(report.state)
-        if report.state.staged:
-            yield "staged", f"a state of a peer, up to revision {report.state.staged:,}; it is not whole"
+        yield from _state(report.state)
     files = report.files
     if files is not None:
         yield "files", f"{DATA_FILE} {decimal(files.database_bytes)}, schema {files.schema or 'not known'}"
         in_use = f"{decimal(files.wal_bytes)} of {decimal(files.wal_file_bytes)} in use"
-        yield "", f"write-ahead log {in_use if files.wal_bytes else 'empty: it was stopped in order'}"
+        yield "", f"write-ahead log {in_use if files.wal_bytes else 'empty: the replica was stopped in order'}"
         if files.set_aside:
-            yield "set aside", f"{', '.join(files.set_aside)}: damaged data of before; remove it when you have seen it"
+            yield "set aside", f"{', '.join(files.set_aside)}: earlier damaged data; delete it once it is analysed"
 
 
-def _owner(owner: "Owner") -> str:
-    began = f"began with {', '.join(owner.began_with)}" if owner.began_with else "joined"
-    return f"{owner.node} of cluster {owner.cluster}, incarnation {owner.incarnation}, boot {owner.boot}, {began}"
+def _owner(owner: OwnerReport) -> str:
+    origin = f"founded with {', '.join(owner.began_with)}" if owner.began_with else "joined"
+    return f"{owner.node} of cluster {owner.cluster}, incarnation {owner.incarnation}, boot {owner.boot}, {origin}"
 
 
-def _member(member: "MemberFound") -> str:
+def _member(member: MemberReport) -> str:
     return member.name if member.role is MemberRole.VOTER else f"{member.name} ({member.role})"
 
 
-def _state(state: "State") -> str:
+def _log(log: LogReport) -> Iterator[tuple[str, str]]:
+    slots = f"slots {log.truncated + 1:,} to {log.last:,}" if log.entries else f"empty after slot {log.truncated:,}"
+    yield "log", f"{slots}, {log.entries:,} entries, {decimal(log.bytes)}; checksums verified"
+    yield "", f"chosen up to slot {log.chosen:,}, applied up to slot {log.applied:,}; hash chain verified up to there"
+
+
+def _state(state: StateReport) -> Iterator[tuple[str, str]]:
     if state.witness:
-        return "none: it is a witness"
-    counted = f"{state.keys:,} keys, {decimal(state.bytes)}, at revision {state.revision:,}"
-    return f"{counted}; checksums and digest verified"
-
-
-def _history(state: "State") -> str:
+        yield "state", "none: this replica is a witness"
+    else:
+        size = f"{count_of_keys(state.keys)}, {decimal(state.bytes)}, at revision {state.revision:,}"
+        yield "state", f"{size}; checksums and digest verified"
     if state.compacted >= state.revision:
-        return "none: only what is there now"
-    return f"every revision from {state.compacted + 1:,} to {state.revision:,}"
+        yield "history", "none: only the latest revision of each key"
+    else:
+        yield "history", f"every revision from {state.compacted + 1:,} to {state.revision:,}"
+    if state.staged:
+        yield "staged", f"part of a peer's snapshot, up to revision {state.staged:,}"

@@ -1,4 +1,4 @@
-"""What `kvstore top` knows of a cluster, and what has changed: pure, from what each replica said and when."""
+"""The view of a cluster that `kvstore top` shows, from the answers of its replicas. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -6,132 +6,123 @@ from collections.abc import Mapping
 import msgspec
 
 from kvstore.api.status import Status
-from kvstore.cli.load import Counters, Load, load_between
+from kvstore.cli.cluster_events import ChangeDetector, Observation
+from kvstore.cli.replica_load import MetricsSample, ReplicaLoad, load_between
 from kvstore.testing.process_cluster import leader_of
 
-EVENTS = 5
-"""So many of the last changes are shown."""
+MOST_EVENTS = 5
 
 
-class Seen(msgspec.Struct):
-    """What one replica told last. `before` and `counters` are its last two counts; `error` is why it did not answer
-    since the second `silent_since` of a monotonic clock, None where it did."""
+class ReplicaAnswers(msgspec.Struct):
+    """Last answers of the replica at `endpoint`. `before` and `metrics` are its last two samples. `unreachable_since`
+    is in seconds of a monotonic clock, None if the replica answers; `error` is the reason."""
 
+    endpoint: str
     status: Status | None = None
-    before: Counters | None = None
-    counters: Counters | None = None
+    before: MetricsSample | None = None
+    metrics: MetricsSample | None = None
     error: str = ""
-    silent_since: float | None = None
+    unreachable_since: float | None = None
 
-    def answered(self, status: Status, counters: Counters) -> None:
-        """It did."""
-        self.before = None if self.silent_since is not None else self.counters
-        self.status, self.counters = status, counters
-        self.error, self.silent_since = "", None
+    def answered(self, status: Status, metrics: MetricsSample) -> None:
+        """Take over an answer."""
+        self.before = None if self.unreachable else self.metrics
+        self.status, self.metrics = status, metrics
+        self.error, self.unreachable_since = "", None
 
     def failed(self, error: str, asked_at: float) -> None:
-        """It did not."""
+        """Take over the reason why there is no answer."""
         self.error = error
-        if self.silent_since is None:
-            self.silent_since = asked_at
+        if self.unreachable_since is None:
+            self.unreachable_since = asked_at
 
     @property
-    def load(self) -> Load | None:
-        """Between the last two counts."""
-        if self.before is None or self.counters is None:
-            return None
-        return load_between(self.before, self.counters)
+    def unreachable(self) -> bool:
+        """True if the last request failed."""
+        return self.unreachable_since is not None
+
+    @property
+    def name(self) -> str:
+        """Name of the replica, its host and port until it has answered once."""
+        return self.status.id if self.status is not None else self.endpoint.partition("://")[2]
+
+    @property
+    def observation(self) -> Observation:
+        """State of the replica, for the detection of changes."""
+        at = self.metrics.at if self.metrics is not None else 0.0
+        return Observation(self.name, None if self.unreachable else self.status, at)
+
+    def view(self, lag: int | None, now: float) -> "ReplicaView":
+        """Return the state to be shown."""
+        metrics = None if self.unreachable else self.metrics
+        return ReplicaView(
+            self.endpoint,
+            self.name,
+            now - self.unreachable_since if self.unreachable_since is not None else None,
+            self.error,
+            self.status,
+            lag,
+            load_between(self.before, metrics) if self.before is not None and metrics is not None else None,
+            metrics.data_bytes if metrics is not None else None,
+            metrics.memory_bytes if metrics is not None else None,
+        )
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
-    """One replica. While it is silent, `status` is what it told last, None if it never answered; `lag` in slots is what
-    the leader knows, None without one."""
+    """One replica. While it is unreachable, `status` is the last one, None if it never answered. `lag` is in slots, as
+    the leader reports it."""
 
     endpoint: str
     name: str
-    silent_s: float | None
+    unreachable_s: float | None
     error: str
     status: Status | None
     lag: int | None
-    load: Load | None
+    load: ReplicaLoad | None
     data_bytes: int | None
     memory_bytes: int | None
 
 
-class Event(msgspec.Struct, frozen=True):
-    """Something that changed, `at` seconds since the version."""
+class ClusterEvent(msgspec.Struct, frozen=True):
+    """A change of the cluster, seen `at` seconds since 1970."""
 
     at: float
-    what: str
+    message: str
 
 
 class ClusterView(msgspec.Struct, frozen=True):
-    """All replicas at one moment. `leader` is None while nobody that answers leads; `not_asked` are members that are
-    not among the endpoints, once each of those has told its name."""
+    """All replicas at one moment. `leader` is None if no replica that answers leads. `not_asked` are the members that
+    are not among the endpoints, empty until each endpoint has answered once."""
 
     cluster: str
     leader: str | None
     replicas: list[ReplicaView]
     not_asked: list[str]
-    events: list[Event]
+    events: list[ClusterEvent]
 
 
-class Onlooker:
-    """Compares each look at the cluster with the one before."""
+class ClusterObserver:
+    """Makes views, and keeps the last `MOST_EVENTS` changes between them."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=EVENTS)
-        self._leader: str | None = None
-        self._ballot = ""
-        self._silent: dict[str, bool] = {}
+        self._events: deque[ClusterEvent] = deque(maxlen=MOST_EVENTS)
+        self._changes = ChangeDetector()
 
-    def look(self, seen: Mapping[str, Seen], now: float, wall: float) -> ClusterView:
-        """`seen` is by endpoint; `now` is of the clock of `seen`, `wall` in seconds since the version."""
-        present = {where: each.status for where, each in seen.items() if each.silent_since is None}
-        leader = leader_of(present)
-        leading = next((status for status in present.values() if status and status.id == leader), None)
+    def view(self, answers: Mapping[str, ReplicaAnswers], now: float, wall_s: float) -> ClusterView:
+        """Return the view of `answers`, which are by endpoint. `now` is of the clock of `answers`, `wall_s` in seconds
+        since 1970."""
+        observed = {endpoint: each.observation for endpoint, each in answers.items()}
+        self._events += [ClusterEvent(wall_s, line) for line in self._changes.observe(now, observed)]
+        leader = leader_of({endpoint: each.status for endpoint, each in observed.items()})
+        known = [each.status for each in answers.values() if each.status is not None]
+        leading = next((each.status for each in observed.values() if each.status and each.status.id == leader), None)
         lags = {member.name: member.lag for member in leading.members} if leading else {}
-        replicas = [_replica(where, each, lags, now) for where, each in seen.items()]
-        self._note(leading, replicas, wall)
-        known = [each.status for each in seen.values() if each.status is not None]
-        names = {each.name for each in replicas}
-        members = (leading or known[0]).members if len(known) == len(seen) else []  # else some are not known by name
+        names = {each.name for each in answers.values()}
+        members = (leading or known[0]).members if len(known) == len(answers) else []
         return ClusterView(
             known[0].cluster if known else "",
             leader,
-            replicas,
+            [each.view(lags.get(each.name), now) for each in answers.values()],
             [member.name for member in members if member.name not in names],
             list(self._events),
         )
-
-    def _note(self, leading: Status | None, replicas: list[ReplicaView], wall: float) -> None:
-        for each in replicas:
-            silent = each.silent_s is not None
-            if silent != self._silent.setdefault(each.endpoint, silent):
-                self._silent[each.endpoint] = silent
-                self._events.append(Event(wall, f"{each.name} {'does not answer' if silent else 'is back'}"))
-        if leading is None:
-            if self._leader is not None:
-                self._events.append(Event(wall, f"nobody leads; it was {self._leader}"))
-                self._leader = None
-            return
-        if self._ballot and leading.ballot != self._ballot:
-            self._events.append(Event(wall, f"{leading.id} leads, by ballot {leading.ballot}"))
-        self._leader, self._ballot = leading.id, leading.ballot
-
-
-def _replica(endpoint: str, seen: Seen, lags: Mapping[str, int | None], now: float) -> ReplicaView:
-    name = seen.status.id if seen.status is not None else endpoint.partition("://")[2]
-    silent = seen.silent_since is not None
-    counters = None if silent else seen.counters
-    return ReplicaView(
-        endpoint,
-        name,
-        now - seen.silent_since if seen.silent_since is not None else None,
-        seen.error,
-        seen.status,
-        lags.get(name),
-        None if silent else seen.load,
-        counters.data_bytes if counters else None,
-        counters.memory_bytes if counters else None,
-    )

@@ -1,90 +1,113 @@
-"""`kvstore get | put | delete`: a key, on the command line."""
+"""`kvstore get | put | delete | list`."""
 
 import os
 import sys
 from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 
 from kvstore.api.commands import Found
 from kvstore.api.json import named, record_document
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
-from kvstore.cli.output import Json, keys_in_words, show, shown, standard_output, write_json
-from kvstore.cli.talking import ABSENT, DEFAULT, REJECTED, Endpoints, end, talk
+from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import Json, count_of_keys, printable, standard_output, write_json, write_text
 from kvstore.client import Client, FencingToken
 
-Key = Annotated[str, typer.Argument(help="The key, 1 to 1024 bytes.")]
-Revision = Annotated[int | None, typer.Option(min=1, help="As of this revision of the store.")]
-IfRevision = Annotated[int | None, typer.Option(min=1, help="Only while the key is at this revision.")]
+VALUE_CHARS = 60
+"""Values are cut off behind this width where they are shown to people."""
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of 1 to 1,024 bytes.")]
+Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Prefix of the keys; without it all keys.")]
+ReadConsistency = Annotated[
+    Consistency,
+    typer.Option(help="`quorum` asks a majority for each read; `stale` reads one replica's state, without a majority."),
+]
+Revision = Annotated[int | None, typer.Option(min=1, help="Read as of this revision of the store.")]
+IfRevision = Annotated[int | None, typer.Option(min=1, help="Only if the key is at this revision.")]
 LockName = Annotated[
     str | None,
     typer.Option("--lock", metavar="NAME", envvar="KVSTORE_LOCK", help="Only while --fence holds this lock."),
 ]
 FenceToken = Annotated[
     int | None,
-    typer.Option("--fence", min=1, envvar="KVSTORE_FENCE", help="Of --lock. `kvstore lock` sets both for its command."),
+    typer.Option(
+        "--fence",
+        min=1,
+        envvar="KVSTORE_FENCE",
+        help="Fencing token of --lock. `kvstore lock` sets both for the command that it runs.",
+    ),
 ]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object on each line.")]
 
 
 def get(
     key: Key,
     endpoints: Endpoints = DEFAULT,
-    consistency: Annotated[Consistency, typer.Option(help="How current the value must be.")] = Consistency.LINEARIZABLE,
+    consistency: ReadConsistency = Consistency.LINEARIZABLE,
     revision: Revision = None,
     *,
     json: Json = False,
 ) -> None:
-    """Write the value of KEY to standard output, byte for byte; with --json also its revisions, version and lease.
+    """Write the value of a key to standard output.
 
-    Exit status 1 when it is absent.
+    The bytes are written as they are. --json adds the revisions, the version and the lease of the key. Exit status 1:
+    the key does not exist.
     """
-    name = key_of(key)
+    name = _key_of(key)
     if json:
-        found = talk(endpoints, lambda client: _find(client, name, consistency, revision))
+        found = with_client(endpoints, lambda client: _find(client, name, consistency, revision))
         if found is None:
-            _absent(name)
+            _no_such_key(name)
         write_json(record_document(found))
         return
-    record = talk(endpoints, lambda client: client.get(name, consistency, revision=revision))
+    record = with_client(endpoints, lambda client: client.get(name, consistency, revision=revision))
     if record is None:
-        _absent(name)
+        _no_such_key(name)
     with standard_output() as out:
         out.write(record.value)
 
 
 def put(
     key: Key,
-    value: Annotated[str, typer.Argument(help="The value, or - to read it from standard input.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Value; - is standard input.")],
     endpoints: Endpoints = DEFAULT,
     if_revision: IfRevision = None,
     *,
-    lease: Annotated[int | None, typer.Option(min=1, metavar="ID", help="The key goes with this lease.")] = None,
-    ttl: Annotated[float | None, typer.Option(metavar="S", help="The key goes after so many seconds.")] = None,
+    lease: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="Attach the key to this lease, which deletes it at its end.")
+    ] = None,
+    ttl: Annotated[
+        float | None, typer.Option(metavar="S", help="Attach the key to a new lease of this many seconds.")
+    ] = None,
     lock: LockName = None,
     fence: FenceToken = None,
-    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if there is no such key.")] = False,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if the key does not exist.")] = False,
     json: Json = False,
 ) -> None:
-    """Set KEY to VALUE.
+    """Set a key.
 
-    Exit status 1: there is no such lease. 3: not done, repeat it. 4: it may have been done. 5: the condition failed.
+    Exit status 1: the lease does not exist. 3: not done, safe to repeat. 4: it may have been done. 5: the condition
+    does not hold.
     """
-    name, guard = key_of(key), _fence(lock, fence)
+    name, guard = _key_of(key), _fence(lock, fence)
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    result = talk(
+    result = with_client(
         endpoints,
         lambda client: client.put(
             name, content, if_revision=if_revision, if_absent=if_absent, lease=lease, ttl_s=ttl, fence=guard
         ),
+        subject=Subject(name, lease, guard),
     )
     number = result.revision if ttl is not None else lease
     if json:
-        about = {"lease": number} if number is not None else {}
-        write_json({**named(name), "revision": result.revision, "version": result.version, **about})
+        attached = {"lease": number} if number is not None else {}
+        write_json({**named(name), "revision": result.revision, "version": result.version, **attached})
     else:
         on_lease = f", lease {number}" if number is not None else ""
-        show(f"revision {result.revision}, version {result.version}{on_lease}", soft_wrap=True)
+        write_text(f"revision {result.revision}, version {result.version}{on_lease}")
 
 
 def delete(
@@ -94,45 +117,100 @@ def delete(
     lock: LockName = None,
     fence: FenceToken = None,
     *,
-    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY, in one revision.")] = False,
+    prefix: Annotated[
+        bool, typer.Option("--prefix", help="Delete all keys that begin with KEY, in one revision.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Remove KEY.
+    """Delete a key, or all keys with a prefix.
 
-    Exit status 1: it is absent. 3: not done, repeat it. 4: it may have been done. 5: the condition does not hold.
+    Exit status 1: the key does not exist. 3: not done, safe to repeat. 4: it may have been done. 5: the condition does
+    not hold.
     """
     guard = _fence(lock, fence)
     if prefix:
         if if_revision is not None or guard is not None:
-            end(
-                ValueError("--prefix goes with no condition: delete the keys one by one, or by `kvstore txn`"), REJECTED
-            )
-        deleted = talk(endpoints, lambda client: client.delete_span(starting_with(os.fsencode(key))))
+            fail("--prefix takes no condition: delete the keys one by one, or with `kvstore txn`", ExitStatus.USAGE)
+        deleted = with_client(endpoints, lambda client: client.delete_span(span_of(key)))
         if json:
             write_json({"revision": deleted.revision, "deleted": deleted.deleted})
         else:
-            show(f"revision {deleted.revision}, deleted {keys_in_words(deleted.deleted)}", soft_wrap=True)
+            write_text(f"revision {deleted.revision}, deleted {count_of_keys(deleted.deleted)}")
         return
-    name = key_of(key)
-    result = talk(endpoints, lambda client: client.delete(name, if_revision=if_revision, fence=guard))
+    name = _key_of(key)
+    result = with_client(
+        endpoints,
+        lambda client: client.delete(name, if_revision=if_revision, fence=guard),
+        subject=Subject(name, fence=guard),
+    )
     if result is None:
-        _absent(name)
+        _no_such_key(name)
     if json:
         write_json({**named(name), "revision": result.revision, "version": result.version,
                     "deleted_revision": result.deleted_revision})  # fmt: skip
     else:
-        show(f"revision {result.revision}, deleted version {result.version}", soft_wrap=True)
+        write_text(f"revision {result.revision}, deleted version {result.version}")
 
 
-def key_of(text: str) -> bytes:
-    """The bytes that were typed; there has to be one."""
+def list_(
+    prefix: Prefix = "",
+    endpoints: Endpoints = DEFAULT,
+    consistency: ReadConsistency = Consistency.LINEARIZABLE,
+    revision: Revision = None,
+    limit: Annotated[int, typer.Option(min=1, help="Print at most this many keys; --json prints all.")] = 1000,
+    *,
+    json: JsonLines = False,
+) -> None:
+    """List keys and their values.
+
+    All of them as of one revision, also while the keys change.
+    """
+
+    async def write(client: Client) -> None:
+        with standard_output() as out:
+            async for found in client.list(span_of(prefix), consistency, revision=revision):
+                out.write(msgspec.json.encode(record_document(found)) + b"\n")
+
+    if json:
+        with_client(endpoints, write)
+    elif with_client(endpoints, lambda client: _show(client, prefix, consistency, revision, limit)):
+        sys.stderr.write(f"kvstore: there are more than {limit:,} keys: raise --limit, or use --json\n")
+
+
+async def _show(client: Client, prefix: str, consistency: Consistency, revision: int | None, limit: int) -> bool:
+    """Print the first `limit` keys, and return whether there are more."""
+    from rich.text import Text  # noqa: PLC0415 - the other commands here start in half the time without it
+
+    from kvstore.cli.terminal import show, table  # noqa: PLC0415 - as above
+
+    more = False
+    rows = table("key", "value", "revision", "version")
+    async for found in client.list(span_of(prefix), consistency, revision=revision):
+        if rows.row_count == limit:
+            more = True
+            break
+        record = found.record
+        if record is None:
+            raise TypeError(f"{found.key!r} was listed without a record")
+        key, value = Text(printable(found.key)), Text(printable(record.value, VALUE_CHARS))
+        rows.add_row(key, value, str(record.revision), str(record.version))
+    show(rows)
+    return more
+
+
+def span_of(prefix: str) -> Span:
+    """Return the keys that begin with the argument `prefix`."""
+    return starting_with(os.fsencode(prefix))
+
+
+def _key_of(text: str) -> bytes:
     if not text:
-        end(ValueError("the key is empty: give 1 to 1,024 bytes"), REJECTED)
+        fail("the key is empty: give 1 to 1,024 bytes", ExitStatus.USAGE)
     return os.fsencode(text)
 
 
 async def _find(client: Client, key: bytes, consistency: Consistency, revision: int | None) -> Found | None:
-    """A list of one key: unlike the answer to a GET it has the lease beside the record."""
+    """Return `key` from a list of one key, which has the lease beside the record; the answer to a GET has not."""
     async for found in client.list(Span(key, key + b"\0"), consistency, revision=revision):
         return found
     return None
@@ -142,9 +220,9 @@ def _fence(lock: str | None, token: int | None) -> FencingToken | None:
     if lock is None and token is None:
         return None
     if lock is None or token is None:
-        end(ValueError("--lock and --fence go together: give both"), REJECTED)
+        fail("--lock and --fence go together: give both, or neither", ExitStatus.USAGE)
     return FencingToken(os.fsencode(lock), token)
 
 
-def _absent(key: bytes) -> NoReturn:
-    end(LookupError(f"'{shown(key)}' is absent"), ABSENT)
+def _no_such_key(key: bytes) -> NoReturn:
+    fail(f"key '{printable(key)}' does not exist", ExitStatus.FAILED)

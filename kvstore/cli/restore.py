@@ -1,4 +1,4 @@
-"""`kvstore restore`: a backup becomes the data of a new cluster, node by node or all at once."""
+"""`kvstore restore`."""
 
 import secrets
 import shutil
@@ -8,82 +8,78 @@ from typing import Annotated
 
 import typer
 
-from kvstore.backup.file import About, Backup, BackupError, MisuseError
-from kvstore.cli.talking import end
+from kvstore.backup.file import Backup, BackupError, BackupInfo, MisuseError
+from kvstore.backup.restore import refuse_used, restore_node
+from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import load
 from kvstore.testing.process_cluster import ProcessCluster
 from storage.base import StorageError
 
-FAILED = 1
-USAGE = 2
 PORT, PEER_PORT = 8001, 9001
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="A file that `kvstore backup` made.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File made by `kvstore backup`.")],
     *,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", envvar=ENV_PREFIX + "CONFIG", help="TOML file with settings, as for `serve`."),
+        typer.Option(
+            metavar="FILE", envvar=ENV_PREFIX + "CONFIG", help="TOML file with settings, as for `kvstore serve`."
+        ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The directory to make; there must be nothing yet.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Name of the new cluster, another than that of the old.")] = None,
-    node: Annotated[str | None, typer.Option(help="Which of the members this is.")] = None,
-    members: Annotated[str | None, typer.Option(help="All of them, the same for each: n1=host:port,n2=...")] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory to create; it must not exist.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Name of the new cluster, different from the old one's.")] = None,
+    node: Annotated[str | None, typer.Option(help="Name of the member whose data this is.")] = None,
+    members: Annotated[str | None, typer.Option(help="All members, the same for each: n1=host:port,n2=...")] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, max=15, help="Make all of so many, for `kvstore cluster --data` of the same.")
+        int | None, typer.Option(min=1, max=15, help="Create the data of this many members, for `kvstore cluster`.")
     ] = None,
 ) -> None:
-    """Make the data of a new cluster out of a backup. Run it once for each member, before `kvstore serve` there.
+    """Create the data of a new cluster from a backup.
 
-    The settings are those of `serve`, which has to get the same ones. With --nodes it makes a directory for
-    `kvstore cluster` instead. Exit status 1: the backup is damaged or the data cannot be written; 2: wrong usage.
+    Run it once for each member, with the settings that `kvstore serve` gets there afterwards. --nodes, with --data and
+    --cluster only, creates a directory for `kvstore cluster` instead. Exit status 1: the backup is damaged, or the data
+    cannot be written. 2: wrong usage.
     """
     try:
         if nodes is None:
             settings = _settings({"data": data, "cluster": cluster, "node": node, "members": members}, config)
-            about = _restore(file, settings)
+            info = _restore(file, settings)
             where = f"{settings.data} is node {settings.node} of cluster {settings.cluster}"
-            next_step = f"do the same for {_others(settings)}, then run `kvstore serve` with these settings"
+            next_step = f"{_others(settings)}run `kvstore serve` with these settings"
         else:
-            about = _restore_all(file, data, cluster, nodes, others=bool(config or node or members))
+            info = _restore_all(file, data, cluster, nodes, others=bool(config or node or members))
             where = f"{data} is cluster {cluster}"
             next_step = f"run `kvstore cluster --nodes {nodes} --data {data}`"
     except MisuseError as error:
-        end(error, USAGE)
+        fail(error, ExitStatus.USAGE)
     except ConfigError as error:
-        sys.stderr.write("".join(f"kvstore: {problem}\n" for problem in error.problems))
-        raise typer.Exit(USAGE) from error
+        fail("\nkvstore: ".join(error.problems), ExitStatus.USAGE)
     except (BackupError, StorageError) as error:
-        end(error, FAILED)
+        fail(error, ExitStatus.FAILED)
     sys.stdout.write(
-        f"{where}: {about.records:,} keys of cluster {about.cluster} at revision {about.revision:,}, taken "
-        f"{about.taken_at}\nnext: {next_step}\n"
+        f"{where}: {info.records:,} keys of cluster {info.cluster} at revision {info.revision:,}, taken "
+        f"{info.taken_at}\nnext: {next_step}\n"
     )
 
 
 def _settings(flags: dict[str, object], config: Path | None) -> Settings:
-    """As `serve` would read them. The secret is none of them: whoever restores talks to nobody."""
+    """Return the settings as `kvstore serve` reads them, with any secret: a restore opens no connection."""
     return load({**flags, "secret": secrets.token_hex(16)}, config)
 
 
-def _restore(file: Path, settings: Settings) -> About:
-    from kvstore.backup.restore import refuse_used, restore_node  # noqa: PLC0415 - as in `serve`
-
+def _restore(file: Path, settings: Settings) -> BackupInfo:
     refuse_used(settings.data)
     with Backup(file) as backup:
         restore_node(backup, settings.data, settings.cluster, settings.node, settings.members)
-        return backup.about
+        return backup.info
 
 
-def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes: int, *, others: bool) -> About:
+def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes: int, *, others: bool) -> BackupInfo:
     if directory is None or cluster is None or others:
-        raise MisuseError("--nodes goes with --data and --cluster, and with no other setting")
-    _settings({"cluster": cluster}, None)  # is that a name?
-
-    from kvstore.backup.restore import refuse_used, restore_node  # noqa: PLC0415 - as above
-
+        raise MisuseError("--nodes needs --data and --cluster, and excludes --config, --node and --members")
+    _settings({"cluster": cluster}, None)  # refuses an invalid name
     refuse_used(directory)
     local = ProcessCluster(nodes, directory, port=PORT, peer_port=PEER_PORT, settings={"cluster": cluster})
     try:
@@ -91,11 +87,12 @@ def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes:
             for place in local.replicas.values():
                 restore_node(backup, place.data, cluster, place.name, local.replicas)
             local.write_settings()
-            return backup.about
+            return backup.info
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
 def _others(settings: Settings) -> str:
-    return ", ".join(name for name in settings.members if name != settings.node) or "nobody else"
+    names = ", ".join(name for name in settings.members if name != settings.node)
+    return f"do the same for {names}, then " if names else ""

@@ -1,19 +1,17 @@
-"""`kvstore serve`: one replica. Its flags are the table of settings."""
+"""`kvstore serve`, with a flag for each setting."""
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.console import Console
 
+from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import default_of, flag_of, load, unit_of
 from storage.base import StorageError
-
-FAILED = 1
-USAGE = 2
 
 _Config = Annotated[
     Path | None,
@@ -24,25 +22,21 @@ _Config = Annotated[
 def serve(config: _Config = None, **flags: str | None) -> None:
     """Run one replica until SIGTERM or Ctrl-C.
 
-    Each setting comes from its flag, else the environment, else the file after --config, else its default.
+    A setting comes from its flag, else from the environment, else from the file of --config, else it has its default.
     """
-    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         settings = load(flags, config)
     except ConfigError as error:
-        for problem in error.problems:
-            errors.print(f"kvstore: {problem}")
-        raise typer.Exit(USAGE) from error
+        fail("\nkvstore: ".join(error.problems), ExitStatus.USAGE)
     for warning in settings.warnings():
-        errors.print(f"kvstore: warning: {warning}")
+        sys.stderr.write(f"kvstore: warning: {warning}\n")
 
-    from kvstore.server import process  # noqa: PLC0415 - the commands that are clients start faster without the server
+    from kvstore.server import process  # noqa: PLC0415 - --help and wrong settings need no server
 
     try:
         process.serve(settings)
     except (StorageError, OSError) as error:
-        errors.print(f"kvstore: {error}")
-        raise typer.Exit(FAILED) from error
+        fail(error, ExitStatus.FAILED)
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -60,7 +54,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _add_flags() -> None:
-    """Give `serve` a parameter for each setting: this is what typer reads."""
+    """Give `serve` a parameter for each setting, where typer reads them: in its signature and its annotations."""
     flags = [_flag(name, field) for name, field in Settings.model_fields.items()]
     own = inspect.signature(serve)
     parameters = [*(parameter for parameter in own.parameters.values() if parameter.name == "config"), *flags]

@@ -1,29 +1,34 @@
-"""`kvstore status`: every replica, as it sees itself."""
+"""`kvstore status`."""
 
 import asyncio
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from kvstore.api.status import Standing, Status
-from kvstore.cli.output import Json, show, table, write_json
-from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
-from kvstore.client import Client, ClientError, Unavailable
+from kvstore.cli.connect import DEFAULT, NO_REPLICA_ANSWERS, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import Json, write_json
+from kvstore.cli.terminal import show_table, table
+from kvstore.client import Client, ClientError
 
 
 def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
-    """Show every replica. Exit status 3 when none answers."""
-    answers = talk(endpoints, _ask_all)
+    """Show the state of every replica.
+
+    Each one as it reports itself. Exit status 3: no replica answers.
+    """
+    answers = with_client(endpoints, _ask_all)
     if json:
         write_json({where: answer if isinstance(answer, Status) else {"error": str(answer)}
                     for where, answer in answers.items()})  # fmt: skip
     else:
-        show(_table(answers))
+        show_table(_table(answers), optional=("keys", "lease", "peers", "ballot"))
     if not any(isinstance(answer, Status) for answer in answers.values()):
-        end(Unavailable("no replica answers: start them, or name others with --endpoints"), UNAVAILABLE)
+        fail(NO_REPLICA_ANSWERS, ExitStatus.UNAVAILABLE)
 
 
 async def _ask_all(client: Client) -> dict[str, Status | ClientError]:
-    """Each endpoint's status, or why there is none."""
+    """Return the status at each endpoint, or the error that it caused."""
 
     async def ask(endpoint: str) -> Status | ClientError:
         try:
@@ -35,11 +40,11 @@ async def _ask_all(client: Client) -> dict[str, Status | ClientError]:
 
 
 def _table(answers: dict[str, Status | ClientError]) -> Table:
-    rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", Column("endpoint", no_wrap=True))
+    rows = table("replica", "role", "ballot", "lease", "applied", "keys", "peers", "endpoint")
     for endpoint, answer in answers.items():
         where = endpoint.removeprefix("http://")
         if isinstance(answer, ClientError):
-            rows.add_row("", "[red]no answer[/red]", "", "", "", "", "", where)
+            rows.add_row("", "[red]unreachable[/red]", "", "", "", "", "", where)
             continue
         connected = sum(member.connected for member in answer.members if member.name != answer.id)
         rows.add_row(
@@ -56,7 +61,7 @@ def _table(answers: dict[str, Status | ClientError]) -> Table:
 
 
 def role_of(status: Status) -> str:
-    """What it is at the moment, in colour."""
+    """Return the present role of a replica, in colour."""
     role = status.role if status.standing is Standing.VOTER else str(status.standing)
     if not status.ready:
         return f"[red]{role}, not ready[/red]"

@@ -1,4 +1,4 @@
-"""`kvstore top`: the cluster, live, in a terminal."""
+"""`kvstore top`."""
 
 import asyncio
 import os
@@ -15,96 +15,105 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from kvstore.cli.cluster_view import ClusterView, Onlooker, Seen
-from kvstore.cli.load import counters_of
-from kvstore.cli.output import Json, show, write_json
-from kvstore.cli.talking import DEFAULT, UNAVAILABLE, Endpoints, end, talk
-from kvstore.cli.top_picture import picture_of
-from kvstore.client import Client, ClientError, Unavailable
+from kvstore.cli.cluster_view import ClusterObserver, ClusterView, ReplicaAnswers
+from kvstore.cli.connect import DEFAULT, NO_REPLICA_ANSWERS, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import Json, write_json
+from kvstore.cli.replica_load import parse_metrics
+from kvstore.cli.terminal import show, width
+from kvstore.cli.top_tables import tables_of
+from kvstore.client import Client, ClientError
 from kvstore.client.caller import Request
 
-LOOK_S = 1.0
-PATIENCE_S = 2.0
-"""A replica that has not answered for so long is shown as silent, and asked again."""
+POLL_S = 1.0
+ANSWER_TIMEOUT_S = 2.0
+"""A replica that has not answered after this time is shown as unreachable, and asked again."""
 
 
 def top(
     endpoints: Endpoints = DEFAULT,
     *,
-    once: Annotated[bool, typer.Option("--once", help="Show it once; as where the output is no terminal.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one view and end, as if standard output were no terminal.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Watch the replicas: who leads, how far each has come, and under which load. q or Ctrl-C ends it.
+    """Show roles, progress and load of the replicas, live.
 
-    Rates and latencies are of the last second, of requests of clients. Exit status 3 with --once or --json: no replica
-    answers.
+    q or Ctrl-C ends it. Rates and latencies are those of client requests in the last second. Exit status 3 with --once
+    or --json: no replica answers.
     """
     live = sys.stdout.isatty() and not once and not json
-    view = talk(endpoints, _watch if live else _look_twice)
+    view = with_client(endpoints, _watch if live else _view_once)
     if json:
         write_json(view)
     else:
-        show(picture_of(view))
-    if not live and all(each.silent_s is not None for each in view.replicas):
-        end(Unavailable("no replica answers: start them, or name others with --endpoints"), UNAVAILABLE)
+        show(tables_of(view, width()))
+    if not live and all(each.unreachable_s is not None for each in view.replicas):
+        fail(NO_REPLICA_ANSWERS, ExitStatus.UNAVAILABLE)
 
 
-async def _look_twice(client: Client) -> ClusterView:
-    """Rates take two looks."""
-    seen = {endpoint: Seen() for endpoint in client.endpoints}
-    await asyncio.gather(*(_ask(client, endpoint, seen[endpoint]) for endpoint in seen))
-    if any(each.status for each in seen.values()):
-        await asyncio.sleep(LOOK_S)
-        await asyncio.gather(*(_ask(client, endpoint, seen[endpoint]) for endpoint in seen))
-    return Onlooker().look(seen, time.monotonic(), time.time())
+async def _view_once(client: Client) -> ClusterView:
+    """Ask each replica twice: a rate needs two samples."""
+    answers = await _first_answers(client)
+    if any(each.status for each in answers.values()):
+        await asyncio.sleep(POLL_S)
+        await asyncio.gather(*(_ask(client, each) for each in answers.values()))
+    return ClusterObserver().view(answers, time.monotonic(), time.time())
 
 
 async def _watch(client: Client) -> ClusterView:
-    """Until q or Ctrl-C; gives the last look."""
-    seen = {endpoint: Seen() for endpoint in client.endpoints}
-    await asyncio.gather(*(_ask(client, endpoint, seen[endpoint]) for endpoint in seen))
-    onlooker = Onlooker()
-    view = onlooker.look(seen, time.monotonic(), time.time())
-    asking = [asyncio.create_task(_keep_asking(client, endpoint, seen[endpoint])) for endpoint in seen]
-    with _keys() as quitting, Live(picture_of(view), console=Console(), screen=True, auto_refresh=False) as screen:
+    """Show the cluster until q or Ctrl-C, and return the last view."""
+    answers = await _first_answers(client)
+    observer = ClusterObserver()
+    view = observer.view(answers, time.monotonic(), time.time())
+    asking = [asyncio.create_task(_ask_forever(client, each)) for each in answers.values()]
+    console = Console()
+    with _quit_keys() as quitting, Live(console=console, screen=True, auto_refresh=False) as screen:
         try:
             while not quitting.is_set():
-                screen.update(picture_of(view), refresh=True)
+                screen.update(tables_of(view, console.width), refresh=True)
                 try:
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(POLL_S):
                         await quitting.wait()
                 except TimeoutError:
-                    view = onlooker.look(seen, time.monotonic(), time.time())
+                    view = observer.view(answers, time.monotonic(), time.time())
         finally:
             for task in asking:
                 task.cancel()
     return view
 
 
-async def _keep_asking(client: Client, endpoint: str, seen: Seen) -> None:
+async def _first_answers(client: Client) -> dict[str, ReplicaAnswers]:
+    answers = {endpoint: ReplicaAnswers(endpoint) for endpoint in client.endpoints}
+    await asyncio.gather(*(_ask(client, each) for each in answers.values()))
+    return answers
+
+
+async def _ask_forever(client: Client, answers: ReplicaAnswers) -> None:
     while True:
-        await asyncio.sleep(LOOK_S)
-        await _ask(client, endpoint, seen)
+        await asyncio.sleep(POLL_S)
+        await _ask(client, answers)
 
 
-async def _ask(client: Client, endpoint: str, seen: Seen) -> None:
-    asked_at = time.monotonic()
+async def _ask(client: Client, answers: ReplicaAnswers) -> None:
+    endpoint, asked_at = answers.endpoint, time.monotonic()
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
             status = await client.status(endpoint)
             metrics = await client.ask(Request("GET", "/metrics"), endpoint)
-            counters = counters_of(metrics.body.decode(), time.monotonic())
-    except (ClientError, ValueError) as error:  # it may be none of ours
-        seen.failed(str(error), asked_at)
+            sample = parse_metrics(metrics.body.decode(), time.monotonic())
+    except (ClientError, ValueError) as error:  # ValueError: another program answers there
+        answers.failed(str(error), asked_at)
     except TimeoutError:
-        seen.failed(f"{endpoint} does not answer: its process is stopped or stuck, or the network is cut", asked_at)
+        answers.failed(f"{endpoint} does not answer: its process is paused or stuck, or the network is cut", asked_at)
     else:
-        seen.answered(status, counters)
+        answers.answered(status, sample)
 
 
 @contextmanager
-def _keys() -> Iterator[asyncio.Event]:
-    """Set once q or Ctrl-C was typed. Keys are read one by one, and are not shown."""
+def _quit_keys() -> Iterator[asyncio.Event]:
+    """Provide an event that is set by q and Ctrl-C. Keys are read one by one and not echoed."""
     pressed = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, pressed.set)

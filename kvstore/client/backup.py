@@ -6,17 +6,19 @@ from collections.abc import AsyncGenerator
 import aiohttp
 
 from kvstore.api.queries import Consistency
-from kvstore.backup.stream import End, Page, Reader, Start, StreamError
+from kvstore.backup.stream import StreamDecoder, StreamEnd, StreamError, StreamPage, StreamStart
 from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.errors import Rejected, Response, Unavailable, accept
 
 
-async def take_backup(caller: Caller, consistency: Consistency) -> AsyncGenerator[Start | Page | End, None]:
-    """Its parts in order; it ends with an End. Raises Unavailable, when parts may have come already: they are of no use
-    then."""
+async def take_backup(
+    caller: Caller, consistency: Consistency
+) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
+    """Yield the messages of the stream up to its StreamEnd. Raises Unavailable, also after some messages: they are of
+    no use then."""
     refusals: list[str] = []
     for endpoint in caller.endpoints.ranked("GET"):
-        reader = Reader()
+        reader = StreamDecoder()
         try:
             async with caller.open(endpoint, f"/backup?consistency={consistency}") as response:
                 if response.status == 200:

@@ -28,7 +28,7 @@ from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
-from kvstore.backup.stream import End, Page, Start
+from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
 from kvstore.client.backup import take_backup
 from kvstore.client.batching import KeyWrite, WriteBatcher
 from kvstore.client.caller import Caller, Request
@@ -279,9 +279,9 @@ class Client:
 
     async def backup(
         self, consistency: Consistency = Consistency.LINEARIZABLE
-    ) -> AsyncGenerator[Start | Page | End, None]:
-        """The whole state of the first replica that sends it, see `kvstore.backup.stream`; it ends with an End. Raises
-        Unavailable, when parts may have come already: they are of no use then."""
+    ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
+        """Yield the whole state of the first replica that sends it, as messages of `kvstore.backup.stream` up to a
+        StreamEnd. Raises Unavailable, also after some messages: they are of no use then."""
         async for part in take_backup(self._caller, consistency):
             yield part
 

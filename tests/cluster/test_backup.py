@@ -1,4 +1,4 @@
-"""A backup of a cluster under load is one of its moments, and a new cluster begins there."""
+"""Backups of a real cluster under load, and new clusters restored from them."""
 
 import asyncio
 import sqlite3
@@ -17,11 +17,11 @@ from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, othe
 pytestmark = pytest.mark.cluster
 
 FILLING = 60
-"""Values of 32 KiB: the state takes several pages."""
+"""Number of values of 32 KiB, which make the state several pages long."""
 
 
 async def kvstore(*arguments: str) -> tuple[int, str]:
-    """Exit status and output of a command."""
+    """Return the exit status and the output of a command."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kvstore", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -31,9 +31,9 @@ async def kvstore(*arguments: str) -> tuple[int, str]:
 
 
 async def backup(cluster: ProcessCluster, name: str, file: Path, *flags: str) -> str:
-    code, said = await kvstore("backup", str(file), "--endpoints", cluster.replicas[name].url, *flags)
-    assert code == 0, said
-    return said
+    code, output = await kvstore("backup", str(file), "--endpoints", cluster.replicas[name].url, *flags)
+    assert code == 0, output
+    return output
 
 
 def records(file: Path) -> dict[bytes, bytes]:
@@ -48,7 +48,7 @@ async def put(client: HttpClient, name: str, key: bytes, value: bytes) -> None:
 
 @asynccontextmanager
 async def counting(cluster: ProcessCluster, name: str) -> AsyncIterator[list[int]]:
-    """One writer counts in `one`, then in `two`, through `name`; how far both have come."""
+    """One writer counts in key `one`, then in key `two`, at replica `name`. Gives the last number that both have."""
     done = [0]
     stopping = asyncio.Event()
 
@@ -73,7 +73,7 @@ async def _is_beyond(done: list[int], number: int) -> bool:
     return done[0] > number
 
 
-def test_a_backup_from_any_replica_under_load_is_one_moment_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+def test_a_backup_under_load_is_of_one_moment_and_has_every_acknowledged_write(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as cluster:
             leader = await cluster.wait_ready()
@@ -93,8 +93,8 @@ def test_a_backup_from_any_replica_under_load_is_one_moment_with_all_that_was_ac
     asyncio.run(story())
 
 
-def test_a_write_that_was_just_acknowledged_is_in_a_backup_from_each_replica(tmp_path: Path) -> None:
-    """Nothing follows it that would have it stored."""
+def test_the_last_acknowledged_write_is_in_a_backup_from_each_replica(tmp_path: Path) -> None:
+    """No later write causes it to be stored."""
 
     async def story() -> None:
         async with running(tmp_path) as cluster:
@@ -108,7 +108,7 @@ def test_a_write_that_was_just_acknowledged_is_in_a_backup_from_each_replica(tmp
     asyncio.run(story())
 
 
-def test_a_lone_survivor_gives_a_backup_of_what_it_has(tmp_path: Path) -> None:
+def test_a_replica_without_a_majority_gives_a_stale_backup(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as cluster:
             survivor, *rest = others(cluster, leader := await cluster.wait_ready())
@@ -116,8 +116,8 @@ def test_a_lone_survivor_gives_a_backup_of_what_it_has(tmp_path: Path) -> None:
                 await put(client, survivor, b"k", b"v")
             cluster.kill(leader, *rest)
             url = cluster.replicas[survivor].url
-            code, said = await kvstore("backup", str(tmp_path / "b.db"), "--endpoints", url)
-            assert (code, (tmp_path / "b.db").exists()) == (3, False), said
+            code, output = await kvstore("backup", str(tmp_path / "b.db"), "--endpoints", url)
+            assert (code, (tmp_path / "b.db").exists()) == (3, False), output
             await backup(cluster, survivor, tmp_path / "b.db", "--consistency", "stale")
             assert records(tmp_path / "b.db") == {b"k": b"v"}
 
@@ -134,7 +134,7 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
             await backup(cluster, leader, tmp_path / "b.db")
             return cluster.replicas["n1"]
 
-    async def new(cluster: ProcessCluster, old_place: LocalReplica) -> None:
+    async def new(cluster: ProcessCluster, old_replica: LocalReplica) -> None:
         async with asyncio.timeout(STORY_S):
             cluster.start()
             await cluster.wait_ready()
@@ -148,30 +148,30 @@ def test_a_restored_cluster_begins_with_the_backup_and_refuses_the_old_one(tmp_p
                     assert (status.cluster, status.keys, status.revision) == ("green", 7, 20)
                 reply = await client.ask("PUT", "n1", "/kv/0", b"new")
                 assert reply.headers["ETag"] == '"21"'
-            logs = [place.log for place in cluster.replicas.values()]
-            with survivor(old_place, cluster):
+            logs = [replica.log for replica in cluster.replicas.values()]
+            with survivor(old_replica, cluster):
                 await until(partial(_all_say, logs, "'n1' is in cluster 'kvstore'"))
             async with HttpClient(cluster, CallHistory()) as client:
                 assert (await client.get("n2", b"0")).value == b"new"
 
-    old_place = asyncio.run(old())
+    old_replica = asyncio.run(old())
     directory = tmp_path / "new"
-    code, said = asyncio.run(
+    code, output = asyncio.run(
         kvstore("restore", str(tmp_path / "b.db"), "--data", str(directory), "--cluster", "green", "--nodes", "3")
     )
-    assert code == 0, said
+    assert code == 0, output
     cluster = ProcessCluster(3, directory)
     cluster.prepare()
     try:
-        asyncio.run(new(cluster, old_place))
+        asyncio.run(new(cluster, old_replica))
     finally:
         cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 @contextmanager
 def survivor(old: LocalReplica, cluster: ProcessCluster) -> Iterator[None]:
-    """A replica of the old cluster that comes back, and was told the addresses of the new one and its secret."""
-    members = ",".join(f"{name}={place.peers}" for name, place in cluster.replicas.items())
+    """A replica of the old cluster that comes back with the addresses and the secret of the new one."""
+    members = ",".join(f"{name}={replica.peers}" for name, replica in cluster.replicas.items())
     flags = [f"--members={members}", f"--secret-file={cluster.directory / 'secret'}", f"--peer-listen={old.peers}"]
     command = [sys.executable, "-m", "kvstore", "serve", "--config", str(old.config), *flags]
     with old.log.open("ab") as log:
@@ -188,7 +188,7 @@ async def _all_say(logs: list[Path], text: str) -> bool:
 
 
 def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> None:
-    """As on machines of their own, with the settings that `serve` gets."""
+    """As on several machines, each with the settings that `kvstore serve` gets there."""
 
     async def story() -> None:
         async with running(tmp_path) as cluster:
@@ -199,11 +199,11 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
         fresh = ProcessCluster(3, tmp_path / "fresh", settings={"cluster": "blue"})
         fresh.prepare()
         try:
-            for place in fresh.replicas.values():
-                code, said = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(place.config))
-                assert code == 0, said
-                code, said = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(place.config))
-                assert (code, "exists, and nothing is restored over" in said) == (2, True), said
+            for replica in fresh.replicas.values():
+                code, output = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(replica.config))
+                assert code == 0, output
+                code, output = await kvstore("restore", str(tmp_path / "b.db"), "--config", str(replica.config))
+                assert (code, "exists and may hold data" in output) == (2, True), output
             fresh.start()
             async with asyncio.timeout(STORY_S):
                 await fresh.wait_ready()

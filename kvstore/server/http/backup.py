@@ -10,7 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
-from kvstore.backup.stream import VERSION, End, Failed, Page, Start, pack
+from kvstore.backup.stream import VERSION, StreamEnd, StreamFailure, StreamPage, StreamStart, pack
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.streams import send
@@ -53,20 +53,20 @@ class Backups:
 
     async def _parts(self, reader: str) -> AsyncGenerator[bytes, None]:
         status = self._replica.status()
-        yield pack(Start(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
+        yield pack(StreamStart(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
         after = compacted = 0
         while True:
             if self._stopping():
-                yield pack(Failed(f"{status.id} is shutting down: take the backup from another replica"))
+                yield pack(StreamFailure(f"{status.id} is shutting down: take the backup from another replica"))
                 return
             page = await self._replica.read_state(reader, after)
             compacted = compacted if after else page.compacted
             if page.compacted > max(after, compacted):
-                yield pack(Failed(_TOO_SLOW.format(status.id)))
+                yield pack(StreamFailure(_TOO_SLOW.format(status.id)))
                 return
-            yield pack(Page(after, page.changes))
+            yield pack(StreamPage(after, page.changes))
             if page.progress is not None:
-                yield pack(End(page.progress))
+                yield pack(StreamEnd(page.progress))
                 return
             after = page.changes[-1].position
 

@@ -1,4 +1,4 @@
-"""`kvstore check`: it sees damage of every kind, says what to do, and changes nothing."""
+"""`kvstore check`: it finds damage of every kind, says what to do, and changes nothing."""
 
 import json
 import shutil
@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from kvstore import cli
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage.base import StateWrite, Truncation
 from storage.directory import DATA_FILE, LOCK_FILE
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of
+from tests.unit.kvstore.cli.command_line import run
 from tests.unit.storage.version_1 import make_version_1
 
 MEMBERS = ("n1", "n2", "n3")
 
 
 def fill(directory: Path, *, stop: bool = True) -> None:
-    """Six slots are applied, a seventh is accepted; one that does not stop leaves a write-ahead log."""
+    """Store six applied slots and a seventh that is accepted. Without `stop` the write-ahead log stays."""
     working = directory if stop else directory.with_name("working")
     applier, changes = applier_of(*COMMANDS)
     accepts = [PValue(slot, Ballot(2, "n2"), value_of(slot, command)) for slot, command in enumerate(COMMANDS, 1)]
@@ -38,8 +37,7 @@ def fill(directory: Path, *, stop: bool = True) -> None:
 
 
 def check(directory: Path, *flags: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"TERM": "dumb", "COLUMNS": "200"}).invoke(cli.app, ["check", str(directory), *flags])
-    return result.exit_code, result.stdout, result.stderr
+    return run("check", str(directory), *flags)
 
 
 def report(directory: Path) -> tuple[int, dict[str, Any]]:
@@ -53,13 +51,13 @@ def alter(directory: Path, statement: str) -> None:
 
 
 def picture(directory: Path) -> dict[str, tuple[bytes, int]]:
-    """All that is there, with the time of its last change."""
+    """Content and modification time of all files."""
     files = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir() if path.is_file()}
     return {**files, "": (b"", directory.stat().st_mtime_ns)}
 
 
 @pytest.mark.parametrize("stop", [True, False], ids=["stopped", "killed"])
-def test_sound_data_is_told_of_and_nothing_is_changed(tmp_path: Path, stop: bool) -> None:
+def test_sound_data_is_reported_and_not_changed(tmp_path: Path, stop: bool) -> None:
     directory = tmp_path / "n1"
     fill(directory, stop=stop)
     before = picture(directory)
@@ -68,21 +66,21 @@ def test_sound_data_is_told_of_and_nothing_is_changed(tmp_path: Path, stop: bool
     for told in (
         "sound",
         "n1 of cluster c, incarnation",
-        "boot 1, began with n1, n2, n3",
-        "n1, n2, n3; version 0",
-        "2.n2",
+        "boot 1, founded with n1, n2, n3",
+        "n1, n2, n3; membership version 0",
+        "ballot 2.n2",
         "slots 1 to 7, 7 entries",
-        "chosen up to 6, applied up to 6; chain verified up to there",
+        "chosen up to slot 6, applied up to slot 6; hash chain verified up to there",
         "3 keys",
         "every revision from 1 to 6",
         "schema 2",
-        "empty: it was stopped in order" if stop else "in use",
+        "empty: the replica was stopped in order" if stop else "in use",
     ):
         assert told in out
     code, found = report(directory)
     assert (code, found["sound"], found["damage"]) == (0, True, [])
     assert found["log"] == {
-        "cut": 0,
+        "truncated": 0,
         "last": 7,
         "chosen": 6,
         "applied": 6,
@@ -92,7 +90,7 @@ def test_sound_data_is_told_of_and_nothing_is_changed(tmp_path: Path, stop: bool
     assert picture(directory) == before
 
 
-def test_a_log_that_is_cut_and_a_history_that_is_compacted_are_sound(tmp_path: Path) -> None:
+def test_a_truncated_log_and_a_compacted_history_are_sound(tmp_path: Path) -> None:
     fill(tmp_path)
     with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
         progress = storage.recovered().progress
@@ -100,8 +98,8 @@ def test_a_log_that_is_cut_and_a_history_that_is_compacted_are_sound(tmp_path: P
         while storage.maintain():
             pass
     code, found = report(tmp_path)
-    assert (code, found["log"]["cut"], found["log"]["entries"], found["state"]["compacted"]) == (0, 6, 1, 6)
-    assert "none: only what is there now" in check(tmp_path)[1]
+    assert (code, found["log"]["truncated"], found["log"]["entries"], found["state"]["compacted"]) == (0, 6, 1, 6)
+    assert "none: only the latest revision of each key" in check(tmp_path)[1]
 
 
 DAMAGE = [
@@ -117,7 +115,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("statement", "says", "hidden"), DAMAGE)
-def test_damage_is_named_with_what_to_do_and_the_rest_is_told_nevertheless(
+def test_damage_is_reported_with_the_next_step_and_the_sound_rest(
     tmp_path: Path, statement: str, says: str, hidden: str
 ) -> None:
     fill(tmp_path)
@@ -186,7 +184,7 @@ def put_other_data(directory: Path) -> None:
         (put_other_data, "other data of the replica"),
     ],
 )
-def test_files_that_are_damaged_lost_or_exchanged_are_seen(
+def test_damaged_lost_and_exchanged_files_are_reported(
     tmp_path: Path, prepare: Callable[[Path], None], says: str
 ) -> None:
     directory = tmp_path / "n1"
@@ -198,7 +196,7 @@ def test_files_that_are_damaged_lost_or_exchanged_are_seen(
     assert picture(directory) == before
 
 
-def test_another_log_than_the_applied_one_is_seen_though_each_row_is_sound(tmp_path: Path) -> None:
+def test_a_log_that_differs_from_the_applied_one_is_reported_though_its_rows_are_sound(tmp_path: Path) -> None:
     fill(tmp_path)
     with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
         storage.write([Write(accepts=[PValue(3, Ballot(3, "n3"), b"another")], promise=Ballot(3, "n3"))])
@@ -207,7 +205,7 @@ def test_another_log_than_the_applied_one_is_seen_though_each_row_is_sound(tmp_p
     assert found["damage"] == ["the log up to slot 6 is not the one that was applied: some of it was replaced or lost"]
 
 
-def test_a_replica_that_uses_the_data_is_left_alone(tmp_path: Path) -> None:
+def test_the_data_of_a_running_replica_is_left_alone(tmp_path: Path) -> None:
     with closing(open_storage(tmp_path, "c", "n1", MEMBERS)) as storage:
         code, _, err = check(tmp_path)
         assert code == 3
@@ -217,7 +215,7 @@ def test_a_replica_that_uses_the_data_is_left_alone(tmp_path: Path) -> None:
     assert check(tmp_path)[0] == 0
 
 
-def test_data_of_the_first_schema_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+def test_data_of_the_first_schema_is_read_and_not_migrated(tmp_path: Path) -> None:
     make_version_1(tmp_path)
     before = picture(tmp_path)
     code, found = report(tmp_path)
@@ -234,9 +232,7 @@ def newer_lock(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("make_newer", [newer_schema, newer_lock])
-def test_data_of_a_newer_release_is_refused_and_not_called_damaged(
-    tmp_path: Path, make_newer: Callable[[Path], None]
-) -> None:
+def test_data_of_a_newer_release_is_refused_but_not_damaged(tmp_path: Path, make_newer: Callable[[Path], None]) -> None:
     fill(tmp_path)
     make_newer(tmp_path)
     code, out, err = check(tmp_path)
@@ -245,7 +241,7 @@ def test_data_of_a_newer_release_is_refused_and_not_called_damaged(
     assert "start that version" in err
 
 
-def test_what_is_no_data_of_a_replica_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_the_data_of_one_replica_is_refused(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "absent"):
         code, _, err = check(directory)
         assert code == 2
@@ -253,10 +249,10 @@ def test_what_is_no_data_of_a_replica_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "n1")
     code, _, err = check(tmp_path)
     assert code == 2
-    assert f"holds the data of several replicas: check {tmp_path}/n1" in err
+    assert f"holds the data of several replicas: check one of {tmp_path}/n1" in err
 
 
-def test_data_that_was_set_aside_is_told_of(tmp_path: Path) -> None:
+def test_data_that_was_set_aside_is_reported(tmp_path: Path) -> None:
     fill(tmp_path)
     (tmp_path / "damaged-1").mkdir()
-    assert "damaged-1: damaged data of before" in check(tmp_path)[1]
+    assert "damaged-1: earlier damaged data" in check(tmp_path)[1]

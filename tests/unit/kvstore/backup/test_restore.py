@@ -1,4 +1,4 @@
-"""A new cluster out of a backup: the same on every node, without a past that would harm it."""
+"""A new cluster from a backup: the same on every node, and without the old cluster's votes and memberships."""
 
 import sqlite3
 from contextlib import closing
@@ -45,7 +45,7 @@ def test_a_node_begins_with_the_records_and_with_nothing_of_the_old_cluster(tmp_
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
 
 
-def test_nodes_differ_in_nothing_but_their_identity(tmp_path: Path) -> None:
+def test_nodes_differ_only_in_their_identity(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
     states: list[Any] = []
     for node in MEMBERS:
@@ -56,8 +56,8 @@ def test_nodes_differ_in_nothing_but_their_identity(tmp_path: Path) -> None:
     assert states[0] == states[1]
 
 
-def test_requests_of_the_new_cluster_are_none_of_the_old_one(tmp_path: Path) -> None:
-    """In the old one n1 had reached its 17th start; in the new one it begins anew, and must be listened to."""
+def test_request_ids_of_the_old_cluster_do_not_exist_in_the_new_one(tmp_path: Path) -> None:
+    """In the old cluster n1 had reached its 17th start; in the new one it begins with its first, which must count."""
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1")
     _, applier = opened(tmp_path / "n1")
@@ -68,7 +68,7 @@ def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path)
     commands = (Grant(5000), LeasedPut(b"a", b"1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), Lead("9.n1", 0))
     make_backup(tmp_path / "b.db", *commands)
     with Backup(tmp_path / "b.db") as backup:
-        assert backup.about.records == 2
+        assert backup.info.records == 2
     with closing(sqlite3.connect(tmp_path / "b.db")) as connection:
         assert connection.execute("SELECT key, value FROM readable").fetchall() == [("a", "1"), ("b", "2")]
     restore(tmp_path / "b.db", tmp_path / "n1")
@@ -89,32 +89,32 @@ def test_a_state_of_many_pages_or_of_none_is_restored(tmp_path: Path, values: in
     assert recovered.progress.applied == values
 
 
-def test_nothing_is_restored_over_what_is_there(tmp_path: Path) -> None:
+def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1")
     before = (tmp_path / "n1" / "kvstore.db").read_bytes()
     (tmp_path / "empty").mkdir()
     for directory in (tmp_path / "n1", tmp_path / "empty"):
-        with pytest.raises(MisuseError, match="exists, and nothing is restored over what may be data: give another"):
+        with pytest.raises(MisuseError, match="exists and may hold data: give another"):
             restore(tmp_path / "b.db", directory)
     assert (tmp_path / "n1" / "kvstore.db").read_bytes() == before
 
 
 def test_the_name_of_the_old_cluster_is_refused(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
-    with pytest.raises(MisuseError, match="called old too: give the new one another name with --cluster"):
+    with pytest.raises(MisuseError, match="named old too: give the new one another name with --cluster"):
         restore(tmp_path / "b.db", tmp_path / "n1", cluster="old")
     assert not (tmp_path / "n1").exists()
 
 
-def test_a_restore_that_fails_leaves_nothing_and_one_that_was_killed_is_begun_anew(
+def test_a_failed_restore_leaves_no_directory_and_a_killed_one_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
     (tmp_path / "n1.partial").mkdir()
     (tmp_path / "n1.partial" / "kvstore.db").write_text("half")
     monkeypatch.setattr(Path, "rename", _fail)
-    with pytest.raises(BackupError, match=r"n1 cannot be made .*: give another --data"):
+    with pytest.raises(BackupError, match=r"n1 cannot be created .*: give another --data"):
         restore(tmp_path / "b.db", tmp_path / "n1")
     monkeypatch.undo()
     assert [child.name for child in tmp_path.iterdir()] == ["b.db"]

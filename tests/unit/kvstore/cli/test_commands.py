@@ -1,4 +1,4 @@
-"""The command line: its flags are the settings, its exit statuses tell what a script may do next."""
+"""The command line: help, settings, exit statuses, and commands on keys."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from kvstore.api.commands import DeleteResult, Found, NotFound, PutResult, Recor
 from kvstore.api.key_range import Span
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, MemberStatus, Status
-from kvstore.cli.members import member_names
+from kvstore.cli.member import member_names
 from kvstore.client import (
     Client,
     ConditionFailed,
@@ -31,17 +31,13 @@ from kvstore.client import (
 from kvstore.server.config import Settings
 from kvstore.server.config_sources import default_of, flag_of, unit_of
 from storage.base import StorageError
+from tests.unit.kvstore.cli.command_line import run_bytes as run
 
 STATUS = Status("n1", "c", "leader", True, "3.n1", "3.n1", "n1", 400.0, 5, 5, 3, 2, [], __version__, 1)
 
 
-def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, arguments, input=stdin)
-    return result.exit_code, result.stdout_bytes, result.stderr
-
-
 def answer(monkeypatch: pytest.MonkeyPatch, method: str, outcome: object) -> list[tuple[Any, ...]]:
-    """Have the client's `method` give or raise `outcome`; what it was called with is in the list."""
+    """Have the client's `method` return or raise `outcome`; the list has the arguments of each call."""
     calls: list[tuple[Any, ...]] = []
 
     async def call(self: Client, *arguments: object, **named: object) -> object:
@@ -56,7 +52,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, method: str, outcome: object) -> lis
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """What `kvstore serve` hands to the server."""
+    """Settings that `kvstore serve` passes to the server."""
     handed: list[Settings] = []
     monkeypatch.setattr("kvstore.server.process.serve", handed.append)
     return handed
@@ -72,14 +68,14 @@ def test_serve_has_a_flag_for_each_setting_with_default_unit_and_variable() -> N
         assert f"default {default_of(field)} {unit_of(field)}".strip() in text or "no default" in text
 
 
-def test_serve_hands_the_settings_over(served: list[Settings], tmp_path: Path) -> None:
+def test_serve_passes_on_the_settings(served: list[Settings], tmp_path: Path) -> None:
     file = tmp_path / "n1.toml"
     file.write_text("window = 3\n")
     assert run("serve", "--config", str(file), "--lease-ms", "700") == (0, b"", "")
     assert (served[0].window, served[0].lease_ms) == (3, 700)
 
 
-def test_serve_refuses_bad_settings_without_starting(served: list[Settings]) -> None:
+def test_serve_rejects_wrong_settings_without_starting(served: list[Settings]) -> None:
     code, _, err = run("serve", "--lease-ms", "100", "--stall-ms", "50")
     assert code == 2
     assert [line.split(" ")[1] for line in err.splitlines()] == ["lease_ms", "stall_ms"]
@@ -87,7 +83,7 @@ def test_serve_refuses_bad_settings_without_starting(served: list[Settings]) -> 
     assert not served
 
 
-def test_serve_warns_of_an_even_number_of_voters(served: list[Settings]) -> None:
+def test_serve_warns_about_an_even_number_of_voters(served: list[Settings]) -> None:
     code, _, err = run("serve", "--members", "n1=a:1,n2=b:1", "--secret", "0123456789abcdef")
     assert code == 0
     assert err.startswith("kvstore: warning: 2 voters")
@@ -95,7 +91,7 @@ def test_serve_warns_of_an_even_number_of_voters(served: list[Settings]) -> None
 
 
 @pytest.mark.parametrize("error", [StorageError("the disk is gone: buy one"), OSError("the disk is gone: buy one")])
-def test_a_replica_that_cannot_run_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_replica_that_cannot_run_ends_with_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(_: Settings) -> None:
         raise error
 
@@ -103,7 +99,7 @@ def test_a_replica_that_cannot_run_says_so_in_one_line(monkeypatch: pytest.Monke
     assert run("serve") == (1, b"", "kvstore: the disk is gone: buy one\n")
 
 
-def test_get_writes_the_bytes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_writes_the_value_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = answer(monkeypatch, "get", Record(b"\x00\xff\n\r", 1, 1, 1))
     assert run("get", "k", "--endpoints", "http://a:1, http://b:2", "--consistency", "stale") == (
         0,
@@ -120,7 +116,7 @@ def test_put_takes_its_value_from_the_argument_or_from_standard_input(monkeypatc
     assert [call[1:] for call in calls] == [(b"k", b"v"), (b"k", b"\x00\xff")]
 
 
-def test_delete_says_what_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delete_prints_the_deleted_version(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "delete", DeleteResult(9, 2, 7))
     assert run("delete", "k") == (0, b"revision 9, deleted version 2\n", "")
 
@@ -128,11 +124,13 @@ def test_delete_says_what_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", ["get", "delete"])
 def test_an_absent_key_ends_with_1(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     answer(monkeypatch, command, None)
-    assert run(command, "k") == (1, b"", "kvstore: 'k' is absent\n")
+    assert run(command, "k") == (1, b"", "kvstore: key 'k' does not exist\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [(Rejected("r"), 2), (Unavailable("u"), 3), (UnknownOutcome("o"), 4)])
-def test_the_exit_status_tells_what_is_known(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+def test_the_exit_status_tells_whether_a_write_was_done(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
     answer(monkeypatch, "put", error)
     assert run("put", "k", "v") == (code, b"", f"kvstore: {error}\n")
 
@@ -144,7 +142,7 @@ def test_wrong_usage_ends_with_2() -> None:
 
 
 def listing(monkeypatch: pytest.MonkeyPatch, *found: Found) -> list[tuple[object, ...]]:
-    """Have the client list these; what was asked for is in the list."""
+    """Have the client list these keys; the list has the arguments of each call."""
     asked: list[tuple[object, ...]] = []
 
     async def keys(_: Client, *arguments: object, **__: object) -> AsyncGenerator[Found, None]:
@@ -156,7 +154,7 @@ def listing(monkeypatch: pytest.MonkeyPatch, *found: Found) -> list[tuple[object
     return asked
 
 
-def test_programs_get_what_is_known_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_get_has_the_whole_record(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = listing(monkeypatch, Found(b"k", Record(b"\xff", 7, 5, 2), lease=4))
     code, out, _ = run("get", "k", "--json")
     assert code == 0
@@ -165,10 +163,10 @@ def test_programs_get_what_is_known_of_a_key(monkeypatch: pytest.MonkeyPatch) ->
     }  # fmt: skip
     assert asked == [(Span(b"k", b"k\0"), Consistency.LINEARIZABLE)]
     listing(monkeypatch)
-    assert run("get", "k", "--json") == (1, b"", "kvstore: 'k' is absent\n")
+    assert run("get", "k", "--json") == (1, b"", "kvstore: key 'k' does not exist\n")
 
 
-def test_programs_get_what_a_write_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_a_write_has_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "put", PutResult(4, 2))
     assert json.loads(run("put", "k", "v", "--json")[1]) == {"key": "k", "revision": 4, "version": 2}
     assert json.loads(run("put", "k", "v", "--lease", "3", "--json")[1])["lease"] == 3
@@ -181,7 +179,7 @@ def test_programs_get_what_a_write_gave(monkeypatch: pytest.MonkeyPatch) -> None
     assert json.loads(run("delete", "k", "--prefix", "--json")[1]) == {"revision": 9, "deleted": 3}
 
 
-def test_a_put_hangs_its_key_on_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_attaches_its_key_to_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = answer(monkeypatch, "put", PutResult(4, 2))
     assert run("put", "k", "v", "--lease", "3") == (0, b"revision 4, version 2, lease 3\n", "")
     assert run("put", "k", "v", "--ttl", "1.5")[0] == 0
@@ -189,15 +187,29 @@ def test_a_put_hangs_its_key_on_a_lease(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(NoSuchLease("l"), 1), (ConditionFailed("c", 4), 5), (LockLost("f", 0), 5), (Locked("h"), 5)],
+    ("error", "code", "says"),
+    [
+        (NoSuchLease("404"), 1, "lease 7 does not exist, or is over: grant one with `kvstore lease grant`"),
+        (
+            ConditionFailed("412", 4),
+            5,
+            "key 'k' is at revision 4; read it with `kvstore get`, then repeat with",
+        ),
+        (ConditionFailed("412", None), 5, "key 'k' does not exist; create it with --if-absent"),
+        (LockLost("412", 0), 5, "fencing token 3 does not hold lock 'l' any more"),
+        (Locked("other"), 5, "other"),
+    ],
 )
-def test_scripts_can_tell_why_nothing_was_done(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+def test_a_write_that_was_not_done_says_why_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, says: str
+) -> None:
     answer(monkeypatch, "put", error)
-    assert run("put", "k", "v") == (code, b"", f"kvstore: {error}\n")
+    found, out, err = run("put", "k", "v", "--lease", "7", "--lock", "l", "--fence", "3")
+    assert (found, out) == (code, b"")
+    assert says in err
 
 
-def test_a_transaction_whose_compares_do_not_hold_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_whose_compares_fail_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b'{"compare": [{"key": "k", "exists": true}], "then": [{"delete": {"key": "k"}}]}'
     answer(monkeypatch, "txn", Transacted(False, 4, []))
     code, out, _ = run("txn", "-", stdin=body)
@@ -211,12 +223,12 @@ def test_a_transaction_whose_compares_do_not_hold_ends_with_5(monkeypatch: pytes
     [["get", ""], ["put", "", "v"], ["delete", ""], ["delete", "k", "--prefix", "--if-revision", "1"],
      ["put", "k", "v", "--fence", "1"], ["get", "k", "--endpoints", "127.0.0.1:1"], ["txn", "/absent"]],
 )  # fmt: skip
-def test_what_is_typed_wrong_is_told_before_anything_is_sent(arguments: list[str]) -> None:
+def test_wrong_arguments_end_with_2_before_anything_is_sent(arguments: list[str]) -> None:
     code, out, err = run(*arguments)
     assert (code, out, err.startswith("kvstore: ")) == (2, b"", True)
 
 
-def test_a_table_shows_any_bytes_in_lines_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_escapes_control_characters_and_keeps_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(b"\x1b[2J\nred\x07[bold]" + b"x" * 500, 1, 1, 1)
     listing(monkeypatch, Found(b"a b/[red]\xff", record), Found(b"k" * 1024, Record(b"", 2, 2, 1)))
     code, out, _ = run("list")
@@ -227,8 +239,8 @@ def test_a_table_shows_any_bytes_in_lines_of_its_width(monkeypatch: pytest.Monke
     assert max(map(len, text.splitlines())) <= 200
 
 
-def test_a_reader_that_goes_away_ends_it_quietly() -> None:
-    """A process of its own: Python flushes once more when it ends."""
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
+    """In a process of its own, because Python flushes standard output once more when it ends."""
     script = (
         "import sys\nfrom kvstore.cli.output import standard_output\nimport typer\n"
         "def write():\n with standard_output() as out:\n  while True: out.write(b'x' * 4096)\n"
@@ -242,7 +254,7 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         assert (process.wait(60), process.stderr.read()) == (141, b"")
 
 
-def test_the_shell_completes_names_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_members_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     members = [MemberStatus(name, "h:1", connected=True, heard_ms_ago=0.0) for name in ("n1", "n2", "m1")]
     answer(monkeypatch, "members", MembersStatus("n1", 1, True, "n1", members))
     context = typer.Context(typer.main.get_command(cli.app))
@@ -260,15 +272,39 @@ def test_status_shows_each_replica_as_a_table_or_as_json(monkeypatch: pytest.Mon
     assert json.loads(document) == {"http://a:1": msgspec.to_builtins(STATUS)}
 
 
+def test_a_narrow_terminal_shows_fewer_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "status", STATUS)
+    _, table, _ = run("status", "--endpoints", "http://a:1", columns=40)
+    assert max(map(len, table.decode().splitlines())) <= 40
+    assert all(word in table.decode() for word in ("leader", "endpoint", "a:1"))
+    assert "lease" not in table.decode()
+
+
+def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    listing(monkeypatch, Found(b"k" * 300, Record(b"v", 1, 1, 1)))
+    assert "k" * 300 in CliRunner().invoke(cli.app, ["list"]).stdout
+
+
 @pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("404, which is no replica's")])
 def test_status_of_a_cluster_that_is_down_ends_with_3(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     answer(monkeypatch, "status", error)
     code, out, err = run("status", "--endpoints", "http://a:1")
-    assert (code, "no answer" in out.decode(), "start them" in err) == (3, True, True)
+    assert (code, "unreachable" in out.decode(), "start the replicas" in err) == (3, True, True)
     _, document, _ = run("status", "--endpoints", "http://a:1", "--json")
     assert json.loads(document) == {"http://a:1": {"error": str(error)}}
 
 
-def test_the_module_is_the_command() -> None:
-    help_text = subprocess.run([sys.executable, "-m", "kvstore", "--help"], capture_output=True, check=True).stdout
-    assert b"Exit status" in help_text
+def test_the_module_lists_all_commands_and_imports_none_of_them() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "kvstore", "--help"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert all(f"│ {name}" in done.stdout for name in cli.COMMANDS)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "kvstore.cli" in imported
+    assert not imported & {"aiohttp", "kvstore.cli.keys", "kvstore.client", "pydantic"}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(name: str) -> None:
+    text = " ".join(cli.load_command(name).help.split())
+    assert text.startswith(cli.COMMANDS[name].summary)

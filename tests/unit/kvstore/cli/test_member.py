@@ -1,4 +1,4 @@
-"""`kvstore member`: what it shows, how it says to start a replica, and when it stops waiting."""
+"""`kvstore member`."""
 
 import json
 import shlex
@@ -6,13 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
 
-from kvstore import cli
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable
 from kvstore.server.config_sources import load
+from tests.unit.kvstore.cli.command_line import run as run_command
 
 N1 = MemberStatus("n1", "h:1", connected=True, heard_ms_ago=0.0, incarnation="a1", chosen=50, lag=0)
 N4 = MemberStatus("n4", "h:4", False, None, MemberRole.LEARNER, joining=True, becomes=MemberRole.VOTER, lag=7)
@@ -23,12 +22,11 @@ STATUS = Status("n1", "blue", "leader", True, "1.n1", "1.n1", "n1", 1.0, 1, 1, 1
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, ["member", *arguments])
-    return result.exit_code, result.stdout, result.stderr
+    return run_command("member", *arguments)
 
 
-class Fake:
-    """The client's calls, each answered with what is scripted for it, the last answer for ever."""
+class ScriptedClient:
+    """Answers each method of the client with its scripted outcomes in turn; the last one repeats."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -49,26 +47,26 @@ class Fake:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.setattr("kvstore.cli.members.LOOK_S", 0.001)
-    client = Fake(monkeypatch)
+def fake(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
+    monkeypatch.setattr("kvstore.cli.member.POLL_S", 0.001)
+    client = ScriptedClient(monkeypatch)
     client.answers("status", STATUS)
     client.answers("members_at", JOINED)
     return client
 
 
-def test_list_shows_who_is_what_and_who_leads(fake: Fake) -> None:
+def test_list_shows_the_roles_and_the_leader(fake: ScriptedClient) -> None:
     fake.answers("members_at", JOINING)
     code, out, _ = run("list")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith(("n", " n"))}
-    assert "leads" in lines["n1"]
+    assert "leader" in lines["n1"]
     assert all(part in lines["n4"] for part in ("learner, becomes voter", "h:4", "not seen"))
     assert lines["n4"].split()[-1] == "7"
-    assert "version 5, in force" in out
+    assert "membership version 5, in force" in out
 
 
-def test_list_shows_the_leaders_view_where_there_is_one(fake: Fake) -> None:
+def test_list_prefers_the_report_of_the_leader(fake: ScriptedClient) -> None:
     stale = MembersStatus("n9", 4, False, None, [N1])
     follower = msgspec.structs.replace(JOINED, id="n2")
     fake.answers("members_at", stale, Unavailable("down"), follower, JOINED)
@@ -76,13 +74,13 @@ def test_list_shows_the_leaders_view_where_there_is_one(fake: Fake) -> None:
     assert msgspec.json.decode(out.encode(), type=MembersStatus) == JOINED
 
 
-def test_list_of_a_cluster_that_is_down_ends_with_3(fake: Fake) -> None:
+def test_list_of_a_cluster_that_is_down_ends_with_3(fake: ScriptedClient) -> None:
     fake.answers("members_at", Unavailable("refused"))
     code, _, err = run("list", "--endpoints", "http://a:1")
     assert (code, err) == (3, "kvstore: refused\n")
 
 
-def test_add_says_how_to_start_the_new_one_in_words_that_serve_takes(fake: Fake) -> None:
+def test_add_prints_a_command_that_serve_takes(fake: ScriptedClient) -> None:
     fake.answers("add_member", JOINING)
     code, out, _ = run("add", "n4", "h:4", "--role", "voter")
     assert code == 0
@@ -96,17 +94,17 @@ def test_add_says_how_to_start_the_new_one_in_words_that_serve_takes(fake: Fake)
     assert {name: str(at) for name, at in settings.members.items()} == {"n1": "h:1", "n4": "h:4"}
 
 
-def test_add_waits_until_the_new_one_votes(fake: Fake) -> None:
+def test_add_waits_until_the_new_member_votes(fake: ScriptedClient) -> None:
     fake.answers("add_member", JOINING)
     there = msgspec.structs.replace(N4, connected=True)
     steps = [[N1, each] for each in (N4, there, msgspec.structs.replace(there, lag=0))]
     seen = [msgspec.structs.replace(JOINING, members=members) for members in steps]
     fake.answers("members_at", Unavailable("down"), *seen, JOINED)
     code, _, err = run("add", "n4", "h:4", "--wait", "--endpoints", "http://a:1")
-    assert (code, err.splitlines()[-1]) == (0, "n4 is a voter, and has caught up")
+    assert (code, err.splitlines()[-1]) == (0, "n4 is a voter and has caught up")
 
 
-def test_whoever_waits_is_told_when_it_takes_too_long_or_never_comes(fake: Fake) -> None:
+def test_waiting_ends_at_its_limit_and_when_the_member_is_removed(fake: ScriptedClient) -> None:
     fake.answers("promote_member", JOINING)
     fake.answers("members_at", JOINING)
     code, _, err = run("promote", "n4", "--wait", "--timeout-s", "0.01", "--endpoints", "http://a:1")
@@ -114,10 +112,10 @@ def test_whoever_waits_is_told_when_it_takes_too_long_or_never_comes(fake: Fake)
     assert "n4 has not caught up within 0.01 s" in err
     fake.answers("members_at", msgspec.structs.replace(JOINED, members=[N1]))
     code, _, err = run("promote", "n4", "--wait", "--endpoints", "http://a:1")
-    assert (code, "somebody has removed it" in err) == (3, True)
+    assert (code, "another client has removed it" in err) == (3, True)
 
 
-def test_remove_and_replace_hand_over_what_was_asked(fake: Fake) -> None:
+def test_remove_and_replace_pass_on_their_arguments(fake: ScriptedClient) -> None:
     fake.answers("remove_member", JOINED)
     fake.answers("replace_member", JOINED)
     assert run("remove", "n4", "--force")[0] == 0
@@ -131,12 +129,12 @@ def test_remove_and_replace_hand_over_what_was_asked(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(NoSuchMember("a"), 1), (Rejected("r"), 2), (Unavailable("u"), 3)])
-def test_the_exit_status_tells_what_is_known(fake: Fake, error: Exception, code: int) -> None:
+def test_the_exit_status_tells_what_is_known(fake: ScriptedClient, error: Exception, code: int) -> None:
     fake.answers("remove_member", error)
     assert run("remove", "n4") == (code, "", f"kvstore: {error}\n")
 
 
-def test_json_is_all_that_is_known(fake: Fake) -> None:
+def test_json_has_all_fields(fake: ScriptedClient) -> None:
     fake.answers("add_member", JOINING)
     _, out, _ = run("add", "n4", "h:4", "--json")
     assert json.loads(out) == msgspec.to_builtins(JOINING)

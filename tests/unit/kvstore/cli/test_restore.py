@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from kvstore import cli
 from tests.unit.kvstore.backup.states import COMMANDS, make_backup
+from tests.unit.kvstore.cli.command_line import run
 
 TWO = "n1=127.0.0.1:9001,n2=127.0.0.1:9002"
 
@@ -18,11 +17,10 @@ def file(tmp_path: Path) -> Path:
 
 
 def restore(file: Path, *flags: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"TERM": "dumb", "COLUMNS": "200"}).invoke(cli.app, ["restore", str(file), *flags])
-    return result.exit_code, result.stdout, result.stderr
+    return run("restore", str(file), *flags)
 
 
-def test_one_node_is_made_with_the_settings_of_serve_and_needs_no_secret(file: Path, tmp_path: Path) -> None:
+def test_one_node_is_created_from_the_settings_of_serve_without_a_secret(file: Path, tmp_path: Path) -> None:
     data = tmp_path / "n2"
     code, out, err = restore(file, f"--data={data}", "--cluster=new", "--node=n2", f"--members={TWO}")
     assert (code, err) == (0, "")
@@ -33,7 +31,7 @@ def test_one_node_is_made_with_the_settings_of_serve_and_needs_no_secret(file: P
     assert (data / "kvstore.db").exists()
 
 
-def test_settings_come_from_the_file_that_serve_takes(file: Path, tmp_path: Path) -> None:
+def test_settings_come_from_the_file_of_serve(file: Path, tmp_path: Path) -> None:
     config = tmp_path / "n1.toml"
     config.write_text(f'data = "{tmp_path}/n1"\ncluster = "new"\nsecret_file = "absent"\n[members]\nn1 = "h:9001"\n')
     code, out, _ = restore(file, f"--config={config}")
@@ -41,7 +39,7 @@ def test_settings_come_from_the_file_that_serve_takes(file: Path, tmp_path: Path
     assert f"{tmp_path}/n1 is node n1 of cluster new" in out
 
 
-def test_all_nodes_of_a_cluster_on_this_machine_are_made_at_once(file: Path, tmp_path: Path) -> None:
+def test_nodes_creates_all_members_of_a_cluster_on_this_machine(file: Path, tmp_path: Path) -> None:
     data = tmp_path / "all"
     code, out, _ = restore(file, f"--data={data}", "--cluster=new", "--nodes=2")
     assert code == 0
@@ -53,21 +51,19 @@ def test_all_nodes_of_a_cluster_on_this_machine_are_made_at_once(file: Path, tmp
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--cluster=old", "--data={}/new"], "called old too: give the new one another name with --cluster"),
-        (["--cluster=old", "--data={}/new", "--nodes=3"], "called old too"),
-        (["--cluster=new", "--data={}"], "exists, and nothing is restored over what may be data"),
-        (["--cluster=new", "--data={}", "--nodes=3"], "exists, and nothing is restored over what may be data"),
-        (["--cluster=new", "--nodes=3"], "--nodes goes with --data and --cluster, and with no other setting"),
-        (["--data={}/new", "--nodes=3"], "--nodes goes with --data and --cluster, and with no other setting"),
-        (["--cluster=new", "--data={}/new", "--nodes=3", "--node=n1"], "--nodes goes with"),
+        (["--cluster=old", "--data={}/new"], "named old too: give the new one another name with --cluster"),
+        (["--cluster=old", "--data={}/new", "--nodes=3"], "named old too"),
+        (["--cluster=new", "--data={}"], "exists and may hold data: give another --data"),
+        (["--cluster=new", "--data={}", "--nodes=3"], "exists and may hold data: give another --data"),
+        (["--cluster=new", "--nodes=3"], "--nodes needs --data and --cluster"),
+        (["--data={}/new", "--nodes=3"], "--nodes needs --data and --cluster"),
+        (["--cluster=new", "--data={}/new", "--nodes=3", "--node=n1"], "excludes --config, --node and --members"),
         (["--cluster=new", "--data={}/new", "--node=n9"], "node 'n9' is not in members"),
         (["--cluster=NEW", "--data={}/new"], "'NEW' is not a name"),
         (["--cluster=NEW", "--data={}/new", "--nodes=3"], "'NEW' is not a name"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_2_and_makes_nothing(
-    file: Path, tmp_path: Path, flags: list[str], says: str
-) -> None:
+def test_wrong_usage_ends_with_2_and_creates_nothing(file: Path, tmp_path: Path, flags: list[str], says: str) -> None:
     code, out, err = restore(file, *(flag.format(tmp_path) for flag in flags))
     assert (code, out) == (2, "")
     assert says in err
@@ -76,7 +72,7 @@ def test_what_cannot_be_meant_is_refused_with_2_and_makes_nothing(
 
 
 @pytest.mark.parametrize("flags", [["--node=n1"], ["--nodes=3"]])
-def test_a_damaged_backup_ends_with_1_and_makes_nothing(file: Path, tmp_path: Path, flags: list[str]) -> None:
+def test_a_damaged_backup_ends_with_1_and_creates_nothing(file: Path, tmp_path: Path, flags: list[str]) -> None:
     file.write_bytes(file.read_bytes()[:5000])
     code, _, err = restore(file, "--cluster=new", f"--data={tmp_path}/new", *flags)
     assert code == 1

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import Status
-from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_ready
+from kvstore.cli.cluster import FIRST_REPORT_S, NEXT_REPORT_S, start_command, until_ready
 from kvstore.client import Client
 from kvstore.server.config import Address
 from kvstore.server.config_sources import load
@@ -123,8 +123,8 @@ def test_a_long_start_is_waited_for_and_told_of_now_and_then(tmp_path: Path) -> 
 
     said = io.StringIO()
     assert asyncio.run(until_ready(Slow(1, tmp_path), Console(file=said, width=200))) == "n1"
-    assert waits == [FIRST_WORD_S, NEXT_WORD_S, NEXT_WORD_S, NEXT_WORD_S]
-    assert said.getvalue().count("n1 is still starting. Still waiting; Ctrl-C stops all.") == 3
+    assert waits == [FIRST_REPORT_S, NEXT_REPORT_S, NEXT_REPORT_S, NEXT_REPORT_S]
+    assert said.getvalue().count("n1 is still starting. Still waiting; Ctrl-C stops the cluster.") == 3
 
 
 @pytest.mark.cluster

@@ -11,7 +11,7 @@ from kvstore import cli
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.backup.file import Backup
-from kvstore.backup.stream import End, Page, Start
+from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
 from kvstore.client import Client, Unavailable
 from kvstore.server.http.problems import RETRY_AFTER
 from storage.base import AppliedProgress, Change, StatePage, first_of
@@ -27,7 +27,9 @@ def url(store: Store) -> str:
     return f"http://127.0.0.1:{store.port}"
 
 
-async def parts_of(*urls: str, consistency: Consistency = Consistency.LINEARIZABLE) -> list[Start | Page | End]:
+async def parts_of(
+    *urls: str, consistency: Consistency = Consistency.LINEARIZABLE
+) -> list[StreamStart | StreamPage | StreamEnd]:
     async with Client(urls) as client:
         return [part async for part in client.backup(consistency)]
 
@@ -36,10 +38,10 @@ def test_all_pages_arrive_and_the_replica_is_told_that_it_is_over() -> None:
     async def scenario(store: Store) -> None:
         store.replica.pages = PAGES
         start, *pages, end = await parts_of(url(store))
-        assert isinstance(start, Start)
+        assert isinstance(start, StreamStart)
         assert (start.cluster, start.node, start.keys, start.revision) == ("c", "n1", 4, 9)
-        assert pages == [Page(0, ROWS[:2]), Page(first_of(2), ROWS[2:4]), Page(first_of(4), ROWS[4:])]
-        assert end == End(END)
+        assert pages == [StreamPage(0, ROWS[:2]), StreamPage(first_of(2), ROWS[2:4]), StreamPage(first_of(4), ROWS[4:])]
+        assert end == StreamEnd(END)
         assert store.replica.readers == set()
 
     run(scenario)
@@ -48,7 +50,7 @@ def test_all_pages_arrive_and_the_replica_is_told_that_it_is_over() -> None:
 def test_an_empty_state_is_one_empty_page() -> None:
     async def scenario(store: Store) -> None:
         store.replica.pages = [StatePage([], 0, AppliedProgress())]
-        assert (await parts_of(url(store)))[1:] == [Page(0, []), End(AppliedProgress())]
+        assert (await parts_of(url(store)))[1:] == [StreamPage(0, []), StreamEnd(AppliedProgress())]
 
     run(scenario)
 
@@ -73,7 +75,7 @@ def test_a_replica_that_answers_no_read_sends_no_backup_and_the_next_one_is_aske
             await parts_of("http://127.0.0.1:1", url(store))
         store.replica.fails = None
         store.replica.pages = PAGES
-        assert (await parts_of("http://127.0.0.1:1", url(store)))[-1] == End(END)
+        assert (await parts_of("http://127.0.0.1:1", url(store)))[-1] == StreamEnd(END)
 
     run(scenario)
 
@@ -98,8 +100,8 @@ def test_no_more_than_two_at_once() -> None:
         assert (await store.call("GET", "/backup")).problem()["type"].endswith("overloaded")
         store.replica.gate.set()
         for parts in await asyncio.gather(*running):
-            assert parts[-1] == End(END)
-        assert (await parts_of(url(store)))[-1] == End(END)
+            assert parts[-1] == StreamEnd(END)
+        assert (await parts_of(url(store)))[-1] == StreamEnd(END)
 
     run(scenario)
 
@@ -114,7 +116,7 @@ def test_compaction_that_could_not_wait_ends_it_with_the_reason() -> None:
             PAGES[1]._replace(compacted=first_of(2)),
             PAGES[2]._replace(compacted=first_of(4)),
         ]
-        assert (await parts_of(url(store)))[-1] == End(END)
+        assert (await parts_of(url(store)))[-1] == StreamEnd(END)
 
     run(scenario)
 
@@ -196,7 +198,7 @@ def test_the_command_makes_a_file_and_says_what_is_in_it(tmp_path: Path) -> None
         assert out.startswith(f"{tmp_path}/b.db: 3 keys of cluster c at revision 6, from n1 (")
         with Backup(tmp_path / "b.db") as made:
             assert {change.key for change in made.changes()} == RECORDS.keys()
-            assert made.about.progress == AppliedProgress(END.applied, END.position, END.chain, END.digest)
+            assert made.info.progress == AppliedProgress(END.applied, END.position, END.chain, END.digest)
         assert backup(store, tmp_path / "b.db")[::2] == (
             2,
             f"kvstore: {tmp_path}/b.db exists: give another name, or --force to replace it\n",

@@ -1,17 +1,17 @@
-"""`kvstore lease`: what it asks for, and what it makes of the answers."""
+"""`kvstore lease`: its requests, and the output that it makes of the answers."""
 
 import json
 from collections.abc import Callable
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
-from typer.testing import CliRunner
 
-from kvstore import __version__, cli
+from kvstore import __version__
 from kvstore.api.status import Status
 from kvstore.client import Client, NoSuchLease, Unavailable
 from kvstore.client.caller import Request
 from kvstore.client.errors import Response
+from tests.unit.kvstore.cli.command_line import run as run_command
 
 LEADER = Status("n2", "c", "leader", True, "3.n2", "3.n2", "n2", 400.0, 5, 5, 3, 2, [], __version__, 1)
 A, B = "http://a:1", "http://b:2"
@@ -20,10 +20,7 @@ KEYS = [{"key": "[red]x"}, {"key_base64": "/w=="}]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(
-        cli.app, ["lease", *arguments, "--endpoints", f"{A},{B}"]
-    )
-    return result.exit_code, result.stdout, result.stderr
+    return run_command("lease", *arguments, "--endpoints", f"{A},{B}", columns=80)
 
 
 Answering = Callable[[dict[str, object]], list[tuple[str, str, str | None]]]
@@ -31,7 +28,7 @@ Answering = Callable[[dict[str, object]], list[tuple[str, str, str | None]]]
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
-    """Of two replicas the second one leads. Has them answer a path by a document, and gives what was asked, where."""
+    """Two replicas, of which the second leads. They answer each path with its document; the list has the requests."""
 
     def answer(documents: dict[str, object]) -> list[tuple[str, str, str | None]]:
         asked: list[tuple[str, str, str | None]] = []
@@ -54,7 +51,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     return answer
 
 
-def test_a_list_has_all_pages_as_the_leader_knows_them(answering: Answering) -> None:
+def test_a_list_has_all_pages_of_the_leader(answering: Answering) -> None:
     second = {**LEASE, "id": 18, "left_s": None}
     asked = answering(
         {"/leases?after=0": {"leases": [LEASE], "more": True}, "/leases?after=17": {"leases": [second], "more": False}}
@@ -70,14 +67,14 @@ def test_a_list_has_all_pages_as_the_leader_knows_them(answering: Answering) -> 
     assert json.loads(out) == {"leases": [LEASE, second]}
 
 
-def test_one_is_shown_with_its_keys(answering: Answering) -> None:
+def test_a_lease_is_shown_with_its_keys(answering: Answering) -> None:
     answering({"/leases/17": {**LEASE, "keys": KEYS}})
     assert run("show", "17") == (0, "lease 17 of 60 s, 41.5 s left\n  [red]x\n  \\xff\n", "")
     _, out, _ = run("show", "17", "--json")
     assert json.loads(out) == {**LEASE, "keys": KEYS}
 
 
-def test_it_is_kept_alive_and_revoked(answering: Answering) -> None:
+def test_a_lease_is_renewed_and_revoked(answering: Answering) -> None:
     asked = answering({"/leases/17/keepalive": {"id": 17, "ttl_s": 60.0}, "/leases/17": {"revision": 9, "deleted": 2}})
     assert run("keepalive", "17")[:2] == (0, "lease 17 lives for 60 s from now on\n")
     assert run("revoke", "17")[:2] == (0, "revision 9, deleted 2 keys\n")
@@ -85,6 +82,10 @@ def test_it_is_kept_alive_and_revoked(answering: Answering) -> None:
 
 
 @pytest.mark.parametrize("command", [["show"], ["revoke"], ["keepalive"], ["keepalive", "--every"]])
-def test_one_that_is_over_ends_with_1(answering: Answering, command: list[str]) -> None:
+def test_an_absent_lease_ends_with_1(answering: Answering, command: list[str]) -> None:
     answering({})
-    assert run(*command, "99") == (1, "", "kvstore: lease 99 is over: make another one\n")
+    assert run(*command, "99") == (
+        1,
+        "",
+        "kvstore: lease 99 does not exist, or is over: grant one with `kvstore lease grant`\n",
+    )

@@ -1,4 +1,4 @@
-"""What the metrics of a replica say about its load: pure, from what they were at two moments."""
+"""The load of a replica, from its metrics at two moments. Pure."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,38 +8,39 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-_OF_CLIENTS = frozenset({"/kv/", "/txn", "/leases"})
-"""Without `/locks/` and `/watch`, whose requests wait as long as they are asked to."""
-_READS = frozenset({"GET", "HEAD"})
+_CLIENT_ROUTES = frozenset({"/kv/", "/txn", "/leases"})
+"""Routes that are counted as load. Requests of `/locks/` and `/watch` wait for as long as their client wants."""
+_READ_METHODS = frozenset({"GET", "HEAD"})
 MS = 1000
 
 
 class Histogram(msgspec.Struct):
-    """Counts below each bound, in seconds; those of several sorts are added."""
+    """Counts of durations up to each bound in seconds, cumulative; the counts of several label sets are added."""
 
-    below: dict[float, float] = {}
+    counts: dict[float, float] = {}
 
-    def add(self, sample: Sample) -> None:
-        """Take over a bucket."""
-        bound = float(sample.labels["le"])
-        self.below[bound] = self.below.get(bound, 0.0) + sample.value
+    def add(self, bucket: Sample) -> None:
+        """Add one bucket."""
+        bound = float(bucket.labels["le"])
+        self.counts[bound] = self.counts.get(bound, 0.0) + bucket.value
 
     def since(self, before: Self) -> "Histogram":
-        """What came after `before`."""
-        bounds = self.below | before.below
-        return Histogram({bound: self.below.get(bound, 0.0) - before.below.get(bound, 0.0) for bound in bounds})
+        """Return the durations that were counted after `before`."""
+        bounds = self.counts | before.counts
+        return Histogram({bound: self.counts.get(bound, 0.0) - before.counts.get(bound, 0.0) for bound in bounds})
 
     @property
     def count(self) -> float:
-        """All of them."""
-        return self.below.get(float("inf"), 0.0)
+        """Number of durations."""
+        return self.counts.get(float("inf"), 0.0)
 
     def quantile_ms(self, share: float) -> float | None:
-        """Below it are so many of all, 0 to 1; between two bounds they are taken to lie evenly. None of nothing."""
+        """Return the duration below which `share` of all are, 0 to 1, interpolated between two bounds; None if there
+        are none."""
         rank = share * self.count
         if not rank:
             return None
-        bounds = [(0.0, 0.0), *sorted(self.below.items())]
+        bounds = [(0.0, 0.0), *sorted(self.counts.items())]
         for (lower, fewer), (upper, more) in pairwise(bounds):
             if more >= rank:
                 inside = 0.0 if upper == float("inf") else (upper - lower) * (rank - fewer) / (more - fewer)
@@ -47,8 +48,8 @@ class Histogram(msgspec.Struct):
         raise ValueError("the bounds of a histogram end with infinity")
 
 
-class Counters(msgspec.Struct):
-    """What a replica counted up to the second `at` of a monotonic clock; requests are those of clients."""
+class MetricsSample(msgspec.Struct):
+    """Metrics of a replica at `at`, in seconds of a monotonic clock; requests are those of clients."""
 
     at: float
     reads: Histogram
@@ -58,8 +59,8 @@ class Counters(msgspec.Struct):
     memory_bytes: int | None = None
 
 
-class Load(msgspec.Struct, frozen=True):
-    """Between two moments. Times are in ms, and None where nothing was timed."""
+class ReplicaLoad(msgspec.Struct, frozen=True):
+    """Load between two samples. Durations are in ms, None if there were none."""
 
     reads_per_s: float
     writes_per_s: float
@@ -70,13 +71,13 @@ class Load(msgspec.Struct, frozen=True):
     fsync_p99_ms: float | None
 
 
-def counters_of(text: str, at: float) -> Counters:
-    """Out of what GET /metrics answered. Raises ValueError."""
-    found = Counters(at, Histogram({}), Histogram({}), Histogram({}))
+def parse_metrics(text: str, at: float) -> MetricsSample:
+    """Return the sample in an answer to GET /metrics. Raises ValueError."""
+    found = MetricsSample(at, Histogram({}), Histogram({}), Histogram({}))
     for sample in _samples(text):
         match sample.name:
-            case "kvstore_http_request_seconds_bucket" if sample.labels["route"] in _OF_CLIENTS:
-                (found.reads if sample.labels["method"] in _READS else found.writes).add(sample)
+            case "kvstore_http_request_seconds_bucket" if sample.labels["route"] in _CLIENT_ROUTES:
+                (found.reads if sample.labels["method"] in _READ_METHODS else found.writes).add(sample)
             case "kvstore_fsync_seconds_bucket":
                 found.fsyncs.add(sample)
             case "kvstore_data_bytes":
@@ -86,14 +87,14 @@ def counters_of(text: str, at: float) -> Counters:
     return found
 
 
-def load_between(before: Counters, after: Counters) -> Load | None:
-    """None when the replica was started anew in between."""
+def load_between(before: MetricsSample, after: MetricsSample) -> ReplicaLoad | None:
+    """Return the load between two samples; None if the replica was restarted in between."""
     reads, writes = after.reads.since(before.reads), after.writes.since(before.writes)
     fsyncs = after.fsyncs.since(before.fsyncs)
     elapsed_s = after.at - before.at
     if elapsed_s <= 0 or min(reads.count, writes.count, fsyncs.count) < 0:
         return None
-    return Load(
+    return ReplicaLoad(
         reads.count / elapsed_s,
         writes.count / elapsed_s,
         reads.quantile_ms(0.5),

@@ -1,4 +1,4 @@
-"""`kvstore lock`: the command has the fence, and its exit status is passed on."""
+"""`kvstore lock`: the command gets the fencing token, and its exit status is passed on."""
 
 import asyncio
 import json
@@ -10,21 +10,19 @@ from typing import Any
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
-from typer.testing import CliRunner
 
-from kvstore import cli
 from kvstore.client import Client, FencingToken, Locked
 from kvstore.client.caller import Request
 from kvstore.client.errors import Response
+from tests.unit.kvstore.cli.command_line import run as run_command
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(cli.app, ["lock", *arguments])
-    return result.exit_code, result.stdout, result.stderr
+    return run_command("lock", *arguments, columns=80)
 
 
-class Lock:
-    """How it was asked for, and whether it was given back."""
+class FakeLock:
+    """Records the calls of `Client.lock`, and whether the lock is held."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, locked: bool = False, lost: bool = False) -> None:
         self.asked: list[tuple[bytes, dict[str, Any]]] = []
@@ -48,21 +46,21 @@ class Lock:
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)])
-def test_the_commands_exit_status_is_passed_on(monkeypatch: pytest.MonkeyPatch, script: str, code: int) -> None:
-    lock = Lock(monkeypatch)
+def test_the_exit_status_of_the_command_is_passed_on(monkeypatch: pytest.MonkeyPatch, script: str, code: int) -> None:
+    lock = FakeLock(monkeypatch)
     assert run("deploy", "--ttl", "5", "--wait", "30", "--value", "me", "--", "sh", "-c", script)[0] == code
     assert lock.asked == [(b"deploy", {"ttl_s": 5.0, "wait_s": 30.0, "value": b"me"})]
     assert not lock.held
 
 
-def test_the_command_finds_the_fence_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    Lock(monkeypatch)
+def test_the_command_finds_the_fencing_token_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeLock(monkeypatch)
     wanted = {"KVSTORE_LOCK": "deploy", "KVSTORE_FENCE": "23", "KVSTORE_LEASE": "17", "KVSTORE_ENDPOINTS": "http://a:1"}
     script = f"import os; raise SystemExit(not {wanted!r}.items() <= os.environ.items())"
     assert run("deploy", "--endpoints", "http://a:1", "--", sys.executable, "-c", script)[0] == 0
 
 
-def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_takes_the_fencing_token_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     fences: list[FencingToken] = []
 
     async def put(_: Client, key: bytes, value: bytes, **named: Any) -> None:
@@ -71,40 +69,43 @@ def test_a_put_in_it_is_done_only_while_it_holds(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Client, "put", put)
     env = {"KVSTORE_LOCK": "deploy", "KVSTORE_FENCE": "23"}
-    assert CliRunner(env=env).invoke(cli.app, ["put", "k", "v"]).exit_code == 5
-    assert CliRunner(env={"KVSTORE_LOCK": "deploy"}).invoke(cli.app, ["put", "k", "v"]).exit_code == 2
+    for name, text in env.items():
+        monkeypatch.setenv(name, text)
+    assert run_command("put", "k", "v")[0] == 5
+    monkeypatch.delenv("KVSTORE_FENCE")
+    assert run_command("put", "k", "v")[0] == 2
     assert fences == [FencingToken(b"deploy", 23)]
 
 
-def test_a_lock_that_others_have_ends_with_5_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    Lock(monkeypatch, locked=True)
+def test_a_lock_of_another_client_ends_with_5_and_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeLock(monkeypatch, locked=True)
     code, out, err = run("deploy", "--wait", "0", "--", "/absent")
     assert (code, out) == (5, "")
-    assert err.startswith("kvstore: others hold deploy: wait longer with --wait")
+    assert err.startswith("kvstore: another client holds lock 'deploy': wait longer with --wait")
 
 
 def test_a_command_whose_lock_is_lost_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = Lock(monkeypatch, lost=True)
+    lock = FakeLock(monkeypatch, lost=True)
     code, _, err = run("deploy", "--", "sleep", "1000")
     assert (code, "was lost" in err, lock.held) == (5, True, False)
 
 
-def test_a_command_that_does_not_start_is_told_as_shells_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = Lock(monkeypatch)
+def test_a_command_that_does_not_start_ends_as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = FakeLock(monkeypatch)
     assert run("deploy", "--", "no-such-command")[0] == 127
     assert run("deploy", "--", "/")[0] == 126
     assert not lock.held
 
 
 def test_wrong_usage_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = Lock(monkeypatch)
+    lock = FakeLock(monkeypatch)
     assert [run(*arguments)[0] for arguments in (["deploy"], ["", "--", "true"], ["d", "--show", "--", "true"])] == [
         2
     ] * 3
     assert not lock.asked
 
 
-def test_who_holds_it_and_who_waits_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_and_the_waiters_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     holder, waiting = {"lease": 17, "fence": 23, "value": "[b]me"}, {"lease": 18, "fence": 24, "value_base64": "/w=="}
     document: dict[str, Any] = {"name": "a/b", "revision": 9, "holder": holder, "waiting": [waiting]}
 
@@ -116,9 +117,9 @@ def test_who_holds_it_and_who_waits_is_shown(monkeypatch: pytest.MonkeyPatch) ->
     code, out, _ = run("a/b", "--show")
     assert code == 0
     assert [line.split() for line in out.splitlines() if "1" in line] == [
-        ["holds", "it", "17", "23", "[b]me"],
-        ["waits", "18", "24", "\\xff"],
+        ["holder", "17", "23", "[b]me"],
+        ["waiting", "18", "24", "\\xff"],
     ]
     assert json.loads(run("a/b", "--show", "--json")[1]) == {"holder": holder, "waiting": [waiting]}
     document |= {"holder": None, "waiting": []}
-    assert run("a/b", "--show") == (1, "", "kvstore: nobody holds a/b\n")
+    assert run("a/b", "--show") == (1, "", "kvstore: nobody holds lock 'a/b'\n")

@@ -1,4 +1,4 @@
-"""`kvstore export` and `import`: what one writes the other reads, and what is not whole is told."""
+"""`kvstore export` and `kvstore import`."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from kvstore import cli
 from kvstore.api.commands import Found, PutResult, Record
-from kvstore.cli import importing
+from kvstore.cli import import_
 from kvstore.client import Client, Unavailable, UnknownOutcome
+from tests.unit.kvstore.cli.command_line import run
 
 FOUND = [
     Found(b"a", Record("ü".encode(), 3, 1, 2)),
@@ -26,14 +25,9 @@ LINES = [
 ]
 
 
-def run(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.app, arguments, input=stdin)
-    return result.exit_code, result.stdout, result.stderr
-
-
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A store with FOUND at revision 7; how its list was asked for."""
+    """A store with FOUND at revision 7; the arguments of each call of its list."""
     asked: list[dict[str, Any]] = []
 
     async def revision(*_: object) -> int:
@@ -57,7 +51,7 @@ async def unavailable(*_: object) -> None:
 
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]:
-    """What was put, in order."""
+    """Keys and values that were put, in order."""
     done: list[tuple[bytes, bytes]] = []
 
     async def call(_: Client, key: bytes, value: bytes) -> PutResult:
@@ -72,7 +66,7 @@ def lines(*documents: object) -> bytes:
     return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
 
 
-def test_an_export_is_of_one_revision_and_says_that_it_is_whole(stored: list[dict[str, Any]]) -> None:
+def test_an_export_is_of_one_revision_and_ends_with_its_count(stored: list[dict[str, Any]]) -> None:
     code, out, err = run("export", "-")
     assert (code, err) == (0, "")
     assert [json.loads(line) for line in out.splitlines()] == LINES
@@ -81,7 +75,7 @@ def test_an_export_is_of_one_revision_and_says_that_it_is_whole(stored: list[dic
     assert stored[1] == {"revision": 5}
 
 
-def test_what_was_exported_is_imported_byte_for_byte(
+def test_an_export_is_imported_byte_for_byte(
     stored: list[dict[str, Any]], put: list[tuple[bytes, bytes]], tmp_path: Path
 ) -> None:
     file = tmp_path / "all.ndjson"
@@ -93,7 +87,7 @@ def test_what_was_exported_is_imported_byte_for_byte(
     assert put == [(found.key, found.record.value) for found in FOUND if found.record]
 
 
-def test_an_export_that_breaks_leaves_no_file_and_no_other_one_is_overwritten(
+def test_a_failed_export_creates_no_file_and_overwrites_none(
     monkeypatch: pytest.MonkeyPatch, stored: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "all.ndjson"
@@ -106,7 +100,7 @@ def test_an_export_that_breaks_leaves_no_file_and_no_other_one_is_overwritten(
     assert file.read_text() == "precious"
 
 
-def test_only_a_prefix_is_imported(put: list[tuple[bytes, bytes]]) -> None:
+def test_a_prefix_restricts_an_import(put: list[tuple[bytes, bytes]]) -> None:
     assert run("import", "-", "--prefix", "b/", stdin=lines(*LINES))[0] == 0
     assert put == [(b"b/\xff", b"\xfe\x00")]
 
@@ -115,13 +109,15 @@ def test_only_a_prefix_is_imported(put: list[tuple[bytes, bytes]]) -> None:
     ("documents", "warning"),
     [
         (LINES[:3], "may be cut off"),
-        ([LINES[0], LINES[3]], "says 3 keys"),
+        ([LINES[0], LINES[3]], "counts 3 keys"),
         ([LINES[0], {"error": "the replica is shutting down", "count": 1}], "the replica is shutting down"),
-        ([LINES[0], {"revision": 7, "count": 1, "more": True}], "export it again"),
+        ([LINES[0], {"revision": 7, "count": 1, "more": True}], "export again"),
         ([{"revision": 0, "count": 0, "more": False}], ""),
     ],
 )
-def test_what_is_not_whole_is_told(put: list[tuple[bytes, bytes]], documents: list[object], warning: str) -> None:
+def test_an_incomplete_export_causes_a_warning(
+    put: list[tuple[bytes, bytes]], documents: list[object], warning: str
+) -> None:
     code, _, err = run("import", "-", stdin=lines(*documents))
     assert code == 0
     assert warning in err
@@ -129,28 +125,28 @@ def test_what_is_not_whole_is_told(put: list[tuple[bytes, bytes]], documents: li
 
 
 @pytest.mark.parametrize("line", [b"junk\n", b'{"x":1}\n', b'{"key":"k","revision":1}\n', b'{"key":7}\n', b"\xff\n"])
-def test_a_line_that_is_none_is_named(put: list[tuple[bytes, bytes]], line: bytes) -> None:
+def test_an_invalid_line_is_named(put: list[tuple[bytes, bytes]], line: bytes) -> None:
     code, out, err = run("import", "-", stdin=lines(LINES[0]) + line)
     assert (code, out) == (2, "")
     assert err.startswith("kvstore: line 2 ")
 
 
-def test_a_later_line_of_a_key_comes_after_the_earlier_one(
+def test_two_lines_of_a_key_are_imported_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch, put: list[tuple[bytes, bytes]]
 ) -> None:
     twice = [{"key": "k", "value": "1"}, {"key": "l", "value": "1"}, {"key": "k", "value": "2"}]
     windows = [
-        list(window.values) for window in importing._windows(lines(*twice).splitlines(), b"", importing._Progress(0))
+        list(window.values) for window in import_._windows(lines(*twice).splitlines(), b"", import_.ImportProgress(0))
     ]
     assert windows == [[b"k", b"l"], [b"k"]]
     run("import", "-", stdin=lines(*twice))
     assert put == [(b"k", b"1"), (b"l", b"1"), (b"k", b"2")]
 
 
-def test_an_import_that_breaks_off_says_how_to_go_on(
+def test_an_import_that_breaks_off_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, put: list[tuple[bytes, bytes]]
 ) -> None:
-    monkeypatch.setattr(importing, "WINDOW", 2)
+    monkeypatch.setattr(import_, "WINDOW", 2)
     take = Client.put
 
     async def refuse(client: Client, key: bytes, value: bytes) -> PutResult:
@@ -160,7 +156,7 @@ def test_an_import_that_breaks_off_says_how_to_go_on(
 
     monkeypatch.setattr(Client, "put", refuse)
     code, _, err = run("import", "-", stdin=lines(*LINES))
-    assert (code, err) == (4, "kvstore: perhaps: look\nkvstore: 2 keys imported; go on with --from-line 3\n")
+    assert (code, err) == (4, "kvstore: perhaps: look\nkvstore: 2 keys imported; continue with --from-line 3\n")
     monkeypatch.setattr(Client, "put", take)
     assert run("import", "-", "--from-line", "3", stdin=lines(*LINES))[0] == 0
     assert put[2:] == [(b"c", b"")]

@@ -1,0 +1,28 @@
+"""The exit statuses of the commands, and the way a command fails."""
+
+import sys
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+
+class ExitStatus(IntEnum):
+    """Statuses that tell a script what it may do next. `kvstore check` and `kvstore lock` add their own."""
+
+    FAILED = 1
+    """The key, lease, lock holder or member does not exist, or the command failed."""
+    USAGE = 2
+    """Wrong usage or settings, or the cluster rejected the request: repeating it does not help."""
+    UNAVAILABLE = 3
+    """Not done, and safe to repeat."""
+    UNKNOWN = 4
+    """A write that may have been applied."""
+    CONDITION = 5
+    """The condition does not hold, or another client has the lock."""
+
+
+def fail(message: object, status: int) -> NoReturn:
+    """End the command with `status` and one line on standard error."""
+    sys.stderr.write(f"kvstore: {message}\n")
+    raise typer.Exit(status)

@@ -1,0 +1,160 @@
+"""`kvstore import`: reads the format of `kvstore.cli.export`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, BinaryIO, NamedTuple
+
+import msgspec
+import typer
+
+from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.export import PrefixOption
+from kvstore.cli.output import count_of_keys, write_text
+from kvstore.cli.terminal import progress_bar
+from kvstore.client import Client
+
+WINDOW = 2000
+"""Most keys in flight at once; the client groups them into transactions."""
+WINDOW_BYTES = 4 * 1024 * 1024
+
+
+class InvalidLineError(ValueError):
+    """A line is not part of an export. The message names the line and what to do."""
+
+
+class ExportLine(msgspec.Struct):
+    """A record, or the last line."""
+
+    key: str | None = None
+    key_base64: bytes = b""
+    value: str | None = None
+    value_base64: bytes | None = None
+    lease: int = 0
+    count: int | None = None
+    more: bool = False
+    error: str = ""
+
+    @property
+    def name(self) -> bytes:
+        """Bytes of the key, empty in the last line."""
+        return self.key.encode() if self.key is not None else self.key_base64
+
+    @property
+    def content(self) -> bytes | None:
+        """Bytes of the value."""
+        return self.value.encode() if self.value is not None else self.value_base64
+
+
+class ImportWindow(NamedTuple):
+    """Records that are written concurrently, at most one for each key. `last_line` is the number of their last line."""
+
+    last_line: int
+    size_bytes: int
+    values: dict[bytes, bytes]
+    leased: int
+
+
+class ImportProgress(msgspec.Struct):
+    """Progress of an import: all lines up to `last_line` are done. `leased` counts the keys that had a lease, `trailer`
+    is the last line of the export."""
+
+    last_line: int
+    keys: int = 0
+    leased: int = 0
+    trailer: ExportLine | None = None
+
+
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is standard input.")],
+    endpoints: Endpoints = DEFAULT,
+    prefix: PrefixOption = "",
+    from_line: Annotated[int, typer.Option(min=1, help="Skip the lines before this one.")] = 1,
+) -> None:
+    """Set the keys in an exported file.
+
+    FILE is from `kvstore export`, or GET /kv/ as NDJSON. Other keys stay as they are, and leases are not imported. An
+    import that breaks off says how to continue. Exit status 2: FILE cannot be read, or a line is invalid. 3 and 4: the
+    cluster did not take all keys.
+    """
+    done = ImportProgress(from_line - 1)
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as lines:
+            with_client(endpoints, lambda client: _import(client, lines, prefix, done, file), exactly_once=True)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", ExitStatus.USAGE)
+    except BaseException:
+        if done.keys:
+            sys.stderr.write(
+                f"kvstore: {count_of_keys(done.keys)} imported; continue with --from-line {done.last_line + 1}\n"
+            )
+        raise
+    write_text(f"{count_of_keys(done.keys)} imported from {file}")
+    for warning in _warnings(done, from_line):
+        sys.stderr.write(f"kvstore: warning: {warning}\n")
+
+
+async def _import(client: Client, lines: BinaryIO, prefix: str, done: ImportProgress, file: str) -> None:
+    size = os.fstat(lines.fileno()).st_size if file != "-" else None
+    with progress_bar() as bar:
+        task = bar.add_task("importing", total=size or None, detail="")
+        for window in _windows(lines, os.fsencode(prefix), done):
+            await asyncio.gather(*(client.put(key, value) for key, value in window.values.items()))
+            done.last_line, done.keys = window.last_line, done.keys + len(window.values)
+            done.leased += window.leased
+            bar.update(task, advance=window.size_bytes, detail=count_of_keys(done.keys))
+
+
+def _windows(lines: Iterable[bytes], prefix: bytes, done: ImportProgress) -> Iterator[ImportWindow]:
+    last_line, size_bytes, leased = done.last_line, 0, 0
+    values: dict[bytes, bytes] = {}
+    for number, text in islice(enumerate(lines, 1), done.last_line, None):
+        line = _parsed(number, text)
+        if line is None:
+            continue
+        key, value = line.name, line.content
+        if not key:
+            done.trailer = line
+            continue
+        if value is None:
+            raise InvalidLineError(f"line {number} has a key without a value: list the keys without keys_only=true")
+        if key in values or len(values) == WINDOW or size_bytes >= WINDOW_BYTES:
+            yield ImportWindow(last_line, size_bytes, values, leased)
+            size_bytes, leased, values = 0, 0, {}
+        if key.startswith(prefix):
+            values[key] = value
+            leased += bool(line.lease)
+        last_line, size_bytes = number, size_bytes + len(text)
+    yield ImportWindow(last_line, size_bytes, values, leased)
+
+
+def _parsed(number: int, text: bytes) -> ExportLine | None:
+    """Return the line, None for an empty one."""
+    if not text.strip():
+        return None
+    try:
+        line = msgspec.json.decode(text, type=ExportLine)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidLineError(
+            f"line {number} is not a record ({error}): give a file made by `kvstore export`"
+        ) from None
+    if not line.name and line.count is None:
+        raise InvalidLineError(f"line {number} has no key: give a file made by `kvstore export`")
+    return line
+
+
+def _warnings(done: ImportProgress, from_line: int) -> Iterator[str]:
+    trailer = done.trailer
+    if trailer is None:
+        yield "the last line has no count, as that of an export has: the file may be cut off"
+    elif trailer.error or trailer.more:
+        yield f"the export is incomplete ({trailer.error or 'it had a limit'}): export again"
+    elif from_line == 1 and trailer.count != done.last_line:
+        yield f"the last line counts {count_of_keys(trailer.count or 0)}: lines are missing, or were added"
+    if done.leased:
+        yield f"{count_of_keys(done.leased)} had a lease, which is not imported"

@@ -1,0 +1,188 @@
+"""`kvstore lease grant | keepalive | revoke | list | show`."""
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+import typer
+
+from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
+from kvstore.cli.output import Json, count_of_keys, printable, write_json, write_text
+from kvstore.cli.terminal import show, table
+from kvstore.client import Client, ClientError
+from kvstore.client.caller import Repeat, Request
+
+lease = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Grant, renew, revoke and show leases.\n\nThe end of a lease deletes the keys and releases the locks attached "
+    "to it.",
+)
+
+LeaseId = Annotated[int, typer.Argument(min=1, metavar="ID", help="Number of the lease.")]
+
+
+class LeaseTtl(msgspec.Struct):
+    """A lease and its length in seconds."""
+
+    id: int
+    ttl_s: float
+
+
+class LeaseKey(msgspec.Struct):
+    """A key that is attached to a lease."""
+
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    key_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def name(self) -> bytes:
+        """Bytes of the key."""
+        return self.key_base64 or b"" if self.key is msgspec.UNSET else self.key.encode()
+
+
+class LeaseState(LeaseTtl):
+    """A lease as a replica reports it. `left_s` is None unless the leader reports it; a list has no `keys`."""
+
+    left_s: float | None
+    key_count: int
+    keys: list[LeaseKey] | msgspec.UnsetType = msgspec.UNSET
+
+
+class LeasePage(msgspec.Struct):
+    """Part of the list of leases."""
+
+    leases: list[LeaseState]
+    more: bool
+
+
+class RevokedLease(msgspec.Struct):
+    """Result of a revocation."""
+
+    revision: int
+    deleted: int
+
+
+@lease.command()
+def grant(
+    ttl: Annotated[float, typer.Argument(metavar="SECONDS", help="Length of the lease; each renewal restarts it.")],
+    endpoints: Endpoints = DEFAULT,
+    *,
+    json: Json = False,
+) -> None:
+    """Grant a lease and print its number, for `kvstore put --lease` and `kvstore lease keepalive`."""
+
+    async def ask(client: Client) -> LeaseTtl:
+        granted = await client.lease(ttl)
+        return LeaseTtl(granted.id, granted.ttl_s)
+
+    granted = with_client(endpoints, ask)
+    if json:
+        write_json(granted)
+    else:
+        write_text(str(granted.id))
+
+
+@lease.command()
+def keepalive(
+    number: LeaseId,
+    endpoints: Endpoints = DEFAULT,
+    *,
+    every: Annotated[bool, typer.Option("--every", help="Renew it again and again, until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """Renew a lease: it lives for its whole length from now on. Exit status 1: the lease does not exist."""
+
+    async def renew(client: Client) -> LeaseTtl:
+        request = Request("POST", f"/leases/{number}/keepalive", repeat=Repeat.HARMLESS)
+        return msgspec.json.decode((await client.ask(request)).body, type=LeaseTtl)
+
+    async def renew_forever(client: Client) -> None:
+        while True:
+            kept = await renew(client)
+            await asyncio.sleep(kept.ttl_s / 3)
+
+    if every:
+        try:
+            with_client(endpoints, renew_forever, subject=Subject(lease=number))
+        except KeyboardInterrupt:
+            raise typer.Exit from None
+    kept = with_client(endpoints, renew, subject=Subject(lease=number))
+    if json:
+        write_json(kept)
+    else:
+        write_text(f"lease {kept.id} lives for {kept.ttl_s:g} s from now on")
+
+
+@lease.command()
+def revoke(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+    """End a lease, and with it its keys and locks. Exit status 1: the lease does not exist."""
+
+    async def ask(client: Client) -> RevokedLease:
+        request = Request("DELETE", f"/leases/{number}", repeat=Repeat.HARMLESS)
+        return msgspec.json.decode((await client.ask(request)).body, type=RevokedLease)
+
+    revoked = with_client(endpoints, ask, subject=Subject(lease=number))
+    if json:
+        write_json(revoked)
+    else:
+        write_text(f"revision {revoked.revision}, deleted {count_of_keys(revoked.deleted)}")
+
+
+@lease.command("list")
+def list_leases(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+    """Show all leases. The time left is known only if the leader is among the endpoints."""
+    found = with_client(endpoints, _all)
+    if json:
+        write_json({"leases": found})
+        return
+    rows = table("lease", "length", "left", "keys")
+    for each in found:
+        rows.add_row(str(each.id), _seconds(each.ttl_s), _seconds(each.left_s), f"{each.key_count:,}")
+    show(rows)
+
+
+@lease.command("show")
+def show_lease(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+    """Show a lease and its keys. Exit status 1: the lease does not exist."""
+    found = with_client(endpoints, lambda client: _one(client, number), subject=Subject(lease=number))
+    if json:
+        write_json(found)
+        return
+    left = f", {_seconds(found.left_s)} left" if found.left_s is not None else ""
+    write_text(f"lease {found.id} of {_seconds(found.ttl_s)}{left}")
+    for key in found.keys or ():
+        write_text(f"  {printable(key.name)}")
+
+
+async def _all(client: Client) -> list[LeaseState]:
+    leader = await _leader(client)
+    found: list[LeaseState] = []
+    more = True
+    while more:
+        after = found[-1].id if found else 0
+        answer = await client.ask(Request("GET", f"/leases?after={after}"), leader)
+        page = msgspec.json.decode(answer.body, type=LeasePage)
+        found += page.leases
+        more = page.more
+    return found
+
+
+async def _one(client: Client, number: int) -> LeaseState:
+    answer = await client.ask(Request("GET", f"/leases/{number}"), await _leader(client))
+    return msgspec.json.decode(answer.body, type=LeaseState)
+
+
+async def _leader(client: Client) -> str | None:
+    """Return the leader's endpoint, if it is one of the client's: only the leader counts the time of leases."""
+    for endpoint in client.endpoints:
+        with suppress(ClientError):
+            if (await client.status(endpoint)).role == "leader":
+                return endpoint
+    return None
+
+
+def _seconds(found: float | None) -> str:
+    return "" if found is None else f"{found:g} s"

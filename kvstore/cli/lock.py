@@ -1,0 +1,171 @@
+"""`kvstore lock`."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.text import Text
+
+from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.keys import VALUE_CHARS
+from kvstore.cli.output import printable, write_json
+from kvstore.cli.terminal import show, table
+from kvstore.client import Client, HeldLock, Locked, LockLost
+from kvstore.client.caller import Request
+
+CANNOT_RUN = 126
+NOT_FOUND = 127
+"""Exit statuses of shells for commands that do not start."""
+GRACE_S = 10.0
+"""Time for the command to end after SIGTERM, sent because the lock is lost; then it is killed."""
+
+
+class LockQueueEntry(msgspec.Struct, omit_defaults=True):
+    """A holder of the lock, or a waiter for it."""
+
+    lease: int
+    fence: int
+    value: str | None = None
+    value_base64: bytes = b""
+
+    @property
+    def content(self) -> bytes:
+        """Bytes of the value."""
+        return self.value.encode() if self.value is not None else self.value_base64
+
+
+class LockState(msgspec.Struct):
+    """A lock as a replica reports it."""
+
+    holder: LockQueueEntry | None
+    waiting: list[LockQueueEntry]
+
+
+def lock(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the lock, 1 to 1,024 bytes.")],
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND...", help="Command to run.")] = None,
+    endpoints: Endpoints = DEFAULT,
+    ttl: Annotated[
+        float,
+        typer.Option(
+            metavar="S", help="Lease TTL in seconds: the lock is released this long after its holder is lost."
+        ),
+    ] = 10.0,
+    wait: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Give up after this many seconds; without it never.")
+    ] = None,
+    *,
+    value: Annotated[
+        str | None, typer.Option(help="Text that --show prints; without it host name and process number.")
+    ] = None,
+    show_holder: Annotated[
+        bool, typer.Option("--show", help="Show the holder and the waiters of the lock, and run nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --show: print JSON.")] = False,
+) -> None:
+    """Run a command while holding a lock.
+
+    The exit status is that of COMMAND, or 5: another client has the lock, or the lock was lost. 126 and 127: COMMAND
+    does not start. With --show 1: nobody holds the lock.
+
+    COMMAND finds the lock, its fencing token and its lease in the environment: KVSTORE_LOCK, KVSTORE_FENCE and
+    KVSTORE_LEASE. `kvstore put` and `kvstore delete` inside it take effect only while the lock is held. If the lock is
+    lost, COMMAND gets SIGTERM.
+    """
+    if not name:
+        fail("the name of the lock is empty: give 1 to 1,024 bytes", ExitStatus.USAGE)
+    if show_holder:
+        if command:
+            fail("--show runs no command: leave out either of them", ExitStatus.USAGE)
+        _show(name, endpoints, json=json)
+        return
+    if not command:
+        fail("no command: give one as in `kvstore lock NAME -- COMMAND`, or --show", ExitStatus.USAGE)
+    text = os.fsencode(value) if value is not None else f"{socket.gethostname()} process {os.getpid()}".encode()
+
+    async def hold(client: Client) -> int:
+        try:
+            async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=text) as held:
+                return await _run(command, held, endpoints)
+        except Locked as error:
+            raise Locked(
+                f"another client holds lock '{_shown(name)}': wait longer with --wait, or see the holder with --show"
+            ) from error
+
+    raise typer.Exit(with_client(endpoints, hold))
+
+
+async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
+    """Return the exit status of `command`, as a shell reports it. Raises LockLost."""
+    variables = {
+        "KVSTORE_LOCK": os.fsdecode(held.fence.lock),
+        "KVSTORE_FENCE": str(held.fence.token),
+        "KVSTORE_LEASE": str(held.lease.id),
+        "KVSTORE_ENDPOINTS": endpoints,
+    }
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=os.environ | variables)
+    except FileNotFoundError:
+        fail(f"command '{command[0]}' not found: give its path, or add its directory to PATH", NOT_FOUND)
+    except OSError as error:
+        fail(f"command '{command[0]}' cannot be run: {error.strerror}", CANNOT_RUN)
+    with _signals_to(process):
+        lost = asyncio.create_task(held.lost.wait())
+        ended = asyncio.create_task(process.wait())
+        await asyncio.wait({lost, ended}, return_when=asyncio.FIRST_COMPLETED)
+        lost.cancel()
+        if not ended.done():
+            await _stop(process, ended)
+            raise LockLost("the lock was lost and the command ended: no replica renewed the lease within --ttl", 0)
+        code = ended.result()
+        return code if code >= 0 else 128 - code
+
+
+async def _stop(process: asyncio.subprocess.Process, ended: "asyncio.Task[int]") -> None:
+    process.terminate()
+    await asyncio.wait({ended}, timeout=GRACE_S)
+    if not ended.done():
+        process.kill()
+        await ended
+
+
+@contextmanager
+def _signals_to(process: asyncio.subprocess.Process) -> Iterator[None]:
+    """Leave signals to the command. Ctrl-C reaches it directly, as it does every process of the terminal."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, lambda: process.terminate() if process.returncode is None else None)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _show(name: str, endpoints: str, *, json: bool) -> None:
+    async def ask(client: Client) -> LockState:
+        answer = await client.ask(Request("GET", f"/locks/{quote(os.fsencode(name), safe='')}"))
+        return msgspec.json.decode(answer.body, type=LockState)
+
+    state = with_client(endpoints, ask)
+    if json:
+        write_json(state)
+    elif state.holder is not None:
+        rows = table("", "lease", "fencing token", "value")
+        for what, entry in [("holder", state.holder), *(("waiting", entry) for entry in state.waiting)]:
+            rows.add_row(what, str(entry.lease), str(entry.fence), Text(printable(entry.content, VALUE_CHARS)))
+        show(rows)
+    if state.holder is None:
+        fail(f"nobody holds lock '{_shown(name)}'", ExitStatus.FAILED)
+
+
+def _shown(name: str) -> str:
+    return printable(os.fsencode(name))

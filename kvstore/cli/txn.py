@@ -1,0 +1,37 @@
+"""`kvstore txn`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvstore.api.json import transacted_document
+from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.output import write_json
+from kvstore.server.http.problems import Problem
+from kvstore.server.http.transaction_body import transaction_of
+
+
+def txn(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="File with the JSON body of POST /txn; - is standard input."),
+    ],
+    endpoints: Endpoints = DEFAULT,
+) -> None:
+    """Apply a transaction and print its result.
+
+    Exit status 3: not done, safe to repeat. 4: it may have been done. 5: a compare did not hold, so `else` was done.
+    """
+    try:
+        command = transaction_of(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", ExitStatus.USAGE)
+    except Problem as problem:
+        fail(problem, ExitStatus.USAGE)
+    result = with_client(endpoints, lambda client: client.txn(command))
+    write_json(transacted_document(result))
+    if not result.succeeded:
+        raise typer.Exit(ExitStatus.CONDITION)
