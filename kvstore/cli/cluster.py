@@ -14,7 +14,9 @@ from rich.console import Console
 from kvstore.cli.watch import Sighting, Watch
 from kvstore.client import Client
 from kvstore.server.config import voters_warnings
-from kvstore.testing.process_cluster import ClusterError, LocalReplica, NotReadyError, ProcessCluster, status_of
+from kvstore.testing.cluster_directory import ClusterError, LocalReplica
+from kvstore.testing.process_cluster import NotReadyError, ProcessCluster
+from kvstore.testing.replica_status import status_of
 
 LOOK_S = 0.1
 FIRST_WORD_S = 10.0
@@ -39,7 +41,7 @@ def cluster(
     local = ProcessCluster(nodes, data, port=port, peer_port=peer_port)
     code = USAGE
     try:
-        with local.held():
+        with local.locked():
             local.prepare()
             code = FAILED
             asyncio.run(_run(local, console))

@@ -7,7 +7,7 @@ import msgspec
 
 from kvstore.api.status import Status
 from kvstore.cli.load import Counters, Load, load_between
-from kvstore.testing.process_cluster import leader_of
+from kvstore.testing.replica_status import leader_of
 
 EVENTS = 5
 """So many of the last changes are shown."""

@@ -12,7 +12,7 @@ from kvstore.backup.file import About, Backup, BackupError, MisuseError
 from kvstore.cli.talking import end
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import load
-from kvstore.testing.process_cluster import ProcessCluster
+from kvstore.testing.cluster_directory import ClusterDirectory
 from storage.base import StorageError
 
 FAILED = 1
@@ -85,7 +85,7 @@ def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes:
     from kvstore.backup.restore import refuse_used, restore_node  # noqa: PLC0415 - as above
 
     refuse_used(directory)
-    local = ProcessCluster(nodes, directory, port=PORT, peer_port=PEER_PORT, settings={"cluster": cluster})
+    local = ClusterDirectory(directory, nodes, PORT, PEER_PORT, {"cluster": cluster})
     try:
         with Backup(file) as backup:
             for place in local.replicas.values():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from kvstore.api.status import Status
-from kvstore.testing.process_cluster import describe_exit, leader_of
+from kvstore.testing.replica_status import describe_exit, leader_of
 
 SILENT_S = 1.5
 """A replica whose process is there and that has not answered for this long is told of."""

@@ -23,7 +23,9 @@ from kvstore.cli.cluster import FIRST_WORD_S, NEXT_WORD_S, start_command, until_
 from kvstore.client import Client
 from kvstore.server.config import Address
 from kvstore.server.config_sources import load
-from kvstore.testing.process_cluster import ClusterError, NotReadyError, ProcessCluster, describe_exit, what_is_missing
+from kvstore.testing.cluster_directory import ClusterError
+from kvstore.testing.process_cluster import NotReadyError, ProcessCluster
+from kvstore.testing.replica_status import describe_exit, what_is_missing
 
 
 def test_prepare_writes_settings_that_serve_takes(tmp_path: Path) -> None:
@@ -95,9 +97,9 @@ def test_the_command_to_start_a_replica_is_short_from_here(tmp_path: Path, monke
 
 def test_a_directory_that_is_held_is_refused_until_it_is_let_go(tmp_path: Path) -> None:
     refused = pytest.raises(ClusterError, match=rf"process {os.getpid()}\): stop that one, or give this one another")
-    with ProcessCluster(1, tmp_path).held(), refused, ProcessCluster(1, tmp_path).held():
+    with ProcessCluster(1, tmp_path).locked(), refused, ProcessCluster(1, tmp_path).locked():
         pass
-    with ProcessCluster(1, tmp_path).held():
+    with ProcessCluster(1, tmp_path).locked():
         pass
 
 
