@@ -21,7 +21,7 @@ from kvstore.client import (
 )
 from kvstore.client.batching import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
 from kvstore.server.http.limits import Limits
-from tests.unit.kvstore.client.scripted import Scripted, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
 ALL = 20
@@ -219,7 +219,7 @@ def test_who_is_cancelled_while_it_waits_is_not_sent(monkeypatch: pytest.MonkeyP
 def test_when_a_batch_ends_unknown_all_in_it_say_so_and_when_none_took_it_it_was_not_done() -> None:
     async def scenario() -> None:
         for answers, expected in (([None], UnknownOutcome), ([problem(503, "failed") for _ in range(99)], Unavailable)):
-            replica = Scripted(*answers)
+            replica = ScriptedReplica(*answers)
             async with serving(replica) as urls, Client(urls, timeout_ms=100, exactly_once=False) as client:
                 results = await settled([client.put(f"k{number}", b"") for number in range(3)])
                 assert [type(result) for result in results] == [expected] * 3
@@ -239,7 +239,7 @@ def test_a_batch_has_one_idempotency_key() -> None:
     run(scenario)
 
 
-class Stuck(Scripted):
+class Stuck(ScriptedReplica):
     """Answers nothing."""
 
     def __init__(self) -> None:
@@ -303,7 +303,10 @@ def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
 
 def test_an_answer_of_another_shape_is_not_taken_for_one() -> None:
     async def scenario() -> None:
-        async with serving(Scripted(web.Response(body=b"{}"))) as urls, Client(urls, exactly_once=False) as client:
+        async with (
+            serving(ScriptedReplica(web.Response(body=b"{}"))) as urls,
+            Client(urls, exactly_once=False) as client,
+        ):
             with pytest.raises(msgspec.ValidationError):
                 await client.put("k", b"")
 
