@@ -145,7 +145,7 @@ def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
         down = [free_url(), free_url()]
         async with Client(down) as client:
             for url in down:
-                with pytest.raises(Unavailable, match=f"{url} is not reached: Connection refused"):
+                with pytest.raises(Unavailable, match=f"cannot connect to {url}: Connection refused"):
                     await client.status(url)
 
     asyncio.run(run())
@@ -154,7 +154,7 @@ def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
 def test_at_the_deadline_a_write_that_never_left_is_not_done_for_certain() -> None:
     async def run() -> None:
         async with Client([free_url(), free_url()], timeout_ms=1, exactly_once=False) as client:
-            with pytest.raises(Unavailable, match=r"is not reached|the time is over"):
+            with pytest.raises(Unavailable, match=r"cannot connect to|timeout of 0.001 s reached"):
                 await client.put("k", b"v")
 
     asyncio.run(run())
@@ -190,7 +190,7 @@ def test_status_is_asked_of_one_replica_once() -> None:
 
     async def call(client: Client) -> None:
         assert await client.status(replica.url) == status
-        with pytest.raises(Unavailable, match="not a replica"):
+        with pytest.raises(Unavailable, match="did not answer with the status of a replica"):
             await client.status(replica.url)
         with pytest.raises(Unavailable):
             await client.status(replica.url)
