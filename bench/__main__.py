@@ -17,7 +17,7 @@ from bench.load.command import LOAD
 from bench.profile.command import PROFILE
 from bench.report import failover_charts, failover_report, print_report
 from bench.scratch import scratch_directory
-from kvstore.testing.process_cluster import ClusterError
+from kvstore.testing.cluster_directory import ClusterError
 
 app = typer.Typer(
     name="bench",

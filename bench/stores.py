@@ -15,7 +15,8 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 
 from bench.errors import BenchError
 from bench.lifecycle.grown import restored
-from kvstore.testing.process_cluster import HOST, ProcessCluster
+from kvstore.testing.cluster_directory import HOST
+from kvstore.testing.process_cluster import ProcessCluster
 
 MEMBERS = 3
 VALUE_BYTES = 100

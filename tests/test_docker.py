@@ -17,7 +17,8 @@ import yaml
 from kvstore.client import Client
 from kvstore.server.config import Settings
 from kvstore.server.config_sources import load
-from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
+from kvstore.testing.cluster_directory import LocalReplica
+from kvstore.testing.process_cluster import ProcessCluster
 
 ROOT = Path(__file__).parent.parent
 NODES = ["n1", "n2", "n3"]

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.peers.pysyncobj import PySyncObj, check_installed
 from bench.stores import Etcd, Kvstore, Store, find_etcd
 from bench.wrk import find_wrk
-from kvstore.testing.process_cluster import ClusterError
+from kvstore.testing.cluster_directory import ClusterError
 
 GROWN_KEYS = 1_000_000
 

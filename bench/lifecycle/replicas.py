@@ -10,7 +10,8 @@ import msgspec
 from bench.errors import BenchError
 from bench.processes import usage
 from kvstore.client import Client, ClientError
-from kvstore.testing.process_cluster import POLL_S, LocalReplica, ProcessCluster
+from kvstore.testing.cluster_directory import LocalReplica
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 
 DATABASE = "kvstore.db"
 LOG = "kvstore.db-wal"
@@ -72,4 +73,4 @@ async def wipe(cluster: ProcessCluster, name: str, patience_s: float = UNNOTICED
                 if time.monotonic() > deadline:
                     raise BenchError(f"{name} cannot be replaced: {error}") from error
                 await asyncio.sleep(POLL_S)
-    cluster.have_join(name)
+    cluster.mark_joining(name)

@@ -11,7 +11,8 @@ import msgspec
 from bench.errors import BenchError
 from kvstore.api.status import Status
 from kvstore.client import Client, ClientError
-from kvstore.testing.process_cluster import ProcessCluster, leader_of
+from kvstore.testing.process_cluster import ProcessCluster
+from kvstore.testing.replica_status import leader_of
 
 At = Literal["leader", "follower", "all"]
 

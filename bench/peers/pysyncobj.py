@@ -8,7 +8,7 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.stores import MEMBERS, Counters, end, free_ports
-from kvstore.testing.process_cluster import HOST
+from kvstore.testing.cluster_directory import HOST
 
 _START_S = 30.0
 _LINE_BYTES = 1 << 28

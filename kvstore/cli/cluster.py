@@ -15,7 +15,9 @@ from kvstore.cli.cluster_events import ChangeDetector, Observation
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.client import Client
 from kvstore.server.config import voters_warnings
-from kvstore.testing.process_cluster import ClusterError, LocalReplica, NotReadyError, ProcessCluster, status_of
+from kvstore.testing.cluster_directory import ClusterError, LocalReplica
+from kvstore.testing.process_cluster import NotReadyError, ProcessCluster
+from kvstore.testing.replica_status import status_of
 
 POLL_S = 0.1
 UNREACHABLE_S = 1.5
@@ -44,7 +46,7 @@ def cluster(
     local = ProcessCluster(nodes, data, port=port, peer_port=peer_port)
     status = ExitStatus.USAGE
     try:
-        with local.held():
+        with local.locked():
             local.prepare()
             status = ExitStatus.FAILED
             asyncio.run(_run(local, console))

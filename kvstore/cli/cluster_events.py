@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import Status
-from kvstore.testing.process_cluster import describe_exit, leader_of
+from kvstore.testing.replica_status import describe_exit, leader_of
 
 NO_EXITS: Mapping[str, int | None] = {}
 

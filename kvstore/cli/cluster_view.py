@@ -8,7 +8,7 @@ import msgspec
 from kvstore.api.status import Status
 from kvstore.cli.cluster_events import ChangeDetector, Observation
 from kvstore.cli.replica_load import MetricsSample, ReplicaLoad, load_between
-from kvstore.testing.process_cluster import leader_of
+from kvstore.testing.replica_status import leader_of
 
 MOST_EVENTS = 5
 

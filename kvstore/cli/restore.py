@@ -13,7 +13,7 @@ from kvstore.backup.restore import refuse_used, restore_node
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import load
-from kvstore.testing.process_cluster import ProcessCluster
+from kvstore.testing.cluster_directory import ClusterDirectory
 from storage.base import StorageError
 
 PORT, PEER_PORT = 8001, 9001
@@ -81,7 +81,7 @@ def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes:
         raise MisuseError("--nodes needs --data and --cluster, and excludes --config, --node and --members")
     _settings({"cluster": cluster}, None)  # refuses an invalid name
     refuse_used(directory)
-    local = ProcessCluster(nodes, directory, port=PORT, peer_port=PEER_PORT, settings={"cluster": cluster})
+    local = ClusterDirectory(directory, nodes, PORT, PEER_PORT, {"cluster": cluster})
     try:
         with Backup(file) as backup:
             for place in local.replicas.values():

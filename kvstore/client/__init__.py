@@ -1,6 +1,11 @@
-"""Clients that know what they may repeat: `Client` for asyncio, and `SyncClient` for everybody else."""
+"""Clients of the HTTP interface: `Client` for asyncio, and `SyncClient` for blocking code.
 
-from kvstore.client.caller import ConnectionLostError, never_resend
+A client sends each request to the replica that answers fastest, goes on to the next one when a replica fails, and
+repeats a write only where that is safe. The package imports `kvstore.api` and the format of backups, nothing of the
+server.
+"""
+
+from kvstore.client.caller import ConnectionLostError, Repeat, Request, never_resend
 from kvstore.client.client import DEFAULT_ENDPOINTS, Client
 from kvstore.client.errors import (
     NO_SUCH_KEY,
@@ -14,6 +19,7 @@ from kvstore.client.errors import (
     NoSuchMember,
     NotDone,
     Rejected,
+    Response,
     Unavailable,
     UnknownOutcome,
 )
@@ -41,6 +47,9 @@ __all__ = [
     "NoSuchMember",
     "NotDone",
     "Rejected",
+    "Repeat",
+    "Request",
+    "Response",
     "SyncClient",
     "SyncHeldLock",
     "SyncLease",

@@ -1,4 +1,4 @@
-"""A backup, out of the first replica that sends one."""
+"""A backup from the first replica that sends one."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -14,9 +14,11 @@ from kvstore.client.errors import Rejected, Response, Unavailable, accept
 async def take_backup(
     caller: Caller, consistency: Consistency
 ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
-    """Yield the messages of the stream up to its StreamEnd. Raises Unavailable, also after some messages: they are of
-    no use then."""
-    refusals: list[str] = []
+    """Yield the messages of a backup stream in order; the last one is a StreamEnd.
+
+    Raises Unavailable, perhaps after some messages: those are useless then.
+    """
+    failures: list[str] = []
     for endpoint in caller.endpoints.ranked("GET"):
         reader = StreamDecoder()
         try:
@@ -28,15 +30,15 @@ async def take_backup(
                     reader.finish()
                     return
                 accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
-        except (Rejected, Unavailable) as error:  # a replica of another release may take what this one rejects
-            refusals.append(str(error))
+        except (Rejected, Unavailable) as error:  # a replica of another release may accept what this one rejects
+            failures.append(str(error))
         except StreamError as error:
             raise Unavailable(f"{endpoint}: {error}") from error
         except aiohttp.ClientConnectorError as error:
-            refusals.append(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}")
+            failures.append(f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}")
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
-            why = f"{endpoint} did not answer, or broke off: {str(error) or 'timed out'}"
+            why = f"the backup from {endpoint} broke off: {str(error) or 'timed out'}"
             if reader.started:
                 raise Unavailable(f"{why}; take the backup again") from error
-            refusals.append(why)
-    raise Unavailable("; ".join(refusals))
+            failures.append(why)
+    raise Unavailable("; ".join(failures))

@@ -1,16 +1,16 @@
-"""Writes of single keys that wait at the same time go together, as one transaction.
+"""Batches concurrent writes of single keys into transactions.
 
-A request costs client and replica some hundred microseconds, an operation within a transaction a few. So what arrives
-while requests are under way waits for the next one. A write that is alone is sent at once, as itself: nothing is slower
-for it. Nobody notices the others:
+A request costs client and replica some hundred microseconds, an operation of a transaction a few. So writes that arrive
+while requests are under way wait for the next request. A single write is sent at once, as an ordinary request, and is
+no slower for it. A caller does not notice the other writes of its batch:
 
-- what fails, or a batch that is refused whole, goes again, each write by itself: it gets the answer that it would
-  have had alone, and none suffers for another one;
-- of a key there is one write in a batch: all writes of one have the same revision, by which two writes of the same key
-  could not be told apart, and a condition on that revision would hold for both.
+- A write that fails in a batch is sent again on its own, and so is each write of a batch that is rejected as a whole.
+  Each caller gets the response that it would have got without batching.
+- A batch contains one write of a key at most. All writes of a batch have the same revision: two writes of one key could
+  not be told apart by it, and a condition on that revision would hold for both.
 
-Reads are not gathered: a transaction that only reads goes through the log, to the disks of a majority, whereas a GET is
-answered out of memory.
+Reads are not batched: a transaction that only reads goes through the log, to the disks of a majority, whereas a GET is
+answered from memory.
 """
 
 import asyncio
@@ -37,55 +37,56 @@ from kvstore.client.caller import Request
 from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
 from kvstore.client.errors import Rejected, Response, Unavailable, UnknownOutcome
 
-MOST_WEIGHT = 1000
-"""Of one batch: so many operations and compares a transaction may have. It also keeps the answer below the 64 KiB that
-are kept of one (`kvstore.state_machine.idempotency`)."""
-MOST_BYTES = 512 * 1024
-"""Of the body of one batch: half of what a replica takes, by default."""
-MOST_UNDER_WAY = 4
+MAX_WEIGHT = 1000
+"""Maximum of operations and compares in one batch, which is the limit of a transaction. It also keeps the answer below
+the 64 KiB that replicas store of one (`kvstore.state_machine.idempotency`)."""
+MAX_BYTES = 512 * 1024
+"""Maximum size of the body of one batch: half of the default limit of a replica."""
+MAX_REQUESTS = 4
+"""Maximum number of requests under way."""
 GRACE_S = 0.1
-"""A request ends by itself at its deadline, and says more than the writer that waits for it could."""
+"""Time that a caller waits after its deadline: the request, which has the same deadline, raises a better message."""
 
-Written = PutResult | DeleteResult | NotFound
-Call = Callable[[Request, float], Awaitable[Response]]
+WriteResult = PutResult | DeleteResult | NotFound
+Send = Callable[[Request, float], Awaitable[Response]]
 
 
 class KeyWrite(msgspec.Struct, frozen=True):
-    """`operation` if all `compares` hold; `request` is the same by itself."""
+    """A write of one key: `operation` if all `compares` hold. `request` is the same as an ordinary request."""
 
     operation: Put | LeasedPut | Delete
     compares: list[Compare]
     request: Request
 
     @property
-    def joins(self) -> bool:
-        """Whether it can go with others: a lease of its own cannot be asked for in a transaction."""
+    def is_batchable(self) -> bool:
+        """Whether the write can be part of a batch: a transaction cannot grant a lease."""
         return not (isinstance(self.operation, LeasedPut) and self.operation.ttl_ms)
 
     @property
     def weight(self) -> int:
-        """How much of a batch it takes."""
-        own = 2 if isinstance(self.operation, Delete) else 1  # what deleted a key gives a longer answer
+        """Share of MAX_WEIGHT that the write takes."""
+        own = 2 if isinstance(self.operation, Delete) else 1  # the result of a deletion is longer
         return own + (1 + len(self.compares) if self.compares else 0)
 
     @property
-    def member(self) -> Put | LeasedPut | Delete | Transact:
-        """It as an operation of a batch."""
+    def batch_operation(self) -> Put | LeasedPut | Delete | Transact:
+        """The write as an operation of a batch."""
         return Transact(self.compares, [self.operation], []) if self.compares else self.operation
 
-    def answered(self, answer: Response) -> Written:
-        """What the answer to `request` says."""
+    def result_of(self, response: Response) -> WriteResult:
+        """Return the result in the response to `request`."""
         if not isinstance(self.operation, Delete):
-            return msgspec.json.decode(answer.body, type=PutResult)
-        if answer.status == 404:
+            return msgspec.json.decode(response.body, type=PutResult)
+        if response.status == 404:
             return NotFound(0)
-        return msgspec.json.decode(answer.body, type=DeleteResult)
+        return msgspec.json.decode(response.body, type=DeleteResult)
 
-    def gathered(self, result: OperationResult) -> Written | None:
-        """What `member` gave; None when it was not done."""
+    def batch_result_of(self, result: OperationResult) -> WriteResult | None:
+        """Return the result of `batch_operation`; None when a condition failed."""
         if isinstance(result, Transacted):
             result = result.results[0] if result.succeeded else result
-        return result if isinstance(result, Written) else None
+        return result if isinstance(result, WriteResult) else None
 
 
 class _QueuedWrite:
@@ -94,52 +95,56 @@ class _QueuedWrite:
     def __init__(self, write: KeyWrite, deadline: float) -> None:
         self.write = write
         self.deadline = deadline
-        self.alone = not write.joins or len(write.request.body) > MOST_BYTES
+        self.alone = not write.is_batchable or len(write.request.body) > MAX_BYTES
         self.sent = False
-        self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[WriteResult] = asyncio.get_running_loop().create_future()
 
     @cached_property
     def packed(self) -> bytes:
-        """It as it stands in a batch: most are alone, and need none."""
-        return pack_operation(self.write.member)
+        """The encoded operation of a batch, made only when there is a batch."""
+        return pack_operation(self.write.batch_operation)
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def succeed(self, result: Written) -> None:
+    def succeed(self, result: WriteResult) -> None:
         if not self.done.done():
             self.done.set_result(result)
 
 
 class WriteBatcher:
-    """Sends writes by `call`, which is given a request and its deadline."""
+    """Sends writes with `send`, which takes a request and its deadline."""
 
-    def __init__(self, call: Call, timeout_s: float) -> None:
-        self._call = call
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self._send = send
         self._timeout_s = timeout_s
-        self._waiting: deque[_QueuedWrite] = deque()
+        self._queue: deque[_QueuedWrite] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Handle | None = None
 
-    async def do(self, write: KeyWrite) -> Written:
-        """What `write` gave. Raises ClientError."""
-        waiting = _QueuedWrite(write, time.monotonic() + self._timeout_s)
-        self._waiting.append(waiting)
-        if self._starting is None and len(self._under_way) < MOST_UNDER_WAY:
-            self._starting = asyncio.get_running_loop().call_soon(self._start)  # with those that come at the same time
+    async def write(self, write: KeyWrite) -> WriteResult:
+        """Execute `write` and return its result. Raises ClientError."""
+        queued = _QueuedWrite(write, time.monotonic() + self._timeout_s)
+        self._queue.append(queued)
+        if self._starting is None and len(self._under_way) < MAX_REQUESTS:
+            self._starting = asyncio.get_running_loop().call_soon(self._start)  # with writes of the same moment
         try:
             async with asyncio.timeout(self._timeout_s + GRACE_S):
-                return await waiting.done
+                return await queued.done
         except TimeoutError:
-            if waiting.sent:
-                raise UnknownOutcome("no answer in time; the write may have been done or not") from None
-            raise Unavailable("the time is over before it was sent: too much is under way") from None
+            if queued.sent:
+                raise UnknownOutcome(
+                    f"no answer after {self._timeout_s:g} s; the write may have been done or not: read the key to see"
+                ) from None
+            raise Unavailable(
+                f"the write was not sent within {self._timeout_s:g} s, because too many writes are under way"
+            ) from None
 
     async def stop(self) -> None:
-        """Let nobody wait any longer."""
-        while self._waiting:
-            self._waiting.popleft().fail(Unavailable("the client was closed before it was sent"))
+        """Fail the waiting writes and cancel the requests under way."""
+        while self._queue:
+            self._queue.popleft().fail(Unavailable("the client was closed before the write was sent"))
         for task in self._under_way:
             task.cancel()
         if self._under_way:
@@ -147,11 +152,11 @@ class WriteBatcher:
 
     def _start(self) -> None:
         self._starting = None
-        while len(self._under_way) < MOST_UNDER_WAY:
-            batch = self._next()
+        while len(self._under_way) < MAX_REQUESTS:
+            batch = self._next_batch()
             if not batch:
                 return
-            task = asyncio.create_task(self._carry(batch))
+            task = asyncio.create_task(self._execute(batch))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
 
@@ -159,68 +164,68 @@ class WriteBatcher:
         self._under_way.discard(task)
         self._start()
 
-    def _next(self) -> list[_QueuedWrite]:
-        """Those that go now, in the order in which they came; none when nobody waits."""
+    def _next_batch(self) -> list[_QueuedWrite]:
+        """Take the writes of the next request from the queue, in their order; none when the queue is empty."""
         batch: list[_QueuedWrite] = []
         left: list[_QueuedWrite] = []
         keys: set[bytes] = set()
         weight = size = 0
-        while self._waiting and not (batch and batch[0].alone):
-            each = self._waiting.popleft()
-            if each.done.done():  # its caller has gone
+        while self._queue and not (batch and batch[0].alone):
+            each = self._queue.popleft()
+            if each.done.done():  # its caller was cancelled
                 continue
             key = each.write.operation.key
             if key in keys or (batch and each.alone):
                 left.append(each)
                 keys.add(key)
                 continue
-            if batch or self._waiting:
+            if batch or self._queue:
                 weight += each.write.weight
                 size += 0 if each.alone else len(each.packed) + 1
-                if batch and (weight > MOST_WEIGHT or size > MOST_BYTES):
+                if batch and (weight > MAX_WEIGHT or size > MAX_BYTES):
                     left.append(each)
                     break
             batch.append(each)
             keys.add(key)
-        self._waiting.extendleft(reversed(left))
+        self._queue.extendleft(reversed(left))
         return batch
 
-    async def _carry(self, batch: list[_QueuedWrite]) -> None:
+    async def _execute(self, batch: list[_QueuedWrite]) -> None:
         for each in batch:
             each.sent = True
         try:
             if len(batch) == 1:
-                answer = await self._call(batch[0].write.request, batch[0].deadline)
-                batch[0].succeed(batch[0].write.answered(answer))
+                response = await self._send(batch[0].write.request, batch[0].deadline)
+                batch[0].succeed(batch[0].write.result_of(response))
             else:
-                await self._carry_together(batch)
+                await self._execute_transaction(batch)
         except asyncio.CancelledError:
             for each in batch:
                 each.fail(UnknownOutcome("the client was closed; the write may have been done or not"))
             raise
-        except Exception as error:  # noqa: BLE001 - it is for those who wait
+        except Exception as error:  # noqa: BLE001 - it is raised in the callers
             for each in batch:
                 each.fail(error)
 
-    async def _carry_together(self, batch: list[_QueuedWrite]) -> None:
+    async def _execute_transaction(self, batch: list[_QueuedWrite]) -> None:
         request = Request("POST", "/txn", pack_batch(each.packed for each in batch))
         try:
-            answer = await self._call(request, max(each.deadline for each in batch))
+            response = await self._send(request, max(each.deadline for each in batch))
         except Rejected:
             self._send_alone(batch)
             return
-        asked = Transact([], [each.write.member for each in batch], [])
-        results = unpack_transacted(answer.body, asked).results
+        asked = Transact([], [each.write.batch_operation for each in batch], [])
+        results = unpack_transacted(response.body, asked).results
         failed = []
         for each, result in zip(batch, results, strict=True):
-            written = each.write.gathered(result)
+            written = each.write.batch_result_of(result)
             if written is None:
                 failed.append(each)
             else:
                 each.succeed(written)
         self._send_alone(failed)
 
-    def _send_alone(self, refused: list[_QueuedWrite]) -> None:
-        for each in reversed(refused):
+    def _send_alone(self, failed: list[_QueuedWrite]) -> None:
+        for each in reversed(failed):
             each.alone, each.sent = True, False
-            self._waiting.appendleft(each)
+            self._queue.appendleft(each)

@@ -1,8 +1,8 @@
-"""One request, at whichever replica takes it.
+"""Sends one request to the replicas, one replica after the other.
 
-A request goes to one replica; where that replica certainly did not do it, it goes on to the next one, and round again
-with growing random pauses until the deadline. Reads are always repeated. A write of which nobody knows whether it was
-done is repeated only if that does no harm, or a replica knows it again; see `Repeat`.
+A request goes to one replica. If that replica certainly did not execute it, the request goes to the next replica; after
+the last one, further rounds follow with growing random pauses until the deadline. Reads are always repeated. A write of
+unknown outcome is repeated only where that is safe, see `Repeat`.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import aiohttp
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 from yarl import URL
 
 from kvstore.client.endpoints import Endpoints
@@ -36,21 +36,21 @@ from kvstore.client.errors import (
 )
 
 CONNECT_MS = 1000
-"""A machine that is up answers a connection within this time, or another one is asked."""
+"""Timeout of a connection attempt; then the next replica is asked."""
 
 STREAM_MS = 30_000
-"""A stream in which nothing arrives for so long is broken."""
+"""A stream on which nothing arrives for this time is broken."""
 
-_KEPT = (ConditionFailed, LockLost)
-"""Refusals that are kept under an idempotency key: what was sent before will never be done."""
+_DECIDES_EARLIER_ATTEMPTS = (ConditionFailed, LockLost)
+"""Refusals that replicas store under the idempotency key: they also answer the earlier attempts of the same write."""
 
 
 class ConnectionLostError(Exception):
-    """The connection broke after the request may have left."""
+    """The connection broke after the request may have been sent."""
 
 
 async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Hide a broken connection from aiohttp, which would send a PUT or DELETE a second time by itself."""
+    """Hide a broken connection from aiohttp, which would send a PUT or DELETE a second time on its own."""
     try:
         return await send(request)
     except aiohttp.ClientConnectorError:
@@ -60,35 +60,36 @@ async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
 
 
 class _Attempt(msgspec.Struct):
-    """Of one attempt. `begun`: a byte of the request may have left."""
+    """State of one attempt; `begun` is set when the first byte of the request may have been sent."""
 
     begun: bool = False
 
 
-def _watch_progress() -> aiohttp.TraceConfig:
+def _trace_attempts() -> aiohttp.TraceConfig:
     async def begin(
         _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
     ) -> None:
         context.trace_request_ctx.begun = True
 
     trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(begin)  # aiohttp sends it before the headers go, in spite of its name
+    trace.on_request_headers_sent.append(begin)  # in spite of its name, aiohttp sends it before it writes the headers
     return trace
 
 
 class Repeat(Enum):
-    """When a write is sent again."""
+    """Condition under which a write is sent again."""
 
     UNDONE = auto()
-    """While it is certain that it was not done."""
+    """Only while the write was certainly not executed."""
     KNOWN = auto()
-    """Until it is answered: it has an idempotency key, by which the replicas know it again."""
+    """Until an answer arrives: the request has an idempotency key, by which replicas recognise it."""
     HARMLESS = auto()
-    """Until it is answered: done twice is as good as done once."""
+    """Until an answer arrives: executing the request twice has the same effect as once."""
 
 
 class Request(NamedTuple):
-    """What is asked of whoever takes it; `path` has its query. `waits_s`: the answer may take so much longer."""
+    """An HTTP request that any replica may answer; `path` includes the query. The answer may take `waits_s` longer than
+    usual, because the replica waits for a lock."""
 
     method: Method
     path: str
@@ -108,10 +109,10 @@ class Caller:
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:
-        """Open the HTTP session. Call it once, in a running event loop, before any request."""
+        """Open the HTTP session. Call this once, in a running event loop, before any request."""
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(
-            connector=connector, middlewares=(never_resend,), trace_configs=[_watch_progress()]
+            connector=connector, middlewares=(never_resend,), trace_configs=[_trace_attempts()]
         )
 
     async def stop(self) -> None:
@@ -120,12 +121,16 @@ class Caller:
             await self._session.close()
             self._session = None
 
+    def deadline(self) -> float:
+        """Return the deadline of a call that begins now, on the monotonic clock."""
+        return time.monotonic() + self.timeout_s
+
     def open(
         self, endpoint: str, path: str, headers: Mapping[str, str] = MappingProxyType({})
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """A GET whose body may take as long as it arrives."""
+        """Open a GET whose body is a stream: it may take any time, as long as data arrives."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MS / 1000, sock_read=STREAM_MS / 1000)
-        return self._sending.get(
+        return self._open_session.get(
             URL(endpoint + path, encoded=True),
             headers=headers,
             timeout=timeout,
@@ -134,54 +139,33 @@ class Caller:
         )
 
     async def call(self, request: Request, deadline: float | None = None) -> Response:
-        """The answer of the first replica that takes it, asked again and again until `deadline` of the monotonic clock.
-        A refusal that follows an attempt of unknown outcome has that as its cause."""
+        """Return the response of the first replica that accepts the request; ask until `deadline` of the monotonic
+        clock. A refusal that follows an attempt of unknown outcome has that attempt's error as its cause."""
         until = self.deadline() if deadline is None else deadline
-        doubts: list[UnknownOutcome] = []
-        try:
-            try:
-                return await self._ask_in_turn(request, until, doubts)
-            except Unavailable as error:
-                return await self._ask_again(error, request, until, doubts)
-        except (NotDone, IdempotencyKeyExpired) as error:
-            if not doubts or isinstance(error, _KEPT):
-                raise
-            if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
-                raise error from doubts[-1]
-            raise UnknownOutcome(f"{doubts[-1]}; then {error}") from error
-
-    async def _ask_again(
-        self, first: Unavailable, request: Request, deadline: float, doubts: list[UnknownOutcome]
-    ) -> Response:
-        """Further rounds, after the one that ended in `first`. Most calls need none, and tenacity takes as much time as
-        a request does."""
-        failed = [first]
-
-        async def attempt() -> Response:
-            if failed:
-                raise failed.pop()
-            return await self._ask_in_turn(request, deadline, doubts)
-
+        unknown: list[UnknownOutcome] = []
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
+            stop=stop_before_delay(until - time.monotonic()),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        answer: Response = await retrying(attempt)
-        return answer
+        try:
+            response: Response = await retrying(self._ask_each, request, until, unknown)
+        except (NotDone, IdempotencyKeyExpired) as error:
+            if not unknown or isinstance(error, _DECIDES_EARLIER_ATTEMPTS):
+                raise
+            if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
+                raise error from unknown[-1]
+            raise UnknownOutcome(f"{unknown[-1]}; then {error}") from error
+        return response
 
-    def deadline(self) -> float:
-        """Of a call that begins now."""
-        return time.monotonic() + self.timeout_s
-
-    async def _ask_in_turn(self, request: Request, deadline: float, doubts: list[UnknownOutcome]) -> Response:
-        """One round over all replicas. `doubts` gets what became of attempts of unknown outcome."""
+    async def _ask_each(self, request: Request, deadline: float, unknown: list[UnknownOutcome]) -> Response:
+        """Ask each replica once. Append the errors of attempts of unknown outcome to `unknown`."""
         refusals: list[str] = []
         for endpoint in self.endpoints.in_turn(request.method):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                refusals.append("the time is over")
+                refusals.append(f"timeout of {self.timeout_s:g} s reached")
                 break
             try:
                 return await self.ask(endpoint, request, min(self.attempt_s + request.waits_s, left_s))
@@ -192,15 +176,15 @@ class Caller:
             except UnknownOutcome as error:
                 if request.repeat is Repeat.UNDONE:
                     raise
-                doubts.append(error)
+                unknown.append(error)
                 refusals.append(str(error))
         raise Unavailable("; ".join(refusals))
 
     async def ask(self, endpoint: str, request: Request, timeout_s: float) -> Response:
-        """The answer of this one replica, asked once."""
+        """Send the request once, to this replica only."""
         began = time.monotonic()
         try:
-            answer = accept(endpoint, request.method, await self._send(endpoint, request, timeout_s))
+            response = accept(endpoint, request.method, await self._send(endpoint, request, timeout_s))
         except (AnswerLost, IdempotencyKeyExpired):
             raise
         except (Unavailable, UnknownOutcome):
@@ -208,32 +192,32 @@ class Caller:
             raise
         if not request.waits_s:
             self.endpoints.answered(endpoint, request.method, time.monotonic() - began)
-        return answer
+        return response
 
     async def _send(self, endpoint: str, request: Request, timeout_s: float) -> Response:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_MS / 1000)
-        url = URL(endpoint + request.path, encoded=True)  # encoded: a key's `..`, `//` and `%2F` stay as they are
-        progress = _Attempt()
+        url = URL(endpoint + request.path, encoded=True)  # encoded: `..`, `//` and `%2F` of a key stay as they are
+        attempt = _Attempt()
         try:
-            async with self._sending.request(
+            async with self._open_session.request(
                 request.method,
                 url,
-                data=BytesIO(request.body) if request.body else None,  # of long bytes it warns
+                data=BytesIO(request.body) if request.body else None,  # aiohttp warns about long bytes
                 headers=request.headers,
                 timeout=timeout,
                 allow_redirects=False,
-                trace_request_ctx=progress,
+                trace_request_ctx=attempt,
             ) as response:
                 return Response(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorError as error:
-            raise Unavailable(f"{endpoint} is not reached: {os.strerror(error.errno or 0)}") from error
+            raise Unavailable(f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}") from error
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
-            if not progress.begun:
-                raise Unavailable(f"{endpoint} is not reached: {str(error) or 'timed out'}") from error
+            if not attempt.begun:
+                raise Unavailable(f"cannot connect to {endpoint}: {str(error) or 'timed out'}") from error
             fail(request.method, f"{endpoint} did not answer: {str(error) or 'timed out'}", error)
 
     @property
-    def _sending(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise RuntimeError("use the client in `async with`")
+            raise RuntimeError("the client is not open: use it in `async with`")
         return self._session

@@ -44,14 +44,17 @@ DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://1
 
 
 class Client:
-    """Talks to the replicas at `endpoints`, base addresses like `http://127.0.0.1:8001`. Use it in `async with`.
+    """An asyncio client of the replicas at `endpoints`, base addresses like `http://127.0.0.1:8001`. Use it in
+    `async with`.
 
-    `timeout_ms` bounds a call with all its repetitions, `attempt_ms` the wait for one replica; a replica ends each
-    request by itself within 3 s. Every call raises Unavailable, UnknownOutcome (writes only) or Rejected, see
-    `kvstore.client.errors`. With `exactly_once` a write whose outcome is unknown is sent again, and done once: only at
-    the deadline it ends in UnknownOutcome. That takes a lease at the first write, which is two revisions of the store.
+    `timeout_ms` limits a call with all its repetitions, `attempt_ms` the wait for one replica; a replica ends each
+    request within 3 s by itself. Each call can raise Unavailable, Rejected and, for writes, UnknownOutcome, see
+    `kvstore.client.errors`.
 
-    Writes of single keys that wait at the same time go in one request, see `kvstore.client.batching`.
+    With `exactly_once`, a write of unknown outcome is sent again under an idempotency key and executed once; it raises
+    UnknownOutcome at the deadline only. The first write then grants a lease, which takes two revisions of the store.
+
+    Concurrent writes of single keys are sent in one request, see `kvstore.client.batching`.
     """
 
     def __init__(
@@ -63,8 +66,8 @@ class Client:
         exactly_once: bool = True,
     ) -> None:
         self._caller = Caller(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms)
-        self._once = IdempotentCaller(self._caller) if exactly_once else None
-        self._gatherer = WriteBatcher(self._send, self._caller.timeout_s)
+        self._idempotent = IdempotentCaller(self._caller) if exactly_once else None
+        self._batcher = WriteBatcher(self._send, self._caller.timeout_s)
         self._membership = MembershipClient(self._caller)
 
     async def __aenter__(self) -> Self:
@@ -74,14 +77,14 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._gatherer.stop()
-        if self._once is not None:
-            await self._once.stop()
+        await self._batcher.stop()
+        if self._idempotent is not None:
+            await self._idempotent.stop()
         await self._caller.stop()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Whom it talks to."""
+        """Base addresses of the replicas."""
         return self._caller.endpoints.urls
 
     async def get(
@@ -91,14 +94,15 @@ class Client:
         *,
         revision: int | None = None,
     ) -> Record | None:
-        """The record of `key`, None when it is absent; once `revision` was done, if one is given. Raises Compacted."""
+        """Return the record of `key`, or None when the key is absent; as of `revision` if one is given. Raises
+        Compacted."""
         point = f"&revision={revision}" if revision is not None else ""
-        answer = await self._caller.call(Request("GET", f"{_path(key)}?consistency={consistency}{point}"))
-        if answer.status == 404:
+        response = await self._caller.call(Request("GET", f"{_path(key)}?consistency={consistency}{point}"))
+        if response.status == 404:
             return None
-        headers = answer.headers
+        headers = response.headers
         return Record(
-            answer.body, int(headers["KV-Revision"]), int(headers["KV-Create-Revision"]), int(headers["KV-Version"])
+            response.body, int(headers["KV-Revision"]), int(headers["KV-Create-Revision"]), int(headers["KV-Version"])
         )
 
     async def put(
@@ -112,15 +116,18 @@ class Client:
         ttl_s: float | None = None,
         fence: FencingToken | None = None,
     ) -> PutResult:
-        """Set `key` to `value`; only while it is at `if_revision`, only if it is absent, or only while `fence` holds
-        its lock. It goes with `lease`, or after `ttl_s` seconds, named by its revision. Raises ConditionFailed,
-        LockLost, NoSuchLease."""
-        if not isinstance(value, bytes):  # it may fail among the writes of others, else
-            raise TypeError(f"a value is bytes, not {type(value).__name__}: encode text")
+        """Set `key` to `value`.
+
+        The conditions: the key is at `if_revision`, the key is absent, the holder of `fence` still has its lock. The
+        key is deleted with `lease`, or with a lease of its own after `ttl_s` seconds, whose number is the revision of
+        the key. Raises ConditionFailed, LockLost, NoSuchLease.
+        """
+        if not isinstance(value, bytes):  # it would fail the batch, with the writes of other callers
+            raise TypeError(f"the value must be bytes, not {type(value).__name__}: encode text")
         if if_absent and if_revision is not None:
-            raise ValueError("a key that is absent is at no revision: give if_revision or if_absent")
+            raise ValueError("if_revision and if_absent exclude each other: an absent key has no revision")
         if lease is not None and ttl_s is not None:
-            raise ValueError("a key goes with one lease: give lease, or ttl_s for one of its own")
+            raise ValueError("lease and ttl_s exclude each other: ttl_s gives the key a lease of its own")
         name = _bytes(key)
         number = lease if lease is None or isinstance(lease, int) else lease.id
         compares = _compares(name, if_revision, fence)
@@ -134,32 +141,32 @@ class Client:
             else LeasedPut(name, value, number or 0, round(1000 * (ttl_s or 0)))
         )
         query = _query(lease=number, ttl_s=ttl_s, **_guard(fence))
-        result = await self._gatherer.do(
+        result = await self._batcher.write(
             KeyWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
         )
         if not isinstance(result, PutResult):
-            raise TypeError(f"a put was answered with {result!r}")
+            raise TypeError(f"unexpected result of a put: {result!r}")
         return result
 
     async def delete(
         self, key: bytes | str, *, if_revision: int | None = None, fence: FencingToken | None = None
     ) -> DeleteResult | None:
-        """Remove `key`, only while it is at `if_revision`, and only while `fence` holds its lock; None when it was
-        absent. Raises ConditionFailed, LockLost."""
+        """Delete `key`; return None when it was absent. The conditions are those of `put`. Raises ConditionFailed,
+        LockLost."""
         name = _bytes(key)
         request = Request("DELETE", _path(name) + _query(**_guard(fence)), headers=_if_match(if_revision))
-        result = await self._gatherer.do(KeyWrite(Delete(name), _compares(name, if_revision, fence), request))
+        result = await self._batcher.write(KeyWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
     async def delete_span(self, span: Span) -> SpanDeleted:
-        """Remove all keys of `span`, in one revision."""
-        answer = await self._send(Request("DELETE", f"/kv/?{_of(span)}"))
-        return msgspec.json.decode(answer.body, type=SpanDeleted)
+        """Delete all keys of `span`, in one revision."""
+        response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}"))
+        return msgspec.json.decode(response.body, type=SpanDeleted)
 
     async def txn(self, transaction: Transact) -> Transacted:
-        """Do all of `transaction`, or nothing of it."""
-        answer = await self._send(Request("POST", "/txn", pack_transaction(transaction)))
-        return unpack_transacted(answer.body, transaction)
+        """Execute `transaction` atomically."""
+        response = await self._send(Request("POST", "/txn", pack_transaction(transaction)))
+        return unpack_transacted(response.body, transaction)
 
     async def list(
         self,
@@ -172,16 +179,18 @@ class Client:
         page: int = 1000,
         progress: Callable[[int], object] | None = None,
     ) -> AsyncGenerator[Found, None]:
-        """The keys of `span` in order with what they hold, all as of one moment, asked for `page` at a time. With
-        `keys_only` their values are empty. After each page `progress` is told how many have come so far. Raises
-        Compacted, perhaps in the midst of it."""
+        """Yield the records of `span` in the order of their keys, all as of one revision.
+
+        `page` keys are requested at a time; after each page, `progress` is called with the number of keys so far. With
+        `keys_only` the values are empty. Raises Compacted, perhaps after some keys.
+        """
         order = "desc" if reverse else "asc"
-        query = f"{_of(span)}&limit={page}&order={order}&keys_only={str(keys_only).lower()}"
+        query = f"{_span_query(span)}&limit={page}&order={order}&keys_only={str(keys_only).lower()}"
         point = f"&revision={revision}" if revision is not None else ""
         count = 0
         while True:
-            answer = await self._caller.call(Request("GET", f"/kv/?{query}&consistency={consistency}{point}"))
-            found = msgspec.json.decode(answer.body, type=ListDocument)
+            response = await self._caller.call(Request("GET", f"/kv/?{query}&consistency={consistency}{point}"))
+            found = msgspec.json.decode(response.body, type=ListDocument)
             count += len(found.records)
             if progress is not None:
                 progress(count)
@@ -194,101 +203,116 @@ class Client:
     async def watch(
         self, span: Span = EVERY_KEY, *, from_revision: int | None = None
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Every change of the keys of `span`, in order, once: from `from_revision` on, or from now on. Goes on at
-        another replica when one fails. Raises Compacted when changes that were not taken are forgotten."""
-        watch = Watch(self._caller, _of(span), from_revision)
-        async for happened in watch.follow():
-            yield happened
+        """Yield every change of the keys of `span`, once and in order, from `from_revision` on, or from now on.
+
+        Continues at another replica when one fails. Raises Compacted when the history no longer contains changes that
+        were not delivered.
+        """
+        watch = Watch(self._caller, _span_query(span), from_revision)
+        async for event in watch.follow():
+            yield event
 
     async def revision(self, consistency: Consistency = Consistency.LINEARIZABLE) -> int:
-        """Of the last change of the store; 0 when there was none."""
-        answer = await self._caller.call(Request("GET", f"/kv/?limit=1&keys_only=true&consistency={consistency}"))
-        return int(answer.headers["KV-Revision"])
+        """Return the revision of the last change of the store; 0 when there was none."""
+        response = await self._caller.call(Request("GET", f"/kv/?limit=1&keys_only=true&consistency={consistency}"))
+        return int(response.headers["KV-Revision"])
 
     def lease(self, ttl_s: float = 10.0) -> PendingLease:
-        """A lease of `ttl_s` seconds. `await` gives one to keep alive and revoke by oneself; `async with` keeps it
-        alive meanwhile, a third of its length apart, and revokes it at the end."""
+        """Grant a lease of `ttl_s` seconds.
+
+        `await client.lease()` returns a lease that the caller keeps alive and revokes; `async with client.lease()`
+        renews it every third of its TTL, and revokes it at the end.
+        """
         return PendingLease(lambda: grant(self._caller, ttl_s))
 
     async def leases(self) -> "builtins.list[Lease]":
-        """All that live."""
+        """Return all leases of the store that have not ended."""
         return await list_leases(self._caller)
 
     @asynccontextmanager
     async def lock(
         self, name: bytes | str, *, ttl_s: float = 10.0, wait_s: float | None = None, value: bytes = b""
     ) -> AsyncGenerator[HeldLock, None]:
-        """Hold the lock `name`: who comes first has it, the others wait in line, for `wait_s` seconds at most; 0 does
-        not wait, None has no limit. It goes with a lease of `ttl_s`, kept alive meanwhile, so it is free again that
-        long after its holder was lost. `value` is for whoever asks who holds it. Raises Locked."""
+        """Hold the lock `name` during the block.
+
+        Waits in a queue for `wait_s` seconds at most, then raises Locked; 0 does not wait, None has no limit. The lock
+        has a lease of `ttl_s` seconds, which is renewed: the lock is released this long after its holder is lost.
+        `holder` returns `value`.
+        """
         async with self.lease(ttl_s) as lease:
             yield HeldLock(await acquire(self._caller, _bytes(name), lease, value, wait_s), lease)
 
     def election(
         self, name: bytes | str, *, value: bytes, ttl_s: float = 10.0, wait_s: float | None = None
     ) -> AbstractAsyncContextManager[HeldLock]:
-        """Stand for election in `name`, and lead: the same as `lock`, with a `value` that says who leads."""
+        """Take part in the election `name`, and lead it during the block: a `lock` whose `value` names the leader."""
         return self.lock(name, ttl_s=ttl_s, wait_s=wait_s, value=value)
 
     async def holder(self, name: bytes | str) -> LockHolder | None:
-        """Who holds the lock `name`; None for nobody."""
+        """Return the holder of the lock `name`; None when the lock is free."""
         return await holder_of(self._caller, _bytes(name))
 
     async def leader(self, name: bytes | str) -> LockHolder | None:
-        """Who leads in `name`; None for nobody."""
+        """Return the leader of the election `name`; None when there is none."""
         return await self.holder(name)
 
     async def ask(self, request: Request, endpoint: str | None = None) -> Response:
-        """Anything else that replicas answer: by the first one that takes it, or by that at `endpoint`, asked once."""
+        """Send any other request: to the first replica that accepts it, or once to the replica at `endpoint`."""
         if endpoint is None:
             return await self._caller.call(request)
         return await self._caller.ask(endpoint, request, min(self._caller.attempt_s, self._caller.timeout_s))
 
     async def status(self, endpoint: str) -> Status:
-        """What the replica at `endpoint` tells about itself; asked once. Raises Unavailable."""
-        answer = await self.ask(Request("GET", "/status"), endpoint)
+        """Return the status of the replica at `endpoint`, which is asked once. Raises Unavailable."""
+        response = await self.ask(Request("GET", "/status"), endpoint)
         try:
-            return msgspec.json.decode(answer.body, type=Status)
+            return msgspec.json.decode(response.body, type=Status)
         except msgspec.MsgspecError as error:
-            raise Unavailable(f"{endpoint} is not a replica of this version: {error}") from error
+            raise Unavailable(
+                f"{endpoint} did not answer with the status of a replica of this version: {error}"
+            ) from error
 
     async def members(self) -> MembersStatus:
-        """Who belongs to the cluster, by the first replica that answers."""
+        """Return the membership that the first available replica knows."""
         return await self._membership.show()
 
     async def members_at(self, endpoint: str) -> MembersStatus:
-        """The same as the replica at `endpoint` knows it; asked once."""
+        """Return the membership that the replica at `endpoint` knows, which is asked once."""
         return await self._membership.show_at(endpoint)
 
     async def add_member(self, name: str, address: str, role: MemberRole = MemberRole.VOTER) -> MembersStatus:
-        """Make `name`, whose peers reach it at `address`, a member. Whoever shall vote does once it has caught up."""
+        """Add the replica `name`, which its peers reach at `address`. A voter votes once it has caught up."""
         return await self._membership.add(name, address, role)
 
     async def remove_member(self, name: str, *, force: bool = False) -> MembersStatus:
-        """Make it a member no more. `force`: also where that leaves no majority connected. It is needed until the
-        change is in force: do not stop it before."""
+        """Remove a member. Do not stop it before the change is in force: its vote is needed until then.
+
+        `force` removes it even if no majority of the remaining members is connected.
+        """
         return await self._membership.remove(name, force=force)
 
     async def replace_member(self, name: str, address: str | None = None, *, force: bool = False) -> MembersStatus:
-        """Its data is lost, or a copy: take it back with a new disk, at `address` if that is another one."""
+        """Replace a member whose data is lost, or a copy, by one with an empty disk; at `address` if that changes."""
         return await self._membership.replace(name, address, force=force)
 
     async def promote_member(self, name: str) -> MembersStatus:
-        """Have a learner vote."""
+        """Make a learner a voter."""
         return await self._membership.promote(name)
 
     async def backup(
         self, consistency: Consistency = Consistency.LINEARIZABLE
     ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
-        """Yield the whole state of the first replica that sends it, as messages of `kvstore.backup.stream` up to a
-        StreamEnd. Raises Unavailable, also after some messages: they are of no use then."""
+        """Yield the whole state of the first replica that sends it, see `kvstore.backup.stream`; it ends with a StreamEnd.
+
+        Raises Unavailable, perhaps after some messages: those are useless then.
+        """
         async for part in take_backup(self._caller, consistency):
             yield part
 
     async def _send(self, request: Request, deadline: float | None = None) -> Response:
-        """The answer to a write."""
-        if self._once is not None:
-            return await self._once.call(request, deadline)
+        """Send a write and return the response."""
+        if self._idempotent is not None:
+            return await self._idempotent.call(request, deadline)
         return await self._caller.call(request, deadline)
 
 
@@ -300,7 +324,7 @@ def _path(key: bytes | str) -> str:
     return f"/kv/{quote(key, safe='')}"
 
 
-def _of(span: Span) -> str:
+def _span_query(span: Span) -> str:
     end = f"&end={quote(span.end, safe='')}" if span.end is not None else ""
     return f"start={quote(span.start, safe='')}{end}"
 

@@ -1,9 +1,9 @@
-"""Which replica is asked first: the fastest of those that answer.
+"""The order in which replicas are asked: the fastest one first.
 
-Every replica takes every request, but one of them leads, some are nearer, and one may be down. So each answer is timed,
-and the replica with the lowest moving average comes first; those of reads and of writes are kept apart, for they are
-not the same. Of each sort every `TRIAL_EVERY`th request goes first to another replica, to know it too. Who fails is
-asked last for a while, which doubles each time that it fails again.
+Every replica accepts every request, but one replica leads, some are nearer, and one may be down. Each response is
+timed, and the replica with the lowest moving average comes first. Reads and writes have separate averages, because
+their times differ. Every `TRIAL_EVERY`th request of a kind goes first to another replica, to measure that one, too. A
+replica that fails is asked last for a back-off time, which doubles with each failure in a row.
 """
 
 from collections import Counter
@@ -13,66 +13,70 @@ import msgspec
 
 TRIAL_EVERY = 50
 WEIGHT = 0.2
-"""Of the latest answer in the average."""
-FIRST_REST_S = 1.0
-LONGEST_REST_S = 60.0
+"""Weight of the latest response in the moving average."""
+MIN_BACK_OFF_S = 1.0
+MAX_BACK_OFF_S = 60.0
 
 
-class _Seen(msgspec.Struct):
-    """What is known of one replica. `took_s`: how long its answers take, by the sort of request; `measured`: the number
-    of the answer that was timed last."""
+class _EndpointState(msgspec.Struct):
+    """Measurements of one replica."""
 
-    took_s: dict[str, float] = {}
+    average_s: dict[str, float] = {}
+    """Moving average of the response time, by kind of request."""
     measured: int = 0
-    rest_s: float = 0.0
-    rests_until: float = 0.0
+    """Number of the last response that was timed, counted over all replicas."""
+    back_off_s: float = 0.0
+    back_off_until: float = 0.0
 
 
 class Endpoints:
-    """Base addresses of replicas. `now` gives seconds of a monotonic clock."""
+    """Base addresses of the replicas. `now` returns the seconds of a monotonic clock."""
 
     def __init__(self, urls: Sequence[str], now: Callable[[], float]) -> None:
         if not urls:
-            raise ValueError("a client needs at least one endpoint")
+            raise ValueError("a client needs at least one endpoint, like http://127.0.0.1:8001")
         self.urls = tuple(url.rstrip("/") for url in urls)
-        self._seen = {url: _Seen() for url in self.urls}
-        self._asked: Counter[str] = Counter()
-        self._answers = 0
+        self._states = {url: _EndpointState() for url in self.urls}
+        self._requests: Counter[str] = Counter()
+        self._responses = 0
         self._now = now
 
-    def ranked(self, sort: str) -> list[str]:
-        """All of them, the best one for a request of this `sort` first."""
+    def ranked(self, kind: str) -> list[str]:
+        """Return all replicas, the best one for a request of this `kind` first."""
         now = self._now()
 
         def rank(url: str) -> tuple[float, float]:
-            seen = self._seen[url]
-            return (seen.rests_until if seen.rests_until > now else 0.0, seen.took_s.get(sort, float("inf")))
+            state = self._states[url]
+            return (
+                state.back_off_until if state.back_off_until > now else 0.0,
+                state.average_s.get(kind, float("inf")),
+            )
 
-        return sorted(self._seen, key=rank)
+        return sorted(self._states, key=rank)
 
-    def in_turn(self, sort: str) -> list[str]:
-        """In which order one request of this `sort` is to ask them."""
-        ranked, now = self.ranked(sort), self._now()
-        self._asked[sort] += 1
-        if self._asked[sort] % TRIAL_EVERY == 0:
-            others = [url for url in ranked[1:] if self._seen[url].rests_until <= now]
+    def in_turn(self, kind: str) -> list[str]:
+        """Return the replicas in the order in which the next request of this `kind` asks them."""
+        ranked, now = self.ranked(kind), self._now()
+        self._requests[kind] += 1
+        if self._requests[kind] % TRIAL_EVERY == 0:
+            others = [url for url in ranked[1:] if self._states[url].back_off_until <= now]
             if others:
-                tried = min(others, key=lambda url: self._seen[url].measured)
+                tried = min(others, key=lambda url: self._states[url].measured)
                 ranked.remove(tried)
                 ranked.insert(0, tried)
         return ranked
 
-    def answered(self, url: str, sort: str, took_s: float) -> None:
-        """It took so long to answer a request of this `sort`."""
-        seen = self._seen[url]
-        before = seen.took_s.get(sort, took_s)
-        seen.took_s[sort] = before + WEIGHT * (took_s - before)
-        seen.rest_s = seen.rests_until = 0.0
-        self._answers += 1
-        seen.measured = self._answers
+    def answered(self, url: str, kind: str, took_s: float) -> None:
+        """Record that the replica answered a request of this `kind` after `took_s` seconds."""
+        state = self._states[url]
+        before = state.average_s.get(kind, took_s)
+        state.average_s[kind] = before + WEIGHT * (took_s - before)
+        state.back_off_s = state.back_off_until = 0.0
+        self._responses += 1
+        state.measured = self._responses
 
     def failed(self, url: str) -> None:
-        """It did not answer, or cannot serve."""
-        seen = self._seen[url]
-        seen.rest_s = min(max(2 * seen.rest_s, FIRST_REST_S), LONGEST_REST_S)
-        seen.rests_until = self._now() + seen.rest_s
+        """Record that the replica did not answer, or refused a request that another replica may accept."""
+        state = self._states[url]
+        state.back_off_s = min(max(2 * state.back_off_s, MIN_BACK_OFF_S), MAX_BACK_OFF_S)
+        state.back_off_until = self._now() + state.back_off_s

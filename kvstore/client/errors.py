@@ -1,12 +1,12 @@
-"""What may go wrong with a request, and which answers mean that.
+"""The errors of a client, and which responses mean which error.
 
 ClientError
-  NotDone             definitely not done, it left no trace
-    Unavailable         and may be repeated
-    Rejected            and repeating it helps nobody
+  NotDone             the request was not executed and never will be
+    Unavailable         repeating it may help
+    Rejected            repeating it does not help
       ConditionFailed, LockLost, Locked, NoSuchLease, NoSuchMember, Compacted
-  UnknownOutcome      it may have been done, or may yet be
-    AnswerLost          it was done; what it gave is not known
+  UnknownOutcome      the request may have been executed, or may still be
+    AnswerLost          the request was executed; its result is unknown
 """
 
 from typing import Literal, NoReturn
@@ -19,39 +19,39 @@ from kvstore.api.errors import Outcome
 _TYPE = "urn:kvstore:problem:"
 NO_SUCH_KEY = f"{_TYPE}no-such-key"
 _TRANSIENT = frozenset({408, 429})
-"""Refusals that say nothing against the request itself: it came too slowly, or there were too many."""
+"""Statuses of the class 4xx that say nothing against the request: it came too slowly, or there were too many."""
 _FULL = 507
 
 Method = Literal["GET", "PUT", "POST", "DELETE"]
 
 
 class ClientError(Exception):
-    """A request ended without its answer. The message says what is known and what to do."""
+    """A request ended without its result. The message says what is known and what to do."""
 
 
 class NotDone(ClientError):
-    """Definitely not done: it left no trace and never will."""
+    """The request was not executed and never will be."""
 
 
 class Unavailable(NotDone):
-    """Not done: no replica could take it before the deadline. It may be repeated."""
+    """No replica could execute the request before the deadline. Repeat it later."""
 
 
 class Rejected(NotDone):
-    """No replica takes this request, repeating it helps nobody: a key or value is too long, for instance, or the store
-    is full."""
+    """No replica accepts this request, and repeating it does not help: a key or value is too long, for instance, or the
+    store is full."""
 
 
 class UnknownOutcome(ClientError):
-    """A write that may have been done, or may yet be: read the key before deciding whether to repeat it."""
+    """A write may have been executed, or may still be: read the key before deciding whether to repeat the write."""
 
 
 class AnswerLost(UnknownOutcome):
-    """It was done, and its answer is too long to be sent or to be kept: read the keys to see what it gave."""
+    """The request was executed, but its result is too long to be sent or to be stored: read the keys to see it."""
 
 
 class IdempotencyKeyExpired(UnknownOutcome):
-    """Nothing was done now, and nobody knows whether it was done under this idempotency key before."""
+    """Nothing was executed now; whether an earlier request with this idempotency key was, is not known any more."""
 
 
 class NoSuchMember(Rejected):
@@ -59,15 +59,16 @@ class NoSuchMember(Rejected):
 
 
 class NoSuchLease(Rejected):
-    """The lease is over, or never was."""
+    """The lease has ended, or never existed."""
 
 
 class Locked(Rejected):
-    """Somebody else holds the lock, and the time to wait for it is over."""
+    """Another client holds the lock, and the time to wait for the lock is over."""
 
 
 class LockLost(Rejected):
-    """Nothing was done: the fence does not hold its lock any more. `fence` does now, 0 for nobody."""
+    """Nothing was written: the fencing token is not that of the present holder. `fence` is the token of the present
+    holder, 0 when the lock is free."""
 
     def __init__(self, text: str, fence: int) -> None:
         super().__init__(text)
@@ -75,7 +76,8 @@ class LockLost(Rejected):
 
 
 class ConditionFailed(Rejected):
-    """Nothing was done: the key is not as the condition says. `revision` is its present one, None when it is absent."""
+    """Nothing was written: the key does not meet the condition. `revision` is its present revision, None when the key
+    is absent."""
 
     def __init__(self, text: str, revision: int | None) -> None:
         super().__init__(text)
@@ -83,14 +85,14 @@ class ConditionFailed(Rejected):
 
 
 class Compacted(Rejected):
-    """The revision is not kept any more; `oldest` is the first that can be asked for."""
+    """The history no longer contains this revision. `oldest` is the oldest revision that it contains."""
 
     def __init__(self, text: str, oldest: int) -> None:
         super().__init__(text)
         self.oldest = oldest
 
 
-_NAMED: dict[str, type[ClientError]] = {
+_ERRORS: dict[str, type[ClientError]] = {
     "no-such-member": NoSuchMember,
     "no-such-lease": NoSuchLease,
     "locked": Locked,
@@ -98,11 +100,11 @@ _NAMED: dict[str, type[ClientError]] = {
     "idempotency-key-expired": IdempotencyKeyExpired,
     "answer-not-kept": AnswerLost,
 }
-"""What problems mean that have a word of their own."""
+"""Errors for problem types, where the type alone decides."""
 
 
-class _Problem(msgspec.Struct):
-    """The part of an RFC 9457 body that decides what may be repeated."""
+class _ProblemDocument(msgspec.Struct):
+    """The part of an RFC 9457 body that decides whether a request may be repeated."""
 
     type: str = ""
     title: str = ""
@@ -112,51 +114,53 @@ class _Problem(msgspec.Struct):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a replica answered."""
+    """The HTTP response of a replica."""
 
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
 
 
-def accept(endpoint: str, method: Method, answer: Response) -> Response:
-    """The answer, if it is one; else the error that says what may be repeated."""
-    if answer.status in {200, 201, 202}:
-        return answer
-    problem = _problem(answer)
+def accept(endpoint: str, method: Method, response: Response) -> Response:
+    """Return `response` if it is a result; raise the error that it stands for otherwise. The absence of a key is a
+    result."""
+    if response.status in {200, 201, 202}:
+        return response
+    problem = _problem(response)
     if problem.type == NO_SUCH_KEY:
-        return answer
-    text = f"{endpoint} answered {answer.status}: {problem.detail or problem.title or 'no reason given'}"
+        return response
+    text = f"{endpoint} answered {response.status}: {problem.detail or problem.title or 'no reason given'}"
     name = problem.type.removeprefix(_TYPE)
-    if name in _NAMED:
-        raise _NAMED[name](text)
+    if name in _ERRORS:
+        raise _ERRORS[name](text)
     if name == "precondition-failed":
-        raise _failed(text, problem, answer)
+        raise _failed(text, problem, response)
     if name == "compacted":
-        raise Compacted(text, int(answer.headers["KV-Oldest-Revision"]))
-    if answer.status == _FULL or (400 <= answer.status < 500 and answer.status not in _TRANSIENT):
+        raise Compacted(text, int(response.headers["KV-Oldest-Revision"]))
+    if response.status == _FULL or (400 <= response.status < 500 and response.status not in _TRANSIENT):
         raise AnswerLost(text) if problem.outcome is Outcome.UNKNOWN else Rejected(text)
     if problem.outcome is Outcome.FAILED:
         raise Unavailable(text)
     return fail(method, text, None)
 
 
-def _failed(text: str, problem: _Problem, answer: Response) -> Rejected:
+def _failed(text: str, problem: _ProblemDocument, response: Response) -> Rejected:
     if problem.fence is not None:
         return LockLost(text, problem.fence)
-    revision = answer.headers.get("KV-Revision")
+    revision = response.headers.get("KV-Revision")
     return ConditionFailed(text, int(revision) if revision is not None else None)
 
 
-def _problem(answer: Response) -> _Problem:
+def _problem(response: Response) -> _ProblemDocument:
     try:
-        return msgspec.json.decode(answer.body, type=_Problem)
+        return msgspec.json.decode(response.body, type=_ProblemDocument)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Problem()
+        return _ProblemDocument()
 
 
 def fail(method: Method, text: str, cause: BaseException | None) -> NoReturn:
-    """A read may always be repeated; about a write, whoever does not know must say so (rule 23)."""
+    """Raise the error of a request of which nothing is known: Unavailable for a read, which may always be repeated,
+    UnknownOutcome for a write (rule 23)."""
     if method == "GET":
         raise Unavailable(text) from cause
     raise UnknownOutcome(f"{text}; the write may have been done or not: read the key to see") from cause

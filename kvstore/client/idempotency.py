@@ -1,7 +1,7 @@
-"""Requests that are done once, however often they are sent (rule 22).
+"""Executes each request exactly once, however often it is sent (rule 22).
 
-The client grants itself a lease at its first write, and numbers its writes within that: by the idempotency key
-`<lease>.<number>` every replica knows a request again that was sent before, and gives the answer that it gave then.
+The client grants itself a lease at its first write and numbers its writes. The idempotency key of a write is
+`<lease>.<number>`. Every replica recognises a key that was sent before, and answers with the stored answer.
 """
 
 import asyncio
@@ -14,50 +14,51 @@ from kvstore.client.leases import grant, lease_path
 
 TTL_S = 600.0
 USED_S = TTL_S / 2
-"""After this time another lease is taken: what is sent under the old one has the rest to be repeated in."""
+"""Time after which another lease is granted: requests under the old lease can be repeated for the rest of its TTL."""
 REVOKE_S = 0.5
+"""Timeout for the revocation of the lease when the client is closed. The lease would also expire."""
 
 
 class IdempotentCaller:
-    """Gives each request a key of its own."""
+    """Sends each request with an idempotency key of its own."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._granting = asyncio.Lock()
         self._lease = 0
-        """0 while there is none."""
+        """Number of the lease; 0 while there is none."""
         self._used_until = 0.0
         self._number = 0
 
     async def call(self, request: Request, deadline: float | None = None) -> Response:
-        """The answer to `request`, as `Caller.call` gives it."""
+        """Return the response to `request`, see `Caller.call`."""
         until = self._caller.deadline() if deadline is None else deadline
         while True:
-            lease, number = await self._next(until)
+            lease, number = await self._next_key(until)
             headers = {**request.headers, "Idempotency-Key": f"{lease}.{number}"}
             try:
                 return await self._caller.call(request._replace(headers=headers, repeat=Repeat.KNOWN), until)
-            except (
-                IdempotencyKeyExpired
-            ):  # at the first attempt, so it is not done: the lease is over, or others were much faster
+            except IdempotencyKeyExpired:
+                # Caller raises it for a first attempt only, so nothing was executed. Either the lease has ended, or
+                # later requests have displaced this key. A new lease helps in both cases.
                 if lease == self._lease:
                     self._lease = 0
 
     async def stop(self) -> None:
-        """Give the lease back, if that is easy: it ends by itself."""
+        """Revoke the lease if a replica answers soon."""
         if self._lease:
             request = Request("DELETE", lease_path(self._lease))
             with suppress(ClientError):
                 await self._caller.ask(self._caller.endpoints.ranked("PUT")[0], request, REVOKE_S)
 
-    async def _next(self, deadline: float) -> tuple[int, int]:
+    async def _next_key(self, deadline: float) -> tuple[int, int]:
         async with self._granting:
             now = time.monotonic()
             if not self._lease or now >= self._used_until:
                 try:
                     self._lease = (await grant(self._caller, TTL_S, deadline)).id
                 except UnknownOutcome as error:
-                    raise Unavailable(f"not sent, for want of a lease to number it in: {error}") from error
+                    raise Unavailable(f"not sent, no lease was granted for an idempotency key: {error}") from error
                 self._used_until, self._number = now + USED_S, 0
             self._number += 1
             return self._lease, self._number

@@ -1,4 +1,4 @@
-"""Leases: what hangs on one goes with it, unless it is kept alive."""
+"""Client leases: the keys of a lease are deleted with it, when it is revoked or not kept alive."""
 
 import asyncio
 import time
@@ -24,48 +24,50 @@ class _LeaseListDocument(msgspec.Struct):
 
 
 class AnyLease(Protocol):
-    """A lease of any client."""
+    """A lease of either client."""
 
     @property
     def id(self) -> int:
-        """Its number."""
+        """Number of the lease."""
 
 
 class Lease:
-    """Lives for `ttl_s` seconds from when it was granted or last kept alive. `lost` is set when it is over, for all
-    that is known here, though it was to be renewed."""
+    """A client lease, which lives for `ttl_s` seconds from its grant or its last renewal.
+
+    `lost` is set when a lease that is renewed automatically has ended, or could not be renewed during a whole TTL.
+    """
 
     def __init__(self, caller: Caller, number: int, ttl_s: float, asked_at: float) -> None:
-        """`asked_at`: when it was asked for, which is earlier than when it was granted."""
+        """`asked_at` is the time of the request: the lease was granted later and lives longer than is assumed here."""
         self._caller = caller
         self._lives_until = asked_at + ttl_s
-        self._hearers: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self.id = number
         self.ttl_s = ttl_s
         self.lost = asyncio.Event()
 
     async def keep_alive(self) -> None:
-        """It lives for its whole length from now on. Raises NoSuchLease when it is over."""
+        """Extend the lease to its full TTL from now. Raises NoSuchLease when it has ended."""
         await self._keep_alive(self._caller.deadline())
 
     async def revoke(self) -> None:
-        """End it, with all that hangs on it; it may be over already."""
+        """End the lease and delete its keys. A lease that has ended already is no error."""
         await self._revoke(self._caller.deadline())
 
-    def on_lost(self, hear: Callable[[], None]) -> None:
-        """Call `hear` in the client's event loop when it is lost."""
-        self._hearers.append(hear)
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the event loop of the client when the lease is lost."""
+        self._callbacks.append(callback)
 
     @asynccontextmanager
     async def renewed(self) -> AsyncGenerator[None, None]:
-        """It is kept alive meanwhile, and revoked at the end."""
+        """Renew the lease during the block, and revoke it at the end."""
         renewing = asyncio.create_task(self._renew())
         try:
             yield
         finally:
             renewing.cancel()
             await asyncio.wait([renewing])
-            with suppress(ClientError):  # it ends by itself
+            with suppress(ClientError):  # the lease would also expire
                 await self._revoke(min(self._lives_until, self._caller.deadline()))
 
     async def _renew(self) -> None:
@@ -74,8 +76,8 @@ class Lease:
                 await asyncio.sleep(self.ttl_s / 3)
                 await self._keep_alive(self._lives_until)
         self.lost.set()
-        for hear in self._hearers:
-            hear()
+        for callback in self._callbacks:
+            callback()
 
     async def _revoke(self, deadline: float) -> None:
         with suppress(NoSuchLease):
@@ -89,17 +91,17 @@ class Lease:
 
 
 class PendingLease:
-    """A lease that is asked for: by `await`; or by `async with`, which keeps it alive and revokes it at the end."""
+    """A lease that is not granted yet. `await` grants it; `async with` also renews it and revokes it at the end."""
 
-    def __init__(self, ask: Callable[[], Awaitable[Lease]]) -> None:
-        self._ask = ask
+    def __init__(self, grant_lease: Callable[[], Awaitable[Lease]]) -> None:
+        self._grant = grant_lease
         self._renewed: AbstractAsyncContextManager[None] | None = None
 
     def __await__(self) -> Generator[None, None, Lease]:
-        return self._ask().__await__()
+        return self._grant().__await__()
 
     async def __aenter__(self) -> Lease:
-        lease = await self._ask()
+        lease = await self._grant()
         self._renewed = lease.renewed()
         await self._renewed.__aenter__()
         return lease
@@ -112,27 +114,27 @@ class PendingLease:
 
 
 async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> Lease:
-    """A new lease. It may be asked for twice: one that nobody knows of ends by itself."""
+    """Grant a lease. The request is repeated freely: a lease that no client knows expires."""
     asked_at = time.monotonic()
     body = msgspec.json.encode({"ttl_s": ttl_s})
-    answer = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
-    granted = msgspec.json.decode(answer.body, type=_LeaseDocument)
+    response = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
+    granted = msgspec.json.decode(response.body, type=_LeaseDocument)
     return Lease(caller, granted.id, granted.ttl_s, asked_at)
 
 
 async def list_leases(caller: Caller) -> list[Lease]:
-    """All that live."""
+    """Return all leases of the store that have not ended."""
     leases: list[Lease] = []
     while True:
         asked_at = time.monotonic()
         after = leases[-1].id if leases else 0
-        answer = await caller.call(Request("GET", f"/leases?after={after}"))
-        found = msgspec.json.decode(answer.body, type=_LeaseListDocument)
-        leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in found.leases]
-        if not found.more:
+        response = await caller.call(Request("GET", f"/leases?after={after}"))
+        page = msgspec.json.decode(response.body, type=_LeaseListDocument)
+        leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in page.leases]
+        if not page.more:
             return leases
 
 
 def lease_path(lease: int) -> str:
-    """Where the lease of this number is."""
+    """Return the path of the lease with this number."""
     return f"/leases/{lease}"

@@ -1,4 +1,4 @@
-"""Locks: who comes first has one, for as long as its lease lives."""
+"""Locks with a queue: the first client in the queue holds the lock, as long as its lease lives."""
 
 import asyncio
 import time
@@ -12,24 +12,24 @@ from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Locked
 from kvstore.client.leases import Lease
 
-_TURN_S = 10.0
-"""So long one replica is waited at, then perhaps another one."""
+_WAIT_S = 10.0
+"""Time that one request waits at a replica. The next request may go to another replica."""
 
 
 class FencingToken(msgspec.Struct, frozen=True):
-    """What a holder of `lock` writes with: `token` is greater than that of every earlier holder."""
+    """The fencing token of a holder of `lock`: `token` is greater than that of every earlier holder."""
 
     lock: bytes
     token: int
 
     @property
     def holds(self) -> Compare:
-        """For a transaction: that it holds the lock still."""
+        """Condition for a transaction: the holder of this token still has the lock."""
         return Compare(self.lock, Target.FENCE, Relation.EQUAL, self.token)
 
 
 class LockHolder(msgspec.Struct, frozen=True):
-    """Who has a lock, or leads."""
+    """The present holder of a lock, or the leader of an election."""
 
     fence: FencingToken
     lease: int
@@ -37,7 +37,7 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 class HeldLock:
-    """A lock that is held. `lost` is set when it cannot be relied on any more: its lease could not be renewed."""
+    """A lock that this client holds, with its fencing token and its lease."""
 
     def __init__(self, fence: FencingToken, lease: Lease) -> None:
         self.fence = fence
@@ -45,7 +45,7 @@ class HeldLock:
 
     @property
     def lost(self) -> asyncio.Event:
-        """Of its lease."""
+        """Event that is set when the lease could not be renewed: stop relying on the lock."""
         return self.lease.lost
 
 
@@ -66,26 +66,28 @@ class _LockDocument(msgspec.Struct):
 
 
 async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_s: float | None) -> FencingToken:
-    """Take the lock for `lease`, when it is free; None waits for as long as that takes. Raises Locked. The place in the
-    queue goes with the lease."""
+    """Acquire the lock for `lease` and return the fencing token. Raises Locked after `wait_s` seconds; None waits
+    without limit. The queue entry is removed with the lease."""
     until = time.monotonic() + wait_s if wait_s is not None else float("inf")
     while True:
-        turn_s = max(min(until - time.monotonic(), _TURN_S), 0.0)
+        turn_s = max(min(until - time.monotonic(), _WAIT_S), 0.0)
         body = {"lease": lease.id, "value_base64": b64encode(value).decode(), "wait_s": turn_s}
         request = Request("POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=turn_s)
-        answer = await caller.call(request, caller.deadline() + turn_s)
-        placed = msgspec.json.decode(answer.body, type=_QueueEntryDocument)
-        if placed.held:
-            return FencingToken(name, placed.fence)
+        response = await caller.call(request, caller.deadline() + turn_s)
+        entry = msgspec.json.decode(response.body, type=_QueueEntryDocument)
+        if entry.held:
+            return FencingToken(name, entry.fence)
         if time.monotonic() >= until:
             lock = name.decode(errors="backslashreplace")
-            raise Locked(f"others have the lock {lock} still, after {wait_s:g} s: wait longer, or see who holds it")
+            raise Locked(
+                f"lock {lock} is still held by another client after {wait_s:g} s: wait longer, or ask for its holder"
+            )
 
 
 async def holder_of(caller: Caller, name: bytes) -> LockHolder | None:
-    """Who has it now."""
-    answer = await caller.call(Request("GET", _path(name)))
-    holder = msgspec.json.decode(answer.body, type=_LockDocument).holder
+    """Return the present holder of the lock; None when the lock is free."""
+    response = await caller.call(Request("GET", _path(name)))
+    holder = msgspec.json.decode(response.body, type=_LockDocument).holder
     if holder is None:
         return None
     value = holder.value.encode() if holder.value is not None else holder.value_base64

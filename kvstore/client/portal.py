@@ -1,94 +1,127 @@
-"""An event loop in a thread of its own, for those who have none."""
+"""An event loop in a thread of its own, for blocking callers."""
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from functools import partial
+from typing import TypeVar
 
+import anyio
 import uvloop
+from anyio.from_thread import BlockingPortal
 
 from kvstore.client.errors import UnknownOutcome
 
 T = TypeVar("T")
 
 BUFFERED = 1000
-"""So many items of a stream wait at most for who takes them."""
+"""Number of items of a stream that wait for a slow caller; then the stream is not read on."""
 
 
 class _End:
-    """Of a stream; `error` is what ended it."""
+    """The end of a stream; `error` is the exception that ended it."""
 
-    def __init__(self, error: BaseException | None) -> None:
+    def __init__(self, error: Exception | None) -> None:
         self.error = error
 
 
 class Portal:
-    """Runs coroutines for any thread. It is there from `start` to `stop`."""
+    """Runs coroutines for blocking callers in any thread, between `start` and `stop`.
 
-    def __init__(self, name: str) -> None:
-        """`name` is the thread's."""
-        self._name = name
-        self._loop: asyncio.AbstractEventLoop | None = None
+    It is anyio's BlockingPortal in a daemon thread. `anyio.from_thread.start_blocking_portal` would do almost the same,
+    but waits for its thread when it is collected as garbage: a program that ends without `stop`, or a forked child,
+    would hang.
+    """
+
+    def __init__(self, owner: str) -> None:
+        """`owner` is the name of the class that callers use, for messages."""
+        self._owner = owner
+        self._portal: BlockingPortal | None = None
         self._thread: threading.Thread | None = None
+        self._process_id = 0
         self._submitting = threading.RLock()
-        """What is handed to the loop is handed to it before it stops, or not at all."""
+        """Held while a call is handed over: the event loop accepts it before it stops, or not at all."""
 
     def start(self) -> None:
-        """Once."""
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+        """Start the thread and its event loop."""
+        ready: Future[BlockingPortal] = Future()
+        self._thread = threading.Thread(target=_run, args=(ready,), name=self._owner, daemon=True)
         self._thread.start()
+        self._portal = ready.result()
+        self._process_id = os.getpid()
 
     def stop(self) -> None:
-        """What is still under way in it is cancelled."""
-        with self._submitting:
-            loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
+        """Cancel all calls and end the thread. Does nothing when it has ended already, nor in a forked process."""
+        if self._forked:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.close()
-
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """What `coroutine` will give, or raise."""
         with self._submitting:
-            if self._loop is None:
-                coroutine.close()
-                raise RuntimeError("it is not open: use it in `with`")
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            portal, self._portal = self._portal, None
+        if portal is not None and self._thread is not None:
+            portal.call(portal.stop, True)
+            self._thread.join()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What `coroutine` gives, or raises; it is cancelled when the caller is interrupted."""
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are accepted."""
+        return self._portal is not None and not self._forked
+
+    @property
+    def _forked(self) -> bool:
+        return self._process_id not in {0, os.getpid()}
+
+    def submit(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Start `function()` in the event loop. A cancellation of the future cancels it. Raises RuntimeError where it
+        cannot be called."""
+        if self._forked:
+            raise RuntimeError(
+                f"{self._owner} was opened in process {self._process_id} and cannot be used after a fork: open another "
+                "one in this process"
+            )
         if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RuntimeError("what the client itself calls cannot wait for the client: call it from another thread")
-        future = self.submit(coroutine)
+            raise RuntimeError(
+                f"{self._owner} must not be called from its own event-loop thread: call it from another thread"
+            )
+        with self._submitting:
+            if self._portal is None:
+                raise RuntimeError(f"{self._owner} is not open: use it in `with`")
+            return self._portal.start_task_soon(function)
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `function()`, which is cancelled when the caller is interrupted."""
+        future = self.submit(function)
         try:
             return future.result()
         except CancelledError:
-            raise UnknownOutcome("the client was closed meanwhile") from None
+            raise UnknownOutcome(
+                f"{self._owner} was closed while the call was under way; a write may have been done or not: read the "
+                "key to see"
+            ) from None
         finally:
             future.cancel()
 
     @contextmanager
     def hold(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """`manager` as one for `with`. It is not told of errors."""
-        held = self.run(_enter(manager))
+        """Return `manager` as a context manager for `with`. It does not see an exception of the block.
+
+        BlockingPortal.wrap_async_context_manager does not cancel an `__aenter__` whose caller is interrupted: the lock
+        that it waits for would be taken later, for nobody.
+        """
+        held = self.call(manager.__aenter__)
         try:
             yield held
         finally:
-            self.run(_leave(manager))
+            self.call(partial(manager.__aexit__, None, None, None))
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """`items`, each as soon as it is there."""
+        """Yield each of `items` as soon as it is there."""
         queue: asyncio.Queue[T | _End] = asyncio.Queue(BUFFERED)
-        filling = self.run(_start(_fill(queue, items)))
+        filling = self.submit(partial(_fill, queue, items))
         try:
             while True:
-                for item in self.run(_all_there(queue)):
+                for item in self.call(partial(_take_all, queue)):
                     if not isinstance(item, _End):
                         yield item
                     elif item.error is not None:
@@ -96,51 +129,37 @@ class Portal:
                     else:
                         return
         finally:
-            with suppress(RuntimeError):  # it is over already when the client was closed
-                self.submit(_cancel(filling))  # not waited for: this may be the collector of garbage, in any thread
+            filling.cancel()  # without waiting: the garbage collector may run this in any thread
 
 
-async def _enter(manager: AbstractAsyncContextManager[T]) -> T:
-    return await manager.__aenter__()
+def _run(ready: Future[BlockingPortal]) -> None:
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
 
-
-async def _leave(manager: AbstractAsyncContextManager[Any]) -> None:
-    await manager.__aexit__(None, None, None)
-
-
-async def _start(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.create_task(coroutine)
+    try:
+        anyio.run(serve, backend_options={"loop_factory": uvloop.new_event_loop})
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
 
 
 async def _fill(queue: "asyncio.Queue[T | _End]", items: AsyncGenerator[T, None]) -> None:
-    try:
-        async for item in items:
-            await queue.put(item)
-    except Exception as error:  # noqa: BLE001 - it is for whoever takes the items
-        await queue.put(_End(error))
-    else:
-        await queue.put(_End(None))
-    finally:
-        await items.aclose()
+    end = _End(None)
+    async with aclosing(items):
+        try:
+            async for item in items:
+                await queue.put(item)
+        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+            end = _End(error)
+    await queue.put(end)
 
 
-async def _all_there(queue: "asyncio.Queue[T | _End]") -> list[T | _End]:
-    """At least one."""
+async def _take_all(queue: "asyncio.Queue[T | _End]") -> list[T | _End]:
+    """Return all waiting items, at least one."""
     items = [await queue.get()]
     while not queue.empty():
         items.append(queue.get_nowait())
     return items
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def _cancel_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    if others:
-        await asyncio.wait(others)
-    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -1,14 +1,14 @@
-"""The client without asyncio: the same calls, each of which waits for its answer.
+"""The blocking client: the methods of `kvstore.client.Client`, each of which waits for its result.
 
-All of it is `kvstore.client.Client`, in an event loop of its own; here each method is only made to wait. Any thread may
-use it, and writes of threads that wait at the same time go together, as those of tasks do.
+SyncClient runs a Client in an event loop in a thread of its own. Any number of threads may use one SyncClient; their
+concurrent writes are batched like those of asyncio tasks.
 """
 
 import builtins
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -21,14 +21,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _waiting(
+def _blocking(
     method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
 ) -> "Callable[Concatenate[SyncClient, P], T]":
-    """`method`, for who waits for what it gives."""
+    """Return `method` as a blocking method."""
 
     @wraps(method)
     def call(self: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.portal.run(method(self.client, *args, **kwargs))
+        return self.portal.call(partial(method, self.client, *args, **kwargs))
 
     return call
 
@@ -36,7 +36,7 @@ def _waiting(
 def _iterating(
     method: Callable[Concatenate[Client, P], AsyncGenerator[T, None]],
 ) -> "Callable[Concatenate[SyncClient, P], Generator[T, None, None]]":
-    """`method`, for `for`."""
+    """Return `method` as a method whose result is for `for`."""
 
     @wraps(method)
     def call(self: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
@@ -48,7 +48,7 @@ def _iterating(
 def _holding(
     method: Callable[Concatenate[Client, P], AbstractAsyncContextManager[HeldLock]],
 ) -> "Callable[Concatenate[SyncClient, P], AbstractContextManager[SyncHeldLock]]":
-    """`method`, for `with`."""
+    """Return `method` as a method whose result is for `with`."""
 
     @contextmanager
     def hold(portal: Portal, manager: AbstractAsyncContextManager[HeldLock]) -> "Iterator[SyncHeldLock]":
@@ -63,7 +63,7 @@ def _holding(
 
 
 class SyncLease:
-    """`kvstore.client.Lease`, for who waits. In `with` it is kept alive, and revoked at the end."""
+    """A client lease, see `kvstore.client.Lease`. In `with` it is kept alive, and revoked at the end."""
 
     def __init__(self, portal: Portal, lease: Lease) -> None:
         self._portal = portal
@@ -75,12 +75,12 @@ class SyncLease:
         lease.on_lost(self.lost.set)
 
     def keep_alive(self) -> None:
-        """It lives for its whole length from now on. Raises NoSuchLease when it is over."""
-        self._portal.run(self._lease.keep_alive())
+        """Extend the lease to its full TTL from now. Raises NoSuchLease when it has ended."""
+        self._portal.call(self._lease.keep_alive)
 
     def revoke(self) -> None:
-        """End it, with all that hangs on it; it may be over already."""
-        self._portal.run(self._lease.revoke())
+        """End the lease and delete its keys. A lease that has ended already is no error."""
+        self._portal.call(self._lease.revoke)
 
     def __enter__(self) -> Self:
         self._renewed.enter_context(self._portal.hold(self._lease.renewed()))
@@ -93,7 +93,7 @@ class SyncLease:
 
 
 class SyncHeldLock:
-    """A lock that is held. `lost` is set when it cannot be relied on any more: its lease could not be renewed."""
+    """A lock that this client holds. `lost` is set when its lease could not be renewed: stop relying on the lock."""
 
     def __init__(self, fence: FencingToken, lease: SyncLease) -> None:
         self.fence = fence
@@ -102,7 +102,8 @@ class SyncHeldLock:
 
 
 class SyncClient:
-    """`kvstore.client.Client` for who has no event loop; see there. Use it in `with`, from any number of threads."""
+    """A blocking client of the replicas at `endpoints`; see `kvstore.client.Client`. Use it in `with`, from any number
+    of threads."""
 
     def __init__(
         self,
@@ -112,56 +113,58 @@ class SyncClient:
         attempt_ms: int = 4_000,
         exactly_once: bool = True,
     ) -> None:
-        self.portal = Portal("kvstore-client")
+        self.portal = Portal("SyncClient")
         self.client = Client(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms, exactly_once=exactly_once)
 
     def __enter__(self) -> Self:
         self.portal.start()
-        self.portal.run(self.client.__aenter__())
+        self.portal.call(self.client.__aenter__)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.portal.is_open:
+            return
         try:
-            self.portal.run(self.client.__aexit__(None, None, None))
+            self.portal.call(partial(self.client.__aexit__, None, None, None))
         finally:
             self.portal.stop()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Whom it talks to."""
+        """Base addresses of the replicas."""
         return self.client.endpoints
 
-    get = _waiting(Client.get)
-    put = _waiting(Client.put)
-    delete = _waiting(Client.delete)
-    delete_span = _waiting(Client.delete_span)
-    txn = _waiting(Client.txn)
+    get = _blocking(Client.get)
+    put = _blocking(Client.put)
+    delete = _blocking(Client.delete)
+    delete_span = _blocking(Client.delete_span)
+    txn = _blocking(Client.txn)
     list = _iterating(Client.list)
     watch = _iterating(Client.watch)
-    revision = _waiting(Client.revision)
+    revision = _blocking(Client.revision)
     lock = _holding(Client.lock)
     election = _holding(Client.election)
-    holder = _waiting(Client.holder)
-    leader = _waiting(Client.leader)
-    ask = _waiting(Client.ask)
-    status = _waiting(Client.status)
-    members = _waiting(Client.members)
-    members_at = _waiting(Client.members_at)
-    add_member = _waiting(Client.add_member)
-    remove_member = _waiting(Client.remove_member)
-    replace_member = _waiting(Client.replace_member)
-    promote_member = _waiting(Client.promote_member)
+    holder = _blocking(Client.holder)
+    leader = _blocking(Client.leader)
+    ask = _blocking(Client.ask)
+    status = _blocking(Client.status)
+    members = _blocking(Client.members)
+    members_at = _blocking(Client.members_at)
+    add_member = _blocking(Client.add_member)
+    remove_member = _blocking(Client.remove_member)
+    replace_member = _blocking(Client.replace_member)
+    promote_member = _blocking(Client.promote_member)
     backup = _iterating(Client.backup)
 
     def lease(self, ttl_s: float = 10.0) -> SyncLease:
-        """A lease of `ttl_s` seconds, to keep alive and revoke by oneself, or in `with`."""
-        return SyncLease(self.portal, self.portal.run(self._grant(ttl_s)))
+        """Grant a lease of `ttl_s` seconds. Call its `keep_alive` and `revoke`, or use it in `with`."""
+        return SyncLease(self.portal, self.portal.call(partial(self._grant, ttl_s)))
 
     def leases(self) -> "builtins.list[SyncLease]":
-        """All that live."""
-        return [SyncLease(self.portal, lease) for lease in self.portal.run(self.client.leases())]
+        """Return all leases of the store that have not ended."""
+        return [SyncLease(self.portal, lease) for lease in self.portal.call(self.client.leases)]
 
     async def _grant(self, ttl_s: float) -> Lease:
         return await self.client.lease(ttl_s)

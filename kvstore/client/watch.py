@@ -1,7 +1,7 @@
-"""A watch that outlives the replica that it began at.
+"""A watch that goes on at another replica when the present one fails.
 
-A revision is handed on when all its changes are there, which its id says: so what was handed on is never repeated, and
-the next replica goes on behind it.
+The changes of a revision are delivered when all of them have arrived, which the event id of the last one tells. So no
+change is delivered twice, and the next replica continues after the last delivered revision.
 """
 
 import asyncio
@@ -17,82 +17,86 @@ from kvstore.client.documents import KeyDocument, RecordDocument
 from kvstore.client.errors import Compacted, Response, Unavailable, accept
 
 _PAUSE_S = 0.1
+"""Pause after a round in which no replica served the watch."""
 _END = b"\n\n"
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
-    """`key` holds `record` since `revision`; None: it was deleted."""
+    """A change of `key` at `revision`. `record` is its new record, None after a deletion."""
 
     revision: int
     key: bytes
     record: Record | None
 
 
-class _Lost(msgspec.Struct):
+class _LostEvent(msgspec.Struct):
+    """The document of the event `lost`: changes that the client has not seen were removed from the history."""
+
     oldest_revision: int
     detail: str
 
 
 class Watch:
-    """One watch, at one replica after the other."""
+    """One watch, served by one replica after the other."""
 
     def __init__(self, caller: Caller, query: str, from_revision: int | None) -> None:
         self._caller = caller
         self._query = query
-        self._seen = from_revision - 1 if from_revision is not None else None
-        """All up to this revision was handed on; None until a replica has said where it begins."""
+        self._delivered = from_revision - 1 if from_revision is not None else None
+        """Last revision whose changes were delivered; None until a replica has said where the watch begins."""
         self._served_at = 0.0
-        """When a replica was heard last."""
+        """Time of the last data from a replica."""
 
     async def follow(self) -> AsyncIterator[WatchEvent]:
-        """What happens, without an end. Raises Compacted; Unavailable when for `timeout_s` no replica serves it."""
+        """Yield each change, without end. Raises Compacted, and Unavailable when no replica has served the watch for
+        `timeout_s`."""
         loop = asyncio.get_running_loop()
         self._served_at = loop.time()
-        refusals: list[str] = []
+        failures: list[str] = []
         while True:
             for endpoint in self._caller.endpoints.ranked("GET"):
                 try:
-                    async for happened in self._follow_at(endpoint):
-                        yield happened
-                    why = f"{endpoint} has ended the watch"
+                    async for event in self._follow_at(endpoint):
+                        yield event
+                    why = f"{endpoint} ended the watch"
                 except Unavailable as error:
                     why = str(error)
                 except aiohttp.ClientConnectorError as error:
-                    why = f"{endpoint} is not reached: {os.strerror(error.errno or 0)}"
+                    why = f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}"
                 except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
-                    why = f"{endpoint} broke off: {str(error) or 'timed out'}"
-                refusals.append(why)
+                    why = f"the watch at {endpoint} broke off: {str(error) or 'timed out'}"
+                failures.append(why)
                 self._caller.endpoints.failed(endpoint)
             if loop.time() > self._served_at + self._caller.timeout_s:
-                raise Unavailable("; ".join(refusals[-len(self._caller.endpoints.urls) :]))
+                raise Unavailable("; ".join(failures[-len(self._caller.endpoints.urls) :]))
             await asyncio.sleep(_PAUSE_S)
 
     async def _follow_at(self, endpoint: str) -> AsyncIterator[WatchEvent]:
-        headers = {"Last-Event-ID": str(self._seen)} if self._seen is not None else {}
+        headers = {"Last-Event-ID": str(self._delivered)} if self._delivered is not None else {}
         async with self._caller.open(endpoint, f"/watch?{self._query}", headers) as response:
             if response.status != 200:
                 accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
-            self._seen = int(response.headers["KV-Revision"])
+            self._delivered = int(response.headers["KV-Revision"])
             pending: list[WatchEvent] = []
             buffer = bytearray()
             async for data in response.content.iter_any():
                 buffer += data
                 self._served_at = asyncio.get_running_loop().time()
-                for fields in _blocks(buffer):
+                for fields in _take_events(buffer):
                     if fields.get("event") == "lost":
-                        lost = msgspec.json.decode(fields["data"], type=_Lost)
+                        lost = msgspec.json.decode(fields["data"], type=_LostEvent)
                         raise Compacted(lost.detail, lost.oldest_revision)
                     if "data" in fields:
-                        pending.append(_happened(fields["event"], fields["data"]))
+                        pending.append(_watch_event(fields["event"], fields["data"]))
                     if "id" in fields:
-                        for happened in pending:
-                            yield happened
+                        for event in pending:
+                            yield event
                         pending = []
-                        self._seen = int(fields["id"])
+                        self._delivered = int(fields["id"])
 
 
-def _blocks(buffer: bytearray) -> Iterator[dict[str, str]]:
-    """Takes all blocks that are whole out of `buffer`: their fields, without comments."""
+def _take_events(buffer: bytearray) -> Iterator[dict[str, str]]:
+    """Remove all complete server-sent events from `buffer` and yield their fields. Comments are skipped."""
     while (end := buffer.find(_END)) >= 0:
         lines = bytes(buffer[:end]).decode().split("\n")
         del buffer[: end + len(_END)]
@@ -101,7 +105,7 @@ def _blocks(buffer: bytearray) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def _happened(kind: str, data: str) -> WatchEvent:
+def _watch_event(kind: str, data: str) -> WatchEvent:
     if kind == "put":
         document = msgspec.json.decode(data, type=RecordDocument)
         found = document.found()

@@ -1,4 +1,4 @@
-"""A cluster of real processes for anybody's tests: `LocalCluster`, and `AsyncLocalCluster` for asyncio.
+"""Clusters of real processes for tests: LocalCluster, and AsyncLocalCluster for asyncio.
 
     with LocalCluster(3) as cluster:
         client = cluster.client()
@@ -6,25 +6,48 @@
         cluster.kill(cluster.leader())
         client.put("a", b"2")
 
-The replicas are what `kvstore serve` runs, on free ports of this machine, with their data in a temporary directory. The
-links between them go through this process, in a thread of its own, so that they can be cut. Whatever becomes of the
-test, no replica outlives it; when it fails, the error carries what the replicas printed. For pytest there are the
-fixtures of `kvstore.testing.pytest_plugin`.
+The replicas run the code of `kvstore serve`, on free ports of this machine, with their data in a temporary directory.
+The links between the replicas lead through proxies in this process, which can cut them. The replicas end with the
+program, even if it is killed. An error that leaves the `with` block carries the output of the replicas. For pytest
+there are the fixtures of `kvstore.testing.pytest_plugin`.
+
+ProcessCluster runs replicas in a directory that the caller names, without proxies: `kvstore cluster` and the benchmarks
+use it. The package is the top layer below `kvstore.cli`: it may import the server and the client.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvstore.testing.cluster_directory import ClusterError, LocalReplica
+    from kvstore.testing.fault_proxies import FaultProxies
     from kvstore.testing.local_cluster import AsyncLocalCluster, LocalCluster
-    from kvstore.testing.process_cluster import ClusterError
+    from kvstore.testing.process_cluster import NotReadyError, ProcessCluster
 
-__all__ = ["AsyncLocalCluster", "ClusterError", "LocalCluster"]
-_MODULES = {"AsyncLocalCluster": "local_cluster", "ClusterError": "process_cluster", "LocalCluster": "local_cluster"}
+_MODULES = {
+    "AsyncLocalCluster": "local_cluster",
+    "ClusterError": "cluster_directory",
+    "FaultProxies": "fault_proxies",
+    "LocalCluster": "local_cluster",
+    "LocalReplica": "cluster_directory",
+    "NotReadyError": "process_cluster",
+    "ProcessCluster": "process_cluster",
+}
+
+__all__ = [
+    "AsyncLocalCluster",
+    "ClusterError",
+    "FaultProxies",
+    "LocalCluster",
+    "LocalReplica",
+    "NotReadyError",
+    "ProcessCluster",
+]
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first used: pytest loads this package for its plugin even without clusters."""
+    """Load a class when it is first used: pytest imports this package for its plugin, in each test run of each project
+    in whose environment kvstore is installed."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

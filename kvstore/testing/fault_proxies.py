@@ -1,8 +1,8 @@
-"""The links between replicas, each through a small proxy of ours that can hold back or delay what it carries.
+"""TCP proxies in the links between replicas, which can cut a link or delay it.
 
-Each replica dials every other one, so there is a proxy for each ordered pair. To cut a direction is silent, as in a
-real network: connections stay, nothing comes through, the end of a connection neither, and what was sent meanwhile
-arrives once it is healed.
+Each replica dials every other replica, so there is a proxy for each ordered pair. A cut is silent, as in a real
+network: connections stay open, neither data nor the end of a connection gets through, and data sent meanwhile arrives
+when the link is healed.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from itertools import permutations
 from types import TracebackType
 from typing import Self
 
-from kvstore.testing.process_cluster import HOST, LocalReplica
+from kvstore.testing.cluster_directory import HOST, LocalReplica
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_CHUNKS = 256
-"""Chunks that one connection keeps while they wait; beyond them its sender has to wait, too."""
+"""Chunks that are kept for one connection while its link is cut or delayed; then its sender has to wait."""
 
 Pair = tuple[str, str]
-"""From the first replica to the second."""
+"""A direction: from the first replica to the second."""
 
 
 class DirectedLink:
@@ -31,35 +31,35 @@ class DirectedLink:
         self._open.set()
         self._delay_s = 0.0
         self.held = 0
-        """How often something came and had to wait because the way is cut: bytes, or a connection."""
+        """Number of chunks and connections that were held back by a cut."""
         self.delayed = 0
-        """How often bytes came and were delayed."""
+        """Number of chunks that were delayed."""
 
     @property
     def is_cut(self) -> bool:
-        """Whether nothing gets through."""
+        """Whether the link is cut."""
         return not self._open.is_set()
 
     def cut(self) -> None:
-        """Let nothing through until `heal`."""
+        """Hold back all data until `heal`."""
         self._open.clear()
 
     def delay(self, delay_s: float) -> None:
-        """Let everything arrive this much later until `heal`."""
+        """Deliver all data `delay_s` later, until `heal`."""
         self._delay_s = delay_s
 
     def heal(self) -> None:
-        """Carry everything again: what is held back at once, what is delayed when it is due."""
+        """Deliver what was held back at once, and delayed data when it is due."""
         self._delay_s = 0.0
         self._open.set()
 
-    async def opened(self) -> None:
-        """Wait until it is not cut."""
+    async def wait_open(self) -> None:
+        """Wait until the link is not cut."""
         self.held += self.is_cut
         await self._open.wait()
 
     async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        """Carry bytes from `source` until it ends; then close `sink`."""
+        """Copy `source` to `sink` until it ends, then close `sink`."""
         chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(QUEUED_CHUNKS)
         async with asyncio.TaskGroup() as both:
             both.create_task(self._deliver(chunks, sink))
@@ -81,7 +81,7 @@ class DirectedLink:
             if not chunk:
                 sink.close()
                 return
-            with suppress(OSError):  # a sink that is gone: its own end comes the other way
+            with suppress(OSError):  # the end of a lost sink arrives in the other direction
                 sink.write(chunk)
                 await sink.drain()
 
@@ -94,19 +94,19 @@ async def _read(source: asyncio.StreamReader) -> bytes:
 
 
 class FaultProxies:
-    """A proxy for each ordered pair of replicas, while in `async with`."""
+    """A proxy for each ordered pair of replicas. Use it in `async with`."""
 
-    def __init__(self, places: Mapping[str, LocalReplica]) -> None:
-        self._places = dict(places)
-        self.links = {pair: DirectedLink() for pair in permutations(places, 2)}
-        self.addresses = {(dialer, target): places[target].peers for dialer, target in self.links}
-        """Where the first dials the second."""
+    def __init__(self, replicas: Mapping[str, LocalReplica]) -> None:
+        self._replicas = dict(replicas)
+        self.links = {pair: DirectedLink() for pair in permutations(replicas, 2)}
+        self.addresses = {(dialer, target): replicas[target].peers for dialer, target in self.links}
+        """Address at which the first replica dials the second."""
         self._servers: list[asyncio.Server] = []
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         for pair in self.links:
-            server = await asyncio.start_server(partial(self._connect, pair), HOST, 0)
+            server = await asyncio.start_server(partial(self._accept, pair), HOST, 0)
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
             self.addresses[pair] = self.addresses[pair]._replace(port=port)
@@ -117,41 +117,42 @@ class FaultProxies:
     ) -> None:
         for server in self._servers:
             server.close()
-        for task in self._carrying:
+        for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def leaving(self, some: Iterable[str]) -> list[Pair]:
-        """Each way out of `some` replicas to one of the others; among all when it is all of them."""
-        inside = set(some)
-        if inside == set(self._places):
+    def leaving(self, names: Iterable[str]) -> list[Pair]:
+        """Return each direction from one of these replicas to one of the others; all directions when `names` are all
+        replicas."""
+        inside = set(names)
+        if inside == set(self._replicas):
             return list(self.links)
         return [pair for pair in self.links if pair[0] in inside and pair[1] not in inside]
 
     def heal(self) -> None:
-        """All ways carry everything again."""
-        for way in self.links.values():
-            way.heal()
+        """Heal all links."""
+        for link in self.links.values():
+            link.heal()
 
-    async def _connect(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        self._carrying.add(task)
+        assert task is not None  # noqa: S101 - asyncio starts a task for each connection
+        self._connections.add(task)
         try:
-            await self._join(pair, reader, writer)
+            await self._connect(pair, reader, writer)
         except asyncio.CancelledError:
-            pass  # asyncio's streams would complain about a callback of theirs that was cancelled
+            pass  # asyncio would log an error for a cancelled connection callback
         finally:
-            self._carrying.discard(task)
+            self._connections.discard(task)
             writer.close()
 
-    async def _join(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialer, target = pair
         forth, back = self.links[dialer, target], self.links[target, dialer]
-        await forth.opened()
-        await back.opened()
+        await forth.wait_open()
+        await back.wait_open()
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._places[target].peers)
+            far_reader, far_writer = await asyncio.open_connection(*self._replicas[target].peers)
         except OSError:
             return
         try:

@@ -1,91 +1,93 @@
-"""The same cluster, for who waits and for asyncio."""
+"""The cluster for tests, as a blocking class and as one for asyncio. Both run ProxiedCluster in a thread of its own."""
 
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.client import Client, SyncClient
 from kvstore.client.portal import Portal
-from kvstore.testing.breeding import shared
-from kvstore.testing.proxied_cluster import Cluster
+from kvstore.testing import fork_server
+from kvstore.testing.proxied_cluster import ProxiedCluster
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Local:
-    """What both have."""
+class _AnyLocalCluster:
+    """The part that does not depend on how a caller waits."""
 
     def __init__(self, nodes: int = 3, settings: Mapping[str, int | str] | None = None) -> None:
-        shared()  # it loads while the rest is prepared
+        fork_server.ensure_running()  # it loads its modules meanwhile
         self._directory = tempfile.TemporaryDirectory(prefix="kvstore-")
-        shared().ask("tidy", self._directory.name)
-        self.portal = Portal("kvstore-cluster")
-        self.cluster = Cluster(nodes, Path(self._directory.name), settings or {})
+        self._remover = fork_server.remove_after_program(self._directory.name)
+        self.portal = Portal(type(self).__name__)
+        self.cluster = ProxiedCluster(nodes, Path(self._directory.name), settings or {})
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the replicas: n1, n2, ..."""
+        """Names of the replicas: n1, n2, ..."""
         return self.cluster.names
 
     @property
     def endpoints(self) -> list[str]:
         """Base addresses of all replicas, for a client."""
-        return self.cluster.supervised.endpoints
+        return self.cluster.processes.endpoints
 
     def endpoint(self, name: str) -> str:
-        """Base address of one replica."""
-        return self.cluster.supervised.replicas[name].url
+        """Return the base address of one replica."""
+        return self.cluster.processes.replicas[name].url
 
     def logs(self) -> str:
-        """The end of what each replica has printed."""
+        """Return the last lines of the output of each replica."""
         return self.cluster.logs()
 
     def _end(self) -> None:
         self.portal.stop()
         self._directory.cleanup()
+        self._remover.kill()
+        self._remover.wait()
 
-    def _chosen(self, names: tuple[str, ...]) -> list[str]:
+    def _endpoints_of(self, names: tuple[str, ...]) -> list[str]:
         return [self.endpoint(name) for name in names] or self.endpoints
 
 
-def _waiting(
-    method: Callable[Concatenate[Cluster, P], Coroutine[Any, Any, T]],
+def _blocking(
+    method: Callable[Concatenate[ProxiedCluster, P], Coroutine[Any, Any, T]],
 ) -> "Callable[Concatenate[LocalCluster, P], T]":
-    """`method`, for who waits."""
+    """Return `method` as a blocking method of LocalCluster."""
 
     @wraps(method)
     def call(self: "LocalCluster", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.portal.run(method(self.cluster, *args, **kwargs))
+        return self.portal.call(partial(method, self.cluster, *args, **kwargs))
 
     return call
 
 
-def _awaiting(
-    method: Callable[Concatenate[Cluster, P], Coroutine[Any, Any, T]],
+def _awaitable(
+    method: Callable[Concatenate[ProxiedCluster, P], Coroutine[Any, Any, T]],
 ) -> "Callable[Concatenate[AsyncLocalCluster, P], Coroutine[Any, Any, T]]":
-    """`method`, for another event loop."""
+    """Return `method` as a method of AsyncLocalCluster, for the caller's event loop."""
 
     @wraps(method)
     async def call(self: "AsyncLocalCluster", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wrap_future(self.portal.submit(method(self.cluster, *args, **kwargs)))
+        return await asyncio.wrap_future(self.portal.submit(partial(method, self.cluster, *args, **kwargs)))
 
     return call
 
 
-class LocalCluster(_Local):
-    """`nodes` replicas n1, n2, ..., with these `settings`, while in `with`; any thread may use it."""
+class LocalCluster(_AnyLocalCluster):
+    """A cluster of `nodes` replicas n1, n2, ... with these `settings`. Use it in `with`, from any thread."""
 
     def __enter__(self) -> Self:
         self._clients = ExitStack()
         self.portal.start()
         try:
-            self.portal.run(self.cluster.open())
+            self.portal.call(self.cluster.open)
         except BaseException:
             self._end()
             raise
@@ -99,41 +101,41 @@ class LocalCluster(_Local):
         try:
             self._clients.close()
         finally:
-            self.portal.run(self.cluster.close())
+            self.portal.call(self.cluster.close)
             self._end()
 
     def client(self, *names: str, timeout_ms: int = 10_000, exactly_once: bool = True) -> SyncClient:
-        """A client of these replicas, of all by default; it is closed with the cluster."""
-        client = SyncClient(self._chosen(names), timeout_ms=timeout_ms, exactly_once=exactly_once)
+        """Return a client of these replicas, of all by default. It is closed with the cluster."""
+        client = SyncClient(self._endpoints_of(names), timeout_ms=timeout_ms, exactly_once=exactly_once)
         return self._clients.enter_context(client)
 
-    kill = _waiting(Cluster.kill)
-    pause = _waiting(Cluster.pause)
-    resume = _waiting(Cluster.resume)
-    restart = _waiting(Cluster.restart)
-    partition = _waiting(Cluster.partition)
-    heal = _waiting(Cluster.heal)
-    wait_ready = _waiting(Cluster.wait_ready)
-    leader = _waiting(Cluster.leader)
-    revive = _waiting(Cluster.revive)
-    clear = _waiting(Cluster.clear)
+    kill = _blocking(ProxiedCluster.kill)
+    pause = _blocking(ProxiedCluster.pause)
+    resume = _blocking(ProxiedCluster.resume)
+    restart = _blocking(ProxiedCluster.restart)
+    partition = _blocking(ProxiedCluster.partition)
+    heal = _blocking(ProxiedCluster.heal)
+    wait_ready = _blocking(ProxiedCluster.wait_ready)
+    leader = _blocking(ProxiedCluster.leader)
+    revive = _blocking(ProxiedCluster.revive)
+    clear = _blocking(ProxiedCluster.clear)
 
     def reset(self) -> None:
-        """As it was at first, but for its revision: all replicas serve, and there is no key, no lease, no lock, and no
-        client."""
+        """Restore the first state, except the revision of the store: all replicas are ready, and there is no key, no
+        lease, no lock and no client."""
         self.revive()
         self._clients.close()
         self.clear()
 
 
-class AsyncLocalCluster(_Local):
-    """The same for asyncio, while in `async with`."""
+class AsyncLocalCluster(_AnyLocalCluster):
+    """LocalCluster for asyncio. Use it in `async with`."""
 
     async def __aenter__(self) -> Self:
         self._clients = AsyncExitStack()
         self.portal.start()
         try:
-            await asyncio.wrap_future(self.portal.submit(self.cluster.open()))
+            await asyncio.wrap_future(self.portal.submit(self.cluster.open))
         except BaseException:
             await asyncio.to_thread(self._end)
             raise
@@ -147,28 +149,28 @@ class AsyncLocalCluster(_Local):
         try:
             await self._clients.aclose()
         finally:
-            await asyncio.wrap_future(self.portal.submit(self.cluster.close()))
+            await asyncio.wrap_future(self.portal.submit(self.cluster.close))
             await asyncio.to_thread(self._end)
 
     async def client(self, *names: str, timeout_ms: int = 10_000, exactly_once: bool = True) -> Client:
-        """A client of these replicas, of all by default; it is closed with the cluster."""
-        client = Client(self._chosen(names), timeout_ms=timeout_ms, exactly_once=exactly_once)
+        """Return a client of these replicas, of all by default. It is closed with the cluster."""
+        client = Client(self._endpoints_of(names), timeout_ms=timeout_ms, exactly_once=exactly_once)
         return await self._clients.enter_async_context(client)
 
-    kill = _awaiting(Cluster.kill)
-    pause = _awaiting(Cluster.pause)
-    resume = _awaiting(Cluster.resume)
-    restart = _awaiting(Cluster.restart)
-    partition = _awaiting(Cluster.partition)
-    heal = _awaiting(Cluster.heal)
-    wait_ready = _awaiting(Cluster.wait_ready)
-    leader = _awaiting(Cluster.leader)
-    revive = _awaiting(Cluster.revive)
-    clear = _awaiting(Cluster.clear)
+    kill = _awaitable(ProxiedCluster.kill)
+    pause = _awaitable(ProxiedCluster.pause)
+    resume = _awaitable(ProxiedCluster.resume)
+    restart = _awaitable(ProxiedCluster.restart)
+    partition = _awaitable(ProxiedCluster.partition)
+    heal = _awaitable(ProxiedCluster.heal)
+    wait_ready = _awaitable(ProxiedCluster.wait_ready)
+    leader = _awaitable(ProxiedCluster.leader)
+    revive = _awaitable(ProxiedCluster.revive)
+    clear = _awaitable(ProxiedCluster.clear)
 
     async def reset(self) -> None:
-        """As it was at first, but for its revision: all replicas serve, and there is no key, no lease, no lock, and no
-        client."""
+        """Restore the first state, except the revision of the store: all replicas are ready, and there is no key, no
+        lease, no lock and no client."""
         await self.revive()
         await self._clients.aclose()
         await self.clear()

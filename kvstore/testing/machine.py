@@ -1,4 +1,4 @@
-"""What a local cluster takes from the machine: ports that are free, a secret, and an end with its parent."""
+"""Services of the operating system for local clusters: free ports, a secret file, the end of a parent process."""
 
 import ctypes
 import os
@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FREE_PORTS = range(12_000, 32_000)
-"""Below the ports that systems give to outgoing connections: those could take a dead replica's port from it."""
+"""Ports to choose from. Above them, systems choose the ports of outgoing connections: such a connection could take the
+port of a dead replica."""
 _SHARES = 32
-"""Each process picks from its own part of them: two could find the same one free, before either listens on it."""
+"""Number of parts of FREE_PORTS. Each process uses the ports of one part: two processes could otherwise choose the same
+port before either listens on it."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
 def free_ports(host: str, count: int, taken: Iterable[int] = ()) -> list[int]:
-    """So many ports of `host` that nobody listens on, other ones than those `taken`."""
+    """Return `count` ports of `host` that are not in use and not in `taken`."""
     ports: list[int] = []
     own = FREE_PORTS[os.getpid() % _SHARES :: _SHARES]
     while len(ports) < count:
@@ -29,7 +31,7 @@ def free_ports(host: str, count: int, taken: Iterable[int] = ()) -> list[int]:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens on it."""
+    """Return whether no socket listens on the port."""
     try:
         socket.create_server((host, port)).close()
     except OSError:
@@ -38,7 +40,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def make_secret(path: Path) -> None:
-    """A file that only its owner reads; one that exists stays."""
+    """Write a random secret to a new file that only its owner can read. An existing file stays."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -47,7 +49,8 @@ def make_secret(path: Path) -> None:
         file.write(secrets.token_hex(32) + "\n")
 
 
-def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
-    """Runs in the child: have the system end it, in order, when its parent dies, however that happens. Linux only."""
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Have the system send this signal to the calling process when its parent ends, for any reason. Does nothing on
+    systems other than Linux."""
     if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, how)
+        _libc.prctl(_PR_SET_PDEATHSIG, number)

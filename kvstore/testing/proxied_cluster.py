@@ -1,4 +1,4 @@
-"""A cluster of real processes, with links that can be cut; see `kvstore.testing`."""
+"""A cluster of real processes whose links can be cut: the asyncio code behind LocalCluster and AsyncLocalCluster."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -8,31 +8,32 @@ from pathlib import Path
 
 from kvstore.api.key_range import EVERY_KEY
 from kvstore.client import Client
-from kvstore.testing import process_cluster
-from kvstore.testing.breeding import ForkedCluster
+from kvstore.testing.cluster_directory import ClusterError
 from kvstore.testing.fault_proxies import FaultProxies
-from kvstore.testing.process_cluster import ClusterError, describe_exit, leader_of
+from kvstore.testing.fork_server import ForkedCluster
+from kvstore.testing.process_cluster import POLL_S
+from kvstore.testing.replica_status import describe_exit, leader_of
 
 LOG_LINES = 40
-"""Of each replica in `logs`."""
+"""Number of lines of each replica in `logs`."""
 
 
-class Cluster:
-    """The cluster itself, for an event loop in a thread of its own."""
+class ProxiedCluster:
+    """Forked replicas, with a proxy of this process in each link between them."""
 
     def __init__(self, nodes: int, directory: Path, settings: Mapping[str, int | str]) -> None:
-        self.supervised = ForkedCluster(nodes, directory, settings=settings)
-        self.names = tuple(self.supervised.replicas)
-        self._links = FaultProxies(self.supervised.replicas)
+        self.processes = ForkedCluster(nodes, directory, settings=settings)
+        self.names = tuple(self.processes.replicas)
+        self._proxies = FaultProxies(self.processes.replicas)
         self._open = AsyncExitStack()
 
     async def open(self) -> None:
-        """Start all replicas, and wait until they serve."""
+        """Start all replicas and wait until they are ready."""
         try:
-            await self._open.enter_async_context(self._links)
-            self.supervised.prepare(self._links.addresses)
-            self._open.callback(self._end)
-            await asyncio.to_thread(self.supervised.start)
+            await self._open.enter_async_context(self._proxies)
+            self.processes.prepare(self._proxies.addresses)
+            self._open.callback(self._kill_all)
+            await asyncio.to_thread(self.processes.start)
             await self.wait_ready()
         except BaseException as error:
             error.add_note(self.logs())
@@ -40,90 +41,93 @@ class Cluster:
             raise
 
     async def close(self) -> None:
-        """End all replicas at once."""
+        """Kill all replicas."""
         await self._open.aclose()
 
     async def kill(self, *names: str) -> None:
-        """End these replicas with SIGKILL; they are gone on return."""
-        self.supervised.kill(*filter(self.supervised.runs, self._known(names)))
+        """Kill these replicas with SIGKILL and wait until they are gone."""
+        self.processes.kill(*filter(self.processes.runs, self._known(names)))
 
     async def pause(self, *names: str) -> None:
-        """Stop these replicas with SIGSTOP: they keep their connections, and do nothing."""
+        """Stop these replicas with SIGSTOP: they keep their connections and do nothing."""
         for name in self._known(names):
-            self.supervised.pause(name)
+            self.processes.pause(name)
 
     async def resume(self, *names: str) -> None:
-        """Let them continue, all that are paused by default."""
+        """Let these replicas continue, all by default."""
         for name in self._known(names) or self.names:
-            if self.supervised.runs(name):
-                self.supervised.resume(name)
+            if self.processes.runs(name):
+                self.processes.resume(name)
 
     async def restart(self, *names: str) -> None:
-        """Start these replicas, all by default; those that run are stopped in order before. They have not caught up on
-        return, see `wait_ready`."""
+        """Start these replicas, all by default; a running replica is first stopped with SIGTERM. The replicas have not
+        caught up on return, see `wait_ready`."""
         chosen = self._known(names) or self.names
-        await self.supervised.stop(chosen)
-        self.supervised.start(chosen)
+        await self.processes.stop(chosen)
+        self.processes.start(chosen)
 
     async def partition(self, *groups: str | Iterable[str]) -> None:
-        """Cut all links between these groups of replicas, and between them and the others: `partition("n1")` cuts n1
-        off, `partition(["n1", "n2"], ["n3"])` leaves two of three together. What is sent over a cut link arrives once
-        it is healed. Clients reach all of them still."""
+        """Cut all links between these groups of replicas, and between the groups and the remaining replicas.
+
+        `partition("n1")` isolates n1; `partition(["n1", "n2"], ["n3"])` leaves a majority of two. Data sent over a cut
+        link arrives when the link is healed. Clients still reach all replicas.
+        """
         named = [self._known([group] if isinstance(group, str) else tuple(group)) for group in groups]
         rest = [name for name in self.names if name not in set(chain(*named))]
         for one, other in permutations([*named, rest], 2):
             for pair in ((a, b) for a in one for b in other):
-                self._links.links[pair].cut()
+                self._proxies.links[pair].cut()
 
     async def heal(self) -> None:
-        """No link is cut any more."""
-        self._links.heal()
+        """Heal all links."""
+        self._proxies.heal()
 
     async def wait_ready(self, *names: str, timeout_s: float = 30.0) -> str:
-        """Wait until these replicas serve, all by default, and follow one leader; gives its name. Raises
-        ClusterError."""
-        return await self.supervised.wait_ready(self._known(names) or None, timeout_s=timeout_s)
+        """Wait until these replicas, all by default, are ready and follow one leader; return the name of the leader.
+        Raises ClusterError."""
+        return await self.processes.wait_ready(self._known(names) or None, timeout_s=timeout_s)
 
     async def leader(self, timeout_s: float = 10.0) -> str:
-        """The replica that leads, once there is one. Raises ClusterError."""
+        """Return the name of the leader as soon as there is one. Raises ClusterError after `timeout_s`."""
         try:
-            async with asyncio.timeout(timeout_s), self.supervised.status_client() as client:
+            async with asyncio.timeout(timeout_s), self.processes.status_client() as client:
                 while True:
-                    leader = leader_of(await self.supervised.statuses(client))
+                    leader = leader_of(await self.processes.statuses(client))
                     if leader is not None:
                         return leader
-                    await asyncio.sleep(process_cluster.POLL_S)
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise ClusterError(f"nobody leads after {timeout_s:g} s\n{self.logs()}") from None
+            raise ClusterError(f"no replica leads after {timeout_s:g} s\n{self.logs()}") from None
 
     async def revive(self) -> None:
-        """All replicas run, are connected, and serve."""
+        """Heal all links, resume or start all replicas, and wait until they are ready."""
         await self.heal()
         await self.resume()
-        self.supervised.start()
+        self.processes.start()
         await self.wait_ready()
 
     async def clear(self) -> None:
-        """There is no key, no lease and no lock."""
-        async with Client(self.supervised.endpoints, exactly_once=False) as client:
+        """Revoke all leases, which ends all locks, and delete all keys."""
+        async with Client(self.processes.endpoints, exactly_once=False) as client:
             for lease in await client.leases():
                 await lease.revoke()
             await client.delete_span(EVERY_KEY)
 
     def logs(self) -> str:
-        """The end of what each replica has printed."""
+        """Return the last lines of the output of each replica."""
         parts = []
-        for name, place in self.supervised.replicas.items():
-            lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
-            parts += [f"---- {name}, {describe_exit(self.supervised.exit_of(name))}", *lines[-LOG_LINES:]]
+        for name, replica in self.processes.replicas.items():
+            lines = replica.log.read_text(errors="replace").splitlines() if replica.log.exists() else []
+            parts += [f"---- {name}, {describe_exit(self.processes.exit_of(name))}", *lines[-LOG_LINES:]]
         return "\n".join(parts)
 
     def _known(self, names: Iterable[str]) -> list[str]:
-        found = list(names)
-        for name in found:
+        """Return `names` as a list. Raises ValueError when one of them is no replica of this cluster."""
+        known = list(names)
+        for name in known:
             if name not in self.names:
-                raise ValueError(f"there is no replica {name!r}: those of this cluster are {', '.join(self.names)}")
-        return found
+                raise ValueError(f"no replica {name!r}: the replicas of this cluster are {', '.join(self.names)}")
+        return known
 
-    def _end(self) -> None:
-        self.supervised.kill(*filter(self.supervised.runs, self.names))
+    def _kill_all(self) -> None:
+        self.processes.kill(*filter(self.processes.runs, self.names))

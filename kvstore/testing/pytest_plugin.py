@@ -1,10 +1,10 @@
-"""Fixtures for pytest, there wherever kvstore is installed.
+"""Fixtures for pytest, available in every environment in which kvstore is installed.
 
-`kvstore_cluster`: three replicas, a `kvstore.testing.LocalCluster`. They are started once for all tests, which takes a
-second or two; for each test all of them run and are connected, and the store is empty (its revision goes on).
-`kvstore_clusters`: makes clusters for one test, `kvstore_clusters(5, {"lease_ms": 900})`, some 0.3 s each.
+`kvstore_cluster` is a LocalCluster of three replicas. It is started once for all tests, in a second or two; before each
+test all replicas are made ready again and the store is emptied (its revision is not reset).
+`kvstore_clusters` makes clusters for one test, in about 0.3 s each: `kvstore_clusters(5, {"lease_ms": 900})`.
 
-A test that fails shows what the replicas printed.
+The report of a test that fails contains the output of the replicas.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from kvstore.testing import LocalCluster
 
-_SHOWN = pytest.StashKey[list["LocalCluster"]]()
-"""The clusters of a test."""
+_USED = pytest.StashKey[list["LocalCluster"]]()
+"""Clusters that a test used."""
 
 
-class Clusters(Protocol):
-    """What `kvstore_clusters` is."""
+class ClusterFactory(Protocol):
+    """The type of the fixture `kvstore_clusters`."""
 
     def __call__(self, nodes: int = 3, settings: Mapping[str, int | str] | None = None) -> LocalCluster:
-        """A cluster that runs, until the test ends."""
+        """Return a ready cluster, which runs until the test ends."""
 
 
 @pytest.fixture(scope="session")
 def _kvstore_shared() -> Iterator[LocalCluster]:
-    from kvstore.testing import LocalCluster  # noqa: PLC0415 - tests that use no cluster do not load it
+    from kvstore.testing import LocalCluster  # noqa: PLC0415 - a test without a cluster does not load it
 
     with LocalCluster() as cluster:
         yield cluster
@@ -40,22 +40,22 @@ def _kvstore_shared() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def kvstore_cluster(request: pytest.FixtureRequest, _kvstore_shared: LocalCluster) -> LocalCluster:
-    """Three replicas that serve, with nothing in them."""
+    """Three replicas that are ready and hold no keys."""
     _kvstore_shared.reset()
-    request.node.stash.setdefault(_SHOWN, []).append(_kvstore_shared)
+    request.node.stash.setdefault(_USED, []).append(_kvstore_shared)
     return _kvstore_shared
 
 
 @pytest.fixture
-def kvstore_clusters(request: pytest.FixtureRequest) -> Iterator[Clusters]:
-    """Makes clusters of any size, for this test alone."""
+def kvstore_clusters(request: pytest.FixtureRequest) -> Iterator[ClusterFactory]:
+    """A function that makes clusters of any size for one test."""
     from kvstore.testing import LocalCluster  # noqa: PLC0415 - as above
 
     with ExitStack() as running:
 
         def make(nodes: int = 3, settings: Mapping[str, int | str] | None = None) -> LocalCluster:
             cluster = running.enter_context(LocalCluster(nodes, settings))
-            request.node.stash.setdefault(_SHOWN, []).append(cluster)
+            request.node.stash.setdefault(_USED, []).append(cluster)
             return cluster
 
         yield make
@@ -63,9 +63,9 @@ def kvstore_clusters(request: pytest.FixtureRequest) -> Iterator[Clusters]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the logs to the report of a failure."""
+    """Add the output of the replicas to the report of a failure."""
     report = yield
     if report.failed:
-        for cluster in item.stash.get(_SHOWN, []):
+        for cluster in item.stash.get(_USED, []):
             report.sections.append(("kvstore replicas", cluster.logs()))
     return report

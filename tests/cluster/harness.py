@@ -20,7 +20,7 @@ from yarl import URL
 from kvstore.api.errors import Outcome
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import NO_SUCH_KEY, RETRY_AFTER
-from kvstore.testing.breeding import ForkedCluster
+from kvstore.testing.fork_server import ForkedCluster
 from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 from tests.torture.linearizability import FOREVER, Operation, Verdict, check
 

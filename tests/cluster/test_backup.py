@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
+from kvstore.testing.cluster_directory import LocalReplica
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, others, running, until
 
 pytestmark = pytest.mark.cluster

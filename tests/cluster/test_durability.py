@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from kvstore.api.framing import FrameReader
-from kvstore.testing.process_cluster import LocalReplica, ProcessCluster
+from kvstore.testing.cluster_directory import LocalReplica
+from kvstore.testing.process_cluster import ProcessCluster
 from paxos import wire
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, others

@@ -13,7 +13,8 @@ from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus
 from kvstore.client import Client as Operator
-from kvstore.testing.process_cluster import HOST, ProcessCluster
+from kvstore.testing.cluster_directory import HOST
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.cluster.harness import STEADY, CallHistory, Ending, HttpClient, load, others, running, until
 from tests.cluster.test_refusals import _all_say, command, intruder
 

@@ -81,12 +81,12 @@ def test_a_thousand_reads_at_the_leader_need_no_message(tmp_path: Path) -> None:
             await call_often(cluster, history, "put", [leader])
             await settled(client, cluster)
             before = await sent(client, cluster)
-            ways = await counted(client, cluster, "kvstore_reads_total", "way")
+            methods = await counted(client, cluster, "kvstore_reads_total", "method")
             await call_often(cluster, history, "get", [leader])
             since = await sent(client, cluster) - before
             as_time_goes_by = {"Heartbeat", "HeartbeatAck", "DigestRequest", "DigestReply"}
             assert set(since) <= as_time_goes_by, since
-            assert await counted(client, cluster, "kvstore_reads_total", "way") - ways == {"lease": CALLS}
+            assert await counted(client, cluster, "kvstore_reads_total", "method") - methods == {"lease": CALLS}
             await history.verify(cluster, least=CALLS)
 
     asyncio.run(story())

@@ -1,11 +1,13 @@
-"""`kvstore.testing`, as others use it: what it does to replicas, and that nothing of it is left."""
+"""`kvstore.testing` as its users see it: faults, errors, fixtures, and that no process or file is left."""
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -80,7 +82,7 @@ def test_an_error_carries_what_the_replicas_printed() -> None:
             cluster.kill("n2")
             cluster.kill("n4")
 
-    with pytest.raises(ValueError, match="no replica 'n4': those of this cluster are n1, n2, n3") as caught:
+    with pytest.raises(ValueError, match="no replica 'n4': the replicas of this cluster are n1, n2, n3") as caught:
         fail()
     assert "---- n1, running" in caught.value.__notes__[0]
     assert "---- n2, killed by SIGKILL" in caught.value.__notes__[0]
@@ -92,36 +94,14 @@ def test_settings_that_no_replica_takes_are_told_with_the_reason() -> None:
         raise AssertionError("it has come up")
 
 
-CRASHING = """
-from kvstore.testing import LocalCluster
-with LocalCluster() as cluster:
-    cluster.pause("n2")
-    supervised = cluster.cluster.supervised
-    print(*(supervised.process_id(name) for name in cluster.names), supervised.directory, flush=True)
-    input()
-"""
-
-
 def lives(process_id: int) -> bool:
-    """Dead, and not only a zombie that nobody has asked for."""
+    """Return whether the process runs: a zombie that its parent has not reaped does not."""
     with suppress(OSError):
         return ") Z " not in Path(f"/proc/{process_id}/stat").read_text()
     return False
 
 
-def test_nothing_is_left_of_a_program_that_was_killed() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", CRASHING],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    ) as program:
-        assert program.stdout is not None
-        *process_ids, directory = program.stdout.readline().split()
-        assert all(lives(int(process_id)) for process_id in process_ids)
-        program.kill()
-
+def wait_until_nothing_is_left(process_ids: list[str], directory: str) -> None:
     def is_left() -> bool:
         return any(map(lives, map(int, process_ids))) or Path(directory).exists()
 
@@ -131,22 +111,88 @@ def test_nothing_is_left_of_a_program_that_was_killed() -> None:
     asyncio.run(asyncio.wait_for(until(gone), 30))
 
 
-ENDING = """
+KILLED = """
 from kvstore.testing import LocalCluster
 with LocalCluster() as cluster:
-    try:
-        print(flush=True)
-        input()
-    except KeyboardInterrupt:
-        print(cluster.client().put("a", b"").version, flush=True)
+    cluster.pause("n2")
+    processes = cluster.cluster.processes
+    print(*(processes.process_id(name) for name in cluster.names), processes.directory, flush=True)
+    input()
 """
 
 
-def test_ctrl_c_is_for_the_program() -> None:
-    """The replicas live on until it has ended its own work."""
+def test_nothing_is_left_of_a_program_that_was_killed() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", ENDING],
+        [sys.executable, "-c", KILLED],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as program:
+        assert program.stdout is not None
+        *process_ids, directory = program.stdout.readline().split()
+        assert all(lives(int(process_id)) for process_id in process_ids)
+        program.kill()
+    wait_until_nothing_is_left(process_ids, directory)
+
+
+LEFT_OPEN = """
+import os
+from kvstore.testing import LocalCluster
+cluster = LocalCluster(1).__enter__()
+client = cluster.client()
+watching = client.watch(from_revision=1)
+client.put("a", b"")
+next(watching)
+child = os.fork()
+if not child:
+    try:
+        client.get("a")
+    except RuntimeError as error:
+        print(error, flush=True)
+    client.__exit__(None, None, None)
+    os._exit(0)
+os.waitpid(child, 0)
+assert client.get("a") is not None
+cluster.pause("n1")
+processes = cluster.cluster.processes
+print(processes.process_id("n1"), processes.directory, flush=True)
+"""
+
+
+def test_nothing_is_left_of_a_script_that_closes_nothing(tmp_path: Path) -> None:
+    """The script has no guard against running in its child processes, either."""
+    script = tmp_path / "script.py"
+    script.write_text(LEFT_OPEN)
+    done = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=120, env=ENVIRONMENT
+    )
+    in_fork, left = done.stdout.splitlines()
+    assert re.fullmatch(r"SyncClient was opened in process \d+ and cannot be used after a fork: .*", in_fork)
+    *process_ids, directory = left.split()
+    wait_until_nothing_is_left(process_ids, directory)
+
+
+INTERRUPTED = """
+import signal
+from kvstore.testing import LocalCluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell starts a program, however the tests are run
+with LocalCluster() as cluster:
+    client = cluster.client()
+    with client.lock("deploy"):
+        try:
+            print(flush=True)
+            with cluster.client().lock("deploy"):
+                print("held twice", flush=True)
+        except KeyboardInterrupt:
+            print(client.put("a", b"").version, flush=True)
+    print(client.holder("deploy"), flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_call_that_waits_and_no_replica() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -155,11 +201,17 @@ def test_ctrl_c_is_for_the_program() -> None:
         assert program.stdout is not None
         program.stdout.readline()
         os.killpg(program.pid, signal.SIGINT)
-        assert program.stdout.readline() == "1\n"
+        assert program.stdout.read() == "1\nNone\n"
         assert program.wait(30) == 0
 
 
 TESTS = """
+import sys
+
+def test_a_test_without_a_cluster_does_not_load_it():
+    assert "kvstore.testing.pytest_plugin" in sys.modules
+    assert "kvstore.client" not in sys.modules
+
 def test_one(kvstore_cluster):
     client = kvstore_cluster.client()
     lease = client.lease()
@@ -183,19 +235,12 @@ def test_four(kvstore_cluster):
 
 
 def test_the_fixtures_of_pytest(tmp_path: Path) -> None:
+    (plugin,) = entry_points(group="pytest11", name="kvstore")
     (tmp_path / "test_it.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=ENVIRONMENT)
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    command = [sys.executable, "-m", "pytest", "-p", plugin.value, "-p", "no:cacheprovider", "-Werror", str(tmp_path)]
+    environment = ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the other plugins take seconds to load
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert "1 failed" in done.stdout
     assert "kvstore replicas" in done.stdout
     assert "serves clients on" in done.stdout
-
-
-def test_tests_that_use_no_cluster_do_not_load_it(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import sys\ndef test_it():\n    assert not {'aiohttp', 'kvstore.client', 'paxos'} & set(sys.modules)\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT)
-    assert "1 passed" in done.stdout, done.stdout + done.stderr

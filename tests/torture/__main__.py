@@ -11,7 +11,7 @@ from bench.command import Json, Seed, check_page, run, write_json
 from bench.errors import BenchError
 from bench.report import print_report
 from bench.scratch import scratch_directory
-from kvstore.testing.process_cluster import ClusterError
+from kvstore.testing.cluster_directory import ClusterError
 from tests.torture.counter import COUNTER
 from tests.torture.faults import command as faulting
 from tests.torture.faults.found import Verdict, conclude

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from bench.errors import BenchError
+from kvstore.testing.cluster_directory import ClusterError
 from kvstore.testing.fault_proxies import FaultProxies
-from kvstore.testing.process_cluster import ClusterError, ProcessCluster
+from kvstore.testing.process_cluster import ProcessCluster
 from tests.torture.faults import disk
 from tests.torture.faults.clients import Load
 from tests.torture.faults.found import Found, bins, count, latencies

@@ -8,7 +8,8 @@ from itertools import pairwise
 import msgspec
 
 from kvstore.testing.fault_proxies import FaultProxies, Pair
-from kvstore.testing.process_cluster import POLL_S, ProcessCluster, describe_exit
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
+from kvstore.testing.replica_status import describe_exit
 from tests.torture.faults.disk import SYNCS, WRITES, Tampering
 from tests.torture.faults.plan import Fault, Plan, Reach
 

@@ -9,7 +9,8 @@ import msgspec
 
 from kvstore.api.status import Status
 from kvstore.client import Client
-from kvstore.testing.process_cluster import ProcessCluster, leader_of, status_of
+from kvstore.testing.process_cluster import ProcessCluster
+from kvstore.testing.replica_status import leader_of, status_of
 
 POLL_S = 0.1
 

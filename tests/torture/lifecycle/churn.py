@@ -13,7 +13,8 @@ import msgspec
 from bench.errors import BenchError
 from bench.lifecycle.replicas import wipe
 from kvstore.client import Client, ClientError, NoSuchMember
-from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster
+from kvstore.testing.cluster_directory import ClusterError
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle.clients import Failure, Traffic, unexcused
 

@@ -9,7 +9,9 @@ from random import Random
 import msgspec
 
 from bench.lifecycle.load import Load, puts
-from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster, describe_exit
+from kvstore.testing.cluster_directory import ClusterError
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
+from kvstore.testing.replica_status import describe_exit
 from tests.torture.faults.history import Judgement, judge
 from tests.torture.lifecycle import files
 from tests.torture.lifecycle.clients import Traffic

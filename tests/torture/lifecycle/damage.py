@@ -13,7 +13,9 @@ import msgspec
 
 from bench.errors import BenchError
 from bench.lifecycle.replicas import DATABASE, LOG, wipe
-from kvstore.testing.process_cluster import POLL_S, ClusterError, ProcessCluster, describe_exit
+from kvstore.testing.cluster_directory import ClusterError
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
+from kvstore.testing.replica_status import describe_exit
 from tests.torture.lifecycle import files
 from tests.torture.lifecycle.ledger import Ledger
 

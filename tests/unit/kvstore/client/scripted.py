@@ -18,7 +18,7 @@ def problem(status: int, outcome: str | None = None, name: str = "no-leader") ->
     return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json")
 
 
-class Scripted:
+class ScriptedReplica:
     """A replica that gives its answers in order, and remembers what it was asked. An answer of None hangs up."""
 
     def __init__(self, *answers: web.Response | None) -> None:
@@ -37,7 +37,7 @@ class Scripted:
 
 
 @asynccontextmanager
-async def serving(*replicas: Scripted) -> AsyncIterator[list[str]]:
+async def serving(*replicas: ScriptedReplica) -> AsyncIterator[list[str]]:
     runners = []
     for replica in replicas:
         runner = web.ServerRunner(web.Server(replica.handle), shutdown_timeout=0.01)

@@ -19,9 +19,9 @@ from kvstore.client import (
     Unavailable,
     UnknownOutcome,
 )
-from kvstore.client.batching import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
+from kvstore.client.batching import MAX_BYTES, MAX_REQUESTS, MAX_WEIGHT
 from kvstore.server.http.limits import Limits
-from tests.unit.kvstore.client.scripted import Scripted, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
 ALL = 20
@@ -161,11 +161,11 @@ def test_two_writes_of_a_key_have_revisions_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("writes", "batches"),
     [
-        (lambda client: [client.put(f"k{n}", b"") for n in range(MOST_WEIGHT + 1)], [MOST_WEIGHT, 1]),
-        (lambda client: [client.delete(f"k{n}") for n in range(MOST_WEIGHT)], [MOST_WEIGHT // 2] * 2),
+        (lambda client: [client.put(f"k{n}", b"") for n in range(MAX_WEIGHT + 1)], [MAX_WEIGHT, 1]),
+        (lambda client: [client.delete(f"k{n}") for n in range(MAX_WEIGHT)], [MAX_WEIGHT // 2] * 2),
         (lambda client: [client.put(f"k{n}", b"", if_absent=True) for n in range(400)], [333, 67]),
-        (lambda client: [client.put(f"k{n}", bytes(b"x" * (MOST_BYTES // 3))) for n in range(3)], [2, 1]),
-        (lambda client: [client.put("a", b""), client.put("k", b"\xff" * MOST_BYTES)], [1, 1]),
+        (lambda client: [client.put(f"k{n}", bytes(b"x" * (MAX_BYTES // 3))) for n in range(3)], [2, 1]),
+        (lambda client: [client.put("a", b""), client.put("k", b"\xff" * MAX_BYTES)], [1, 1]),
     ],
 )
 def test_a_batch_is_bounded(
@@ -189,15 +189,15 @@ def test_what_arrives_while_requests_are_under_way_waits_for_the_next_one(monkey
         store.replica.gate.clear()
         async with client_of(store) as client:
             puts = []
-            for number in range(MOST_UNDER_WAY):
+            for number in range(MAX_REQUESTS):
                 puts.append(asyncio.create_task(client.put(f"first{number}", b"")))
                 await store.replica.arrived.get()
             puts += [asyncio.create_task(client.put(f"then{number}", b"")) for number in range(ALL)]
             await asyncio.sleep(0)
-            assert len(counted.commands) == MOST_UNDER_WAY
+            assert len(counted.commands) == MAX_REQUESTS
             store.replica.gate.set()
             await asyncio.gather(*puts)
-        assert len(counted.commands) == MOST_UNDER_WAY + 1
+        assert len(counted.commands) == MAX_REQUESTS + 1
 
     run(scenario)
 
@@ -219,7 +219,7 @@ def test_who_is_cancelled_while_it_waits_is_not_sent(monkeypatch: pytest.MonkeyP
 def test_when_a_batch_ends_unknown_all_in_it_say_so_and_when_none_took_it_it_was_not_done() -> None:
     async def scenario() -> None:
         for answers, expected in (([None], UnknownOutcome), ([problem(503, "failed") for _ in range(99)], Unavailable)):
-            replica = Scripted(*answers)
+            replica = ScriptedReplica(*answers)
             async with serving(replica) as urls, Client(urls, timeout_ms=100, exactly_once=False) as client:
                 results = await settled([client.put(f"k{number}", b"") for number in range(3)])
                 assert [type(result) for result in results] == [expected] * 3
@@ -239,7 +239,7 @@ def test_a_batch_has_one_idempotency_key() -> None:
     run(scenario)
 
 
-class Stuck(Scripted):
+class Stuck(ScriptedReplica):
     """Answers nothing."""
 
     def __init__(self) -> None:
@@ -258,13 +258,13 @@ def test_when_the_client_is_closed_nobody_waits_on() -> None:
         async with serving(replica) as urls:
             async with Client(urls, exactly_once=False) as client:
                 puts = []
-                for number in range(MOST_UNDER_WAY):
+                for number in range(MAX_REQUESTS):
                     puts.append(asyncio.create_task(client.put(f"k{number}", b"")))
                     await replica.came.acquire()
                 puts.append(asyncio.create_task(client.put("last", b"")))
                 await asyncio.sleep(0)
             results = await settled(puts)
-        assert [type(result) for result in results] == [*[UnknownOutcome] * MOST_UNDER_WAY, Unavailable]
+        assert [type(result) for result in results] == [*[UnknownOutcome] * MAX_REQUESTS, Unavailable]
 
     asyncio.run(scenario())
 
@@ -274,7 +274,7 @@ def test_nobody_waits_longer_than_it_may_for_those_before_it() -> None:
         replica = Stuck()
         async with serving(replica) as urls, Client(urls, timeout_ms=300, exactly_once=False) as client:
             puts = []
-            for number in range(MOST_UNDER_WAY):
+            for number in range(MAX_REQUESTS):
                 puts.append(asyncio.create_task(client.put(f"k{number}", b"")))
                 await replica.came.acquire()
             results = await settled([*puts, client.put("last", b"")])
@@ -303,7 +303,10 @@ def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
 
 def test_an_answer_of_another_shape_is_not_taken_for_one() -> None:
     async def scenario() -> None:
-        async with serving(Scripted(web.Response(body=b"{}"))) as urls, Client(urls, exactly_once=False) as client:
+        async with (
+            serving(ScriptedReplica(web.Response(body=b"{}"))) as urls,
+            Client(urls, exactly_once=False) as client,
+        ):
             with pytest.raises(msgspec.ValidationError):
                 await client.put("k", b"")
 

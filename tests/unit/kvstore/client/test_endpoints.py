@@ -1,6 +1,6 @@
 import pytest
 
-from kvstore.client.endpoints import FIRST_REST_S, LONGEST_REST_S, TRIAL_EVERY, Endpoints
+from kvstore.client.endpoints import MAX_BACK_OFF_S, MIN_BACK_OFF_S, TRIAL_EVERY, Endpoints
 
 A, B, C = "http://a", "http://b", "http://c"
 
@@ -72,18 +72,18 @@ def test_who_fails_is_asked_last_for_a_while_that_doubles() -> None:
     endpoints.answered(A, "GET", 0.001)
     endpoints.failed(A)
     assert endpoints.ranked("GET") == [B, C, A]
-    clock.now += FIRST_REST_S
+    clock.now += MIN_BACK_OFF_S
     assert endpoints.ranked("GET")[0] == A
     endpoints.failed(A)
-    clock.now += FIRST_REST_S
+    clock.now += MIN_BACK_OFF_S
     assert endpoints.ranked("GET")[0] == B
     for _ in range(20):
         endpoints.failed(A)
-    clock.now += LONGEST_REST_S
+    clock.now += MAX_BACK_OFF_S
     assert endpoints.ranked("GET")[0] == A
     endpoints.answered(A, "GET", 0.001)
     endpoints.failed(A)
-    clock.now += FIRST_REST_S
+    clock.now += MIN_BACK_OFF_S
     assert endpoints.ranked("GET")[0] == A
 
 

@@ -16,7 +16,7 @@ from kvstore.client import (
     UnknownOutcome,
     idempotency,
 )
-from tests.unit.kvstore.client.scripted import Scripted, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
 
 NOTHING = Transact([], [], [])
 
@@ -25,7 +25,7 @@ def done(revision: int = 5) -> web.Response:
     return web.json_response({"revision": revision, "version": 1})
 
 
-class Numbered(Scripted):
+class Numbered(ScriptedReplica):
     """Grants leases 1, 2, ...; `keys` are those of the writes that came."""
 
     def __init__(self, *answers: web.Response | None) -> None:
@@ -138,9 +138,9 @@ def test_many_first_writes_take_one_lease() -> None:
 
 def test_a_write_for_which_no_lease_is_granted_was_not_done() -> None:
     async def run() -> None:
-        replica = Scripted(*[problem(503, "unknown") for _ in range(100)])
+        replica = ScriptedReplica(*[problem(503, "unknown") for _ in range(100)])
         async with serving(replica) as urls, Client(urls, timeout_ms=100) as client:
-            with pytest.raises(Unavailable, match="for want of a lease"):
+            with pytest.raises(Unavailable, match="no lease was granted"):
                 await client.put("k", b"v")
         assert {path for _, path, _ in replica.asked} == {"/leases"}
 

@@ -147,7 +147,7 @@ def test_an_election_tells_who_leads() -> None:
 
 def test_misuse_is_told() -> None:
     async def story(store: Store, client: Client) -> None:
-        with pytest.raises(ValueError, match="one lease"):
+        with pytest.raises(ValueError, match="exclude each other"):
             await client.put("a", b"", lease=1, ttl_s=1)
 
     at(story)

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kvstore.server.config import Address
+from kvstore.testing.cluster_directory import HOST, LocalReplica
 from kvstore.testing.fault_proxies import DirectedLink, FaultProxies
-from kvstore.testing.process_cluster import HOST, LocalReplica
 
 STORY_S = 30.0
 
