@@ -22,11 +22,11 @@ from pydantic_settings import (
 )
 
 from kvstore.replica import retention
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
-_PROTOCOL, _FRONT_END, _RETENTION = Options(), Limits(), retention.Limits()
+_PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), retention.Limits()
 """Who has a setting has its default."""
 
 ENV_PREFIX = "KVSTORE_"

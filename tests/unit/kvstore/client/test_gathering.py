@@ -11,7 +11,7 @@ from aiohttp import web
 from kvstore.api.commands import DeleteResult, Put, PutResult, Record
 from kvstore.client import Client, ConditionFailed, Fence, LockLost, NoSuchLease, Rejected, Unavailable, UnknownOutcome
 from kvstore.client.gathering import MOST_BYTES, MOST_UNDER_WAY, MOST_WEIGHT
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.client.scripted import Scripted, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -134,7 +134,7 @@ def test_replicas_that_take_less_are_sent_the_writes_by_themselves() -> None:
             results = await settled([client.put(f"k{number}", bytes(50)) for number in range(ALL)])
             assert [result.version for result in results] == [1] * ALL
 
-    run(scenario, limits=Limits(max_value_bytes=100))
+    run(scenario, limits=HttpLimits(max_value_bytes=100))
 
 
 def test_two_writes_of_a_key_have_revisions_of_their_own() -> None:
