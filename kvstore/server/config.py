@@ -13,11 +13,11 @@ from pydantic_settings import (
 )
 
 from kvstore.replica import retention
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
-_PROTOCOL, _FRONT_END, _RETENTION = Options(), Limits(), retention.Limits()
+_PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), retention.Limits()
 """The default of a setting is defined by the part that uses the setting."""
 
 ENV_PREFIX = "KVSTORE_"

@@ -3,7 +3,7 @@
 from kvstore.api.membership import Membership
 from kvstore.replica import retention
 from kvstore.server.config import Settings
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from storage.base import StorageError, StoredIdentity
 
@@ -22,9 +22,9 @@ def options_of(settings: Settings) -> Options:
     )
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> HttpLimits:
     """Return the bounds of the HTTP front end."""
-    return Limits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
+    return HttpLimits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
 
 
 def retention_of(settings: Settings) -> retention.Limits:

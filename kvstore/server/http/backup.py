@@ -8,16 +8,19 @@ import itertools
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from aiohttp import web
-
+from kvstore.api.queries import Consistency
 from kvstore.backup.stream import VERSION, StreamEnd, StreamFailure, StreamPage, StreamStart, pack
 from kvstore.server.http.asking import reply_of
+from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
-from kvstore.server.http.streams import send
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.stream import send
 from kvstore.server.http.target import consistency_of
 from kvstore.server.service import Replica
 
 PATH = "/backup"
+_FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
 MOST_AT_ONCE = 2
 """Backups that one replica sends at the same time."""
 
@@ -31,12 +34,15 @@ class Backups:
         self._numbers = itertools.count(1)
         self._running = 0
 
-    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
-        """The whole stream, already sent. It holds whatever was acknowledged before it was asked for, unless the query
-        says that it may be stale. Raises Problem or Refused before the first byte."""
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
+        """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
-        consistency = consistency_of(query)
+        return TaskCall(partial(self._send, request, consistency_of(query)), takes_body=False)
+
+    async def _send(self, request: HttpRequest, consistency: Consistency) -> StreamedResponse:
+        """The whole stream, already sent. It holds whatever was acknowledged before it was asked for, unless the query
+        says that it may be stale. Raises Problem or Refused before the first byte."""
         if self._running >= MOST_AT_ONCE:
             detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
@@ -45,8 +51,7 @@ class Backups:
         try:
             # Whatever it finds: this replica is current now, or refuses.
             await reply_of(partial(self._replica.read, b"\0", consistency))
-            headers = {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
-            return await send(request, headers, self._parts(reader))
+            return await send(request, _FIELDS, self._parts(reader))
         finally:
             self._running -= 1
             self._replica.end_state(reader)

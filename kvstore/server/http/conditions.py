@@ -5,36 +5,43 @@ The entity tag of a key is its revision in quotes, and the same on every replica
 
 import re
 
-from multidict import MultiMapping
-
 from kvstore.api.commands import Compare, Delete, Get, LeasedPut, Put, Record, Relation, Target, Transact
 from kvstore.server.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPPORTED, Problem
+from kvstore.server.http.request import HttpRequest
 
-_UNSUPPORTED = ("If-Unmodified-Since", "Content-Range")
+_UNSUPPORTED = {b"if-unmodified-since": "If-Unmodified-Since", b"content-range": "Content-Range"}
 """Headers that change what a write means: to ignore one would do a write that its sender did not ask for."""
 
-_CONDITIONS = ("If-Match", "If-None-Match")
+_CONDITIONS = {b"if-match": "If-Match", b"if-none-match": "If-None-Match"}
+_ALL = {**_UNSUPPORTED, **_CONDITIONS}
 
 _TAG = re.compile(r'(W/)?"([1-9][0-9]{0,18})"')
 
 
-def conditions_on(key: bytes, headers: MultiMapping[str]) -> list[Compare]:
-    """What the headers ask of `key`. Raises Problem for a condition that cannot be understood."""
-    for name in _UNSUPPORTED:
-        if name in headers:
+def conditions_on(key: bytes, request: HttpRequest) -> list[Compare]:
+    """Return the conditions that the headers set on `key`. Raises Problem for one that cannot be understood."""
+    headers = request.headers
+    if headers.keys().isdisjoint(_ALL):
+        return []
+    for header, name in _UNSUPPORTED.items():
+        if header in headers:
             raise Problem(UNSUPPORTED, f"Writes take no {name}. Use If-Match or If-None-Match, or leave it out.")
-    return [_compare(key, name, _value(headers, name)) for name in _CONDITIONS if name in headers]
+    return [
+        _compare(key, name, value)
+        for header, name in _CONDITIONS.items()
+        if (value := request.header(header)) is not None
+    ]
 
 
-def conditional(command: Put | LeasedPut | Delete, compares: list[Compare]) -> Put | LeasedPut | Delete | Transact:
-    """`command` if all of them hold, else a look at its key."""
-    return Transact(compares, [command], [Get(command.key)]) if compares else command
+def conditional(command: Put | LeasedPut | Delete, compares: list[Compare]) -> Transact:
+    """Return the transaction that does `command` if all of `compares` hold, and reads its key otherwise."""
+    return Transact(compares, [command], [Get(command.key)])
 
 
-def refuse_conditions(headers: MultiMapping[str]) -> None:
+def refuse_conditions(request: HttpRequest) -> None:
     """For writes of many keys. Raises Problem when there is one: to ignore it would do what was not asked for."""
-    for name in (*_UNSUPPORTED, *_CONDITIONS):
-        if name in headers:
+    for header, name in _ALL.items():
+        if header in request.headers:
             raise Problem(UNSUPPORTED, f"{name} is for a single key. Compare in POST /txn, or leave it out.")
 
 
@@ -56,18 +63,13 @@ def not_guarded(name: bytes, fence: int) -> Problem:
     return Problem(PRECONDITION_FAILED, detail, about={"fence": fence})
 
 
-def is_unmodified(headers: MultiMapping[str], record: Record) -> bool:
+def is_unmodified(request: HttpRequest, record: Record) -> bool:
     """Whether a GET is answered by 304: its sender has this revision already. Raises Problem for a header that cannot
     be understood, and where If-Match asks for another one."""
-    wanted, known = (_value(headers, name) if name in headers else None for name in _CONDITIONS)
+    wanted, known = request.header(b"if-match"), request.header(b"if-none-match")
     if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
         raise failed(record)
     return known is not None and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
-
-
-def _value(headers: MultiMapping[str], name: str) -> str:
-    """A field that is there several times is one list (RFC 9110, 5.3)."""
-    return ", ".join(headers.getall(name, ()))
 
 
 def _compare(key: bytes, name: str, value: str) -> Compare:

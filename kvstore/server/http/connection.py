@@ -1,300 +1,399 @@
-"""One client's connection. A plain request for a key goes the short way; everything else is aiohttp's.
+"""One client's connection: requests in, responses out in the same order, and the bounds on both.
 
-    data_received --> whole and plain, and nothing of aiohttp's before it? --> Turn --> answers in order
-                      whole and not plain -----> aiohttp, which answers them in order
-                      not whole yet -----------> held, for a moment: most requests come in one or two pieces
-                      anything else -----------> aiohttp, with all that follows: it minds limits and slow senders
+    data_received -> RequestReader -> head_received    -> Dispatcher.admit: refused, or its body is taken
+                                   -> request_received -> waits for its turn -> Dispatcher.begin
+    answered      -> the responses that are there are written, up to the first that is not
 
-Answers leave in the order of the requests: while turns are under way nothing is given to aiohttp, and while aiohttp is
-busy what comes is given to it, plain or not. So there is never a queue of both kinds.
+Requests of keys are in progress together, up to `MAX_EXCHANGES`. Any other request waits until it is the first, and is
+in progress alone. When there are enough, or the client does not read its responses, its connection is not read: what it
+sends stays in the kernel, but for the rest of what was received last.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from time import perf_counter
+from typing import cast
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import HttpProcessingError, RawRequestMessage
-from aiohttp.http_exceptions import InvalidURLError, LineTooLong
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
-from yarl import URL
-
-from kvstore.server.http.answer import CLOSE
-from kvstore.server.http.head import NotPlainError, scan
-from kvstore.server.http.limits import Limits
-from kvstore.server.http.problems import MALFORMED, Problem, internal_error
-from kvstore.server.http.turns import Turn, Turns
+from kvstore.server.http.body_rules import too_large, too_slow
+from kvstore.server.http.dispatcher import Dispatcher, Exchange, malformed
+from kvstore.server.http.limits import HttpLimits
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_reader import MalformedRequestError, RequestReader
+from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_head
 
 LINGERING_S = 2.0
-"""How long what follows an early answer is read and thrown away, so that the client gets to read the answer: closing
-on unread bytes would reset the connection under it."""
-
-HOLD_S = 0.2
-"""How long the rest of a request is waited for before aiohttp gets what is there."""
+"""Time for which what follows the last response is read and thrown away, so that the client gets to read the response:
+to close on unread bytes would reset the connection under it (RFC 9112, 9.6)."""
 
 TAKE_TIMEOUT_S = 30.0
-"""A client that has not taken its answers by then is cut off: it would pin them in memory for ever."""
+"""A client that has not read its responses by then is cut off: it would pin them in memory for ever."""
 
-MAX_TURNS = 32
-"""Requests of one connection that are under way at once; those behind them wait in the kernel."""
+MAX_EXCHANGES = 32
+"""Requests of one connection that are in progress at once."""
 
-_log = logging.getLogger(__name__)
-_ROOT = URL("/")
+_PIECE_BYTES = 16 * 1024
+"""Parsed at once: it bounds the requests that wait for those before them."""
 
 
-class Connection(RequestHandler):
-    """`stopping` tells whether every answer is to be the last one. `on_malformed` is called for each answer to a
-    request that could not be parsed, `on_lost` at the end."""
-
-    __slots__ = (
-        "_blocked",
-        "_body",
-        "_holding",
-        "_limits",
-        "_on_lost",
-        "_on_malformed",
-        "_passing_on",
-        "_rest",
-        "_stopping",
-        "_taking",
-        "_turns",
-        "_under_way",
-    )
+class HttpConnection(asyncio.Protocol):
+    """The server's end of a connection. `on_lost` is called when it is over."""
 
     def __init__(
         self,
-        server: web.Server,
-        loop: asyncio.AbstractEventLoop,
-        limits: Limits,
-        turns: Turns,
+        dispatcher: Dispatcher,
+        limits: HttpLimits,
         *,
         stopping: Callable[[], bool],
-        on_malformed: Callable[[], None],
-        on_lost: Callable[["Connection"], None],
+        on_lost: Callable[["HttpConnection"], None],
     ) -> None:
-        super().__init__(
-            server,
-            loop=loop,
-            keepalive_timeout=limits.keepalive_timeout_ms / 1000,
-            lingering_time=LINGERING_S,
-            auto_decompress=False,  # a value is stored byte for byte as it was sent
-            access_log=None,  # type: ignore[arg-type]  # documented to turn it off
-        )
+        """`stopping` returns True from the moment that each response is to be the last of its connection."""
+        self._dispatcher = dispatcher
         self._limits = limits
-        self._turns = turns
         self._stopping = stopping
-        self._on_malformed = on_malformed
         self._on_lost = on_lost
-        self._body: StreamReader | None = None
-        self._rest = b""
-        """Received, and neither begun nor given to aiohttp."""
-        self._under_way: deque[Turn] = deque()
-        self._passing_on = False
-        """True when all that comes is aiohttp's."""
-        self._blocked = False
-        """True while the kernel holds what comes, until turns end or the client takes answers."""
-        self._holding: asyncio.TimerHandle | None = None
-        self._taking: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._reader = RequestReader(self, self)
+        self._transport: asyncio.Transport | None = None
+        self._unread = b""
+        """Received, and not parsed yet: the connection is not read meanwhile."""
+        self._is_reading = True
+        self._is_deaf = False
+        """True when all that comes is thrown away: the last request is known."""
+        self._has_ended = False
+        """True once the last response is written."""
+        self._client_ended = False
+        """True once the client has closed its side."""
+        self._exchanges: deque[Exchange] = deque()
+        """All requests without a written response, in order."""
+        self._begun = 0
+        """How many of them, from the first on, are in progress or refused."""
+        self._receiving: Exchange | None = None
+        """The last of them, while its body is not complete."""
+        self._body: bytearray | None = None
+        """That body, once it came in more than one piece."""
+        self._continuing: Exchange | None = None
+        """The request whose client waits for 100 Continue before it sends the body."""
+        self._parting: HttpResponse | None = None
+        """The response to bytes that are not a request: the last one."""
+        self._read_enough: asyncio.Future[None] | None = None
+        """Done when the client has read enough of its responses; None while it has."""
+        self._streaming: bool | None = None
+        """None while no stream is sent, True while one without an end is."""
+        self._active_at = perf_counter()
+        """Time of the last head or response."""
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
 
-    def reading(self, body: StreamReader) -> None:
-        """`body` is that of the request which is being answered from now on."""
-        self._body = body
+    # asyncio.Protocol
 
-    def close_if_idle(self) -> None:
-        """Close, unless a request is being answered: then its answer ends the connection."""
-        if self._rests and not self._under_way:
-            self.force_close()
-
-    @property
-    def _rests(self) -> bool:
-        """True while aiohttp waits for a request."""
-        return self._waiter is not None and not self._waiter.done()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._idle_timer = self._loop.call_later(self._limits.keepalive_timeout_ms / 1000, self._close_idle)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._passing_on or not data:  # aiohttp calls it with nothing, to parse what it holds
-            self._pass_on(data)
+        if self._is_deaf:
             return
-        self._rest = self._rest + data if self._rest else data
-        self._advance()
+        if self._unread:
+            self._unread += data
+        else:
+            self._receive(data)
 
-    def _advance(self) -> None:
-        """Begin what has come, as far as it may begin now."""
-        if self._holding is not None:
-            self._holding.cancel()
-            self._holding = None
-        data, start = self._rest, 0
-        while start < len(data) and not (self._close or self._force_close):
-            if len(self._under_way) >= MAX_TURNS or self.writing_paused:
-                self._block()
-                break
-            try:
-                found = scan(data, start, self._limits.max_value_bytes)
-            except NotPlainError:
-                if self._under_way:
-                    self._block()
-                    break
-                self._pass_all_on(data[start:])
-                return
-            if found is None:
-                self._holding = self._loop.call_later(HOLD_S, self._hold_no_longer)
-                break
-            plain, end = found
-            if plain is not None and (self._under_way or (self._rests and not self._stopping())):
-                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                self._under_way.append(self._turns.begin(self, plain))
-            elif self._under_way:
-                self._block()
-                break
-            else:
-                self._pass_on(data[start:end])
-            start = end
-        self._rest = data[start:]
-
-    def _block(self) -> None:
-        if not self._blocked and self.transport is not None:
-            self._blocked = True
-            self.transport.pause_reading()
-
-    def _go_on(self) -> None:
-        if self._blocked and not self.writing_paused:
-            self._blocked = False
-            if self.transport is not None and not (self._reading_paused or self._buffer_paused):  # by aiohttp
-                self.transport.resume_reading()
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. A client that closes its side may still wait for responses."""
+        self._client_ended = True
+        if self._receiving is not None:
+            self._break_off("the body ends early")
             self._advance()
-
-    def _hold_no_longer(self) -> None:
-        self._holding = None
-        if self._under_way:
-            self._holding = self._loop.call_later(HOLD_S, self._hold_no_longer)
-            return
-        self._pass_all_on(self._rest)
-
-    def answered(self) -> None:
-        """See Asker. Write the answers that are there, up to the first that is not."""
-        under_way, transport = self._under_way, self.transport
-        while under_way and (answer := under_way[0].answer) is not None:
-            under_way.popleft()
-            if transport is None:
-                continue
-            last = not under_way and self._stopping()
-            transport.write(answer.render(CLOSE if last else b""))
-            if last:
-                self.force_close()
-                return
-        if not under_way:
-            self._go_on()
+        return bool(self._exchanges) and not self._streaming
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
-        super().pause_writing()
-        self._taking = self._loop.call_later(TAKE_TIMEOUT_S, self._cut_off)
+        self._read_enough = self._loop.create_future()
+        self._set_end_timer(TAKE_TIMEOUT_S, self.abort)
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
-        super().resume_writing()
-        self._stop_taking()
-        self._go_on()
+        self._wake_writer()
+        if self._has_ended:
+            return
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._advance()
+        self._read_on()
 
-    def _stop_taking(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
-
-    def _cut_off(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _pass_all_on(self, data: bytes) -> None:
-        """This, and whatever comes from now on."""
-        self._passing_on, self._rest = True, b""
-        self._pass_on(data)
-
-    def _pass_on(self, data: bytes) -> None:
-        """Let aiohttp parse. When that fails in the middle of a body, it queues an error but lets the body's reader
-        wait.
-
-        A hostile authority in an absolute target (`http://[]@/`) makes it fail with what is not a parser's error. The
-        parser refuses all that follows such a failure: fed once more, it says so in the way that is answered.
-        """
-        try:
-            super().data_received(data)
-        except Exception:  # noqa: BLE001  see above
-            _log.debug("not HTTP", exc_info=True)
-            super().data_received(b"")
-        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-            self._break_bodies(RequestPayloadError("what was sent is not HTTP"))
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """The client is gone, so is the rest of every body."""
-        self._stop_taking()
-        if self._holding is not None:
-            self._holding.cancel()
-        self._break_bodies(ConnectionResetError("the connection was lost"))
-        if self._task_handler is not None and self._waiter is not None and self._waiter.done():
-            self._task_handler.cancel()  # about to begin a request; aiohttp fails on one without a connection
-        super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        """See asyncio.Protocol. Requests that are in progress go on."""
+        self._transport, self._is_deaf, self._unread = None, True, b""
+        for timer in (self._idle_timer, self._body_timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
+        for exchange in list(self._exchanges)[self._begun :]:
+            self._dispatcher.drop(exchange)
+        self._exchanges.clear()
+        self._wake_writer()
         self._on_lost(self)
 
-    def _break_bodies(self, error: Exception) -> None:
-        bodies = [body for _, body in self._messages]
-        if self._body is not None:
-            bodies.append(self._body)
-        for body in bodies:
-            if not body.is_eof():
-                body.set_exception(error)
-                body.feed_eof()
+    # Receiver
 
-    def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log what aiohttp could not handle, unless the client has left, or the rest of a body that nobody reads is
-        broken."""
-        if self.transport is not None and not isinstance(kwargs.get("exc_info"), RequestPayloadError):
-            super().log_exception(*args, **kwargs)
+    def head_received(self, request: HttpRequest) -> None:
+        """See Receiver."""
+        exchange = self._dispatcher.admit(self, request)
+        self._active_at = exchange.started
+        self._exchanges.append(exchange)
+        self._receiving, self._body = exchange, None
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002  (aiohttp's signature)
-        status: int = 500,  # noqa: ARG002
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """The answer to bytes that are not a request; the connection ends with it."""
-        if isinstance(exc, HttpProcessingError):
-            self._on_malformed()
-            problem = Problem(MALFORMED, f"It could not be read as HTTP: {_advice(exc)}")
+    def body_received(self, data: bytes) -> None:
+        """See Receiver."""
+        exchange = self._receiving
+        if exchange is None or not exchange.takes_body:
+            return
+        request = exchange.request
+        if self._body is None and not request.body:
+            request.body, size = data, len(data)
         else:
-            _log.error("a request failed outside of its handler", exc_info=exc)
-            problem = internal_error()
-        answer = problem.answer("UNKNOWN")
-        answer.force_close()
-        return answer
+            if self._body is None:
+                self._body = bytearray(request.body)
+            self._body += data
+            size = len(self._body)
+        if size > self._limits.max_value_bytes:
+            request.body, self._body = b"", None
+            self._dispatcher.refuse(exchange, too_large(self._limits))
 
+    def request_received(self) -> None:
+        """See Receiver."""
+        exchange, self._receiving = self._receiving, None
+        if exchange is None:
+            return
+        exchange.is_whole = True
+        if self._body is not None:
+            exchange.request.body, self._body = bytes(self._body), None
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = self._continuing = None
 
-def _advice(error: HttpProcessingError) -> str:
-    if isinstance(error, LineTooLong):
-        return f"a line is longer than {error.args[1]} bytes. Shorten the URL or the headers."
-    cause = next(iter(error.message.splitlines()), "").rstrip(":.")[:200]
-    if isinstance(error, InvalidURLError):
-        return f"{cause}. Percent-encode every byte of a key but letters, digits and -._~/"
-    return f"{cause}. Send valid HTTP/1.1."
+    # Requests
 
+    def _receive(self, data: bytes) -> None:
+        start, size = 0, len(data)
+        while start < size:
+            if self._has_enough:
+                self._unread = data[start:]
+                self._pause_reading()
+                break
+            piece = data if size <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
+            start += len(piece)
+            try:
+                self._reader.feed(piece)
+            except MalformedRequestError as error:
+                self._break_off(str(error))
+                break
+            if self._begun < len(self._exchanges):
+                self._begin()
+        if self._receiving is not None and self._body_timer is None:
+            self._wait_for_body(self._receiving)
+        self._advance()
 
-def make_request(
-    message: RawRequestMessage,
-    body: StreamReader,
-    connection: RequestHandler,
-    writer: AbstractStreamWriter,
-    task: "asyncio.Task[None]",
-) -> web.BaseRequest:
-    """A request whose parsed URL is left out when it is not a plain path: only the raw target is ever looked at, and
-    aiohttp fails on some authorities (`http://xn--/`) at a place where the connection would hang with no answer. So
-    would one without any target, which the parser takes after CONNECT."""
-    if isinstance(connection, Connection):
-        connection.reading(body)
-    path: str | None = message.path
-    if path is None or not path.startswith("/"):
-        message = message._replace(path=path or "", url=_ROOT)
-    return web.BaseRequest(message, body, connection, writer, task, asyncio.get_running_loop())
+    @property
+    def _has_enough(self) -> bool:
+        """True while no more is to be parsed: there are many requests, one that excludes others, or the client does
+        not read."""
+        exchanges = self._exchanges
+        if len(exchanges) >= MAX_EXCHANGES or self._read_enough is not None:
+            return True
+        return bool(exchanges) and exchanges[-1].is_alone and exchanges[-1].is_whole
+
+    def _wait_for_body(self, exchange: Exchange) -> None:
+        if not exchange.takes_body:
+            return
+        self._dispatcher.reserve(exchange)
+        if exchange.response is not None:
+            return
+        self._body_timer = self._loop.call_later(self._limits.body_timeout_ms / 1000, self._give_body_up, exchange)
+        if b"expect" in exchange.request.headers and exchange.request.version != "1.0":
+            self._continuing = exchange
+
+    def _give_body_up(self, exchange: Exchange) -> None:
+        self._dispatcher.refuse(exchange, too_slow(self._limits))
+        self._advance()
+
+    def _break_off(self, cause: str) -> None:
+        """Take no more requests: what came is not HTTP, or it has ended in the middle of a request."""
+        self._is_deaf, self._unread = True, b""
+        exchange = self._receiving
+        if exchange is None:
+            self._parting = self._dispatcher.malformed(cause)
+        elif exchange.takes_body:
+            self._dispatcher.refuse(exchange, malformed(cause))
+
+    def _begin(self) -> None:
+        """Begin the requests that may, in order."""
+        exchanges = self._exchanges
+        while self._begun < len(exchanges):
+            exchange = exchanges[self._begun]
+            if exchange.response is None:
+                if (exchange.takes_body and not exchange.is_whole) or self._read_enough is not None:
+                    return
+                if self._begun >= MAX_EXCHANGES or (self._begun and (exchange.is_alone or exchanges[0].is_alone)):
+                    return
+                self._dispatcher.begin(exchange)
+            self._begun += 1
+
+    # Responses
+
+    def answered(self) -> None:
+        """See Asker."""
+        if self._transport is not None:
+            self._advance()
+            self._read_on()
+
+    def _advance(self) -> None:
+        """Begin what may begin and write what may be written, until there is no more of either."""
+        while True:
+            if self._begun < len(self._exchanges):
+                self._begin()
+            if not self._write():
+                return
+
+    def _write(self) -> bool:
+        """Write the responses that are there, up to the first that is not. Return whether there were any, and others
+        may follow."""
+        transport, exchanges, written = self._transport, self._exchanges, False
+        if transport is None:
+            return False
+        while exchanges and (response := exchanges[0].response) is not None:
+            exchange = exchanges.popleft()
+            self._begun -= 1
+            written = True
+            request, last = exchange.request, self._is_last(exchange)
+            if isinstance(response, HttpResponse):
+                connection = CLOSE if last else b"" if request.version == "1.1" else KEEP_ALIVE
+                transport.write(response.render(connection, body=request.method != "HEAD"))
+            self._streaming = None
+            if last:
+                self._end(transport)
+                return False
+        if exchanges:
+            if exchanges[0] is self._continuing:
+                transport.write(CONTINUE)
+                self._continuing = None
+            return written
+        if written:
+            self._active_at = perf_counter()
+        if self._parting is not None:
+            transport.write(self._parting.render(CLOSE))
+            self._end(transport)
+        return False
+
+    def _is_last(self, exchange: Exchange) -> bool:
+        if not exchange.request.keep_alive or not exchange.is_whole:
+            return True
+        return (self._stopping() or self._client_ended) and not (self._exchanges or self._unread or self._parting)
+
+    def _read_on(self) -> None:
+        """Go on with what was received, and then with the connection, if that was put off."""
+        if self._is_reading or self._has_enough:
+            return
+        data, self._unread = self._unread, b""
+        if data:
+            self._receive(data)
+        if not self._unread and self._transport is not None:
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if self._is_reading and self._transport is not None:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    # Streams, see Client
+
+    @property
+    def is_gone(self) -> bool:
+        """See Client."""
+        return self._client_ended or self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_behind(self) -> bool:
+        """See Client."""
+        return self._read_enough is not None
+
+    def begin_stream(self, fields: bytes, *, endless: bool) -> None:
+        """See Client."""
+        if self._transport is None or (endless and self.is_gone):
+            raise ConnectionResetError("the client is gone")
+        self._streaming = endless
+        request = self._exchanges[0].request
+        request.keep_alive = request.keep_alive and not self._stopping()
+        self._transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE))
+
+    def write(self, chunk: bytes) -> None:
+        """See Client."""
+        if chunk and self._transport is not None:  # a chunk without bytes would end the stream
+            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    async def drain(self) -> None:
+        """See Client."""
+        if self._read_enough is not None:
+            await self._read_enough
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+
+    def end_stream(self) -> None:
+        """See Client."""
+        if self._transport is not None:
+            self._transport.write(b"0\r\n\r\n")
+
+    def _wake_writer(self) -> None:
+        if self._read_enough is not None and not self._read_enough.done():
+            self._read_enough.set_result(None)
+        self._read_enough = None
+
+    # The end
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless there is a request: then the response to that will end it."""
+        if not self._exchanges and not self._is_deaf and self._transport is not None:
+            self._close(self._transport)
+
+    def _close_idle(self) -> None:
+        """Close the connection if no head was completed for too long, and go on to look otherwise."""
+        timeout_s = self._limits.keepalive_timeout_ms / 1000
+        left_s = timeout_s if self._exchanges else self._active_at + timeout_s - perf_counter()
+        if left_s > 0:
+            self._idle_timer = self._loop.call_later(left_s, self._close_idle)
+        elif not self._is_deaf and self._transport is not None:
+            self._close(self._transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Close the connection behind the last response."""
+        more_may_come = self._receiving is not None or self._parting is not None or bool(self._unread)
+        self._is_deaf, self._has_ended, self._unread = True, True, b""
+        if not more_may_come or self._client_ended:
+            self._close(transport)
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not self._is_reading:
+            self._is_reading = True
+            transport.resume_reading()
+        self._set_end_timer(LINGERING_S, partial(self._close, transport))
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        self._is_deaf, self._has_ended = True, True
+        transport.close()
+        self._set_end_timer(TAKE_TIMEOUT_S, self.abort)
+
+    def _set_end_timer(self, seconds: float, end: Callable[[], None]) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._end_timer = self._loop.call_later(seconds, end)

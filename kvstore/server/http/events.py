@@ -10,14 +10,17 @@ is done.
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 from itertools import accumulate
 
 import msgspec
-from aiohttp import web
 
 from kvstore.api.status import Status
+from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
-from kvstore.server.http.streams import send
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.stream import send
 from kvstore.server.http.target import no_parameters
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
 from kvstore.server.service import Replica
@@ -27,6 +30,7 @@ PATH = "/events"
 INTERVAL_S = 0.25
 MOST_AT_ONCE = 100
 RECONNECT_MS = 1000
+_FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -74,15 +78,17 @@ class Events:
         self._ended = True
         self._next.set()
 
-    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
-        """The whole stream, already sent. Raises Problem before the first byte."""
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
+        """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
         no_parameters(query)
+        return TaskCall(partial(self._send, request), takes_body=False)
+
+    async def _send(self, request: HttpRequest) -> StreamedResponse:
         if self._readers >= MOST_AT_ONCE:
             raise Problem(OVERLOADED, f"{MOST_AT_ONCE} look at this replica already.", fields=RETRY_AFTER)
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        return await send(request, headers, self._chunks())
+        return await send(request, _FIELDS, self._chunks(), endless=True)
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         self._readers += 1

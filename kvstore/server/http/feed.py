@@ -10,13 +10,14 @@ A watcher has a position: all events up to it were written to its connection, an
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 import orjson
 
 from kvstore.api.json import event_document
 from kvstore.api.key_range import Span
+from kvstore.server.http.request import Client
 from kvstore.server.service import Replica
 from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
@@ -33,22 +34,12 @@ REPLAY_BYTES = 256 * 1024
 
 
 class Watcher:
-    """One connection. `write` takes some bytes; `lags` tells whether it has not taken the last ones yet, `gone` whether
-    it never will."""
+    """One connection."""
 
-    def __init__(
-        self,
-        span: Span,
-        position: int,
-        write: Callable[[bytes], None],
-        lags: Callable[[], bool],
-        gone: Callable[[], bool],
-    ) -> None:
+    def __init__(self, span: Span, position: int, client: Client) -> None:
         self.span = span
         self.position = position
-        self.write = write
-        self.lags = lags
-        self.gone = gone
+        self.client = client
         self.left = asyncio.Event()
         """Set when it follows no longer: it lags, is gone, or the feed has ended."""
 
@@ -143,16 +134,17 @@ class Feed:
     def _send(self, span: Span, group: _Group, chunk: bytes) -> None:
         leaving = []
         for watcher in group.watchers:
-            if not watcher.gone():
-                watcher.write(chunk)
+            client = watcher.client
+            if not client.is_gone:
+                client.write(chunk)
                 watcher.position = group.position
-            if watcher.gone() or watcher.lags():
+            if client.is_gone or client.is_behind:
                 leaving.append(watcher)
         self._dismiss(span, group, leaving)
 
     def _dismiss(self, span: Span, group: _Group, watchers: Iterable[Watcher]) -> None:
         for watcher in watchers:
-            watcher.position = group.position if not watcher.gone() else watcher.position
+            watcher.position = group.position if not watcher.client.is_gone else watcher.position
             del group.watchers[watcher]
             watcher.left.set()
         if not group.watchers:

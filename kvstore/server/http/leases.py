@@ -5,19 +5,17 @@ from typing import Any
 
 import msgspec
 import orjson
-from aiohttp import web
 
 from kvstore.api.commands import Grant, Granted, KeepAlive, LeaseEnded, Revoke
 from kvstore.api.json import named
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
 from kvstore.api.results import LeasesAnswer, LeaseStatus
-from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
-from kvstore.server.http.body import read_body
-from kvstore.server.http.kv import Keys
-from kvstore.server.http.limits import Limits
-from kvstore.server.http.options import ttl_ms_of
+from kvstore.server.http.calls import TaskCall
+from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import JSON, HttpResponse
 from kvstore.server.http.target import (
     MOST_REVISION,
     consistency_named,
@@ -26,7 +24,8 @@ from kvstore.server.http.target import (
     number_named,
     parameters,
 )
-from kvstore.server.http.writes import id_of, no_such_lease, refuse_id, write
+from kvstore.server.http.write_options import ttl_ms_of
+from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
 from kvstore.server.service import Replica
 
 PATH = "/leases"
@@ -39,18 +38,19 @@ class Granting(msgspec.Struct, forbid_unknown_fields=True):
     ttl_s: float
 
 
-class Leases:
+class LeaseHandlers:
     """Answers requests for leases out of a replica."""
 
-    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
-        """`keys` counts the requests that are in progress, these among them."""
+    def __init__(self, replica: Replica, in_flight: InFlight) -> None:
         self._replica = replica
-        self._limits = limits
-        self._keys = keys
+        self._in_flight = in_flight
 
-    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
-        """The answer to a request for `path`, `/leases` or below it. Raises Problem or Refused."""
-        with self._keys.counted():
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
+        """Return the call of a request for `path`, `/leases` or below it."""
+        return TaskCall(partial(self._handle, request, path, query), takes_body=request.method == "POST")
+
+    async def _handle(self, request: HttpRequest, path: str, query: str) -> HttpResponse:
+        with self._in_flight.counted():
             number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
             if path == PATH:
                 return await self._answer_for_all(request, query)
@@ -62,7 +62,7 @@ class Leases:
                 raise Problem(NO_SUCH_RESOURCE, f"What exists is {PATH}, {PATH}/17 and {PATH}/17/keepalive.")
             return await self._answer_for_one(request, int(number), query)
 
-    async def _answer_for_all(self, request: web.BaseRequest, query: str) -> Answer:
+    async def _answer_for_all(self, request: HttpRequest, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
             found = parameters(query, ("after", "limit", "consistency"))
             after = number_named(found, "after", 0, MOST_REVISION) or 0
@@ -73,18 +73,18 @@ class Leases:
         if request.method != "POST":
             raise not_allowed(request.method, "GET, HEAD, POST")
         no_parameters(query)
-        body = await read_body(request, self._limits)
-        granted = await write(self._replica, Grant(_ttl_ms(body)), id_of(request, body))
+        command = once(Grant(_ttl_ms(request.body)), IdempotencyKey.of(request), request)
+        granted = await write(self._replica, command)
         return self._granted(granted, 201, b"Location: %b/%d\r\n")
 
-    async def _keep_alive(self, request: web.BaseRequest, lease: int, query: str) -> Answer:
+    async def _keep_alive(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method != "POST":
             raise not_allowed(request.method, "POST")
         no_parameters(query)
-        refuse_id(request)
-        return self._granted(await write(self._replica, KeepAlive(lease), None), 200, b"")
+        refuse_key(request)
+        return self._granted(await write(self._replica, KeepAlive(lease)), 200, b"")
 
-    async def _answer_for_one(self, request: web.BaseRequest, lease: int, query: str) -> Answer:
+    async def _answer_for_one(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
             answer = await self._look(LeaseLookup(lease), consistency_named(parameters(query, ("consistency",))))
             if not answer.leases:
@@ -93,7 +93,7 @@ class Leases:
         if request.method != "DELETE":
             raise not_allowed(request.method, "GET, HEAD, DELETE")
         no_parameters(query)
-        ended = await write(self._replica, Revoke(lease), id_of(request, b""))
+        ended = await write(self._replica, once(Revoke(lease), IdempotencyKey.of(request), request))
         if not isinstance(ended, LeaseEnded):
             raise TypeError(f"a revocation was answered with {ended!r}")
         return _json(200, {"revision": ended.revision, "deleted": ended.deleted})
@@ -104,7 +104,7 @@ class Leases:
             raise TypeError(f"leases were answered with {answer!r}")
         return answer
 
-    def _granted(self, granted: object, status: int, location: bytes) -> Answer:
+    def _granted(self, granted: object, status: int, location: bytes) -> HttpResponse:
         """It lives for its whole length, from the moment that this was applied."""
         if not isinstance(granted, Granted):
             raise TypeError(f"a grant was answered with {granted!r}")
@@ -133,5 +133,5 @@ def _document(status: LeaseStatus) -> dict[str, Any]:
     return document
 
 
-def _json(status: int, document: dict[str, Any], fields: bytes = b"") -> Answer:
-    return Answer(status, JSON + fields, orjson.dumps(document) + b"\n")
+def _json(status: int, document: dict[str, Any], fields: bytes = b"") -> HttpResponse:
+    return HttpResponse(status, JSON + fields, orjson.dumps(document) + b"\n")

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Limits(msgspec.Struct, frozen=True):
+class HttpLimits(msgspec.Struct, frozen=True):
     """Bounds on requests, connections and waits, with their defaults."""
 
     max_value_bytes: int = 1024 * 1024

@@ -12,17 +12,17 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 import orjson
-from aiohttp import web
 
 from kvstore.api.errors import Refused
 from kvstore.api.json import Document, record_document
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import NotThen, ScanAnswer
-from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
-from kvstore.server.http.streams import send
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import JSON, HttpResponse, StreamedResponse
+from kvstore.server.http.stream import send
 from kvstore.server.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
 from kvstore.server.service import Replica
 
@@ -31,6 +31,7 @@ MOST_LISTED = 1000
 STREAMED = 250
 """Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
 NDJSON = "application/x-ndjson"
+_NDJSON_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
 
@@ -59,24 +60,24 @@ class _Wanted(NamedTuple):
         return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
 
-class Lists:
+class KeyLists:
     """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
 
     def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._stopping = stopping
 
-    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
+    async def handle(self, request: HttpRequest, query: str) -> HttpResponse | StreamedResponse:
         """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
         wanted = _wanted_by(query)
-        if request.method == "GET" and NDJSON in request.headers.get("Accept", ""):
+        if request.method == "GET" and NDJSON in (request.header(b"accept") or ""):
             return await self._stream(request, wanted)
         page = await self._page(wanted)
         document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}
         if page.more:
             cursor = msgspec.msgpack.encode(_Cursor(page.revision, page.found[-1].key))
             document["cursor"] = urlsafe_b64encode(cursor).decode()
-        return Answer(200, JSON + b"KV-Revision: %d\r\n" % page.revision, orjson.dumps(document) + b"\n")
+        return HttpResponse(200, JSON + b"KV-Revision: %d\r\n" % page.revision, orjson.dumps(document) + b"\n")
 
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
@@ -86,13 +87,12 @@ class Lists:
             raise TypeError(f"a list was answered with {answer!r}")
         return answer
 
-    async def _stream(self, request: web.BaseRequest, wanted: _Wanted) -> web.StreamResponse:
+    async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse:
         """A record on each line; the last line has the revision and how many there were, or what went wrong. A page is
         read when the client has taken the one before it."""
         wanted = wanted.at_most(STREAMED)
         first = await self._page(wanted)
-        headers = {"Content-Type": NDJSON, "Cache-Control": "no-store", "KV-Revision": str(first.revision)}
-        return await send(request, headers, self._lines(first, wanted))
+        return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, wanted))
 
     async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
         count, begun = 0, time.perf_counter()

@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 import orjson
-from aiohttp import web
 
 from kvstore.api.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
 from kvstore.api.json import Document, text_or_base64
 from kvstore.api.queries import Consistency, LockLookup
 from kvstore.api.results import LockAnswer
-from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
-from kvstore.server.http.body import read_body
-from kvstore.server.http.kv import Keys
-from kvstore.server.http.limits import Limits
-from kvstore.server.http.options import ttl_ms_of
+from kvstore.server.http.calls import TaskCall
+from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import JSON, HttpResponse
 from kvstore.server.http.target import (
     MOST_REVISION,
     consistency_named,
@@ -32,7 +30,8 @@ from kvstore.server.http.target import (
     number_named,
     parameters,
 )
-from kvstore.server.http.writes import id_of, no_such_lease, write
+from kvstore.server.http.write_options import ttl_ms_of
+from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, write
 from kvstore.server.service import Replica
 from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
@@ -82,22 +81,24 @@ class _Waiter(NamedTuple):
         return self.fence not in queue or self.fence == next(iter(queue))
 
 
-class Locks:
+class LockHandlers:
     """Answers requests for locks out of a replica."""
 
-    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
-        """`keys` counts the requests that are in progress, these among them while they do not wait."""
+    def __init__(self, replica: Replica, in_flight: InFlight) -> None:
+        """`in_flight` counts these requests except while they wait in a queue."""
         self._replica = replica
-        self._limits = limits
-        self._keys = keys
+        self._in_flight = in_flight
         self._seen: LeaseIndex | None = None
         self._moves = 0
         self._waiters: set[_Waiter] = set()
         replica.on_change(self._changed)
 
-    async def answer(self, request: web.BaseRequest, escaped_name: str, query: str) -> Answer:
-        """The answer to a request for a lock. Raises Problem or Refused."""
-        name = decode_key(escaped_name)
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
+        """Return the call of a request for a lock. Raises Problem."""
+        name = decode_key(path[len(PATH) :])
+        return TaskCall(partial(self._handle, request, name, query), takes_body=request.method == "POST")
+
+    async def _handle(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
         match request.method:
             case "GET" | "HEAD":
                 return await self._look(name, query)
@@ -113,8 +114,8 @@ class Locks:
         for waiter in self._waiters:
             waiter.called.set()
 
-    async def _look(self, name: bytes, query: str) -> Answer:
-        with self._keys.counted():
+    async def _look(self, name: bytes, query: str) -> HttpResponse:
+        with self._in_flight.counted():
             found = await self._found(name, consistency_named(parameters(query, ("consistency",))))
         places = [
             {"lease": place.lease, "fence": place.fence, **text_or_base64("value", place.value)}
@@ -124,12 +125,11 @@ class Locks:
         document = {"revision": found.revision, "holder": holder, "waiting": places[1:], "more": found.more}
         return _json(200, {**_named(name), **document})
 
-    async def _acquire(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
+    async def _acquire(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
         no_parameters(query)
-        with self._keys.counted():
-            body = await read_body(request, self._limits)
-            command, wait_s = _acquiring(body, name)
-            result = await write(self._replica, command, id_of(request, body))
+        with self._in_flight.counted():
+            command, wait_s = _acquiring(request.body, name)
+            result = await write(self._replica, once(command, IdempotencyKey.of(request), request))
         if isinstance(result, Busy):
             raise locked(name, result)
         if not isinstance(result, Placed):
@@ -138,7 +138,7 @@ class Locks:
         document = {**_named(name), "lease": result.lease, "fence": result.fence, "held": held}
         return _json(200 if held else 202, document)
 
-    async def _stand_in_line(self, request: web.BaseRequest, command: Acquire, place: Placed, wait_s: float) -> bool:
+    async def _stand_in_line(self, request: HttpRequest, command: Acquire, place: Placed, wait_s: float) -> bool:
         """Whether its turn has come within this time. A lease of its own, which nobody knows yet, lives meanwhile for
         as long as the client is there. Raises Problem when its lease is over, or Refused."""
         loop, name = asyncio.get_running_loop(), command.name
@@ -147,10 +147,10 @@ class Locks:
             return await self._wait(name, place, deadline)
         while True:
             held = await self._wait(name, place, min(deadline, loop.time() + command.ttl_ms / 3000))
-            if request.transport is None or request.transport.is_closing():
-                await write(self._replica, Release(name, place.lease), None)
+            if request.client.is_gone:
+                await write(self._replica, Release(name, place.lease))
                 return False
-            await write(self._replica, KeepAlive(place.lease), None)
+            await write(self._replica, KeepAlive(place.lease))
             if held or loop.time() >= deadline or self._replica.stopping:
                 return held
 
@@ -179,12 +179,12 @@ class Locks:
                 if waiter.is_decided(lease_index.locks):
                     waiter.called.set()
 
-    async def _release(self, request: web.BaseRequest, name: bytes, query: str) -> Answer:
+    async def _release(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
         lease = number_named(parameters(query, ("lease",)), "lease", 1, MOST_REVISION)
         if lease is None:
             raise Problem(INVALID_LOCK, "Say whose it is: ?lease=17, as POST gave it.")
-        with self._keys.counted():
-            result = await write(self._replica, Release(name, lease), id_of(request, b""))
+        with self._in_flight.counted():
+            result = await write(self._replica, once(Release(name, lease), IdempotencyKey.of(request), request))
         if isinstance(result, NotHeld):
             detail = f"Lease {lease} neither holds this lock nor waits for it. GET tells who does."
             raise Problem(NOT_HELD, detail)
@@ -223,5 +223,5 @@ def _named(name: bytes) -> Document:
     return text_or_base64("name", name)
 
 
-def _json(status: int, document: dict[str, Any]) -> Answer:
-    return Answer(status, JSON, orjson.dumps(document) + b"\n")
+def _json(status: int, document: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(status, JSON, orjson.dumps(document) + b"\n")

@@ -12,17 +12,14 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import web
 from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, newcomer, refusal
 from kvstore.server.config import Address, check_name, parse_address
-from kvstore.server.http.answer import JSON, Answer
 from kvstore.server.http.asking import reply_of
-from kvstore.server.http.body import read_body
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import (
     INVALID_MEMBER,
     MEMBER_EXISTS,
@@ -36,8 +33,10 @@ from kvstore.server.http.problems import (
     Problem,
     not_allowed,
 )
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import JSON, HttpResponse
 from kvstore.server.http.target import force_of, no_parameters
-from kvstore.server.http.writes import refuse_id
+from kvstore.server.http.writes import refuse_key
 from kvstore.server.service import Replica
 from paxos.quorum import is_quorum
 
@@ -71,18 +70,20 @@ class Replacement(msgspec.Struct, forbid_unknown_fields=True):
 Body = TypeVar("Body", Addition, Replacement)
 
 
-class Members:
+class MemberHandlers:
     """Answers requests for members out of a replica."""
 
-    def __init__(self, replica: Replica, limits: Limits) -> None:
+    def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._limits = limits
 
-    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
-        """The answer to a request for `path`, `/members` or below it. Raises Problem or Refused."""
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
+        """Return the call of a request for `path`, `/members` or below it."""
+        return TaskCall(partial(self._handle, request, path, query), takes_body=request.method == "POST")
+
+    async def _handle(self, request: HttpRequest, path: str, query: str) -> HttpResponse:
         name, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
         name = unquote(name)
-        ways: dict[str, Callable[[], Awaitable[Answer]]]
+        ways: dict[str, Callable[[], Awaitable[HttpResponse]]]
         if path == PATH:
             ways = {"GET": self._list, "HEAD": self._list, "POST": partial(self._add, request)}
             no_parameters(query)
@@ -99,21 +100,21 @@ class Members:
         if request.method not in ways:
             raise not_allowed(request.method, ", ".join(ways))
         if request.method in ("POST", "DELETE"):
-            refuse_id(request)
+            refuse_key(request)
             if self._replica.members().leader is None:
                 # What it knows may be old, or of a disk that was wiped: whoever follows a leader judges the change.
                 raise Refused(Reason.NO_LEADER, Outcome.FAILED)
         return await ways[request.method]()
 
-    async def _list(self) -> Answer:
+    async def _list(self) -> HttpResponse:
         return self._present(200)
 
-    def _present(self, status: int) -> Answer:
+    def _present(self, status: int) -> HttpResponse:
         document = msgspec.json.format(msgspec.json.encode(self._replica.members()), indent=2)
-        return Answer(status, JSON, document + b"\n")
+        return HttpResponse(status, JSON, document + b"\n")
 
-    async def _add(self, request: web.BaseRequest) -> Answer:
-        wanted = _decode(await read_body(request, self._limits), Addition, _USAGE["add"])
+    async def _add(self, request: HttpRequest) -> HttpResponse:
+        wanted = _decode(request.body, Addition, _USAGE["add"])
         try:
             member = newcomer(check_name(wanted.name), _reachable(wanted.address), wanted.role)
         except ValueError as error:
@@ -129,14 +130,14 @@ class Members:
         await self._change(membership, membership.changed(member), force=True)
         return self._present(201)
 
-    async def _remove(self, name: str, force: bool) -> Answer:
+    async def _remove(self, name: str, force: bool) -> HttpResponse:
         membership = self._replica.membership
         self._find(membership, name)
         await self._change(membership, membership.without(name), force=force)
         return self._present(200)
 
-    async def _replace(self, request: web.BaseRequest, name: str, force: bool) -> Answer:
-        wanted = _decode(await read_body(request, self._limits) or b"{}", Replacement, _USAGE["replace"])
+    async def _replace(self, request: HttpRequest, name: str, force: bool) -> HttpResponse:
+        wanted = _decode(request.body or b"{}", Replacement, _USAGE["replace"])
         membership = self._replica.membership
         present = self._find(membership, name)
         address = present.address
@@ -155,7 +156,7 @@ class Members:
         await self._change(membership, membership.changed(begun), force=force)
         return self._present(200)
 
-    async def _promote(self, name: str) -> Answer:
+    async def _promote(self, name: str) -> HttpResponse:
         membership = self._replica.membership
         present = self._find(membership, name)
         if present.purpose is MemberRole.WITNESS:

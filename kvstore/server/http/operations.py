@@ -2,14 +2,16 @@
 there is: `/`, `/docs`, `/openapi.json`."""
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
-from aiohttp import web
 
 from kvstore.api.status import Standing
-from kvstore.server.http.answer import Answer
+from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import HttpResponse
 from kvstore.server.http.target import no_parameters
 from kvstore.server.http.ui import pages
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
@@ -35,7 +37,7 @@ class Operations:
         self._replica = replica
         self._metrics = metrics
         self._stopping = stopping
-        self._pages: dict[str, Callable[[], Answer]] = {
+        self._pages: dict[str, Callable[[], HttpResponse]] = {
             "/": lambda: _page(_TEXT, index()),
             "/status": self._status,
             "/livez": lambda: _page(_TEXT, b"ok\n"),
@@ -48,23 +50,26 @@ class Operations:
         """True for a path that stands for a page here."""
         return path in self._pages or path in self._lasting
 
-    async def answer(self, request: web.BaseRequest, path: str, query: str) -> Answer:
-        """The page at `path`. Raises Problem."""
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
+        """Return the call of a request for the page at `path`. Raises Problem."""
         if not self.knows(path):
             known = ", ".join(["/kv/{key}", *self._pages, *(page for page in self._lasting if page.count("/") == 1)])
             raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(request.method, ALLOWED)
         no_parameters(query)
+        return TaskCall(partial(self._handle, request, path), takes_body=False)
+
+    async def _handle(self, request: HttpRequest, path: str) -> HttpResponse:
         if path in self._lasting:
-            return self._lasting[path].answer(request.headers)
+            return self._lasting[path].response(request)
         return self._pages[path]()
 
-    def _status(self) -> Answer:
+    def _status(self) -> HttpResponse:
         document = msgspec.json.format(msgspec.json.encode(self._replica.status()), indent=2)
         return _page("application/json", document + b"\n")
 
-    def _readyz(self) -> Answer:
+    def _readyz(self) -> HttpResponse:
         if self._stopping():
             raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
         status = self._replica.status()
@@ -81,6 +86,6 @@ class Operations:
         raise Problem(NOT_READY, why, fields=RETRY_AFTER)
 
 
-def _page(content_type: str, body: bytes) -> Answer:
+def _page(content_type: str, body: bytes) -> HttpResponse:
     fields = f"Content-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-    return Answer(200, fields.encode(), body)
+    return HttpResponse(200, fields.encode(), body)

@@ -15,7 +15,7 @@ from kvstore.api.commands import MOST_AT_ONCE
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import NotThen
-from kvstore.server.http.answer import Answer
+from kvstore.server.http.response import HttpResponse
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -94,8 +94,8 @@ class Problem(Exception):
         self.fields = fields
         self.about = about
 
-    def answer(self, method: str) -> Answer:
-        """The answer to a request by `method`; only one that could have changed something is told the outcome."""
+    def response(self, method: str) -> HttpResponse:
+        """Return the response to a request by `method`. Only a write is told its outcome."""
         document: dict[str, Any] = {
             "type": f"urn:kvstore:problem:{self.kind.name}",
             "title": self.kind.title,
@@ -106,7 +106,7 @@ class Problem(Exception):
         if method not in SAFE_METHODS:
             document["outcome"] = self.outcome
         fields = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + self.fields
-        return Answer(self.kind.status, fields, orjson.dumps(document) + b"\n")
+        return HttpResponse(self.kind.status, fields, orjson.dumps(document) + b"\n")
 
 
 _REFUSALS = {

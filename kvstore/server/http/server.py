@@ -1,77 +1,66 @@
-"""The front end of one replica: listens, hands each request on, and leaves without cutting one off."""
+"""The HTTP front end of one replica: listens, finds the handler of each request, and stops without cutting one off."""
 
 import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from time import perf_counter
 
-from aiohttp import web
-
-from kvstore.api.errors import Refused
-from kvstore.server.http.backup import PATH as BACKUP
-from kvstore.server.http.backup import Backups
-from kvstore.server.http.connection import Connection, make_request
-from kvstore.server.http.events import PATH as EVENTS
-from kvstore.server.http.events import Events
-from kvstore.server.http.foreign import refuse_foreign_pages
-from kvstore.server.http.head import KEYS
-from kvstore.server.http.kv import Keys
-from kvstore.server.http.leases import PATH as LEASES
-from kvstore.server.http.leases import Leases
-from kvstore.server.http.limits import Limits
-from kvstore.server.http.locks import PATH as LOCKS
-from kvstore.server.http.locks import Locks
-from kvstore.server.http.members import PATH as MEMBERS
-from kvstore.server.http.members import Members
+from kvstore.server.http import backup, events, leases, locks, members, transactions, watch
+from kvstore.server.http.connection import HttpConnection
+from kvstore.server.http.dispatcher import OTHER, Dispatcher, Route
+from kvstore.server.http.in_flight import InFlight
+from kvstore.server.http.keys import PATH as KEYS
+from kvstore.server.http.keys import KeyHandlers
+from kvstore.server.http.limits import HttpLimits
+from kvstore.server.http.lists import KeyLists
 from kvstore.server.http.operations import Operations
-from kvstore.server.http.problems import MALFORMED, Problem, internal_error, refusal
-from kvstore.server.http.target import split
-from kvstore.server.http.transactions import PATH as TXN
-from kvstore.server.http.transactions import Transactions
-from kvstore.server.http.turns import Turns
-from kvstore.server.http.watch import PATH as WATCH
-from kvstore.server.http.watch import Watches
 from kvstore.server.metrics import Metrics
 from kvstore.server.service import Replica
 
-OTHER = "other"
-"""The route of what is not there."""
 BACKLOG = 1024
 """Connections that the kernel holds while the replica is busy; a burst above it is refused."""
 
 IDLE_GRACE_MS = 500
 """How long a shutdown waits for the next request on a connection before it counts as idle and is closed."""
 
-_CUT_S = 0.001
-"""aiohttp waits this long twice before it cancels a request; 0 would mean for ever."""
-
-_log = logging.getLogger(__name__)
-
 
 class Frontend:
     """The HTTP server of `replica`. All of it belongs to the event loop in which it is started."""
 
-    def __init__(self, replica: Replica, metrics: Metrics, limits: Limits | None = None) -> None:
+    def __init__(self, replica: Replica, metrics: Metrics, limits: HttpLimits | None = None) -> None:
         self._replica = replica
-        self._metrics = metrics
-        self._limits = limits or Limits()
-        self._keys = Keys(replica, self._limits, self._is_stopping)
-        self._turns = Turns(self._keys, metrics)
-        self._transactions = Transactions(replica, self._limits, self._keys)
-        self._leases = Leases(replica, self._limits, self._keys)
-        self._locks = Locks(replica, self._limits, self._keys)
-        self._watches = Watches(replica)
-        self._events = Events(replica, metrics)
-        self._members = Members(replica, self._limits)
+        self._limits = limits or HttpLimits()
+        in_flight = InFlight(self._limits.max_in_flight)
+        self._keys: Route = KeyHandlers(replica, KeyLists(replica, self._is_stopping)).route
+        self._locks = locks.LockHandlers(replica, in_flight)
+        self._watches = watch.Watches(replica)
+        self._events = events.Events(replica, metrics)
         self._operations = Operations(replica, metrics, self._is_stopping)
-        self._backups = Backups(replica, self._is_stopping)
-        self._connections: set[Connection] = set()
+        member_route, lease_route = (
+            members.MemberHandlers(replica).route,
+            leases.LeaseHandlers(replica, in_flight).route,
+        )
+        self._paths: dict[str, Route] = {
+            backup.PATH: backup.Backups(replica, self._is_stopping).route,
+            events.PATH: self._events.route,
+            leases.PATH: lease_route,
+            members.PATH: member_route,
+            transactions.PATH: transactions.TransactionHandlers(replica).route,
+            watch.PATH: self._watches.route,
+        }
+        """The routes of single paths."""
+        self._folders: dict[str, Route] = {
+            KEYS: self._keys,
+            leases.PATH: lease_route,
+            locks.PATH: self._locks.route,
+            members.PATH: member_route,
+        }
+        """The routes of all paths below one. For the metrics, a route is named by the path that is given here."""
+        self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits)
+        self._connections: set[HttpConnection] = set()
         self._all_left = asyncio.Event()
         self._all_left.set()
         self._stopping = False
-        metrics.http_in_flight.set_function(lambda: self._keys.in_flight)
+        metrics.http_in_flight.set_function(lambda: in_flight.count)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 takes a free one. Returns the port. Raises OSError that says what to do when it cannot."""
@@ -83,7 +72,6 @@ class Frontend:
             where = f"cannot listen for clients on {host} port {port}: {error.strerror or error}"
             raise OSError(error.errno, f"{where}; stop what listens there or choose another address or port") from error
         self._socket.setblocking(False)
-        self._server = web.Server(self._handle, request_factory=make_request)
         self._listener = await loop.create_server(self._connect, sock=self._socket)
         bound: int = self._socket.getsockname()[1]
         return bound
@@ -91,8 +79,8 @@ class Frontend:
     async def stop(self, grace_ms: float) -> None:
         """Take no new connection, answer what is in flight, tell each client to go elsewhere; over after `grace_ms`.
 
-        An answer on an open connection carries `Connection: close` from now on. A connection without a request is
-        closed only after `IDLE_GRACE_MS`, so a client that is about to send one gets its answer. What clients had
+        A response on an open connection carries `Connection: close` from now on. A connection without a request is
+        closed only after `IDLE_GRACE_MS`, so a client that is about to send one gets its response. What clients had
         connected and sent before the listener closed is still served: the kernel would otherwise reset it.
         """
         loop = asyncio.get_running_loop()
@@ -107,8 +95,9 @@ class Frontend:
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._until_all_left(deadline)
-        self._server.pre_shutdown()
-        await self._server.shutdown(_CUT_S)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._dispatcher.stop()
 
     async def _until_all_left(self, deadline: float) -> None:
         with suppress(TimeoutError):
@@ -127,21 +116,13 @@ class Frontend:
             with suppress(OSError):  # it has left already
                 await loop.connect_accepted_socket(self._connect, client)
 
-    def _connect(self) -> Connection:
-        connection = Connection(
-            self._server,
-            asyncio.get_running_loop(),
-            self._limits,
-            self._turns,
-            stopping=self._is_stopping,
-            on_malformed=lambda: self._metrics.observe_request("other", "malformed", 400, 0.0),
-            on_lost=self._forget,
-        )
+    def _connect(self) -> HttpConnection:
+        connection = HttpConnection(self._dispatcher, self._limits, stopping=self._is_stopping, on_lost=self._forget)
         self._connections.add(connection)
         self._all_left.clear()
         return connection
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._all_left.set()
@@ -149,54 +130,16 @@ class Frontend:
     def _is_stopping(self) -> bool:
         return self._stopping or self._replica.stopping
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        started = perf_counter()
-        method = request.method
-        route = OTHER
-        answer: web.StreamResponse
-        try:
-            path, query = _target(request)
-            refuse_foreign_pages(request)
-            route, answering = self._dispatch(request, path, query)
-            answer = await answering
-        except Problem as problem:
-            answer = problem.answer(method)
-        except Refused as refused:
-            answer = refusal(refused).answer(method)
-        except Exception:  # noqa: BLE001  whatever it is, the client gets an answer and the log the cause
-            _log.exception("%s %.200s failed", method, request.raw_path)
-            answer = internal_error().answer(method)
-        body = request.content
-        if self._is_stopping() or not body.is_eof() or body.exception() is not None:
-            answer.force_close()  # behind a body that was not read whole nobody knows where the next request begins
-        self._metrics.observe_request(method, route, answer.status, perf_counter() - started)
-        return answer
-
-    def _dispatch(self, request: web.BaseRequest, path: str, query: str) -> tuple[str, Awaitable[web.StreamResponse]]:
-        """Whose request it is, for the metrics, and what will answer it."""
+    def _find_route(self, path: str) -> tuple[str, Route]:
+        """Return what makes the call of a request for `path`, with its name for the metrics."""
         if path.startswith(KEYS):
-            return KEYS, self._keys.answer(request, path[len(KEYS) :], query)
-        if path == MEMBERS or path.startswith(MEMBERS + "/"):
-            return MEMBERS, self._members.answer(request, path, query)
-        if path == LEASES or path.startswith(LEASES + "/"):
-            return LEASES, self._leases.answer(request, path, query)
-        if path.startswith(LOCKS):
-            return LOCKS, self._locks.answer(request, path[len(LOCKS) :], query)
-        single: dict[str, Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]] = {
-            TXN: self._transactions.answer,
-            WATCH: self._watches.answer,
-            EVENTS: self._events.answer,
-            BACKUP: self._backups.answer,
-        }
-        if path in single:
-            return path, single[path](request, query)
-        return path if self._operations.knows(path) else OTHER, self._operations.answer(request, path, query)
-
-
-def _target(request: web.BaseRequest) -> tuple[str, str]:
-    if request.version.major != 1:
-        raise Problem(MALFORMED, "Send the request with HTTP/1.1.")
-    return split(request.raw_path)
+            return KEYS, self._keys
+        if path in self._paths:
+            return path, self._paths[path]
+        for folder, route in self._folders.items():
+            if path.startswith(folder.rstrip("/") + "/"):
+                return folder, route
+        return path if self._operations.knows(path) else OTHER, self._operations.route
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:

@@ -53,14 +53,16 @@ def decode_key(escaped: str) -> bytes:
 
 def consistency_of(query: str) -> Consistency:
     """What the query of a read asks for. Raises Problem on any other parameter or value."""
-    if not query:
-        return Consistency.LINEARIZABLE
-    plain = _CONSISTENCIES.get(query)
-    return plain if plain is not None else consistency_named(parameters(query, ("consistency",)))
+    return consistency_named(parameters(query, ("consistency",)))
 
 
 def point_of(query: str) -> tuple[Consistency, int | None]:
     """What the query of a read of a key asks for: how current, or as of which revision."""
+    if not query:
+        return Consistency.LINEARIZABLE, None
+    common = _CONSISTENCIES.get(query)
+    if common is not None:
+        return common, None
     found = parameters(query, ("consistency", "revision"))
     return consistency_named(found), number_named(found, "revision", 1, MOST_REVISION)
 

@@ -1,20 +1,21 @@
 """`POST /txn`: many keys at once; see `kvstore.server.http.transaction_body`."""
 
-import orjson
-from aiohttp import web
+from collections.abc import Callable
+from typing import Any
 
-from kvstore.api.commands import Found, Listed, OperationResult, PutResult, Record, Transacted
+import orjson
+
+from kvstore.api.commands import Found, Listed, OperationResult, PutResult, Record, Result, Transacted
 from kvstore.api.errors import Outcome
 from kvstore.api.json import transacted_document
-from kvstore.server.http.answer import JSON, Answer
-from kvstore.server.http.body import read_body
+from kvstore.server.http.calls import ReplicaCall
 from kvstore.server.http.conditions import refuse_conditions
-from kvstore.server.http.kv import Keys
-from kvstore.server.http.limits import Limits
 from kvstore.server.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import JSON, HttpResponse
 from kvstore.server.http.target import no_parameters
 from kvstore.server.http.transaction_body import transaction_of
-from kvstore.server.http.writes import id_of, write
+from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import Replica
 
 PATH = "/txn"
@@ -22,32 +23,48 @@ MOST_ANSWERED_BYTES = 8 << 20
 """Of values, in one answer."""
 
 
-class Transactions:
-    """Hands transactions to a replica."""
+class TransactionHandlers:
+    """Makes the calls of transactions."""
 
-    def __init__(self, replica: Replica, limits: Limits, keys: Keys) -> None:
-        """`keys` counts the requests that are in progress, these among them."""
+    def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._limits = limits
-        self._keys = keys
 
-    async def answer(self, request: web.BaseRequest, query: str) -> Answer:
-        """The answer to a request for `PATH`. Raises Problem or Refused."""
+    def route(self, request: HttpRequest, path: str, query: str) -> ReplicaCall:  # noqa: ARG002  it is PATH
+        """Return the call of a request. Raises Problem."""
         if request.method != "POST":
             raise not_allowed(request.method, "POST")
+        return TransactionCall(self._replica, request, query)
+
+
+class TransactionCall:
+    """A POST of a transaction."""
+
+    __slots__ = ("_idempotency_key", "_replica", "_request")
+    takes_body = True
+
+    def __init__(self, replica: Replica, request: HttpRequest, query: str) -> None:
+        self._replica = replica
+        self._request = request
         no_parameters(query)
-        refuse_conditions(request.headers)
-        with self._keys.counted():
-            body = await read_body(request, self._limits)
-            result = await write(self._replica, transaction_of(body), id_of(request, body))
-        if not isinstance(result, Transacted):
-            raise TypeError(f"a transaction was answered with {result!r}")
-        if size_of(result) > MOST_ANSWERED_BYTES:
+        refuse_conditions(request)
+        self._idempotency_key = IdempotencyKey.of(request)
+
+    def ask(self, reply: Callable[[Any], None]) -> None:
+        """See ReplicaCall."""
+        command = transaction_of(self._request.body)
+        self._replica.write(once(command, self._idempotency_key, self._request), reply)
+
+    def response_to(self, reply: Result) -> HttpResponse:
+        """See ReplicaCall."""
+        refuse_result(reply)
+        if not isinstance(reply, Transacted):
+            raise TypeError(f"a transaction was answered with {reply!r}")
+        if size_of(reply) > MOST_ANSWERED_BYTES:
             detail = (
-                f"It was done; the store is at revision {result.revision}. Read the keys by themselves, or list them."
+                f"It was done; the store is at revision {reply.revision}. Read the keys by themselves, or list them."
             )
             raise Problem(ANSWER_TOO_LARGE, detail, outcome=Outcome.UNKNOWN)
-        return Answer(200, JSON, orjson.dumps(transacted_document(result)) + b"\n")
+        return HttpResponse(200, JSON, orjson.dumps(transacted_document(reply)) + b"\n")
 
 
 def size_of(result: OperationResult) -> int:

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 import orjson
-from aiohttp import web
 
 from kvstore.api.key_range import Span
+from kvstore.api.queries import Consistency
 from kvstore.api.results import NotThen
 from kvstore.server.http.asking import reply_of
+from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.feed import Feed, Watcher
 from kvstore.server.http.problems import (
     COMPACTED,
@@ -23,7 +24,9 @@ from kvstore.server.http.problems import (
     not_allowed,
     not_then,
 )
-from kvstore.server.http.streams import send
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.stream import send
 from kvstore.server.http.target import (
     MAX_KEY_BYTES,
     MOST_REVISION,
@@ -39,6 +42,7 @@ PATH = "/watch"
 MOST_AT_ONCE = 10_000
 RECONNECT_MS = 1000
 
+_FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nKV-Revision: %d\r\n"
 _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 
 
@@ -54,18 +58,22 @@ class Watches:
         """Have all watches ended: their clients go to another replica."""
         self._feed.end()
 
-    async def answer(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
-        """The whole stream, already sent: it ends when the client or the replica does, or when what the client has not
-        taken is forgotten. Raises Problem or Refused before the first byte."""
+    def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
+        """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
         found = parameters(query, _NAMES)
-        span = _span(found)
-        first = _first_revision(request, found)
+        span, first, consistency = _span(found), _first_revision(request, found), consistency_named(found)
+        return TaskCall(partial(self._send, request, span, first, consistency), takes_body=False)
+
+    async def _send(
+        self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
+    ) -> StreamedResponse:
+        """The whole stream, already sent: it ends when the client or the replica does, or when what the client has not
+        taken is forgotten. Raises Problem or Refused before the first byte."""
         if self._count >= MOST_AT_ONCE:
             detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
-        consistency = consistency_named(found)
         read = await reply_of(partial(self._replica.read, b"\0", consistency))
         first = first or read.revision + 1
         if first > read.revision + 1:
@@ -75,27 +83,14 @@ class Watches:
             raise _compacted(first, oldest)
         self._count += 1
         try:
-            headers = {
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-store",
-                "KV-Revision": str(first - 1),
-            }
-            return await send(request, headers, self._events(request, span, first))
+            return await send(request, _FIELDS % (first - 1), self._events(request, span, first), endless=True)
         finally:
             self._count -= 1
 
-    async def _events(self, request: web.BaseRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
+    async def _events(self, request: HttpRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
         """Until there is a reason to end, which comes last. Whoever is up to date is written to by the feed."""
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError
-        watcher = Watcher(
-            span,
-            end_of(first - 1),
-            lambda chunk: transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk)),
-            lambda: request.protocol.writing_paused,
-            transport.is_closing,
-        )
+        client = request.client
+        watcher = Watcher(span, end_of(first - 1), client)
         yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
         while not self._feed.ended:
             chunk = self._feed.replay(watcher)
@@ -111,9 +106,7 @@ class Watches:
                 continue
             self._feed.follow(watcher)
             await watcher.left.wait()
-            if watcher.gone():
-                raise ConnectionResetError
-            await request.writer.drain()
+            await client.drain()
         yield b": this replica is shutting down, go on at another one\n\n"
 
 
@@ -127,9 +120,9 @@ def _span(found: dict[str, str]) -> Span:
     return Span(name, name + b"\0")
 
 
-def _first_revision(request: web.BaseRequest, found: dict[str, str]) -> int | None:
+def _first_revision(request: HttpRequest, found: dict[str, str]) -> int | None:
     """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
-    last = request.headers.get("Last-Event-ID")
+    last = request.header(b"last-event-id")
     if last is not None:
         return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION) or 0) + 1
     return number_named(found, "from_revision", 1, MOST_REVISION)

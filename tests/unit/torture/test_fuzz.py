@@ -27,7 +27,7 @@ VALUE = response(200, SENTINEL[1])
 
 
 def refused(kind: Kind) -> bytes:
-    return Problem(kind, "detail").answer("GET").render()
+    return Problem(kind, "detail").response("GET").render(b"")
 
 
 def judged(attempt: Attempt, received: bytes, *, closed: bool = False) -> str | None:

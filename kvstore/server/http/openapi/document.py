@@ -11,9 +11,9 @@ from kvstore.server.http.locks import LONGEST_WAIT_S
 from kvstore.server.http.openapi import answers
 from kvstore.server.http.openapi.calls import CALLS, TAGS
 from kvstore.server.http.openapi.description import PROBLEM, Body, Call, Header, Parameter, Reply, Schema, headers_of
-from kvstore.server.http.options import LONGEST_TTL_S, SHORTEST_TTL_S
 from kvstore.server.http.problems import Kind
 from kvstore.server.http.target import MOST_REVISION
+from kvstore.server.http.write_options import LONGEST_TTL_S, SHORTEST_TTL_S
 
 BASE = "http://127.0.0.1:8001"
 """Where examples find a replica: the first one of `make cluster`."""

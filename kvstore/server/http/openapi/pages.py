@@ -5,12 +5,12 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import orjson
-from multidict import MultiMapping
 
-from kvstore.server.http.answer import Answer, NotModified
 from kvstore.server.http.openapi.calls import CALLS
 from kvstore.server.http.openapi.document import BASE, openapi
 from kvstore.server.http.openapi.page import policy, render
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import HttpResponse, NotModified
 
 
 class Page(NamedTuple):
@@ -19,12 +19,12 @@ class Page(NamedTuple):
     fields: bytes
     body: bytes
 
-    def answer(self, headers: MultiMapping[str]) -> Answer:
-        """To a request with these headers: the page, or that its sender has it."""
+    def response(self, request: HttpRequest) -> HttpResponse:
+        """Return the page, or 304 if the client has it."""
         etag = f'"{sha256(self.body).hexdigest()[:16]}"'
         fields = f"ETag: {etag}\r\nCache-Control: no-cache\r\n".encode()
-        known = {tag.strip().removeprefix("W/") for tag in ",".join(headers.getall("If-None-Match", ())).split(",")}
-        return NotModified(fields) if known & {etag, "*"} else Answer(200, self.fields + fields, self.body)
+        known = {tag.strip().removeprefix("W/") for tag in (request.header(b"if-none-match") or "").split(",")}
+        return NotModified(fields) if known & {etag, "*"} else HttpResponse(200, self.fields + fields, self.body)
 
 
 @cache

@@ -3,7 +3,7 @@
 from kvstore.api.queries import Consistency
 from kvstore.server.http.leases import MOST_LISTED
 from kvstore.server.http.openapi.description import COUNT, KEY, REVISION, TEXT, Parameter, Schema
-from kvstore.server.http.options import LONGEST_TTL_S, SHORTEST_TTL_S
+from kvstore.server.http.write_options import LONGEST_TTL_S, SHORTEST_TTL_S
 
 
 def _query(name: str, schema: Schema, text: str, example: str | int | None = None) -> Parameter:

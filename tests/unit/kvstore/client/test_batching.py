@@ -20,7 +20,7 @@ from kvstore.client import (
     UnknownOutcome,
 )
 from kvstore.client.batching import MAX_BYTES, MAX_REQUESTS, MAX_WEIGHT
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -143,7 +143,7 @@ def test_replicas_that_take_less_are_sent_the_writes_by_themselves() -> None:
             results = await settled([client.put(f"k{number}", bytes(50)) for number in range(ALL)])
             assert [result.version for result in results] == [1] * ALL
 
-    run(scenario, limits=Limits(max_value_bytes=100))
+    run(scenario, limits=HttpLimits(max_value_bytes=100))
 
 
 def test_two_writes_of_a_key_have_revisions_of_their_own() -> None:

@@ -26,7 +26,7 @@ from kvstore.api.membership import Member, Membership, MembershipVersion, refusa
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Lookup, Query
 from kvstore.api.results import Answer, ReadAnswer
 from kvstore.api.status import MembersStatus, MemberStatus, Status
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
 from kvstore.server.trace import Trace
@@ -276,7 +276,7 @@ class Store:
 Scenario = Callable[[Store], Awaitable[None]]
 
 
-def run(scenario: Scenario, limits: Limits | None = None, loops: Callable[[], Any] = uvloop.new_event_loop) -> None:
+def run(scenario: Scenario, limits: HttpLimits | None = None, loops: Callable[[], Any] = uvloop.new_event_loop) -> None:
     """Run `scenario` against a fresh front end; a stall fails instead of hanging."""
 
     async def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
 MIB = 1024 * 1024
@@ -56,7 +56,7 @@ def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
             assert (await wire.ask(whole)).status == 413
         assert store.replica.arrived.empty()
 
-    run(scenario, Limits(max_value_bytes=10))
+    run(scenario, HttpLimits(max_value_bytes=10))
 
 
 def test_a_client_that_floods_reads_its_413() -> None:
@@ -103,7 +103,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
             assert await wire.closed() == b""
         assert store.replica.arrived.empty()
 
-    run(scenario, Limits(body_timeout_ms=20))
+    run(scenario, HttpLimits(body_timeout_ms=20))
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity", "nonsense"])

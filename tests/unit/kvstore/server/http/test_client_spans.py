@@ -172,8 +172,7 @@ def test_a_watch_goes_on_where_it_was_when_it_breaks(monkeypatch: pytest.MonkeyP
 
         def disconnect() -> None:
             for connection in list(store.frontend._connections):
-                if connection.transport is not None:
-                    connection.transport.abort()
+                connection.abort()
 
         monkeypatch.setattr(feed, "render", cut)
         async with client_of(store) as client:

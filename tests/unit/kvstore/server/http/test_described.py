@@ -1,8 +1,6 @@
 """What /openapi.json, /docs and / say, and whether it is so. That each answer of all other tests is described, too, is
 looked after in conftest.py."""
 
-import ast
-import inspect
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 import pytest
 from jsonschema_rs import Draft202012Validator
 
-from kvstore.server.http import server
-from kvstore.server.http.answer import JSON, Answer
+from kvstore.server import http
 from kvstore.server.http.openapi.calls import CALLS
 from kvstore.server.http.openapi.document import kinds
 from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_MEMBER, NO_SUCH_RESOURCE, Kind, Problem
+from kvstore.server.http.response import JSON, HttpResponse
 from tests.unit.kvstore.server.http.described import DOCUMENT, faults, operations_of
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
@@ -37,18 +35,14 @@ def parameters(path: str, method: str) -> list[str]:
     return sorted(each["name"] for each in described if each["in"] == "query")
 
 
-def roots() -> set[str]:
-    """What the front end tells resources apart by: the constants in its dispatch."""
-    functions = ast.walk(ast.parse(inspect.getsource(server)))
-    dispatch = next(each for each in functions if isinstance(each, ast.FunctionDef) and each.name == "_dispatch")
-    names = {node.id for node in ast.walk(dispatch) if isinstance(node, ast.Name) and node.id.isupper()} - {"OTHER"}
-    return {getattr(server, name) for name in names}
-
-
 def test_every_resource_of_the_server_is_described() -> None:
-    undescribed = {root for root in roots() if not any(path.startswith(root) for path in DOCUMENT["paths"])}
-    assert undescribed == set(), "describe the calls in kvstore/server/http/openapi/calls"
-    assert len(roots()) >= 5
+    async def scenario(store: Store) -> None:
+        roots = {*store.frontend._paths, *store.frontend._folders}
+        assert [root for root in roots if not any(path.startswith(root) for path in DOCUMENT["paths"])] == [], (
+            "describe the calls in kvstore/server/http/openapi/calls"
+        )
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("target", ["/nothing", "/members/a/b", "/members/", "/leases/9/b"])
@@ -105,7 +99,7 @@ def test_the_parameters_are_those_that_the_code_reads(path: str, method: str) ->
 
 def test_queries_are_taken_apart_in_one_place_only() -> None:
     """So that the test before this one sees all parameters."""
-    sources = Path(server.__file__).parent.rglob("*.py")
+    sources = Path(http.__file__).parent.rglob("*.py")
     assert [path.name for path in sources if re.search(r"parse_qs|\.query\b|rel_url", path.read_text())] == [
         "target.py"
     ]
@@ -220,12 +214,16 @@ def test_the_root_names_every_call() -> None:
 
 def test_what_is_not_described_is_noticed() -> None:
     answers = {
-        "a status": ("GET", "/kv/a", Answer(202, JSON, b"{}")),
-        "a header": ("DELETE", "/kv/?prefix=a", Answer(200, JSON + b"KV-New: 1\r\n", b'{"revision":1,"deleted":1}')),
-        "a missing header": ("PUT", "/kv/a", Answer(200, JSON, b'{"key":"a","revision":1,"version":1}')),
-        "a field": ("DELETE", "/kv/?prefix=a", Answer(200, JSON, b'{"revision":1,"deleted":1,"new":1}')),
-        "a content type": ("GET", "/status", Answer(200, b"Content-Type: text/plain\r\n", b"")),
-        "a problem": ("GET", "/kv/a", Problem(NO_SUCH_MEMBER, "detail").answer("GET")),
-        "a call": ("PUT", "/status", Problem(NO_SUCH_MEMBER, "detail").answer("PUT")),
+        "a status": ("GET", "/kv/a", HttpResponse(202, JSON, b"{}")),
+        "a header": (
+            "DELETE",
+            "/kv/?prefix=a",
+            HttpResponse(200, JSON + b"KV-New: 1\r\n", b'{"revision":1,"deleted":1}'),
+        ),
+        "a missing header": ("PUT", "/kv/a", HttpResponse(200, JSON, b'{"key":"a","revision":1,"version":1}')),
+        "a field": ("DELETE", "/kv/?prefix=a", HttpResponse(200, JSON, b'{"revision":1,"deleted":1,"new":1}')),
+        "a content type": ("GET", "/status", HttpResponse(200, b"Content-Type: text/plain\r\n", b"")),
+        "a problem": ("GET", "/kv/a", Problem(NO_SUCH_MEMBER, "detail").response("GET")),
+        "a call": ("PUT", "/status", Problem(NO_SUCH_MEMBER, "detail").response("PUT")),
     }
     assert [what for what, (method, target, answer) in answers.items() if not faults(method, target, answer)] == []

@@ -106,6 +106,14 @@ def test_ndjson_is_a_record_a_line_and_an_end_however_many_there_are(
     run(scenario)
 
 
+def test_ndjson_of_no_keys_is_only_the_end() -> None:
+    async def scenario(store: Store) -> None:
+        reply = await store.call("GET", "/kv/?prefix=a", headers={"Accept": lists.NDJSON})
+        assert json.loads(reply.body) == {"revision": 0, "count": 0, "more": False}
+
+    run(scenario)
+
+
 def test_ndjson_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "STREAMED", 1)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
 GET = request("GET", "/kv/a")
@@ -75,7 +75,7 @@ def test_a_body_that_breaks_halfway_is_answered_once_and_at_once(rest: bytes) ->
             assert await wire.closed() == b""
         assert store.replica.arrived.empty()
 
-    run(scenario, Limits(body_timeout_ms=60_000))
+    run(scenario, HttpLimits(body_timeout_ms=60_000))
 
 
 def test_a_body_that_nobody_reads_may_break() -> None:
@@ -196,7 +196,7 @@ def test_a_connection_without_a_whole_request_is_closed_in_the_end(sent: bytes) 
                 assert (await wire.reply()).status == 404
             assert await wire.closed() == b""
 
-    run(scenario, Limits(keepalive_timeout_ms=100))
+    run(scenario, HttpLimits(keepalive_timeout_ms=100))
 
 
 def test_headers_that_drip_do_not_hold_a_connection() -> None:
@@ -210,7 +210,7 @@ def test_headers_that_drip_do_not_hold_a_connection() -> None:
             await asyncio.gather(ended, return_exceptions=True)
         assert (await store.call("GET", "/livez")).status == 200
 
-    run(scenario, Limits(keepalive_timeout_ms=100))
+    run(scenario, HttpLimits(keepalive_timeout_ms=100))
 
 
 _FRAGMENTS = st.sampled_from(
@@ -237,7 +237,7 @@ def test_no_bytes_bring_it_down() -> None:
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(examples)
 
-    run(scenario, Limits(keepalive_timeout_ms=20, body_timeout_ms=20))
+    run(scenario, HttpLimits(keepalive_timeout_ms=20, body_timeout_ms=20))
 
 
 async def _survives(store: Store, pieces: list[bytes]) -> None:

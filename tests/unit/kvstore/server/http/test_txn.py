@@ -9,7 +9,7 @@ import pytest
 from kvstore.api.commands import Compare, Delete, DeleteSpan, Get, List, Put, Relation, Target, Transact
 from kvstore.api.key_range import Span, starting_with
 from kvstore.server.http import transactions
-from kvstore.server.http.limits import Limits
+from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.transaction_body import MOST_OPERATIONS, transaction_of
 from tests.unit.kvstore.server.http.fake import Reply, Store, request, run
@@ -194,7 +194,7 @@ def test_transactions_count_among_the_requests_in_progress() -> None:
         store.replica.gate.set()
         assert (await first).status == 200
 
-    run(scenario, Limits(max_in_flight=1))
+    run(scenario, HttpLimits(max_in_flight=1))
 
 
 def test_only_a_post_without_parameters_is_taken() -> None:

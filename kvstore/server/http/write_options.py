@@ -12,7 +12,7 @@ SHORTEST_TTL_S = 0.1
 _GUARD = ("lock", "fence")
 
 
-class Options(NamedTuple):
+class WriteOptions(NamedTuple):
     """`lease`: 0 for none; `ttl_ms`: of a lease of its own, 0 for none; `guard`: that a fence holds a lock."""
 
     lease: int
@@ -24,10 +24,10 @@ class Options(NamedTuple):
         return LeasedPut(key, value, self.lease, self.ttl_ms) if self.lease or self.ttl_ms else Put(key, value)
 
 
-NO_OPTIONS = Options(0, 0, None)
+NO_OPTIONS = WriteOptions(0, 0, None)
 
 
-def options_of(query: str, command: type[Put | Delete]) -> Options:
+def options_of(query: str, command: type[Put | Delete]) -> WriteOptions:
     """Those of a write of a key. Raises Problem."""
     found = parameters(query, ("lease", "ttl_s", *_GUARD) if command is Put else _GUARD)
     lease = number_named(found, "lease", 1, MOST_REVISION) or 0
@@ -39,7 +39,7 @@ def options_of(query: str, command: type[Put | Delete]) -> Options:
             ttl_ms = ttl_ms_of(float(found["ttl_s"]))
         except ValueError as error:
             raise Problem(INVALID_QUERY, f"ttl_s={found['ttl_s'][:80]!r} cannot be used: {error}.") from None
-    return Options(lease, ttl_ms, _guard(found))
+    return WriteOptions(lease, ttl_ms, _guard(found))
 
 
 def ttl_ms_of(ttl_s: float) -> int:

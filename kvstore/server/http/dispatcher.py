@@ -1,0 +1,228 @@
+"""From a request to its response: which handler it is for, the rules that hold for every request, errors, metrics.
+
+    connection --- head --> Dispatcher.admit --> a call from the router, or the problem that refuses it
+               --- whole -> Dispatcher.begin --> ReplicaCall: ask the replica, no task
+                                                 TaskCall: a task
+               <- answered - all replies of one turn of the event loop are answered together in the next
+
+What a request costs is what limits a replica: docs/decisions/0008-short-way.md has the figures.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Protocol
+
+from kvstore.api.errors import Refused
+from kvstore.server.http.body_rules import refuse_body
+from kvstore.server.http.calls import ReplicaCall, TaskCall
+from kvstore.server.http.cross_site import refuse_cross_site
+from kvstore.server.http.in_flight import InFlight
+from kvstore.server.http.limits import HttpLimits
+from kvstore.server.http.problems import MALFORMED, Problem, internal_error, refusal
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.response import HttpResponse, StreamedResponse
+from kvstore.server.http.target import split
+from kvstore.server.metrics import Metrics
+
+OTHER = "other"
+"""The route of a request for something that does not exist."""
+_NO_ROUTE = "malformed"
+
+_log = logging.getLogger(__name__)
+
+
+class Route(Protocol):
+    """Makes the call of a request. Raises Problem."""
+
+    def __call__(self, request: HttpRequest, path: str, query: str) -> ReplicaCall | TaskCall:
+        """Return the call of a request for `path`."""
+
+
+class Asker(Protocol):
+    """The connection of an exchange."""
+
+    def answered(self) -> None:
+        """Take note that one of its exchanges has a response."""
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = (
+        "_dispatcher",
+        "asker",
+        "call",
+        "is_alone",
+        "is_counted",
+        "is_whole",
+        "reply",
+        "request",
+        "response",
+        "route",
+        "started",
+        "takes_body",
+    )
+
+    def __init__(self, dispatcher: "Dispatcher", asker: Asker, request: HttpRequest) -> None:
+        self._dispatcher = dispatcher
+        self.asker = asker
+        self.request = request
+        self.route = OTHER
+        self.call: ReplicaCall | TaskCall | None = None
+        """None once the request is refused."""
+        self.is_alone = False
+        """True for a request that must be the only one of its connection in progress."""
+        self.takes_body = False
+        """True for a request that cannot begin without its body."""
+        self.is_whole = False
+        """True once the body is complete."""
+        self.is_counted = False
+        """True while the request counts among those in flight."""
+        self.started = perf_counter()
+        self.reply: Any = None
+        self.response: HttpResponse | StreamedResponse | None = None
+
+    def replied(self, reply: Any) -> None:
+        """Take the reply of the replica, or an exception."""
+        self.reply = reply
+        self._dispatcher.replied(self)
+
+
+class Dispatcher:
+    """Answers the requests of all connections of one front end."""
+
+    def __init__(
+        self, find_route: Callable[[str], tuple[str, Route]], metrics: Metrics, in_flight: InFlight, limits: HttpLimits
+    ) -> None:
+        """`find_route` returns the route of a path, with its name for the metrics."""
+        self._find_route = find_route
+        self._metrics = metrics
+        self._in_flight = in_flight
+        self._limits = limits
+        self._replied: list[Exchange] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def admit(self, asker: Asker, request: HttpRequest) -> Exchange:
+        """Return the exchange of a request whose head is complete, with a response if the head is to be refused."""
+        exchange = Exchange(self, asker, request)
+        try:
+            path, query = split(request.target)
+            refuse_cross_site(request)
+            exchange.route, route = self._find_route(path)
+            call = route(request, path, query)
+            if call.takes_body:
+                refuse_body(request, self._limits)
+                exchange.takes_body = True
+            exchange.call = call
+            exchange.is_alone = isinstance(call, TaskCall)
+        except Exception as error:  # noqa: BLE001  the client gets a response, whatever it is
+            self.finish(exchange, _problem(error, request).response(request.method))
+        return exchange
+
+    def reserve(self, exchange: Exchange) -> None:
+        """Count a request among those in flight, which bounds the bodies in memory, or refuse it."""
+        try:
+            self._in_flight.enter()
+            exchange.is_counted = True
+        except Problem as problem:
+            self.refuse(exchange, problem)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Handle a request that is complete. Its connection hears of the response, never before this returns."""
+        call = exchange.call
+        if isinstance(call, TaskCall):
+            self._release(exchange)  # it counts for as long as its handler says
+            task = asyncio.get_running_loop().create_task(self._run(exchange, call))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        if not exchange.is_counted:
+            self.reserve(exchange)
+        if call is not None and exchange.is_counted:
+            try:
+                call.ask(exchange.replied)
+            except Exception as error:  # noqa: BLE001  see above
+                exchange.replied(error)
+
+    def refuse(self, exchange: Exchange, problem: Problem) -> None:
+        """Answer a request that has not begun."""
+        self.drop(exchange)
+        self.finish(exchange, problem.response(exchange.request.method))
+
+    def drop(self, exchange: Exchange) -> None:
+        """Forget a request that has not begun."""
+        self._release(exchange)
+        exchange.call, exchange.takes_body = None, False
+
+    def _release(self, exchange: Exchange) -> None:
+        if exchange.is_counted:
+            exchange.is_counted = False
+            self._in_flight.leave()
+
+    def malformed(self, cause: str) -> HttpResponse:
+        """Return the response to bytes that are not a request, and count it."""
+        self._metrics.observe_request(OTHER, _NO_ROUTE, MALFORMED.status, 0.0)
+        return malformed(cause).response("UNKNOWN")
+
+    def replied(self, exchange: Exchange) -> None:
+        """Answer a request to which the replica has replied, in the next turn of the event loop."""
+        if not self._replied:
+            asyncio.get_running_loop().call_soon(self._answer)
+        self._replied.append(exchange)
+
+    async def stop(self) -> None:
+        """End all tasks."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _answer(self) -> None:
+        replied, self._replied = self._replied, []
+        self._in_flight.leave(len(replied))
+        now = perf_counter()
+        for exchange in replied:
+            self.finish(exchange, _response(exchange), now)
+            exchange.asker.answered()
+
+    async def _run(self, exchange: Exchange, call: TaskCall) -> None:
+        try:
+            response = await call.handle()
+        except Exception as error:  # noqa: BLE001  see above
+            response = _problem(error, exchange.request).response(exchange.request.method)
+        self.finish(exchange, response)
+        exchange.asker.answered()
+
+    def finish(self, exchange: Exchange, response: HttpResponse | StreamedResponse, now: float | None = None) -> None:
+        """Every response goes through here."""
+        exchange.response = response
+        seconds = (now or perf_counter()) - exchange.started
+        self._metrics.observe_request(exchange.request.method, exchange.route, response.status, seconds)
+
+
+def malformed(cause: str) -> Problem:
+    """400 for bytes that are not a request, or not the rest of one."""
+    return Problem(MALFORMED, f"It could not be read as HTTP: {cause}. Send valid HTTP/1.1.")
+
+
+def _response(exchange: Exchange) -> HttpResponse:
+    call, reply = exchange.call, exchange.reply
+    try:
+        if call is None or isinstance(call, TaskCall):
+            raise TypeError(f"the replica was not asked for {call!r}")  # noqa: TRY301  a fault, answered as any other
+        if not isinstance(reply, Exception):
+            return call.response_to(reply)
+    except Exception as error:  # noqa: BLE001  see above
+        reply = error
+    return _problem(reply, exchange.request).response(exchange.request.method)
+
+
+def _problem(error: Exception, request: HttpRequest) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Refused):
+        return refusal(error)
+    _log.error("%s %.200s failed", request.method, request.target, exc_info=error)
+    return internal_error()

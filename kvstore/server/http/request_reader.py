@@ -1,0 +1,179 @@
+"""Bytes of a connection in, requests out. No I/O: `RequestReader` tells a `Receiver` what it has found.
+
+httptools (llhttp, the parser of Node.js) says what HTTP/1.1 is, in its strict mode. Added here are the bounds on a head
+and the rules that llhttp leaves to its users: exactly one Host, the form of the target, the version.
+"""
+
+import re
+from typing import Protocol
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from kvstore.server.http.request import Client, HttpRequest
+
+MAX_LINE_BYTES = 8190
+"""Longest request target, and longest header line."""
+MAX_FIELDS = 100
+"""Most header lines of one request, trailers included."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Longest head, trailer, or line before a chunk, where it comes in more than one piece."""
+
+_VISIBLE = re.compile("[!-~]+")
+_ABSOLUTE = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://"
+    r"(?:[^][@/?#]*@)?"
+    r"(?:\[[0-9A-Fa-f:.]+\]|[^][@/?#:]+)(?::[0-9]*)?"
+    r"(?:[/?#].*)?"
+)
+
+
+class MalformedRequestError(Exception):
+    """The bytes are not a request. The message says why; nothing after them can be understood."""
+
+
+class Receiver(Protocol):
+    """Is told of requests, part by part. Must not raise."""
+
+    def head_received(self, request: HttpRequest) -> None:
+        """Take note of a request whose head is complete."""
+
+    def body_received(self, data: bytes) -> None:
+        """Take a part of the body of that request."""
+
+    def request_received(self) -> None:
+        """Take note that this request is complete."""
+
+
+class RequestReader:
+    """Parses what one connection receives."""
+
+    def __init__(self, receiver: Receiver, client: Client) -> None:
+        self._receiver = receiver
+        self._client = client
+        self._parser = HttpRequestParser(self)
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        """Of the head that is being parsed; behind it, of the trailers, which nobody looks at."""
+        self._repeated = 0
+        """Header lines with a name that was there before."""
+        self._held = 0
+        """Bytes of a head, or of a line of the body, that is not complete."""
+        self._skipped = 0
+        """Bytes that are still missing of a body that the parser leaves to its user."""
+        self._has_ended = False
+        """True once a request has ended the connection: what follows is not looked at."""
+        self._ends = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse `data`. Raises MalformedRequestError, after which nothing may be fed."""
+        while data and not self._has_ended:
+            if self._skipped:
+                data = self._receive_skipped(data)
+                continue
+            self._held += len(data)
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                continue
+            except HttpParserError as error:
+                if self._has_ended:
+                    return
+                raise _malformed(error) from None
+            if self._held > MAX_HEAD_BYTES:
+                raise MalformedRequestError(f"a head, or a line of a body, is longer than {MAX_HEAD_BYTES} bytes")
+            return
+
+    def _receive_skipped(self, data: bytes) -> bytes:
+        """Take the body of a request that asks for an upgrade: httptools ends such a request with its head."""
+        body, rest = data[: self._skipped], data[self._skipped :]
+        self._skipped -= len(body)
+        self._receiver.body_received(body)
+        if not self._skipped:
+            self._receiver.request_received()
+        return rest
+
+    # Called by httptools
+
+    def on_url(self, part: bytes) -> None:
+        """See httptools."""
+        self._target = self._target + part if self._target else part
+        if len(self._target) > MAX_LINE_BYTES:
+            raise MalformedRequestError(f"the request target is longer than {MAX_LINE_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if len(name) + len(value) > MAX_LINE_BYTES:
+            raise MalformedRequestError(f"a header line is longer than {MAX_LINE_BYTES} bytes")
+        name, value, headers = name.lower(), value.rstrip(b" \t"), self._headers
+        if name in headers:
+            if name == b"host":
+                raise MalformedRequestError("there is more than one Host header")
+            self._repeated += 1
+            value = b"%b, %b" % (headers[name], value)
+        headers[name] = value
+        if len(headers) + self._repeated > MAX_FIELDS:
+            raise MalformedRequestError(f"there are more than {MAX_FIELDS} header lines")
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        parser, headers, target = self._parser, self._headers, self._target.decode("latin-1")
+        self._target, self._headers, self._repeated, self._held = b"", {}, 0, 0
+        keep_alive = parser.should_keep_alive()
+        # Without a Connection header only HTTP/1.1 is kept alive. To ask for the version makes a string.
+        version = "1.1" if keep_alive and b"connection" not in headers else parser.get_http_version()
+        method = parser.get_method().decode()
+        if version != "1.1" or target[:1] != "/" or b"host" not in headers or b"transfer-encoding" in headers:
+            _check(method, target, version, headers)
+        if method == "CONNECT":
+            keep_alive = False  # the client takes all that follows for a tunnel
+        self._ends = not keep_alive
+        if parser.should_upgrade() and keep_alive:
+            if b"transfer-encoding" in headers:
+                raise MalformedRequestError("a request for an upgrade has a body in chunks")
+            self._skipped = int(headers.get(b"content-length", b"0"))
+        request = HttpRequest(self._client, method, target, version, headers)
+        request.keep_alive = keep_alive
+        self._receiver.head_received(request)
+
+    def on_body(self, data: bytes) -> None:
+        """See httptools."""
+        self._held = 0
+        self._receiver.body_received(data)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._held = 0
+        self._has_ended = self._ends
+        if self._headers:
+            self._headers, self._repeated = {}, 0
+        if not self._skipped:
+            self._receiver.request_received()
+
+
+def _check(method: str, target: str, version: str, headers: dict[bytes, bytes]) -> None:
+    if version not in ("1.1", "1.0"):
+        raise MalformedRequestError(f"the version is HTTP/{version}")
+    if version == "1.1":
+        if b"host" not in headers:
+            raise MalformedRequestError("there is no Host header")
+    elif b"transfer-encoding" in headers:
+        raise MalformedRequestError("HTTP/1.0 has no Transfer-Encoding")
+    if not headers.get(b"transfer-encoding", b"chunked").lower().endswith(b"chunked"):
+        raise MalformedRequestError("the last transfer coding is not chunked")
+    if target[:1] == "/":
+        return  # llhttp has seen to it that there are visible characters only
+    if not _VISIBLE.fullmatch(target):
+        raise MalformedRequestError("the request target is empty or has characters that no URL has")
+    if target == "*":
+        if method != "OPTIONS":
+            raise MalformedRequestError("only OPTIONS has the request target *")
+    elif method != "CONNECT" and not _ABSOLUTE.fullmatch(target):
+        raise MalformedRequestError("the request target is neither a path nor a whole URL")
+
+
+def _malformed(error: HttpParserError) -> MalformedRequestError:
+    cause = error.__context__ if isinstance(error, HttpParserCallbackError) else None
+    if isinstance(cause, MalformedRequestError):
+        return cause
+    return MalformedRequestError(str(error)[:200])

@@ -1,0 +1,73 @@
+"""The bytes of a response, made at once: the responses of this store have a handful of fixed header lines."""
+
+import time
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+CLOSE = b"Connection: close\r\n"
+KEEP_ALIVE = b"Connection: keep-alive\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+"""Header lines of a response in JSON."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class HttpResponse:
+    """A whole response.
+
+    `fields` holds the header lines, each with its CRLF, except Content-Length, Date and Connection.
+    """
+
+    __slots__ = ("body", "fields", "status")
+
+    def __init__(self, status: int, fields: bytes, body: bytes) -> None:
+        self.status = status
+        self.fields = fields
+        self.body = body
+
+    def render(self, connection: bytes, *, body: bool = True) -> bytes:
+        """Return the bytes for the wire. `connection` is a Connection header line with its CRLF, or empty."""
+        head = b"%b%bContent-Length: %d\r\nDate: %b\r\n%b\r\n" % (
+            _STATUS_LINES[self.status],
+            self.fields,
+            len(self.body),
+            _date(int(time.time())),
+            connection,
+        )
+        return head + self.body if body else head
+
+
+class NotModified(HttpResponse):
+    """304 Not Modified, which has neither a body nor a length."""
+
+    __slots__ = ()
+
+    def __init__(self, fields: bytes) -> None:
+        super().__init__(304, fields, b"")
+
+    def render(self, connection: bytes, *, body: bool = True) -> bytes:
+        """See HttpResponse."""
+        return super().render(connection, body=body).replace(b"Content-Length: 0\r\n", b"", 1)
+
+
+class StreamedResponse:
+    """A response that was written piece by piece, and is complete. `fields` are its header lines."""
+
+    __slots__ = ("fields",)
+    status = 200
+
+    def __init__(self, fields: bytes) -> None:
+        self.fields = fields
+
+
+def stream_head(fields: bytes, connection: bytes) -> bytes:
+    """Return the head of a response in chunks."""
+    date = _date(int(time.time()))
+    return b"%b%bTransfer-Encoding: chunked\r\nDate: %b\r\n%b\r\n" % (_STATUS_LINES[200], fields, date, connection)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
