@@ -1,4 +1,5 @@
-"""`python -m tests.mutants`: plant bugs, and see whether the checks find them."""
+"""`python -m tests.mutants`: plant bugs one at a time and check that the tests, the simulation or the exploration find
+each."""
 
 from typing import Annotated
 
@@ -6,28 +7,23 @@ import typer
 from rich.console import Console
 
 from tests.mutants.catalogue import MUTANTS
-from tests.mutants.runner import ROOT, BaselineError, Runner
-from tests.mutants.table import row, to_keep, to_look_at
-
-DOCUMENT = ROOT / "docs" / "mutants.md"
+from tests.mutants.runner import BaselineError, Runner
+from tests.mutants.table import row, table
 
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which mutants; all by default.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Mutants to try; default: all.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many at once.")] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds the simulator is given for each.")] = 100,
-    write: Annotated[
-        bool, typer.Option("--write", help="Write the table to docs/mutants.md; for all of them.")
-    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Mutants tried at the same time.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds that the simulation runs for each mutant.")] = 100,
 ) -> None:
-    """Plant each mutant in a copy of the tree and cast three nets for it: unit tests, simulation, exploration. Exit
-    status: 0 if all were caught, 1 if any survived or sound code does not pass, 2 on a wrong name."""
+    """Plant each mutant in a copy of the tree, and run unit tests, simulation and exploration on it.
+
+    Exit status: 0 if every mutant was caught, 1 if one survived or the code fails without a mutant, 2 for an unknown name.
+    """
     if unknown := set(names or ()) - MUTANTS.keys():
-        raise typer.BadParameter(f"no such mutant: {', '.join(sorted(unknown))}; there are {', '.join(MUTANTS)}")
-    if write and names:
-        raise typer.BadParameter("--write is for the table of all mutants: leave the names out")
+        raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}; the mutants are {', '.join(MUTANTS)}")
     chosen = [MUTANTS[name] for name in names] if names else list(MUTANTS.values())
     console = Console(highlight=False, soft_wrap=True)
     with Runner(jobs, seeds) as runner:
@@ -36,15 +32,13 @@ def main(
         except BaselineError as error:
             console.print(f"[red]{error}[/red]")
             raise typer.Exit(1) from error
-        found = {}
-        for each in runner.run(chosen):
-            found[each.mutant.name] = each
-            console.print(f"{len(found)}/{len(chosen)}", *row(each), style=None if each.caught else "red")
-    in_order = [found[mutant.name] for mutant in chosen]
-    console.print(to_look_at(in_order))
-    if write:
-        DOCUMENT.write_text(to_keep(in_order, seeds))
-    survivors = [each.mutant.name for each in in_order if not each.caught]
+        results = {}
+        for result in runner.run(chosen):
+            results[result.mutant.name] = result
+            console.print(f"{len(results)}/{len(chosen)}", *row(result), style=None if result.caught else "red")
+    in_order = [results[mutant.name] for mutant in chosen]
+    console.print(table(in_order))
+    survivors = [result.mutant.name for result in in_order if not result.caught]
     console.print(f"{len(in_order) - len(survivors)} of {len(in_order)} caught", *survivors)
     raise typer.Exit(1 if survivors else 0)
 

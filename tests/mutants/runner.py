@@ -1,4 +1,4 @@
-"""Plants mutants in copies of the tree, one at a time in each, and casts the nets."""
+"""Plants one mutant at a time in copies of the tree and runs the checks, called nets, on each copy."""
 
 import shutil
 import tempfile
@@ -18,35 +18,35 @@ from tests.mutants.nets import Cast, Catch
 ROOT = Path(__file__).parent.parent.parent
 _ROOMS = ("bench", "docs", "kvstore", "paxos", "storage", "tests")
 _FILES = ("README.md", "pyproject.toml")
-_PATIENCE = 4
-"""A cast that takes so many times as long as on sound code hangs,"""
-_PATIENCE_S = 60.0
-"""but it is given this long."""
+_TIMEOUT_FACTOR = 4
+"""A command that takes this many times as long as without a mutant counts as hanging."""
+_MIN_TIMEOUT_S = 60.0
+"""Shortest timeout of a command."""
 
 
 class BaselineError(Exception):
-    """A net catches something in sound code, so that it says nothing about mutants."""
+    """A net fails without any mutant, so its failures prove nothing."""
 
 
 class MutantResult(msgspec.Struct):
-    """What the nets brought up for one mutant. A net that could not see it is not in `catches`."""
+    """The outcome of each net that could see one mutant."""
 
     mutant: Mutant
     catches: dict[Net, Catch]
 
     @property
     def caught(self) -> bool:
-        """Whether any net caught it."""
+        """True if any net caught the mutant."""
         return any(catch.by for catch in self.catches.values())
 
     @property
     def seconds(self) -> float:
-        """How long the nets took together."""
+        """Seconds that all nets took."""
         return sum(catch.seconds for catch in self.catches.values())
 
 
 class Runner:
-    """Use it in `with`: it holds `jobs` copies of the tree, and at most as many commands run at once."""
+    """A context manager that holds `jobs` copies of the tree and runs at most as many commands at once."""
 
     def __init__(self, jobs: int, seeds: int) -> None:
         self._seeds = seeds
@@ -68,16 +68,16 @@ class Runner:
         self._stack.close()
 
     def measure(self, mutants: Iterable[Mutant]) -> None:
-        """Cast on sound code every net that these mutants need; that sets the time limits. Raises BaselineError."""
+        """Run every net that these mutants need without a mutant, to set the timeouts. Raises BaselineError."""
         needed = dict.fromkeys(cast for mutant in mutants for cast in nets.casts(mutant, self._seeds))
         for cast, catch in zip(needed, self._pool.map(self._cast_on_sound_code, needed), strict=True):
             if catch.by:
                 command = " ".join(cast.arguments)
-                raise BaselineError(f"`python {command}` fails without any mutant ({catch.by}): mend that first")
-            self._limits_s[cast] = max(_PATIENCE_S, _PATIENCE * catch.seconds)
+                raise BaselineError(f"`python {command}` fails without any mutant ({catch.by}): fix that first")
+            self._limits_s[cast] = max(_MIN_TIMEOUT_S, _TIMEOUT_FACTOR * catch.seconds)
 
     def run(self, mutants: Iterable[Mutant]) -> Iterator[MutantResult]:
-        """What the nets bring up for each, in the order in which they end."""
+        """Yield the result of each mutant, in the order in which they end."""
         for ended in as_completed([self._pool.submit(self._try, mutant) for mutant in mutants]):
             yield ended.result()
 

@@ -9,7 +9,7 @@ from tests.mutants import nets
 from tests.mutants.catalogue import EVERY, MUTANTS
 from tests.mutants.mutant import Mutant, Net
 from tests.mutants.runner import MutantResult
-from tests.mutants.table import row, to_keep
+from tests.mutants.table import row, table
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = re.findall(
@@ -133,6 +133,4 @@ def test_the_table_says_what_caught_a_mutant_and_what_missed_it() -> None:
     assert (caught.caught, survived.caught) == (True, False)
     assert row(caught) == (everywhere.name, "10", "test_a", "seed 3", "missed", "4")
     assert row(survived) == ("fsync-off", "1", "missed", "-", "-", "1")
-    document = to_keep([caught, survived], seeds=50)
-    assert "1 of 2 are caught" in document
-    assert f"| {everywhere.name} | {everywhere.breaks} | 10 | test_a | seed 3 | missed |" in document
+    assert list(table([caught, survived]).columns[0].cells) == ["fsync-off", everywhere.name]
