@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Plant each mutant in a copy of the tree, and run unit tests, simulation and exploration on it.
 
-    Exit status: 0 if every mutant was caught, 1 if one survived or the code fails without a mutant, 2 for an unknown name.
+    Exit status: 0 if all were caught, 1 if one survived or the code fails without a mutant, 2 for an unknown name.
     """
     if unknown := set(names or ()) - MUTANTS.keys():
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}; the mutants are {', '.join(MUTANTS)}")
