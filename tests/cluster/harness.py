@@ -1,4 +1,4 @@
-"""Clusters of real processes under a load of clients, and the history of what those asked and were told."""
+"""Clusters of real processes under a load of clients, and the history of the calls of these clients."""
 
 import asyncio
 import itertools
@@ -25,19 +25,19 @@ from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 from tests.torture.linearizability import FOREVER, Operation, Verdict, check
 
 STORY_S = 120.0
-"""A test that has taken so long hangs, and fails."""
+"""Timeout of a test."""
 ANSWER_S = 5.0
-"""A replica ends each request within 3 s; the rest is for a busy machine."""
+"""Timeout of a call. A replica ends each request within 3 s; the rest is for a busy machine."""
 ROUNDS = 5
-"""An operation that every replica refused so often has failed. A refusal takes its replica 2.5 s while nobody leads."""
+"""Number of refusals by each replica after which an operation has failed. Without a leader a refusal takes 2.5 s."""
 STEADY = {"lease_ms": 20_000, "stall_ms": 20_000}
-"""With these nobody stands for election for want of processor time: if another one leads, there is a cause."""
+"""Settings with which no replica starts an election because it waits for the processor."""
 THINK_S = 0.004
-"""Longest pause of a client between two operations: the replicas that restart need the processor too."""
+"""Longest pause of a client between two operations: replicas that restart need the processor, too."""
 
 
 class NotSent(Exception):
-    """No connection was made, so nothing was asked."""
+    """No connection was made, so no request was sent."""
 
 
 class NoAnswer(Exception):
@@ -45,14 +45,14 @@ class NoAnswer(Exception):
 
 
 class HttpReply(msgspec.Struct, frozen=True):
-    """What a replica answered."""
+    """The response of a replica."""
 
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
 
     def problem(self) -> dict[str, Any]:
-        """The body of an answer that is not the one asked for."""
+        """Return the body of a response that is an error."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         document: dict[str, Any] = msgspec.json.decode(self.body)
         assert document["status"] == self.status
@@ -62,29 +62,29 @@ class HttpReply(msgspec.Struct, frozen=True):
 
 
 class Ending(Enum):
-    """What became of a call."""
+    """The outcome of a call."""
 
     DONE = "done"
     NOT_SENT = "not sent"
     FAILED = "failed"
-    """It was refused, and left no trace."""
+    """It was refused and not executed."""
     UNKNOWN = "unknown"
 
 
 class HttpCall(msgspec.Struct, frozen=True):
-    """How one call to one replica ended, and why."""
+    """The outcome of one call to one replica, with the reason."""
 
     ending: Ending
     why: str
     value: bytes | None = None
-    """What a get saw."""
+    """Value that a get returned."""
     found: bool | None = None
-    """Whether the key was there."""
+    """Whether the key was present."""
 
 
 class HttpClient:
-    """A client with connections of its own, which asks one replica once and enters what it learnt into `history`.
-    Use it in `async with`."""
+    """A client with connections of its own. Each call asks one replica once and is recorded in `history`. Use it in
+    `async with`."""
 
     def __init__(self, cluster: ProcessCluster, history: "CallHistory") -> None:
         self._urls = {name: place.url for name, place in cluster.replicas.items()}
@@ -102,7 +102,7 @@ class HttpClient:
         await self._session.close()
 
     async def ask(self, method: str, name: str, target: str, body: bytes | None = None) -> HttpReply:
-        """The answer of replica `name`. Raises NotSent or NoAnswer."""
+        """Return the response of replica `name`. Raises NotSent or NoAnswer."""
         url = URL(self._urls[name] + target, encoded=True)
         try:
             async with self._session.request(method, url, data=body) as response:
@@ -113,16 +113,16 @@ class HttpClient:
             raise NoAnswer(repr(error)) from error
 
     async def put(self, name: str, key: bytes, value: bytes | None = None) -> HttpCall:
-        """Put `value`, one of a kind by default."""
+        """Put `value`, by default a value that was never put before."""
         body = self._history.fresh_value() if value is None else value
         return await self._perform("put", name, key, target(key), body)
 
     async def delete(self, name: str, key: bytes) -> HttpCall:
-        """Delete."""
+        """Delete `key`."""
         return await self._perform("delete", name, key, target(key))
 
     async def get(self, name: str, key: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> HttpCall:
-        """Get; not to be called with STALE, which is not linearizable."""
+        """Get `key`. Do not use STALE, which is not linearizable."""
         return await self._perform("get", name, key, f"{target(key)}?consistency={consistency}")
 
     async def _perform(self, kind: str, name: str, key: bytes, target: str, body: bytes | None = None) -> HttpCall:
@@ -157,12 +157,12 @@ def _judge(kind: str, reply: HttpReply, why: str) -> HttpCall:
 
 
 def target(key: bytes) -> str:
-    """The path of a key."""
+    """Return the path of `key`."""
     return "/kv/" + quote(key, safe="/")
 
 
 class CallHistory:
-    """What was asked and answered, over `keys` keys."""
+    """The calls of all clients and their results, over `keys` keys."""
 
     def __init__(self, keys: int = 8) -> None:
         self.keys = [b"k%d" % number for number in range(keys)]
@@ -170,16 +170,16 @@ class CallHistory:
         self._values = itertools.count()
 
     def fresh_value(self) -> bytes:
-        """A value that was never put before."""
+        """Return a value that was never put before."""
         return b"v%d" % next(self._values)
 
     def acknowledged(self, *kinds: str) -> int:
-        """How many operations of these kinds were answered."""
+        """Return the number of operations of these kinds that were acknowledged."""
         return sum(operation.kind in kinds and operation.returned != FOREVER for operation in self.operations)
 
     async def verify(self, cluster: ProcessCluster, *, least: int, names: Collection[str] | None = None) -> None:
-        """Read every key through these replicas, by default all that run, then check all of it. `least`: as many
-        acknowledged writes and reads must be in it, or it shows nothing."""
+        """Read every key through these replicas, by default all that run, then check that the history is linearizable.
+        It must contain at least `least` acknowledged writes and as many reads: a shorter one shows nothing."""
         async with HttpClient(cluster, self) as client:
             for name in filter(cluster.runs, cluster.replicas) if names is None else names:
                 for key in self.keys:
@@ -196,7 +196,8 @@ class CallHistory:
 
 
 class BackgroundLoad:
-    """Clients in closed loops. Each operation goes to replicas in turn until one does it, or may have done it."""
+    """Clients in closed loops. Each operation goes to one replica after the other until one has executed it, or may
+    have."""
 
     def __init__(self, cluster: ProcessCluster, history: CallHistory, names: Sequence[str]) -> None:
         self._cluster = cluster
@@ -206,19 +207,19 @@ class BackgroundLoad:
         self.stopping = False
         self.acknowledged = 0
         self.troubles: list[str] = []
-        """Requests that reached a replica and were not done by it, or not for sure."""
+        """Requests that a replica received and did not execute, or perhaps not."""
         self.given_up: list[str] = []
-        """Operations that no replica did, though all of them were asked again and again."""
+        """Operations that all replicas refused ROUNDS times."""
 
     async def more(self, count: int) -> None:
-        """Wait until so many more operations are acknowledged."""
+        """Wait until `count` more operations are acknowledged."""
         goal = self.acknowledged + count
         while self.acknowledged < goal:
             self._progress.clear()
             await self._progress.wait()
 
     async def client(self, number: int) -> None:
-        """Operate until `stopping`."""
+        """Execute random operations until `stopping`."""
         rng = Random(number)
         async with HttpClient(self._cluster, self._history) as client:
             while not self.stopping:
@@ -260,7 +261,7 @@ async def _call(client: HttpClient, kind: str, name: str, key: bytes) -> HttpCal
 async def load(
     cluster: ProcessCluster, history: CallHistory, names: Collection[str] | None = None, clients: int = 6
 ) -> AsyncIterator[BackgroundLoad]:
-    """A load on these replicas, all by default; at the end every operation under way has ended."""
+    """Run a load on these replicas, all by default. At the end, wait for the operations under way."""
     running = BackgroundLoad(cluster, history, list(names or cluster.replicas))
     tasks = [asyncio.create_task(running.client(number)) for number in range(clients)]
     try:
@@ -272,8 +273,7 @@ async def load(
 
 @asynccontextmanager
 async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[ProcessCluster]:
-    """A ready cluster. When the test ends, however that happens, no process is left; a failure prints the logs, and an
-    error in them is a failure."""
+    """Run a ready cluster. No process is left at the end. A failure prints the logs; an error in a log is a failure."""
     cluster = ForkedCluster(nodes, directory / "cluster", settings=settings)
     cluster.prepare()
     cluster.start()
@@ -293,11 +293,11 @@ async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIter
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it holds; the deadline is the test's."""
+    """Poll until `holds()` is true. There is no timeout but that of the test."""
     while not await holds():  # noqa: ASYNC110 - other processes set no event
         await asyncio.sleep(POLL_S)
 
 
 def others(cluster: ProcessCluster, *names: str) -> list[str]:
-    """The replicas but these."""
+    """Return the names of the other replicas."""
     return [name for name in cluster.replicas if name not in names]

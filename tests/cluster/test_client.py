@@ -1,4 +1,4 @@
-"""The client at real processes: what is repeated is done once, whoever dies meanwhile."""
+"""The client with real replicas: a repeated write is executed once, while replicas are killed."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ KILLS = 4
 
 
 class ClientWriters:
-    """Tasks that put keys that nobody else puts, each once: whatever was done twice has version 2."""
+    """Tasks that put each key once: a key that was put twice has version 2."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -42,7 +42,7 @@ class ClientWriters:
             self._wrote.set()
 
 
-def test_every_write_is_done_once_while_leaders_die() -> None:
+def test_every_write_is_executed_once_while_leaders_are_killed() -> None:
     async def story() -> None:
         async with AsyncLocalCluster() as cluster:
             client = await cluster.client(timeout_ms=60_000)
@@ -64,7 +64,7 @@ def test_every_write_is_done_once_while_leaders_die() -> None:
     asyncio.run(story())
 
 
-def test_a_lock_outlives_the_leader_and_what_nobody_keeps_alive_goes() -> None:
+def test_a_lock_outlives_the_leader_and_a_lease_that_is_not_renewed_ends() -> None:
     with LocalCluster() as cluster:
         client = cluster.client(timeout_ms=30_000)
         with client.lock("deploy", ttl_s=30) as held:
@@ -76,7 +76,7 @@ def test_a_lock_outlives_the_leader_and_what_nobody_keeps_alive_goes() -> None:
             cluster.restart()
         with client.lock("deploy", ttl_s=30, wait_s=30) as next_held:
             assert next_held.fence.token > held.fence.token
-        client.put("up", b"", lease=client.lease(ttl_s=1))  # which nobody keeps alive
+        client.put("up", b"", lease=client.lease(ttl_s=1))  # not renewed
         for change in client.watch(from_revision=1):
             if change.key == b"up" and change.record is None:
                 break

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
-def test_replicas_are_killed_paused_cut_off_and_come_back() -> None:
+def test_replicas_are_killed_paused_and_isolated_and_come_back() -> None:
     with LocalCluster() as cluster:
         client = cluster.client(timeout_ms=30_000)
         client.put("a", b"0")
@@ -43,7 +43,7 @@ def test_replicas_are_killed_paused_cut_off_and_come_back() -> None:
             assert (record.value, record.version) == (b"3", 4)
 
 
-def test_a_minority_that_is_cut_off_serves_what_it_had_and_nothing_else() -> None:
+def test_an_isolated_minority_serves_stale_reads_only() -> None:
     with LocalCluster() as cluster:
         cluster.client().put("a", b"before")
         cluster.wait_ready()
@@ -76,7 +76,7 @@ def test_the_same_with_asyncio() -> None:
     asyncio.run(story())
 
 
-def test_an_error_carries_what_the_replicas_printed() -> None:
+def test_an_error_carries_the_output_of_the_replicas() -> None:
     def fail() -> None:
         with LocalCluster() as cluster:
             cluster.kill("n2")
@@ -89,7 +89,7 @@ def test_an_error_carries_what_the_replicas_printed() -> None:
     assert "serves clients on" in caught.value.__notes__[0]
 
 
-def test_settings_that_no_replica_takes_are_told_with_the_reason() -> None:
+def test_invalid_settings_are_reported_with_the_reason() -> None:
     with pytest.raises(ClusterError, match="lease_ms"), LocalCluster(1, {"lease_ms": 1}):
         raise AssertionError("it has come up")
 
@@ -208,7 +208,7 @@ def test_ctrl_c_ends_the_call_that_waits_and_no_replica() -> None:
 TESTS = """
 import sys
 
-def test_a_test_without_a_cluster_does_not_load_it():
+def test_a_test_without_a_cluster_does_not_load_the_client():
     assert "kvstore.testing.pytest_plugin" in sys.modules
     assert "kvstore.client" not in sys.modules
 

@@ -1,4 +1,4 @@
-"""Replicas that give the answers that a test has written down."""
+"""Replicas that send scripted responses."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ def problem(status: int, outcome: str | None = None, name: str = "no-leader") ->
 
 
 class ScriptedReplica:
-    """A replica that gives its answers in order, and remembers what it was asked. An answer of None hangs up."""
+    """A replica that sends its responses in order and records the requests. The response None closes the connection."""
 
     def __init__(self, *answers: web.Response | None) -> None:
         self.answers = list(answers)

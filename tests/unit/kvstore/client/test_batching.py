@@ -1,4 +1,4 @@
-"""What goes together, and that each gets the answer that it would have had alone."""
+"""Batches of concurrent writes: which writes form one, and that each gets the result that it would get alone."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,6 +18,7 @@ from kvstore.client import (
     Rejected,
     Unavailable,
     UnknownOutcome,
+    batching,
 )
 from kvstore.client.batching import MAX_BYTES, MAX_REQUESTS, MAX_WEIGHT
 from kvstore.server.http.limits import HttpLimits
@@ -35,8 +36,8 @@ def client_of(store: Store, *, exactly_once: bool = False) -> Client:
     return Client([f"http://127.0.0.1:{store.port}"], exactly_once=exactly_once)
 
 
-class Counted:
-    """Lines of the requests that a front end got."""
+class RecordedCommands:
+    """The commands that a front end has received."""
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.commands: list[object] = []
@@ -49,29 +50,29 @@ class Counted:
         monkeypatch.setattr(store.replica, "write", noted)
 
 
-def test_writes_that_wait_at_the_same_time_go_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_writes_are_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
-        counted = Counted(store, monkeypatch)
+        recorded = RecordedCommands(store, monkeypatch)
         async with client_of(store) as client:
             results = await settled([client.put(f"k{number}", b"%d" % number) for number in range(ALL)])
             assert results == [PutResult(1, 1)] * ALL
             assert await client.get("k7") == Record(b"7", 1, 1, 1, 0)
-        assert len(counted.commands) == 1
+        assert len(recorded.commands) == 1
 
     run(scenario)
 
 
-def test_one_that_is_alone_goes_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_write_is_an_ordinary_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
-        counted = Counted(store, monkeypatch)
+        recorded = RecordedCommands(store, monkeypatch)
         async with client_of(store) as client:
             await client.put("k", b"v")
-        assert counted.commands == [Put(b"k", b"v")]
+        assert recorded.commands == [Put(b"k", b"v")]
 
     run(scenario)
 
 
-def test_each_gets_what_it_would_have_got_alone() -> None:
+def test_each_write_of_a_batch_gets_the_result_that_it_would_get_alone() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
             await client.put("there", b"")
@@ -94,7 +95,7 @@ def test_each_gets_what_it_would_have_got_alone() -> None:
     run(scenario)
 
 
-def test_who_fails_does_so_with_the_server_s_own_words_and_nobody_else() -> None:
+def test_a_write_that_fails_in_a_batch_has_the_server_s_message_and_the_others_succeed() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
             await client.put("there", b"")
@@ -118,7 +119,7 @@ def test_who_fails_does_so_with_the_server_s_own_words_and_nobody_else() -> None
     run(scenario)
 
 
-def test_a_batch_that_is_refused_whole_harms_no_innocent() -> None:
+def test_the_writes_of_a_batch_that_is_rejected_as_a_whole_are_sent_alone() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
             results = await settled(
@@ -137,7 +138,7 @@ def test_a_batch_that_is_refused_whole_harms_no_innocent() -> None:
     run(scenario)
 
 
-def test_replicas_that_take_less_are_sent_the_writes_by_themselves() -> None:
+def test_a_batch_that_is_too_large_for_a_replica_is_sent_as_single_writes() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
             results = await settled([client.put(f"k{number}", bytes(50)) for number in range(ALL)])
@@ -146,8 +147,8 @@ def test_replicas_that_take_less_are_sent_the_writes_by_themselves() -> None:
     run(scenario, limits=HttpLimits(max_value_bytes=100))
 
 
-def test_two_writes_of_a_key_have_revisions_of_their_own() -> None:
-    """Else who made the first could take the second for its own."""
+def test_two_writes_of_one_key_have_different_revisions() -> None:
+    """With equal revisions, the caller of one write could take the other write for its own."""
 
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
@@ -174,18 +175,18 @@ def test_a_batch_is_bounded(
     batches: list[int],
 ) -> None:
     async def scenario(store: Store) -> None:
-        counted = Counted(store, monkeypatch)
+        recorded = RecordedCommands(store, monkeypatch)
         async with client_of(store) as client:
             assert [each for each in await settled(writes(client)) if isinstance(each, Exception)] == []
-        sizes = [len(getattr(command, "then", [0])) for command in counted.commands]
+        sizes = [len(getattr(command, "then", [0])) for command in recorded.commands]
         assert sorted(sizes, reverse=True) == batches  # they are under way together: either may come first
 
     run(scenario)
 
 
-def test_what_arrives_while_requests_are_under_way_waits_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_that_arrive_while_requests_are_under_way_wait_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
-        counted = Counted(store, monkeypatch)
+        recorded = RecordedCommands(store, monkeypatch)
         store.replica.gate.clear()
         async with client_of(store) as client:
             puts = []
@@ -194,29 +195,29 @@ def test_what_arrives_while_requests_are_under_way_waits_for_the_next_one(monkey
                 await store.replica.arrived.get()
             puts += [asyncio.create_task(client.put(f"then{number}", b"")) for number in range(ALL)]
             await asyncio.sleep(0)
-            assert len(counted.commands) == MAX_REQUESTS
+            assert len(recorded.commands) == MAX_REQUESTS
             store.replica.gate.set()
             await asyncio.gather(*puts)
-        assert len(counted.commands) == MAX_REQUESTS + 1
+        assert len(recorded.commands) == MAX_REQUESTS + 1
 
     run(scenario)
 
 
-def test_who_is_cancelled_while_it_waits_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_write_that_still_waits_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
-        counted = Counted(store, monkeypatch)
+        recorded = RecordedCommands(store, monkeypatch)
         async with client_of(store) as client:
             gone = asyncio.create_task(client.put("gone", b""))
             stays = asyncio.create_task(client.put("stays", b""))
             await asyncio.sleep(0)
             gone.cancel()
             await stays
-        assert counted.commands == [Put(b"stays", b"")]
+        assert recorded.commands == [Put(b"stays", b"")]
 
     run(scenario)
 
 
-def test_when_a_batch_ends_unknown_all_in_it_say_so_and_when_none_took_it_it_was_not_done() -> None:
+def test_all_writes_of_a_batch_share_its_outcome() -> None:
     async def scenario() -> None:
         for answers, expected in (([None], UnknownOutcome), ([problem(503, "failed") for _ in range(99)], Unavailable)):
             replica = ScriptedReplica(*answers)
@@ -239,8 +240,8 @@ def test_a_batch_has_one_idempotency_key() -> None:
     run(scenario)
 
 
-class Stuck(ScriptedReplica):
-    """Answers nothing."""
+class SilentReplica(ScriptedReplica):
+    """A replica that never answers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,9 +253,9 @@ class Stuck(ScriptedReplica):
         raise AssertionError("never set")
 
 
-def test_when_the_client_is_closed_nobody_waits_on() -> None:
+def test_closing_the_client_ends_all_waits() -> None:
     async def scenario() -> None:
-        replica = Stuck()
+        replica = SilentReplica()
         async with serving(replica) as urls:
             async with Client(urls, exactly_once=False) as client:
                 puts = []
@@ -269,21 +270,18 @@ def test_when_the_client_is_closed_nobody_waits_on() -> None:
     asyncio.run(scenario())
 
 
-def test_nobody_waits_longer_than_it_may_for_those_before_it() -> None:
+def test_a_queued_write_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GRACE_S", 0.0)
+
     async def scenario() -> None:
-        replica = Stuck()
-        async with serving(replica) as urls, Client(urls, timeout_ms=300, exactly_once=False) as client:
-            puts = []
-            for number in range(MAX_REQUESTS):
-                puts.append(asyncio.create_task(client.put(f"k{number}", b"")))
-                await replica.came.acquire()
-            results = await settled([*puts, client.put("last", b"")])
+        async with serving(SilentReplica()) as urls, Client(urls, timeout_ms=300, exactly_once=False) as client:
+            results = await settled([client.put(f"k{number}", b"", ttl_s=9) for number in range(MAX_REQUESTS + 1)])
             assert all(isinstance(result, UnknownOutcome | Unavailable) for result in results)
 
     asyncio.run(scenario())
 
 
-def test_use_before_it_is_open_is_told() -> None:
+def test_a_client_that_is_not_open_says_so() -> None:
     async def use() -> None:
         await Client(exactly_once=False).put("k", b"")
 
@@ -291,7 +289,7 @@ def test_use_before_it_is_open_is_told() -> None:
         asyncio.run(use())
 
 
-def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
+def test_a_value_of_another_type_fails_its_own_call_only() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
             text: Any = "text"
@@ -301,7 +299,7 @@ def test_a_value_that_is_no_bytes_is_told_to_who_gave_it() -> None:
     run(scenario)
 
 
-def test_an_answer_of_another_shape_is_not_taken_for_one() -> None:
+def test_a_response_of_another_shape_is_an_error() -> None:
     async def scenario() -> None:
         async with (
             serving(ScriptedReplica(web.Response(body=b"{}"))) as urls,

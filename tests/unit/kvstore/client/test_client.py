@@ -1,4 +1,4 @@
-"""The client against scripted replicas: what it repeats, what it never repeats, and what it says about the rest."""
+"""The client against scripted replicas: requests that it repeats, requests that it never repeats, and its errors."""
 
 import asyncio
 import socket
@@ -35,52 +35,54 @@ def talk(*replicas: ScriptedReplica, call: Callable[[Client], Coroutine[Any, Any
     return asyncio.run(run())
 
 
-def test_get_gives_the_value_byte_for_byte_with_its_revisions() -> None:
+def test_get_returns_the_exact_bytes_with_the_revisions() -> None:
     replica = ScriptedReplica(value(b"\x00\xff\r\n"))
     assert talk(replica, call=lambda client: client.get("k")) == Record(b"\x00\xff\r\n", 7, 3, 2)
     assert replica.asked == [("GET", "/kv/k?consistency=linearizable", b"")]
 
 
-def test_an_absent_key_is_none_but_a_stranger_s_404_is_not() -> None:
+def test_an_absent_key_is_none_but_the_404_of_another_server_is_an_error() -> None:
     assert talk(ScriptedReplica(problem(404, name="no-such-key")), call=lambda client: client.get("k")) is None
     with pytest.raises(Rejected):
         talk(ScriptedReplica(web.Response(status=404)), call=lambda client: client.get("k"))
 
 
-@pytest.mark.parametrize(
-    ("key", "path"),
-    [
-        (b"a/b", "/kv/a%2Fb"),
-        (b"..", "/kv/.."),
-        (b"a/../b", "/kv/a%2F..%2Fb"),
-        (b"//", "/kv/%2F%2F"),
-        (b"%2F", "/kv/%252F"),
-        (b"\xff\x00", "/kv/%FF%00"),
-        (b"?q#f +&", "/kv/%3Fq%23f%20%2B%26"),
-        ("é", "/kv/%C3%A9"),
-    ],
-)
-def test_a_key_travels_byte_for_byte(key: bytes | str, path: str) -> None:
-    replica = ScriptedReplica(web.json_response({"revision": 1, "version": 1}, status=201))
-    assert talk(replica, call=lambda client: client.put(key, b"")) == PutResult(1, 1)
-    assert replica.asked == [("PUT", path, b"")]
+def test_the_path_contains_the_exact_bytes_of_the_key() -> None:
+    paths: dict[bytes | str, str] = {
+        b"a/b": "/kv/a%2Fb",
+        b"..": "/kv/..",
+        b"a/../b": "/kv/a%2F..%2Fb",
+        b"//": "/kv/%2F%2F",
+        b"%2F": "/kv/%252F",
+        b"\xff\x00": "/kv/%FF%00",
+        b"?q#f +&": "/kv/%3Fq%23f%20%2B%26",
+        "é": "/kv/%C3%A9",
+    }
+    replica = ScriptedReplica(*[web.json_response({"revision": 1, "version": 1}, status=201) for _ in paths])
+
+    async def call(client: Client) -> None:
+        for key in paths:
+            assert await client.put(key, b"") == PutResult(1, 1)
+
+    talk(replica, call=call)
+    assert replica.asked == [("PUT", path, b"") for path in paths.values()]
 
 
-def test_delete_tells_what_was_deleted_or_that_nothing_was() -> None:
+def test_delete_returns_the_deleted_version_or_none() -> None:
     deleted = ScriptedReplica(web.json_response({"key": "k", "revision": 9, "version": 2, "deleted_revision": 7}))
     assert talk(deleted, call=lambda client: client.delete("k")) == DeleteResult(9, 2, 7)
     assert talk(ScriptedReplica(problem(404, "failed", "no-such-key")), call=lambda client: client.delete("k")) is None
 
 
 @pytest.mark.parametrize("status", [503, 429, 408])
-def test_a_write_that_failed_for_certain_goes_on_to_the_next_replica(status: int) -> None:
+def test_a_write_that_certainly_failed_goes_to_the_next_replica(status: int) -> None:
     first = ScriptedReplica(problem(status, "failed"))
     second = ScriptedReplica(web.json_response({"revision": 5, "version": 2}))
     assert talk(first, second, call=lambda client: client.put("k", b"v")) == PutResult(5, 2)
     assert first.asked == second.asked == [("PUT", "/kv/k", b"v")]
 
 
-def test_a_replica_that_is_down_is_passed_over_and_not_asked_first_again() -> None:
+def test_a_replica_that_is_down_is_skipped_and_asked_last_from_then_on() -> None:
     async def run() -> None:
         up = ScriptedReplica(value(b"1"), value(b"2"))
         async with serving(up) as urls, Client([free_url(), *urls]) as client:
@@ -101,7 +103,7 @@ def test_a_write_that_may_have_been_done_is_never_sent_again(answer: web.Respons
     assert not other.asked
 
 
-def test_a_write_on_a_connection_that_was_kept_open_is_not_sent_again_either() -> None:
+def test_a_write_on_a_reused_connection_is_not_sent_again_either() -> None:
     replica = ScriptedReplica(value(b"v"), None)
 
     async def call(client: Client) -> None:
@@ -114,13 +116,13 @@ def test_a_write_on_a_connection_that_was_kept_open_is_not_sent_again_either() -
 
 
 def test_a_write_without_an_answer_has_an_unknown_outcome() -> None:
-    class Silent(ScriptedReplica):
+    class SilentReplica(ScriptedReplica):
         async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
             await asyncio.Event().wait()
             raise AssertionError("never set")
 
     with pytest.raises(UnknownOutcome):
-        talk(Silent(), call=lambda client: client.put("k", b"v"), attempt_ms=50)
+        talk(SilentReplica(), call=lambda client: client.put("k", b"v"), attempt_ms=50)
 
 
 @pytest.mark.parametrize("answer", [problem(503), web.Response(status=500), None])
@@ -132,7 +134,7 @@ def test_a_read_is_always_repeated(answer: web.Response | None) -> None:
     assert second.asked == [("GET", "/kv/k?consistency=quorum", b"")]
 
 
-def test_after_a_round_without_luck_another_round_follows() -> None:
+def test_a_round_without_success_is_followed_by_another_round() -> None:
     replica = ScriptedReplica(
         problem(503, "failed"), problem(503, "failed"), web.json_response({"revision": 1, "version": 1})
     )
@@ -140,7 +142,7 @@ def test_after_a_round_without_luck_another_round_follows() -> None:
     assert len(replica.asked) == 3
 
 
-def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
+def test_a_replica_that_cannot_be_reached_is_named_with_the_reason() -> None:
     async def run() -> None:
         down = [free_url(), free_url()]
         async with Client(down) as client:
@@ -151,7 +153,7 @@ def test_when_no_replica_is_reached_each_one_s_reason_is_told() -> None:
     asyncio.run(run())
 
 
-def test_at_the_deadline_a_write_that_never_left_is_not_done_for_certain() -> None:
+def test_a_write_that_was_not_sent_before_the_deadline_is_not_done() -> None:
     async def run() -> None:
         async with Client([free_url(), free_url()], timeout_ms=1, exactly_once=False) as client:
             with pytest.raises(Unavailable, match=r"cannot connect to|timeout of 0.001 s reached"):
@@ -160,10 +162,10 @@ def test_at_the_deadline_a_write_that_never_left_is_not_done_for_certain() -> No
     asyncio.run(run())
 
 
-def test_a_replica_that_takes_no_connection_was_asked_nothing() -> None:
+def test_a_write_to_a_replica_that_accepts_no_connection_is_not_done() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         address = full.getsockname()
-        for _ in range(3):  # nobody accepts: once the queue is full, the system leaves connections unanswered
+        for _ in range(3):  # without accept(), the system ignores connections once the backlog is full
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(address)
@@ -177,7 +179,7 @@ def test_a_replica_that_takes_no_connection_was_asked_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_what_no_replica_will_take_is_not_tried_again(status: int) -> None:
+def test_a_rejected_request_is_not_repeated(status: int) -> None:
     replica, other = ScriptedReplica(problem(status, "failed")), ScriptedReplica()
     with pytest.raises(Rejected, match="what to do"):
         talk(replica, other, call=lambda client: client.put("k", b"v"))
@@ -228,13 +230,13 @@ def test_members_are_shown_and_changed() -> None:
     "first",
     [problem(503, "unknown", "timeout"), problem(503, "failed"), problem(409, "failed", "members-changed"), None],
 )
-def test_a_change_of_the_members_is_repeated_whatever_became_of_it(first: web.Response | None) -> None:
+def test_a_membership_change_is_repeated_after_any_outcome(first: web.Response | None) -> None:
     replica = ScriptedReplica(first, members())
     assert talk(replica, call=lambda client: client.add_member("n4", "h:4")) == MEMBERS
     assert [method for method, _, _ in replica.asked] == ["POST", "POST"]
 
 
-def test_a_member_that_is_gone_when_its_removal_is_repeated_was_removed() -> None:
+def test_a_repeated_removal_that_finds_no_member_succeeded_earlier() -> None:
     gone = problem(404, "failed", "no-such-member")
     replica = ScriptedReplica(problem(503, "unknown", "timeout"), gone, members())
     assert talk(replica, call=lambda client: client.remove_member("n4")) == MEMBERS
@@ -242,13 +244,13 @@ def test_a_member_that_is_gone_when_its_removal_is_repeated_was_removed() -> Non
         talk(ScriptedReplica(problem(404, "failed", "no-such-member")), call=lambda client: client.remove_member("n4"))
 
 
-def test_what_is_against_a_change_is_told_at_once() -> None:
+def test_a_refused_membership_change_is_not_repeated() -> None:
     replica = ScriptedReplica(problem(409, "failed", "unsafe-change"))
     with pytest.raises(Rejected, match="what to do"):
         talk(replica, call=lambda client: client.remove_member("n4"))
 
 
-def test_a_change_that_is_not_in_force_is_waited_for_at_those_who_stay() -> None:
+def test_a_pending_membership_change_is_polled_at_all_replicas() -> None:
     pending = msgspec.structs.replace(MEMBERS, in_force=False)
     leaver, stayer = (
         ScriptedReplica(members(pending), members(pending), members(pending)),
@@ -258,15 +260,15 @@ def test_a_change_that_is_not_in_force_is_waited_for_at_those_who_stay() -> None
     assert [path for _, path, _ in stayer.asked] == ["/members", "/members"]
 
 
-def test_misuse_is_told_at_once() -> None:
+def test_misuse_raises_at_once() -> None:
     with pytest.raises(ValueError, match="at least one endpoint"):
         Client([])
     with pytest.raises(RuntimeError, match="async with"):
         asyncio.run(Client().get("k"))
 
 
-class Paced(ScriptedReplica):
-    """Each answer takes so long, by a clock that all share."""
+class PacedReplica(ScriptedReplica):
+    """A replica whose responses take `took_s` on a shared clock."""
 
     def __init__(self, clock: list[float], took_s: float) -> None:
         super().__init__(*[value(b"v") for _ in range(2 * TRIAL_EVERY)])
@@ -278,10 +280,10 @@ class Paced(ScriptedReplica):
         return await super().handle(request)
 
 
-def test_it_finds_the_replica_that_answers_fastest_and_keeps_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_replica_is_found_and_asked_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(caller, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    slow, fast = Paced(clock, 0.2), Paced(clock, 0.1)
+    slow, fast = PacedReplica(clock, 0.2), PacedReplica(clock, 0.1)
 
     async def run() -> None:
         async with serving(slow, fast) as urls, Client(urls) as client:

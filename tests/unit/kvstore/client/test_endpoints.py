@@ -5,7 +5,7 @@ from kvstore.client.endpoints import MAX_BACK_OFF_S, MIN_BACK_OFF_S, TRIAL_EVERY
 A, B, C = "http://a", "http://b", "http://c"
 
 
-class Clock:
+class ManualClock:
     def __init__(self) -> None:
         self.now = 100.0
 
@@ -13,18 +13,18 @@ class Clock:
         return self.now
 
 
-def made(clock: Clock | None = None) -> Endpoints:
-    return Endpoints([A + "/", B, C], clock or Clock())
+def made(clock: ManualClock | None = None) -> Endpoints:
+    return Endpoints([A + "/", B, C], clock or ManualClock())
 
 
-def test_at_first_they_are_asked_as_they_are_named() -> None:
+def test_the_first_order_is_the_given_one() -> None:
     assert made().urls == (A, B, C)
     assert made().in_turn("GET") == [A, B, C]
     with pytest.raises(ValueError, match="at least one"):
-        Endpoints([], Clock())
+        Endpoints([], ManualClock())
 
 
-def test_who_answers_stays_first_until_another_one_is_faster() -> None:
+def test_a_replica_that_answers_stays_first_until_another_one_is_faster() -> None:
     endpoints = made()
     endpoints.answered(A, "GET", 0.004)
     assert endpoints.ranked("GET")[0] == A
@@ -44,7 +44,7 @@ def test_one_slow_answer_does_not_outweigh_many_fast_ones() -> None:
     assert endpoints.ranked("GET")[0] == B
 
 
-def test_reads_say_nothing_about_writes() -> None:
+def test_reads_and_writes_are_measured_separately() -> None:
     endpoints = made()
     endpoints.answered(B, "GET", 0.001)
     endpoints.answered(A, "PUT", 0.005)
@@ -52,7 +52,7 @@ def test_reads_say_nothing_about_writes() -> None:
     assert endpoints.ranked("PUT")[0] == A
 
 
-def test_now_and_then_the_one_that_was_measured_longest_ago_is_tried() -> None:
+def test_the_replica_with_the_oldest_measurement_is_tried_now_and_then() -> None:
     endpoints = made()
     endpoints.answered(C, "GET", 0.003)
     firsts = []
@@ -66,8 +66,8 @@ def test_now_and_then_the_one_that_was_measured_longest_ago_is_tried() -> None:
     assert set(firsts[2 * TRIAL_EVERY : -1]) == {C}
 
 
-def test_who_fails_is_asked_last_for_a_while_that_doubles() -> None:
-    clock = Clock()
+def test_a_replica_that_fails_is_asked_last_for_a_back_off_that_doubles() -> None:
+    clock = ManualClock()
     endpoints = made(clock)
     endpoints.answered(A, "GET", 0.001)
     endpoints.failed(A)
@@ -87,8 +87,8 @@ def test_who_fails_is_asked_last_for_a_while_that_doubles() -> None:
     assert endpoints.ranked("GET")[0] == A
 
 
-def test_who_rests_is_not_tried_and_when_all_do_none_is_left_out() -> None:
-    clock = Clock()
+def test_a_replica_in_back_off_is_not_tried_and_all_are_asked_if_all_are() -> None:
+    clock = ManualClock()
     endpoints = made(clock)
     for url in (A, B, C):
         endpoints.answered(url, "GET", 0.001)

@@ -1,4 +1,4 @@
-"""A client that numbers its writes, against scripted replicas: what it repeats, and what that says."""
+"""Idempotency keys against scripted replicas: which writes are repeated, and the errors after repetitions."""
 
 import asyncio
 import re
@@ -25,8 +25,8 @@ def done(revision: int = 5) -> web.Response:
     return web.json_response({"revision": revision, "version": 1})
 
 
-class Numbered(ScriptedReplica):
-    """Grants leases 1, 2, ...; `keys` are those of the writes that came."""
+class LeasingReplica(ScriptedReplica):
+    """A replica that grants leases 1, 2, ... and records the idempotency keys of writes in `keys`."""
 
     def __init__(self, *answers: web.Response | None) -> None:
         super().__init__(*answers)
@@ -48,7 +48,7 @@ class Numbered(ScriptedReplica):
 @pytest.mark.parametrize("answer", [problem(503, "unknown"), problem(500), None])
 def test_a_write_of_unknown_outcome_is_repeated_elsewhere_under_its_key(answer: web.Response | None) -> None:
     async def run() -> None:
-        first, second = Numbered(answer), Numbered(done(), done(6))
+        first, second = LeasingReplica(answer), LeasingReplica(done(), done(6))
         async with serving(first, second) as urls, Client(urls) as client:
             assert await client.put("k", b"v") == PutResult(5, 1)
             await client.put("k", b"v")
@@ -58,9 +58,9 @@ def test_a_write_of_unknown_outcome_is_repeated_elsewhere_under_its_key(answer: 
     asyncio.run(run())
 
 
-def test_at_the_deadline_its_outcome_is_unknown_whatever_came_last() -> None:
+def test_an_unknown_outcome_stays_unknown_at_the_deadline() -> None:
     async def run() -> None:
-        replica = Numbered(problem(503, "unknown"), *[problem(503, "failed")] * 100)
+        replica = LeasingReplica(problem(503, "unknown"), *[problem(503, "failed")] * 100)
         async with serving(replica) as urls, Client(urls, timeout_ms=200) as client:
             with pytest.raises(UnknownOutcome, match="may have been done"):
                 await client.put("k", b"v")
@@ -69,9 +69,9 @@ def test_at_the_deadline_its_outcome_is_unknown_whatever_came_last() -> None:
     asyncio.run(run())
 
 
-def test_what_only_ever_failed_for_certain_is_not_done() -> None:
+def test_a_write_whose_attempts_all_certainly_failed_is_not_done() -> None:
     async def run() -> None:
-        replica = Numbered(*[problem(503, "failed") for _ in range(100)])
+        replica = LeasingReplica(*[problem(503, "failed") for _ in range(100)])
         async with serving(replica) as urls, Client(urls, timeout_ms=200) as client:
             with pytest.raises(Unavailable):
                 await client.put("k", b"v")
@@ -82,17 +82,18 @@ def test_what_only_ever_failed_for_certain_is_not_done() -> None:
 @pytest.mark.parametrize(
     ("second", "expected"),
     [
-        (problem(412, "failed", "precondition-failed"), ConditionFailed),  # that is kept: the first will not be done
-        (problem(507, "failed", "quota-reached"), UnknownOutcome),  # that is not
+        (
+            problem(412, "failed", "precondition-failed"),
+            ConditionFailed,
+        ),  # stored, also for the first attempt
+        (problem(507, "failed", "quota-reached"), UnknownOutcome),  # not stored
         (problem(410, "unknown", "idempotency-key-expired"), UnknownOutcome),
         (problem(409, "unknown", "answer-not-kept"), AnswerLost),
     ],
 )
-def test_what_a_refusal_says_after_an_attempt_of_unknown_outcome(
-    second: web.Response, expected: type[Exception]
-) -> None:
+def test_a_refusal_after_an_attempt_of_unknown_outcome(second: web.Response, expected: type[Exception]) -> None:
     async def run() -> None:
-        replica = Numbered(problem(503, "unknown"), second)
+        replica = LeasingReplica(problem(503, "unknown"), second)
         async with serving(replica) as urls, Client(urls) as client:
             with pytest.raises(expected) as caught:
                 await client.put("k", b"v")
@@ -101,9 +102,9 @@ def test_what_a_refusal_says_after_an_attempt_of_unknown_outcome(
     asyncio.run(run())
 
 
-def test_a_key_that_is_over_at_the_first_attempt_is_replaced() -> None:
+def test_an_idempotency_key_that_expired_before_the_first_attempt_is_replaced() -> None:
     async def run() -> None:
-        replica = Numbered(problem(410, "unknown", "idempotency-key-expired"), done(), done())
+        replica = LeasingReplica(problem(410, "unknown", "idempotency-key-expired"), done(), done())
         async with serving(replica) as urls, Client(urls) as client:
             await asyncio.gather(client.put("k", b"v"))
             await client.put("k", b"v")
@@ -112,11 +113,11 @@ def test_a_key_that_is_over_at_the_first_attempt_is_replaced() -> None:
     asyncio.run(run())
 
 
-def test_a_lease_is_used_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_lease_is_granted_after_half_of_the_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "USED_S", 0.0)
 
     async def run() -> None:
-        replica = Numbered(done(), done())
+        replica = LeasingReplica(done(), done())
         async with serving(replica) as urls, Client(urls) as client:
             await client.put("k", b"v")
             await client.put("k", b"v")
@@ -125,9 +126,11 @@ def test_a_lease_is_used_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> No
     asyncio.run(run())
 
 
-def test_many_first_writes_take_one_lease() -> None:
+def test_concurrent_first_writes_share_one_lease() -> None:
     async def run() -> None:
-        replica = Numbered(*[web.json_response({"succeeded": True, "revision": 1, "results": []}) for _ in range(5)])
+        replica = LeasingReplica(
+            *[web.json_response({"succeeded": True, "revision": 1, "results": []}) for _ in range(5)]
+        )
         async with serving(replica) as urls, Client(urls) as client:
             await asyncio.gather(*(client.txn(NOTHING) for _ in range(5)))
         assert replica.granted == 1
@@ -147,9 +150,9 @@ def test_a_write_for_which_no_lease_is_granted_was_not_done() -> None:
     asyncio.run(run())
 
 
-def test_an_answer_that_is_too_large_belongs_to_what_was_done() -> None:
+def test_a_result_that_is_too_large_to_send_is_lost() -> None:
     async def run() -> None:
-        replica = Numbered(problem(413, "unknown", "answer-too-large"), problem(413, "failed", "value-too-large"))
+        replica = LeasingReplica(problem(413, "unknown", "answer-too-large"), problem(413, "failed", "value-too-large"))
         async with serving(replica) as urls, Client(urls) as client:
             with pytest.raises(AnswerLost, match=re.escape("what to do")):
                 await client.txn(NOTHING)

@@ -22,7 +22,7 @@ def end(store: Store, lease: int) -> None:
     store.replica.write(Revoke(lease), lambda _: None)
 
 
-def test_a_lease_to_keep_alive_and_revoke_by_oneself() -> None:
+def test_a_lease_is_kept_alive_and_revoked_by_the_caller() -> None:
     async def story(store: Store, client: Client) -> None:
         lease = await client.lease(ttl_s=10)
         assert (lease.id, lease.ttl_s) == (1, 10.0)
@@ -38,7 +38,7 @@ def test_a_lease_to_keep_alive_and_revoke_by_oneself() -> None:
     at(story)
 
 
-def test_a_lease_is_renewed_meanwhile_and_revoked_at_the_end() -> None:
+def test_a_lease_is_renewed_during_the_block_and_revoked_at_the_end() -> None:
     async def story(store: Store, client: Client) -> None:
         async with client.lease(ttl_s=1) as lease:
             await client.put("a", b"", lease=lease)
@@ -52,7 +52,7 @@ def test_a_lease_is_renewed_meanwhile_and_revoked_at_the_end() -> None:
     at(story)
 
 
-def test_a_lease_that_is_over_is_lost() -> None:
+def test_a_lease_that_has_ended_is_lost() -> None:
     async def story(store: Store, client: Client) -> None:
         async with client.lease(ttl_s=0.1) as lease:
             end(store, lease.id)
@@ -61,7 +61,7 @@ def test_a_lease_that_is_over_is_lost() -> None:
     at(story)
 
 
-def test_a_lease_that_cannot_be_renewed_for_its_whole_length_is_lost() -> None:
+def test_a_lease_that_cannot_be_renewed_for_a_whole_ttl_is_lost() -> None:
     async def story(store: Store, client: Client) -> None:
         async with client.lease(ttl_s=0.1) as lease:
             store.replica.gate.clear()
@@ -71,7 +71,7 @@ def test_a_lease_that_cannot_be_renewed_for_its_whole_length_is_lost() -> None:
     at(story)
 
 
-def test_who_holds_a_lock_has_a_fence_and_the_next_one_a_greater_one() -> None:
+def test_each_holder_of_a_lock_has_a_greater_fencing_token() -> None:
     async def story(store: Store, client: Client) -> None:
         assert await client.holder("deploy") is None
         async with client.lock("deploy", value=b"me\xff") as held:
@@ -94,7 +94,7 @@ def test_who_holds_a_lock_has_a_fence_and_the_next_one_a_greater_one() -> None:
     at(story)
 
 
-def test_who_comes_first_is_served_first() -> None:
+def test_a_lock_is_granted_in_the_order_of_the_queue() -> None:
     async def story(store: Store, client: Client) -> None:
         order: list[int] = []
 
@@ -114,7 +114,7 @@ def test_who_comes_first_is_served_first() -> None:
     at(story)
 
 
-def test_who_has_waited_long_enough_leaves_the_queue() -> None:
+def test_a_client_leaves_the_queue_after_its_wait() -> None:
     async def story(store: Store, client: Client) -> None:
         async with client.lock("deploy"):
             with pytest.raises(Locked, match=r"after 0\.05 s"):
@@ -134,7 +134,7 @@ def test_a_lock_is_lost_with_its_lease() -> None:
     at(story)
 
 
-def test_an_election_tells_who_leads() -> None:
+def test_an_election_names_its_leader() -> None:
     async def story(store: Store, client: Client) -> None:
         assert await client.leader("scheduler") is None
         async with client.election("scheduler", value=b"n1") as elected:
@@ -145,7 +145,7 @@ def test_an_election_tells_who_leads() -> None:
     at(story)
 
 
-def test_misuse_is_told() -> None:
+def test_misuse_raises_an_error() -> None:
     async def story(store: Store, client: Client) -> None:
         with pytest.raises(ValueError, match="exclude each other"):
             await client.put("a", b"", lease=1, ttl_s=1)

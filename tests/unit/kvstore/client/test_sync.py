@@ -1,4 +1,4 @@
-"""The client without asyncio, at a front end: as the other one, from any thread."""
+"""The blocking client at a front end: the same results as the asyncio client, from any thread."""
 
 import asyncio
 import inspect
@@ -30,7 +30,7 @@ Story = Callable[[Store, SyncClient], None]
 
 
 def at(story: Story) -> None:
-    """`story` has a thread of its own, the front end the loop of this one."""
+    """Run `story` in a thread of its own, and the front end in the event loop of this thread."""
 
     async def scenario(store: Store) -> None:
         def tell() -> None:
@@ -42,7 +42,7 @@ def at(story: Story) -> None:
     run(scenario)
 
 
-def test_it_has_the_calls_of_the_other_one() -> None:
+def test_it_has_the_methods_of_the_asyncio_client() -> None:
     def calls(kind: type) -> set[str]:
         return {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
 
@@ -51,8 +51,8 @@ def test_it_has_the_calls_of_the_other_one() -> None:
     assert SyncClient.get.__doc__ == Client.get.__doc__
 
 
-def test_its_types_are_those_of_the_other_one() -> None:
-    """The type checker runs it."""
+def test_its_types_are_those_of_the_asyncio_client() -> None:
+    """Checked by the type checker."""
 
     def story(store: Store, client: SyncClient) -> None:
         assert_type(client.put("a", b""), PutResult)
@@ -85,7 +85,7 @@ def test_a_list_in_pages_with_progress() -> None:
         counts: list[int] = []
         assert [found.key for found in client.list(page=3, progress=counts.append)] == [b"k%d" % n for n in range(7)]
         assert counts == [3, 6, 7]
-        assert next(iter(client.list(page=2))).key == b"k0"  # it need not be taken to its end
+        assert next(iter(client.list(page=2))).key == b"k0"  # a list may be left before its end
         store.replica.machine.forget(first_of(4))
         with pytest.raises(Compacted):
             list(client.list(revision=2))
@@ -93,7 +93,7 @@ def test_a_list_in_pages_with_progress() -> None:
     at(story)
 
 
-def test_a_watch_tells_at_once_what_happens() -> None:
+def test_a_watch_yields_each_change_at_once() -> None:
     def story(store: Store, client: SyncClient) -> None:
         client.put("a", b"1")
         watching = client.watch(from_revision=1)
@@ -106,7 +106,7 @@ def test_a_watch_tells_at_once_what_happens() -> None:
     at(story)
 
 
-def test_threads_share_it_and_their_writes_go_together() -> None:
+def test_concurrent_writes_of_threads_are_batched() -> None:
     def story(store: Store, client: SyncClient) -> None:
         together = threading.Barrier(32)
 
@@ -139,7 +139,7 @@ def test_leases() -> None:
     at(story)
 
 
-def test_a_lock_is_given_up_when_the_block_fails() -> None:
+def test_a_lock_is_released_when_the_block_fails() -> None:
     def story(store: Store, client: SyncClient) -> None:
         def fail() -> None:
             with client.lock("deploy", value=b"me") as held:
@@ -160,7 +160,7 @@ def test_a_lock_is_given_up_when_the_block_fails() -> None:
     at(story)
 
 
-def test_what_the_client_calls_cannot_wait_for_it() -> None:
+def test_a_callback_of_the_client_cannot_call_it() -> None:
     def story(store: Store, client: SyncClient) -> None:
         client.put("a", b"")
         with pytest.raises(RuntimeError, match="SyncClient must not be called from its own event-loop thread"):
@@ -169,7 +169,7 @@ def test_what_the_client_calls_cannot_wait_for_it() -> None:
     at(story)
 
 
-def test_it_is_used_while_it_is_open() -> None:
+def test_a_client_that_is_not_open_says_so() -> None:
     client = SyncClient(["http://127.0.0.1:9"], timeout_ms=1)
     with pytest.raises(RuntimeError, match="use it in `with`"):
         client.get("a")
@@ -180,7 +180,7 @@ def test_it_is_used_while_it_is_open() -> None:
         client.get("a")
 
 
-def test_who_waits_when_it_is_closed_waits_no_longer() -> None:
+def test_closing_the_client_ends_the_calls_of_other_threads() -> None:
     async def scenario(store: Store) -> None:
         store.replica.gate.clear()
 

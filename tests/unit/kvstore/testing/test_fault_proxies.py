@@ -1,4 +1,4 @@
-"""Proxies between two ends on this machine: what comes through, what does not, and what arrives later."""
+"""Fault proxies between two ends on this machine: links that are open, cut and delayed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,8 +12,8 @@ from kvstore.testing.fault_proxies import DirectedLink, FaultProxies
 STORY_S = 30.0
 
 
-class Link:
-    """One connection from n1 to n2: what either end writes, and what it has got so far."""
+class ProxiedLink:
+    """The link between n1 and n2, and the connections that n2 accepted."""
 
     def __init__(
         self, links: FaultProxies, accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -27,13 +27,13 @@ class Link:
 
 
 @asynccontextmanager
-async def link() -> AsyncIterator[Link]:
+async def link() -> AsyncIterator[ProxiedLink]:
     accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     server = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), HOST, 0)
     target = Address(HOST, server.sockets[0].getsockname()[1])
     places = {name: LocalReplica(name, target, target, Path()) for name in ("n1", "n2")}
     async with asyncio.timeout(STORY_S), FaultProxies(places) as links:
-        yield Link(links, accepted)
+        yield ProxiedLink(links, accepted)
         while not accepted.empty():
             accepted.get_nowait()[1].close()
     server.close()
@@ -61,7 +61,7 @@ def test_bytes_and_ends_come_through_in_both_directions() -> None:
     asyncio.run(story())
 
 
-def test_a_cut_in_one_direction_holds_back_that_one_only_and_keeps_the_connection() -> None:
+def test_a_cut_holds_back_one_direction_and_keeps_the_connection() -> None:
     async def story() -> None:
         async with link() as pair:
             near_reader, near = await pair.dial()
@@ -85,8 +85,8 @@ def test_a_cut_in_one_direction_holds_back_that_one_only_and_keeps_the_connectio
     asyncio.run(story())
 
 
-def test_nobody_connects_over_a_cut_link_whichever_direction_is_cut() -> None:
-    async def story(way_of: Callable[[Link], DirectedLink]) -> None:
+def test_a_connection_needs_both_directions_of_the_link() -> None:
+    async def story(way_of: Callable[[ProxiedLink], DirectedLink]) -> None:
         async with link() as pair:
             way = way_of(pair)
             way.cut()
@@ -102,7 +102,7 @@ def test_nobody_connects_over_a_cut_link_whichever_direction_is_cut() -> None:
     asyncio.run(story(lambda pair: pair.back))
 
 
-def test_a_cut_holds_back_all_connections_of_a_replica_and_what_fills_one_does_not_stop_another() -> None:
+def test_a_cut_holds_back_all_connections_and_a_full_one_does_not_stop_another() -> None:
     async def story() -> None:
         async with link() as pair:
             _, bulk = await pair.dial()
@@ -148,7 +148,7 @@ def test_a_delay_lets_bytes_arrive_later_and_in_order() -> None:
     asyncio.run(story())
 
 
-def test_whoever_dials_a_dead_replica_is_told_at_once() -> None:
+def test_a_connection_to_a_dead_replica_ends_at_once() -> None:
     async def story() -> None:
         server = await asyncio.start_server(lambda *_: None, HOST, 0)
         gone = Address(HOST, server.sockets[0].getsockname()[1])
@@ -165,7 +165,7 @@ def test_whoever_dials_a_dead_replica_is_told_at_once() -> None:
     asyncio.run(story())
 
 
-def test_the_ways_out_of_some_and_all_replicas() -> None:
+def test_the_links_that_leave_some_or_all_replicas() -> None:
     places = {name: LocalReplica(name, Address(HOST, 1), Address(HOST, 1), Path()) for name in ("n1", "n2", "n3")}
     links = FaultProxies(places)
     assert links.leaving(["n2"]) == [("n2", "n1"), ("n2", "n3")]
