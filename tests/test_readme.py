@@ -56,9 +56,8 @@ def code_in(text: str) -> str:
 
 def commands() -> Iterator[tuple[str, set[str]]]:
     """Each command of `kvstore` as it is typed, and its options."""
-    group = typer.main.get_command(kvstore.cli.app)
-    assert isinstance(group, typer.core.TyperGroup)
-    for name, command in group.commands.items():
+    for name in kvstore.cli.COMMANDS:
+        command = kvstore.cli.load_command(name)
         below = command.commands if isinstance(command, typer.core.TyperGroup) else {"": command}
         for sub_name, sub_command in below.items():
             options = {option for each in sub_command.params for option in each.opts if option.startswith("--")}

@@ -98,7 +98,8 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str]]:
     if files is not None:
         yield "files", f"{DATA_FILE} {decimal(files.database_bytes)}, schema {files.schema or 'not known'}"
         in_use = f"{decimal(files.wal_bytes)} of {decimal(files.wal_file_bytes)} in use"
-        yield "", f"write-ahead log {in_use if files.wal_bytes else 'empty: the replica was stopped in order'}"
+        empty = "empty: the replica was stopped in order" if report.sound else "empty"
+        yield "", f"write-ahead log {in_use if files.wal_bytes else empty}"
         if files.set_aside:
             yield "set aside", f"{', '.join(files.set_aside)}: earlier damaged data; delete it once it is analysed"
 

@@ -78,8 +78,8 @@ def add(
 ) -> None:
     """Add a member, and print the command that starts its replica.
 
-    A voter votes as soon as it has caught up. Adding a member twice is harmless. Exit status 2: rejected, for instance
-    because the name is taken. 3: not done, or the member has not caught up in time.
+    A voter votes as soon as it has caught up. Repeating the command with the same arguments is harmless. Exit status 2:
+    rejected, for instance because the name is taken. 3: not done, or the member has not caught up in time.
     """
     added, cluster = with_client(endpoints, lambda client: _add(client, name, address, role))
     if json:
@@ -88,7 +88,7 @@ def add(
         write_text(
             f"{name} is a member and becomes a {role} once it has caught up. Start it with an empty directory "
             f"DATA:\n\n  {_start_command(added, name, cluster)}\n\n"
-            "Replace CLIENTS by host:port for clients. The secret, lease_ms and clock_drift_ppm are the same for all."
+            "Replace CLIENTS by host:port for clients. All members have the same secret, lease_ms and clock_drift_ppm."
         )
     if wait:
         _wait(endpoints, name, timeout_s)
