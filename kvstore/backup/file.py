@@ -259,8 +259,8 @@ def _rows(connection: sqlite3.Connection) -> Iterator[_Row]:
         yield from rows
 
 
-def _damaged(path: Path, what: str) -> BackupError:
-    return BackupError(f"{path} is damaged or was altered ({what}): restore from another backup")
+def _damaged(path: Path, why: str) -> BackupError:
+    return BackupError(f"{path} is damaged or was altered ({why}): restore from another backup")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class ChangeDetector:
                 )
             return
         self._up[key] = False
-        # An exit that was reported before is of an earlier process; this replica was started by hand meanwhile.
+        # A reported exit code is that of an earlier process: the present one was started by hand, and its code is unknown.
         ended = "ended" if self._reported_exits.get(key) == code else f"died ({describe_exit(code)})"
         self._reported_exits[key] = code
         yield f"{replica.name} {ended}; start it again with: {self._start_command(key)}"

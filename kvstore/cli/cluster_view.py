@@ -25,13 +25,13 @@ class ReplicaAnswers(msgspec.Struct):
     unreachable_since: float | None = None
 
     def answered(self, status: Status, metrics: MetricsSample) -> None:
-        """Take over an answer."""
+        """Record an answer."""
         self.before = None if self.unreachable else self.metrics
         self.status, self.metrics = status, metrics
         self.error, self.unreachable_since = "", None
 
     def failed(self, error: str, asked_at: float) -> None:
-        """Take over the reason why there is no answer."""
+        """Record the failure of a request that was sent at `asked_at`."""
         self.error = error
         if self.unreachable_since is None:
             self.unreachable_since = asked_at

@@ -184,9 +184,9 @@ def _role(each: MemberStatus) -> str:
 
 def _start_command(status: MembersStatus, name: str, cluster: str) -> str:
     members = ",".join(f"{each.name}={each.address}" for each in status.members)
-    what = ["--join", "true", "--node", name, "--cluster", cluster, "--members", members]
-    where = ["--listen", "CLIENTS", "--data", "DATA", "--secret-file", "SECRET"]
-    return shlex.join(["kvstore", "serve", *what, *where])
+    identity = ["--join", "true", "--node", name, "--cluster", cluster, "--members", members]
+    files = ["--listen", "CLIENTS", "--data", "DATA", "--secret-file", "SECRET"]
+    return shlex.join(["kvstore", "serve", *identity, *files])
 
 
 def _wait(endpoints: str, name: str, timeout_s: float) -> None:

@@ -20,11 +20,11 @@ def width() -> int:
     return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else WITHOUT_LIMIT
 
 
-def show(what: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print `what`, in colour if standard output is a terminal. `soft_wrap` keeps lines whole."""
+def show(content: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Print `content`, in colour if standard output is a terminal. `soft_wrap` keeps lines whole."""
     console = Console(width=width(), soft_wrap=soft_wrap, highlight=False)
     with console.capture() as captured:
-        console.print(what)
+        console.print(content)
     with standard_output() as out:
         out.write(captured.get().encode(console.encoding, "backslashreplace"))
 

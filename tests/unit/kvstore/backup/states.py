@@ -1,4 +1,4 @@
-"""A state to take backups of."""
+"""A small state, and backups of it."""
 
 from pathlib import Path
 
@@ -22,16 +22,16 @@ RECORDS = {
     b"b": (b"\x00\xff", 2, 2, 1),
     "\N{CRAB}".encode(): (b"", 5, 5, 1),
 }
-"""What is left of them: value, revision, create revision, version."""
+"""Records after `COMMANDS`: value, revision, create revision, version."""
 
 
 def value_of(slot: int, command: Command) -> bytes:
-    """What stands in `slot`; n1, which proposed it, was at its 17th start."""
+    """Return the value of `slot`, proposed by n1 in its 17th start."""
     return pack([pack_batch(CommandBatch("n1", 17, slot, slot, [command]))])
 
 
 def applier_of(*commands: Command) -> tuple[Applier, list[Change]]:
-    """A slot for each command, and the rows that they made."""
+    """Apply one slot for each command, and return the applier and the changed rows."""
     applier = Applier(genesis(["n1", "n2", "n3"]))
     for slot, command in enumerate(commands, 1):
         applier.replay(slot, value_of(slot, command))
@@ -39,7 +39,7 @@ def applier_of(*commands: Command) -> tuple[Applier, list[Change]]:
 
 
 def make_backup(path: Path, *commands: Command) -> Applier:
-    """A backup of cluster `old`, and the state that it is of."""
+    """Write a backup of cluster `old`, and return its state."""
     applier, changes = applier_of(*commands)
     with BackupWriter(path) as writer:
         writer.add(changes[:2])

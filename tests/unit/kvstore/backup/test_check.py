@@ -63,7 +63,7 @@ def test_sound_data_is_reported_and_not_changed(tmp_path: Path, stop: bool) -> N
     before = picture(directory)
     code, out, err = check(directory)
     assert (code, err) == (0, "")
-    for told in (
+    for text in (
         "sound",
         "n1 of cluster c, incarnation",
         "boot 1, founded with n1, n2, n3",
@@ -76,7 +76,7 @@ def test_sound_data_is_reported_and_not_changed(tmp_path: Path, stop: bool) -> N
         "schema 2",
         "empty: the replica was stopped in order" if stop else "in use",
     ):
-        assert told in out
+        assert text in out
     code, found = report(directory)
     assert (code, found["sound"], found["damage"]) == (0, True, [])
     assert found["log"] == {

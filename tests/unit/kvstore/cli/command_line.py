@@ -6,7 +6,7 @@ from kvstore import cli
 
 
 def run_bytes(*arguments: str, stdin: bytes = b"", columns: int = 200) -> tuple[int, bytes, str]:
-    """Exit status, standard output and standard error."""
+    """Run a command, and return its exit status, standard output and standard error."""
     result = CliRunner(env={"COLUMNS": str(columns), "TERM": "dumb"}).invoke(cli.app, arguments, input=stdin)
     return result.exit_code, result.stdout_bytes, result.stderr
 

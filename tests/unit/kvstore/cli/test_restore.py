@@ -1,4 +1,4 @@
-"""`kvstore restore` on the command line: what is refused before anything is made, and with which exit status."""
+"""`kvstore restore` on the command line."""
 
 from pathlib import Path
 
