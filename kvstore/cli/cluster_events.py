@@ -70,7 +70,7 @@ class ChangeDetector:
                 )
             return
         self._up[key] = False
-        # A reported exit code is that of an earlier process: the present one was started by hand, and its code is unknown.
+        # A reported exit code is that of an earlier process; the present one was started by hand, its code is unknown.
         ended = "ended" if self._reported_exits.get(key) == code else f"died ({describe_exit(code)})"
         self._reported_exits[key] = code
         yield f"{replica.name} {ended}; start it again with: {self._start_command(key)}"
