@@ -31,6 +31,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PATH = re.compile(r"`((?:\.ci|bench|docs|kvstore|paxos|storage|tests)/[\w./-]*)`")
+PAGE_IN_CODE = re.compile(r"\bdocs/[\w/-]+\.(?:md|png)")
 COMMON_OPTIONS = {"--endpoints", "--json", "--help"}
 
 
@@ -101,6 +102,13 @@ def test_every_link_and_anchor_leads_somewhere(path: Path) -> None:
 def test_every_file_that_a_page_names_exists(path: Path) -> None:
     for named in PATH.findall(path.read_text()):
         assert (ROOT / named).exists() or (ROOT / "tests" / "unit" / named).exists(), named
+
+
+def test_every_page_that_code_names_exists() -> None:
+    rooms = (ROOT / room for room in ("bench", "kvstore", "paxos", "storage", "tests"))
+    named = {page for room in rooms for path in room.rglob("*.py") for page in PAGE_IN_CODE.findall(path.read_text())}
+    assert named
+    assert {page for page in named if not (ROOT / page).is_file()} == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

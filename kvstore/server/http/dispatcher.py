@@ -5,7 +5,7 @@
                                                  TaskCall: a task
                <- answered - all replies of one turn of the event loop are answered together in the next
 
-What a request costs is what limits a replica: docs/decisions/0008-short-way.md has the figures.
+What a request costs is what limits a replica: docs/decisions/0008-http-server.md has the figures.
 """
 
 import asyncio
