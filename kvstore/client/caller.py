@@ -143,21 +143,33 @@ class Caller:
         clock. A refusal that follows an attempt of unknown outcome has that attempt's error as its cause."""
         until = self.deadline() if deadline is None else deadline
         unknown: list[UnknownOutcome] = []
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            stop=stop_before_delay(until - time.monotonic()),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
         try:
-            response: Response = await retrying(self._ask_each, request, until, unknown)
+            return await self._ask_in_rounds(request, until, unknown)
         except (NotDone, IdempotencyKeyExpired) as error:
             if not unknown or isinstance(error, _DECIDES_EARLIER_ATTEMPTS):
                 raise
             if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
                 raise error from unknown[-1]
             raise UnknownOutcome(f"{unknown[-1]}; then {error}") from error
-        return response
+
+    async def _ask_in_rounds(self, request: Request, deadline: float, unknown: list[UnknownOutcome]) -> Response:
+        """Ask in rounds until the deadline. The first round needs no tenacity, which would make a read a quarter
+        slower: it becomes the first attempt only when it has failed."""
+        try:
+            return await self._ask_each(request, deadline, unknown)
+        except Unavailable as error:
+            first = error
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=stop_before_delay(deadline - time.monotonic()),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        ):
+            with attempt:
+                if attempt.retry_state.attempt_number == 1:
+                    raise first
+                return await self._ask_each(request, deadline, unknown)
+        raise first  # never reached: tenacity raises the last error
 
     async def _ask_each(self, request: Request, deadline: float, unknown: list[UnknownOutcome]) -> Response:
         """Ask each replica once. Append the errors of attempts of unknown outcome to `unknown`."""

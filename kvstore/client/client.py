@@ -302,7 +302,7 @@ class Client:
     async def backup(
         self, consistency: Consistency = Consistency.LINEARIZABLE
     ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
-        """Yield the whole state of the first replica that sends it, see `kvstore.backup.stream`; it ends with a StreamEnd.
+        """Yield the whole state of the first replica that sends it, see `kvstore.backup.stream`, up to a StreamEnd.
 
         Raises Unavailable, perhaps after some messages: those are useless then.
         """

@@ -3,15 +3,13 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import anyio
 import uvloop
-from anyio.from_thread import BlockingPortal
 
 from kvstore.client.errors import UnknownOutcome
 
@@ -31,15 +29,14 @@ class _End:
 class Portal:
     """Runs coroutines for blocking callers in any thread, between `start` and `stop`.
 
-    It is anyio's BlockingPortal in a daemon thread. `anyio.from_thread.start_blocking_portal` would do almost the same,
-    but waits for its thread when it is collected as garbage: a program that ends without `stop`, or a forked child,
-    would hang.
+    It does the work of anyio's BlockingPortal, in which a caller waits for the event loop twice: for the start of its
+    task, then for the result. That made many threads four times slower, see `docs/decisions/0010-client.md`.
     """
 
     def __init__(self, owner: str) -> None:
         """`owner` is the name of the class that callers use, for messages."""
         self._owner = owner
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process_id = 0
         self._submitting = threading.RLock()
@@ -47,10 +44,11 @@ class Portal:
 
     def start(self) -> None:
         """Start the thread and its event loop."""
-        ready: Future[BlockingPortal] = Future()
-        self._thread = threading.Thread(target=_run, args=(ready,), name=self._owner, daemon=True)
+        ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name=self._owner, daemon=True)
         self._thread.start()
-        self._portal = ready.result()
+        self._loop = ready.result()
         self._process_id = os.getpid()
 
     def stop(self) -> None:
@@ -58,21 +56,34 @@ class Portal:
         if self._forked:
             return
         with self._submitting:
-            portal, self._portal = self._portal, None
-        if portal is not None and self._thread is not None:
-            portal.call(portal.stop, True)
+            loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
     @property
     def is_open(self) -> bool:
         """Whether calls are accepted."""
-        return self._portal is not None and not self._forked
+        return self._loop is not None and not self._forked
 
     @property
     def _forked(self) -> bool:
         return self._process_id not in {0, os.getpid()}
 
-    def submit(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+    def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+        async def serve() -> None:
+            ready.set_result(asyncio.get_running_loop())
+            await self._stopping.wait()
+
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # at the end it cancels all tasks
+                runner.run(serve())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Start `function()` in the event loop. A cancellation of the future cancels it. Raises RuntimeError where it
         cannot be called."""
         if self._forked:
@@ -85,11 +96,11 @@ class Portal:
                 f"{self._owner} must not be called from its own event-loop thread: call it from another thread"
             )
         with self._submitting:
-            if self._portal is None:
+            if self._loop is None:
                 raise RuntimeError(f"{self._owner} is not open: use it in `with`")
-            return self._portal.start_task_soon(function)
+            return asyncio.run_coroutine_threadsafe(function(), self._loop)
 
-    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+    def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of `function()`, which is cancelled when the caller is interrupted."""
         future = self.submit(function)
         try:
@@ -104,11 +115,7 @@ class Portal:
 
     @contextmanager
     def hold(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Return `manager` as a context manager for `with`. It does not see an exception of the block.
-
-        BlockingPortal.wrap_async_context_manager does not cancel an `__aenter__` whose caller is interrupted: the lock
-        that it waits for would be taken later, for nobody.
-        """
+        """Return `manager` as a context manager for `with`. It does not see an exception of the block."""
         held = self.call(manager.__aenter__)
         try:
             yield held
@@ -130,20 +137,6 @@ class Portal:
                         return
         finally:
             filling.cancel()  # without waiting: the garbage collector may run this in any thread
-
-
-def _run(ready: Future[BlockingPortal]) -> None:
-    async def serve() -> None:
-        async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
-
-    try:
-        anyio.run(serve, backend_options={"loop_factory": uvloop.new_event_loop})
-    except BaseException as error:
-        if ready.done():
-            raise
-        ready.set_exception(error)
 
 
 async def _fill(queue: "asyncio.Queue[T | _End]", items: AsyncGenerator[T, None]) -> None:

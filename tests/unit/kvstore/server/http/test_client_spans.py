@@ -261,7 +261,7 @@ def test_the_list_is_a_table_for_people_and_lines_for_programs() -> None:
         assert json.loads(out) == {"key": "a/1", "value": "one", "revision": 1, "create_revision": 1, "version": 1}
         code, out, err = kvstore("list", "--limit", "2")
         assert (code, "b " in out) == (0, False)
-        assert "more than 2: raise --limit" in err
+        assert "more than 2 keys: raise --limit" in err
 
     at(filled, command)
 
@@ -271,7 +271,7 @@ def test_conditions_have_an_exit_status_of_their_own() -> None:
         assert kvstore("put", "c", "1", "--if-absent")[:2] == (0, "revision 4, version 1\n")
         code, _, err = kvstore("put", "c", "1", "--if-absent")
         assert code == 5
-        assert "the key is at revision 4" in err
+        assert "is at revision 4" in err
         assert kvstore("put", "c", "2", "--if-revision", "4")[0] == 0
         assert kvstore("delete", "c", "--if-revision", "4")[0] == 5
         assert kvstore("get", "c", "--revision", "4")[1] == "1"
