@@ -386,7 +386,7 @@ MUTANTS = (
         "The state says that it is compacted before all that is alive there has become a record.",
         "storage.compaction.compact",
         "for changes, units in _pieces((change",
-        ("space.move_base(found.reached)\nfor changes, units in _pieces((change"),
+        ("space.move_base(round_.reached)\nfor changes, units in _pieces((change"),
         UNIT,
     ),
     Mutant(
@@ -421,8 +421,8 @@ MUTANTS = (
         (26,),
         "What is superseded stays as long as the log is cut with each write.",
         "storage.maintenance.Maintenance.slice",
-        "left >= units // 2 and (self._worth_a_round",
-        "left == units and (self._worth_a_round",
+        "left >= units // 2 and (self._round_is_due",
+        "left == units and (self._round_is_due",
         UNIT,
     ),
     Mutant(
