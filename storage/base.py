@@ -1,16 +1,17 @@
 """The contract between a replica and its storage.
 
-Three things are stored, in transactions that hold parts of all of them: what the acceptor must not forget (promise and
-accepted entries), the state that applying the chosen entries gave (rows by revision), and how far that went (rule 6).
+Storage holds the acceptor's records (its promise and the accepted entries), the state that results from the applied
+entries (changes of keys, by position), and how far the log is applied. One transaction may hold records of all three,
+so that the applied slot and the state never differ (rule 6).
 
-    log      slot:   cut | ........ kept ........ applied ...... chosen ...... last
-    state    position:   only what is alive | compacted ... every change ... | position of the last one
+    log     slots       | truncated | kept for lagging peers | applied, chosen, last >
+    state   positions   | only records that are alive | compacted: every change after it >
 
-The log below the applied slot is kept for peers that lag a little, and cut in time; a peer that lags behind the cut is
-sent the state. What is superseded is kept for a while, and compacted.
+The log up to the applied slot is kept for a while, for peers that lag a little, and then truncated. A peer that lacks
+truncated slots gets a snapshot of the state. Superseded records are kept for a while, as history, and then compacted.
 
-A revision may hold many changes, so each has a position, `revision * 2**20 + number`. Positions follow each other as
-`follows` says: the next number of the same revision, or the first one of the next revision.
+A revision may hold several changes. Each change has a position, `revision * 2**20 + sub-revision`. The next position is
+the next sub-revision of the same revision, or the first one of the next revision, see `follows`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,199 +24,215 @@ from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
 
 SUB_REVISION_BITS = 20
 LAST_SUB_REVISION = (1 << SUB_REVISION_BITS) - 1
-"""Of a change in its revision; the first is 0."""
+"""Highest sub-revision of a change; the first one is 0."""
 
 CHAIN_BYTES = 16
 GENESIS = bytes(CHAIN_BYTES)
-"""The chain before the first slot."""
+"""The chain, a running hash over the values of the log, before the first slot."""
 
 
 class StorageError(Exception):
-    """Storage cannot be used. The message says what is wrong with it and what to do next."""
+    """Unusable storage. The message says what happened, to which file, and what to do next."""
 
 
 class DamagedError(StorageError):
-    """What is stored is not what was written, or not all of it. It may have held votes, so nothing of it is used
-    (rule 5)."""
+    """Stored data that differs from the data that was written, or lacks part of it. The missing part may contain votes,
+    so the replica uses nothing of the data (rule 5)."""
 
 
 class StoredIdentity(msgspec.Struct, frozen=True):
-    """Whose data this is (rule 28). `incarnation` is drawn once, when the storage is created; `boot` counts its
-    openings from 1 and is durable before opening returns: (node, incarnation, boot) names one life of one process.
-    `members` are those that the data began with, none for data of a replica that joined."""
+    """The identity of the data (rule 28). The triple (node, incarnation, boot) identifies one run of one process."""
 
     cluster: str
     node: NodeId
     incarnation: int
+    """Random number that is drawn when the storage is created."""
     boot: int
+    """Number of times the storage was opened, from 1. It is durable before opening returns."""
     members: tuple[NodeId, ...] = ()
+    """Voters of the cluster when the data was created; empty for a replica that joined later."""
 
 
 def revision_of(position: int) -> int:
-    """The revision that a change belongs to, or that a state is of."""
+    """Return the revision of a change, or of the last change of a state."""
     return position >> SUB_REVISION_BITS
 
 
 def sub_revision_of(position: int) -> int:
-    """Which change of its revision it is, from 0."""
+    """Return the sub-revision of a change: its index in its revision, from 0."""
     return position & LAST_SUB_REVISION
 
 
 def first_of(revision: int) -> int:
-    """The position of the first change of `revision`."""
+    """Return the position of the first change of `revision`."""
     return revision << SUB_REVISION_BITS
 
 
 def end_of(revision: int) -> int:
-    """No change of `revision` has a position above this."""
+    """Return the highest position that a change of `revision` may have."""
     return first_of(revision + 1) - 1
 
 
 def follows(position: int, before: int) -> bool:
-    """True when no change can lie between the two."""
+    """Return True if `position` is a next position after `before`: no change can lie between them."""
     return position == before + 1 or position == first_of(revision_of(before) + 1)
 
 
 class Change(NamedTuple):
-    """A row of the state: what the change at `position` did to `key`.
-
-    A put has the whole record after it. A deletion has no value, and `create_revision` and `version` are 0.
-    `supersedes` is the position of the put that this change replaced or deleted, 0 where the key was absent.
-    """
+    """A row of the state: the change of one key at `position`. A put holds the whole new record."""
 
     position: int
     key: bytes
     value: bytes | None
+    """The new value, None for a deletion."""
     create_revision: int
+    """Revision in which the key was created, 0 for a deletion."""
     version: int
+    """Number of puts since the key was created, 0 for a deletion."""
     supersedes: int
+    """Position of the put that this change replaced or deleted, 0 if the key was absent."""
 
 
 class AppliedProgress(msgspec.Struct, frozen=True):
-    """How far the state machine came: all slots up to `applied` gave the rows up to `position`.
-
-    `chain` is a running hash of the values of these slots, `digest` a sum over all records that are alive, and `extra`
-    what else the state holds, opaque here.
-    """
+    """The progress of the state machine: all slots up to `applied` are applied, and gave the rows up to `position`."""
 
     applied: Slot = 0
     position: int = 0
     chain: bytes = GENESIS
+    """Running hash over the values of the applied slots."""
     digest: int = 0
+    """Sum over the digests of all records that are alive."""
     extra: bytes = b""
+    """State that is not in rows; opaque to the storage."""
 
 
 class Truncation(NamedTuple):
-    """The log begins behind `slot`; `chain` is the running hash up to it."""
+    """The truncation point of the log: the log begins after `slot`, and `chain` is the running hash up to that slot."""
 
     slot: Slot = 0
     chain: bytes = GENESIS
 
 
 class StatePage(NamedTuple):
-    """Rows of the state behind some position, in order. `progress` is set when they reach its end: these rows and those
-    before them are the whole state as of `progress`. Everything superseded up to `compacted` is left out, and behind it
-    every change is there. What was put up to `compacted` and superseded a little later may be left out, too.
+    """Rows of the state after some position, in order.
 
-    So a page follows others only while `compacted` is not above the position that they reach, or the same in all of
-    them. Otherwise deletions are missing of keys that they hold. That of what is staged is the least of its pages.
+    Several pages make up a state only if `compacted` is the same in all of them, or, for each page, not above the
+    position that the pages before it reach. Otherwise deletions of keys in earlier pages are missing.
     """
 
     changes: list[Change]
     compacted: int
+    """Position up to which superseded records and deletions are left out; after it the page has every change. A record
+    up to this position that was superseded shortly after it may be left out too. For a staged state this is the lowest
+    value of its pages."""
     progress: AppliedProgress | None
+    """Set on the last page: this page and those before it are the whole state as of this progress."""
 
 
 class StagedPage(msgspec.Struct, frozen=True):
-    """A page of another replica's state that shall replace the own one: the rows behind position `after`, see
-    StatePage. With `after` 0 it begins anew, and what was staged before is dropped. The last page has `progress`: the
-    transaction that stores it puts the staged state in the place of the old one, whole or not at all."""
+    """A page of a peer's snapshot, which will replace the own state.
+
+    The first page, with `after` 0, drops any pages staged before. The transaction that stores the last page, which has
+    `progress`, atomically replaces the state by the staged one.
+    """
 
     after: int
+    """Position after which the rows of the page begin."""
     page: StatePage
 
 
 class StateWrite(Write):
-    """A Write, and what the state machine has to store with it.
+    """A Write with the records of the state machine.
 
-    A write with neither changes nor progress leaves the state as it is. `cut` and `compact` only ever rise.
+    A write without changes and progress leaves the state as it is. The truncation point and `compact` never go down.
     """
 
     changes: list[Change] = msgspec.field(default_factory=list)
-    """In order, from the stored position on to that of `progress`, without a gap."""
+    """Changes in order and without a gap, from the stored position to the position of `progress`."""
 
     progress: AppliedProgress | None = None
-    """Not below the stored one, `applied` at most the chosen prefix that is stored with it."""
+    """New progress, not below the stored one. Its `applied` is at most the chosen prefix that is stored with it."""
 
     truncate: Truncation | None = None
-    """Entries up to this slot, at most the applied one, are no longer needed. Their rows go later, in slices."""
+    """New truncation point, at most the applied slot. The rows up to it are removed later, in slices."""
 
     compact: int = 0
-    """What is superseded or deleted up to this position is no longer needed. Its rows go later, in slices."""
+    """Position up to which superseded records and deletions are no longer needed, 0 for no change. Their rows are
+    removed later, in slices."""
 
     staged: StagedPage | None = None
-    """Not together with changes or progress of one's own."""
+    """Page of a snapshot; not together with changes or progress."""
 
 
 class Recovered(msgspec.Struct):
-    """What was durable when the storage was opened."""
+    """The durable state at the time of opening."""
 
     identity: StoredIdentity
     promised: Ballot = ZERO
     chosen: Slot = 0
-    """Every slot up to here is known to be chosen, and behind the cut present in the log with its chosen value."""
+    """Slot up to which all slots are known to be chosen. After the truncation point the log has their chosen values."""
     last: Slot = 0
-    """Highest slot with an accepted value; not below `chosen`."""
+    """Highest slot with an accepted value, at least `chosen`."""
     truncation: Truncation = Truncation()
     progress: AppliedProgress = AppliedProgress()
     compacted: int = 0
-    """The highest `compact`, and what an installed state left out. Rows may still be there, see `Storage.maintain`."""
+    """Highest `compact` so far, or the position up to which an installed snapshot was compacted. Rows up to it may
+    still be stored, see `Storage.maintain`."""
     log_bytes: int = 0
-    """Sum of the values in the log behind the cut."""
+    """Bytes of the values in the log after the truncation point."""
     staged: int = 0
-    """Highest position of the pages that were staged and not installed, 0 when there are none."""
+    """Highest position of the staged pages, 0 if no snapshot is staged."""
     staged_compacted: int = 0
-    """What the first of these pages left out, and so will the whole."""
+    """Position up to which the first staged page is compacted, and so the whole snapshot."""
     replaces: int = 0
-    """The incarnation of the damaged data that this data takes the place of; 0 for none."""
+    """Incarnation of the damaged data that this data replaces, 0 for none."""
 
 
 class Storage(Protocol):
-    """One replica's durable state. All methods block; the host calls them from one thread, one after the other.
+    """The durable state of one replica. All methods block; the host calls them one at a time.
 
-    Any StorageError or OSError after opening ends the process: after a failed fsync nothing can be trusted (rule 4).
+    A StorageError or OSError after opening must end the process: after a failed fsync the content of the disk is
+    unknown (rule 4).
     """
 
     def recovered(self) -> Recovered:
-        """What was durable at opening."""
+        """Return the durable state at the time of opening."""
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
-        """Accepted entries of `from_slot` .. `upto` in slot order, at least one where there is one, then only as many
-        as keep the sum of the values within `max_bytes`. None at all when `from_slot` is cut. Raises StorageError on
-        damage (rule 5): a row that is not what was written, or an absent one of the chosen prefix."""
+        """Return the accepted entries of slots `from_slot` .. `upto` in order.
+
+        Returns at least one entry if there is one, then as many as keep the sum of the values within `max_bytes`.
+        Returns none if `from_slot` is truncated. Raises DamagedError if a row fails its checksum, or a row of the
+        chosen prefix is missing (rule 5).
+        """
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
-        """Rows behind position `after`, at least one where there is one, then only as many as keep the sum of keys and
-        values within `max_bytes`; of the state, or of what is staged (then `progress` is always None). Raises
-        StorageError on a damaged row."""
+        """Return the rows of the state after position `after`, or those of the staged snapshot.
+
+        Returns at least one row if there is one, then as many as keep the sum of keys and values within `max_bytes`. A
+        page of the staged snapshot never has `progress`. Raises DamagedError if a row fails its checksum.
+        """
 
     def write(self, writes: Sequence[Write]) -> None:
-        """Store the records of all `writes` in order, as one transaction, durable on return: all or nothing.
+        """Store the records of all `writes` in order, in one transaction that is durable on return.
 
-        A later accept of a slot replaces the earlier; an accept of a slot that is cut is dropped. Nothing that can only
-        rise goes down, `chosen` never passes the end of the log, and the state follows without a gap: StorageError, and
-        nothing of `writes` is stored. Writes without records touch no disk."""
+        A later entry of a slot replaces an earlier one; an entry of a truncated slot is dropped. Writes without records
+        do not touch the disk. Raises StorageError, and stores nothing, if a value that may only rise would go down, if
+        `chosen` would exceed the end of the log, or if the state would have a gap.
+        """
 
     def maintain(self) -> bool:
-        """One slice of what was put off: rows that are cut, compacted or of a replaced state go. False when nothing is
-        left to do. `write` does a slice too, so that the storage stays bounded under any load."""
+        """Do one slice of deferred work: remove truncated, compacted and replaced rows.
+
+        Returns False if no work is left. `write` does slices too, so that the storage stays bounded under any load.
+        """
 
     def close(self) -> None:
-        """Release the file. Everything written stays."""
+        """Close the file. All written data stays."""
 
 
 def has_records(write: Write) -> bool:
-    """True when there is something to store; votes alone only wait for what was handed over before them."""
+    """Return True if `write` has anything to store. Votes alone only wait for earlier writes."""
     if write.promise is not None or write.accepts or write.chosen is not None:
         return True
     return isinstance(write, StateWrite) and (
@@ -225,7 +242,7 @@ def has_records(write: Write) -> bool:
 
 
 def scan(storage: Storage, from_slot: Slot, upto: Slot, page_bytes: int = 1 << 20) -> Iterator[PValue]:
-    """Every accepted entry of `from_slot` .. `upto`, page by page, so that a long log needs little memory."""
+    """Yield the accepted entries of slots `from_slot` .. `upto`, reading a page at a time to limit memory."""
     while from_slot <= upto:
         page = storage.read(from_slot, upto, page_bytes)
         if not page:

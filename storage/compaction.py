@@ -1,9 +1,13 @@
-"""Moves the base of the live generation: what is superseded behind it goes, and what is alive there becomes a record.
+"""Compaction: it moves the base of the live state tables towards the present.
 
-That is done in rounds of many revisions: of a key that is written often only the last change becomes a row then, and
-the rows that go lie close together. A round is done in pieces, each in some transaction. Until the base has moved the
-history holds all that the state needs, so a round that ended half way has only left rows that do not count, and those
-that it removed are superseded. Removing comes last: from then on who asks for the state as of the base has to wait.
+Changes between the old and the new base that are still alive become records; records that they superseded are removed.
+Compaction works in rounds over many revisions: of a key that is written often, only the last change becomes a row, and
+the removed rows lie close together.
+
+A round is divided into pieces, each within a transaction. It first adds records, then removes superseded ones, and
+moves the base last. A round that is interrupted is harmless: until the base has moved, added records are ignored, and
+the history still has every change. Only a reader that needs the state as of the old base must wait once removal has
+begun.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,54 +22,60 @@ T = TypeVar("T")
 UNIT_BYTES = 4096
 ROUND_BYTES = 8 << 20
 ROUND_KEYS = 16 << 10
-"""A round ends with the run in which the last changes of its keys, which it keeps in memory, become as much as this."""
+"""Limits of a round, in keys and in bytes of their last changes, which the round keeps in memory. The run of changes
+that reaches a limit is the last one of the round."""
 PIECE_UNITS = 256
-_CHANGES_A_UNIT = 4
+"""Approximate units in one piece of a round."""
+_CHANGES_PER_UNIT = 4
 
 
 def units_of(size: int) -> int:
-    """What it costs to store or to remove a row of so many bytes: one, and one for each page that it fills."""
+    """Return the cost of storing or removing a row of `size` bytes: one unit, and one more for each page that it
+    fills."""
     return 1 + size // UNIT_BYTES
 
 
 def compact(space: KeySpace, target: int) -> Iterator[int]:
-    """One round, towards position `target`: does a piece and gives its units, again and again. The caller holds a
-    transaction around each. Raises StorageError on damage."""
+    """Do one round towards position `target`, piece by piece; yield the units of each piece.
+
+    The caller has a transaction open around each piece. Raises DamagedError.
+    """
     live = space.live
     yield 1 + live.drop_records_behind(space.compacted, NO_END)
-    found = _Found(space.compacted, target)
-    while not found.whole:
-        run = next(live.runs(found.reached, target))
-        found.take(run)
-        yield 1 + len(run) // _CHANGES_A_UNIT
-    alive = (change for change in found.last.values() if change.value is not None)
+    round_ = _Round(space.compacted, target)
+    while not round_.complete:
+        run = next(live.runs(round_.reached, target))
+        round_.take(run)
+        yield 1 + len(run) // _CHANGES_PER_UNIT
+    alive = (change for change in round_.last.values() if change.value is not None)
     for changes, units in _pieces((change, units_of(size_of(change))) for change in alive):
         live.add(changes)
         yield units
-    found.superseded.sort()
-    space.incomplete_below = found.reached
-    for positions, units in _pieces((each, found.large.get(each, 1)) for each in found.superseded):
+    round_.superseded.sort()
+    space.incomplete_below = round_.reached
+    for positions, units in _pieces((each, round_.large.get(each, 1)) for each in round_.superseded):
         live.drop_records(positions)
         yield units
-    space.move_base(found.reached)
+    space.move_base(round_.reached)
 
 
-class _Found:
-    """What happened behind the base."""
+class _Round:
+    """The changes between the old base and the new one."""
 
     def __init__(self, base: int, target: int) -> None:
         self.reached = base
         self.last: dict[bytes, Change] = {}
-        """The last change of each key, in order of position."""
+        """Last change of each key, in order of position."""
         self.superseded: list[int] = []
-        """Records that go."""
+        """Positions of the records to remove."""
         self.large: dict[int, int] = {}
-        """Of these the units of those whose successors fill pages: most likely they do, too."""
+        """Estimated units of the large ones among these records: a record is probably as large as the change that
+        superseded it."""
         self._base, self._target = base, target
         self._kept_bytes = 0
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return self.reached == self._target or len(self.last) >= ROUND_KEYS or self._kept_bytes >= ROUND_BYTES
 
     def take(self, run: list[Change]) -> None:
@@ -84,7 +94,7 @@ class _Found:
 
 
 def _pieces(rows: Iterable[tuple[T, int]]) -> Iterator[tuple[list[T], int]]:
-    """Rows and their units, in portions of about `PIECE_UNITS`."""
+    """Divide rows with their units into pieces of about PIECE_UNITS."""
     piece: list[T] = []
     sum_ = 0
     for row, units in rows:

@@ -1,4 +1,8 @@
-"""The directory that holds a replica's data: made durably, and lock by one process at a time (rule 28)."""
+"""The data directory of a replica: created durably, and locked by one process at a time (rule 28).
+
+The lock file has two lines: the process that holds or last held the lock, and the lock record. The record says which
+data belongs in the directory, so that missing, older or other data is detected before the replica votes.
+"""
 
 import fcntl
 import os
@@ -18,7 +22,7 @@ DATA_MODE = 0o600
 
 
 def make_directory(directory: Path) -> None:
-    """Create `directory` and what is missing above it, so that it survives a power cut. Raises OSError."""
+    """Create `directory` and its missing parents so that they survive a power failure. Raises OSError."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -27,13 +31,14 @@ def make_directory(directory: Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Create an empty file that only its owner can read, if it is not there, so that it survives a power cut."""
+    """Create an empty file, readable only by its owner, unless it exists, so that it survives a power failure. Raises
+    OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, DATA_MODE))
     sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable: syncing a file does not sync the entry that leads to it."""
+    """Make the entries of `directory` durable: fsync of a file does not sync its directory entry. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -42,24 +47,22 @@ def sync_directory(directory: Path) -> None:
 
 
 class LockRecord(msgspec.Struct, frozen=True):
-    """What the lock file says of the data beside it, so that data which does not fit is seen to be other data.
-
-    `boot` and `incarnation` are those that signed last, 0 when none did. `replaces` is the incarnation of damaged data
-    that was set aside for it. While `open`, there is a write-ahead log that holds something.
-    """
+    """The record of the data that belongs in the directory."""
 
     version: int = 1
+    """Version of this record."""
     boot: int = 0
+    """Boot that the data has reached, 0 if there is no data."""
     incarnation: int = 0
+    """Incarnation of the data, 0 if there is no data."""
     replaces: int = 0
+    """Incarnation of the damaged data that was set aside, 0 for none."""
     open: bool = False
+    """True while the write-ahead log must exist and not be empty."""
 
 
 class DirectoryLock:
-    """A directory that is this process's until `close`; see `hold`.
-
-    The lock file has two lines: who holds the directory, and the LockRecord of what is in it.
-    """
+    """The lock on a data directory, held until `close` or the end of the process; see `lock_directory`."""
 
     def __init__(self, lock: IO[str], holder: str) -> None:
         self._lock = lock
@@ -68,7 +71,7 @@ class DirectoryLock:
         self.update_record()
 
     def update_record(self, **fields: int | bool) -> None:
-        """Say who holds the directory, and what else is known of its data now; durable on return. Raises OSError."""
+        """Change fields of the lock record; durable on return. Raises OSError."""
         self.record = msgspec.structs.replace(self.record, **fields)
         self._lock.seek(0)
         self._lock.write(f"process {os.getpid()}, {self._holder}\n{msgspec.json.encode(self.record).decode()}\n")
@@ -77,28 +80,36 @@ class DirectoryLock:
         os.fsync(self._lock.fileno())
 
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Release the lock."""
         self._lock.close()
 
 
 def read_lock_record(lock: IO[str]) -> LockRecord:
-    """What the lock file says of the data. Raises DamagedError, and StorageError for one of a newer version."""
+    """Return the lock record in an open lock file. Raises DamagedError if it is unreadable, StorageError if its version
+    is newer than this program."""
     line = lock.read().partition("\n")[2].strip()
     if line.isdecimal():
-        return LockRecord(boot=int(line))  # as the first releases wrote it
+        return LockRecord(boot=int(line))  # the format of the first releases
     try:
         record = msgspec.json.decode(line or "{}", type=LockRecord)
     except msgspec.MsgspecError as error:
-        raise DamagedError(f"{lock.name} is damaged: it does not say whose data is beside it") from error
+        raise DamagedError(
+            f"{lock.name}: the lock record is damaged, so the data beside it may be incomplete. Move "
+            f"{Path(lock.name).parent} away, run `kvstore member replace`, and start the replica with an empty "
+            "directory; for a single replica use `kvstore restore` with a backup"
+        ) from error
     if record.version > LOCK_RECORD_VERSION:
-        raise StorageError(f"{lock.name} was written by a newer version of this program: start that version")
+        raise StorageError(
+            f"{lock.name} was written by a newer version of this program (lock record {record.version}, this one knows "
+            f"up to {LOCK_RECORD_VERSION}): start that version"
+        )
     return record
 
 
 def set_aside(directory: Path) -> Path:
-    """Move damaged data out of the way, into a directory of its own beside it, and sign for that. Gives the new place.
+    """Move damaged data to a new subdirectory, note that in the lock record, and return the subdirectory.
 
-    What is stored there is not read again by this program; it is for people. Raises StorageError and OSError.
+    The program never reads the moved data again; an operator may examine it. Raises StorageError and OSError.
     """
     with closing(lock_directory(directory, "repair")) as lock:
         place = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
@@ -112,9 +123,10 @@ def set_aside(directory: Path) -> Path:
 
 
 def lock_directory(directory: Path, holder: str) -> DirectoryLock:
-    """Take `directory` for this process until the hold is closed or the process ends, however it ends.
+    """Lock `directory` until the lock is closed or the process ends, in whatever way.
 
-    `holder` says who we are; a process that comes second reads it in its StorageError. Raises OSError too.
+    `holder` describes this process in the StorageError of a second process. Raises StorageError if another process
+    holds the lock, DamagedError if the lock record is unreadable, and OSError.
     """
     path = directory / LOCK_FILE
     make_file(path)
@@ -125,7 +137,7 @@ def lock_directory(directory: Path, holder: str) -> DirectoryLock:
         other = lock.readline().rstrip() or "another process"
         lock.close()
         raise StorageError(
-            f"{directory} is in use by {other}: stop that process, or give this one its own --data"
+            f"{directory} is in use by {other}: stop that process, or start this one with another --data"
         ) from None
     try:
         return DirectoryLock(lock, holder)
@@ -135,7 +147,7 @@ def lock_directory(directory: Path, holder: str) -> DirectoryLock:
 
 
 def lock_holder(directory: Path) -> str | None:
-    """Who holds `directory` at this moment, None when nobody does; it is not taken from anybody. Raises OSError."""
+    """Return a description of the process that holds the lock on `directory`, None if there is none. Raises OSError."""
     path = directory / LOCK_FILE
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""What an operator reads when storage cannot be used: what is wrong, and what to do next."""
+"""Error messages about unusable storage: what happened, to which file, and what to do next."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,41 +7,44 @@ from pathlib import Path
 
 from storage.base import DamagedError, StorageError
 
-_NEXT = {
-    sqlite3.SQLITE_BUSY: "another program has it open: close that program",
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "another program has the file open: close that program and start the replica again",
     sqlite3.SQLITE_FULL: "the disk is full: free some space and start the replica again",
-    sqlite3.SQLITE_READONLY: "give the user of this process the right to write it and its directory",
-    sqlite3.SQLITE_CANTOPEN: "give the user of this process the right to write it and its directory",
-    sqlite3.SQLITE_IOERR: "the disk failed: see the kernel's log, and start the replica again when the disk is sound",
+    sqlite3.SQLITE_READONLY: "allow the user of this process to write the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "allow the user of this process to write the file and its directory",
+    sqlite3.SQLITE_IOERR: (
+        "the disk failed: see the kernel log. Start the replica again when the disk works; if its data is lost, use "
+        "`kvstore member replace`"
+    ),
 }
-_OTHERWISE = "start the replica again; if it comes back, report this line"
+_DEFAULT_REMEDY = "start the replica again, and report this message if it appears again"
 
 
 def damaged(path: Path, what: str) -> DamagedError:
-    """The error for data that is not what was written: damaged is not absent, it may have been a vote (rule 5)."""
+    """Return the error for damaged data. Damaged data is not treated as absent: it may contain votes (rule 5)."""
     return DamagedError(
-        f"{path}: {what}. It may have held votes, and is not used. A replica that has peers sets it aside and is given "
-        "the state by them; a lone one needs a backup, see `kvstore restore`"
+        f"{path}: {what}. Votes may be lost, so the replica does not use this data. A replica with peers sets the data "
+        "aside and gets a snapshot from them; for a single replica use `kvstore restore` with a backup"
     )
 
 
 def unusable(directory: Path, error: OSError) -> StorageError:
-    """The error for a directory that the system does not let us use."""
+    """Return the error for a data directory that cannot be created or written."""
     return StorageError(
-        f"{directory} cannot hold the data ({error.strerror}: {error.filename}): "
-        "give the user of this process the right to create and write it, or, if this replica never ran, "
-        "give another --data"
+        f"data directory {directory} is unusable ({error.strerror}: {error.filename}): allow the user of this process "
+        "to create and write it, or, if this replica has never run, set another directory with --data"
     )
 
 
 @contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
-    """Turn any error of SQLite about the database at `path` into a StorageError."""
+    """Turn an error of SQLite about the database at `path` into a StorageError, or a DamagedError if the file is
+    corrupt."""
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the kind of error, what is above it tells kinds of that kind apart.
+        # The low byte of an extended error code is the primary error code.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise damaged(path, str(error)) from error
-        raise StorageError(f"{path}: {error}; {_NEXT.get(code, _OTHERWISE)}") from error
+        raise StorageError(f"{path}: {error}; {_REMEDIES.get(code, _DEFAULT_REMEDY)}") from error

@@ -1,4 +1,8 @@
-"""What a storage keeps beside the rows, and the rule for how it may move: the same for every Storage."""
+"""The hard state: everything that storage holds besides the rows of the log and of the state.
+
+The functions here compute the hard state that a write leads to and refuse a write that breaks the contract. Every
+Storage uses them.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,61 +22,72 @@ from storage.base import (
 
 
 class Staging(NamedTuple):
-    """What is staged: rows up to `position`, see StagedPage.
-
-    `compacted` is that of the first page, and will be that of the whole. `lowest` is the least of any page: what was
-    superseded between the two may be there, and goes when the whole is installed.
-    """
+    """The extent of a staged snapshot, see StagedPage."""
 
     position: int = 0
+    """Highest position of the staged pages, 0 if none is staged."""
     compacted: int = 0
+    """Position up to which the first page is compacted, and so the whole snapshot once it is installed."""
     lowest: int = 0
+    """Lowest position up to which a staged page is compacted. Records superseded between `lowest` and `compacted` may
+    be staged; they are removed when the snapshot is installed."""
 
     def after(self, staged: StagedPage) -> "Staging":
-        """What is staged with one page more. Raises StorageError when the page does not follow."""
+        """Return the extent with one more page. Raises StorageError if the page does not follow the staged ones."""
         after, page = staged.after, staged.page
         first = after == 0
         if not first and after != self.position:
-            raise misuse(f"a page behind position {after} would be staged, but what is staged ends at {self.position}")
+            raise misuse(
+                f"a staged page begins after position {after}, but the staged snapshot ends at {self.position}"
+            )
         base = page.compacted if first else self.compacted
         lowest = page.compacted if first else min(page.compacted, self.lowest)
         if page.compacted > after and not lowest == base == page.compacted:
-            raise misuse(f"a page that is compacted up to {page.compacted} would be staged behind position {after}")
+            raise misuse(
+                f"a staged page after position {after} is compacted up to {page.compacted}, unlike the pages before"
+            )
         position = after
         for change in page.changes:
             if not _may_follow(change.position, position, base):
-                raise misuse(f"position {change.position} would be staged behind position {position}")
+                raise misuse(f"a staged page has position {change.position} after position {position}")
             position = change.position
         if page.progress is not None and page.progress.position != max(position, base):
-            raise misuse(f"the state of position {page.progress.position} would end at {max(position, base)}")
+            raise misuse(
+                f"a staged snapshot ends at position {max(position, base)}, but its progress has position "
+                f"{page.progress.position}"
+            )
         return Staging(position, base, lowest)
 
 
 class HardState(NamedTuple):
-    """The promise, how far the log is chosen and goes, where it begins, and how far the state came."""
+    """The hard state of one replica. Its fields only go up, apart from `compact` and `staging`, which an installed
+    snapshot sets anew."""
 
     promised: Ballot = ZERO
+    """The promise."""
     chosen: Slot = 0
+    """The chosen prefix."""
     last: Slot = 0
+    """Highest slot with an accepted value, at least `chosen`."""
     truncation: Truncation = Truncation()
     progress: AppliedProgress = AppliedProgress()
     compact: int = 0
-    """The highest position up to which superseded rows are no longer needed."""
+    """Position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
 
     def after(self, writes: Sequence[Write]) -> "HardState":
-        """The hard_state once `writes` are stored. Raises StorageError when they break the contract."""
+        """Return the hard state after `writes`. Raises StorageError if they break the contract."""
         hard_state = self
         for write in writes:
             if isinstance(write, StateWrite) and write.staged is not None:
-                hard_state = _after_page(hard_state, write.staged)  # first: the chosen prefix may rest on it
+                hard_state = _after_page(hard_state, write.staged)  # first: it may extend the chosen prefix
             hard_state = _after_votes(hard_state, write)
             if isinstance(write, StateWrite):
                 hard_state = _after_state(hard_state, write)
         return hard_state
 
     def recovered(self, identity: StoredIdentity, log_bytes: int) -> Recovered:
-        """The same for whoever opens the storage."""
+        """Return the durable state as the opener of the storage gets it."""
         return Recovered(
             identity,
             self.promised,
@@ -99,18 +114,18 @@ def _after_votes(hard_state: HardState, write: Write) -> HardState:
         if write.chosen < chosen:
             raise misuse(f"the chosen prefix would go down from {chosen} to {write.chosen}")
         if write.chosen > last:
-            raise misuse(f"the chosen prefix {write.chosen} would pass the end of the log, {last}")
+            raise misuse(f"the chosen prefix {write.chosen} would exceed the end of the log, {last}")
         chosen = write.chosen
     return hard_state._replace(promised=promised, chosen=chosen, last=last)
 
 
 def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
     if write.staged is not None and (write.changes or write.progress is not None):
-        raise misuse("a staged state and changes of the own one would be stored together")
+        raise misuse("one write has a staged page and changes of the own state")
     if write.progress is not None:
         hard_state = _after_progress(hard_state, write, write.progress)
     elif write.changes:
-        raise misuse(f"changes up to position {write.changes[-1].position} would be stored without progress")
+        raise misuse(f"changes up to position {write.changes[-1].position} come without progress")
     if write.truncate is not None:
         hard_state = _after_truncation(hard_state, write.truncate)
     if write.compact:
@@ -123,22 +138,24 @@ def _after_progress(hard_state: HardState, write: StateWrite, to: AppliedProgres
     if to.applied < stored.applied:
         raise misuse(f"the applied slot would go down from {stored.applied} to {to.applied}")
     if to.applied > hard_state.chosen:
-        raise misuse(f"the applied slot {to.applied} would pass the chosen prefix, {hard_state.chosen}")
+        raise misuse(f"the applied slot {to.applied} would exceed the chosen prefix, {hard_state.chosen}")
     last = stored.position
     for change in write.changes:
         if not follows(change.position, last):
             raise misuse(f"a change has position {change.position}, which does not follow {last}")
         last = change.position
     if to.position != last:
-        raise misuse(f"the changes end at position {last}, but the state would be of position {to.position}")
+        raise misuse(f"the changes end at position {last}, but the progress has position {to.position}")
     return hard_state._replace(progress=to)
 
 
 def _after_truncation(hard_state: HardState, truncation: Truncation) -> HardState:
     if truncation.slot < hard_state.truncation.slot:
-        raise misuse(f"the cut would go down from slot {hard_state.truncation.slot} to {truncation.slot}")
+        raise misuse(f"the truncation point would go down from slot {hard_state.truncation.slot} to {truncation.slot}")
     if truncation.slot > hard_state.progress.applied:
-        raise misuse(f"the cut at slot {truncation.slot} would pass the applied slot, {hard_state.progress.applied}")
+        raise misuse(
+            f"the truncation point {truncation.slot} would exceed the applied slot {hard_state.progress.applied}"
+        )
     return hard_state._replace(truncation=truncation)
 
 
@@ -146,7 +163,7 @@ def _after_compact(hard_state: HardState, compact: int) -> HardState:
     if compact < hard_state.compact:
         raise misuse(f"the compacted position would go down from {hard_state.compact} to {compact}")
     if compact > hard_state.progress.position:
-        raise misuse(f"compacting up to position {compact} would pass the stored one, {hard_state.progress.position}")
+        raise misuse(f"the compacted position {compact} would exceed the stored one, {hard_state.progress.position}")
     return hard_state._replace(compact=compact)
 
 
@@ -169,13 +186,13 @@ def _after_page(hard_state: HardState, staged: StagedPage) -> HardState:
 
 
 def _may_follow(position: int, before: int, base: int) -> bool:
-    """Up to `base` some are left out, and none behind it."""
+    """Return True if no change is missing between `before` and `position`. Up to `base` changes may be left out."""
     return before < position and (position <= base or follows(position, max(before, base)))
 
 
 def misuse(what: str) -> StorageError:
-    """The error for a write that breaks the contract."""
+    """Return the error for a write that breaks the contract."""
     return StorageError(
-        f"{what}: the write was refused and nothing of it was stored. "
-        "This is a bug of the replica, not of the disk: start it again, and report this line"
+        f"{what}: the write was refused and nothing of it was stored. This is a bug in kvstore, not damage of the "
+        "data: start the replica again and report this message"
     )

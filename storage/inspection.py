@@ -1,7 +1,7 @@
-"""The data of a replica as it lies there: read without changing a byte of it, and without taking it from anybody.
+"""Inspection of the data of a stopped replica, without changing or locking it.
 
-A database beside an empty write-ahead log is whole, and opened in place as one that nobody writes. Else SQLite would
-have to write to read it, and a copy is looked into.
+A database with an empty write-ahead log is opened in place as immutable. Otherwise, or if its schema is old, SQLite
+would have to write to the file, so a temporary copy is inspected.
 """
 
 import shutil
@@ -26,54 +26,55 @@ from storage.rows import decode_text
 from storage.sqlite import refuse_broken_wal, refuse_lost, wal_of
 
 _VERSION_AT = 60
-"""Where the first page of a database has its user_version, in 4 bytes. https://www.sqlite.org/fileformat2.html"""
+"""Offset of the 4-byte user_version in a database file, see https://www.sqlite.org/fileformat2.html."""
 
 
 class Inspection:
-    """Data that is open for reading; `inspect` makes it. Each method raises DamagedError where it finds damage."""
+    """Data that is open for inspection, see `inspect`. Each method raises DamagedError if it finds damage."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, record: LockRecord, schema_version: int) -> None:
         self._path = path
         self._connection = connection
         self._record = record
         self.schema_version = schema_version
-        """Of the file as it lies there."""
+        """Schema version of the file."""
 
     def verify_pages(self) -> None:
-        """Have SQLite look at the structure of the file."""
+        """Verify the structure of the file with SQLite's integrity check."""
         with translated_errors(self._path):
             (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            raise damaged(self._path, f"SQLite finds: {found}")
+            raise damaged(self._path, f"SQLite's integrity check reports: {found}")
 
     def identity(self) -> StoredIdentity:
-        """Whose data it is; not older than the lock file beside it knows."""
+        """Return the identity of the data, verified against the lock record."""
         with translated_errors(self._path):
             found = schema.load_identity(self._connection, self._path)
         if found.boot < self._record.boot:
-            reached = self._record.boot
-            raise damaged(self._path, f"it has reached boot {found.boot}, but this replica had reached boot {reached}")
+            raise schema.older_copy(self._path, found.boot, self._record.boot)
         if self._record.incarnation not in {0, found.incarnation}:
-            raise damaged(self._path, "it is not the data that was in this directory, but other data of the replica")
+            raise damaged(
+                self._path, "the file is not the data that belongs in this directory, but other data of the replica"
+            )
         return found
 
     def storage(self, identity: StoredIdentity) -> "ReadOnlyStorage":
-        """The same as a Storage that is only read."""
+        """Return the data as a Storage for reading."""
         with translated_errors(self._path):
-            bounds, log_bytes = load_manifest(self._connection, self._path)
+            manifest, log_bytes = load_manifest(self._connection, self._path)
             return ReadOnlyStorage(
-                self._connection, self._path, bounds, bounds.hard_state.recovered(identity, log_bytes)
+                self._connection, self._path, manifest, manifest.hard_state.recovered(identity, log_bytes)
             )
 
 
 class ReadOnlyStorage:
-    """See Storage; what is written goes nowhere."""
+    """A Storage for reading: it discards writes."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: Manifest, recovered: Recovered) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, manifest: Manifest, recovered: Recovered) -> None:
         self._connection = connection
         self._path = path
-        self._manifest = bounds
-        self._space = KeySpace(connection, path, bounds)
+        self._manifest = manifest
+        self._space = KeySpace(connection, path, manifest)
         self._recovered = recovered
 
     def recovered(self) -> Recovered:
@@ -96,7 +97,7 @@ class ReadOnlyStorage:
             return self._space.page(after, max_bytes, self._manifest)
 
     def write(self, writes: Sequence[Write]) -> None:
-        """Keep nothing."""
+        """Discard `writes`."""
 
     def maintain(self) -> bool:
         """See Storage."""
@@ -108,8 +109,10 @@ class ReadOnlyStorage:
 
 @contextmanager
 def inspect(directory: Path) -> Iterator[Inspection]:
-    """Look into the data in `directory`, which nobody must be using. Raises DamagedError; StorageError when there is
-    none or it is of a newer version; OSError."""
+    """Open the data in `directory` for inspection. No replica may be using it.
+
+    Raises DamagedError if the data is damaged, StorageError if there is none or its version is newer, and OSError.
+    """
     path = directory / DATA_FILE
     record = _lock_record_in(directory)
     refuse_lost(path, record)
@@ -133,7 +136,7 @@ def inspect(directory: Path) -> Iterator[Inspection]:
 
 
 def _no_data(directory: Path) -> StorageError:
-    return StorageError(f"{directory} holds no data of a replica: give the directory that `kvstore serve` has as data")
+    return StorageError(f"{directory} holds no data of a replica: name the directory that `kvstore serve --data` uses")
 
 
 def _lock_record_in(directory: Path) -> LockRecord:

@@ -1,8 +1,8 @@
-"""The multi-version key space: two generations of it, of which one is live and holds the state.
+"""The multi-version key space of the state, in two sets of tables.
 
-Into the other one, idle, go the pages of the state that another replica gives, and when that is whole the two change
-places. In the idle one only what is staged counts; what lies behind it is of a state that was replaced or begun anew,
-nothing reads it, and `storage.maintenance` removes it.
+The live tables hold the state. The idle tables receive the pages of a peer's snapshot; when the snapshot is complete,
+the two sets change places. In the idle tables only the staged rows are valid. Rows after them belong to a replaced
+state or an abandoned snapshot: they are never read, and `storage.maintenance` removes them.
 """
 
 import sqlite3
@@ -19,38 +19,39 @@ from storage.manifest import Manifest
 from storage.state_tables import NAMES, StateTables, size_of
 
 NO_END = 2**63 - 1
+"""A position above every other one."""
 
 
 class KeySpace:
-    """The two generations, and what they hold."""
+    """The live and the idle state tables."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, bounds: Manifest) -> None:
-        """Raises StorageError when the end of the state is missing."""
+    def __init__(self, connection: sqlite3.Connection, path: Path, manifest: Manifest) -> None:
+        """Open the tables as `manifest` describes them. Raises DamagedError if the end of the state is missing."""
         one, other = (StateTables(name, connection, path) for name in NAMES)
         self._path = path
-        self.live, self.idle = (one, other) if bounds.live == one.name else (other, one)
-        self.compacted = bounds.compacted
-        """The base of the live generation."""
-        self.incomplete_below = bounds.hard_state.compact
-        """Until the base is here, records that were alive at it may be gone: a round removes them, perhaps one of an
-        earlier life."""
-        self.staging = bounds.hard_state.staging
-        """What of the idle one counts. It is `staging.compacted` that is its base."""
+        self.live, self.idle = (one, other) if manifest.live == one.name else (other, one)
+        self.compacted = manifest.compacted
+        """Base of the live tables."""
+        self.incomplete_below = manifest.hard_state.compact
+        """While the base is below this position, records that are alive at the base may be missing: a compaction round,
+        perhaps of an earlier run of the process, has begun to remove them."""
+        self.staging = manifest.hard_state.staging
+        """Extent of the staged snapshot in the idle tables, whose base is `staging.compacted`."""
         self.has_spent_runs = self.live.begins_before(self.compacted)
-        """True when runs of the live generation may lie before its base."""
-        self._check_end(bounds.hard_state.progress.position)
+        """True if the live tables may have runs before their base, which are no longer needed."""
+        self._check_end(manifest.hard_state.progress.position)
         self.idle_has_garbage = self.idle.holds_behind(self.staging.position)
-        """True when the idle generation may hold rows that do not count."""
+        """True if the idle tables may have rows that are not staged."""
 
     def _check_end(self, position: int) -> None:
         end = max(self.live.end(), self.compacted)
         if end != position:
             raise damaged(
-                self._path, f"table {self.live.history} ends at position {end}, but the state is of {position}"
+                self._path, f"table {self.live.history} ends at position {end}, but the state has position {position}"
             )
 
     def store(self, writes: Iterable[Write]) -> int:
-        """Store the changes and the staged pages of `writes`, in order; gives the bytes of the changes."""
+        """Store the changes and the staged pages of `writes` in order; return the bytes of the changes."""
         changes: list[Change] = []
         for write in writes:
             if isinstance(write, StateWrite):
@@ -85,31 +86,31 @@ class KeySpace:
 
     @property
     def incomplete(self) -> bool:
-        """True when the live generation is not whole as of its base."""
+        """True while records that are alive at the base of the live tables may be missing."""
         return self.compacted < self.incomplete_below
 
     def move_base(self, position: int) -> None:
-        """The records of the live generation are those of `position` now."""
+        """Set the base of the live tables to `position`, as of which their records are complete."""
         self.compacted = position
         self.has_spent_runs = True
 
-    def page(self, after: int, max_bytes: int, bounds: Manifest) -> StatePage:
-        """See `Storage.read_state`."""
-        progress = bounds.hard_state.progress
+    def page(self, after: int, max_bytes: int, manifest: Manifest) -> StatePage:
+        """Return a page of the state, see `Storage.read_state`."""
+        progress = manifest.hard_state.progress
         changes, whole = _page(self.live, self.compacted, after, progress.position, max_bytes)
         return StatePage(changes, self.compacted, progress if whole else None)
 
     def staged_page(self, after: int, max_bytes: int) -> StatePage:
-        """The same of what is staged."""
+        """Return a page of the staged snapshot, see `Storage.read_state`."""
         position, compacted, lowest = self.staging
         changes, _ = _page(self.idle, compacted, after, position, max_bytes)
         return StatePage(changes, lowest, None)
 
 
-def _page(generation: StateTables, base: int, after: int, upto: int, max_bytes: int) -> tuple[list[Change], bool]:
-    """Rows behind `after`, at least one, and whether they reach `upto`."""
+def _page(tables: StateTables, base: int, after: int, upto: int, max_bytes: int) -> tuple[list[Change], bool]:
+    """Return rows after `after`, at least one if there is one, and True if they reach `upto`."""
     page: list[Change] = []
-    for change in generation.changes(base, after, upto):
+    for change in tables.changes(base, after, upto):
         max_bytes -= size_of(change)
         if page and max_bytes < 0:
             return page, False

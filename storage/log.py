@@ -1,4 +1,4 @@
-"""Every entry that the acceptor accepted, as a row."""
+"""The table of the log: one row for each accepted entry."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _INSERT = BatchInsert("INSERT OR REPLACE INTO log", columns=5)
 
 
 def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> None:
-    """Store accepted entries in this order; a later one of a slot replaces the earlier."""
+    """Store accepted entries in this order. A later entry of a slot replaces an earlier one."""
     _INSERT.store(
         connection,
         [
@@ -23,10 +23,10 @@ def store_entries(connection: sqlite3.Connection, entries: Iterable[PValue]) -> 
     )
 
 
-def load_extent(connection: sqlite3.Connection, cut: Slot) -> tuple[Slot, int]:
-    """The last slot of the log and the sum of its values, behind `cut`."""
+def load_extent(connection: sqlite3.Connection, truncated: Slot) -> tuple[Slot, int]:
+    """Return the last slot of the log after `truncated` (0 if it is empty) and the bytes of its values."""
     found: tuple[Slot, int] = connection.execute(
-        "SELECT coalesce(max(slot), 0), coalesce(sum(length(value)), 0) FROM log WHERE slot > ?", (cut,)
+        "SELECT coalesce(max(slot), 0), coalesce(sum(length(value)), 0) FROM log WHERE slot > ?", (truncated,)
     ).fetchone()
     return found
 
@@ -34,8 +34,8 @@ def load_extent(connection: sqlite3.Connection, cut: Slot) -> tuple[Slot, int]:
 def load_entries(
     connection: sqlite3.Connection, path: Path, from_slot: Slot, upto: Slot, max_bytes: int, *, chosen: Slot
 ) -> list[PValue]:
-    """See `Storage.read`; `from_slot` is not cut. `chosen` is the chosen prefix: a slot of it that is absent is damage,
-    too."""
+    """Return a page of entries, see `Storage.read`; `from_slot` is not truncated. Raises DamagedError if a row fails
+    its checksum, or a slot up to the chosen prefix `chosen` is missing."""
     page: list[PValue] = []
     expected = max(from_slot, 1)
     with closing(
@@ -48,12 +48,12 @@ def load_entries(
             if slot > expected and expected <= chosen:
                 break
             if not isinstance(value, bytes) or checksum(f"{slot} {round_} {node}", value) != stored:
-                raise damaged(path, f"the row of slot {slot} in table log does not have its checksum")
+                raise damaged(path, f"the row of slot {slot} in table log fails its checksum")
             max_bytes -= len(value)
             if page and max_bytes < 0:
                 return page
             page.append(PValue(slot, Ballot(round_, node), value))
             expected = slot + 1
     if expected <= min(upto, chosen):
-        raise damaged(path, f"table log has no row for slot {expected}, which is known to be chosen")
+        raise damaged(path, f"table log lacks the row of slot {expected}, which is known to be chosen")
     return page

@@ -1,7 +1,9 @@
-"""Removes the rows that no longer count, in slices: log entries that are cut, revisions that are compacted, and the
-state that was replaced. Nothing waits for it: what counts is decided by the bounds, and they are durable before.
+"""Maintenance: it removes rows that are no longer valid, in slices.
 
-A slice is measured in units, see `storage.compaction.units_of`.
+These are truncated entries of the log, compacted records and changes, and rows of a replaced state. The manifest alone
+decides which rows are valid, and it is durable before any row is removed, so nothing waits for maintenance.
+
+The size of a slice is measured in units, see `storage.compaction.units_of`.
 """
 
 import sqlite3
@@ -14,73 +16,78 @@ from storage.key_space import NO_END, KeySpace
 from storage.state_tables import StateTables
 
 BACKLOG_BYTES = 8 << 20
-"""So much more history is worth compaction: the more it is, the more often a key was written in it, and only its last
-change becomes a row."""
+"""Bytes of new history that start a round of compaction under load. The longer the history, the more often it has
+changed the same keys, and only the last change of a key becomes a row."""
 
 
 class Maintenance:
-    """What is left to do, and does it. The caller holds the transaction, and stores the bounds in it."""
+    """The deferred work of one storage. The caller opens the transactions, and stores the manifest in them."""
 
-    def __init__(self, connection: sqlite3.Connection, space: KeySpace, cut: Slot) -> None:
+    def __init__(self, connection: sqlite3.Connection, space: KeySpace, truncated: Slot) -> None:
+        """Find the rows that are left to remove. The log is truncated up to slot `truncated`."""
         self._connection = connection
         self._space = space
         first = connection.execute("SELECT coalesce(min(slot), ?) FROM log", (NO_END,)).fetchone()[0]
-        self._cut = min(cut, first - 1)
-        """No slot up to here has a row."""
+        self._log_removed = min(truncated, first - 1)
+        """Slot up to which the log has no rows."""
         self._round: tuple[StateTables, Iterator[int]] | None = None
         self._goal = 0
-        """Up to this position rounds follow each other."""
+        """Position up to which rounds of compaction follow each other without a new backlog."""
         self._stored_bytes = 0
-        """Of changes, since the goal was set."""
+        """Bytes of changes that were stored since the goal was set."""
 
     def stored(self, size_bytes: int) -> None:
-        """So much was added to the history."""
+        """Note that changes of `size_bytes` were added to the history."""
         self._stored_bytes += size_bytes
 
     def pending(self, hard_state: HardState) -> bool:
-        """True when there may be rows that do not count."""
+        """Return True if there may be rows to remove."""
         return self._space.compacted < hard_state.compact or self.pressing(hard_state)
 
     def pressing(self, hard_state: HardState) -> bool:
-        """The same, but for revisions that are not yet worth a round."""
+        """Return True if there may be rows to remove under load: as `pending`, without a backlog too small for a round
+        of compaction."""
         space = self._space
         return (
-            self._cut < hard_state.truncation.slot
+            self._log_removed < hard_state.truncation.slot
             or space.idle_has_garbage
             or space.has_spent_runs
-            or self._worth_a_round(hard_state)
+            or self._round_is_due(hard_state)
         )
 
     def slice(self, units: int, hard_state: HardState, *, idle: bool) -> int:
-        """Remove about so much; gives how much it was. Each task is taken up while half of the slice is left: a log
-        that is cut with each write would leave the others nothing for ever. `idle`: there is time for small rounds."""
+        """Remove rows of about `units`; return the units removed.
+
+        Each task starts only while at least half of the slice is left, so that a log that is truncated with each write
+        does not starve the other tasks. `idle` allows rounds of compaction with a small backlog.
+        """
         left = units
-        if self._cut < hard_state.truncation.slot:
+        if self._log_removed < hard_state.truncation.slot:
             left -= self._drop_log(left, hard_state.truncation.slot)
         if left >= units // 2 and (
-            self._worth_a_round(hard_state) or (idle and self._space.compacted < hard_state.compact)
+            self._round_is_due(hard_state) or (idle and self._space.compacted < hard_state.compact)
         ):
             left -= self._compact(left, hard_state.compact)
         if left >= units // 2 and self._space.has_spent_runs:
-            left -= self._drop_spent(left)
+            left -= self._drop_spent_runs(left)
         if left >= units // 2 and self._space.idle_has_garbage:
-            left -= self.clear_idle(left, NO_END)
+            left -= self.clear_idle_tables(left, NO_END)
         return units - left
 
-    def _worth_a_round(self, hard_state: HardState) -> bool:
-        """True as well when one has begun, or ended before the goal."""
+    def _round_is_due(self, hard_state: HardState) -> bool:
+        """Return True if a round of compaction is due, has begun, or ended before the goal."""
         base = self._space.compacted
         if base >= hard_state.compact:
             return False
-        return self._under_way() is not None or base < self._goal or self._stored_bytes >= BACKLOG_BYTES
+        return self._current_round() is not None or base < self._goal or self._stored_bytes >= BACKLOG_BYTES
 
-    def _under_way(self) -> Iterator[int] | None:
-        """A round ends when its generation was replaced."""
+    def _current_round(self) -> Iterator[int] | None:
+        """Return the rest of the round that has begun, if its tables are still the live ones."""
         return self._round[1] if self._round is not None and self._round[0] is self._space.live else None
 
     def _compact(self, units: int, target: int) -> int:
-        """Pieces of a round, perhaps the last one."""
-        pieces = self._under_way()
+        """Do pieces of a round, beginning one if necessary; return their units."""
+        pieces = self._current_round()
         if pieces is None:
             if self._space.compacted >= self._goal:
                 self._goal = target
@@ -96,33 +103,33 @@ class Maintenance:
             used += piece
         return used
 
-    def _drop_log(self, units: int, cut: int) -> int:
+    def _drop_log(self, units: int, truncated: Slot) -> int:
         source = "SELECT slot AS number, length(value) AS size FROM log WHERE slot <= ? ORDER BY slot"
-        bound, used = self._bound(source, (cut,), units)
-        self._cut = cut if bound is None else bound
-        self._connection.execute("DELETE FROM log WHERE slot <= ?", (self._cut,))
+        bound, used = self._bound(source, (truncated,), units)
+        self._log_removed = truncated if bound is None else bound
+        self._connection.execute("DELETE FROM log WHERE slot <= ?", (self._log_removed,))
         return used
 
-    def _drop_spent(self, units: int) -> int:
+    def _drop_spent_runs(self, units: int) -> int:
         live, base = self._space.live, self._space.compacted
         source = (
-            f"SELECT last AS number, length(changes) AS size FROM {live.history} "  # noqa: S608 -- a name of ours
+            f"SELECT last AS number, length(changes) AS size FROM {live.history} "  # noqa: S608 -- the table name is a constant
             "WHERE first <= ? AND last <= ? ORDER BY first"
         )
         bound, used = self._bound(source, (base, base), units)
         if bound is None:
             self._space.has_spent_runs = False
         else:
-            live.drop_spent(bound)
+            live.drop_runs_upto(bound)
         return used
 
-    def clear_idle(self, units: int, upto: int) -> int:
-        """Remove rows behind the staged ones, as far as `upto`; gives how much it was."""
+    def clear_idle_tables(self, units: int, upto: int) -> int:
+        """Remove rows of the idle tables after the staged ones, up to position `upto`; return the units removed."""
         idle, after = self._space.idle, self._space.staging.position
         if not self._space.idle_has_garbage:
             return 0
         source = (
-            "SELECT position AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- names of ours, as below
+            "SELECT position AS number, coalesce(length(value), 0) AS size "  # noqa: S608 -- table names are constants, here and below
             f"FROM {idle.records} WHERE position > ? AND position <= ? ORDER BY position"
         )
         bound, used = self._bound(source, (after, upto), units)
@@ -141,8 +148,8 @@ class Maintenance:
         return used
 
     def _bound(self, source: str, values: tuple[int, ...], units: int) -> tuple[int | None, int]:
-        """The last row of `source` that is within so many units, at least the first one, and the units up to it; None
-        when it has no row."""
+        """Return the last row of `source` within `units`, at least the first row, and the units up to it. Returns None
+        for the row if `source` has none."""
         bound, used = self._connection.execute(
             "SELECT coalesce(max(number) FILTER (WHERE units <= ?), min(number)), "  # noqa: S608
             "coalesce(max(units) FILTER (WHERE units <= ?), min(units), 0) FROM ("

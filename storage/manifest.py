@@ -1,4 +1,7 @@
-"""The hard_state as rows, one in each of three tables: written when they moved, verified when they are loaded."""
+"""The manifest: the hard state and the location of the state's rows, in the three one-row tables of the database.
+
+A row is written when its content has changed, and verified when it is loaded.
+"""
 
 import sqlite3
 from pathlib import Path
@@ -13,15 +16,17 @@ from storage.rows import only_row, with_checksum
 
 
 class Manifest(NamedTuple):
-    """The hard_state, and where the state is: in the generation `live`, whose base is `compacted`."""
+    """The hard state, and where the rows of the state are."""
 
     hard_state: HardState
     live: str
+    """Name of the live state tables, one of `storage.state_tables.NAMES`."""
     compacted: int
+    """Base of the live state tables: the position up to which they are compacted."""
 
 
 def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Manifest) -> None:
-    """Store what is not as it was."""
+    """Write the rows that differ between `before`, which is stored, and `after`."""
     old, new = before.hard_state, after.hard_state
     if (new.promised, new.chosen) != (old.promised, old.chosen):
         connection.execute(
@@ -34,38 +39,38 @@ def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Mani
             "UPDATE progress SET applied = ?, position = ?, chain = ?, digest = ?, extra = ?, checksum = ?",
             with_checksum(applied, position, chain, digest, extra),
         )
-    if _manifest_fields(after) != _manifest_fields(before):
+    if _bounds_row(after) != _bounds_row(before):
         connection.execute(
             "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
             "staged = ?, staged_compacted = ?, staged_lowest = ?, checksum = ?",
-            with_checksum(*_manifest_fields(after)),
+            with_checksum(*_bounds_row(after)),
         )
 
 
 def insert_first(connection: sqlite3.Connection, first: Manifest) -> None:
-    """Fill the tables progress and bounds of a replica that has applied nothing."""
+    """Insert the first rows of the tables progress and bounds."""
     connection.execute(
         "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", with_checksum(*progress_fields(first.hard_state.progress))
     )
-    connection.execute("INSERT INTO bounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", with_checksum(*_manifest_fields(first)))
+    connection.execute("INSERT INTO bounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", with_checksum(*_bounds_row(first)))
 
 
 def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest, int]:
-    """What is stored, and the bytes of the log. Raises StorageError when it is damaged."""
+    """Return the stored manifest, and the bytes of the values in the log. Raises DamagedError."""
     round_, node, chosen = only_row(connection, path, "acceptor")
     applied, position, chain, digest, extra = only_row(connection, path, "progress")
-    slot, cut_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
-    end, log_bytes = load_extent(connection, slot)
-    last = max(end, slot)
+    truncated, log_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
+    end, log_bytes = load_extent(connection, truncated)
+    last = max(end, truncated)
     if chosen > last:
         raise damaged(path, f"the log ends at slot {last}, but slots up to {chosen} are known to be chosen")
     if applied > chosen:
-        raise damaged(path, f"slots up to {applied} are applied, but only those up to {chosen} are known to be chosen")
+        raise damaged(path, f"slots up to {applied} are applied, but only slots up to {chosen} are known to be chosen")
     hard_state = HardState(
         Ballot(round_, node),
         chosen,
         last,
-        Truncation(slot, cut_chain),
+        Truncation(truncated, log_chain),
         AppliedProgress(applied, position, chain, int(digest), extra),
         compact,
         Staging(*staging),
@@ -74,10 +79,10 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
 
 
 def progress_fields(progress: AppliedProgress) -> tuple[int, int, bytes, str, bytes]:
-    """A digest may be too big for an integer of SQLite."""
+    """Return the columns of table progress. The digest is text: it may exceed an integer of SQLite."""
     return progress.applied, progress.position, progress.chain, str(progress.digest), progress.extra
 
 
-def _manifest_fields(bounds: Manifest) -> tuple[int | str | bytes, ...]:
-    hard_state = bounds.hard_state
-    return (*hard_state.truncation, bounds.live, bounds.compacted, hard_state.compact, *hard_state.staging)
+def _bounds_row(manifest: Manifest) -> tuple[int | str | bytes, ...]:
+    hard_state = manifest.hard_state
+    return (*hard_state.truncation, manifest.live, manifest.compacted, hard_state.compact, *hard_state.staging)

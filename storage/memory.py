@@ -1,4 +1,4 @@
-"""The reference implementation: the contract and nothing else, for the simulator and as the model in tests."""
+"""The reference implementation of the contract, in memory: for the simulator, and as the model of the tests."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from storage.hard_state import HardState, Staging
 
 
 class MemoryStorage:
-    """Storage whose every write is durable at once, and that puts nothing off. What a crash may lose is modelled by
-    whoever hands writes over."""
+    """A Storage in memory. Writes are durable at once, and no work is deferred. The caller models what a crash may
+    lose."""
 
     def __init__(self, cluster: str, node: NodeId, incarnation: int = 1, *, members: tuple[NodeId, ...] = ()) -> None:
         self._log: dict[Slot, PValue] = {}
@@ -25,7 +25,7 @@ class MemoryStorage:
         self._recovered = Recovered(StoredIdentity(cluster, node, incarnation, boot=1, members=members))
 
     def reopen(self) -> "MemoryStorage":
-        """What the next process finds: the same data, one boot later. Writes to the old one no longer reach it."""
+        """Return a storage with the same data, one boot later. Later writes to this one do not change it."""
         identity = self._recovered.identity
         again = MemoryStorage(identity.cluster, identity.node, identity.incarnation)
         again._log = dict(self._log)
@@ -42,7 +42,7 @@ class MemoryStorage:
 
     @property
     def hard_state(self) -> HardState:
-        """What is stored beside the rows now."""
+        """The current hard state."""
         return self._hard_state
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:

@@ -1,4 +1,4 @@
-"""Rows that carry a checksum over everything else in them, so that a damaged one is never taken for data (rule 5)."""
+"""Rows with a checksum over all their other columns, so that a damaged row is never used (rule 5)."""
 
 import sqlite3
 import zlib
@@ -11,8 +11,11 @@ from storage.errors import damaged
 
 
 def checksum(fields: str, *blobs: bytes) -> int:
-    """CRC-32 of a row: its numbers and names with a space between them, which none of them holds, and its blobs. Where
-    there are several of these, the fields tell how long they are."""
+    """Return the CRC-32 of a row.
+
+    `fields` are its numbers and names, separated by spaces, which none of them contains. If there are several blobs,
+    `fields` include their lengths.
+    """
     found = zlib.crc32(fields.encode())
     for blob in blobs:
         found = zlib.crc32(blob, found)
@@ -20,42 +23,44 @@ def checksum(fields: str, *blobs: bytes) -> int:
 
 
 def with_checksum(*fields: int | str | bytes) -> tuple[int | str | bytes, ...]:
-    """A row of a table that has only one, complete."""
+    """Return the complete row of a one-row table: `fields` and their checksum."""
     blobs = [field for field in fields if isinstance(field, bytes)]
     text = " ".join(str(len(field) if isinstance(field, bytes) else field) for field in fields)
     return (*fields, checksum(text, *blobs))
 
 
 def decode_text(data: bytes) -> str:
-    """For `Connection.text_factory`: a damaged name must reach the checksum, which knows the row, not fail before."""
+    """Decode text for `Connection.text_factory`. Invalid UTF-8 must not fail here: the checksum of the row detects it
+    and names the row."""
     return data.decode(errors="replace")
 
 
 def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[Any, ...]:
-    """The columns before the checksum, the last column, in the one row of `table`. Raises StorageError on damage."""
+    """Return the columns of the one row of `table`, without the checksum. Raises DamagedError if the row fails its
+    checksum or there is not exactly one."""
     rows = connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 -- the name is a constant of ours
     if len(rows) != 1:
         raise damaged(path, f"table {table} has {len(rows)} rows instead of one")
     *fields, _ = rows[0]
     if with_checksum(*fields) != rows[0]:
-        raise damaged(path, f"the row of table {table} does not have its checksum")
+        raise damaged(path, f"the row of table {table} fails its checksum")
     return tuple(fields)
 
 
 class BatchInsert:
-    """Stores rows whose first column is a number from 0 on, up to 256 of them with one statement.
+    """An INSERT of many rows, up to 256 with one statement. The first column of each row is a number of at least 0.
 
-    SQLite's module lets other threads run at each step of a statement, and waits up to 5 ms until a busy one gives way:
-    with one statement for each row that is what storing costs. So there are statements for 1, 4, 16, 64 and 256 rows,
-    and -1 fills up what is left: for NULL the module would look for an adapter, three exceptions each. Figures:
-    docs/decisions/0005-state-in-sqlite.md
+    Python's sqlite3 module releases the interpreter lock at each step of a statement, and may wait up to 5 ms to get it
+    back from a busy thread. With one statement for each row this wait would dominate. There are statements for 1, 4,
+    16, 64 and 256 rows, and unused parameters are -1. NULL would be slower: the module searches an adapter for it and
+    raises three exceptions. Figures: docs/decisions/0005-state-in-sqlite.md
     """
 
     _SIZES = (1, 4, 16, 64, 256)
     _NO_ROW = -1
 
     def __init__(self, into: str, columns: int) -> None:
-        """`into` is the statement up to the name of the table."""
+        """Prepare the statements. `into` is the statement up to the name of the table."""
         row = f"({', '.join('?' * columns)})"
         self._columns = columns
         self._statements = {

@@ -1,15 +1,15 @@
-"""The tables, how an older file becomes a present one, and whose file it is.
+"""The tables, their migrations, and the check of whose data a file holds.
 
-    identity   one row: cluster, node, incarnation, boot, and the members that it began with, with commas between them
+    identity   one row: cluster, node, incarnation, boot, and the first members, separated by commas
     acceptor   one row: the promise (round, node) and the chosen prefix
-    log        a row for each slot: the ballot (round, node) and the value that was accepted last
-    progress   one row: how far the state machine came, see `storage.base.Progress`
-    bounds     one row: where the log is cut, which generation of the state is live and how far it is compacted, what
-               the other one holds, see `storage.manifest`
-    records_a, records_b   a row for each record, see `storage.base.Change` and `storage.state_tables`
-    history_a, history_b   a row for each run of changes: the first position and the last one, and all of them, packed
+    log        one row for each slot: the ballot (round, node) and the value accepted last
+    progress   one row: see `storage.base.AppliedProgress`
+    bounds     one row: the truncation point of the log (`cut`, `chain`), the live tables of the state and the position
+               up to which they are compacted, and the extent of a staged snapshot; see `storage.manifest`
+    records_a, records_b   one row for each record, see `storage.base.Change` and `storage.state_tables`
+    history_a, history_b   one row for each run of changes: the first and the last position, and all changes, packed
 
-Every table ends in a checksum over the row, see `storage.rows`.
+The last column of every table is a checksum over the row, see `storage.rows`.
 """
 
 import secrets
@@ -22,7 +22,7 @@ from sqlite_utils import Database
 from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
-from storage.base import StorageError, StoredIdentity
+from storage.base import DamagedError, StorageError, StoredIdentity
 from storage.errors import damaged
 from storage.hard_state import HardState
 from storage.manifest import Manifest, insert_first
@@ -41,10 +41,12 @@ def claim(
     members: Collection[NodeId],
     last_boot: int,
 ) -> StoredIdentity:
-    """Make the file at `path` ready for one more life of `node`: create or upgrade the tables and count the boot, all
-    in one transaction. A new file remembers the `members` that it begins with, for an older one they are not looked at.
-    Raises StorageError when the file is another's, is damaged, of a newer version, or does not know of `last_boot`:
-    then some of it was lost, or an older copy has taken its place."""
+    """Create or upgrade the tables for `node` and count the boot, all in one transaction; return the identity.
+
+    `members` are stored in a new file and ignored for an existing one. Raises StorageError if the file belongs to
+    another node or cluster or has a newer version, and DamagedError if it is damaged or has not reached `last_boot`:
+    then data was lost, or the file was replaced by an older copy (rule 28).
+    """
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     with database.atomic():
         if upgrade(database, path) == 0:
@@ -56,7 +58,7 @@ def claim(
             found = load_identity(connection, path)
             _refuse_other_names(path, found, cluster, node)
         if found.boot < last_boot:
-            raise damaged(path, f"it has reached boot {found.boot}, but this replica had reached boot {last_boot}")
+            raise older_copy(path, found.boot, last_boot)
         identity = replace(found, boot=found.boot + 1)
         connection.execute(
             "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, members = ?, checksum = ?",
@@ -65,8 +67,13 @@ def claim(
     return identity
 
 
+def older_copy(path: Path, found: int, expected: int) -> DamagedError:
+    """Return the error for data that has reached only boot `found`, while the lock record says `expected`."""
+    return damaged(path, f"the data has reached boot {found}, but this replica had reached boot {expected}")
+
+
 def load_identity(connection: sqlite3.Connection, path: Path) -> StoredIdentity:
-    """Whose data it is. Raises StorageError on damage."""
+    """Return the identity of the data. Raises DamagedError."""
     cluster, node, incarnation, boot, members = only_row(connection, path, "identity")
     return StoredIdentity(cluster, node, incarnation, boot, tuple(filter(None, members.split(","))))
 
@@ -79,14 +86,14 @@ def _row_of(identity: StoredIdentity) -> tuple[int | str | bytes, ...]:
 def _refuse_other_names(path: Path, found: StoredIdentity, cluster: str, node: NodeId) -> None:
     if (found.cluster, found.node) != (cluster, node):
         raise StorageError(
-            f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} "
-            f"of cluster {cluster}: start it under the names the data belongs to, or give it its own --data"
+            f"{path} holds the data of node {found.node} of cluster {found.cluster}, but this is node {node} of "
+            f"cluster {cluster}: start it with the --node and --cluster of the data, or with another --data"
         )
 
 
 def upgrade(database: Database, path: Path) -> int:
-    """Bring the tables up to date; returns the version that was found, 0 for a new file. Nothing is written when they
-    are. Raises StorageError for a newer one."""
+    """Migrate the tables to the current version and return the version found, 0 for a new file. Writes nothing if the
+    version is current. Raises StorageError if it is newer."""
     found: int = database.execute("PRAGMA user_version").fetchone()[0]
     if found > VERSION:
         raise StorageError(
@@ -108,7 +115,7 @@ def _create_tables(database: Database) -> None:
 
 
 def _create_state(database: Database) -> None:
-    """The state of what is in the log already is not known yet: whoever opens the storage replays the log."""
+    """Create the tables of the state, empty. A replica that has a log already replays it when it starts."""
     _create(database, "progress", {"applied": int, "position": int, "chain": bytes, "digest": str, "extra": bytes})
     numbers = ("compacted", "compact", "staged", "staged_compacted", "staged_lowest")
     _create(database, "bounds", {"cut": int, "chain": bytes, "live": str, **dict.fromkeys(numbers, int)})
@@ -127,7 +134,7 @@ def _create(
 
 
 _MIGRATIONS = (_create_tables, _create_state)
-"""Each turns the schema of its index into the next. A released one is never changed."""
+"""The migrations: each turns the schema version of its index into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)
-"""Of the schema. A newer one is refused."""
+"""Current version of the schema. A file of a newer version is refused."""

@@ -1,8 +1,9 @@
-"""Durable state in one SQLite file: one connection, one transaction for each `write`, on disk when it returns.
+"""Storage in one SQLite file: one connection, and one transaction for each `write`, durable when `write` returns.
 
-Every choice below is for rules 1, 4 and 5. WAL with synchronous=FULL syncs the log at each commit. SQLite's automatic
-checkpoint swallows a failed sync, so it is off, and `write` makes explicit ones, which report it. One connection holds
-the file exclusively: several could corrupt a WAL (SQLite 3.7.0 to 3.51.2), and a second process must not start.
+The settings serve rules 1, 4 and 5. WAL mode with synchronous=FULL syncs the write-ahead log at each commit. SQLite's
+automatic checkpoint ignores a failed sync, so it is off; `write` makes explicit checkpoints, which report the failure.
+One connection locks the file exclusively: with several connections a WAL can be corrupted (SQLite 3.7.0 to 3.51.2), and
+no second process may open the data.
 
 Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
 """
@@ -36,27 +37,32 @@ from storage.rows import decode_text
 from storage.schema import claim
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""The WAL is copied into the database when it has grown by about this: milliseconds of work, soon read at a start."""
+"""Approximate length of the WAL at which it is checkpointed: a checkpoint takes milliseconds, and a start reads the WAL
+quickly."""
 
 _PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
-    ("locking_mode", "EXCLUSIVE", "exclusive"),  # first: afterwards the WAL would live in shared memory
+    ("locking_mode", "EXCLUSIVE", "exclusive"),  # first: without it the index of the WAL would be in shared memory
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", 2),
-    ("fullfsync", "ON", 1),  # macOS: a plain fsync stops at the drive's cache
+    ("fullfsync", "ON", 1),  # macOS: a plain fsync does not flush the cache of the drive
     ("wal_autocheckpoint", "0", 0),
 )
 _FRAME_BYTES = 4096 + 24
-_FRAMES_A_COMMIT = 8
+_FRAMES_PER_COMMIT = 8
 _ROW_BYTES = 64
 _SLICE_UNITS = 256
-"""What is removed at once, by `tidy` or by a `write`: less often and more of it touches fewer pages."""
-_UNITS_A_WRITE = 16
+"""Units of one slice of maintenance, in `maintain` and in `write`. Fewer, larger slices touch fewer pages."""
+_UNITS_PER_WRITE = 16
 
 
 def open_storage(directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> "SqliteStorage":
-    """Open the data of `node` of `cluster` in `directory`, or create it, and hold it until `close` or the end of the
-    process. `members` are the voters that new data begins with, none for a replica that joins. Raises StorageError
-    when that is not possible, or the data is damaged, lost, another's or of a newer version."""
+    """Open or create the data of `node` of `cluster` in `directory`, and lock the directory until `close` or the end of
+    the process.
+
+    `members` are the first voters for new data, none for a replica that joins. Raises DamagedError if the data is
+    damaged or lost, and StorageError if the directory is in use or unusable, or the data belongs to another node or has
+    a newer version.
+    """
     path = directory / DATA_FILE
     with ExitStack() as resources:
         try:
@@ -68,33 +74,39 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
             with translated_errors(path):
                 connection = _connect(path)
                 resources.callback(connection.close)
-                resources.callback(lock.update_record, open=False)  # SQLite takes the log away when it closes
-                lock.update_record(open=False)  # before the log is emptied
-                # What an earlier life left in the WAL is synced into the database before anything rests on it (rule 4).
+                resources.callback(lock.update_record, open=False)  # closing the connection removes the WAL
+                lock.update_record(open=False)  # before the checkpoint empties the WAL
+                # The WAL of an earlier run is synced into the database before any vote depends on it (rule 4).
                 _checkpoint(connection, path, "TRUNCATE")
                 identity = claim(connection, path, cluster, node, members=members, last_boot=lock.record.boot)
-                bounds, log_bytes = load_manifest(connection, path)
-                space = KeySpace(connection, path, bounds)
+                manifest, log_bytes = load_manifest(connection, path)
+                space = KeySpace(connection, path, manifest)
             sync_directory(directory)
             lock.update_record(boot=identity.boot, incarnation=identity.incarnation, open=True)
         except OSError as error:
             raise unusable(directory, error) from error
-        recovered = bounds.hard_state.recovered(identity, log_bytes)
+        recovered = manifest.hard_state.recovered(identity, log_bytes)
         recovered.replaces = lock.record.replaces
-        return SqliteStorage(path, connection, space, bounds, recovered, lock=lock, resources=resources.pop_all())
+        return SqliteStorage(path, connection, space, manifest, recovered, lock=lock, resources=resources.pop_all())
 
 
 def refuse_lost(path: Path, record: LockRecord) -> None:
-    """Asked before SQLite opens it: beside an empty database it would delete the write-ahead log."""
+    """Raise DamagedError if the database or its WAL is missing although the lock record says that it exists.
+
+    Call it before SQLite opens the file: SQLite deletes the WAL of an empty database.
+    """
     log = wal_of(path)
     if record.boot and not (path.exists() and path.stat().st_size):
-        raise damaged(path, f"the database is gone, but this replica had reached boot {record.boot}")
+        raise damaged(path, f"the database is missing, but this replica had reached boot {record.boot}")
     if record.open and not (log.exists() and log.stat().st_size):
-        raise damaged(log, "the write-ahead log is gone, but the replica did not stop in order")
+        raise damaged(log, "the write-ahead log is missing, but the replica did not shut down cleanly")
 
 
 def refuse_broken_wal(path: Path) -> None:
-    """Asked before SQLite opens it: it would drop in silence what it cannot reach."""
+    """Raise DamagedError if damage of the WAL hides committed transactions.
+
+    Call it before SQLite opens the file: SQLite ignores these transactions silently.
+    """
     log = wal_of(path)
     frame = wal.unreachable(log)
     if frame is not None:
@@ -103,7 +115,7 @@ def refuse_broken_wal(path: Path) -> None:
 
 
 def wal_of(path: Path) -> Path:
-    """The write-ahead log of the database at `path`."""
+    """Return the path of the write-ahead log of the database at `path`."""
     return path.with_name(path.name + "-wal")
 
 
@@ -125,8 +137,9 @@ def _verify_pragmas(connection: sqlite3.Connection, path: Path) -> None:
         found = connection.execute(f"PRAGMA {name}").fetchone()[0]
         if found != expected:
             raise StorageError(
-                f"{path}: SQLite {sqlite3.sqlite_version} answers {found} to PRAGMA {name} = {value}, without which a "
-                "power cut could undo a vote: put the data on a local file system, or install a full build of SQLite"
+                f"{path}: SQLite {sqlite3.sqlite_version} reports {found} for PRAGMA {name} = {value}. Without this "
+                "setting a power failure could undo a vote: put the data on a local file system, or install a full "
+                "build of SQLite"
             )
 
 
@@ -134,15 +147,16 @@ def _checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
     busy, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     if busy or moved != frames:
         raise StorageError(
-            f"{path}: only {moved} of {frames} frames of the write-ahead log could be moved into the database: "
-            "close any other program that has it open, and start the replica again"
+            f"{path}: a checkpoint moved only {moved} of {frames} frames of the write-ahead log into the database: "
+            "close any other program that has the file open, and start the replica again"
         )
 
 
 class SqliteStorage:
-    """See Storage; `open_storage` makes it. Another thread than the one that opened it may use it, one at a time.
+    """A Storage in one SQLite file, opened by `open_storage`. Any thread may use it, one at a time.
 
-    After any error it refuses further use: what the disk holds is only known after opening it again (rule 4).
+    After any error it refuses further calls: the content of the disk is only known after the file is opened again (rule
+    4).
     """
 
     def __init__(
@@ -150,7 +164,7 @@ class SqliteStorage:
         path: Path,
         connection: sqlite3.Connection,
         space: KeySpace,
-        bounds: Manifest,
+        manifest: Manifest,
         recovered: Recovered,
         *,
         lock: DirectoryLock,
@@ -159,8 +173,8 @@ class SqliteStorage:
         self._path = path
         self._connection = connection
         self._space = space
-        self._maintenance = Maintenance(connection, space, bounds.hard_state.truncation.slot)
-        self._manifest = bounds
+        self._maintenance = Maintenance(connection, space, manifest.hard_state.truncation.slot)
+        self._manifest = manifest
         self._recovered = recovered
         self._lock = lock
         self._resources = resources
@@ -189,7 +203,8 @@ class SqliteStorage:
             return self._space.page(after, max_bytes, self._manifest)
 
     def _compact_further(self) -> None:
-        """A little, so that whoever needs more need only ask again; and until the state is whole."""
+        """Do one slice of compaction, so that a reader that waits for compaction makes progress with each call. Go on
+        while records at the base are missing."""
         if self._space.compacted < self._manifest.hard_state.compact:
             self._maintain_slice()
         while self._space.incomplete:
@@ -227,8 +242,8 @@ class SqliteStorage:
         self._checkpoint_when_due(removed)
 
     def _make_room(self, writes: Sequence[Write]) -> None:
-        """Remove what a staged page would find in its place, in transactions of their own, so that its own is short.
-        None of it counts, so nothing changes if it ends here."""
+        """Remove invalid rows at the positions of a staged page, in separate transactions, so that the transaction of
+        the page is short. The removed rows are never read, so an interruption is harmless."""
         staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
         if staged is None or not self._space.idle_has_garbage:
             return
@@ -236,16 +251,21 @@ class SqliteStorage:
         removed = 1
         while removed:
             with self._transaction():
-                removed = self._maintenance.clear_idle(_SLICE_UNITS, upto if staged.page.progress is None else NO_END)
+                removed = self._maintenance.clear_idle_tables(
+                    _SLICE_UNITS, upto if staged.page.progress is None else NO_END
+                )
             self._checkpoint_when_due(removed)
 
     def _maintain_with_write(self, hard_state: HardState, stored: int) -> int:
-        """Remove three times as much as is stored, once that is worth a slice: a change is gathered, becomes a record
-        and has another one go. So the file is bounded under any load."""
+        """Do maintenance of three times the units stored, once that makes up a slice; return the units removed.
+
+        A change costs three rows in the long run: its run is removed, it becomes a record, and the record that it
+        superseded is removed. So the file stays bounded under any load.
+        """
         if not self._maintenance.pressing(hard_state):
             self._owed_units = 0
             return 0
-        self._owed_units += 3 * stored + _UNITS_A_WRITE
+        self._owed_units += 3 * stored + _UNITS_PER_WRITE
         if self._owed_units < _SLICE_UNITS:
             return 0
         units, self._owed_units = self._owed_units, 0
@@ -253,21 +273,25 @@ class SqliteStorage:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """An error leaves it open; the storage is not used again, and closing rolls it back."""
+        """Run the block in a transaction. After an error the transaction stays open: the storage is unusable, and
+        closing the file rolls the transaction back."""
         self._connection.execute("BEGIN IMMEDIATE")
         yield
         self._connection.execute("COMMIT")
 
     def _store_manifest(self, hard_state: HardState) -> None:
-        bounds = Manifest(hard_state, self._space.live.name, self._space.compacted)
-        store_manifest(self._connection, self._manifest, bounds)
-        self._manifest = bounds
+        manifest = Manifest(hard_state, self._space.live.name, self._space.compacted)
+        store_manifest(self._connection, self._manifest, manifest)
+        self._manifest = manifest
 
     def _checkpoint_when_due(self, removed: int, stored_bytes: int = 0) -> None:
-        """Bound the WAL. Its size tells nothing: the file is used again from its start after a checkpoint, because
-        overwriting takes half as long to sync as growing. Its length is first estimated, with a page for each row that
-        was removed, and looked up when that is too much."""
-        self._wal_bytes += (_FRAMES_A_COMMIT + removed) * _FRAME_BYTES + stored_bytes
+        """Limit the length of the WAL with a checkpoint.
+
+        The size of the file is no measure: after a checkpoint SQLite overwrites the file from its start, because
+        syncing an overwritten file takes half as long as syncing a growing one. The length is estimated, with one page
+        for each removed row, and read from the file when the estimate reaches the limit.
+        """
+        self._wal_bytes += (_FRAMES_PER_COMMIT + removed) * _FRAME_BYTES + stored_bytes
         if self._wal_bytes < CHECKPOINT_BYTES:
             return
         self._wal_bytes = wal.length(wal_of(self._path))
@@ -276,32 +300,32 @@ class SqliteStorage:
             self._wal_bytes = 0
 
     def close(self) -> None:
-        """See Storage. Raises StorageError when the last checkpoint fails; nothing is lost by that."""
+        """Close the file, see Storage. Raises StorageError if the last checkpoint fails; no data is lost then."""
         with self._resources:
             if self._usable:
                 with self._unusable_on_error():
-                    self._lock.update_record(open=False)  # first: afterwards the log is empty
+                    self._lock.update_record(open=False)  # first: the checkpoint empties the WAL
                     _checkpoint(self._connection, self._path, "TRUNCATE")
                 self._usable = False
 
     @contextmanager
     def _unusable_on_error(self) -> Iterator[None]:
-        """Whatever leaves this block by an exception, an interrupt included, leaves the storage unusable."""
+        """Run the block, and make the storage unusable if it raises any exception, including an interrupt."""
         if not self._usable:
-            raise StorageError(f"{self._path} was closed, or failed before: start the replica again")
+            raise StorageError(f"{self._path} was closed or has failed: start the replica again")
         self._usable = False
         try:
             with translated_errors(self._path):
                 yield
         except BaseException:
-            with suppress(OSError):  # the connection may be closed by the end of the process, and the log goes with it
+            with suppress(OSError):  # the end of the process may close the connection, which removes the WAL
                 self._lock.update_record(open=False)
             raise
         self._usable = True
 
 
 def _sizes(accepts: list[PValue], writes: Sequence[Write]) -> list[int]:
-    """Bytes of each row that will be stored."""
+    """Return the bytes of each row to be stored."""
     sizes = [len(entry.value) for entry in accepts]
     for write in writes:
         if isinstance(write, StateWrite):

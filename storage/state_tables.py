@@ -1,11 +1,11 @@
-"""One copy of the multi-version key space, in two tables: records as of a position, the base, and every later change.
+"""The two tables of one copy of the state: the records as of a position, the base, and every later change.
 
-    records_x   a row for each record that was alive at the base, by its position
-    history_x   a row for each run of changes behind the base, packed
+    records_x   one row for each record that is alive at the base, by its position
+    history_x   one row for each run of changes after the base, packed
 
-So a change is stored for little, beside the others of its commit, and it becomes a row only when it is still alive as
-the base moves past it, see `storage.compaction`. Rows of records behind the base and runs before it do not count: they
-are what a move of the base has left, or has only begun.
+Storing a change is cheap: it is packed together with the other changes of its commit. It becomes a row of its own only
+if it is still alive when compaction moves the base past it, see `storage.compaction`. Records after the base and runs
+before it are ignored: they are left over from moving the base, or written in advance of the next move.
 """
 
 import json
@@ -25,9 +25,11 @@ from storage.errors import damaged
 from storage.rows import BatchInsert, checksum
 
 NAMES = ("a", "b")
+"""Suffixes of the names of the tables."""
 RUN_BYTES = 64 * 1024
+"""Limit of the keys and values in one run; a single change may exceed it."""
 RUN_CHANGES = 512
-"""What a run has at most, unless it is one change: who reads a page of the state unpacks whole runs."""
+"""Limit of the changes in one run. Runs are short because reading a page of the state unpacks whole runs."""
 
 _NUMBERS = Struct("<6q")
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,7 +37,7 @@ _decode = msgspec.msgpack.Decoder(list[Change]).decode
 
 
 class StateTables:
-    """The two tables of one name. Whoever changes them holds the transaction."""
+    """The tables of records and history with one suffix. The caller opens the transactions."""
 
     def __init__(self, name: str, connection: sqlite3.Connection, path: Path) -> None:
         self.name = name
@@ -44,32 +46,32 @@ class StateTables:
         self._path = path
         self._add = BatchInsert(f"INSERT OR REPLACE INTO {self.records}", columns=7)
         self._append = BatchInsert(f"INSERT INTO {self.history}", columns=4)
-        # The run that position ? is in, if it is in one, and those behind it.
+        # A condition for the run that contains position ?, if there is one, and all later runs.
         self._from_run = f"first >= coalesce((SELECT max(first) FROM {self.history} WHERE first <= ?), 0)"  # noqa: S608
 
     def add(self, changes: Sequence[Change]) -> None:
-        """Store puts as records."""
+        """Store puts in the table of records."""
         if changes:
             self._add.store(self._connection, [(*change, _checksum(change)) for change in changes])
 
     def append(self, changes: Sequence[Change]) -> None:
-        """Store what follows on the history."""
+        """Append changes to the history."""
         if changes:
             self._append.store(self._connection, [_row(run) for run in _runs(changes)])
 
     def begins_before(self, position: int) -> bool:
-        """True when the first run is spent at the base `position`."""
+        """Return True if the history has a run that ends at `position` or before it."""
         row = self._execute(f"SELECT last FROM {self.history} ORDER BY first LIMIT 1").fetchone()  # noqa: S608
         return row is not None and row[0] <= position
 
     def end(self) -> int:
-        """The last position of the history, 0 when there is none."""
+        """Return the last position of the history, 0 if it is empty."""
         row = self._execute(f"SELECT last FROM {self.history} ORDER BY first DESC LIMIT 1").fetchone()  # noqa: S608
         return row[0] if row is not None else 0
 
     def changes(self, base: int, after: int, upto: int) -> Iterator[Change]:
-        """What lies behind `after`, up to `upto`, in order; behind `base` that is every change. Raises StorageError on
-        damage."""
+        """Yield the rows after position `after` up to `upto`, in order: records up to `base`, then every change. Raises
+        DamagedError."""
         yield from self._records(after, min(base, upto))
         reached = max(after, base)
         for run in self.runs(reached, upto):
@@ -90,8 +92,8 @@ class StateTables:
                 yield self._verified(row)
 
     def runs(self, after: int, upto: int) -> Iterator[list[Change]]:
-        """The runs with the changes behind `after`, up to `upto`, whole. Raises StorageError when one is damaged or
-        absent."""
+        """Yield the runs that contain the changes after position `after` up to `upto`. Raises DamagedError if a run
+        fails its checksum or is missing."""
         reached = after
         with closing(
             self._execute(
@@ -106,35 +108,36 @@ class StateTables:
                 yield self._unpacked(first, last, packed, stored)
                 reached = last
         if reached < upto:
-            raise damaged(self._path, f"table {self.history} has no row behind position {reached}")
+            raise damaged(self._path, f"table {self.history} lacks the row after position {reached}")
 
     def drop_records(self, positions: Iterable[int]) -> None:
-        """Remove these records."""
+        """Remove the records of these positions."""
         self._execute(
             f"DELETE FROM {self.records} WHERE position IN (SELECT value FROM json_each(?))",  # noqa: S608
             (json.dumps(list(positions)),),
         )
 
     def drop_records_behind(self, after: int, upto: int) -> int:
-        """Remove the records behind position `after`, up to `upto`; gives how many."""
+        """Remove the records after position `after` up to `upto`; return their number."""
         return self._execute(
-            f"DELETE FROM {self.records} WHERE position > ? AND position <= ?",  # noqa: S608 -- names of ours, as all
+            f"DELETE FROM {self.records} WHERE position > ? AND position <= ?",  # noqa: S608 -- table names are constants, here and below
             (after, upto),
         ).rowcount
 
     def drop_runs_behind(self, after: int, upto: int) -> int:
-        """Remove the runs that hold anything behind position `after`, up to `upto`; gives how many."""
+        """Remove the runs with a change after position `after` up to `upto`; return their number."""
         return self._execute(
             f"DELETE FROM {self.history} WHERE {self._from_run} AND last > ? AND first <= ?",  # noqa: S608
             (after, after, upto),
         ).rowcount
 
-    def drop_spent(self, upto: int) -> None:
+    def drop_runs_upto(self, upto: int) -> None:
         """Remove the runs that end at position `upto` or before it."""
         self._execute(f"DELETE FROM {self.history} WHERE first <= ? AND last <= ?", (upto, upto))  # noqa: S608
 
     def drop_superseded(self, after: int, upto: int) -> None:
-        """Remove what was superseded or deleted by records behind `after`, up to `upto`, and the deletions."""
+        """Remove the records that records after position `after` up to `upto` superseded or deleted, and the
+        deletions."""
         self._execute(
             f"DELETE FROM {self.records} WHERE position IN (SELECT old.position FROM {self.records} AS new "  # noqa: S608
             f"JOIN {self.records} AS old ON old.position = new.supersedes AND old.key = new.key "
@@ -147,7 +150,7 @@ class StateTables:
         )
 
     def holds_behind(self, position: int) -> bool:
-        """True when there is a record or a run behind it."""
+        """Return True if there is a record or a run after `position`."""
         row = self._execute(f"SELECT max(position) FROM {self.records}").fetchone()  # noqa: S608
         return max(row[0] or 0, self.end()) > position
 
@@ -156,7 +159,7 @@ class StateTables:
 
     def _unpacked(self, first: Any, last: Any, packed: Any, stored: Any) -> list[Change]:
         if not isinstance(packed, bytes) or checksum(f"{first} {last}", packed) != stored:
-            raise damaged(self._path, f"the row of position {first} in table {self.history} does not have its checksum")
+            raise damaged(self._path, f"the row of position {first} in table {self.history} fails its checksum")
         return _decode(packed)
 
     def _verified(self, row: tuple[Any, ...]) -> Change:
@@ -165,17 +168,17 @@ class StateTables:
         sound = isinstance(key, bytes) and (value is None or isinstance(value, bytes))
         try:
             sound = sound and _checksum(change) == row[-1]
-        except StructError:  # what should be numbers is something else
+        except StructError:  # a column has the wrong type
             sound = False
         if not sound:
             raise damaged(
-                self._path, f"the row of position {change.position} in table {self.records} does not have its checksum"
+                self._path, f"the row of position {change.position} in table {self.records} fails its checksum"
             )
         return change
 
 
 def size_of(change: Change) -> int:
-    """Bytes of its key and value."""
+    """Return the bytes of the key and the value of `change`."""
     return len(change.key) + len(change.value or b"")
 
 
@@ -197,7 +200,7 @@ def _row(run: Sequence[Change]) -> tuple[int, int, bytes, int]:
 
 
 def _checksum(change: Change) -> int:
-    """CRC-32 over all of it: the numbers and lengths, then key and value."""
+    """Return the CRC-32 over the numbers and lengths of `change`, its key and its value."""
     position, key, value, create_revision, version, supersedes = change
     if value is None:
         return crc32(key, crc32(_NUMBERS.pack(position, len(key), -1, create_revision, version, supersedes)))

@@ -1,15 +1,17 @@
-"""Is all of SQLite's write-ahead log reachable? Asked before SQLite opens it (rule 5).
+"""Detection of damage in SQLite's write-ahead log (WAL), before SQLite opens the file (rule 5).
 
-SQLite reads frames up to the first whose checksum is wrong and silently forgets the rest. It must: that is what a crash
-in the midst of a write leaves behind. But a damaged bit in an early frame looks the same and takes committed votes with
-it. They can be told apart, because a transaction is synced before the next one begins: a torn write is always the last
-transaction. So a frame after a commit frame, both of this log and neither before the first bad frame, means that
-a transaction which was once durable cannot be read any more. (Damage within the last transaction alone, or to the mark
-that ends the one before it, cannot be told from a torn write; only the peers know.)
+SQLite reads frames up to the first one with a wrong checksum and silently ignores the rest, because a crash during a
+write leaves such a torn end behind. But a flipped bit in an early frame looks the same to SQLite, and the ignored
+frames may hold committed votes.
 
-A frame's checksum goes on from that of the frame before it, and both are stored. So a frame can be looked at by itself,
-and the frames up to the first bad one are those that fit what their predecessors say. That makes it quick without
-more than the standard library: word n of many frames is one long integer, and one addition adds it to all their sums.
+The two cases differ, because a transaction is synced before the next one begins: a torn write is always in the last
+transaction. If, at or after the first bad frame, a current frame follows a current commit frame, a durable transaction
+has become unreadable. Damage of the last transaction only, or of the commit mark before it, cannot be distinguished
+from a torn write; the leader detects the lost votes later (ForgottenVotes).
+
+The checksum of a frame continues the stored checksum of the frame before it, so each frame can be verified on its own.
+To be fast with the standard library alone, the code puts word n of many frames into one long integer, a lane for each
+frame, and adds it to the sums of all frames with one addition.
 
 Format: https://www.sqlite.org/fileformat2.html#walformat
 """
@@ -27,25 +29,29 @@ _FRAME = struct.Struct(">II8sII")
 _MAGIC = 0x377F0682
 _WORD_BITS = 32
 _LANE_BITS = 64
-"""The sums of one frame stand in one lane of a long integer: twice as wide as they are, for what is carried over."""
+"""Width of the lane of one frame in a long integer: twice the width of a sum, to hold carries."""
 _FRAMES_AT_ONCE = 1024
 _PAIRS_BETWEEN_MASKS = 16
-"""A pair of words makes the sums at most 2.7 times as big: it takes 22 of them to fill a lane."""
+"""Pairs of words between two reductions of the sums. A pair makes the sums at most 2.7 times as large, so 22 pairs
+would overflow a lane."""
 
 
 class _Frame(NamedTuple):
-    """What the header of a frame says."""
+    """The header of a frame."""
 
     current: bool
-    """It was written since the log last began anew; false for what an earlier round left in the file."""
+    """True if the frame was written since the WAL last restarted; False for a frame that was left in the file."""
     commits: bool
+    """True for the last frame of a transaction."""
     sums: tuple[int, int]
-    """Stored in it: the checksum of the log up to its end."""
+    """Stored checksum of the WAL up to the end of the frame."""
 
 
 def unreachable(path: Path) -> int | None:
-    """Number, from 1, of the first bad frame of the log at `path` if it hides durable transactions; 0 if the header
-    does; None if nothing is lost, or there is no log. Raises OSError."""
+    """Return the number, from 1, of the first bad frame in the WAL at `path` if it hides durable transactions.
+
+    Returns 0 if the header is bad, and None if no transaction is hidden or there is no WAL. Raises OSError.
+    """
     if not path.exists():
         return None
     content = path.read_bytes()
@@ -65,8 +71,7 @@ def unreachable(path: Path) -> int | None:
 
 
 def length(path: Path) -> int:
-    """Bytes of the log at `path` since it last began anew; what an earlier round left behind them does not count.
-    Raises OSError."""
+    """Return the bytes of the frames that were written to the WAL at `path` since it last restarted. Raises OSError."""
     with path.open("rb", buffering=0) as log:
         header = log.read(_HEADER.size)
         if len(header) < _HEADER.size:
@@ -83,7 +88,7 @@ def length(path: Path) -> int:
 
 
 class _Log:
-    """A log in memory. A frame that is cut short is not one."""
+    """A WAL in memory. An incomplete last frame is ignored."""
 
     def __init__(self, content: bytes) -> None:
         magic, _, self._page_bytes, _, salt, *sums = _HEADER.unpack_from(content)
@@ -92,7 +97,7 @@ class _Log:
         self._sums = (sums[0], sums[1])
         words = struct.unpack_from(">6I" if self._big_endian else "<6I", content)
         self.sound = magic | 1 == _MAGIC | 1 and _checksum(iter(words), (0, 0), lanes=1) == self._sums
-        """The header is as it was written."""
+        """True if the checksum of the header is right."""
         self.frames = list(self._headers(salt)) if self.sound else []
 
     def _headers(self, salt: bytes) -> Iterator[_Frame]:
@@ -103,7 +108,7 @@ class _Log:
 
     @property
     def intact(self) -> int:
-        """How many frames, from the first one on, are as they were written."""
+        """Number of current frames before the first bad one."""
         current = next((number for number, frame in enumerate(self.frames) if not frame.current), len(self.frames))
         for start in range(0, current, _FRAMES_AT_ONCE):
             end = min(start + _FRAMES_AT_ONCE, current)
@@ -113,7 +118,8 @@ class _Log:
         return current
 
     def _first_bad(self, start: int, end: int) -> int | None:
-        """The first of the frames `start` .. `end` - 1 that does not follow from what the one before it says."""
+        """Return the first of the frames `start` .. `end` - 1 whose checksum does not continue that of the frame before
+        it, None if all do."""
         stored = [self._sums if start == 0 else self.frames[start - 1].sums]
         stored += [frame.sums for frame in self.frames[start:end]]
         seeds, ends = stored[:-1], stored[1:]
@@ -123,7 +129,7 @@ class _Log:
         return start + ((wrong & -wrong).bit_length() - 1) // _LANE_BITS if wrong else None
 
     def _columns(self, start: int, end: int) -> Iterator[int]:
-        """Of each word that counts, in turn, the words of all these frames, a lane for each."""
+        """Yield, for each word that the checksum covers, this word of all frames, one lane for each frame."""
         frame_bytes = _FRAME.size + self._page_bytes
         words = array("I", self._content[_HEADER.size + start * frame_bytes : _HEADER.size + end * frame_bytes])
         if self._big_endian:
@@ -135,12 +141,12 @@ class _Log:
 
 
 def _spread(words: Iterator[int]) -> int:
-    """Each in a lane of its own, the first in the lowest."""
+    """Return an integer with one word in each lane, the first word in the lowest lane."""
     return int.from_bytes(array("Q", words).tobytes(), sys.byteorder)
 
 
 def _checksum(words: Iterator[int], sums: tuple[int, int], *, lanes: int) -> tuple[int, int]:
-    """The checksum that follows `sums` after `words`, of which there is an even number; in all lanes at once."""
+    """Continue the checksum `sums` with an even number of `words`, in all lanes at once."""
     mask = _spread(iter([(1 << _WORD_BITS) - 1] * lanes))
     first, second = sums
     for number, (one, two) in enumerate(zip(words, words, strict=True), start=1):

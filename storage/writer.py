@@ -1,4 +1,4 @@
-"""The one thread that owns a Storage, so that the event loop never waits for the disk.
+"""The storage thread: it alone uses the Storage, so that the event loop never waits for the disk.
 
     event loop                       writer thread                    storage
         | submit(write) ...               |                              |
@@ -7,8 +7,8 @@
         |      on_durable(writes, seconds)|                              |
         |<--------------------------------|                              |
 
-While one transaction is under way the next one gathers: no delay is added at low load, commits are shared at high load.
-When nothing was asked for a while the thread tidies the storage, slice by slice: a write waits for one of them at most.
+Writes that arrive during a transaction share the next one (group commit). This adds no delay at low load and saves
+syncs at high load. When the thread is idle it does maintenance, slice by slice: a write waits for at most one slice.
 """
 
 import threading
@@ -24,13 +24,13 @@ from paxos.types import PValue, Slot
 from storage.base import StatePage, Storage, has_records
 
 IDLE_S = 0.1
-"""After so long without a job the storage is tidied, until there is one. Under load it tidies in its own writes, and
-does less: of a key that is written again meanwhile it need not store what it held before."""
+"""Time without a job after which maintenance begins. Under load the writes themselves do maintenance, and less of it:
+values that are soon superseded never become rows."""
 
 
 class _Read(NamedTuple):
     run: Callable[[], Callable[[], None]]
-    """Reads, and gives what to post."""
+    """Function that reads, and returns the callback to post."""
 
 
 class _Stop:
@@ -41,13 +41,15 @@ _Job = Write | _Read | _Stop
 
 
 class Writer:
-    """Stores and reads in the order of the calls, and reports through `post`, which may be called from any thread and
-    runs callbacks in their order in the caller's thread (an event loop's `call_soon_threadsafe`):
+    """The storage thread. It stores and reads in the order of the calls.
 
-    - `on_durable(writes, seconds)`: these writes are durable, in the order of their `submit`. They shared a transaction
-      that took `seconds`; 0.0 when none of them held a record, so that the disk was not touched.
-    - `on_failure(error)`: storage failed (rule 4), and the transaction under way may be durable or not. It comes once;
-      nothing is stored, read or reported any more, and the storage is left as it is: the process has to end.
+    It reports through `post`, which it calls from its own thread, and which must run the callbacks in order in the
+    thread of the host, as `call_soon_threadsafe` of an event loop does:
+
+    - `on_durable(writes, seconds)`: these writes are durable, in the order of `submit`. They shared a transaction that
+      took `seconds`; 0.0 if none of them had records, so that the disk was not used.
+    - `on_failure(error)`: the storage failed, and the current transaction may or may not be durable (rule 4). This is
+      the last report: nothing is stored or read any more, and the process must end.
     """
 
     def __init__(
@@ -69,21 +71,21 @@ class Writer:
         self._thread.start()
 
     def submit(self, write: Write) -> None:
-        """Store `write` after all that was submitted before it."""
+        """Store `write` after all earlier writes."""
         self._queue.put(write)
 
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int, done: Callable[[list[PValue]], None]) -> None:
-        """`Storage.read` once all that was submitted before is durable; the entries go to `done`."""
+        """Call `Storage.read` once all earlier writes are durable, and pass the entries to `done`."""
         self._queue.put(_Read(lambda: partial(done, self._storage.read(from_slot, upto, max_bytes))))
 
     def read_state(
         self, after: int, max_bytes: int, done: Callable[[StatePage], None], *, staged: bool = False
     ) -> None:
-        """`Storage.read_state` once all that was submitted before is durable; the page goes to `done`."""
+        """Call `Storage.read_state` once all earlier writes are durable, and pass the page to `done`."""
         self._queue.put(_Read(lambda: partial(done, self._storage.read_state(after, max_bytes, staged=staged))))
 
     def stop(self) -> None:
-        """Finish what is queued, close the storage and wait for that. What is submitted later is never stored."""
+        """Finish the queued jobs, close the storage and wait for that. Later jobs are ignored."""
         self._queue.put(_Stop())
         self._thread.join()
 
@@ -92,11 +94,11 @@ class Writer:
             while self._work():
                 pass
             self._storage.close()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, a storage that failed is not used again
+        except Exception as error:  # noqa: BLE001 -- after any error the storage must not be used again
             self._post(partial(self._on_failure, error))
 
     def _work(self) -> bool:
-        """One transaction, one read, or the end (False)."""
+        """Do one transaction or one read. Return False after a stop."""
         self._take()
         job = self._taken.popleft()
         if isinstance(job, _Stop):
@@ -108,7 +110,7 @@ class Writer:
         return True
 
     def _take(self) -> None:
-        """Take all that is queued; wait only when there is nothing to do, and tidy meanwhile."""
+        """Take all queued jobs. If there are none, wait, and do maintenance meanwhile."""
         wait_s: float = IDLE_S
         while not self._taken:
             try:

@@ -1,4 +1,4 @@
-"""`python -m paxos.lecture [SCENE]`: Paxos to look at, by the code that the server runs."""
+"""`python -m paxos.lecture [SCENE ...]`: prints or draws scenes that are played by the production code."""
 
 import argparse
 import signal
@@ -16,32 +16,37 @@ from paxos.lecture.text import WIDTH, draw, steps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 2 on wrong usage."""
+    """Run the command and return the exit status: 0, or 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="python -m paxos.lecture",
-        description="Scripted runs of the proposers, acceptors and learners that the server runs, as diagrams: a lane "
-        "for each process, time runs down. Every arrow was a message on the wire.",
+        description="Scripted runs of the proposers, acceptors and learners of the server, as diagrams. Each process "
+        "has a lane, and time runs downwards. Each arrow is a message that was encoded, sent and decoded.",
     )
-    parser.add_argument("scene", nargs="*", metavar="SCENE", help=f"any of {', '.join(SCENES)}; all by default")
+    parser.add_argument("scene", nargs="*", metavar="SCENE", help=f"any of {', '.join(SCENES)} (default: all)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--step", action="store_true", help="message by message, with the rule that was applied")
-    form.add_argument("--svg", type=Path, metavar="FILE", help="draw one scene into FILE (-2, -3 where it has several)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the endless duel")
+    form.add_argument("--step", action="store_true", help="explain each message by the rule that applies to it")
+    form.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="draw one scene into FILE; further diagrams of the scene into FILE-2, FILE-3",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds of the endless duel")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.scene if name not in SCENES]
     if unknown:
-        parser.error(f"there is no scene {unknown[0]!r}: take one of {', '.join(SCENES)}")
+        parser.error(f"there is no scene {unknown[0]!r}: choose from {', '.join(SCENES)}")
     names = given.scene or list(SCENES)
     if given.svg is not None and len(names) != 1:
-        parser.error("--svg draws one scene: name it")
+        parser.error("--svg draws one scene: name the scene")
     if given.rounds is not None and ("duel" not in names or given.rounds < 1):
-        parser.error("--rounds is 1 or more, and of the scene duel")
+        parser.error("--rounds is for the scene duel, and must be 1 or more")
     for name in names:
         scene = _play(name, given.rounds)
         if given.step:
             _step_through(scene)
         elif given.svg is None:
-            sys.stdout.write(told(scene))
+            sys.stdout.write(render(scene))
         else:
             try:
                 _paint(scene.stages, given.svg)
@@ -50,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def told(scene: Scene) -> str:
-    """Its diagrams and its summary."""
+def render(scene: Scene) -> str:
+    """Return the diagrams and the summary of a scene as text."""
     return "\n".join([*(draw(stage) for stage in scene.stages), scene.summary, "", ""])
 
 
@@ -62,10 +67,11 @@ def _play(name: str, rounds: int | None) -> Scene:
 
 
 def _step_through(scene: Scene) -> None:
-    """A line, the rule behind it, and the next one at Enter where somebody sits there."""
+    """Print line by line, with the rule that applies to each message. In a terminal, wait for Enter after each
+    message."""
     waits = sys.stdin.isatty() and sys.stdout.isatty()
     for stage in scene.stages:
-        sys.stdout.write(f"{stage.title}{' (Enter: the next message; Ctrl-C: the end)' if waits else ''}\n\n")
+        sys.stdout.write(f"{stage.title}{' (Enter: next message; Ctrl-C: quit)' if waits else ''}\n\n")
         for row, line in steps(stage):
             sys.stdout.write(line.rstrip() + "\n")
             if isinstance(row, Arrow):
@@ -84,7 +90,7 @@ def _paint(stages: Sequence[Stage], file: Path) -> None:
         sys.stdout.write(f"{path}\n")
 
 
-if __name__ == "__main__":  # pragma: no cover - of a process of its own
-    for end in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, and a pager that was left: no reason for a traceback
-        signal.signal(end, signal.SIG_DFL)
+if __name__ == "__main__":  # pragma: no cover - tests run it in a separate process
+    for number in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, and a pager that was closed, print no traceback
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""The processes of the lecture: production roles, each alone, and whole replicas.
+"""The processes of the lecture: single roles of the production code, and whole replicas.
 
-What decides anything here is the code that the server runs: Acceptor, Phase1 and Pipeline (the two phases of a
-proposer), Learner, Replica. An actor only hands them what arrived, and takes out what they want to send. Its disk is
-never slow: what a role records is durable at once, and the votes that rest on it leave.
+All decisions are made by the code of the server: Acceptor, Phase1 and Pipeline (the two phases of a proposer), Learner
+and Replica. An actor passes arriving messages to them and collects the messages that they send. Its disk is
+instantaneous: records are durable at once, and the votes that depend on them leave at once.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,29 +22,33 @@ from paxos.ready import Envelope, ServeFetch
 from paxos.replica import Replica
 from paxos.types import ZERO, Ballot, Configuration, NodeId, PValue, Slot, Time, pack, unpack
 
-Acts = list[Envelope]
-"""What an actor sends because of what happened."""
+CONFIRMATIONS = {"lease": "its lease", "quorum": "a majority", "read_index": "the leader"}
+"""Text for each way in which a read is confirmed, see ReadReady."""
+
+Outgoing = list[Envelope]
+"""The messages that an actor sends because of an event."""
 
 
 def configuration_of(acceptors: Sequence[NodeId]) -> Configuration:
-    """In which these vote."""
+    """Return the configuration in which `acceptors` vote."""
     return Configuration(tuple(acceptors))
 
 
 class Actor:
-    """A process: a lane of the diagram. `notes`: what is worth a word of what it just did."""
+    """A process, shown as a lane of the diagram."""
 
     def __init__(self, name: NodeId) -> None:
         self.name = name
         self.notes: list[str] = []
+        """Remarks for the diagram about the last event."""
 
-    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
-        """What it does about a message."""
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Outgoing:
+        """Process a message and return the messages to send."""
         raise NotImplementedError
 
 
 class AcceptorActor(Actor):
-    """An acceptor, and nothing else."""
+    """A process that is only an acceptor."""
 
     def __init__(self, name: NodeId) -> None:
         super().__init__(name)
@@ -54,7 +58,7 @@ class AcceptorActor(Actor):
         self.acceptor = self._start(0, restarted=False)
 
     def restart(self, now: Time) -> None:
-        """Forget all that is not stored, and go on from the rest."""
+        """Restart with the stored promise and values."""
         self.acceptor = self._start(now, restarted=True)
 
     def _start(self, now: Time, *, restarted: bool) -> Acceptor:
@@ -62,15 +66,15 @@ class AcceptorActor(Actor):
         log = Log(options, 0, [self._accepts[slot] for slot in sorted(self._accepts)])
         return Acceptor(self._promise, log, LeaseGrant(options, now, restarted=restarted), self._out)
 
-    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
-        """It promises and accepts, or refuses."""
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Outgoing:
+        """Answer Prepare and Accept; ignore any other message."""
         match message:
             case Prepare():
                 self.acceptor.prepare(sender, message, now)
             case Accept():
                 self.acceptor.accept(sender, message)
             case _:
-                pass  # nothing else is for an acceptor
+                pass
         ready = self._out.take()
         if ready.write is None:
             return ready.messages
@@ -80,7 +84,8 @@ class AcceptorActor(Actor):
 
 
 class LearnerActor(Actor):
-    """A learner, and nothing else: it holds what is proposed, and learns from the proposer what of it is chosen."""
+    """A process that is only a learner: it stores proposed values and learns from the proposer which ones are
+    chosen."""
 
     def __init__(self, name: NodeId, acceptors: Sequence[NodeId]) -> None:
         super().__init__(name)
@@ -91,8 +96,8 @@ class LearnerActor(Actor):
         self._learner = Learner(self._acceptor, RoleContext(name, configurations, options, self._out))
         self.learned: list[str] = []
 
-    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:  # noqa: ARG002 - it has no clock
-        """Nobody waits for its vote, so it sends none."""
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Outgoing:  # noqa: ARG002 - a learner needs no time
+        """Learn from Accept and Chosen; send nothing, because a learner has no vote."""
         match message:
             case Accept(ballot=ballot, chosen=chosen):
                 if self._acceptor.accept(sender, message):
@@ -104,12 +109,12 @@ class LearnerActor(Actor):
                 pass
         for slot, value in self._out.take().chosen:
             self.learned.append(spell(value))
-            self.notes.append(f"learns: slot {slot} is {spell(value)}")
+            self.notes.append(f"learns that slot {slot} is {spell(value)}")
         return []
 
 
 class ProposerActor(Actor):
-    """A proposer, and nothing else: phase 1, phase 2, one slot after the other."""
+    """A process that is only a proposer: it runs phase 1, then phase 2 for one slot after another."""
 
     def __init__(
         self,
@@ -118,7 +123,7 @@ class ProposerActor(Actor):
         learners: Sequence[NodeId] = (),
         proposers: Sequence[NodeId] = (),
     ) -> None:
-        """Learners hear the values and what of them is chosen, other proposers only the latter."""
+        """Create a proposer. `learners` get the values and learn which are chosen, `proposers` only the latter."""
         super().__init__(name)
         self._configuration = configuration_of(acceptors)
         self._acceptors = acceptors
@@ -132,28 +137,29 @@ class ProposerActor(Actor):
         self._prefix: Slot = 0
         self.proposed: dict[Slot, bytes] = {}
         self.chosen: dict[Slot, bytes] = {}
-        self.outbid: Ballot | None = None
-        """The highest promise that stood against it."""
+        self.preempted_by: Ballot | None = None
+        """Highest promised ballot in the Rejects of the current ballot."""
 
-    def prepare(self, number: int, value: str) -> Acts:
-        """Begin phase 1 for one slot, with `value` to propose if it may choose."""
+    def prepare(self, number: int, value: str) -> Outgoing:
+        """Begin phase 1 for one slot, and propose `value` if no promise reports another value."""
         return self._begin(number, [value], from_slot=1, single=True)
 
-    def lead(self, number: int, values: Sequence[str]) -> Acts:
-        """Begin phase 1 for every slot that it does not know to be chosen, with `values` to propose behind them."""
+    def lead(self, number: int, values: Sequence[str]) -> Outgoing:
+        """Begin phase 1 for every slot that is not known to be chosen, and propose `values` after the recovered
+        values."""
         return self._begin(number, values, from_slot=self._prefix + 1, single=False)
 
-    def _begin(self, number: int, values: Sequence[str], from_slot: Slot, *, single: bool) -> Acts:
+    def _begin(self, number: int, values: Sequence[str], from_slot: Slot, *, single: bool) -> Outgoing:
         ballot = Ballot(number, self.name)
         self._wanted, self._single = list(values), single
-        self.phase1, self.pipeline, self.outbid = Phase1(ballot, from_slot, [self._configuration]), None, None
+        self.phase1, self.pipeline, self.preempted_by = Phase1(ballot, from_slot, [self._configuration]), None, None
         self.proposed = {}
         return [Envelope(acceptor, Prepare(ballot, from_slot)) for acceptor in self._acceptors]
 
-    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
-        """Count promises, then votes; what belongs to another ballot does not count."""
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Outgoing:
+        """Count promises, then votes; ignore messages of other ballots."""
         if isinstance(message, Chosen):
-            self._prefix = max(self._prefix, message.upto)  # whoever leads next begins behind that
+            self._prefix = max(self._prefix, message.upto)  # a later phase 1 begins after these slots
             return []
         phase1 = self.phase1
         if phase1 is None or getattr(message, "ballot", None) != phase1.ballot:
@@ -168,13 +174,13 @@ class ProposerActor(Actor):
                 if self.pipeline is not None and self.pipeline.accepted(sender, slot):
                     return self._choose(phase1.ballot, slot) + self._propose(phase1.ballot, now)
             case Reject(promised=promised):
-                self.outbid = max(self.outbid or ZERO, promised)
+                self.preempted_by = max(self.preempted_by or ZERO, promised)
             case _:
                 pass
         return []
 
-    def more(self, values: Sequence[str], now: Time) -> Acts:
-        """Propose these too: no phase 1 is needed for them."""
+    def more(self, values: Sequence[str], now: Time) -> Outgoing:
+        """Propose more values without another phase 1. Raises ValueError if this proposer was not elected."""
         if self.phase1 is None or self.pipeline is None:
             raise ValueError(f"{self.name} was not elected")
         for value in values:
@@ -185,32 +191,32 @@ class ProposerActor(Actor):
         recovered = phase1.recovered()
         if self._single:
             recovered = recovered or [pack([self._wanted[0].encode()])]
-        # One slot at a time, and one value in each: the product fills both.
+        # One slot in flight with one value each; the product has larger windows and batches.
         options = Options(window=1, max_batch_bytes=1)
         self.pipeline = Pipeline(phase1.from_slot, recovered, self._configurations, options)
         if not self._single:
             for value in self._wanted:
                 self.pipeline.enqueue((value.encode(),))
 
-    def _propose(self, ballot: Ballot, now: Time) -> Acts:
+    def _propose(self, ballot: Ballot, now: Time) -> Outgoing:
         if self.pipeline is None or (self._single and self.proposed):
             return []
-        acts: Acts = []
+        outgoing: Outgoing = []
         for slot, value in self.pipeline.propose(now, self._prefix):
             self.proposed[slot] = value
             message = Accept(ballot, slot, value, self._prefix)
-            acts += [Envelope(to, message) for to in (*self._acceptors, *self._learners)]
-        return acts
+            outgoing += [Envelope(to, message) for to in (*self._acceptors, *self._learners)]
+        return outgoing
 
-    def _choose(self, ballot: Ballot, slot: Slot) -> Acts:
+    def _choose(self, ballot: Ballot, slot: Slot) -> Outgoing:
         self.chosen[slot] = self.proposed[slot]
         self._prefix = max(self._prefix, slot)
-        self.notes.append(f"slot {slot} is chosen: {spell(self.proposed[slot])}")
+        self.notes.append(f"knows that slot {slot} is chosen: {spell(self.proposed[slot])}")
         return [Envelope(to, Chosen(ballot, self._prefix)) for to in (*self._learners, *self._proposers)]
 
 
 class ReplicaActor(Actor):
-    """A whole replica, as the server runs it: all roles, elections and leases."""
+    """A whole replica as in the server, with all roles, elections and leases."""
 
     def __init__(self, name: NodeId, members: Sequence[NodeId], options: Options, now: Time) -> None:
         super().__init__(name)
@@ -228,51 +234,54 @@ class ReplicaActor(Actor):
         self.applied: list[str] = []
         self._stored: dict[Slot, PValue] = {}
 
-    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Acts:
-        """What the replica does about it."""
+    def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> Outgoing:
+        """Process a message and return the messages to send."""
         self.replica.receive(sender, message, now)
         return self.act(now)
 
-    def tick(self, now: Time) -> Acts:
-        """Time has passed."""
+    def tick(self, now: Time) -> Outgoing:
+        """Do what is due by `now`."""
         self.replica.tick(now)
         return self.act(now)
 
-    def propose(self, values: Collection[str], now: Time) -> Acts:
-        """Have these ordered."""
+    def propose(self, values: Collection[str], now: Time) -> Outgoing:
+        """Propose values, here or by the leader."""
         self.replica.propose(tuple(value.encode() for value in values))
         return self.act(now)
 
-    def read(self, token: int, now: Time) -> Acts:
-        """Ask how far to apply for a current read."""
+    def read(self, token: int, now: Time) -> Outgoing:
+        """Begin a linearizable read."""
         self.replica.read(token, now, quorum=False)
         return self.act(now)
 
-    def hand_over(self, now: Time) -> Acts:
-        """Lead no more."""
+    def hand_over(self, now: Time) -> Outgoing:
+        """Hand over leadership, as in a clean shutdown."""
         self.replica.hand_over(now)
         return self.act(now)
 
-    def act(self, now: Time) -> Acts:
-        """All that it wants by now. Its own votes go back to it: no message carries them."""
-        acts: Acts = []
+    def act(self, now: Time) -> Outgoing:
+        """Carry out the work of the replica and return the messages to send. Its votes for itself are passed back to it
+        without a message."""
+        outgoing: Outgoing = []
         while True:
             ready = self.replica.take(now)
             for slot, value in ready.chosen:
                 self.applied += [payload.decode() for payload in unpack(value)]
-                self.notes.append(f"slot {slot} is chosen: {spell(value)}")
-            self.notes += [f"may answer the read, by {read.confirmed_by.replace('_', ' ')}" for read in ready.reads]
-            acts += ready.messages
+                self.notes.append(f"knows that slot {slot} is chosen: {spell(value)}")
+            self.notes += [
+                f"may answer the read, confirmed by {CONFIRMATIONS[read.confirmed_by]}" for read in ready.reads
+            ]
+            outgoing += ready.messages
             votes = ready.write.votes if ready.write is not None else []
             if ready.write is not None:
                 self._stored |= {pvalue.slot: pvalue for pvalue in ready.write.accepts}
-            acts += [self._page(fetch) for fetch in ready.fetches if isinstance(fetch, ServeFetch)]
-            acts += [vote for vote in votes if vote.to != self.name]
+            outgoing += [self._page(fetch) for fetch in ready.fetches if isinstance(fetch, ServeFetch)]
+            outgoing += [vote for vote in votes if vote.to != self.name]
             own = [vote for vote in votes if vote.to == self.name]
             for vote in own:
                 self.replica.receive(self.name, vote.message, now)
             if not own and not ready.messages and not votes:
-                return acts
+                return outgoing
 
     def _page(self, fetch: ServeFetch) -> Envelope:
         entries = tuple(self._stored[slot] for slot in range(fetch.from_slot, fetch.upto + 1))
@@ -280,6 +289,6 @@ class ReplicaActor(Actor):
 
 
 def spell(value: bytes) -> str:
-    """The payloads of a value, for people."""
+    """Return the payloads of a value as text."""
     payloads = [payload.decode() for payload in unpack(value)]
     return " ".join(f'"{payload}"' for payload in payloads) if payloads else "a no-op"

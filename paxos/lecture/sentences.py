@@ -1,8 +1,8 @@
-"""Messages in the words of the lecture, and which rule was applied to each."""
+"""The text of the diagrams: a label for each message, and a sentence that explains how the receiver processed it."""
 
 from typing import TypeVar
 
-from paxos.lecture.actors import Actor, Acts, LearnerActor, ProposerActor, spell
+from paxos.lecture.actors import Actor, LearnerActor, Outgoing, ProposerActor, spell
 from paxos.messages import (
     Accept,
     Accepted,
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=Message)
 
 
 def label(message: AnyMessage) -> str:
-    """What stands at its arrow."""
+    """Return the text at the arrow of a message."""
     match message:
         case Prepare(ballot=ballot, from_slot=from_slot):
             return f"Prepare({ballot})" if from_slot == 1 else f"Prepare({ballot}, from slot {from_slot})"
@@ -60,7 +60,7 @@ def _label_of_replicas(message: AnyMessage) -> str:
         case Propose(payloads=payloads):
             return f"Propose({', '.join(payload.decode() for payload in payloads)})"
         case ReadIndex():
-            return "ReadIndex: how far must I be?"
+            return "ReadIndex: which slot must I apply?"
         case ReadIndexReply(slot=slot):
             return f"ReadIndexReply(slot {slot})"
         case Fetch(from_slot=from_slot):
@@ -77,117 +77,121 @@ def _pvalue(pvalue: PValue) -> str:
     return f"slot {pvalue.slot}: {spell(pvalue.value)} by {pvalue.ballot}"
 
 
-def sentence(actor: Actor, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
-    """What `actor` did about `message`, and why: `acts` are its answers."""
+def sentence(actor: Actor, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
+    """Return a sentence that says what `actor` did with `message` and why. `outgoing` are the messages that it sent."""
     name = actor.name
-    refusal = _answer(acts, Reject)
+    refusal = _answer(outgoing, Reject)
     match message:
         case Prepare() | Accept() | Heartbeat() if refusal is not None:
             return _refused(name, refusal)
         case Prepare(ballot=ballot):
             return (
-                f"{name} has promised nothing above {ballot}: it promises, on disk before it answers, and tells what "
-                "it has accepted (rules 1 and 8)."
+                f"{name} has promised no ballot above {ballot}: it promises, stores the promise before it answers, and "
+                "reports the values that it has accepted (rules 1 and 8)."
             )
         case Accept() if isinstance(actor, LearnerActor):
-            return f"{name} holds it, and does not know yet whether it is chosen. Its vote would not count."
+            return f"{name} stores the value and does not know yet whether it is chosen. A learner has no vote."
         case Accept(ballot=ballot):
-            return f"No promise above {ballot} stands against it: {name} accepts, on disk before it answers (rule 1)."
+            return f"{name} has promised no ballot above {ballot}: it stores the value, then answers (rule 1)."
         case Chosen(upto=upto) if isinstance(actor, ProposerActor):
-            return f"{name} need not ask for the slots up to {upto}: if it ever prepares, then from behind them on."
+            return f"{name} need not prepare the slots up to {upto} if it tries to lead later."
         case Chosen():
-            return f"{name} holds the value under this very ballot, so it knows that this is the chosen one (rule 12)."
+            return f"{name} holds a value of the same ballot, so it holds the chosen value (rule 12)."
         case Reject(ballot=ballot, promised=promised) if promised < ballot:
-            return f"{sender} will promise later: for now it may have granted a lease."
+            return f"{sender} does not promise now, because it may have granted a lease."
         case Promise() | Accepted() | Reject() if isinstance(actor, ProposerActor):
-            return _of_proposers(actor, sender, message, acts)
+            return _of_proposers(actor, sender, message, outgoing)
         case _:
-            return _of_replicas(name, sender, message, acts)
+            return _of_replicas(name, sender, message, outgoing)
 
 
-def _answer(acts: Acts, kind: type[M]) -> M | None:
-    """The first message of this kind among them."""
-    return next((act.message for act in acts if isinstance(act.message, kind)), None)
+def _answer(outgoing: Outgoing, kind: type[M]) -> M | None:
+    """Return the first message of this kind, None if there is none."""
+    return next((act.message for act in outgoing if isinstance(act.message, kind)), None)
 
 
 def _refused(name: NodeId, refusal: Reject) -> str:
     if refusal.promised > refusal.ballot:
-        return f"{name} has promised {refusal.promised}, so nothing below it: it refuses, and says why (rule 8)."
-    return f"{name} may have granted a lease: until that is over it promises nobody else (rules 16 and 17)."
+        return f"{name} has promised {refusal.promised}: it refuses the lower ballot and reports its promise (rule 8)."
+    return f"{name} may have granted a lease: until that ends it promises to no other candidate (rules 16 and 17)."
 
 
-def _of_proposers(proposer: ProposerActor, sender: NodeId, message: Promise | Accepted | Reject, acts: Acts) -> str:
+def _of_proposers(
+    proposer: ProposerActor, sender: NodeId, message: Promise | Accepted | Reject, outgoing: Outgoing
+) -> str:
     name, phase1 = proposer.name, proposer.phase1
     if phase1 is None or message.ballot != phase1.ballot:
-        return f"It belongs to a ballot that {name} has given up: it does not count (rule 9)."
+        return f"The message belongs to a ballot that {name} has given up: it does not count (rule 9)."
     match message:
         case Reject(ballot=ballot, promised=promised):
             return (
-                f"No vote of {sender} for {ballot} any more: without a majority of the others {name} has to try again, "
-                f"above {promised} and after a while (rule 14)."
+                f"{sender} no longer votes for {ballot}: without a majority of the others, {name} must try again after "
+                f"a random delay, with a ballot above {promised} (rule 14)."
             )
         case Accepted(ballot=ballot, slot=slot):
             if slot not in proposer.chosen:
-                return f"{name} counts by name, and needs a majority (rule 9)."
+                return f"{name} counts each acceptor once and needs a majority (rule 9)."
             if not proposer.notes:
-                return f"Slot {slot} is chosen already: one more changes nothing."
-            return f"A majority has accepted slot {slot} under {ballot}: it is chosen, for ever."
+                return f"Slot {slot} is chosen already: a further vote changes nothing."
+            return f"A majority has accepted slot {slot} under {ballot}: the value is chosen and will never change."
         case _:
-            return _promised(proposer, phase1.recovered(), acts)
+            return _promised(proposer, phase1.recovered(), outgoing)
 
 
-def _promised(proposer: ProposerActor, recovered: list[bytes], acts: Acts) -> str:
+def _promised(proposer: ProposerActor, recovered: list[bytes], outgoing: Outgoing) -> str:
     name = proposer.name
     if proposer.pipeline is None:
-        return f"{name} needs promises of a majority: any two majorities have an acceptor in common."
-    if not acts:
-        return f"{name} has had its majority already: this one changes nothing."
+        return f"{name} needs promises of a majority, because any two majorities have an acceptor in common."
+    if not outgoing:
+        return f"{name} has a majority already: a further promise changes nothing."
     if recovered:
         values = ", ".join(map(spell, recovered))
         return (
-            f"A majority has promised. Some have accepted a value: {name} must go on with that of the highest ballot, "
-            f"{values} (rule 10)."
+            f"A majority has promised, and some of its acceptors have accepted a value: {name} must propose the value "
+            f"of the highest ballot, {values} (rule 10)."
         )
-    return f"A majority has promised, and none of them has accepted anything: {name} is free to propose its own value."
+    return f"A majority has promised, and none of its acceptors has accepted a value: {name} may propose its own value."
 
 
-def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
+def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
     match message:
         case Promise() | Accepted():
-            return f"{name} counts the answers of a majority, by name (rule 9)."
+            return f"{name} counts each sender once and needs a majority (rule 9)."
         case Propose():
-            return f"{name} leads: it puts what {sender} was asked for into the next slot."
+            return f"{name} leads: it proposes the command of {sender} in the next slot."
         case Fetch():
-            return f"{name} sends what of it is chosen, each slot with the ballot under which it holds it (rule 12)."
+            return f"{name} sends the chosen slots, each with the ballot under which it holds the value (rule 12)."
         case Learn():
-            return f"{name} takes it as chosen, and has no gap any more (rule 12)."
+            return f"{name} takes the values as chosen, which closes the gap in its log (rule 12)."
         case _:
-            return _of_leases(name, sender, message, acts)
+            return _of_leases(name, sender, message, outgoing)
 
 
-def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, acts: Acts) -> str:
+def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
     match message:
         case PreVote():
-            return f"{name} tells whether it would promise. That changes nothing and deposes nobody (rule 13)."
+            return f"{name} says whether it would promise. This changes nothing and deposes nobody (rule 13)."
         case PreVoteReply(willing=True):
-            return f"{sender} would promise: {name} prepares when a majority would (rule 13)."
+            return f"{sender} would promise. {name} prepares once a majority would (rule 13)."
         case PreVoteReply():
-            return f"{sender} has granted a lease and would not promise: {name} needs a majority that would (rule 13)."
-        case Heartbeat() if (ack := _answer(acts, HeartbeatAck)) is not None and not ack.granted:
-            return f"{name} answers, and grants nothing: what it has granted to another is not over (rule 16)."
+            return f"{sender} has granted a lease and would not promise. {name} needs a majority that would (rule 13)."
+        case Heartbeat() if (ack := _answer(outgoing, HeartbeatAck)) is not None and not ack.granted:
+            return f"{name} answers without a grant, because its grant to another leader has not ended (rule 16)."
         case Heartbeat():
-            return f"{name} grants: for one lease from now it promises to nobody else (rules 15 and 16)."
+            return f"{name} grants a lease: until it ends, {name} promises to no other candidate (rules 15 and 16)."
         case HeartbeatAck(granted=True):
-            return f"With a majority of grants the lease of {name} runs from when it has asked (rule 15)."
+            return (
+                f"With grants of a majority, the lease of {name} counts from the time it sent the heartbeat (rule 15)."
+            )
         case HeartbeatAck():
-            return f"{sender} follows, and has granted nothing: for its lease {name} needs others (rule 16)."
+            return f"{sender} follows {name} without a grant: for its lease {name} needs grants of others (rule 16)."
         case Reject(ballot=ballot, promised=promised):
-            return f"{promised} outbids {ballot}: {name} does not lead, whatever it thought, and has to ask who does."
-        case ReadIndex() if _answer(acts, ReadIndexReply) is not None:
-            return f"{name} leads: with its lease it knows how far whoever reads must have applied, and asks nobody."
+            return f"{promised} is above {ballot}: {name} no longer leads, and must find the new leader."
+        case ReadIndex() if _answer(outgoing, ReadIndexReply) is not None:
+            return f"{name} leads: under its lease it knows which slot to apply, without asking another replica."
         case ReadIndexReply():
-            return f"{name} may answer its reads as soon as it has applied that slot."
+            return f"{name} may answer its reads once it has applied that slot."
         case ReleaseLease():
-            return f"{sender} leads no more and gives its grants back: {name} need not wait for their end."
+            return f"{sender} stops leading and releases its lease: {name} need not wait for the end of its grant."
         case _:
             return f"{name} takes note."

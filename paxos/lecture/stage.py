@@ -1,7 +1,7 @@
-"""The stage: actors, the scripted network between them, and a record of all that can be seen.
+"""The stage: actors, the scripted network between them, and the rows of the diagram.
 
-A message that an actor sends flies until the script delivers or loses it. It flies as the bytes that `paxos.wire` made
-of it, and is decoded where it arrives, so whatever the diagram shows went over the wire.
+A message is in flight until the script delivers or loses it. It is encoded by `paxos.wire` when it is sent and decoded
+when it arrives, so every message in a diagram has passed through the wire format.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from paxos.lecture.actors import Actor, Acts
+from paxos.lecture.actors import Actor, Outgoing
 from paxos.lecture.sentences import label, sentence
 from paxos.messages import Message, Reject
 from paxos.types import MS, NodeId, Time
@@ -19,35 +19,38 @@ A = TypeVar("A", bound=Actor)
 
 
 class Arrow(msgspec.Struct, frozen=True):
-    """A message. `sent`: the row before which it left; `lost`: it did not arrive; `refusal`: it says no; `why`: which
-    rule was applied to it."""
+    """A row for a message, at the time of its arrival."""
 
     sender: NodeId
     to: NodeId
     label: str
     sent: int
+    """Row before which the message left."""
     lost: bool
     refusal: bool
+    """True for a Reject."""
     why: str
+    """Sentence that explains how the receiver processed the message."""
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What a process just did."""
+    """A row with a remark about a process."""
 
     lane: NodeId
     text: str
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A process dies or stands still, or is back."""
+    """A row for a process that crashes or pauses, or continues."""
 
     lane: NodeId
     text: str
     up: bool
+    """True if the process continues."""
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """The lecturer speaks."""
+    """A row with a comment of the lecturer."""
 
     text: str
 
@@ -56,45 +59,47 @@ Row = Arrow | Note | Mark | Remark
 
 
 class Flying(msgspec.Struct, frozen=True, eq=False):
-    """A message on its way, as bytes. `sent`: the row before which it left."""
+    """An encoded message in flight."""
 
     sender: NodeId
     to: NodeId
     data: bytes
     sent: int
+    """Row before which the message left."""
 
 
 class Stage:
-    """A scene, as it is played. Time moves only when the script moves it."""
+    """A diagram while it is played. Only the script advances the time."""
 
     def __init__(self, title: str, *, timed: bool = False) -> None:
-        """`timed`: the diagram shows the time, too."""
+        """Create an empty stage. If `timed`, the diagram shows the time."""
         self.title = title
         self.timed = timed
         self.now: Time = 1000 * MS
         self.actors: dict[NodeId, Actor] = {}
         self.rows: list[Row] = []
         self.times: list[Time] = []
-        """When each row was."""
+        """Time of each row."""
         self.counts: dict[str, int] = {}
-        """Messages that were sent, by kind."""
+        """Number of messages sent, by the name of their class."""
         self._flying: list[Flying] = []
         self._down: set[NodeId] = set()
         self.drawing = True
+        """False while events add no rows."""
 
     def cast(self, *actors: A) -> tuple[A, ...]:
-        """Give each of these a lane."""
+        """Give each actor a lane."""
         self.actors |= {actor.name: actor for actor in actors}
         return actors
 
     @property
     def lanes(self) -> list[NodeId]:
-        """From left to right."""
+        """Names of the lanes from left to right."""
         return list(self.actors)
 
-    def act(self, actor: Actor, acts: Acts) -> None:
-        """`actor` has done something of itself."""
-        self._take(actor, acts)
+    def act(self, actor: Actor, outgoing: Outgoing) -> None:
+        """Send the messages of an event that `actor` started itself."""
+        self._take(actor, outgoing)
 
     def deliver(
         self,
@@ -104,7 +109,8 @@ class Stage:
         to: NodeId | None = None,
         most: int | None = None,
     ) -> None:
-        """Let what flies and fits arrive, in the order in which it left; not what it leads to."""
+        """Deliver the matching messages in flight in the order in which they left, at most `most`. Messages that they
+        cause stay in flight."""
         for flying in list(self._fitting(kind, sender, to))[:most]:
             self._flying.remove(flying)
             self.arrive(flying)
@@ -112,51 +118,51 @@ class Stage:
     def lose(
         self, kind: type[Message] | None = None, *, sender: NodeId | None = None, to: NodeId | None = None
     ) -> None:
-        """What flies and fits never arrives."""
+        """Lose the matching messages in flight."""
         for flying in list(self._fitting(kind, sender, to)):
             self._flying.remove(flying)
-            self._draw(flying, lost=True, why="It is lost. Its sender may repeat it without harm.")
+            self._draw(flying, lost=True, why="The message is lost. Its sender may send it again without harm.")
 
     def run(self) -> None:
-        """Deliver all, and all that follows from it."""
+        """Deliver all messages in flight, and all messages that they cause."""
         while self._flying:
             self.deliver(most=1)
 
     def departed(self) -> list[Flying]:
-        """What has left and is to be carried by the script itself, by `arrive`."""
+        """Return the messages in flight and remove them: the script delivers them by `arrive`."""
         departed, self._flying = self._flying, []
         return departed
 
     def wait(self, ms: float) -> None:
-        """Time passes."""
+        """Advance the time by `ms` milliseconds."""
         self.now += int(ms * MS)
 
     def clock(self, number: int) -> str:
-        """The time of a row since the first one, where it is to be shown: when it is another than in the row before."""
+        """Return the time of a row since the first row, as text; empty if it equals the time of the row before."""
         if not self.timed or (number > 0 and self.times[number] == self.times[number - 1]):
             return ""
         return f"{(self.times[number] - self.times[0]) / MS:.0f} ms"
 
-    def crash(self, actor: Actor, text: str = "dies") -> None:
-        """What is sent to it is lost until it is back."""
+    def crash(self, actor: Actor, text: str = "crashes") -> None:
+        """Stop `actor`: messages to it are lost until `back`."""
         self._down.add(actor.name)
         self._show(Mark(actor.name, text, up=False))
 
     def back(self, actor: Actor, text: str = "is back") -> None:
-        """It goes on."""
+        """Let `actor` continue."""
         self._down.discard(actor.name)
         self._show(Mark(actor.name, text, up=True))
 
     def remark(self, text: str) -> None:
-        """A line of the lecturer."""
+        """Add a comment of the lecturer."""
         self._show(Remark(text))
 
     def note(self, actor: Actor, text: str) -> None:
-        """A word on what `actor` is now."""
+        """Add a remark about `actor`."""
         self._show(Note(actor.name, text))
 
     def offstage(self, play: Callable[[], None]) -> None:
-        """Have this done without drawing it."""
+        """Play events without adding rows."""
         self.drawing = False
         play()
         self.drawing = True
@@ -167,8 +173,8 @@ class Stage:
             if fits and to in {None, flying.to}:
                 yield flying
 
-    def _take(self, actor: Actor, acts: Acts) -> None:
-        for envelope in acts:
+    def _take(self, actor: Actor, outgoing: Outgoing) -> None:
+        for envelope in outgoing:
             name = type(envelope.message).__name__
             self.counts[name] = self.counts.get(name, 0) + 1
             self._flying.append(Flying(actor.name, envelope.to, encode(envelope.message), len(self.rows)))
@@ -177,14 +183,14 @@ class Stage:
             self.note(actor, note)
 
     def arrive(self, flying: Flying) -> None:
-        """It is where it was sent to."""
+        """Deliver a message, or lose it if its receiver is down."""
         if flying.to in self._down:
-            self._draw(flying, lost=True, why=f"{flying.to} is not there: it is lost.")
+            self._draw(flying, lost=True, why=f"{flying.to} is down: the message is lost.")
             return
         actor, message = self.actors[flying.to], decode(flying.data)
-        acts = actor.receive(flying.sender, message, self.now)
-        self._draw(flying, lost=False, why=sentence(actor, flying.sender, message, acts))
-        self._take(actor, acts)
+        outgoing = actor.receive(flying.sender, message, self.now)
+        self._draw(flying, lost=False, why=sentence(actor, flying.sender, message, outgoing))
+        self._take(actor, outgoing)
 
     def _draw(self, flying: Flying, *, lost: bool, why: str) -> None:
         message = decode(flying.data)

@@ -1,4 +1,4 @@
-"""The diagram as a picture: an SVG that needs nothing else, for light and dark."""
+"""The diagram as a self-contained SVG, for light and dark themes."""
 
 from collections.abc import Iterator
 from html import escape
@@ -12,6 +12,7 @@ _CLOCK = 70
 _TOP = 70
 _LABELS = 360
 _CHARACTER = 8
+_TEXT_MARGIN = 22
 
 _STYLE = """\
 svg { background: #ffffff; color: #1f2328; font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
@@ -49,11 +50,11 @@ _DEFINITIONS = """\
 
 
 def picture(stage: Stage) -> str:
-    """The file. What the lecturer says is drawn last, over the arrows."""
+    """Return the SVG of a stage. The comments of the lecturer are drawn last, over the arrows."""
     lanes, left = stage.lanes, _left(stage)
     right = left + _LANE * (len(lanes) - 1)
-    remarks = [_CHARACTER * len(row.text) + left for row in stage.rows if isinstance(row, Remark)]
-    width, height = max(right + _LABELS, *remarks, 0), _TOP + _ROW * (len(stage.rows) + 1)
+    width = max(right + _LABELS, *(_end_of_text(row, left, right) for row in stage.rows), 0)
+    height = _TOP + _ROW * (len(stage.rows) + 1)
     rows = sorted(enumerate(stage.rows), key=lambda row: isinstance(row[1], Remark))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {_size(width, height)} role="img">',
@@ -70,12 +71,23 @@ def picture(stage: Stage) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _end_of_text(row: Row, left: int, right: int) -> int:
+    """Return the x coordinate at which the text of a row ends."""
+    match row:
+        case Arrow(label=label):
+            return right + _CHARACTER * (len(label) + len(" (lost)")) + _TEXT_MARGIN
+        case Note(lane=lane, text=text) | Mark(lane=lane, text=text):
+            return right + _CHARACTER * len(f"{lane} {text}") + _TEXT_MARGIN
+        case _:
+            return left + _CHARACTER * len(row.text)
+
+
 def _size(width: int, height: int) -> str:
     return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
 
 
 def _left(stage: Stage) -> int:
-    """Of the first lane."""
+    """Return the x coordinate of the first lane."""
     return _LEFT + (_CLOCK if stage.timed else 0)
 
 
@@ -88,7 +100,7 @@ def _y(number: float) -> float:
 
 
 def _lanes(stage: Stage) -> Iterator[str]:
-    """Where a process is down there is no line."""
+    """Yield the lines of the lanes, with a gap while a process is down."""
     for lane in stage.lanes:
         since: float | None = -0.5
         for number, row in enumerate(stage.rows):
@@ -119,11 +131,11 @@ def _row(stage: Stage, number: int, row: Row, right: int) -> Iterator[str]:
             yield f'<circle class="{kind}" cx="{_x(stage, lane)}" cy="{y:g}" r="5"/>'
             yield _words(kind, right, y, f"{lane} {text}")
         case _:
-            yield _words("remark", _left(stage) - _LANE // 4 - 22, y, row.text)
+            yield _words("remark", _left(stage) - _LANE // 4 - _TEXT_MARGIN, y, row.text)
 
 
 def _arrow(stage: Stage, arrow: Arrow, y: float) -> str:
-    """From where it left to where it arrived."""
+    """Return the arrow of a message, from the time it left to the time it arrived."""
     start, end = _x(stage, arrow.sender), _x(stage, arrow.to)
     end = round(start + 0.75 * (end - start)) if arrow.lost else end
     kind, head = (" lost", "lost") if arrow.lost else (" refusal", "no") if arrow.refusal else ("", "head")
@@ -140,4 +152,4 @@ def _clock(stage: Stage) -> Iterator[str]:
 
 
 def _words(kind: str, x: int, y: float, text: str) -> str:
-    return f'<text class="{kind}" x="{x + 22}" y="{y + 4:g}">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x + _TEXT_MARGIN}" y="{y + 4:g}">{escape(text)}</text>'

@@ -1,6 +1,6 @@
-"""The diagram in characters: a lane for each process, time runs down, what a message says stands at its right.
+"""The diagram as text: one lane for each process, time runs downwards, and labels are at the right.
 
-An arrow stands where the message arrived; the picture (`paxos.lecture.svg`) also shows when it left.
+An arrow is drawn in the row in which the message arrives; the SVG (`paxos.lecture.svg`) also shows when it left.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,22 +10,22 @@ from paxos.lecture.stage import Arrow, Mark, Note, Row, Stage
 from paxos.types import NodeId
 
 WIDTH = 100
-"""Columns of the whole."""
+"""Width of a diagram in columns."""
 STEP = 9
-"""Columns between two lanes."""
+"""Columns from one lane to the next."""
 MARGIN = 2
 CLOCK = 9
-"""Columns of the time, where it is shown."""
+"""Columns for the time in a timed diagram."""
 
 
 def draw(stage: Stage) -> str:
-    """All of it."""
+    """Return the whole diagram."""
     lines = [stage.title, "", *(line for _, line in steps(stage))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def steps(stage: Stage) -> Iterator[tuple[Row | None, str]]:
-    """Each line, with the row that it is of; none for the heads of the lanes."""
+    """Yield each line of the diagram with its row; the line with the names of the lanes has none."""
     lanes = stage.lanes
     width = MARGIN + STEP * (len(lanes) - 1) + 4
     down: set[NodeId] = set()
@@ -61,7 +61,7 @@ def _put(canvas: list[str], marks: dict[int, str]) -> list[str]:
 
 
 def _arrow(canvas: list[str], start: int, end: int, *, lost: bool) -> None:
-    """Over the lanes in between. A lost one ends before it arrives."""
+    """Draw an arrow across the lanes in between. The arrow of a lost message ends before its receiver."""
     right = end > start
     reached = (end - 3 if right else end + 3) if lost else end
     low, high = sorted((start, reached))

@@ -1,4 +1,4 @@
-"""The scenes of the lecture, by name, in the order in which they are told."""
+"""The scenes of the lecture by name, in the order of the lecture."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How many crashes are survived: f of 2f+1 acceptors, f of f+1 proposers."""
+"""The crashes that Paxos tolerates: f of 2f+1 acceptors, and f of f+1 proposers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from paxos.options import Options
 from paxos.types import MS
 
 MOST = 3
-"""The largest f that is tried."""
+"""Largest f that the scene plays."""
 
 
 def crashes() -> Scene:
-    """Drawn for f = 1, counted for all."""
-    rows: list[tuple[str, ...]] = [("f", "acceptors", "down", "proposers", "down", "chosen", "when one is back")]
+    """Draw the runs for f = 1, and tabulate the results for each f."""
+    rows: list[tuple[str, ...]] = [("f", "acceptors", "down", "proposers", "down", "chosen", "after a restart")]
     for f in range(1, MOST + 1):
         for acceptors_down, proposers_down in ((f, 0), (f + 1, 0), (0, f), (f, f)):
             played = _play(f, acceptors_down, proposers_down)
@@ -26,11 +26,13 @@ def crashes() -> Scene:
 
 
 class _Played(NamedTuple):
-    """A stage, what its learner had learned while all were down, and what it learned when one was back."""
+    """The result of one run."""
 
     stage: Stage
     chosen: str
+    """Values that the learner learned while the processes were down."""
     later: str
+    """Values that the learner learned after one acceptor had restarted."""
 
 
 def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
@@ -50,14 +52,14 @@ def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
     stage.run()
     chosen = " ".join(learner.learned)
     if chosen:
-        stage.remark("A majority is there: it goes on.")
+        stage.remark("A majority of the acceptors is up, so the value is chosen.")
     else:
         _bring_back(stage, last, acceptors, acceptors[-acceptors_down])
     return _Played(stage, chosen, " ".join(learner.learned[bool(chosen) :]))
 
 
 def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
-    """After one acceptor has accepted its value."""
+    """Crash `proposer` after one acceptor has accepted its value."""
     stage.act(proposer, proposer.prepare(number, f"v{number}"))
     stage.deliver(Prepare)
     stage.deliver(Promise)
@@ -70,16 +72,14 @@ def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
 def _bring_back(
     stage: Stage, proposer: ProposerActor, acceptors: Sequence[AcceptorActor], first: AcceptorActor
 ) -> None:
-    """No majority is up: one acceptor more makes one."""
+    """Restart the acceptor `first`, which completes a majority."""
     promised = sum(acceptor.acceptor.promised.node == proposer.name for acceptor in acceptors)
-    stage.remark(
-        f"{promised} of {len(acceptors)} have promised, no majority: {proposer.name} waits, and nothing is chosen."
-    )
+    stage.remark(f"{promised} of {len(acceptors)} acceptors have promised, which is not a majority. Nothing is chosen.")
     first.restart(stage.now)
-    stage.back(first, "is back, with what it had stored")
+    stage.back(first, "restarts with its stored promise and values")
     stage.act(proposer, proposer.prepare(2, "v1"))
     stage.run()
-    stage.remark("A lease later it promises again.")
+    stage.remark("One lease after the restart it promises again.")
     stage.wait(Options().lease_for_acceptor / MS)
     stage.act(proposer, proposer.prepare(3, "v1"))
     stage.run()

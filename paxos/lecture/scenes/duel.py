@@ -1,4 +1,4 @@
-"""Two proposers that outbid each other for ever, and how random, growing delays end that."""
+"""Duelling proposers: two proposers may preempt each other for ever; random, growing delays end the duel."""
 
 import heapq
 from collections import Counter
@@ -18,12 +18,12 @@ ACCEPTORS = ("a1", "a2", "a3")
 ROUNDS = 3
 SEEDS = 1000
 DELAY_MS = (20, 400)
-"""A message is on its way for so long in the duels with delays: a bad network, or nobody would get into another's way
-for long."""
+"""Range of the message delay in the duels with random delays. The network is slow: on a fast one duels would be
+rare."""
 
 
 def duel(rounds: int = ROUNDS, seeds: int = SEEDS) -> Scene:
-    """`rounds` of the endless form, one duel that ends, and how long `seeds` of them took."""
+    """Play `rounds` of an endless duel, one duel that ends, and tabulate how long `seeds` duels took."""
     return Scene([_endless(rounds), _ending(Random(2))[0]], _distribution(seeds))
 
 
@@ -43,7 +43,7 @@ def _endless(rounds: int) -> Stage:
         stage.deliver(Accept)
         stage.deliver(Promise)
         stage.deliver(Reject)
-    stage.remark("And so on: nothing wrong is ever chosen, but nothing is chosen at all.")
+    stage.remark("This may go on for ever: no wrong value is chosen, but no value is chosen at all.")
     return stage
 
 
@@ -53,10 +53,10 @@ def _offer(stage: Stage) -> None:
 
 
 class _Duel:
-    """Proposers that begin together, and wait after each failure for as long as the product's ElectionTimer says."""
+    """Two proposers that start together and, after each failure, wait for a delay of the product's ElectionTimer."""
 
     def __init__(self, rng: Random, *, drawing: bool) -> None:
-        self.stage = Stage("duel: the same with the delays of the product", timed=True)
+        self.stage = Stage("duel: two proposers with the random delays of the product", timed=True)
         self.stage.drawing = drawing
         self.pair = self.stage.cast(ProposerActor("p1", ACCEPTORS), ProposerActor("p2", ACCEPTORS))
         self.stage.cast(*map(AcceptorActor, ACCEPTORS))
@@ -69,7 +69,7 @@ class _Duel:
         self.begun = self.stage.now
 
     def play(self) -> int:
-        """Until a value is chosen; gives how many ballots that took."""
+        """Play until a value is chosen; return the number of ballots."""
         for index, election in enumerate(self._elections):
             self._at(election.due, partial(self._run, index))
         while not any(proposer.chosen for proposer in self.pair):
@@ -88,16 +88,16 @@ class _Duel:
         self._carry()
 
     def _carry(self) -> None:
-        """Each message that has just left arrives after the delay, one by one."""
+        """Schedule the arrival of each message that has just left, each after its own delay."""
         for flying in self.stage.departed():
             delay_ms = self._rng.randint(*DELAY_MS)
             self._at(self.stage.now + delay_ms * MS, partial(self._arrive, flying))
 
     def _arrive(self, flying: Flying) -> None:
-        outbid = [proposer.outbid for proposer in self.pair]
+        outbid = [proposer.preempted_by for proposer in self.pair]
         self.stage.arrive(flying)
         for index, (proposer, before) in enumerate(zip(self.pair, outbid, strict=True)):
-            if proposer.outbid is not None and before is None:
+            if proposer.preempted_by is not None and before is None:
                 election = self._elections[index]
                 election.back_off(self.stage.now)
                 self._at(election.due, partial(self._run, index))
@@ -105,7 +105,7 @@ class _Duel:
 
 
 def _ending(rng: Random, *, drawing: bool = True) -> tuple[Stage, int, float]:
-    """The stage, the ballots and the milliseconds that it took."""
+    """Play one duel; return the stage, the number of ballots and the duration in milliseconds."""
     fight = _Duel(rng, drawing=drawing)
     ballots = fight.play()
     return fight.stage, ballots, (fight.stage.now - fight.begun) / MS
@@ -123,9 +123,9 @@ def _distribution(seeds: int) -> str:
     half, nearly_all, last = times[seeds // 2], times[seeds * 99 // 100], times[-1]
     shortest, longest = DELAY_MS
     return (
-        f"{seeds:,} duels, each message {shortest} to {longest} ms on its way; ballots until a value was chosen:\n\n"
+        f"{seeds:,} duels with message delays of {shortest} to {longest} ms; ballots until a value was chosen:\n\n"
         f"{table(('ballots', 'duels', ''), *rows)}\n\n"
-        f"Half of them were over after {half:.0f} ms, 99 % after {nearly_all:.0f} ms, all after {last:.0f} ms.\n"
-        "In the product they are rare, too: a candidate asks first whether it would be promised (PreVote),\n"
-        "and nobody disturbs a living leader."
+        f"Half of the duels ended within {half:.0f} ms, 99 % within {nearly_all:.0f} ms, all within {last:.0f} ms.\n"
+        "In the product duels are rarer: a candidate first asks whether a majority would promise (PreVote),\n"
+        "and acceptors refuse candidates while they have granted a leader a lease."
     )

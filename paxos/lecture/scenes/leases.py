@@ -1,4 +1,4 @@
-"""A leader's lease: reads without messages, whom it keeps off, what a pause does to it, and a clean hand-over."""
+"""Leader leases: reads without messages, a disconnected follower, a paused leader, and a clean hand-over."""
 
 from paxos.lecture.actors import ReplicaActor
 from paxos.lecture.scenes.log import elect
@@ -12,32 +12,34 @@ OPTIONS = Options()
 
 
 def lease() -> Scene:
-    """Three replicas of the product, with its times."""
+    """Play three whole replicas with the default options."""
     stage = Stage("lease: reads without messages", timed=True)
     n1, n2, n3 = stage.cast(*(ReplicaActor(name, NAMES, OPTIONS, stage.now) for name in NAMES))
     stage.offstage(lambda: elect(stage, n1))
-    stage.note(n1, "leads, since before this scene")
+    stage.note(n1, "was elected before this scene")
     _beat(stage, n1)
-    _tell(stage, n1)
-    stage.remark("A read at the leader costs no message: nobody else can have been elected.")
+    _show_lease(stage, n1)
+    stage.remark("A read at the leader needs no message: under its lease no other leader can be elected.")
     stage.act(n1, n1.read(1, stage.now))
-    _cut_off(stage, n1, n3)
+    _disconnect(stage, n1, n3)
     _pause(stage, n1, n2)
-    stage.remark("n1 goes on, and is asked to read. Its lease is over by its own clock, so it asks first.")
-    stage.back(n1)
-    _tell(stage, n1)
+    stage.remark("n1 resumes and gets a read. By its own clock its lease has ended, so it asks a majority first.")
+    stage.back(n1, "resumes")
+    _show_lease(stage, n1)
     stage.act(n1, n1.read(2, stage.now))
     stage.run()
     _hand_over(stage, n2, n3)
     return Scene(
         [stage],
-        f"A grant is {OPTIONS.lease_ms} ms: the leader counts 1 % less, from when it asked, an acceptor 1 % more,\n"
-        "from when it heard. So the leader's lease is over before anybody else can be elected.",
+        f"A lease lasts {OPTIONS.lease_ms} ms. The leader counts 1 % less, from the time it sent the heartbeat. "
+        "An acceptor\n"
+        "counts 1 % more, from the time it received the heartbeat. So the leader's lease ends before\n"
+        "another leader can be elected.",
     )
 
 
 def _beat(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor | None = None) -> None:
-    """The next round of heartbeats, with its answers."""
+    """Play the next round of heartbeats with its answers. No message reaches `deaf`."""
     stage.wait(OPTIONS.heartbeat_ms)
     stage.act(leader, leader.tick(stage.now))
     if deaf is not None:
@@ -45,32 +47,34 @@ def _beat(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor | None = None) 
     stage.run()
 
 
-def _tell(stage: Stage, actor: ReplicaActor) -> None:
+def _show_lease(stage: Stage, actor: ReplicaActor) -> None:
     left_ms = ((actor.replica.lease_until or 0) - stage.now) / MS
-    stage.note(actor, f"has a lease for {left_ms:.0f} ms more" if left_ms > 0 else "has no lease")
+    stage.note(actor, f"has a lease for another {left_ms:.0f} ms" if left_ms > 0 else "has no lease")
 
 
-def _cut_off(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor) -> None:
+def _disconnect(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor) -> None:
     def while_deaf() -> None:
         while stage.now < deaf.replica.next_deadline():
             _beat(stage, leader, deaf)
 
     stage.offstage(while_deaf)
-    stage.remark(f"{deaf.name} was cut off meanwhile, and {leader.name} renewed its lease with the others.")
+    stage.remark(f"Meanwhile {deaf.name} was disconnected. {leader.name} has renewed its lease with the others.")
     stage.act(deaf, deaf.tick(stage.now))
     stage.run()
-    stage.remark(f"No majority would promise: {deaf.name} prepares nothing, and {leader.name} leads on undisturbed.")
+    stage.remark(f"No majority would promise, so {deaf.name} sends no Prepare, and {leader.name} still leads.")
     _beat(stage, leader)
 
 
 def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
-    stage.crash(leader, "is stopped, for longer than its lease")
+    stage.crash(leader, "is paused for longer than its lease")
     stage.act(successor, successor.tick(stage.now))
-    stage.remark(f"{successor.name} has granted a lease: before that is over it neither runs nor promises to others.")
+    stage.remark(
+        f"{successor.name} has granted a lease. Until that ends, it starts no election and promises no other node."
+    )
     stage.now = successor.replica.next_deadline()
     stage.act(successor, successor.tick(stage.now))
     stage.run()
-    stage.note(successor, f"leads under {successor.replica.leader_ballot}")
+    stage.note(successor, f"leads under ballot {successor.replica.leader_ballot}")
 
 
 def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
@@ -80,9 +84,9 @@ def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> N
 
     _beat(stage, leader)
     stage.offstage(for_a_while)
-    stage.remark(f"{leader.name} is shut down cleanly: it gives its grants back, and names who is to run at once.")
+    stage.remark(f"{leader.name} shuts down cleanly: it releases its lease and names a successor.")
     stage.act(leader, leader.hand_over(stage.now))
     stage.run()
     stage.act(successor, successor.tick(stage.now))
     stage.run()
-    stage.note(successor, f"leads under {successor.replica.leader_ballot}, without a pause")
+    stage.note(successor, f"leads under ballot {successor.replica.leader_ballot}, without waiting for a lease to end")

@@ -1,4 +1,4 @@
-"""A sequence of values: phase 1 once for all of them, and the same order for everybody."""
+"""A sequence of values: one phase 1 for all of them, and the same order on every replica."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ from paxos.options import Options
 
 ACCEPTORS = ("a1", "a2", "a3")
 MANY = (1, 5, 100)
-"""So many values are counted."""
+"""Numbers of values for which the messages are counted."""
 
 
 def multi() -> Scene:
-    """Multi-Paxos: "Paxos Made Simple", section 3."""
-    stage = Stage("multi: phase 1 once, then Accept after Accept")
+    """Play Multi-Paxos (Lamport, "Paxos Made Simple", section 3)."""
+    stage = Stage("multi: phase 1 once, then only phase 2")
     first, second = stage.cast(
         ProposerActor("p1", ACCEPTORS, ["l1"], ["p2"]), ProposerActor("p2", ACCEPTORS, ["l1"], ["p1"])
     )
     stage.cast(*map(AcceptorActor, ACCEPTORS))
     (learner,) = stage.cast(LearnerActor("l1", ACCEPTORS))
-    stage.remark("Phase 1 speaks for all slots. The first is a no-op: behind it p1 knows all that came before.")
+    stage.remark("Phase 1 covers all slots. Once its no-op is chosen, p1 knows all earlier values.")
     stage.act(first, first.lead(1, ["a", "b"]))
     stage.run()
-    stage.remark("p1 goes on with the next value, and is interrupted by a higher number.")
+    stage.remark("p1 proposes the next value, and is preempted by a higher ballot.")
     stage.act(first, first.more(["c"], stage.now))
     stage.deliver(Accept, to="a1")
     stage.act(second, second.lead(2, ["d"]))
@@ -32,14 +32,14 @@ def multi() -> Scene:
     stage.deliver(Accept)
     stage.deliver(Accepted)
     stage.deliver(Reject)
-    stage.remark('p2 begins at the first slot not known to be chosen. a1 tells it of "c", so nothing is lost.')
+    stage.remark('p2 begins at the first slot that it does not know to be chosen. a1 reports "c", so "c" is kept.')
     stage.run()
-    return Scene([stage], f"The learner has {' '.join(learner.learned)}.\n\n{_counted()}")
+    return Scene([stage], f"The learner has learned {', '.join(learner.learned)}.\n\n{_counted()}")
 
 
 def _counted() -> str:
-    """Not only said: played, with as many values, and counted."""
-    rows = [("values", "messages by basic Paxos", "by Multi-Paxos", "for each value")]
+    """Play as many values by basic Paxos and by Multi-Paxos, and tabulate the messages."""
+    rows = [("values", "messages of basic Paxos", "of Multi-Paxos", "per value")]
     for many in MANY:
         values = [f"v{number}" for number in range(1, many + 1)]
         basic = sum(_count([value], single=True) for value in values)
@@ -49,7 +49,7 @@ def _counted() -> str:
 
 
 def _count(values: Sequence[str], *, single: bool) -> int:
-    """Messages between a proposer and three acceptors, from the first to the last."""
+    """Return the number of messages between a proposer and three acceptors."""
     stage = Stage("")
     (proposer,) = stage.cast(ProposerActor("p1", ACCEPTORS))
     stage.cast(*map(AcceptorActor, ACCEPTORS))
@@ -59,16 +59,17 @@ def _count(values: Sequence[str], *, single: bool) -> int:
 
 
 def broadcast() -> Scene:
-    """Totally ordered broadcast, by whole replicas: whoever sends, the leader's slots are the order."""
+    """Play totally ordered broadcast by whole replicas: the order is that of the leader's slots, whatever the
+    sender."""
     stage = Stage("broadcast: three senders, one order")
     names = ("n1", "n2", "n3")
     n1, n2, n3 = stage.cast(*(ReplicaActor(name, names, Options(window=1), stage.now) for name in names))
     stage.offstage(lambda: elect(stage, n1))
-    stage.note(n1, "leads, since before this scene")
+    stage.note(n1, "was elected before this scene")
     stage.act(n2, n2.propose(["m2"], stage.now))
     stage.act(n3, n3.propose(["m3"], stage.now))
     stage.act(n1, n1.propose(["m1"], stage.now))
-    stage.remark("n2 and n3 hand their messages to the leader. That of n3 is faster.")
+    stage.remark("n2 and n3 forward their messages to the leader. The message of n3 arrives first.")
     stage.deliver(sender="n3")
     stage.deliver(Accept)
     stage.run()
@@ -77,7 +78,7 @@ def broadcast() -> Scene:
 
 
 def elect(stage: Stage, actor: ReplicaActor) -> None:
-    """`actor` runs for leader and wins."""
+    """Have `actor` elected."""
     stage.now = actor.replica.next_deadline()
     stage.act(actor, actor.tick(stage.now))
     stage.run()

@@ -123,7 +123,7 @@ def test_a_promise_and_a_prefix_may_be_repeated(reopen: Reopen) -> None:
     [
         (Write(promise=Ballot(2, "n2")), r"promise would go down from 2\.n3 to 2\.n2"),
         (Write(chosen=1), "chosen prefix would go down from 2 to 1"),
-        (Write(chosen=10), "pass the end of the log, 9"),
+        (Write(chosen=10), "exceed the end of the log, 9"),
     ],
 )
 def test_a_write_that_breaks_the_contract_is_refused_whole(reopen: Reopen, bad: Write, says: str) -> None:

@@ -144,6 +144,6 @@ def test_a_sync_that_fails_ends_it_and_nothing_is_reported_any_more(
     lines, calls = traced(directory, 100, size, "-P", str(directory / file), "-e", fault)
     assert sum("INJECTED" in call for call in calls) == 1
     *before, last = lines
-    assert "disk I/O error; the disk failed: see the kernel's log" in last
+    assert "disk I/O error; the disk failed: see the kernel log" in last
     assert before == [] if nth == 2 else before[0] == "open" and 2 < len(before) < 100
     assert_prefix(directory, len(before[1:]) + 1, size)

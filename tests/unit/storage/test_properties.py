@@ -196,14 +196,14 @@ class BothStoragesInSmallSlices(BothStorages):
     """Maintenance row by row: it is seldom done when the next thing happens."""
 
     def __init__(self) -> None:
-        self.usual = module._SLICE_UNITS, module._UNITS_A_WRITE
+        self.usual = module._SLICE_UNITS, module._UNITS_PER_WRITE
         self.usual_round = compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES
-        module._SLICE_UNITS, module._UNITS_A_WRITE = 2, 1
+        module._SLICE_UNITS, module._UNITS_PER_WRITE = 2, 1
         compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES = 1, 5, 20
         super().__init__()
 
     def teardown(self) -> None:
-        module._SLICE_UNITS, module._UNITS_A_WRITE = self.usual
+        module._SLICE_UNITS, module._UNITS_PER_WRITE = self.usual
         compaction.PIECE_UNITS, compaction.ROUND_KEYS, maintenance.BACKLOG_BYTES = self.usual_round
         super().teardown()
 

@@ -56,7 +56,7 @@ def test_less_durability_is_refused(
 ) -> None:
     """Rule 1: read the pragmas back at start; refuse to run on less. Here a weaker setting plays a weaker SQLite."""
     monkeypatch.setattr(module, "_PRAGMAS", (weaker,))
-    with pytest.raises(StorageError, match=rf"answers \w+ to PRAGMA {weaker[0]}"):
+    with pytest.raises(StorageError, match=rf"reports \w+ for PRAGMA {weaker[0]}"):
         open_storage(directory, "test", "n1", MEMBERS)
 
 
@@ -79,7 +79,7 @@ def test_a_program_that_reads_the_file_keeps_it_from_being_opened(directory: Pat
     tool = sqlite3.connect(directory / DATA_FILE, isolation_level=None)
     tool.execute("BEGIN")
     tool.execute("SELECT * FROM log").fetchone()
-    with pytest.raises(StorageError, match="another program has it open: close that program"):
+    with pytest.raises(StorageError, match="another program has the file open: close that program"):
         open_storage(directory, "test", "n1", MEMBERS)
     tool.close()
     open_storage(directory, "test", "n1", MEMBERS).close()
@@ -131,9 +131,11 @@ def test_a_replica_whose_file_was_lost_does_not_start_as_if_it_were_new(
     left = {path.name: path.read_bytes() for path in image.glob("kvstore*")}
     for _ in range(2):
         says = (
-            f"had reached boot {boots}" if lost == DATA_FILE else "log is gone, but the replica did not stop in order"
+            f"had reached boot {boots}"
+            if lost == DATA_FILE
+            else "log is missing, but the replica did not shut down cleanly"
         )
-        with pytest.raises(DamagedError, match=f"{says}.*is not used"):
+        with pytest.raises(DamagedError, match=f"{says}.*does not use"):
             open_storage(image, "test", "n1", MEMBERS)
     assert {path.name: path.read_bytes() for path in image.glob("kvstore*")} == left
 
@@ -145,14 +147,14 @@ def test_an_older_copy_of_the_database_alone_is_refused(directory: Path) -> None
     storage.write([Write(promise=Ballot(2, "n1"))])
     storage.close()
     (directory / DATA_FILE).write_bytes(older)
-    with pytest.raises(StorageError, match="it has reached boot 1, but this replica had reached boot 2"):
+    with pytest.raises(StorageError, match="the data has reached boot 1, but this replica had reached boot 2"):
         open_storage(directory, "test", "n1", MEMBERS)
 
 
 def test_a_first_opening_that_failed_may_be_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as weaker:
         weaker.setattr(module, "_PRAGMAS", (("synchronous", "NORMAL", 2),))
-        with pytest.raises(StorageError, match="answers 1 to PRAGMA synchronous"):
+        with pytest.raises(StorageError, match="reports 1 for PRAGMA synchronous"):
             open_storage(directory, "test", "n1", MEMBERS)
     (directory / DATA_FILE).unlink()
     open_storage(directory, "test", "n1", MEMBERS).close()
@@ -160,7 +162,7 @@ def test_a_first_opening_that_failed_may_be_tried_again(directory: Path, monkeyp
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match=r"cannot hold the data .*give another --data"):
+    with pytest.raises(StorageError, match=r"is unusable .*set another directory with --data"):
         open_storage(tmp_path / "file" / "data", "test", "n1", MEMBERS)
 
 
@@ -168,7 +170,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) -> None:
     directory.mkdir()
     (directory / DATA_FILE).write_bytes(content)
-    with pytest.raises(StorageError, match=r"not a database.*is not used"):
+    with pytest.raises(StorageError, match=r"not a database.*does not use"):
         open_storage(directory, "test", "n1", MEMBERS)
     assert (directory / DATA_FILE).read_bytes() == content
 
@@ -177,7 +179,9 @@ def test_a_newer_lock_file_is_refused_and_left_as_it_is(directory: Path) -> None
     fill(directory)
     lock = directory / LOCK_FILE
     lock.write_text(newer := 'process 1, node n1 of cluster test\n{"version":2,"boot":1,"of_tomorrow":true}\n')
-    with pytest.raises(StorageError, match=r"lock was written by a newer version of this program: start that version"):
+    with pytest.raises(
+        StorageError, match=r"lock was written by a newer version of this program .*: start that version"
+    ):
         open_storage(directory, "test", "n1", MEMBERS)
     assert lock.read_text() == newer
 
@@ -207,9 +211,9 @@ def test_a_damaged_row_is_told_and_never_used(directory: Path, damage: str) -> N
     change(directory, damage)
     storage = open_storage(directory, "test", "n1", MEMBERS)
     assert storage.read(3, 5, 1000) == [PValue(slot, B1, b"value") for slot in (3, 4, 5)]
-    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*is not used"):
+    with pytest.raises(StorageError, match=r"row of slot 2 in table log.*does not use"):
         storage.read(1, 5, 1000)
-    with pytest.raises(StorageError, match="failed before"):
+    with pytest.raises(StorageError, match="has failed"):
         storage.write([Write(promise=Ballot(2, "n1"))])
     storage.close()
 
@@ -218,18 +222,18 @@ def test_a_damaged_row_is_told_and_never_used(directory: Path, damage: str) -> N
 def test_an_absent_row_of_the_chosen_prefix_is_damage(directory: Path, slot: int) -> None:
     fill(directory)
     change(directory, f"DELETE FROM log WHERE slot = {slot}")
-    with pytest.raises(StorageError, match=f"no row for slot {slot}, which is known to be chosen"):
+    with pytest.raises(StorageError, match=f"lacks the row of slot {slot}, which is known to be chosen"):
         open_and_read(directory)
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE acceptor SET round = 0", "row of table acceptor does not have its checksum"),
-        ("UPDATE acceptor SET node = 'n0'", "row of table acceptor does not have its checksum"),
-        ("UPDATE acceptor SET chosen = 2", "row of table acceptor does not have its checksum"),
+        ("UPDATE acceptor SET round = 0", "row of table acceptor fails its checksum"),
+        ("UPDATE acceptor SET node = 'n0'", "row of table acceptor fails its checksum"),
+        ("UPDATE acceptor SET chosen = 2", "row of table acceptor fails its checksum"),
         ("DELETE FROM acceptor", "table acceptor has 0 rows instead of one"),
-        ("UPDATE identity SET boot = 0", "row of table identity does not have its checksum"),
+        ("UPDATE identity SET boot = 0", "row of table identity fails its checksum"),
         ("INSERT INTO identity SELECT * FROM identity", "table identity has 2 rows instead of one"),
         ("DELETE FROM log WHERE slot > 2", "log ends at slot 2, but slots up to 3 are known to be chosen"),
     ],
@@ -247,7 +251,7 @@ def test_a_damaged_page_is_told_as_damage(directory: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4096:] = b"\xaa" * 4096
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"malformed.*is not used"):
+    with pytest.raises(StorageError, match=r"malformed.*does not use"):
         open_and_read(directory)
 
 
@@ -269,7 +273,7 @@ def test_a_checkpoint_that_cannot_finish_is_an_error(sqlite: SqliteStorage, monk
     with pytest.raises(StorageError, match="database table is locked"):
         sqlite.write([Write(accepts=[PValue(3, B1, b"value")])])
     reader.close()
-    with pytest.raises(StorageError, match="failed before"):
+    with pytest.raises(StorageError, match="has failed"):
         sqlite.read(1, 3, 1000)
 
 
@@ -279,7 +283,7 @@ def test_an_error_in_a_write_leaves_nothing_of_it(directory: Path) -> None:
     too_big = PValue(2**63, B1, b"value")
     with pytest.raises(OverflowError):
         storage.write([Write(promise=Ballot(2, "n1"), accepts=[PValue(1, B1, b"value"), too_big])])
-    with pytest.raises(StorageError, match="failed before"):
+    with pytest.raises(StorageError, match="has failed"):
         storage.write([Write(promise=Ballot(3, "n1"))])
     storage.close()
     storage = open_storage(directory, "test", "n1", MEMBERS)

@@ -96,20 +96,20 @@ def test_an_older_file_is_upgraded_and_keeps_what_it_holds(directory: Path) -> N
         ("UPDATE history_a SET changes = x'90' WHERE first = 5", "row of position 5 in table history_a"),
         ("UPDATE history_a SET checksum = 9 WHERE first = 6", "row of position 6 in table history_a"),
         ("UPDATE history_a SET last = 6 WHERE first = 5", "row of position 5 in table history_a"),
-        ("UPDATE history_a SET last = 7 WHERE first = 6", "history_a ends at position 7, but the state is of 6"),
-        ("DELETE FROM history_a WHERE first = 6", "history_a ends at position 5, but the state is of 6"),
-        ("DELETE FROM history_a", "history_a ends at position 4, but the state is of 6"),
-        ("DELETE FROM history_a WHERE first = 5", "history_a has no row behind position 4"),
+        ("UPDATE history_a SET last = 7 WHERE first = 6", "history_a ends at position 7, but the state has position 6"),
+        ("DELETE FROM history_a WHERE first = 6", "history_a ends at position 5, but the state has position 6"),
+        ("DELETE FROM history_a", "history_a ends at position 4, but the state has position 6"),
+        ("DELETE FROM history_a WHERE first = 5", "history_a lacks the row after position 4"),
         ("UPDATE records_b SET value = x'00' WHERE position = 2", "row of position 2 in table records_b"),
-        ("DELETE FROM history_b", "history_b has no row behind position 2"),
-        ("UPDATE progress SET applied = 5", "row of table progress does not have its checksum"),
-        ("UPDATE progress SET chain = x'00'", "row of table progress does not have its checksum"),
-        ("UPDATE progress SET digest = 'x'", "row of table progress does not have its checksum"),
-        ("UPDATE progress SET extra = x''", "row of table progress does not have its checksum"),
+        ("DELETE FROM history_b", "history_b lacks the row after position 2"),
+        ("UPDATE progress SET applied = 5", "row of table progress fails its checksum"),
+        ("UPDATE progress SET chain = x'00'", "row of table progress fails its checksum"),
+        ("UPDATE progress SET digest = 'x'", "row of table progress fails its checksum"),
+        ("UPDATE progress SET extra = x''", "row of table progress fails its checksum"),
         ("DELETE FROM progress", "table progress has 0 rows instead of one"),
-        ("UPDATE bounds SET cut = 1", "row of table bounds does not have its checksum"),
-        ("UPDATE bounds SET live = 'b'", "row of table bounds does not have its checksum"),
-        ("UPDATE bounds SET staged = 0", "row of table bounds does not have its checksum"),
+        ("UPDATE bounds SET cut = 1", "row of table bounds fails its checksum"),
+        ("UPDATE bounds SET live = 'b'", "row of table bounds fails its checksum"),
+        ("UPDATE bounds SET staged = 0", "row of table bounds fails its checksum"),
         ("INSERT INTO bounds SELECT * FROM bounds", "table bounds has 2 rows instead of one"),
         ("DELETE FROM log WHERE slot > 2", "log ends at slot 2, but slots up to 6 are known to be chosen"),
     ],
@@ -119,7 +119,7 @@ def test_damage_of_the_state_is_told(directory: Path, damage: str, says: str) ->
     fill(directory)
     open_and_read(directory)
     change(directory, damage)
-    with pytest.raises(StorageError, match=f"{says}.*is not used"):
+    with pytest.raises(StorageError, match=f"{says}.*does not use"):
         open_and_read(directory)
 
 
@@ -130,7 +130,7 @@ def test_an_older_row_of_the_chosen_prefix_is_told(directory: Path) -> None:
         storage.write([Write(accepts=[entry(7)], chosen=7), StateWrite(progress=AppliedProgress(7, 6))])
     columns = ("round", "node", "chosen", "checksum")
     change(directory, "UPDATE acceptor SET " + ", ".join(f"{c} = {v!r}" for c, v in zip(columns, older, strict=True)))
-    with pytest.raises(StorageError, match="up to 7 are applied, but only those up to 6 are known to be chosen"):
+    with pytest.raises(StorageError, match="up to 7 are applied, but only slots up to 6 are known to be chosen"):
         open_and_read(directory)
 
 
@@ -139,7 +139,7 @@ def test_what_a_damaged_row_superseded_does_not_go(directory: Path) -> None:
     change(directory, "UPDATE history_a SET checksum = 9 WHERE first = 6")
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         storage.write([StateWrite(compact=6)])
-        with pytest.raises(StorageError, match=r"row of position 6 in table history_a.*is not used"):
+        with pytest.raises(StorageError, match=r"row of position 6 in table history_a.*does not use"):
             tidied(storage)
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         assert count(storage, "records_a") == 3

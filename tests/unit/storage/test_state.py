@@ -257,36 +257,42 @@ def test_a_page_that_lacks_deletions_of_what_another_source_gave_is_refused(reop
         page = StatePage([Change(position, b"key %d" % position, b"", position, 1, 0)], compact, None)
         storage.write([StateWrite(staged=StagedPage(after, page))])
     assert storage.read_state(0, 1000, staged=True).compacted == 1
-    with pytest.raises(StorageError, match="compacted up to 9 would be staged behind position 4"):
+    with pytest.raises(StorageError, match="page after position 4 is compacted up to 9"):
         storage.write([StateWrite(staged=StagedPage(4, StatePage([], 9, AppliedProgress(1, 9))))])
 
 
 BAD = {
-    "changes up to position 7 would be stored without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
+    "changes up to position 7 come without progress": StateWrite(changes=[Change(7, b"d", b"", 7, 1, 0)]),
     "has position 8, which does not follow 6": StateWrite(
         changes=[Change(8, b"d", b"", 8, 1, 0)], progress=AppliedProgress(3, 8)
     ),
-    "end at position 6, but the state would be of position 7": StateWrite(progress=AppliedProgress(3, 7)),
-    "end at position 6, but the state would be of position 5": StateWrite(progress=AppliedProgress(3, 5)),
+    "end at position 6, but the progress has position 7": StateWrite(progress=AppliedProgress(3, 7)),
+    "end at position 6, but the progress has position 5": StateWrite(progress=AppliedProgress(3, 5)),
     "applied slot would go down from 3 to 2": StateWrite(progress=AppliedProgress(2, 6)),
-    "applied slot 4 would pass the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=AppliedProgress(4, 6)),
-    "cut would go down from slot 2 to 1": StateWrite(truncate=Truncation(1)),
-    "cut at slot 4 would pass the applied slot, 3": StateWrite(accepts=[entry(4)], chosen=4, truncate=Truncation(4)),
+    "applied slot 4 would exceed the chosen prefix, 3": StateWrite(accepts=[entry(4)], progress=AppliedProgress(4, 6)),
+    "truncation point would go down from slot 2 to 1": StateWrite(truncate=Truncation(1)),
+    "truncation point 4 would exceed the applied slot 3": StateWrite(
+        accepts=[entry(4)], chosen=4, truncate=Truncation(4)
+    ),
     "compacted position would go down from 2 to 1": StateWrite(compact=1),
-    "compacting up to position 7 would pass the stored one, 6": StateWrite(compact=7),
-    "page behind position 2 would be staged, but what is staged ends at 1": StateWrite(
+    "compacted position 7 would exceed the stored one, 6": StateWrite(compact=7),
+    "page begins after position 2, but the staged snapshot ends at 1": StateWrite(
         staged=StagedPage(2, StatePage([], 0, None))
     ),
-    "position 3 would be staged behind position 1": StateWrite(
+    "position 3 after position 1": StateWrite(
         staged=StagedPage(1, StatePage([Change(3, b"c", b"", 3, 1, 0)], 0, None))
     ),
-    "position 1 would be staged behind position 1": StateWrite(
+    "position 1 after position 1": StateWrite(
         staged=StagedPage(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
     ),
-    "compacted up to 5 would be staged behind position 1": StateWrite(staged=StagedPage(1, StatePage([], 5, None))),
-    "the state of position 9 would end at 1": StateWrite(staged=StagedPage(1, StatePage([], 0, AppliedProgress(9, 9)))),
+    "page after position 1 is compacted up to 5": StateWrite(staged=StagedPage(1, StatePage([], 5, None))),
+    "ends at position 1, but its progress has position 9": StateWrite(
+        staged=StagedPage(1, StatePage([], 0, AppliedProgress(9, 9)))
+    ),
     "applied slot would go down from 3 to 1": StateWrite(staged=StagedPage(1, StatePage([], 0, AppliedProgress(1, 1)))),
-    "stored together": StateWrite(staged=StagedPage(0, StatePage([], 0, None)), progress=AppliedProgress(3, 6)),
+    "staged page and changes of the own state": StateWrite(
+        staged=StagedPage(0, StatePage([], 0, None)), progress=AppliedProgress(3, 6)
+    ),
 }
 
 

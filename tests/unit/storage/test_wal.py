@@ -72,7 +72,7 @@ def test_damage_that_hides_votes_is_refused_and_nothing_is_touched(image: Path, 
     flip(image / LOG, at)
     before = [(image / name).read_bytes() for name in (DATA_FILE, LOG)]
     for _ in range(2):
-        with pytest.raises(StorageError, match=f"{where} of the write-ahead log is damaged.*is not used"):
+        with pytest.raises(StorageError, match=f"{where} of the write-ahead log is damaged.*does not use"):
             open_storage(image, "test", "n1", MEMBERS)
     assert [(image / name).read_bytes() for name in (DATA_FILE, LOG)] == before
 

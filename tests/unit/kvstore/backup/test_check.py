@@ -105,7 +105,7 @@ def test_a_truncated_log_and_a_compacted_history_are_sound(tmp_path: Path) -> No
 DAMAGE = [
     ("UPDATE log SET value = x'00' WHERE slot = 3", "the row of slot 3 in table log", "log"),
     ("UPDATE log SET value = x'00' WHERE slot = 7", "the row of slot 7 in table log", "log"),
-    ("DELETE FROM log WHERE slot = 3", "table log has no row for slot 3", "log"),
+    ("DELETE FROM log WHERE slot = 3", "table log lacks the row of slot 3", "log"),
     ("UPDATE history_a SET changes = x'00'", "the row of position", "state"),
     ("DELETE FROM history_a", "table history_a ends at position 0", "state"),
     ("UPDATE identity SET boot = 7", "row of table identity", "owner"),
@@ -177,10 +177,10 @@ def put_other_data(directory: Path) -> None:
     ("prepare", "says"),
     [
         (damage_log_file, "write-ahead log is damaged and hides the transactions behind it"),
-        (lose_database, "the database is gone"),
-        (lose_log_file, "the write-ahead log is gone"),
+        (lose_database, "the database is missing"),
+        (lose_log_file, "the write-ahead log is missing"),
         (truncate, "malformed"),
-        (put_older_copy, "it has reached boot 1, but this replica had reached boot 2"),
+        (put_older_copy, "the data has reached boot 1, but this replica had reached boot 2"),
         (put_other_data, "other data of the replica"),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_directory_without_the_data_of_one_replica_is_refused(tmp_path: Path) 
     for directory in (tmp_path, tmp_path / "absent"):
         code, _, err = check(directory)
         assert code == 2
-        assert "holds no data of a replica: give the directory that `kvstore serve` has as data" in err
+        assert "holds no data of a replica: name the directory that `kvstore serve --data` uses" in err
     fill(tmp_path / "n1")
     code, _, err = check(tmp_path)
     assert code == 2

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from paxos.lecture.__main__ import told
+from paxos.lecture.__main__ import render
 from paxos.lecture.scenes import SCENES
 
 KEPT = Path(__file__).parent / "golden"
@@ -13,11 +13,11 @@ _BLOCK = re.compile(r"(<!-- scene: ([a-z-]+) -->\n```text\n).*?(```\n)", re.DOTA
 
 def shown(document: str) -> str:
     """The lecture with what the scenes print now."""
-    return _BLOCK.sub(lambda block: f"{block[1]}{told(SCENES[block[2]]()).rstrip()}\n{block[3]}", document)
+    return _BLOCK.sub(lambda block: f"{block[1]}{render(SCENES[block[2]]()).rstrip()}\n{block[3]}", document)
 
 
 if __name__ == "__main__":
     KEPT.mkdir(exist_ok=True)
     for name, play in SCENES.items():
-        (KEPT / f"{name}.txt").write_text(told(play()))
+        (KEPT / f"{name}.txt").write_text(render(play()))
     LECTURE.write_text(shown(LECTURE.read_text()))

@@ -18,8 +18,8 @@ from paxos.acceptor import Acceptor
 from paxos.election import ElectionTimer
 from paxos.learner import Learner
 from paxos.lease import LeaderLease, LeaseGrant
-from paxos.lecture.__main__ import main, told
-from paxos.lecture.actors import AcceptorActor, Actor, Acts, LearnerActor, ProposerActor, ReplicaActor
+from paxos.lecture.__main__ import main, render
+from paxos.lecture.actors import AcceptorActor, Actor, LearnerActor, Outgoing, ProposerActor, ReplicaActor
 from paxos.lecture.scenes import SCENES, crashes, duel
 from paxos.lecture.scenes.agreement import ACCEPTORS
 from paxos.lecture.scenes.log import elect
@@ -52,7 +52,7 @@ HOW = "if that is meant: python -m tests.unit.paxos.lecture.golden"
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene_prints_what_is_kept(name: str) -> None:
-    assert told(SCENES[name]()) == (KEPT / f"{name}.txt").read_text(), HOW
+    assert render(SCENES[name]()) == (KEPT / f"{name}.txt").read_text(), HOW
 
 
 def test_the_document_shows_every_scene_as_it_is() -> None:
@@ -64,7 +64,7 @@ def test_the_document_shows_every_scene_as_it_is() -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene_fits_a_terminal_and_says_why_at_each_arrow(name: str) -> None:
     scene = SCENES[name]()
-    assert max(map(len, told(scene).splitlines())) <= WIDTH
+    assert max(map(len, render(scene).splitlines())) <= WIDTH
     arrows = [row for stage in scene.stages for row in stage.rows if isinstance(row, Arrow)]
     assert arrows
     assert all(arrow.why.endswith((".", ").")) for arrow in arrows)
@@ -116,7 +116,7 @@ def test_a_scene_shows_it_when_the_production_code_is_broken(
     name: str, owner: type, method: str, broken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, method, broken)
-    assert told(SCENES[name]()) != (KEPT / f"{name}.txt").read_text()
+    assert render(SCENES[name]()) != (KEPT / f"{name}.txt").read_text()
 
 
 def test_no_more_than_f_crashes_are_survived() -> None:
@@ -192,9 +192,9 @@ def test_a_picture_has_every_arrow_and_no_outside_address(name: str, tmp_path: P
 
 def test_all_scenes_or_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ignored", "basic"]) == 0
-    assert capsys.readouterr().out == told(SCENES["ignored"]()) + told(SCENES["basic"]())
+    assert capsys.readouterr().out == render(SCENES["ignored"]()) + render(SCENES["basic"]())
     assert main([]) == 0
-    assert capsys.readouterr().out == "".join(told(play()) for play in SCENES.values())
+    assert capsys.readouterr().out == "".join(render(play()) for play in SCENES.values())
     assert main(["duel", "--rounds", "1"]) == 0
     assert "Prepare(7.p1)" not in capsys.readouterr().out
 
@@ -203,9 +203,9 @@ def test_all_scenes_or_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "says"),
     [
         (["x"], "no scene 'x'"),
-        (["--svg", "f"], "name it"),
+        (["--svg", "f"], "name the scene"),
         (["a", "basic"], "no scene 'a'"),
-        (["basic", "--rounds", "2"], "of the scene duel"),
+        (["basic", "--rounds", "2"], "for the scene duel"),
         (["duel", "--rounds", "0"], "1 or more"),
         (["basic", "--svg", "f", "--step"], "not allowed with"),
         (["basic", "--svg", "no/such/folder/f.svg"], "No such file or directory; name another file"),
@@ -252,7 +252,7 @@ def test_step_by_step_each_message_has_its_rule(somebody: bool, monkeypatch: pyt
     (stage,) = SCENES["ignored"]().stages
     arrows = [row for row in stage.rows if isinstance(row, Arrow)]
     assert keyboard.pressed == (len(arrows) if somebody else 0)
-    assert "it refuses, and says why (rule 8)" in screen.getvalue()
+    assert "it refuses the lower ballot and reports its promise (rule 8)" in screen.getvalue()
 
 
 def test_actors_pass_over_what_is_not_for_them() -> None:
@@ -292,15 +292,19 @@ def test_a_message_without_words_of_its_own_has_its_name() -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_what_is_said_is_what_was_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(actor: Actor, sender: str, message: AnyMessage, acts: Acts) -> str:
-        said, answers = sentence(actor, sender, message, acts), [act.message for act in acts]
+    def check(actor: Actor, sender: str, message: AnyMessage, outgoing: Outgoing) -> str:
+        said, answers = sentence(actor, sender, message, outgoing), [act.message for act in outgoing]
         refuses = any(isinstance(answer, Reject) and answer.promised > answer.ballot for answer in answers)
         assert ("it refuses" in said) == refuses, said
-        assert ("it promises, on disk" in said) == any(isinstance(answer, Promise) for answer in answers), said
-        assert ("accepts, on disk" in said) == any(isinstance(answer, Accepted) for answer in answers), said
+        assert ("stores the promise before" in said) == any(isinstance(answer, Promise) for answer in answers), said
+        assert ("stores the value, then answers" in said) == any(
+            isinstance(answer, Accepted) for answer in answers
+        ), said
         grants = any(isinstance(answer, HeartbeatAck) and answer.granted for answer in answers)
-        assert ("grants: for one lease" in said) == grants, said
-        assert ("and asks nobody" in said) == any(isinstance(answer, ReadIndexReply) for answer in answers), said
+        assert ("grants a lease: until" in said) == grants, said
+        assert ("without asking another replica" in said) == any(
+            isinstance(answer, ReadIndexReply) for answer in answers
+        ), said
         return said
 
     monkeypatch.setattr(paxos.lecture.stage, "sentence", check)
