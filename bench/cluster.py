@@ -31,7 +31,7 @@ DISCONNECT_S = 10.0
 At = Literal["leader", "follower", "all"]
 
 
-class Target(msgspec.Struct, frozen=True):
+class ClusterTarget(msgspec.Struct, frozen=True):
     """The endpoints of a cluster and the one of its leader."""
 
     urls: list[str]
@@ -62,13 +62,13 @@ async def started(directory: Path, nodes: int = 3) -> AsyncIterator[ProcessClust
         await cluster.stop()
 
 
-async def target_of(cluster: ProcessCluster) -> Target:
+async def target_of(cluster: ProcessCluster) -> ClusterTarget:
     """Return the endpoints of a cluster that was started here."""
-    return Target(cluster.endpoints, cluster.replicas[await cluster.wait_ready()].url)
+    return ClusterTarget(cluster.endpoints, cluster.replicas[await cluster.wait_ready()].url)
 
 
 @asynccontextmanager
-async def target(endpoints: str | None, nodes: int) -> AsyncIterator[Target]:
+async def target(endpoints: str | None, nodes: int) -> AsyncIterator[ClusterTarget]:
     """Yield the cluster at these comma-separated endpoints, or a new one. Raises BenchError or ClusterError."""
     if endpoints:
         yield await _running([endpoint.rstrip("/") for endpoint in endpoints.split(",")])
@@ -78,7 +78,7 @@ async def target(endpoints: str | None, nodes: int) -> AsyncIterator[Target]:
             yield await target_of(cluster)
 
 
-async def _running(urls: list[str]) -> Target:
+async def _running(urls: list[str]) -> ClusterTarget:
     async def ask(client: Client, url: str) -> Status | None:
         try:
             return await client.status(url)
@@ -90,7 +90,7 @@ async def _running(urls: list[str]) -> Target:
     leader = leader_of(statuses)
     for url, status in statuses.items():
         if status is not None and status.id == leader:
-            return Target(urls, url)
+            return ClusterTarget(urls, url)
     raise BenchError(f"no leader among --endpoints {','.join(urls)}: name all replicas, and check that they run")
 
 

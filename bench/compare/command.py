@@ -11,7 +11,7 @@ import typer
 from bench.command import Json, finish, progress_bar, run, scratch_directory, write_json
 from bench.compare.contest import compare as contest
 from bench.compare.contest import fdatasyncs_per_second, load_count
-from bench.compare.model import ComparisonResult, Measurement, Scenario
+from bench.compare.model import ComparisonResult, ComparisonScenario, Measurement
 from bench.compare.report import comparison_report
 from bench.compare.scenarios import SCENARIOS
 from bench.errors import BenchError
@@ -65,7 +65,7 @@ def compare(
     finish(json, result, report, within_limits=result.within_limits(scenarios))
 
 
-def _chosen(only: Sequence[str] | None) -> list[Scenario]:
+def _chosen(only: Sequence[str] | None) -> list[ComparisonScenario]:
     names = {scenario.name for scenario in SCENARIOS}
     if unknown := set(only or ()) - names:
         raise BenchError(f"--only {', '.join(sorted(unknown))}: the scenarios are {', '.join(sorted(names))}")

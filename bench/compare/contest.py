@@ -9,16 +9,16 @@ from pathlib import Path
 
 from bench.compare.generators import find_h2load, find_wrk
 from bench.compare.loads import GrpcLoad, WrkLoad, fill, measure
-from bench.compare.model import Case, ComparisonResult, Measurement, Scenario
+from bench.compare.model import Case, ComparisonResult, ComparisonScenario, Measurement
 from bench.compare.pysyncobj import PySyncObjMembers, check_installed
 from bench.compare.scenarios import ETCD, FIVE, GROWN, KVSTORE, LOADS, PYSYNCOBJ, TUNED
-from bench.compare.stores import EtcdMembers, KvstoreMembers, Store, find_etcd
+from bench.compare.stores import ComparedStore, EtcdMembers, KvstoreMembers, find_etcd
 from bench.errors import BenchError
 from kvstore.testing.cluster_directory import ClusterError
 
 GROWN_KEYS = 1_000_000
 
-STORES: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, Callable[[Path], ComparedStore]] = {
     KVSTORE: KvstoreMembers,
     FIVE: partial(KvstoreMembers, nodes=5),
     GROWN: partial(KvstoreMembers, keys=GROWN_KEYS),
@@ -35,7 +35,10 @@ BLOCK_BYTES = 4096
 
 
 async def compare(
-    directory: Path, scenarios: Sequence[Scenario], result: ComparisonResult, on_load: Callable[[Measurement], None]
+    directory: Path,
+    scenarios: Sequence[ComparisonScenario],
+    result: ComparisonResult,
+    on_load: Callable[[Measurement], None],
 ) -> None:
     """Add the measurements of each scenario to `result`; a scenario that fails is noted there."""
     for scenario in scenarios:
@@ -49,12 +52,12 @@ async def compare(
             result.failures[scenario.name] = str(error)
 
 
-def load_count(scenarios: Sequence[Scenario]) -> int:
+def load_count(scenarios: Sequence[ComparisonScenario]) -> int:
     """Return the number of loads in one round."""
     return sum(len(loads) for scenario in scenarios for loads in scenario.stores.values())
 
 
-def check_tools(scenario: Scenario) -> None:
+def check_tools(scenario: ComparisonScenario) -> None:
     """Raise BenchError when a program that a scenario needs is not installed."""
     loads = [LOADS[load] for names in scenario.stores.values() for load in names]
     if any(isinstance(load, WrkLoad) for load in loads):
@@ -92,7 +95,7 @@ class _Contest:
     def __init__(
         self,
         directory: Path,
-        scenario: Scenario,
+        scenario: ComparisonScenario,
         result: ComparisonResult,
         on_load: Callable[[Measurement], None],
     ) -> None:
@@ -100,7 +103,7 @@ class _Contest:
         self._scenario = scenario
         self._result = result
         self._on_load = on_load
-        self._kept: dict[str, Store] = {}
+        self._kept: dict[str, ComparedStore] = {}
 
     async def turn(self, number: int, name: str) -> None:
         """Measure all loads on one store. Raises BenchError or ClusterError."""
@@ -116,7 +119,7 @@ class _Contest:
         else:
             shutil.rmtree(data, ignore_errors=True)  # PySyncObj has none
 
-    async def _loads(self, store: Store, number: int, name: str) -> None:
+    async def _loads(self, store: ComparedStore, number: int, name: str) -> None:
         filled: WrkLoad | None = None
         for load_name in self._scenario.stores[name]:
             load = LOADS[load_name]

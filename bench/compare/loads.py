@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench.cluster import At, Target
+from bench.cluster import At, ClusterTarget
 from bench.compare.generators import Operation, gateway_request, kvstore_request, run_h2load, run_wrk, write_requests
 from bench.compare.model import StoreFigures
 from bench.compare.pysyncobj import PySyncObjMembers, SetLoad
-from bench.compare.stores import VALUE_BYTES, EtcdMembers, Store
+from bench.compare.stores import VALUE_BYTES, ComparedStore, EtcdMembers
 from bench.errors import BenchError
 from bench.figures import percentile
 from bench.load.options import LoadOptions, Mix
@@ -70,7 +70,7 @@ class _GeneratorFigures(msgspec.Struct, frozen=True, kw_only=True):
     p999_ms: float | None = None
 
 
-async def fill(store: Store, load: WrkLoad, directory: Path) -> None:
+async def fill(store: ComparedStore, load: WrkLoad, directory: Path) -> None:
     """Put all keys of a load by wrk. Raises BenchError when that fails."""
     seconds = 1
     put = msgspec.structs.replace(load, operation="put", at="leader", connections=64)
@@ -80,7 +80,7 @@ async def fill(store: Store, load: WrkLoad, directory: Path) -> None:
         seconds = 1 + int(1.5 * seconds * (load.keys + put.connections) / made.operations)
 
 
-async def measure(store: Store, load: AnyLoad, directory: Path, seconds: int) -> StoreFigures:
+async def measure(store: ComparedStore, load: AnyLoad, directory: Path, seconds: int) -> StoreFigures:
     """Make a load of so many seconds after a warm-up, and measure its cost for the members. Raises BenchError."""
     rate: float | None = None
     if isinstance(load, WrkLoad):
@@ -108,7 +108,9 @@ async def measure(store: Store, load: AnyLoad, directory: Path, seconds: int) ->
     )
 
 
-async def _make(store: Store, load: AnyLoad, directory: Path, seconds: int, rate: float | None) -> _GeneratorFigures:
+async def _make(
+    store: ComparedStore, load: AnyLoad, directory: Path, seconds: int, rate: float | None
+) -> _GeneratorFigures:
     match load:
         case WrkLoad():
             return await _wrk(store, load, directory, seconds)
@@ -122,12 +124,12 @@ async def _make(store: Store, load: AnyLoad, directory: Path, seconds: int, rate
             return await _own(store, load, load.connections, rate, seconds)
 
 
-async def _wrk(store: Store, load: WrkLoad, directory: Path, seconds: int) -> _GeneratorFigures:
+async def _wrk(store: ComparedStore, load: WrkLoad, directory: Path, seconds: int) -> _GeneratorFigures:
     make = gateway_request if isinstance(store, EtcdMembers) else kvstore_request
     value = b"v" * load.value_bytes
     file = directory / "requests"
     write_requests(file, (make(load.operation, b"key-%05d" % number, value) for number in range(load.keys)))
-    urls = Target([store.leader, *store.followers], store.leader).at(load.at)
+    urls = ClusterTarget([store.leader, *store.followers], store.leader).at(load.at)
     shares = {url: len(range(number, load.connections, len(urls))) for number, url in enumerate(urls)}
     result = await run_wrk(file, shares, seconds)
     return _GeneratorFigures(
@@ -140,7 +142,7 @@ async def _wrk(store: Store, load: WrkLoad, directory: Path, seconds: int) -> _G
     )
 
 
-async def _in_process(store: Store, load: InProcessLoad, seconds: int) -> _GeneratorFigures:
+async def _in_process(store: ComparedStore, load: InProcessLoad, seconds: int) -> _GeneratorFigures:
     if not isinstance(store, PySyncObjMembers):
         raise TypeError(f"{store} has no load in its own process")
     result = await store.load(SetLoad(WARM_UP_S, seconds, load.outstanding, KEYS, load.value_bytes))
@@ -154,7 +156,9 @@ async def _in_process(store: Store, load: InProcessLoad, seconds: int) -> _Gener
     )
 
 
-async def _own(store: Store, load: OpenLoad, connections: int, rate: float | None, seconds: int) -> _GeneratorFigures:
+async def _own(
+    store: ComparedStore, load: OpenLoad, connections: int, rate: float | None, seconds: int
+) -> _GeneratorFigures:
     mix = Mix(value_bytes=load.value_bytes, keys=KEYS)
     result = await run_load(
         LoadOptions(

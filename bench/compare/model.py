@@ -61,7 +61,7 @@ class Row(msgspec.Struct, frozen=True):
         return f"{'<=' if self.lower_is_better else '>='} {self.bar:g}{unit}"
 
 
-class Scenario(msgspec.Struct, frozen=True):
+class ComparisonScenario(msgspec.Struct, frozen=True):
     """Stores that are measured in turn, each with its loads in this order, and the rows that follow from them."""
 
     name: str
@@ -121,12 +121,12 @@ class ComparisonResult(msgspec.Struct, kw_only=True):
         """Return the figures of a case in the order of the rounds."""
         return [one.figures for one in self.measurements if (one.scenario, one.case) == (scenario, case)]
 
-    def conclude(self, scenarios: Sequence[Scenario]) -> None:
+    def conclude(self, scenarios: Sequence[ComparisonScenario]) -> None:
         """Compute the outcomes of all rows that have at least one complete round."""
         rows = [self._outcome(scenario.name, row) for scenario in scenarios for row in scenario.rows]
         self.outcomes = [outcome for outcome in rows if outcome is not None]
 
-    def within_limits(self, scenarios: Sequence[Scenario]) -> bool:
+    def within_limits(self, scenarios: Sequence[ComparisonScenario]) -> bool:
         """Return whether every row was measured and every promise is kept."""
         return len(self.outcomes) == sum(len(each.rows) for each in scenarios) and all(one.met for one in self.outcomes)
 

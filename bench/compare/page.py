@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from bench.compare.model import ComparisonResult, Figure, RowOutcome, Scenario
+from bench.compare.model import ComparisonResult, ComparisonScenario, Figure, RowOutcome
 from bench.compare.report import COST_COLUMNS, COST_NOTE, costs, each_round, in_unit, machine_line, measured, ratio
 from bench.figures import Spread
 
@@ -13,7 +13,7 @@ DECADES = 1.3
 """Half of a strip is a factor of ten to this power: it reaches from a twentieth of the promise to twenty times it."""
 
 
-def render(result: ComparisonResult, scenarios: list[Scenario]) -> str:
+def render(result: ComparisonResult, scenarios: list[ComparisonScenario]) -> str:
     """Return the page."""
     promised = [outcome for outcome in result.outcomes if outcome.row.bar is not None]
     template = jinja2.Environment(

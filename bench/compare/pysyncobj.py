@@ -60,7 +60,7 @@ class PySyncObjMembers:
         self.followers: list[str] = []
 
     async def start(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         addresses = [f"{HOST}:{port}" for port in free_ports(HOST, MEMBERS)]
         for own in addresses:
             options = MemberOptions(own, [each for each in addresses if each != own], self._tuned)
@@ -76,16 +76,16 @@ class PySyncObjMembers:
         await self._lines(START_S)
 
     async def stop(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         await end(self._processes)
 
     @property
     def process_ids(self) -> list[int]:
-        """See Store."""
+        """See ComparedStore."""
         return [process.pid for process in self._processes]
 
     async def fsyncs(self) -> FsyncCounters:
-        """See Store."""
+        """See ComparedStore."""
         return FsyncCounters(0, 0)
 
     async def load(self, load: SetLoad) -> SetLoadResult:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.command import figure_table
-from bench.compare.model import Case, ComparisonResult, Figure, RowOutcome, Scenario, StoreFigures, figures
+from bench.compare.model import Case, ComparisonResult, ComparisonScenario, Figure, RowOutcome, StoreFigures, figures
 from bench.figures import spread
 
 COST_COLUMNS = ("per s", "p50", "p99", "p99.9", "CPU", "fsync/s", "batch", "MiB", "errors")
@@ -17,7 +17,7 @@ COST_NOTE = (
 )
 
 
-def comparison_report(result: ComparisonResult, scenarios: Sequence[Scenario]) -> RenderableType:
+def comparison_report(result: ComparisonResult, scenarios: Sequence[ComparisonScenario]) -> RenderableType:
     """Return the promises, their rounds, and the cost of each load."""
     return Group(
         machine_line(result),
@@ -70,14 +70,14 @@ def _promises(result: ComparisonResult) -> Table:
     return table
 
 
-def measured(result: ComparisonResult, scenario: Scenario) -> Iterator[tuple[Case, list[StoreFigures]]]:
+def measured(result: ComparisonResult, scenario: ComparisonScenario) -> Iterator[tuple[Case, list[StoreFigures]]]:
     """Yield the rounds of each store and load of a scenario."""
     cases = dict.fromkeys(one.case for one in result.measurements if one.scenario == scenario.name)
     for case in cases:
         yield case, result.of(scenario.name, case)
 
 
-def _loads(result: ComparisonResult, scenario: Scenario) -> Table:
+def _loads(result: ComparisonResult, scenario: ComparisonScenario) -> Table:
     table = figure_table(scenario.name, *COST_COLUMNS)
     store = ""
     for case, rounds in measured(result, scenario):

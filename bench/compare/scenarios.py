@@ -1,7 +1,7 @@
 """The scenarios: loads on stores, and the figures that are promised."""
 
 from bench.compare.loads import AnyLoad, GrpcLoad, InProcessLoad, OpenLoad, WrkLoad
-from bench.compare.model import Case, Figure, Row, Scenario
+from bench.compare.model import Case, ComparisonScenario, Figure, Row
 
 KVSTORE, FIVE, GROWN = "kvstore", "kvstore of five", "kvstore with 1,000,000 keys"
 ETCD = "etcd"
@@ -39,7 +39,7 @@ def _row(title: str, figure: Figure, ours: tuple[str, str], theirs: tuple[str, s
 
 
 SCENARIOS = (
-    Scenario(
+    ComparisonScenario(
         "gateway",
         "Three members each, all connections to the leader, over HTTP. etcd's gateway serves clients without gRPC, in "
         "JSON with keys and values in base64.",
@@ -51,7 +51,7 @@ SCENARIOS = (
             _row("PUT p99 64, etcd gateway", "p99_ms", (KVSTORE, PUT_64), (ETCD, PUT_64), 0.5),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "grpc",
         "etcd's own protocol, 16 connections with 16 calls in flight each. h2load uses one key, the load on kvstore "
         "10,000.",
@@ -61,7 +61,7 @@ SCENARIOS = (
             _row("GET/s 64, etcd gRPC", "per_second", (KVSTORE, GET_64), (ETCD, GRPC_GET), 1.5),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "pysyncobj",
         "The load on PySyncObj is made in the process of its leader, without a client, and nothing is durable: no "
         "fsync, term and vote in memory. Tuned: larger batches, a shorter tick, no compaction.",
@@ -71,7 +71,7 @@ SCENARIOS = (
             _row("PUT/s 256, PySyncObj tuned", "per_second", (KVSTORE, PUT_256), (TUNED, SET_256), None),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "spread",
         "The same load on the leader, on a follower, and distributed over all three replicas.",
         {KVSTORE: (PUT_64, PUT_FOLLOWER, PUT_SPREAD, GET_64, GET_FOLLOWER, GET_SPREAD)},
@@ -82,13 +82,13 @@ SCENARIOS = (
             _row("GET/s 64, all to leader", "per_second", (KVSTORE, GET_SPREAD), (KVSTORE, GET_64), 0.9),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "five",
         "Five replicas and three on the same cores.",
         {KVSTORE: (PUT_64,), FIVE: (PUT_64,)},
         (_row("PUT/s 64, five to three", "per_second", (FIVE, PUT_64), (KVSTORE, PUT_64), 0.7),),
     ),
-    Scenario(
+    ComparisonScenario(
         "grown",
         "A store that holds 1,000,000 keys before the load, which uses 10,000, and an empty one.",
         {KVSTORE: (PUT_64, GET_64), GROWN: (PUT_64, GET_64)},
@@ -97,7 +97,7 @@ SCENARIOS = (
             _row("GET/s 64, 1 M keys to none", "per_second", (GROWN, GET_64), (KVSTORE, GET_64), 0.9),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "open",
         "Requests at even intervals whether answers arrive or not, at half the throughput of a closed loop of 64 "
         "connections just before. Latencies count from when a request was due.",
@@ -107,7 +107,7 @@ SCENARIOS = (
             _row("PUT p99.9, half the peak", "p999_ms", (KVSTORE, PUT_OPEN), None, 30),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "values",
         "Large values; the gateway takes base64, but only bytes of the value itself count.",
         {KVSTORE: (PUT_10K, PUT_100K), ETCD: (PUT_10K, PUT_100K)},

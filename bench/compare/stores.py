@@ -32,7 +32,7 @@ class FsyncCounters(NamedTuple):
     leader: float
 
 
-class Store(Protocol):
+class ComparedStore(Protocol):
     """A store of several members. Order of use: `start`, any loads, `stop`."""
 
     leader: str
@@ -67,7 +67,7 @@ class KvstoreMembers:
         self.followers: list[str] = []
 
     async def start(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         cluster, new = self._cluster, self._cluster is None
         if cluster is None:
             self._cluster = cluster = ProcessCluster(self._nodes, self._directory)
@@ -81,18 +81,18 @@ class KvstoreMembers:
         self.followers = [url for url in cluster.endpoints if url != self.leader]
 
     async def stop(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         if self._cluster is not None:
             await self._cluster.stop()
 
     @property
     def process_ids(self) -> list[int]:
-        """See Store."""
+        """See ComparedStore."""
         cluster = self._cluster
         return [] if cluster is None else [cluster.process_id(name) for name in cluster.replicas]
 
     async def fsyncs(self) -> FsyncCounters:
-        """See Store."""
+        """See ComparedStore."""
         return await _fsyncs([self.leader, *self.followers], "kvstore_fsync_seconds_count")
 
 
@@ -134,7 +134,7 @@ class EtcdMembers:
         self.followers: list[str] = []
 
     async def start(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         self._directory.mkdir(parents=True)
         for name in self._clients:
             await self._start_member(name)
@@ -149,16 +149,16 @@ class EtcdMembers:
         self.followers = [url for url in self._clients.values() if url != self.leader]
 
     async def stop(self) -> None:
-        """See Store."""
+        """See ComparedStore."""
         await end(self._processes)
 
     @property
     def process_ids(self) -> list[int]:
-        """See Store."""
+        """See ComparedStore."""
         return [process.pid for process in self._processes]
 
     async def fsyncs(self) -> FsyncCounters:
-        """See Store."""
+        """See ComparedStore."""
         return await _fsyncs([self.leader, *self.followers], "etcd_disk_wal_fsync_duration_seconds_count")
 
     async def _start_member(self, name: str) -> None:

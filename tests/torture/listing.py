@@ -30,7 +30,7 @@ RECEIVE_BYTES = 1 << 18
 LIST = typer.Typer()
 
 
-class ListResult(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedList(msgspec.Struct, frozen=True, kw_only=True):
     """One list."""
 
     seconds: float
@@ -51,7 +51,7 @@ class ListingResult(msgspec.Struct, frozen=True, kw_only=True):
     before: LatencySummary
     """Latencies of PUTs before the lists."""
     during: LatencySummary
-    lists: list[ListResult]
+    lists: list[ReceivedList]
     before_mb: float
     max_mb: float
 
@@ -182,7 +182,7 @@ def _get(url: str) -> ListAnswer:
     return ListAnswer(seconds, first_s, int(response.headers["KV-Revision"]), parts)
 
 
-def examined(answer: ListAnswer) -> ListResult:
+def examined(answer: ListAnswer) -> ReceivedList:
     """Check order, uniqueness and revisions of a list."""
     decode = msgspec.json.Decoder(_ListLine).decode
     content = b"".join(answer.parts)
@@ -197,7 +197,7 @@ def examined(answer: ListAnswer) -> ListResult:
             wrong = f"{line.key} has revision {line.revision}, the list {answer.revision}"
         before = line.key
     megabytes = len(content) / 1e6
-    return ListResult(seconds=answer.seconds, first_s=answer.first_s, keys=count, megabytes=megabytes, wrong=wrong)
+    return ReceivedList(seconds=answer.seconds, first_s=answer.first_s, keys=count, megabytes=megabytes, wrong=wrong)
 
 
 def list_report(result: ListingResult) -> RenderableType:

@@ -38,14 +38,14 @@ class FuzzAnswer(msgspec.Struct, frozen=True):
     whole: bool
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class FuzzExchange(msgspec.Struct, frozen=True):
     """The answers to an attempt, and whether the replica closed the connection."""
 
     answers: list[FuzzAnswer]
     closed: bool
 
 
-async def exchange(host: str, port: int, attempt: Attempt) -> Exchange:
+async def exchange(host: str, port: int, attempt: Attempt) -> FuzzExchange:
     """Send an attempt and receive the answers. Raises OSError without a connection, NotHttpError."""
     reader, writer = await asyncio.open_connection(host, port, limit=MAX_READ)
     with suppress(OSError):
@@ -54,11 +54,11 @@ async def exchange(host: str, port: int, attempt: Attempt) -> Exchange:
     try:
         await _send(writer, attempt)
         if attempt.cut:
-            return Exchange([], closed=False)
+            return FuzzExchange([], closed=False)
         closed = await _receive(reader, received, attempt)
     finally:
         writer.transport.abort()
-    return Exchange(parse(bytes(received), attempt), closed=closed)
+    return FuzzExchange(parse(bytes(received), attempt), closed=closed)
 
 
 async def _send(writer: asyncio.StreamWriter, attempt: Attempt) -> None:
@@ -147,7 +147,7 @@ def _chunks(received: bytes, at: int) -> tuple[bytes, int, bool]:
     return b"".join(parts), len(received), False
 
 
-def violation(attempt: Attempt, found: Exchange, types: Collection[str]) -> str | None:
+def violation(attempt: Attempt, found: FuzzExchange, types: Collection[str]) -> str | None:
     """Describe what is wrong with the answers, or return None. `types`: problem types that the replica describes."""
     final = [answer for answer in found.answers if answer.status != 100]
     if attempt.cut:

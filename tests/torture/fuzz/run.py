@@ -15,7 +15,7 @@ from bench.cluster import resident_mb, started
 from bench.errors import BenchError
 from kvstore.client import Client, ClientError
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.torture.fuzz.exchange import Exchange, NotHttpError, exchange, violation
+from tests.torture.fuzz.exchange import FuzzExchange, NotHttpError, exchange, violation
 from tests.torture.fuzz.malformed import SENTINEL, Attempt, RequestForge, calls_of
 
 GROWTH_LIMIT_MB = 50.0
@@ -116,7 +116,7 @@ class _FuzzRun:
             self.done += 1
             self._on_attempt()
 
-    def _count(self, attempt: Attempt, found: Exchange) -> None:
+    def _count(self, attempt: Attempt, found: FuzzExchange) -> None:
         self.families[attempt.family] += 1
         self.statuses.update(str(answer.status) for answer in found.answers)
         self.closed += found.closed

@@ -12,7 +12,7 @@ import msgspec
 MAX_EXAMPLES = 5
 
 
-class WatchEvent(msgspec.Struct, frozen=True, array_like=True):
+class ObservedEvent(msgspec.Struct, frozen=True, array_like=True):
     """A change: `key` has `value` since `revision`; None for a deletion."""
 
     revision: int
@@ -23,7 +23,7 @@ class WatchEvent(msgspec.Struct, frozen=True, array_like=True):
 class EventChunk(msgspec.Struct, frozen=True, array_like=True):
     """Events that were sent together."""
 
-    events: list[WatchEvent]
+    events: list[ObservedEvent]
     resume: int | None
     """The last event id in the chunk."""
     lost: bool
@@ -74,7 +74,7 @@ class WatchVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse(body: bytes) -> EventChunk:
     """Parse a chunk of complete server-sent events."""
-    events: list[WatchEvent] = []
+    events: list[ObservedEvent] = []
     resume, lost = None, False
     for block in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
@@ -82,7 +82,7 @@ def parse(body: bytes) -> EventChunk:
             lost = True
         elif "data" in fields:
             data = msgspec.json.decode(fields["data"])
-            events.append(WatchEvent(data["revision"], data["key"], data.get("value")))
+            events.append(ObservedEvent(data["revision"], data["key"], data.get("value")))
         resume = int(fields["id"]) if "id" in fields else resume
     return EventChunk(events, resume, lost)
 

@@ -16,10 +16,10 @@ from bench.compare import contest, page, stores
 from bench.compare.model import (
     Case,
     ComparisonResult,
+    ComparisonScenario,
     Measurement,
     Row,
     RowOutcome,
-    Scenario,
     StoreFigures,
 )
 from bench.compare.report import comparison_report
@@ -31,7 +31,9 @@ OURS, THEIRS = Case("kvstore", "PUT 64"), Case("etcd", "PUT 64")
 RATE = Row("PUT/s", "per_second", OURS, THEIRS, 2.0)
 LATENCY = Row("PUT p99", "p99_ms", OURS, THEIRS, 0.5)
 ABSOLUTE = Row("p99.9", "p999_ms", OURS, None, 30.0)
-SCENARIO = Scenario("gateway", "<about>", {"kvstore": ("PUT 64",), "etcd": ("PUT 64",)}, (RATE, LATENCY, ABSOLUTE))
+SCENARIO = ComparisonScenario(
+    "gateway", "<about>", {"kvstore": ("PUT 64",), "etcd": ("PUT 64",)}, (RATE, LATENCY, ABSOLUTE)
+)
 
 
 def figures(per_second: float, **changes: Any) -> StoreFigures:

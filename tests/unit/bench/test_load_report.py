@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bench.batch import BatchResult, batch_report
-from bench.cluster import Target
+from bench.cluster import ClusterTarget
 from bench.endurance import EnduranceResult, FileSample, endurance_report
 from bench.errors import BenchError
 from bench.load.command import SweepResult, load_report, sweep_report
@@ -75,7 +75,7 @@ def test_files_are_bounded_when_the_last_third_is_like_the_middle_third() -> Non
 
 
 def test_connections_go_to_the_leader_to_one_follower_or_to_all() -> None:
-    target = Target(["a", "b", "c"], "b")
+    target = ClusterTarget(["a", "b", "c"], "b")
     assert (target.at("leader"), target.at("follower"), target.at("all")) == (["b"], ["a"], ["a", "b", "c"])
     with pytest.raises(BenchError, match="needs the endpoint of a follower"):
-        Target(["a"], "a").at("follower")
+        ClusterTarget(["a"], "a").at("follower")

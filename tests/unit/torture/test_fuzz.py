@@ -14,7 +14,7 @@ from kvstore.server.http.openapi.pages import openapi_page
 from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, Kind, Problem
 from tests.torture.__main__ import app
 from tests.torture.fuzz import exchange as exchanging
-from tests.torture.fuzz.exchange import Exchange, NotHttpError, exchange, parse, violation
+from tests.torture.fuzz.exchange import FuzzExchange, NotHttpError, exchange, parse, violation
 from tests.torture.fuzz.malformed import GOOD, HARMFUL, SENTINEL, Attempt, RequestForge, calls_of
 from tests.torture.fuzz.run import GENERAL_TYPES, FuzzResult, MemorySample, problem_types
 from tests.unit.bench.serving import response
@@ -30,7 +30,7 @@ def refused(kind: Kind) -> bytes:
 
 
 def judged(attempt: Attempt, received: bytes, *, closed: bool = False) -> str | None:
-    return violation(attempt, Exchange(parse(received, attempt), closed), TYPES)
+    return violation(attempt, FuzzExchange(parse(received, attempt), closed), TYPES)
 
 
 def drawn(seed: int, count: int = 3000) -> list[Attempt]:
@@ -123,8 +123,8 @@ def test_bytes_that_are_no_answer_are_found() -> None:
 
 def served(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], attempt: Attempt
-) -> Exchange:
-    async def scenario() -> Exchange:
+) -> FuzzExchange:
+    async def scenario() -> FuzzExchange:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
             return await exchange("127.0.0.1", server.sockets[0].getsockname()[1], attempt)
@@ -146,7 +146,7 @@ def test_a_reset_is_an_end() -> None:
         await reader.read(1)
         writer.transport.abort()
 
-    assert served(resets, msgspec.structs.replace(WHOLE, pieces=[GOOD] * 9)) == Exchange([], closed=True)
+    assert served(resets, msgspec.structs.replace(WHOLE, pieces=[GOOD] * 9)) == FuzzExchange([], closed=True)
 
 
 def test_growth_is_that_of_the_replica_that_grew_most() -> None:

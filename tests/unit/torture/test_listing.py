@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from bench.load.recording import LatencySummary, summary
-from tests.torture.listing import ListAnswer, ListingResult, ListResult, examined
+from tests.torture.listing import ListAnswer, ListingResult, ReceivedList, examined
 
 
-def listed(*records: tuple[str, int], revision: int = 9) -> ListResult:
+def listed(*records: tuple[str, int], revision: int = 9) -> ReceivedList:
     lines = b"".join(msgspec.json.encode({"key": key, "revision": at}) + b"\n" for key, at in records)
     half = len(lines) // 2  # parts end anywhere
     return examined(ListAnswer(2.0, 0.1, revision, [lines[:half], lines[half:], b'{"more":false}\n']))

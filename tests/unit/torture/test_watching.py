@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.torture.watching.events import EventChunk, Observations, WatchEvent, WatchVerdict, delays_ms, judge, parse
+from tests.torture.watching.events import EventChunk, Observations, ObservedEvent, WatchVerdict, delays_ms, judge, parse
 
 PUT = {1: ("a", "x"), 2: ("b", "y"), 4: ("a", "z")}
 """Key and value by revision; 3 is one of the store's own."""
 
 
 def chunk(*revisions: int) -> EventChunk:
-    return EventChunk([WatchEvent(revision, *PUT[revision]) for revision in revisions], revisions[-1], lost=False)
+    return EventChunk([ObservedEvent(revision, *PUT[revision]) for revision in revisions], revisions[-1], lost=False)
 
 
 def judged(
@@ -63,7 +63,7 @@ def test_what_one_watcher_saw_all_of_them_must_see() -> None:
 
 
 def test_an_event_of_another_value_is_wrong() -> None:
-    other = EventChunk([WatchEvent(1, "a", "never put")], 1, lost=False)
+    other = EventChunk([ObservedEvent(1, "a", "never put")], 1, lost=False)
     assert judged([other, chunk(2, 4)], [(0, 1, 1), (1, 2, 1)]).wrong == 1
 
 
@@ -73,7 +73,7 @@ def test_a_chunk_of_server_sent_events_is_understood() -> None:
         b'id: 7\nevent: delete\ndata: {"key":"b","revision":7}\n\n'
     )
     found = parse(body)
-    assert found == EventChunk([WatchEvent(7, "a", "x"), WatchEvent(7, "b", None)], 7, lost=False)
+    assert found == EventChunk([ObservedEvent(7, "a", "x"), ObservedEvent(7, "b", None)], 7, lost=False)
     assert not found.torn
     assert parse(body[: body.index(b"id: 7")]).torn
     assert parse(b"id: 9\n\n") == EventChunk([], 9, lost=False)
