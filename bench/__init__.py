@@ -1,1 +1,5 @@
-"""Load, faults and comparisons with other stores: how fast this one is, and what it does when things break."""
+"""Measurements of speed, memory and fail-over on this machine, and a comparison with other stores.
+
+`python -m bench` lists the commands. It imports `kvstore.client`, `kvstore.api` and
+`kvstore.testing`; no product code imports it. What checks correctness is in `tests/torture`.
+"""

@@ -1,42 +1,48 @@
-"""What the commands of `python -m bench` have in common."""
+"""The options, the output and the scratch directory that all commands share."""
 
 import asyncio
-import importlib.util
+import shutil
 import signal
-from collections.abc import Coroutine
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from bench.errors import BenchError
+from bench.load.options import Distribution
 
 T = TypeVar("T")
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured to FILE, too.")]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures to FILE: .svg or .png.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="What is drawn, drawn again; by default a new one.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to FILE.")]
+Nodes = Annotated[int, typer.Option(min=1, max=15, help="Number of replicas.")]
+Connections = Annotated[int, typer.Option(min=1, max=10_000, help="Number of requests in flight.")]
+Reads = Annotated[int, typer.Option(min=0, max=100, help="Percentage of GETs; the others are PUTs.")]
+Keys = Annotated[int, typer.Option(min=1, max=10_000_000, help="Number of keys.")]
+KeyDistribution = Annotated[Distribution, typer.Option("--distribution", help="How often each key is used.")]
+ValueBytes = Annotated[int, typer.Option(min=16, max=1 << 20, help="Length of each value.")]
 
-
-def progress_bar() -> Progress:
-    """How far it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, transient=True)
+_ON_DISK = "/var/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
+"""A directory on a disk, by the Filesystem Hierarchy Standard; `/tmp` may be memory, where a sync costs nothing."""
 
 
 def run(measuring: Coroutine[None, None, T]) -> T:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, with all processes that it started. Of errors that came together
-    the first one is raised."""
+    """Run to the end. SIGTERM cancels as Ctrl-C does. Of an exception group the first exception is raised."""
 
-    async def act() -> T:
+    async def cancellable() -> T:
         task = asyncio.create_task(measuring)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await task
 
     try:
-        return asyncio.run(act())
+        return asyncio.run(cancellable())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     except ExceptionGroup as group:
@@ -46,13 +52,62 @@ def run(measuring: Coroutine[None, None, T]) -> T:
         raise error from group
 
 
-def check_page(path: Path | None) -> None:
-    """Raises BenchError when a page is wanted and cannot be made: better now than after the run."""
-    if path is not None and importlib.util.find_spec("jinja2") is None:
-        raise BenchError("--html needs Jinja: pip install --group bench, or leave --html out")
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Yield a new directory on a disk and remove it afterwards; after an error it is kept and named."""
+    directory = Path(tempfile.mkdtemp(prefix="kvstore-bench-", dir=_ON_DISK))
+    keep = False
+    try:
+        yield directory
+    except Exception as error:
+        keep = not isinstance(error, typer.Exit)
+        raise
+    finally:
+        if keep:
+            print(f"the data and logs of the replicas are in {directory}", file=sys.stderr)
+        else:
+            shutil.rmtree(directory)
 
 
-def write_json(path: Path | None, found: msgspec.Struct) -> None:
-    """All of it, if a file is wanted."""
+def say(text: str) -> None:
+    """Print a line of progress to standard error."""
+    Console(stderr=True, highlight=False).print(text, style="dim", markup=False)
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar that counts steps."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, transient=True)
+
+
+def figure_table(name: str, *columns: str) -> Table:
+    """Return an empty table with a name and right-aligned figures in each row."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, collapse_padding=True)
+    table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def verdict(limit: str, *, met: bool) -> str:
+    """Return a line that says whether a limit is kept."""
+    return f"[green]within the limit[/green]: {limit}" if met else f"[red]beyond the limit[/red]: {limit}"
+
+
+def print_report(report: RenderableType) -> None:
+    """Print to standard output, without wrapping."""
+    Console(highlight=False, soft_wrap=True).print(report)
+
+
+def write_json(path: Path | None, result: object) -> None:
+    """Write all figures to a file, if one is wanted."""
     if path is not None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+
+
+def finish(json: Path | None, result: object, report: RenderableType, *, within_limits: bool = True) -> None:
+    """Write and print a result. Raises typer.Exit with status 1 when it is beyond its limits."""
+    write_json(json, result)
+    print_report(report)
+    if not within_limits:
+        raise typer.Exit(1)

@@ -1,5 +1,6 @@
-"""PUTs at full speed for minutes: does the store get slower, or stand still?"""
+"""PUTs at full speed for minutes: whether throughput falls, the store stalls, or its files and memory grow."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -7,52 +8,83 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
-from bench import chart
-from bench.chart import Axis, Chart, Series
-from bench.command import Json, Plot, progress_bar, run, write_json
+from bench.cluster import file_mb, repeated, resident_mb, started, target_of
+from bench.command import (
+    Connections,
+    Json,
+    Keys,
+    Nodes,
+    ValueBytes,
+    figure_table,
+    finish,
+    run,
+    say,
+    scratch_directory,
+    verdict,
+)
 from bench.errors import BenchError
-from bench.load.command import Connections, Keys, Nodes, ValueBytes, watched
-from bench.load.found import Load, per_second
-from bench.load.order import Mix
-from bench.load.report import latency_table
-from bench.load.run import Ask
-from bench.load.target import started
+from bench.load.command import latency_table
+from bench.load.options import LoadOptions, Mix
+from bench.load.process import run_load
+from bench.load.recording import LoadResult, per_second
+from bench.plot import Plot, check_plot, draw_lines
 from bench.processes import check_platform
-from bench.report import figure_table, print_report, verdict
-from bench.scratch import scratch_directory
+from kvstore.testing.process_cluster import ProcessCluster
 
 RATIO_LIMIT = 0.9
 STALL_LIMIT_MS = 100
+GROWTH_LIMIT = 1.2
+SAMPLES = 60
 
 ENDURANCE = typer.Typer()
 
 
-class Endurance(msgspec.Struct, frozen=True, kw_only=True):
-    """A long load. `span_s`: what is compared, a minute at the beginning and one at the end; a third of a short run."""
+class FileSample(msgspec.Struct, frozen=True):
+    """Size of the files and resident memory of the largest replica, at a time of the run."""
 
-    load: Load
+    seconds: float
+    file_mb: float
+    resident_mb: float
+
+
+class EnduranceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A long load with samples of files and memory. `span_s`: length of the spans whose throughput is compared."""
+
+    load: LoadResult
     span_s: float
+    samples: list[FileSample]
 
     @property
     def spans(self) -> list[float]:
-        """PUTs a second in each span."""
+        """PUTs per second in each span."""
         return per_second(self.load.bins, self.span_s)
 
     @property
     def ratio(self) -> float:
-        """The last span over the first one."""
+        """Throughput of the last span by that of the first one."""
         return self.spans[-1] / self.spans[0]
 
     @property
-    def within_limits(self) -> bool:
-        """True when it was neither slower at the end nor stood still."""
-        return self.ratio >= RATIO_LIMIT and self.load.stall_ms <= STALL_LIMIT_MS
+    def growth(self) -> float:
+        """Largest size of the files in the last third of the run by that in the middle third."""
+        third = len(self.samples) // 3
+        middle, last = self.samples[third : 2 * third], self.samples[2 * third :]
+        return max(each.file_mb for each in last) / max(each.file_mb for each in middle)
+
+    @property
+    def limits(self) -> dict[str, bool]:
+        """Whether each limit is kept."""
+        return {
+            f"last span >= {RATIO_LIMIT} x first span ({self.ratio:.2f})": self.ratio >= RATIO_LIMIT,
+            f"no stall > {STALL_LIMIT_MS} ms ({self.load.stall_ms:.0f} ms)": self.load.stall_ms <= STALL_LIMIT_MS,
+            f"files of last third <= {GROWTH_LIMIT} x middle third ({self.growth:.2f})": self.growth <= GROWTH_LIMIT,
+        }
 
 
 @ENDURANCE.command()
 def endurance(
     *,
-    seconds: Annotated[int, typer.Option(min=3, max=86_400, help="How long.")] = 600,
+    seconds: Annotated[int, typer.Option(min=3, max=86_400, help="Length of the load.")] = 600,
     connections: Connections = 64,
     keys: Keys = 10_000,
     value_bytes: ValueBytes = 100,
@@ -60,52 +92,52 @@ def endurance(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """PUTs at full speed for minutes: the last minute against the first one, and the longest time without an answer."""
+    """Overwrite keys at full speed for minutes: throughput over time, stalls, growth of files and memory."""
     check_platform()
-    chart.check(plot)
-    ask = Ask(
-        mix=Mix(keys=keys, value_bytes=value_bytes),
-        urls=[],
-        connections=connections,
-        warm_up_s=min(5.0, seconds / 3),
-        seconds=float(seconds),
-        fill=True,
+    check_plot(plot)
+    mix = Mix(keys=keys, value_bytes=value_bytes)
+    warm_up_s = min(5.0, seconds / 3)
+    options = LoadOptions(
+        mix=mix, urls=[], connections=connections, warm_up_s=warm_up_s, seconds=float(seconds), fill=True
     )
     with scratch_directory() as directory:
-        load = run(_load(directory, ask, nodes))
-    found = Endurance(load=load, span_s=min(60.0, seconds / 3))
-    if not found.spans[0]:
-        raise BenchError("nothing was answered in the beginning: see whether the machine is busy with something else")
-    write_json(json, found)
-    if plot is not None:
-        chart.write(plot, [curve(found)])
-    print_report(endurance_report(found))
-    raise typer.Exit(not found.within_limits)
+        result = run(_measure(directory, options, nodes))
+    if not result.spans[0]:
+        raise BenchError("no PUT was answered in the first span: check that the machine is otherwise idle")
+    points = [(number + 0.5, rate) for number, rate in enumerate(per_second(result.load.bins, 1.0))]
+    draw_lines(plot, "Throughput over time", "s", "PUT/s", {"PUT/s": points})
+    finish(json, result, endurance_report(result), within_limits=all(result.limits.values()))
 
 
-async def _load(directory: Path, ask: Ask, nodes: int) -> Load:
+async def _measure(directory: Path, options: LoadOptions, nodes: int) -> EnduranceResult:
+    samples: list[FileSample] = []
+    began = time.monotonic()
     async with started(directory / "cluster", nodes) as cluster:
-        with progress_bar() as bar:
-            return await watched(msgspec.structs.replace(ask, urls=[cluster.leader]), bar, "PUTs")
+        options = msgspec.structs.replace(options, urls=(await target_of(cluster)).at("leader"))
+        say(f"load for {options.warm_up_s + options.seconds:g} s")
+        async with repeated(
+            lambda: samples.append(_sample(cluster, time.monotonic() - began)), options.seconds / SAMPLES
+        ):
+            load = await run_load(options)
+    return EnduranceResult(load=load, span_s=min(60.0, options.seconds / 3), samples=samples)
 
 
-def endurance_report(found: Endurance) -> RenderableType:
-    """The speed of each span, and whether the promises are kept."""
-    table = figure_table("from s", "to s", "PUT/s")
-    for number, rate in enumerate(found.spans):
-        table.add_row(f"{number * found.span_s:.0f}", f"{(number + 1) * found.span_s:.0f}", f"{rate:,.0f}")
+def _sample(cluster: ProcessCluster, seconds: float) -> FileSample:
+    return FileSample(seconds, max(map(file_mb, cluster.replicas.values())), max(resident_mb(cluster).values()))
+
+
+def endurance_report(result: EnduranceResult) -> RenderableType:
+    """Return throughput, files and memory of each span, and the limits."""
+    table = figure_table("from s", "to s", "PUT/s", "files MB", "resident MB")
+    samples = [result.samples[len(result.samples) * n // len(result.spans)] for n in range(1, len(result.spans))]
+    for (number, rate), sample in zip(enumerate(result.spans), [*samples, result.samples[-1]], strict=True):
+        cells = (rate, sample.file_mb, sample.resident_mb)
+        table.add_row(
+            f"{number * result.span_s:.0f}", f"{(number + 1) * result.span_s:.0f}", *(f"{each:,.0f}" for each in cells)
+        )
     return Group(
         table,
-        latency_table(found.load),
-        f"the last {found.span_s:.0f} s had {found.ratio:.2f} x the PUTs of the first; longest time without an answer "
-        f"{found.load.stall_ms:.0f} ms; {found.load.errors} errors",
-        verdict(f"last >= {RATIO_LIMIT} x first", met=found.ratio >= RATIO_LIMIT),
-        verdict(f"no stall > {STALL_LIMIT_MS} ms", met=found.load.stall_ms <= STALL_LIMIT_MS),
+        latency_table(result.load),
+        f"{result.load.errors} errors; files and memory are those of the largest replica",
+        *(verdict(limit, met=met) for limit, met in result.limits.items()),
     )
-
-
-def curve(found: Endurance) -> Chart:
-    """PUTs in each second."""
-    rates = per_second(found.load.bins, 1.0)
-    points = [(number + 0.5, rate) for number, rate in enumerate(rates)]
-    return Chart("Throughput over time", Axis("s"), Axis("PUT/s"), [Series("", points)])

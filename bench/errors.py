@@ -1,5 +1,5 @@
-"""What ends a measurement early."""
+"""The error that ends a command."""
 
 
 class BenchError(Exception):
-    """Nothing could be measured, or what was measured must not be used. The message says what to do."""
+    """A condition that prevents a measurement; the message names what to change."""

@@ -1,4 +1,4 @@
-"""What processes use, from `/proc`: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+"""CPU time and memory of processes, from `/proc`: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
 
 import os
 import sys
@@ -11,41 +11,41 @@ from bench.errors import BenchError
 
 _UTIME, _STIME, _RSS = 14, 15, 24
 _AFTER_NAME = 3
-"""Fields are numbered from 1; the second one, the name, may hold spaces and ends in the last parenthesis."""
+"""Number of the field after the name, which may hold spaces and ends in the last parenthesis."""
 
 
-class Usage(NamedTuple):
-    """CPU seconds since the start, in user and kernel mode, and resident memory now."""
+class ProcessUsage(NamedTuple):
+    """CPU time since the start, in user and kernel mode, and resident memory."""
 
     cpu_s: float
     resident_bytes: int
 
 
 def check_platform() -> None:
-    """Raises BenchError where there is no `/proc`."""
+    """Raise BenchError where there is no `/proc`."""
     if sys.platform != "linux":
-        raise BenchError("the CPU time of the servers is read from /proc: run this on Linux")
+        raise BenchError("CPU time and memory are read from /proc: run this on Linux")
 
 
 def parse_stat(stat: str) -> tuple[int, int]:
-    """Clock ticks of CPU and resident pages out of the content of `/proc/PID/stat`."""
+    """Return CPU clock ticks and resident pages from the content of `/proc/PID/stat`."""
     fields = stat[stat.rindex(")") + 1 :].split()
     cpu, system, pages = (int(fields[number - _AFTER_NAME]) for number in (_UTIME, _STIME, _RSS))
     return cpu + system, pages
 
 
 def thread_cpu_s(process_id: int) -> dict[int, float]:
-    """CPU seconds of each thread of a process that is there, by its id. Raises OSError when the process is gone."""
+    """Return the CPU seconds of each thread of a process by its id. Raises OSError when the process has ended."""
     found = {}
     for task in Path(f"/proc/{process_id}/task").iterdir():
-        with suppress(FileNotFoundError):  # it has ended since
+        with suppress(FileNotFoundError):  # the thread has ended meanwhile
             found[int(task.name)] = parse_stat((task / "stat").read_text())[0] / os.sysconf("SC_CLK_TCK")
     return found
 
 
-def usage(process_ids: Iterable[int]) -> Usage:
-    """All of these processes together. Raises OSError when one of them is gone."""
+def usage(process_ids: Iterable[int]) -> ProcessUsage:
+    """Return the usage of all these processes together. Raises OSError when one of them has ended."""
     stats = [parse_stat(Path(f"/proc/{process}/stat").read_text()) for process in process_ids]
     ticks = sum(ticks for ticks, _ in stats)
     pages = sum(pages for _, pages in stats)
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
+    return ProcessUsage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,1 +1,1 @@
-"""This store beside others: the same load, the same machine, in turn."""
+"""Comparison with other stores: the same loads on the same machine, in turn."""

@@ -1,69 +1,68 @@
 """The rounds of a comparison."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from bench.compare.found import Case, Comparison, Measurement
-from bench.compare.h2load import find_h2load
-from bench.compare.loads import Grpc, Wrk, fill, measure
-from bench.compare.scenarios import ETCD, FIVE, GROWN, KVSTORE, LOADS, PYSYNCOBJ, TUNED, Scenario
+from bench.compare.generators import find_h2load, find_wrk
+from bench.compare.loads import GrpcLoad, WrkLoad, fill, measure
+from bench.compare.model import Case, ComparisonResult, ComparisonScenario, Measurement
+from bench.compare.pysyncobj import PySyncObjMembers, check_installed
+from bench.compare.scenarios import ETCD, FIVE, GROWN, KVSTORE, LOADS, PYSYNCOBJ, TUNED
+from bench.compare.stores import ComparedStore, EtcdMembers, KvstoreMembers, find_etcd
 from bench.errors import BenchError
-from bench.peers.pysyncobj import PySyncObj, check_installed
-from bench.stores import Etcd, Kvstore, Store, find_etcd
-from bench.wrk import find_wrk
 from kvstore.testing.cluster_directory import ClusterError
 
 GROWN_KEYS = 1_000_000
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    KVSTORE: Kvstore,
-    FIVE: lambda directory: Kvstore(directory, nodes=5),
-    GROWN: lambda directory: Kvstore(directory.with_name("grown"), keys=GROWN_KEYS),
-    ETCD: lambda directory: Etcd(find_etcd(), directory),
-    PYSYNCOBJ: lambda _: PySyncObj(tuned=False),
-    TUNED: lambda _: PySyncObj(tuned=True),
+STORES: dict[str, Callable[[Path], ComparedStore]] = {
+    KVSTORE: KvstoreMembers,
+    FIVE: partial(KvstoreMembers, nodes=5),
+    GROWN: partial(KvstoreMembers, keys=GROWN_KEYS),
+    ETCD: lambda directory: EtcdMembers(find_etcd(), directory),
+    PYSYNCOBJ: partial(PySyncObjMembers, tuned=False),
+    TUNED: partial(PySyncObjMembers, tuned=True),
 }
 
 KEPT = frozenset({GROWN})
-"""These take long to make: they are started again with the data that they have. The others get new data each time."""
+"""Stores that keep their data over the rounds, because it takes long to write; the others start empty each time."""
+
+SYNC_S = 0.5
+BLOCK_BYTES = 4096
 
 
 async def compare(
     directory: Path,
-    scenarios: Sequence[Scenario],
-    found: Comparison,
+    scenarios: Sequence[ComparisonScenario],
+    result: ComparisonResult,
     on_load: Callable[[Measurement], None],
-    on_round: Callable[[], None],
 ) -> None:
-    """Add to `found` what each scenario gives; one that cannot be measured is told there, and the next one tried.
-
-    `on_load` is called after each load, `on_round` after each round.
-    """
+    """Add the measurements of each scenario to `result`; a scenario that fails is noted there."""
     for scenario in scenarios:
+        contest = _Contest(directory, scenario, result, on_load)
         try:
             check_tools(scenario)
-            contest = _Contest(directory, scenario, found, on_load)
-            for number in range(1, found.rounds + 1):
+            for number in range(1, result.rounds + 1):
                 for name in scenario.stores:
                     await contest.turn(number, name)
-                on_round()
         except (BenchError, ClusterError, OSError) as error:
-            found.failures[scenario.name] = str(error)
-            on_round()
+            result.failures[scenario.name] = str(error)
 
 
-def loads_of(scenarios: Sequence[Scenario]) -> int:
-    """How many loads a round of all of them has."""
+def load_count(scenarios: Sequence[ComparisonScenario]) -> int:
+    """Return the number of loads in one round."""
     return sum(len(loads) for scenario in scenarios for loads in scenario.stores.values())
 
 
-def check_tools(scenario: Scenario) -> None:
-    """Raises BenchError when one of the programs that it needs is not installed."""
+def check_tools(scenario: ComparisonScenario) -> None:
+    """Raise BenchError when a program that a scenario needs is not installed."""
     loads = [LOADS[load] for names in scenario.stores.values() for load in names]
-    if any(isinstance(load, Wrk) for load in loads):
+    if any(isinstance(load, WrkLoad) for load in loads):
         find_wrk()
-    if any(isinstance(load, Grpc) for load in loads):
+    if any(isinstance(load, GrpcLoad) for load in loads):
         find_h2load()
     if ETCD in scenario.stores:
         find_etcd()
@@ -71,20 +70,43 @@ def check_tools(scenario: Scenario) -> None:
         check_installed()
 
 
+def fdatasyncs_per_second(file: Path, seconds: float = SYNC_S) -> float:
+    """Return how often per second one writer overwrites a block of a file and syncs it."""
+    block = b"\0" * BLOCK_BYTES
+    count = 0
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(descriptor, block)
+        os.fsync(descriptor)
+        began = time.perf_counter()
+        while (elapsed_s := time.perf_counter() - began) < seconds or not count:
+            os.pwrite(descriptor, block, 0)
+            os.fdatasync(descriptor)
+            count += 1
+        return count / elapsed_s
+    finally:
+        os.close(descriptor)
+        file.unlink()
+
+
 class _Contest:
     """The turns of the stores of one scenario."""
 
     def __init__(
-        self, directory: Path, scenario: Scenario, found: Comparison, on_load: Callable[[Measurement], None]
+        self,
+        directory: Path,
+        scenario: ComparisonScenario,
+        result: ComparisonResult,
+        on_load: Callable[[Measurement], None],
     ) -> None:
         self._directory = directory
         self._scenario = scenario
-        self._found = found
+        self._result = result
         self._on_load = on_load
-        self._kept: dict[str, Store] = {}
+        self._kept: dict[str, ComparedStore] = {}
 
     async def turn(self, number: int, name: str) -> None:
-        """One store's turn in a round. Raises BenchError or ClusterError."""
+        """Measure all loads on one store. Raises BenchError or ClusterError."""
         data = self._directory / f"{self._scenario.name}-{number}"
         store = self._kept.get(name) or STORES[name](data)
         try:
@@ -97,14 +119,15 @@ class _Contest:
         else:
             shutil.rmtree(data, ignore_errors=True)  # PySyncObj has none
 
-    async def _loads(self, store: Store, number: int, name: str) -> None:
-        filled: Wrk | None = None
+    async def _loads(self, store: ComparedStore, number: int, name: str) -> None:
+        filled: WrkLoad | None = None
         for load_name in self._scenario.stores[name]:
             load = LOADS[load_name]
-            if isinstance(load, Wrk) and (filled is None or load.value_bytes != filled.value_bytes):
-                await fill(store, load)
+            if isinstance(load, WrkLoad) and (filled is None or load.value_bytes != filled.value_bytes):
+                await fill(store, load, self._directory)
                 filled = load
-            figures = await measure(store, load, self._directory, self._found.seconds)
-            one = Measurement(scenario=self._scenario.name, round=number, case=Case(name, load_name), figures=figures)
-            self._found.measurements.append(one)
+            figures = await measure(store, load, self._directory, self._result.seconds)
+            case = Case(name, load_name)
+            one = Measurement(scenario=self._scenario.name, round=number, case=case, figures=figures)
+            self._result.measurements.append(one)
             self._on_load(one)

@@ -1,29 +1,26 @@
-"""The loads of the comparison, and how each is made."""
+"""The kinds of loads of the comparison, and how each is made and measured."""
 
 import time
 from pathlib import Path
 
 import msgspec
 
-from bench.compare import h2load
-from bench.compare.found import Figures
+from bench.cluster import At, ClusterTarget
+from bench.compare.generators import Operation, gateway_request, kvstore_request, run_h2load, run_wrk, write_requests
+from bench.compare.model import StoreFigures
+from bench.compare.pysyncobj import PySyncObjMembers, SetLoad
+from bench.compare.stores import VALUE_BYTES, ComparedStore, EtcdMembers
 from bench.errors import BenchError
 from bench.figures import percentile
-from bench.load import run as loading
-from bench.load.order import Mix
-from bench.load.run import Ask
-from bench.load.target import At, Target
-from bench.peers.pysyncobj import Order, PySyncObj
+from bench.load.options import LoadOptions, Mix
+from bench.load.process import run_load
 from bench.processes import usage
-from bench.stores import VALUE_BYTES, Etcd, Store
-from bench.wrk import Operation, find_wrk
-from bench.wrk import run as run_wrk
 
 KEYS = 10_000
 WARM_UP_S = 1
 
 
-class Wrk(msgspec.Struct, frozen=True):
+class WrkLoad(msgspec.Struct, frozen=True):
     """A closed loop by wrk, over HTTP."""
 
     operation: Operation
@@ -33,8 +30,8 @@ class Wrk(msgspec.Struct, frozen=True):
     keys: int = KEYS
 
 
-class Grpc(msgspec.Struct, frozen=True):
-    """A closed loop by h2load on one key: `clients` connections with `streams` calls under way each."""
+class GrpcLoad(msgspec.Struct, frozen=True):
+    """A closed loop by h2load on one key: `clients` connections with `streams` calls in flight each."""
 
     operation: Operation
     clients: int = 16
@@ -42,28 +39,28 @@ class Grpc(msgspec.Struct, frozen=True):
     value_bytes: int = VALUE_BYTES
 
 
-class InProcess(msgspec.Struct, frozen=True):
-    """Sets in the process of the leader itself, for PySyncObj."""
+class InProcessLoad(msgspec.Struct, frozen=True):
+    """Sets in the process of the leader, for PySyncObj."""
 
     outstanding: int = 256
     value_bytes: int = VALUE_BYTES
 
 
-class Open(msgspec.Struct, frozen=True):
-    """PUTs in an open loop, by our own generator, at a `share` of what a closed loop of `peak_connections` has just
-    reached on the same store."""
+class OpenLoad(msgspec.Struct, frozen=True):
+    """PUTs in an open loop by our own generator, at a `share` of the throughput that a closed loop of
+    `closed_connections` reaches just before."""
 
     share: float = 0.5
-    peak_connections: int = 64
+    closed_connections: int = 64
     connections: int = 256
     value_bytes: int = VALUE_BYTES
 
 
-Load = Wrk | Grpc | InProcess | Open
+AnyLoad = WrkLoad | GrpcLoad | InProcessLoad | OpenLoad
 
 
-class _Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generator says. `operations`: all that it had done, also in a warm-up that cannot be told apart."""
+class _GeneratorFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a generator. `operations` includes a warm-up in the same process."""
 
     operations: float
     per_second: float
@@ -73,118 +70,106 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
     p999_ms: float | None = None
 
 
-async def fill(store: Store, load: Wrk) -> None:
-    """Put all keys of a load. Raises BenchError when not all of them are taken."""
+async def fill(store: ComparedStore, load: WrkLoad, directory: Path) -> None:
+    """Put all keys of a load by wrk. Raises BenchError when that fails."""
     seconds = 1
     put = msgspec.structs.replace(load, operation="put", at="leader", connections=64)
-    while (made := await _wrk(store, put, seconds)).operations < load.keys + put.connections:
+    while (made := await _wrk(store, put, directory, seconds)).operations < load.keys + put.connections:
         if made.operations <= 0 or seconds >= 600:
             raise BenchError(f"{load.keys} keys could not be written in {seconds} s: see the logs of the members")
         seconds = 1 + int(1.5 * seconds * (load.keys + put.connections) / made.operations)
 
 
-async def measure(store: Store, load: Load, directory: Path, seconds: int) -> Figures:
-    """Make a load of so many seconds, after a warm-up, and look at what it costs the members. Raises BenchError."""
-    if isinstance(load, Wrk):
-        await _wrk(store, load, WARM_UP_S)
-    rate = await _peak(store, load, seconds) * load.share if isinstance(load, Open) else 0.0
-    began, before, counted = time.perf_counter(), usage(store.process_ids), await store.counters()
+async def measure(store: ComparedStore, load: AnyLoad, directory: Path, seconds: int) -> StoreFigures:
+    """Make a load of so many seconds after a warm-up, and measure its cost for the members. Raises BenchError."""
+    rate: float | None = None
+    if isinstance(load, WrkLoad):
+        await _wrk(store, load, directory, WARM_UP_S)
+    elif isinstance(load, OpenLoad):
+        closed = await _own(store, load, load.closed_connections, None, seconds)
+        rate = closed.per_second * load.share
+    began, used_before, fsyncs_before = time.perf_counter(), usage(store.process_ids), await store.fsyncs()
     made = await _make(store, load, directory, seconds, rate)
-    after, counters, elapsed_s = usage(store.process_ids), await store.counters(), time.perf_counter() - began
+    used, fsyncs, elapsed_s = usage(store.process_ids), await store.fsyncs(), time.perf_counter() - began
     operations = max(1.0, made.operations)
-    leader_fsyncs = counters.leader_fsyncs - counted.leader_fsyncs
-    writes = isinstance(load, InProcess | Open) or load.operation == "put"
-    return Figures(
+    leader_fsyncs = fsyncs.leader - fsyncs_before.leader
+    writes = isinstance(load, InProcessLoad | OpenLoad) or load.operation == "put"
+    return StoreFigures(
         per_second=made.per_second,
         bytes_per_second=made.per_second * load.value_bytes,
         errors=made.errors,
         p50_ms=made.p50_ms,
         p99_ms=made.p99_ms,
         p999_ms=made.p999_ms,
-        asked_per_second=rate or None,
-        cpu_us=1e6 * (after.cpu_s - before.cpu_s) / operations,
-        fsyncs_per_second=(counters.fsyncs - counted.fsyncs) / elapsed_s,
+        cpu_us=1e6 * (used.cpu_s - used_before.cpu_s) / operations,
+        fsyncs_per_second=(fsyncs.all - fsyncs_before.all) / elapsed_s,
         batch=operations / leader_fsyncs if writes and leader_fsyncs else None,
-        resident_mib=after.resident_bytes / 2**20,
+        resident_mib=used.resident_bytes / 2**20,
     )
 
 
-async def _make(store: Store, load: Load, directory: Path, seconds: int, rate: float) -> _Made:
+async def _make(
+    store: ComparedStore, load: AnyLoad, directory: Path, seconds: int, rate: float | None
+) -> _GeneratorFigures:
     match load:
-        case Wrk():
-            return await _wrk(store, load, seconds)
-        case Grpc(operation, clients, streams, value_bytes):
-            found = await h2load.run(
-                *(h2load.find_h2load(), directory, store.leader, operation),
-                clients=clients,
-                streams=streams,
-                value_bytes=value_bytes,
-                seconds=seconds,
-            )
-            return _Made(operations=found.calls, per_second=found.per_second, errors=found.errors)
-        case InProcess():
+        case WrkLoad():
+            return await _wrk(store, load, directory, seconds)
+        case GrpcLoad(operation, clients, streams, value_bytes):
+            size = {"clients": clients, "streams": streams, "value_bytes": value_bytes}
+            calls = await run_h2load(directory, store.leader, operation, **size, seconds=seconds)
+            return _GeneratorFigures(operations=calls.calls, per_second=calls.per_second, errors=calls.errors)
+        case InProcessLoad():
             return await _in_process(store, load, seconds)
-        case Open():
-            return await _open(store, load, load.connections, rate, seconds)
+        case OpenLoad():
+            return await _own(store, load, load.connections, rate, seconds)
 
 
-async def _wrk(store: Store, load: Wrk, seconds: int) -> _Made:
-    urls = Target([store.leader, *store.followers], store.leader).at(load.at)
-    found = await run_wrk(
-        find_wrk(),
-        loading.dealt(load.connections, urls),
-        "etcd" if isinstance(store, Etcd) else "kvstore",
-        load.operation,
-        keys=load.keys,
-        value_bytes=load.value_bytes,
-        seconds=seconds,
-    )
-    return _Made(
-        operations=found.requests,
-        per_second=found.per_second,
-        errors=found.errors,
-        p50_ms=found.p50_ms,
-        p99_ms=found.p99_ms,
-        p999_ms=found.p999_ms,
+async def _wrk(store: ComparedStore, load: WrkLoad, directory: Path, seconds: int) -> _GeneratorFigures:
+    make = gateway_request if isinstance(store, EtcdMembers) else kvstore_request
+    value = b"v" * load.value_bytes
+    file = directory / "requests"
+    write_requests(file, (make(load.operation, b"key-%05d" % number, value) for number in range(load.keys)))
+    urls = ClusterTarget([store.leader, *store.followers], store.leader).at(load.at)
+    shares = {url: len(range(number, load.connections, len(urls))) for number, url in enumerate(urls)}
+    result = await run_wrk(file, shares, seconds)
+    return _GeneratorFigures(
+        operations=result.requests,
+        per_second=result.requests / result.seconds,
+        errors=result.errors,
+        p50_ms=result.p50_ms,
+        p99_ms=result.p99_ms,
+        p999_ms=result.p999_ms,
     )
 
 
-async def _in_process(store: Store, load: InProcess, seconds: int) -> _Made:
-    if not isinstance(store, PySyncObj):
-        raise TypeError(f"{store} takes its load from clients")
-    order = Order(WARM_UP_S, seconds, load.outstanding, KEYS, load.value_bytes)
-    done = await store.load(order)
-    per_second = done.operations / done.seconds
-    return _Made(
-        operations=per_second * (WARM_UP_S + seconds),  # the warm-up is in the CPU time, too
+async def _in_process(store: ComparedStore, load: InProcessLoad, seconds: int) -> _GeneratorFigures:
+    if not isinstance(store, PySyncObjMembers):
+        raise TypeError(f"{store} has no load in its own process")
+    result = await store.load(SetLoad(WARM_UP_S, seconds, load.outstanding, KEYS, load.value_bytes))
+    per_second = result.sets / seconds
+    return _GeneratorFigures(
+        operations=per_second * (WARM_UP_S + seconds),  # CPU time includes the warm-up
         per_second=per_second,
-        errors=done.failed,
-        p50_ms=percentile(done.latencies_ms, 50),
-        p99_ms=percentile(done.latencies_ms, 99),
+        errors=result.failed,
+        p50_ms=percentile(result.latencies_ms, 50),
+        p99_ms=percentile(result.latencies_ms, 99),
     )
 
 
-async def _peak(store: Store, load: Open, seconds: int) -> float:
-    """Requests a second that a closed loop reaches."""
-    return (await _open(store, load, load.peak_connections, None, seconds)).per_second
-
-
-async def _open(store: Store, load: Open, connections: int, rate: float | None, seconds: int) -> _Made:
-    ask = Ask(
-        mix=Mix(value_bytes=load.value_bytes, keys=KEYS),
-        urls=[store.leader],
-        connections=connections,
-        rate=rate,
-        warm_up_s=WARM_UP_S,
-        seconds=seconds,
-        processes=loading.DEFAULT_PROCESSES,
+async def _own(
+    store: ComparedStore, load: OpenLoad, connections: int, rate: float | None, seconds: int
+) -> _GeneratorFigures:
+    mix = Mix(value_bytes=load.value_bytes, keys=KEYS)
+    result = await run_load(
+        LoadOptions(
+            mix=mix, urls=[store.leader], connections=connections, rate=rate, warm_up_s=WARM_UP_S, seconds=seconds
+        )
     )
-    found = await loading.run(ask)
-    return _Made(
-        operations=sum(found.statuses.values()),
-        per_second=found.per_second,
-        errors=found.errors,
-        p50_ms=found.all.p50_ms,
-        p99_ms=found.all.p99_ms,
-        p999_ms=found.all.p999_ms,
+    return _GeneratorFigures(
+        operations=sum(result.statuses.values()),
+        per_second=result.per_second,
+        errors=result.errors,
+        p50_ms=result.all.p50_ms,
+        p99_ms=result.all.p99_ms,
+        p999_ms=result.all.p999_ms,
     )

@@ -1,4 +1,4 @@
-"""A comparison in the terminal."""
+"""A comparison as tables in the terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,51 +6,39 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from bench.compare.found import Case, Comparison, Figure, Figures, Outcome
-from bench.compare.scenarios import Scenario
+from bench.command import figure_table
+from bench.compare.model import Case, ComparisonResult, ComparisonScenario, Figure, RowOutcome, StoreFigures, figures
 from bench.figures import spread
-from bench.report import figure_table
+
+COST_COLUMNS = ("per s", "p50", "p99", "p99.9", "CPU", "fsync/s", "batch", "MiB", "errors")
+COST_NOTE = (
+    "latencies in ms; CPU: µs per operation; batch: writes per fsync of the leader; "
+    "CPU, fsyncs and memory are those of all members"
+)
 
 
-def comparison_report(found: Comparison, scenarios: Sequence[Scenario]) -> RenderableType:
-    """What the machine does, the promises, and what each load cost."""
+def comparison_report(result: ComparisonResult, scenarios: Sequence[ComparisonScenario]) -> RenderableType:
+    """Return the promises, their rounds, and the cost of each load."""
     return Group(
-        machine_line(found),
-        f"medians of {found.rounds} rounds of {found.seconds} s; the number in a name is that of connections",
-        _promises(found, scenarios),
-        *(f"round by round, {outcome.row.title}: {each_round(outcome)}" for outcome in outcomes(found, scenarios)),
-        "latencies in ms; CPU in µs for an operation, fsyncs and memory of all members together; batch: writes for an "
-        "fsync of the leader",
-        *(_loads(found, scenario) for scenario in scenarios if any(measured(found, scenario))),
-        *(f"[red]{name} was not measured[/red]: {escape(why)}" for name, why in found.failures.items()),
+        machine_line(result),
+        _promises(result),
+        *(f"round by round, {one.row.title}: {each_round(one)}" for one in result.outcomes),
+        COST_NOTE,
+        *(_loads(result, scenario) for scenario in scenarios if any(measured(result, scenario))),
+        *(f"[red]{name} is incomplete[/red]: {escape(why)}" for name, why in result.failures.items()),
     )
 
 
-def outcomes(found: Comparison, scenarios: Sequence[Scenario]) -> list[Outcome]:
-    """Those of all rows of which there is a round."""
-    all_rows = (found.outcome(scenario.name, row) for scenario in scenarios for row in scenario.rows)
-    return [outcome for outcome in all_rows if outcome is not None]
-
-
-def within_limits(found: Comparison, scenarios: Sequence[Scenario]) -> bool:
-    """True when everything was measured, and every promise is kept."""
-    kept = outcomes(found, scenarios)
-    return len(kept) == sum(len(each.rows) for each in scenarios) and all(one.met for one in kept)
-
-
-def machine_line(found: Comparison) -> str:
-    """Disk and loopback."""
-    machine = found.machine
-    disk, loopback = spread(machine.fdatasyncs_per_second), spread(machine.round_trips_per_second)
+def machine_line(result: ComparisonResult) -> str:
+    """Return the conditions of the run."""
     return (
-        f"this machine, {machine.cores} cores: {disk.median:,.0f} fdatasync/s of one writer ({disk.least:,.0f} to "
-        f"{disk.most:,.0f}), {loopback.median:,.0f} round trips/s over loopback ({loopback.least:,.0f} to "
-        f"{loopback.most:,.0f})"
+        f"{result.cores} cores, {result.fdatasyncs_per_second:,.0f} fdatasync/s of one writer; medians of "
+        f"{result.rounds} rounds of {result.seconds} s; the number in the name of a load is that of connections"
     )
 
 
-def one(value: float, figure: Figure) -> str:
-    """A figure in its unit."""
+def in_unit(value: float, figure: Figure) -> str:
+    """Return a figure with its unit."""
     if figure == "bytes_per_second":
         return f"{value / 1e6:,.1f} MB/s"
     if figure == "per_second":
@@ -58,51 +46,41 @@ def one(value: float, figure: Figure) -> str:
     return f"{value:.2f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
-def ratio(outcome: Outcome) -> tuple[str, str]:
-    """Its median, least and most; of a row without another side the figure's own least and most."""
+def ratio(outcome: RowOutcome) -> tuple[str, str]:
+    """Return the median of the ratio and its range; for a row without another side the range of our figure."""
     value = outcome.value
     if outcome.theirs is None:
         return "", f"{value.least:.3g} - {value.most:.3g}"
     return f"{value.median:.2f}", f"{value.least:.2f} - {value.most:.2f}"
 
 
-def each_round(outcome: Outcome) -> str:
-    """The ratio of each round, or our figure."""
+def each_round(outcome: RowOutcome) -> str:
+    """Return the value of each round."""
     return ", ".join(f"{value:.2f}" for value in outcome.values)
 
 
-def verdict(outcome: Outcome) -> str:
-    """In a word."""
-    if outcome.row.bar is None:
-        return ""
-    return "kept" if outcome.met else "MISSED"
-
-
-def _promises(found: Comparison, scenarios: Sequence[Scenario]) -> Table:
+def _promises(result: ComparisonResult) -> Table:
     table = figure_table("", "ours", "other", "ratio", "range", "promised", "")
-    for outcome in outcomes(found, scenarios):
-        row = outcome.row
-        theirs = "" if outcome.theirs is None else one(outcome.theirs.median, row.figure)
-        colour = "green" if outcome.met else "red"
-        word = verdict(outcome)
-        table.add_row(
-            *(row.title, one(outcome.ours.median, row.figure), theirs, *ratio(outcome), row.promise),
-            f"[{colour}]{word}[/{colour}]" if word else "",
-        )
+    for one in result.outcomes:
+        row = one.row
+        theirs = "" if one.theirs is None else in_unit(one.theirs.median, row.figure)
+        colour = "green" if one.met else "red"
+        word = f"[{colour}]{one.word}[/{colour}]" if one.word else ""
+        table.add_row(row.title, in_unit(one.ours.median, row.figure), theirs, *ratio(one), row.promise, word)
     return table
 
 
-def measured(found: Comparison, scenario: Scenario) -> Iterator[tuple[Case, list[Figures]]]:
-    """What was measured of a scenario, by store and load."""
-    cases = dict.fromkeys(one.case for one in found.measurements if one.scenario == scenario.name)
+def measured(result: ComparisonResult, scenario: ComparisonScenario) -> Iterator[tuple[Case, list[StoreFigures]]]:
+    """Yield the rounds of each store and load of a scenario."""
+    cases = dict.fromkeys(one.case for one in result.measurements if one.scenario == scenario.name)
     for case in cases:
-        yield case, found.of(scenario.name, case)
+        yield case, result.of(scenario.name, case)
 
 
-def _loads(found: Comparison, scenario: Scenario) -> Table:
+def _loads(result: ComparisonResult, scenario: ComparisonScenario) -> Table:
     table = figure_table(scenario.name, *COST_COLUMNS)
     store = ""
-    for case, rounds in measured(found, scenario):
+    for case, rounds in measured(result, scenario):
         if case.store != store:
             store = case.store
             table.add_row(f"[bold]{store}[/bold]")
@@ -110,21 +88,19 @@ def _loads(found: Comparison, scenario: Scenario) -> Table:
     return table
 
 
-COST_COLUMNS = ("per s", "p50", "p99", "p99.9", "CPU", "fsync/s", "batch", "MiB", "bad")
-
-
-def costs(rounds: Sequence[Figures]) -> Iterator[str]:
-    """The medians of a load: speed, latencies, CPU for an operation, fsyncs, writes for each of the leader's, MiB."""
-
-    def median(name: str, digits: int) -> str:
-        values = [value for value in (getattr(figures, name) for figures in rounds) if value is not None]
-        return f"{spread(values).median:,.{digits}f}" if values else "-"
-
-    yield median("per_second", 0)
-    for latency in ("p50_ms", "p99_ms", "p999_ms"):
-        yield median(latency, 2)
-    yield median("cpu_us", 0)
-    yield median("fsyncs_per_second", 0)
-    yield median("batch", 1)
-    yield median("resident_mib", 0)
-    yield str(sum(figures.errors for figures in rounds))
+def costs(rounds: Sequence[StoreFigures]) -> Iterator[str]:
+    """Yield the cells of COST_COLUMNS, medians of the rounds."""
+    digits = {
+        "per_second": 0,
+        "p50_ms": 2,
+        "p99_ms": 2,
+        "p999_ms": 2,
+        "cpu_us": 0,
+        "fsyncs_per_second": 0,
+        "batch": 1,
+        "resident_mib": 0,
+    }
+    for name, count in digits.items():
+        values = figures(rounds, name)
+        yield f"{spread(values).median:,.{count}f}" if values else "-"
+    yield str(sum(each.errors for each in rounds))

@@ -1,9 +1,7 @@
-"""What is compared: which loads on which stores, which figures of them, and what is promised of these."""
+"""The scenarios: loads on stores, and the figures that are promised."""
 
-import msgspec
-
-from bench.compare.found import Case, Row
-from bench.compare.loads import Grpc, InProcess, Load, Open, Wrk
+from bench.compare.loads import AnyLoad, GrpcLoad, InProcessLoad, OpenLoad, WrkLoad
+from bench.compare.model import Case, ComparisonScenario, Figure, Row
 
 KVSTORE, FIVE, GROWN = "kvstore", "kvstore of five", "kvstore with 1,000,000 keys"
 ETCD = "etcd"
@@ -16,54 +14,35 @@ PUT_10K, PUT_100K = "PUT 64, 10 KB", "PUT 64, 100 KB"
 GRPC_PUT, GRPC_GET = "gRPC put 16x16", "gRPC range 16x16"
 SET_256 = "set 256, in process"
 PUT_OPEN = "PUT, open loop"
-"""The number is that of connections, or of what is under way at once."""
+"""Names of loads. A number is that of connections, or of operations in flight."""
 
-LOADS: dict[str, Load] = {
-    PUT_1: Wrk("put", connections=1),
-    PUT_64: Wrk("put"),
-    PUT_256: Wrk("put", connections=256),
-    GET_64: Wrk("get"),
-    PUT_FOLLOWER: Wrk("put", at="follower"),
-    GET_FOLLOWER: Wrk("get", at="follower"),
-    PUT_SPREAD: Wrk("put", at="all"),
-    GET_SPREAD: Wrk("get", at="all"),
-    PUT_10K: Wrk("put", value_bytes=10_000, keys=1000),
-    PUT_100K: Wrk("put", value_bytes=100_000, keys=100),  # wrk holds the requests of all keys
-    GRPC_PUT: Grpc("put"),
-    GRPC_GET: Grpc("get"),
-    SET_256: InProcess(),
-    PUT_OPEN: Open(),
+LOADS: dict[str, AnyLoad] = {
+    PUT_1: WrkLoad("put", connections=1),
+    PUT_64: WrkLoad("put"),
+    PUT_256: WrkLoad("put", connections=256),
+    GET_64: WrkLoad("get"),
+    PUT_FOLLOWER: WrkLoad("put", at="follower"),
+    GET_FOLLOWER: WrkLoad("get", at="follower"),
+    PUT_SPREAD: WrkLoad("put", at="all"),
+    GET_SPREAD: WrkLoad("get", at="all"),
+    PUT_10K: WrkLoad("put", value_bytes=10_000, keys=1000),
+    PUT_100K: WrkLoad("put", value_bytes=100_000, keys=100),  # wrk keeps all requests in memory
+    GRPC_PUT: GrpcLoad("put"),
+    GRPC_GET: GrpcLoad("get"),
+    SET_256: InProcessLoad(),
+    PUT_OPEN: OpenLoad(),
 }
 
 
-class Scenario(msgspec.Struct, frozen=True):
-    """Stores that are measured in turn, each with its loads in this order; what is compared. `about`: what a reader
-    must know to judge it."""
-
-    name: str
-    about: str
-    stores: dict[str, tuple[str, ...]]
-    rows: tuple[Row, ...]
-
-
-def _row(title: str, figure: str, ours: tuple[str, str], theirs: tuple[str, str] | None, bar: float | None) -> Row:
-    return msgspec.convert(
-        {
-            "title": title,
-            "figure": figure,
-            "ours": Case(*ours),
-            "theirs": None if theirs is None else Case(*theirs),
-            "bar": bar,
-        },
-        Row,
-    )
+def _row(title: str, figure: Figure, ours: tuple[str, str], theirs: tuple[str, str] | None, bar: float | None) -> Row:
+    return Row(title, figure, Case(*ours), None if theirs is None else Case(*theirs), bar)
 
 
 SCENARIOS = (
-    Scenario(
+    ComparisonScenario(
         "gateway",
-        "Three members each, all connections to the leader, over HTTP. etcd's gateway is for clients without gRPC; it "
-        "takes JSON, with keys and values in base64.",
+        "Three members each, all connections to the leader, over HTTP. etcd's gateway serves clients without gRPC, in "
+        "JSON with keys and values in base64.",
         {KVSTORE: (PUT_64, GET_64, PUT_1), ETCD: (PUT_64, GET_64, PUT_1)},
         (
             _row("PUT/s 64, etcd gateway", "per_second", (KVSTORE, PUT_64), (ETCD, PUT_64), 5),
@@ -72,29 +51,29 @@ SCENARIOS = (
             _row("PUT p99 64, etcd gateway", "p99_ms", (KVSTORE, PUT_64), (ETCD, PUT_64), 0.5),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "grpc",
-        "etcd's own protocol, 16 connections with 16 calls under way each. h2load puts and reads one key only; ours "
-        "are 10,000.",
+        "etcd's own protocol, 16 connections with 16 calls in flight each. h2load uses one key, the load on kvstore "
+        "10,000.",
         {KVSTORE: (PUT_256, GET_64), ETCD: (GRPC_PUT, GRPC_GET)},
         (
             _row("PUT/s 256, etcd gRPC", "per_second", (KVSTORE, PUT_256), (ETCD, GRPC_PUT), 1.5),
             _row("GET/s 64, etcd gRPC", "per_second", (KVSTORE, GET_64), (ETCD, GRPC_GET), 1.5),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "pysyncobj",
-        "PySyncObj takes its load in the process of its leader, without a client, and nothing of it is durable: no "
-        "fsync, term and vote in memory only. Tuned: larger batches, a shorter tick, no compaction.",
+        "The load on PySyncObj is made in the process of its leader, without a client, and nothing is durable: no "
+        "fsync, term and vote in memory. Tuned: larger batches, a shorter tick, no compaction.",
         {KVSTORE: (PUT_256,), PYSYNCOBJ: (SET_256,), TUNED: (SET_256,)},
         (
             _row("PUT/s 256, PySyncObj", "per_second", (KVSTORE, PUT_256), (PYSYNCOBJ, SET_256), None),
             _row("PUT/s 256, PySyncObj tuned", "per_second", (KVSTORE, PUT_256), (TUNED, SET_256), None),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "spread",
-        "One cluster of three: the same load at the leader, at a follower, and dealt out to all replicas.",
+        "The same load on the leader, on a follower, and distributed over all three replicas.",
         {KVSTORE: (PUT_64, PUT_FOLLOWER, PUT_SPREAD, GET_64, GET_FOLLOWER, GET_SPREAD)},
         (
             _row("PUT/s, follower to leader", "per_second", (KVSTORE, PUT_FOLLOWER), (KVSTORE, PUT_64), 0.6),
@@ -103,34 +82,34 @@ SCENARIOS = (
             _row("GET/s 64, all to leader", "per_second", (KVSTORE, GET_SPREAD), (KVSTORE, GET_64), 0.9),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "five",
-        "Five replicas on the same cores as three.",
+        "Five replicas and three on the same cores.",
         {KVSTORE: (PUT_64,), FIVE: (PUT_64,)},
         (_row("PUT/s 64, five to three", "per_second", (FIVE, PUT_64), (KVSTORE, PUT_64), 0.7),),
     ),
-    Scenario(
+    ComparisonScenario(
         "grown",
-        "1,000,000 keys are there before the load, which writes and reads 10,000.",
+        "A store that holds 1,000,000 keys before the load, which uses 10,000, and an empty one.",
         {KVSTORE: (PUT_64, GET_64), GROWN: (PUT_64, GET_64)},
         (
             _row("PUT/s 64, 1 M keys to none", "per_second", (GROWN, PUT_64), (KVSTORE, PUT_64), 0.9),
             _row("GET/s 64, 1 M keys to none", "per_second", (GROWN, GET_64), (KVSTORE, GET_64), 0.9),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "open",
-        "Requests come at an even pace whether answers do or not: half of what 64 connections in a closed loop reached "
-        "on the same cluster just before. Latencies count from when a request was due.",
+        "Requests at even intervals whether answers arrive or not, at half the throughput of a closed loop of 64 "
+        "connections just before. Latencies count from when a request was due.",
         {KVSTORE: (PUT_OPEN,)},
         (
             _row("PUT p99, half the peak", "p99_ms", (KVSTORE, PUT_OPEN), None, 10),
             _row("PUT p99.9, half the peak", "p999_ms", (KVSTORE, PUT_OPEN), None, 30),
         ),
     ),
-    Scenario(
+    ComparisonScenario(
         "values",
-        "Large values at the leader; the gateway takes them in base64, what is counted is the value itself.",
+        "Large values; the gateway takes base64, but only bytes of the value itself count.",
         {KVSTORE: (PUT_10K, PUT_100K), ETCD: (PUT_10K, PUT_100K)},
         (
             _row("values of 10 KB, gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),

@@ -1,1 +1,1 @@
-"""A load generator of our own: closed or open loop, several processes, every answer accounted for."""
+"""The load generator, and the commands that show its figures."""

@@ -1,47 +1,50 @@
-"""`python -m bench load | sweep`."""
+"""`python -m bench load` and `python -m bench sweep`."""
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress
+from rich.console import Group, RenderableType
+from rich.table import Table
 
-from bench import chart
-from bench.command import Json, Plot, progress_bar, run, write_json
-from bench.load import report
-from bench.load import run as loading
-from bench.load import sweep as sweeping
-from bench.load.found import Load
-from bench.load.generator import TELL_S
-from bench.load.order import Distribution, Mix
-from bench.load.target import At, Target, found, started
+from bench.cluster import At, target
+from bench.command import (
+    Connections,
+    Json,
+    KeyDistribution,
+    Keys,
+    Nodes,
+    Reads,
+    ValueBytes,
+    figure_table,
+    finish,
+    run,
+    say,
+)
+from bench.load.options import LoadOptions, Mix
+from bench.load.process import run_load
+from bench.load.recording import BUSY_LIMIT, LatencySummary, LoadResult
+from bench.plot import Plot, check_plot, draw_lines
 from bench.processes import check_platform
-from bench.report import print_report
-from bench.scratch import scratch_directory
 
 LOAD = typer.Typer()
 
 Endpoints = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL,...", help="The replicas of a cluster that runs, with commas. Without it one is started."
-    ),
+    str | None, typer.Option(metavar="URL,...", help="Replicas of a running cluster. Without it one is started.")
 ]
-Where = Annotated[At, typer.Option("--at", help="Which replicas are asked; all: connections are dealt out in turn.")]
-Nodes = Annotated[int, typer.Option(min=1, max=15, help="Replicas of the cluster that is started.")]
-Connections = Annotated[int, typer.Option(min=1, max=10_000, help="Requests under way at once.")]
-Reads = Annotated[int, typer.Option(min=0, max=100, help="Percent of GETs; the rest are PUTs.")]
-Keys = Annotated[int, typer.Option(min=1, max=10_000_000, help="How many keys.")]
-Drawn = Annotated[Distribution, typer.Option(help="How keys are drawn.")]
-ValueBytes = Annotated[int, typer.Option(min=16, max=1 << 20, help="Length of each value.")]
-WarmUp = Annotated[float, typer.Option(min=0, max=600, help="Seconds before those that are measured.")]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes of the generator.")]
-Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures to FILE, too.")]
+Where = Annotated[At, typer.Option("--at", help="Replicas that get the connections; all: in turn.")]
+
+RATE_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
+"""Rates of a sweep by the throughput of a closed loop, which an open loop may exceed: it has more connections."""
+
+
+class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed loop, and open loops at growing rates up to the first one that saturates the store."""
+
+    closed: LoadResult
+    steps: list[LoadResult]
 
 
 @LOAD.command()
@@ -53,51 +56,27 @@ def load(
     connections: Connections = 64,
     rate: Annotated[
         float | None,
-        typer.Option(
-            min=1, help="Requests a second, whether answers come or not; else each connection waits for its own."
-        ),
+        typer.Option(min=1, help="Requests per second in an open loop. Without it each connection waits for answers."),
     ] = None,
     reads: Reads = 0,
     keys: Keys = 10_000,
-    distribution: Drawn = "uniform",
+    distribution: KeyDistribution = "uniform",
     value_bytes: ValueBytes = 100,
-    warm_up: WarmUp = 2.0,
-    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long it is measured.")] = 10.0,
-    processes: Processes = loading.DEFAULT_PROCESSES,
+    warm_up: Annotated[float, typer.Option(min=0, max=600, help="Seconds before the measured time.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="Length of the measured time.")] = 10.0,
     json: Json = None,
-    csv: Csv = None,
-    plot: Plot = None,
 ) -> None:
-    """PUTs and GETs in a closed or open loop: throughput and latencies.
+    """Measure throughput and latency of PUTs and GETs in a closed or an open loop.
 
-    In an open loop latencies count from when a request was due, sent or not.
-    Keys that begin with bench- are overwritten.
+    In an open loop the latency of a request counts from when it was due. Keys that begin with bench- are overwritten.
     """
     check_platform()
-    chart.check(plot)
-    mix = Mix(
-        reads=reads,
-        keys=keys,
-        distribution=distribution,
-        value_bytes=value_bytes,
-        prefix="bench-",
-        seed=secrets.randbelow(1 << 32),
+    mix = _mix(reads, keys, distribution, value_bytes)
+    options = LoadOptions(
+        mix=mix, urls=[], connections=connections, rate=rate, warm_up_s=warm_up, seconds=seconds, fill=True
     )
-    ask = loading.Ask(
-        mix=mix,
-        urls=[],
-        connections=connections,
-        rate=rate,
-        warm_up_s=warm_up,
-        seconds=seconds,
-        processes=processes,
-        fill=True,
-    )
-    measured = run(_load(ask, endpoints, at, nodes))
-    write_json(json, measured)
-    write_figures(csv, plot, [measured], report.charts(measured))
-    print_report(report.load_report(measured))
-    raise typer.Exit(measured.errors > 0)
+    result = run(_load(options, endpoints, at, nodes))
+    finish(json, result, load_report(result), within_limits=not result.errors)
 
 
 @LOAD.command()
@@ -109,93 +88,116 @@ def sweep(
     connections: Connections = 256,
     reads: Reads = 0,
     keys: Keys = 10_000,
-    distribution: Drawn = "uniform",
+    distribution: KeyDistribution = "uniform",
     value_bytes: ValueBytes = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long each rate is measured.")] = 5.0,
-    processes: Processes = loading.DEFAULT_PROCESSES,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Length of the load at each rate.")] = 5.0,
     json: Json = None,
-    csv: Csv = None,
     plot: Plot = None,
 ) -> None:
-    """Latency over throughput: an open loop at growing rates, until the store does not keep up.
+    """Measure latency over throughput: an open loop at growing rates, until the store is saturated.
 
     Keys that begin with bench- are overwritten.
     """
     check_platform()
-    chart.check(plot)
-    mix = Mix(
-        reads=reads,
-        keys=keys,
-        distribution=distribution,
-        value_bytes=value_bytes,
-        prefix="bench-",
-        seed=secrets.randbelow(1 << 32),
+    check_plot(plot)
+    mix = _mix(reads, keys, distribution, value_bytes)
+    options = LoadOptions(mix=mix, urls=[], connections=connections, seconds=seconds, fill=True)
+    result = run(_sweep(options, endpoints, at, nodes))
+    lines = {
+        name: [(step.per_second, getattr(step.all, field)) for step in result.steps]
+        for name, field in (("p50", "p50_ms"), ("p99", "p99_ms"), ("p99.9", "p999_ms"))
+    }
+    draw_lines(plot, "Latency over throughput", "answers per second", "ms", lines, log=True)
+    errors = any(step.errors for step in (result.closed, *result.steps))
+    finish(json, result, sweep_report(result), within_limits=not errors)
+
+
+def _mix(reads: int, keys: int, distribution: KeyDistribution, value_bytes: int) -> Mix:
+    seed = secrets.randbelow(1 << 32)
+    return Mix(reads=reads, keys=keys, distribution=distribution, value_bytes=value_bytes, seed=seed)
+
+
+async def _load(options: LoadOptions, endpoints: str | None, at: At, nodes: int) -> LoadResult:
+    async with target(endpoints, nodes) as cluster:
+        say(f"load for {options.warm_up_s + options.seconds:g} s")
+        return await run_load(msgspec.structs.replace(options, urls=cluster.at(at)))
+
+
+async def _sweep(options: LoadOptions, endpoints: str | None, at: At, nodes: int) -> SweepResult:
+    async with target(endpoints, nodes) as cluster:
+        options = msgspec.structs.replace(options, urls=cluster.at(at))
+        say("closed loop")
+        closed = await run_load(options)
+        steps: list[LoadResult] = []
+        for share in RATE_SHARES:
+            rate = share * closed.per_second
+            say(f"open loop at {rate:,.0f} requests per second")
+            steps.append(await run_load(msgspec.structs.replace(options, rate=rate, fill=False)))
+            if steps[-1].saturated:
+                break
+        return SweepResult(closed=closed, steps=steps)
+
+
+def load_report(result: LoadResult) -> RenderableType:
+    """Return throughput, latencies and what makes the figures doubtful."""
+    options = result.options
+    loop = "closed loop" if options.rate is None else f"open loop at {options.rate:,.0f} requests per second"
+    return Group(
+        f"{loop}, {options.connections} connections, {_described(options.mix)}: "
+        f"{result.per_second:,.0f} answers per second for {options.seconds:g} s",
+        latency_table(result),
+        *_remarks(result),
     )
-    ask = loading.Ask(mix=mix, urls=[], connections=connections, seconds=seconds, processes=processes, fill=True)
-    measured = run(_sweep(ask, endpoints, at, nodes))
-    write_json(json, measured)
-    write_figures(csv, plot, measured.loads, sweeping.charts(measured.steps))
-    print_report(sweeping.sweep_report(measured))
-    raise typer.Exit(any(step.errors for step in measured.loads))
 
 
-async def _sweep(ask: loading.Ask, endpoints: str | None, at: At, nodes: int) -> sweeping.Sweep:
-    async with target(endpoints, nodes) as cluster:
-        ask = msgspec.structs.replace(ask, urls=cluster.at(at))
-        steps: list[Load] = []
-        with progress_bar() as bar:
-            peak = await watched(ask, bar, "closed loop")
-            for share in sweeping.SHARES:
-                rate = share * peak.per_second
-                step = msgspec.structs.replace(ask, rate=rate, fill=False)
-                steps.append(await watched(step, bar, f"{rate:,.0f} a second"))
-                if steps[-1].saturated:
-                    break
-        return sweeping.Sweep(peak=peak, steps=steps)
+def _described(mix: Mix) -> str:
+    return f"{mix.reads} % GET, {mix.keys:,} keys ({mix.distribution}), values of {mix.value_bytes:,} bytes"
 
 
-async def _load(ask: loading.Ask, endpoints: str | None, at: At, nodes: int) -> Load:
-    async with target(endpoints, nodes) as cluster:
-        ask = msgspec.structs.replace(ask, urls=cluster.at(at))
-        with progress_bar() as bar:
-            return await watched(ask, bar, "load")
+def latency_table(result: LoadResult) -> Table:
+    """Return a row for each kind of requests."""
+    table = figure_table("ms", "requests", "mean", "p50", "p90", "p99", "p99.9", "max")
+    kinds = (("PUT", result.put), ("GET", result.get), ("all", result.all if result.get and result.put else None))
+    for name, each in kinds:
+        if each is not None:
+            table.add_row(name, f"{each.count:,}", f"{each.mean_ms:.2f}", *percentile_cells(each))
+    return table
 
 
-@asynccontextmanager
-async def target(endpoints: str | None, nodes: int) -> AsyncIterator[Target]:
-    """The cluster at `endpoints`, or a new one for the time of the block. Raises BenchError or ClusterError."""
-    if endpoints:
-        yield await found(endpoints.split(","))
-        return
-    with scratch_directory() as directory:
-        async with started(directory / "cluster", nodes) as cluster:
-            yield cluster
+def percentile_cells(latencies: LatencySummary) -> list[str]:
+    """Return p50, p90, p99, p99.9 and the maximum in milliseconds."""
+    values = (latencies.p50_ms, latencies.p90_ms, latencies.p99_ms, latencies.p999_ms, latencies.max_ms)
+    return [f"{value:.2f}" for value in values]
 
 
-async def watched(ask: loading.Ask, bar: Progress, name: str) -> Load:
-    """Run it under a progress bar, which gets a task more."""
-    total_s = ask.warm_up_s + ask.seconds
-    task = bar.add_task(name, total=round(total_s))
-    before, loop = 0, asyncio.get_running_loop()
-    began = loop.time()
-
-    def show(answered: int) -> None:
-        nonlocal before
-        elapsed_s = loop.time() - began
-        speed = (answered - before) / TELL_S
-        before = answered
-        text = f"{name} {speed:,.0f}/s"
-        bar.update(task, completed=min(round(elapsed_s), round(total_s)), description=text)
-
-    try:
-        return await loading.run(ask, show)
-    finally:
-        bar.remove_task(task)
+def _remarks(result: LoadResult) -> Iterator[str]:
+    if result.errors:
+        bad = {status: count for status, count in result.statuses.items() if not 200 <= status < 300}
+        yield f"[red]{result.errors} errors[/red]: {result.lost} requests without an answer, answers by status {bad}"
+    if result.saturated:
+        yield (
+            f"[yellow]saturated[/yellow]: {result.per_second:,.0f} of {result.options.rate:,.0f} requests per second "
+            f"answered, {result.unsent:,} not sent; the latencies depend on the length of the load"
+        )
+    if result.generator_cpu > BUSY_LIMIT:
+        yield f"[yellow]the generator used {result.generator_cpu:.0%} of a core[/yellow] and may be the limit"
 
 
-def write_figures(csv: Path | None, plot: Path | None, loads: list[Load], charts: list[chart.Chart]) -> None:
-    """What is wanted of it."""
-    if csv is not None:
-        csv.write_text(report.write_csv(loads))
-    if plot is not None:
-        chart.write(plot, charts)
+def sweep_report(result: SweepResult) -> RenderableType:
+    """Return a row for each rate."""
+    table = figure_table("requests/s", "answers/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "errors", "")
+    for step in (result.closed, *result.steps):
+        table.add_row(
+            "closed loop" if step.options.rate is None else f"{step.options.rate:,.0f}",
+            f"{step.per_second:,.0f}",
+            *percentile_cells(step.all),
+            str(step.errors),
+            "saturated" if step.saturated else "",
+        )
+    sustained = max((step.per_second for step in result.steps if not step.saturated), default=0.0)
+    return Group(
+        f"{_described(result.closed.options.mix)}; latencies count from when a request was due",
+        table,
+        f"the store sustains {sustained:,.0f} requests per second in an open loop, {result.closed.per_second:,.0f} in "
+        f"a closed loop of {result.closed.options.connections} connections",
+    )

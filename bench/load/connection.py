@@ -1,4 +1,4 @@
-"""A connection of the generator: one request under way at most."""
+"""A connection of the generator, with at most one request in flight."""
 
 import socket
 
@@ -8,46 +8,46 @@ RECEIVE_BYTES = 1 << 18
 
 
 class Connection:
-    """A connection to a replica at `address`. `operation`, `number` and the instants are those of the request that is
-    under way: it was due at `since_ns`, from which its latency counts, and sent at `sent_ns`. Raises OSError."""
+    """A connection to the replica at `address`. Its methods raise OSError when it breaks."""
 
     __slots__ = ("_received", "_unsent", "address", "number", "operation", "sent_ns", "since_ns", "socket")
+
+    operation: int
+    """Operation of the request in flight, see `draw`."""
+    number: int
+    """Number of the request in flight."""
+    since_ns: int
+    """Time at which the request was due, from which its latency counts."""
+    sent_ns: int
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
         self.socket = socket.create_connection(address, timeout=5.0)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._received = b""
-        self._unsent = b""
-        self.operation = 0
-        self.number = 0
-        self.since_ns = 0
-        self.sent_ns = 0
+        self._received = self._unsent = b""
+        self.operation = self.number = self.since_ns = self.sent_ns = 0
 
     @property
     def open(self) -> bool:
-        """False once the socket was closed on this side."""
+        """Whether this side has not closed the socket."""
         return self.socket.fileno() >= 0
 
     def send(self, request: bytes) -> bool:
-        """Send it; False when part of it is left for `flush`."""
+        """Send a request; return False when `flush` has to send the rest."""
         try:
             sent = self.socket.send(request)
         except BlockingIOError:
             sent = 0
-        if sent == len(request):
-            return True
         self._unsent = request[sent:]
-        return False
+        return not self._unsent
 
     def flush(self) -> bool:
-        """Go on sending what is left; True when nothing is."""
-        unsent, self._unsent = self._unsent, b""
-        return self.send(unsent)
+        """Send the rest of a request; return True when nothing is left."""
+        return self.send(self._unsent)
 
     def receive(self) -> bytes | None:
-        """The answer, when it is whole. Raises ConnectionError when the peer has closed, or sent more than that."""
+        """Return the answer once it is complete. Raises ConnectionError when the replica closes, or sends more."""
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError(f"{self.address} closed the connection")
@@ -58,6 +58,6 @@ class Connection:
             self._received = b""
             return data
         if expected is not None and expected < len(data):
-            raise ConnectionAbortedError(f"{self.address} answered more than was asked")
+            raise ConnectionAbortedError(f"{self.address} sent more than one answer to one request")
         self._received = data
         return None

@@ -1,80 +1,166 @@
-"""What the generator writes down about its requests: as little as possible while it runs."""
+"""The figures of a load: counters while it runs, a summary afterwards."""
 
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
+import msgspec
 from hdrh.histogram import HdrHistogram
 
-from bench.load.order import Result
+from bench.errors import BenchError
+from bench.load.options import LoadOptions
 
 BIN_NS = 10_000_000
-"""Answers are counted in bins of this length: a stall is as long as its empty bins."""
-MOST_US = 3_600_000_000
-DIGITS = 3
-"""Significant digits of a latency."""
+"""Length of a bin of answers; a stall is as long as its empty bins."""
+MAX_US = 3_600_000_000
+SIGNIFICANT_DIGITS = 3
+
+BUSY_LIMIT = 0.85
+"""CPU share above which the generator may be what limits a load."""
+KEPT_UP = 0.95
+"""Share of the requested rate below which a store is saturated."""
 
 
-def new_histogram() -> HdrHistogram:
-    """For microseconds, up to an hour."""
-    return HdrHistogram(1, MOST_US, DIGITS)
+class LatencySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Latencies of one kind of requests, in milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
 
 
-def encoded(latencies_us: Iterable[int]) -> str:
-    """A histogram of these, as HdrHistogram encodes it."""
-    histogram = new_histogram()
-    for value, count in Counter(latencies_us).items():
-        histogram.record_value(min(max(value, 1), MOST_US), count)
-    return str(histogram.encode().decode())
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A load and its figures in the measured time."""
+
+    options: LoadOptions
+    per_second: float
+    """Answers per second."""
+    all: LatencySummary
+    get: LatencySummary | None
+    put: LatencySummary | None
+    statuses: dict[int, int]
+    """Number of answers by HTTP status, warm-up included."""
+    lost: int
+    """Requests whose connection broke, or without an answer within the grace period after the load."""
+    unsent: int
+    """Requests of an open loop that were due while all connections were busy, to the end. Their latency is the time
+    that they waited."""
+    stall_ms: float
+    """Longest time without an answer, in steps of 10 ms."""
+    bins: list[int]
+    """Number of answers in each 10 ms."""
+    generator_cpu: float
+    """CPU time of the generator by the measured time."""
+
+    @property
+    def errors(self) -> int:
+        """Number of requests without an answer and of answers that are not 2xx."""
+        return self.lost + sum(count for status, count in self.statuses.items() if not 200 <= status < 300)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether an open loop got too few answers; its latencies then only grow with the length of the load."""
+        rate = self.options.rate
+        return rate is not None and self.per_second < KEPT_UP * rate
 
 
 class Recording:
-    """Instants are monotonic nanoseconds. What was due before `measured_ns` is warm-up."""
+    """Counters of a load. Times are monotonic nanoseconds; requests due before `measured_ns` are warm-up."""
 
     def __init__(self, start_ns: int, measured_ns: int, end_ns: int) -> None:
         self.start_ns = start_ns
         self.measured_ns = measured_ns
         self.end_ns = end_ns
-        self._gets_us = array("I")
-        self._puts_us = array("I")
-        self._bins = [0] * -(-(end_ns - start_ns) // BIN_NS)
-        self._statuses: Counter[int] = Counter()
+        self._latencies_us: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+        """Number of PUTs and of GETs for each latency."""
+        self._bins: Counter[int] = Counter()
         self._cpu_s = 0.0
+        self.statuses: Counter[int] = Counter()
         self.lost = 0
         self.unsent = 0
 
     def begin_measuring(self) -> None:
-        """The warm-up is over."""
+        """Note the CPU time used before the measured time."""
         self._cpu_s = time.process_time()
 
     def answered(self, operation: int, status: int, since_ns: int, now_ns: int) -> None:
-        """A request that was due at `since_ns` has its answer."""
-        self._statuses[status] += 1
+        """Count the answer to a request that was due at `since_ns`."""
+        self.statuses[status] += 1
         if now_ns < self.end_ns:
             self._bins[(now_ns - self.start_ns) // BIN_NS] += 1
         if since_ns >= self.measured_ns:
-            (self._gets_us if operation < 0 else self._puts_us).append((now_ns - since_ns) // 1000)
+            self._latencies_us[operation < 0][(now_ns - since_ns) // 1000] += 1
 
     def never_sent(self, operation: int, due_ns: int) -> None:
-        """A request that was due had no connection until the end."""
+        """Count a request that was due and found no free connection until the end."""
         self.unsent += 1
         if due_ns >= self.measured_ns:
-            (self._gets_us if operation < 0 else self._puts_us).append((self.end_ns - due_ns) // 1000)
+            self._latencies_us[operation < 0][(self.end_ns - due_ns) // 1000] += 1
 
-    def count(self) -> int:
-        """Answers so far."""
-        return self._statuses.total()
+    def take_latencies(self) -> LatencySummary | None:
+        """Return the latencies since the last call, which may come from another thread."""
+        taken, self._latencies_us = self._latencies_us, (Counter(), Counter())
+        puts, gets = (
+            Counter(dict(each)) for each in taken
+        )  # dict() copies in one step, whatever the other thread does
+        return summary(puts + gets)
 
-    def result(self) -> Result:
-        """All of it, once the measured time is over."""
-        cpu_s = time.process_time() - self._cpu_s
-        return Result(
-            get=encoded(self._gets_us),
-            put=encoded(self._puts_us),
-            bins=self._bins,
-            statuses=dict(self._statuses),
+    def result(self, options: LoadOptions) -> LoadResult:
+        """Return the figures once the measured time is over. Raises BenchError without any answer in that time."""
+        puts, gets = self._latencies_us
+        latencies = summary(puts + gets)
+        first, end = ((instant - self.start_ns) // BIN_NS for instant in (self.measured_ns, self.end_ns))
+        bins = [self._bins[number] for number in range(first, end)]
+        if latencies is None or not any(bins):
+            raise BenchError(
+                "no request was answered in the measured time: see the logs of the replicas, or add --seconds"
+            )
+        return LoadResult(
+            options=options,
+            per_second=sum(bins) / options.seconds,
+            all=latencies,
+            get=summary(gets),
+            put=summary(puts),
+            statuses=dict(sorted(self.statuses.items())),
             lost=self.lost,
             unsent=self.unsent,
-            cpu_s=cpu_s,
+            stall_ms=longest_stall_ms(bins),
+            bins=bins,
+            generator_cpu=(time.process_time() - self._cpu_s) / options.seconds,
         )
+
+
+def summary(latencies_us: Mapping[int, int]) -> LatencySummary | None:
+    """Summarise the number of requests for each latency; return None when there are none."""
+    histogram = HdrHistogram(1, MAX_US, SIGNIFICANT_DIGITS)
+    for latency_us, count in latencies_us.items():
+        histogram.record_value(min(max(latency_us, 1), MAX_US), count)
+    if not histogram.get_total_count():
+        return None
+    p50_ms, p90_ms, p99_ms, p999_ms = (histogram.get_value_at_percentile(each) / 1000 for each in (50, 90, 99, 99.9))
+    return LatencySummary(
+        count=histogram.get_total_count(),
+        mean_ms=histogram.get_mean_value() / 1000,
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        p999_ms=p999_ms,
+        max_ms=histogram.get_max_value() / 1000,
+    )
+
+
+def longest_stall_ms(bins: Sequence[int]) -> float:
+    """Return the length of the longest run of empty bins."""
+    runs = (sum(1 for _ in run) for empty, run in groupby(bins, key=lambda count: count == 0) if empty)
+    return max(runs, default=0) * BIN_NS / 1e6
+
+
+def per_second(bins: Sequence[int], bin_s: float) -> list[float]:
+    """Return answers per second in bins of `bin_s`, without an incomplete one at the end."""
+    size = round(bin_s * 1e9 / BIN_NS)
+    return [sum(bins[start : start + size]) / bin_s for start in range(0, len(bins) - size + 1, size)]

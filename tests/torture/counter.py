@@ -1,11 +1,9 @@
-"""One counter, incremented by clients that retry while the leader is killed: is each increment done exactly once?
+"""A counter that clients increment with retries while the leader is killed: every increment must happen exactly once.
 
-An increment reads `n` and puts `n + 1`, if the key is at the revision that was read still. The condition alone does not
-make that exact: the answer to a put that was done may be lost with the leader, and repeated it meets another revision,
-so its client would take it for not done and increment again. With an idempotency key the repeated put gets the first
-answer. Without one, and with clients that repeat all the same, the counter must come out too high: the control, which
-shows that this bench can see it.
-"""
+An increment reads `n` and puts `n + 1` on the condition that the revision is unchanged. The condition alone is not
+enough: when the answer to a put is lost with the leader, the retry meets another revision, so its client would take the
+put as not done and increment again. With an idempotency key the retry gets the first answer. Without one the counter
+must come out too high: this control run shows that the check can fail."""
 
 import asyncio
 import time
@@ -17,45 +15,45 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
-from bench.command import Json, progress_bar, run, write_json
+from bench.cluster import kill_leader, started
+from bench.command import Json, Nodes, finish, progress_bar, run, scratch_directory, verdict
 from bench.errors import BenchError
-from bench.lifecycle.replicas import kill_leader
-from bench.load.command import Nodes
-from bench.report import print_report, verdict
-from bench.scratch import scratch_directory
 from kvstore.client import Client, ConditionFailed, UnknownOutcome
 from kvstore.testing.process_cluster import ProcessCluster
+from tests.torture.command import Clients, conclude
 
 KEY = "counter"
 TIMEOUT_MS = 30_000
-"""An increment may wait for several elections."""
+"""Timeout of an operation, which may wait for several elections."""
 
 COUNTER = typer.Typer()
 
 
-class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for and found. `done`: increments whose clients were told that they are done; `unknown`: those of
-    which they were told nothing in time; `doubts`: answers that were lost, after which the increment was made anew,
-    without keys. `lost_races`: puts that met another revision, as they must when several clients increment."""
+class CounterResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The increments of a run and the final value of the counter."""
 
     with_key: bool
     kills: int
     done: int
+    """Acknowledged increments."""
     unknown: int
-    doubts: int
-    lost_races: int
+    """Increments of unknown outcome."""
+    repeated: int
+    """Increments that were made again after a lost answer, in a run without keys."""
+    conflicts: int
+    """Puts that met another revision because several clients increment."""
     final: int
     seconds: float
 
     @property
     def exact(self) -> bool:
-        """True when the counter says what the clients say."""
+        """Whether the counter is the number of increments."""
         return self.final == self.done and not self.unknown
 
 
-class Counting:
-    """Clients that increment, each share of it by new ones, which ask the leader first: where its answers are lost
-    there is most to be seen."""
+class IncrementingClients:
+    """Clients that increment in shares. Each share is done by new clients that ask the leader first, so that many
+    answers are lost when it is killed."""
 
     def __init__(self, increments: int, *, with_key: bool) -> None:
         self._increments = increments
@@ -64,49 +62,46 @@ class Counting:
         self._goal = 0
         self._endpoints: list[str] = []
         self._changed = asyncio.Condition()
-        self.done = self.unknown = self.doubts = self.lost_races = 0
+        self.done = self.unknown = self.repeated = self.conflicts = 0
 
     async def allow(self, goal: int, endpoints: list[str]) -> None:
-        """Let the clients go on until so many increments are done, with the leader as the first of `endpoints`."""
+        """Let the clients increment until `goal`, at the first of `endpoints`."""
         async with self._changed:
             self._goal, self._endpoints = goal, endpoints
             self._changed.notify_all()
 
     async def reached(self, done: int) -> None:
-        """Wait until so many are done."""
+        """Wait until this number of increments has an outcome."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.done + self.unknown >= done)
 
-    async def client(self) -> None:
-        """Increment until all of it is done."""
+    async def run(self) -> None:
+        """Run one client until all increments are done."""
         while self._begun < self._increments:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._begun < self._goal or self._begun >= self._increments)
             async with Client(self._endpoints, timeout_ms=TIMEOUT_MS, exactly_once=self._with_key) as client:
                 while self._begun < self._goal:
                     self._begun += 1
-                    await self._increment_counted(client)
-
-    async def _increment_counted(self, client: Client) -> None:
-        told = await self._increment(client)
-        async with self._changed:
-            self.done += told
-            self.unknown += not told
-            self._changed.notify_all()
+                    done = await self._increment(client)
+                    async with self._changed:
+                        self.done += done
+                        self.unknown += not done
+                        self._changed.notify_all()
 
     async def _increment(self, client: Client) -> bool:
-        """Whether it is certain to be done."""
+        """Increment; return False when the outcome is unknown."""
         while True:
             found = await client.get(KEY)
             count, revision = (int(found.value), found.revision) if found is not None else (0, None)
             try:
                 await client.put(KEY, b"%d" % (count + 1), if_revision=revision, if_absent=revision is None)
             except ConditionFailed:
-                self.lost_races += 1
+                self.conflicts += 1
             except UnknownOutcome:
                 if self._with_key:
                     return False
-                self.doubts += 1
+                self.repeated += 1
             else:
                 return True
 
@@ -114,23 +109,21 @@ class Counting:
 @COUNTER.command()
 def counter(
     *,
-    increments: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
-    kills: Annotated[int, typer.Option(min=0, help="How often the leader is killed meanwhile.")] = 20,
-    clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients increment.")] = 8,
+    increments: Annotated[int, typer.Option(min=1, help="Number of increments.")] = 10_000,
+    kills: Annotated[int, typer.Option(min=0, help="Number of kills of the leader.")] = 20,
+    clients: Clients = 8,
     without_key: Annotated[
-        bool, typer.Option("--without-key", help="The control: no idempotency keys, and clients that repeat blindly.")
+        bool, typer.Option("--without-key", help="The control run: no idempotency keys, and blind retries.")
     ] = False,
     nodes: Nodes = 3,
     json: Json = None,
 ) -> None:
-    """Increment one counter by clients that retry, while the leader is killed: is each increment done exactly once?"""
+    """Increment a counter with retries while the leader is killed: each increment must happen exactly once."""
     if increments < 2 * kills:
-        raise BenchError(
-            f"{kills} kills amid {increments} increments are too many: take {2 * kills} increments or more"
-        )
+        raise BenchError(f"--kills {kills} needs --increments {2 * kills} or more, not {increments}")
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("increments", total=increments)
-        found = run(
+        result = run(
             measure(
                 directory,
                 increments=increments,
@@ -142,11 +135,11 @@ def counter(
             )
         )
         bar.stop()
-        write_json(json, found)
-        print_report(counter_report(found))
-        if not without_key and not found.exact:
-            raise BenchError("increments were lost or done twice: this must never happen, please report it")
-    raise typer.Exit(without_key and found.exact)
+        report = counter_report(result)
+        if without_key:
+            finish(json, result, report, within_limits=not result.exact)
+        else:
+            conclude(json, result, report, correct=result.exact)
 
 
 async def measure(
@@ -158,36 +151,30 @@ async def measure(
     with_key: bool,
     nodes: int = 3,
     show: Callable[[int, int], None] = lambda _, __: None,
-) -> Counted:
-    """In a new cluster in `directory`. `show` is told how many increments are done, and how many kills."""
-    cluster = ProcessCluster(nodes, directory / "cluster")
-    cluster.prepare()
-    counting = Counting(increments, with_key=with_key)
-    try:
-        cluster.start()
-        await cluster.wait_ready()
+) -> CounterResult:
+    """Increment in a new cluster. `show` gets the number of increments and of kills so far. Raises ClusterError."""
+    incrementing = IncrementingClients(increments, with_key=with_key)
+    async with started(directory / "cluster", nodes) as cluster:
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
-                group.create_task(counting.client())
+                group.create_task(incrementing.run())
             for killed in range(kills):
-                await counting.allow(increments * (killed + 1) // kills, await _leader_first(cluster))
-                await counting.reached(increments * (2 * killed + 1) // (2 * kills))
+                await incrementing.allow(increments * (killed + 1) // kills, await _leader_first(cluster))
+                await incrementing.reached(increments * (2 * killed + 1) // (2 * kills))
                 await kill_leader(cluster)
-                show(counting.done, killed + 1)
-            await counting.allow(increments, await _leader_first(cluster))
+                show(incrementing.done, killed + 1)
+            await incrementing.allow(increments, await _leader_first(cluster))
         seconds = time.monotonic() - began
         async with Client(cluster.endpoints) as reader:
             found = await reader.get(KEY)
-    finally:
-        await cluster.stop()
-    return Counted(
+    return CounterResult(
         with_key=with_key,
         kills=kills,
-        done=counting.done,
-        unknown=counting.unknown,
-        doubts=counting.doubts,
-        lost_races=counting.lost_races,
+        done=incrementing.done,
+        unknown=incrementing.unknown,
+        repeated=incrementing.repeated,
+        conflicts=incrementing.conflicts,
         final=int(found.value) if found is not None else 0,
         seconds=seconds,
     )
@@ -198,15 +185,15 @@ async def _leader_first(cluster: ProcessCluster) -> list[str]:
     return [leader, *(url for url in cluster.endpoints if url != leader)]
 
 
-def counter_report(found: Counted) -> RenderableType:
-    """What the clients say, and what the counter says."""
-    how = "with idempotency keys" if found.with_key else "without idempotency keys, repeated blindly"
-    told = f"{found.done:,} done, say the clients, and {found.unknown} of unknown outcome"
+def counter_report(result: CounterResult) -> RenderableType:
+    """Return the increments and the counter."""
+    how = "with idempotency keys" if result.with_key else "without idempotency keys, with blind retries"
     lines = [
-        f"increments {how}, {found.kills} kills of the leader, {found.seconds:.0f} s",
-        f"{told}; the counter is at {found.final:,}: {found.final - found.done:+,}",
-        f"{found.lost_races:,} puts met another revision; {found.doubts} answers were lost and the increment made anew",
+        f"increments {how}, {result.kills} kills of the leader, {result.seconds:.0f} s",
+        f"{result.done:,} increments acknowledged, {result.unknown} of unknown outcome",
+        f"the counter is {result.final:,} ({result.final - result.done:+,})",
+        f"{result.conflicts:,} puts met another revision; {result.repeated} increments repeated after a lost answer",
     ]
-    if found.with_key:
-        return Group(*lines, verdict("every increment exactly once", met=found.exact))
-    return Group(*lines, verdict("the control: without keys the counter comes out too high", met=not found.exact))
+    if result.with_key:
+        return Group(*lines, verdict("every increment exactly once", met=result.exact))
+    return Group(*lines, verdict("control run: the counter is too high without keys", met=not result.exact))

@@ -1,28 +1,29 @@
-"""Is a history linearizable? Wing and Gong's search with Lowe's memory of configurations, one key at a time.
+"""A linearizability checker: the search of Wing and Gong with Lowe's cache of configurations, one key at a time.
 
 Wing and Gong, "Testing and Verifying Concurrent Objects" (1993); Lowe, "Testing for Linearizability" (2017). Keys are
 independent, so a history is checked key by key (Herlihy and Wing 1990: linearizability is local).
 
-The search places the operations of a key one after the other. Only what was called before the earliest return among the
-rest may come next. Four rules keep it short; with each of them an order is found if and only if there is one:
+The search places the operations of a key one after the other. An operation may come next when it was called before the
+earliest return among the operations that are not placed. Four rules shorten the search; under each of them an order is
+found if and only if one exists:
 
-1. *An unknown write comes just in time*: right before a definite operation whose answer would not fit without it. For
-   take any legal order. If an unknown put or delete is followed by a write that observes nothing, or by nothing, leave
-   it out: nobody saw it, the value after the next operation is the same, and it need not have taken effect. (An unknown
-   delete observes nothing either, for nobody was told what it found.) If the answer of what follows fits without it,
-   leave it out, too. Each time the order gets shorter, and where that ends the rule holds.
-2. *Of the unknown writes of one value the earliest called is placed first.* They never return, so two of them can
-   change places: the earlier may stand wherever the later may, and the later anywhere after that.
-3. *What sees the present value and leaves it comes at once*: a get of it, or a delete that found nothing where nothing
-   is. Taken from its place in a legal order to the front it changes nothing in either place.
-4. *A value is not left while a get of it is not placed*, unless a write of it is not placed either: no legal order
-   begins like that. (Swaps that are to find it are not looked at here.)
+1. *An unknown write is placed right before a definite operation whose answer requires it.* Proof: in any legal order,
+   an unknown put or delete that is followed by a write without an observation, or by nothing, can be removed: no
+   operation saw it, the value after the next operation is the same, and it need not have taken effect. (An unknown
+   delete observes nothing either.) It can also be removed when the answer of the next operation fits without it. Each
+   removal makes the order shorter, so the process ends, and then the rule holds.
+2. *Of the unknown writes of one value the earliest called is placed first.* They never return, so two of them can be
+   exchanged: the earlier may stand wherever the later may, and the later anywhere after that.
+3. *An operation that sees the present value and leaves it is placed at once*: a get of the value, or a delete that
+   found no record where there is none. Moving it to the front of a legal order changes neither place.
+4. *A value is not replaced while a get of it is not placed*, unless a write of it is not placed either: no legal order
+   begins like that. (The rule ignores swaps that expect the value.)
 
-A configuration is the first definite operation not placed, a mask of the placed ones after it, the value and the placed
-unknown ones. Each is visited once, and not at all if it was visited with fewer unknown ones placed. Values that nobody
-saw are one value. So its size depends on how many operations run at once, not on the length of the history. A swap of
-unknown outcome is taken for an unknown put: that it had a condition is not asked of it.
-"""
+A configuration consists of the first definite operation that is not placed, a mask of the placed ones after it, the
+value, and the placed unknown writes. Each is visited once, and not at all when it was visited with fewer unknown writes
+placed. Values that no operation saw count as one value. So the number of configurations depends on the number of
+concurrent operations, not on the length of the history. A swap of unknown outcome counts as an unknown put, without its
+condition."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -32,34 +33,36 @@ import msgspec
 FOREVER = 1 << 62
 """The return time of an operation whose outcome is unknown: it may take effect at any later moment, or never."""
 MAX_STEPS = 2_000_000
-"""How many placements are tried for a key before it is given up. Steps and not seconds: the verdict on a history is the
-same on every machine."""
+"""Number of placements after which the search for a key is given up. Steps rather than seconds, so that a history has
+the same verdict on every machine."""
 
 ABSENT = 0
 UNSEEN = 1
-"""Every value that no get saw."""
+"""All values that no get saw."""
 PRESENT = -1
-"""What a delete saw that found something."""
+"""The observation of a delete that found a record."""
 ANYTHING = -2
-"""What an operation saw that tells nothing."""
+"""The observation of an operation that sees nothing."""
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One call. `kind` is put, delete, get or swap, a put on a condition that held. `value`: what was put, or what get
-    saw (None: absent). `found`: what delete said, None when unknown. `called` and `returned` are instants of one clock.
-    `expected`: what swap was to find (None: absent)."""
+    """One operation. `called` and `returned` are times of one clock."""
 
     kind: str
+    """put, delete, get, or swap: a put whose condition held."""
     key: bytes
     value: bytes | None
+    """The value that was put or that a get saw; None for an absent key."""
     called: int
     returned: int
     found: bool | None = None
+    """Whether a delete found a record; None when unknown."""
     expected: bytes | None = None
+    """The value that a swap expects; None for an absent key."""
 
 
 class Verdict(Enum):
-    """Unverified is not passed: the search gave up."""
+    """Verdict on a history; unverified means that the search was given up."""
 
     LINEARIZABLE = "linearizable"
     ILLEGAL = "illegal"
@@ -67,8 +70,7 @@ class Verdict(Enum):
 
 
 def check(history: Sequence[Operation], max_steps: int = MAX_STEPS) -> tuple[Verdict, bytes | None]:
-    """The worst verdict over all keys, illegal before unverified, and the first key that has it (None: all are
-    linearizable)."""
+    """Return the worst verdict over all keys, illegal before unverified, and the first key with it, or None."""
     found = verdicts(history, max_steps)
     for verdict in (Verdict.ILLEGAL, Verdict.UNVERIFIED):
         for key in found:
@@ -78,7 +80,7 @@ def check(history: Sequence[Operation], max_steps: int = MAX_STEPS) -> tuple[Ver
 
 
 def verdicts(history: Sequence[Operation], max_steps: int = MAX_STEPS) -> dict[bytes, Verdict]:
-    """The verdict on each key, in the order of the keys. `max_steps` is for each key."""
+    """Return the verdict on each key, in the order of the keys. `max_steps` is for each key."""
     keys: dict[bytes, list[Operation]] = {}
     for operation in history:
         keys.setdefault(operation.key, []).append(operation)
@@ -88,8 +90,8 @@ def verdicts(history: Sequence[Operation], max_steps: int = MAX_STEPS) -> dict[b
 def check_key(operations: Sequence[Operation], max_steps: int = MAX_STEPS) -> Verdict:
     """Search for an order of the operations of one key that respects real time and explains every answer.
 
-    First with unknown writes that may come again and again, where several leave one value: which of them are placed
-    then makes no difference, and where even that finds no order there is none.
+    The first search lets unknown writes that leave the same value take effect any number of times, so that it need not
+    track which of them are placed. When it finds no order there is none.
     """
     verdict = _search(_Search(operations, again=True), max_steps)
     return verdict if verdict is not Verdict.LINEARIZABLE else _search(_Search(operations, again=False), max_steps)
@@ -99,14 +101,14 @@ def _search(search: "_Search", max_steps: int) -> Verdict:
     stack, steps = [_Configuration(0, 0, ABSENT, 0)], 0
     visited: dict[tuple[int, int, int], list[int]] = {}
     while stack:
-        configurations = stack.pop()
-        if configurations.first == len(search.definite):
+        configuration = stack.pop()
+        if configuration.first == len(search.definite):
             return Verdict.LINEARIZABLE
-        used = visited.setdefault((configurations.first, configurations.mask, configurations.value), [])
-        if any(fewer & configurations.used == fewer for fewer in used):
-            continue  # whatever explains the rest from here explained it with more to choose from
-        used.append(configurations.used)
-        following = search.following(configurations)
+        used = visited.setdefault((configuration.first, configuration.mask, configuration.value), [])
+        if any(fewer & configuration.used == fewer for fewer in used):
+            continue  # a visit with fewer unknown writes placed had every choice of this one
+        used.append(configuration.used)
+        following = search.following(configuration)
         steps += 1 + len(following)
         if steps > max_steps:
             return Verdict.UNVERIFIED
@@ -114,8 +116,8 @@ def _search(search: "_Search", max_steps: int) -> Verdict:
     return Verdict.ILLEGAL
 
 
-class _Step(msgspec.Struct, frozen=True):
-    """An operation as the search sees it: values are small numbers."""
+class _SearchStep(msgspec.Struct, frozen=True):
+    """An operation in the search, in which values are small numbers."""
 
     called: int
     returned: int
@@ -124,8 +126,8 @@ class _Step(msgspec.Struct, frozen=True):
 
 
 class _Configuration(msgspec.Struct, frozen=True):
-    """What is placed: the definite operations below `first` and those whose bit, counted from `first`, is in `mask`
-    (bit 0 is not); the unknown ones whose bit is in `used`. `value` is what they left."""
+    """The placed operations: the definite ones below `first` and those whose bit, counted from `first`, is in `mask`
+    (bit 0 is not); the unknown ones whose bit is in `used`. `value` is the value that they left."""
 
     first: int
     mask: int
@@ -133,12 +135,12 @@ class _Configuration(msgspec.Struct, frozen=True):
     used: int
 
     def placed(self, index: int) -> bool:
-        """Whether this definite operation is."""
+        """Return whether this definite operation is placed."""
         return index < self.first or bool(self.mask >> index - self.first & 1)
 
 
 class _Search:
-    """The operations of one key, each kind in the order of calls."""
+    """The operations of one key, definite and unknown ones, each in the order of their calls."""
 
     def __init__(self, operations: Sequence[Operation], *, again: bool) -> None:
         definite = [each for each in operations if each.returned != FOREVER]
@@ -165,7 +167,7 @@ class _Search:
         ]
 
     def following(self, before: _Configuration) -> list[_Configuration]:
-        """The configurations that one more definite operation can lead to, or one of them that is as good as all."""
+        """Return the configurations after one more definite operation, or one of them that stands for all."""
         candidates, horizon = self._candidates(before)
         for index in candidates:
             if self.definite[index].sees == self.definite[index].leaves == before.value:
@@ -182,44 +184,45 @@ class _Search:
                 ]
         return [after for after in following + dear if not self._dooms(before, after)]
 
-    def _candidates(self, configurations: _Configuration) -> tuple[list[int], int]:
-        """The definite operations that may come next, and the earliest return among all that are not placed."""
+    def _candidates(self, configuration: _Configuration) -> tuple[list[int], int]:
+        """Return the definite operations that may come next, and the earliest return among those that are not
+        placed."""
         candidates: list[int] = []
         horizon = FOREVER
-        free = ~configurations.mask
+        free = ~configuration.mask
         while True:
             low = free & -free
-            index = configurations.first + low.bit_length() - 1
+            index = configuration.first + low.bit_length() - 1
             if index >= len(self.definite) or self.definite[index].called > horizon:
                 return candidates, horizon
             candidates.append(index)
             horizon = min(horizon, self.definite[index].returned)
             free ^= low
 
-    def _explanations(self, configurations: _Configuration, step: _Step, horizon: int) -> Iterator[int]:
-        """The unknown writes worth placing before `step`, whose answer does not fit the value there is."""
+    def _explanations(self, configuration: _Configuration, step: _SearchStep, horizon: int) -> Iterator[int]:
+        """Yield the unknown writes to place before `step`, whose answer does not fit the present value."""
         if step.sees != PRESENT:
-            yield from self._spare(configurations, step.sees, horizon)
+            yield from self._spare(configuration, step.sees, horizon)
             return
         dear = []
         for value in range(UNSEEN, len(self._spares)):
-            for unknown in self._spare(configurations, value, horizon):
-                if not self._awaited(configurations, value):
-                    yield unknown  # nobody is to see its value any more: there is no better use for it
+            for unknown in self._spare(configuration, value, horizon):
+                if not self._awaited(configuration, value):
+                    yield unknown  # no get will see its value: it has no better use
                     return
                 dear.append(unknown)
         yield from dear
 
-    def _spare(self, configurations: _Configuration, value: int, horizon: int) -> Iterator[int]:
-        """The first unknown write of `value` that is not placed, if it may be placed now."""
+    def _spare(self, configuration: _Configuration, value: int, horizon: int) -> Iterator[int]:
+        """Yield the first unknown write of `value` that is not placed, if it may be placed now."""
         for unknown in self._spares[value]:
-            if not configurations.used >> unknown & 1:
+            if not configuration.used >> unknown & 1:
                 if self._unknown[unknown].called <= horizon:
                     yield unknown
                 return
 
     def _dooms(self, before: _Configuration, after: _Configuration) -> bool:
-        """Whether this step leaves a value that is still to be seen, and that nobody is left to write (rule 4)."""
+        """Return whether a step replaces a value that a get has yet to see and no write is left to restore (rule 4)."""
         value = before.value
         if after.value == value or not self._awaited(after, value):
             return False
@@ -227,16 +230,16 @@ class _Search:
             after.used >> unknown & 1 for unknown in self._spares[value]
         )
 
-    def _awaited(self, configurations: _Configuration, value: int) -> bool:
+    def _awaited(self, configuration: _Configuration, value: int) -> bool:
         for index in reversed(self._viewers[value]):
-            if not configurations.placed(index):
+            if not configuration.placed(index):
                 return True
-            if index < configurations.first:
+            if index < configuration.first:
                 break
         return False
 
 
-def _steps(operations: Sequence[Operation], numbers: dict[bytes | None, int]) -> list[_Step]:
+def _steps(operations: Sequence[Operation], numbers: dict[bytes | None, int]) -> list[_SearchStep]:
     steps = []
     for each in sorted(operations, key=lambda operation: operation.called):
         match each.kind:
@@ -248,7 +251,7 @@ def _steps(operations: Sequence[Operation], numbers: dict[bytes | None, int]) ->
                 sees, leaves = numbers.get(each.expected, UNSEEN), numbers.get(each.value, UNSEEN)
             case _:
                 sees, leaves = {None: ANYTHING, True: PRESENT, False: ABSENT}[each.found], ABSENT
-        steps.append(_Step(each.called, each.returned, sees, leaves))
+        steps.append(_SearchStep(each.called, each.returned, sees, leaves))
     return steps
 
 

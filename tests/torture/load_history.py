@@ -1,60 +1,74 @@
-"""The history of a load: everything that was asked and answered, for the checker."""
+"""The history of a load by the generator of `bench`, for the checker."""
+
+import re
 
 import msgspec
 
 from bench.load.connection import Connection
-from bench.load.wire import Answer, Requests, parse
+from bench.load.options import Mix
+from bench.load.wire import FILLER, ID_BYTES
 from kvstore.client import NO_SUCH_KEY
-from tests.torture.faults.history import Call, Outcome
+from tests.torture.history import CallKind, CallOutcome, RecordedCall
+
+_ETAG = re.compile(rb'\r\n[Ee][Tt]ag: *"(\d+)"')
 
 
-class _Problem(msgspec.Struct):
-    """What is of use in the body of an answer that is not 2xx."""
+class _ErrorBody(msgspec.Struct):
+    """The used fields of an answer that is not 2xx."""
 
     type: str = ""
     outcome: str = "unknown"
 
 
 class LoadHistory:
-    """The calls of one process, in the order in which they ended. A value stands there by its name, see `Requests`."""
+    """The calls of a load, in the order in which they ended. The unique beginning of a value stands for all of it."""
 
-    def __init__(self, requests: Requests, prefix: str) -> None:
-        self._requests = requests
-        self._prefix = prefix
-        self.calls: list[Call] = []
+    def __init__(self, mix: Mix) -> None:
+        self._prefix = mix.prefix
+        self._rest = FILLER * (mix.value_bytes - ID_BYTES)
+        self.calls: list[RecordedCall] = []
 
     def answered(self, connection: Connection, answer: bytes, now_ns: int) -> None:
-        """A request has its answer."""
-        outcome, value, revision = self._meaning(connection, parse(answer))
+        """Record a request with its answer."""
+        outcome, value, revision = self._meaning(connection, answer)
         self._add(connection, now_ns, outcome, value, revision)
 
     def lost(self, connection: Connection, now_ns: int) -> None:
-        """A request has no answer, and gets none any more."""
+        """Record a request without an answer."""
         reads = connection.operation < 0
-        value = None if reads else self._requests.name(connection.number)
+        value = None if reads else _name(connection.number)
         self._add(connection, now_ns, "refused" if reads else "unknown", value, None)
 
-    def _meaning(self, connection: Connection, answer: Answer) -> tuple[Outcome, str | None, int | None]:
+    def _meaning(self, connection: Connection, answer: bytes) -> tuple[CallOutcome, str | None, int | None]:
+        head, _, body = answer.partition(b"\r\n\r\n")
         reads = connection.operation < 0
-        put = None if reads else self._requests.name(connection.number)
-        if answer.status in {200, 201}:
-            return "answered", self._requests.name_of(answer.body) if reads else put, answer.revision
+        put = None if reads else _name(connection.number)
+        if head[9:12] in {b"200", b"201"}:
+            revision = _ETAG.search(head)
+            return "answered", self._name_of(body) if reads else put, None if revision is None else int(revision[1])
         try:
-            problem = msgspec.json.decode(answer.body, type=_Problem)
+            problem = msgspec.json.decode(body, type=_ErrorBody)
         except msgspec.MsgspecError:
-            problem = _Problem()
+            problem = _ErrorBody()
         if reads:
-            absent = answer.status == 404 and problem.type == NO_SUCH_KEY
+            absent = head[9:12] == b"404" and problem.type == NO_SUCH_KEY
             return "answered" if absent else "refused", None, None
         return "refused" if problem.outcome == "failed" else "unknown", put, None
 
+    def _name_of(self, value: bytes) -> str:
+        """Return the unique beginning of a value, or all of a value that is not of this load."""
+        return (value[:ID_BYTES] if value[ID_BYTES:] == self._rest else value).decode(errors="replace")
+
     def _add(
-        self, connection: Connection, now_ns: int, outcome: Outcome, value: str | None, revision: int | None
+        self, connection: Connection, now_ns: int, outcome: CallOutcome, value: str | None, revision: int | None
     ) -> None:
         operation = connection.operation
         reads = operation < 0
         key = f"{self._prefix}{~operation if reads else operation}"
         replica = f"{connection.address[0]}:{connection.address[1]}"
-        self.calls.append(
-            Call("get" if reads else "put", key, replica, connection.sent_ns, now_ns, outcome, value, revision)
-        )
+        kind: CallKind = "get" if reads else "put"
+        self.calls.append(RecordedCall(kind, key, replica, connection.sent_ns, now_ns, outcome, value, revision))
+
+
+def _name(number: int) -> str:
+    return f"{number:016x}"

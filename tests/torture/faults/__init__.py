@@ -1,1 +1,1 @@
-"""Torture of real processes: faults drawn from a seed, clients over HTTP, and a check of all that they were told."""
+"""A cluster of real processes under faults drawn from a seed, with clients whose every answer is checked."""

@@ -1,28 +1,27 @@
-"""A run as one page of HTML that needs nothing else.
+"""A run as one HTML page without references to other files.
 
-Shapes are SVG without text, stretched to the width there is; all text is HTML beside them. So it stays readable at any
-width and follows the reader's colour scheme, which pictures of a plotting library do not.
-"""
+Shapes are SVG without text, stretched to the available width; all text is HTML beside them. So the page is readable at
+any width and follows the reader's colour scheme, which the images of a plotting library do not."""
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import jinja2
 import msgspec
 
-from bench.template import template
-from tests.torture.faults.found import BIN_S, LATENCY_BIN_S, Found
+from tests.torture.faults.monitor import leader_changes
+from tests.torture.faults.nemesis import MadeFault
 from tests.torture.faults.plan import Fault
-from tests.torture.faults.tormentor import Strike
-from tests.torture.faults.watch import changes_of_leader
+from tests.torture.faults.result import BIN_S, LATENCY_BIN_S, FaultsResult
 
-MOST_BINS = 600
-"""More are not seen on a screen."""
-MOST_LABELS = 60
-"""With more faults there is no room for the names of the victims: they are shown when pointed at."""
+MAX_BINS = 600
+"""Number of bins that a screen can show."""
+MAX_LABELS = 60
+"""Number of faults with room for the names of the victims; with more the names are only in the tooltips."""
 HEIGHT = 1000
-"""Of a drawing, in its own units."""
+"""Height of a drawing, in its own units."""
 
 FAMILIES = {
     "process": (Fault.KILL, Fault.STORM, Fault.PAUSE),
@@ -33,23 +32,23 @@ CUTS = (Fault.PARTITION, Fault.ONE_WAY)
 
 
 LEGEND = {
-    "Faults": {"process": "of a process", "network": "of the network", "disk": "of a disk"},
-    "Calls": {"answered": "answered", "unknown": "a write of unknown outcome", "refused": "refused"},
-    "Latency": {"p50": "half of the answers took less", "p99": "99 of 100 took less"},
+    "Faults": {"process": "process", "network": "network", "disk": "disk"},
+    "Calls": {"answered": "answered", "unknown": "write of unknown outcome", "refused": "refused"},
+    "Latency": {"p50": "median", "p99": "99th percentile"},
     "Replicas": {
-        "leader": "leads",
-        "follower": "follows",
-        "candidate": "stands for election",
-        "silent": "starts, or does not answer",
-        "paused": "is paused",
-        "down": "is down",
-        "cut": "is cut off",
+        "leader": "leader",
+        "follower": "follower",
+        "candidate": "candidate",
+        "silent": "starting, or without an answer",
+        "paused": "paused",
+        "down": "down",
+        "cut": "partitioned",
     },
 }
 
 
-class Block(msgspec.Struct, frozen=True):
-    """A stretch of time in a row: from `left` for `width`, in percent. `title` is shown when it is pointed at."""
+class TimeBlock(msgspec.Struct, frozen=True):
+    """A span of time in a row: `left` and `width` in percent, `title` as tooltip."""
 
     kind: str
     left: float
@@ -58,73 +57,80 @@ class Block(msgspec.Struct, frozen=True):
     label: str = ""
 
 
-class Tick(msgspec.Struct, frozen=True):
-    """A line of a scale, `at` percent from its beginning."""
+class ScaleTick(msgspec.Struct, frozen=True):
+    """A line of a scale, at a percentage of its length."""
 
     at: float
     label: str
 
 
-class Plot(msgspec.Struct, frozen=True):
+class PagePlot(msgspec.Struct, frozen=True):
     """Paths by kind, in a box of `width` by HEIGHT."""
 
     width: float
     paths: dict[str, str]
-    ticks: list[Tick]
+    ticks: list[ScaleTick]
 
 
-def render(found: Found) -> str:
-    """The page."""
-    total_s = max(len(found.bins) * BIN_S, found.seconds)
-    block = partial(_block, total_s, found.nodes)
-    strikes = [(strike, block(family_of(strike.fault), strike)) for strike in found.strikes]
-    return template(Path(__file__).with_name("page.html")).render(
-        found=found,
+def render(result: FaultsResult) -> str:
+    """Return the page."""
+    total_s = max(len(result.bins) * BIN_S, result.seconds)
+    block = partial(_block, total_s, result.nodes)
+    blocks = [(made.fault, block(family_of(made.fault), made)) for made in result.faults]
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html")
+    return template.render(
+        result=result,
         height=HEIGHT,
-        tiles=_tiles(found),
-        bands=[made for _, made in strikes],
+        tiles=_tiles(result),
+        bands=[drawn for _, drawn in blocks],
         faults={
-            fault: [made for strike, made in strikes if strike.fault is fault]
+            fault: [drawn for kind, drawn in blocks if kind is fault]
             for fault in Fault
-            if any(strike.fault is fault for strike in found.strikes)
+            if any(kind is fault for kind, _ in blocks)
         },
-        dense=len(strikes) > MOST_LABELS,
-        lanes={name: [*_states(found, name, total_s), *_cuts(found, name, block)] for name in found.lanes},
+        dense=len(blocks) > MAX_LABELS,
+        lanes={name: [*_states(result, name, total_s), *_cuts(result, name, block)] for name in result.spans},
         plots=[
-            ("throughput", "calls a second", throughput(found, total_s)),
-            ("latency", "of answers", latency(found, total_s)),
+            ("throughput", "calls per second", throughput(result, total_s)),
+            ("latency", "of answers", latency(result, total_s)),
         ],
         legend=LEGEND,
         seconds=_time_ticks(total_s),
     )
 
 
-def _tiles(found: Found) -> dict[str, str]:
-    judgement = found.judgement
-    sound = judgement.keys - len(judgement.silent) - len(judgement.illegal)
+def _tiles(result: FaultsResult) -> dict[str, str]:
+    history = result.history
+    sound = history.keys - len(history.unverified) - len(history.illegal)
     return {
-        "calls answered": f"{found.of('answered'):,}",
-        "of unknown outcome": f"{found.of('unknown'):,}",
-        "refused": f"{found.of('refused'):,}",
-        "writes acknowledged": f"{found.acknowledged:,}",
-        "of these lost": f"{len(judgement.lost):,}",
-        "keys linearizable": f"{sound:,} of {judgement.keys:,}",
-        "keys silent": f"{len(judgement.silent):,}",
-        "faults landed": f"{found.landed:,} of {len(found.strikes):,}",
-        "killed with SIGKILL": f"{found.kills:,}",
-        "changes of leader": f"{changes_of_leader(found.lanes):,}",
+        "calls answered": f"{result.count('answered'):,}",
+        "of unknown outcome": f"{result.count('unknown'):,}",
+        "refused": f"{result.count('refused'):,}",
+        "writes acknowledged": f"{result.acknowledged:,}",
+        "lost writes": f"{len(history.lost):,}",
+        "keys linearizable": f"{sound:,} of {history.keys:,}",
+        "keys unverified": f"{len(history.unverified):,}",
+        "effective faults": f"{result.effective:,} of {len(result.faults):,}",
+        "kills with SIGKILL": f"{result.kills:,}",
+        "leader changes": f"{leader_changes(result.spans):,}",
     }
 
 
 def family_of(fault: Fault) -> str:
-    """What is broken: a process, the network or a disk."""
+    """Return what a fault breaks: a process, the network or a disk."""
     return next(family for family, some in FAMILIES.items() if fault in some)
 
 
-def throughput(found: Found, total_s: float) -> Plot:
-    """Calls a second, by outcome, one upon the other."""
-    step = math.ceil(len(found.bins) / MOST_BINS) or 1
-    groups = [found.bins[start : start + step] for start in range(0, len(found.bins), step)]
+def throughput(result: FaultsResult, total_s: float) -> PagePlot:
+    """Return calls per second by outcome, stacked."""
+    step = math.ceil(len(result.bins) / MAX_BINS) or 1
+    groups = [result.bins[start : start + step] for start in range(0, len(result.bins), step)]
     rates = [
         [sum(getattr(one, outcome) for one in group) / (len(group) * BIN_S) for group in groups]
         for outcome in ("answered", "unknown", "refused")
@@ -135,13 +141,15 @@ def throughput(found: Found, total_s: float) -> Plot:
         upper = [low + more for low, more in zip(lower, of_outcome, strict=True)]
         paths[outcome] = _area([low / most for low in lower], [high / most for high in upper])
         lower = upper
-    return Plot(total_s / BIN_S / step, paths, [Tick(100 * part, f"{most * part:,.0f}") for part in (0, 0.5, 1)])
+    return PagePlot(
+        total_s / BIN_S / step, paths, [ScaleTick(100 * part, f"{most * part:,.0f}") for part in (0, 0.5, 1)]
+    )
 
 
-def latency(found: Found, total_s: float) -> Plot:
-    """Percentiles in milliseconds, on a scale of powers of ten."""
-    step = math.ceil(len(found.latencies) / MOST_BINS) or 1
-    groups = [found.latencies[start : start + step] for start in range(0, len(found.latencies), step)]
+def latency(result: FaultsResult, total_s: float) -> PagePlot:
+    """Return percentiles in milliseconds on a logarithmic scale."""
+    step = math.ceil(len(result.latencies) / MAX_BINS) or 1
+    groups = [result.latencies[start : start + step] for start in range(0, len(result.latencies), step)]
     lines = {
         "p99": [max((one.p99_ms for one in group if one.p99_ms is not None), default=None) for group in groups],
         "p50": [max((one.p50_ms for one in group if one.p50_ms is not None), default=None) for group in groups],
@@ -154,28 +162,28 @@ def latency(found: Found, total_s: float) -> Plot:
         return (math.log10(value) - least) / (most - least) if value else None
 
     paths = {name: _line([height(value) for value in line]) for name, line in lines.items()}
-    ticks = [Tick(100 * (power - least) / (most - least), _duration(power)) for power in range(least, most + 1)]
-    return Plot(total_s / LATENCY_BIN_S / step, paths, ticks)
+    ticks = [ScaleTick(100 * (power - least) / (most - least), _duration(power)) for power in range(least, most + 1)]
+    return PagePlot(total_s / LATENCY_BIN_S / step, paths, ticks)
 
 
-def _block(total_s: float, replicas: int, kind: str, strike: Strike) -> Block:
-    label = "all" if len(strike.victims) == replicas else " ".join(strike.victims)
-    effect = f"{strike.effect:,} {strike.what}" if strike.effect else "without effect"
-    detail = f", {strike.detail}" if strike.detail else ""
-    title = f"{strike.words}{detail}: {strike.began_s:.1f} to {strike.ended_s:.1f} s, {effect}"
-    return Block(kind, *_stretch(strike.began_s, strike.ended_s, total_s), title, label)
+def _block(total_s: float, replicas: int, kind: str, fault: MadeFault) -> TimeBlock:
+    label = "all" if len(fault.victims) == replicas else " ".join(fault.victims)
+    effect = f"{fault.effect:,} {fault.what}" if fault.effect else "without effect"
+    detail = f", {fault.detail}" if fault.detail else ""
+    title = f"{fault.words}{detail}: {fault.began_s:.1f} to {fault.ended_s:.1f} s, {effect}"
+    return TimeBlock(kind, *_stretch(fault.began_s, fault.ended_s, total_s), title, label)
 
 
-def _states(found: Found, name: str, total_s: float) -> Iterator[Block]:
-    for span in found.lanes[name]:
+def _states(result: FaultsResult, name: str, total_s: float) -> Iterator[TimeBlock]:
+    for span in result.spans[name]:
         title = f"{name} {span.state}: {span.began_s:.1f} to {span.ended_s:.1f} s"
-        yield Block(span.state, *_stretch(span.began_s, span.ended_s, total_s), title)
+        yield TimeBlock(span.state, *_stretch(span.began_s, span.ended_s, total_s), title)
 
 
-def _cuts(found: Found, name: str, block: partial[Block]) -> Iterator[Block]:
-    for strike in found.strikes:
-        if strike.fault in CUTS and name in strike.victims:
-            yield block("cut", strike)
+def _cuts(result: FaultsResult, name: str, block: partial[TimeBlock]) -> Iterator[TimeBlock]:
+    for fault in result.faults:
+        if fault.fault in CUTS and name in fault.victims:
+            yield block("cut", fault)
 
 
 def _stretch(began_s: float, ended_s: float, total_s: float) -> tuple[float, float]:
@@ -184,14 +192,14 @@ def _stretch(began_s: float, ended_s: float, total_s: float) -> tuple[float, flo
 
 
 def _area(lower: Sequence[float], upper: Sequence[float]) -> str:
-    """The steps of `upper`, and back along those of `lower`; both are shares of the height."""
+    """Return the path along the steps of `upper` and back along those of `lower`, which are shares of the height."""
     forth = [f"{x},{_y(value)}" for index, value in enumerate(upper) for x in (index, index + 1)]
     back = [f"{x},{_y(value)}" for index, value in enumerate(lower) for x in (index, index + 1)]
     return f"M{' '.join([*forth, *reversed(back)])}Z"
 
 
 def _line(heights: Sequence[float | None]) -> str:
-    """From middle to middle, broken where nothing is known; a lone point is a short dash."""
+    """Return a path from bin to bin, broken at unknown values; a single point is a short dash."""
     parts: list[str] = []
     for index, value in enumerate(heights):
         if value is None:
@@ -208,7 +216,7 @@ def _y(share: float) -> int:
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+    """Return the next 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)
 
@@ -217,7 +225,7 @@ def _duration(power: int) -> str:
     return f"{10 ** (power - 3):g} s" if power >= 3 else f"{10**power:g} ms"
 
 
-def _time_ticks(total_s: float) -> list[Tick]:
+def _time_ticks(total_s: float) -> list[ScaleTick]:
     step = next(step for step in (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 1 << 40) if total_s / step <= 10)
     times = range(0, int(total_s) + 1, step)
-    return [Tick(100 * time / total_s, f"{time // 60} min" if step >= 60 else f"{time} s") for time in times]
+    return [ScaleTick(100 * time / total_s, f"{time // 60} min" if step >= 60 else f"{time} s") for time in times]

@@ -1,4 +1,4 @@
-"""What shall go wrong, in which order and for how long: drawn from a seed, the same from the same one."""
+"""The schedule of faults, drawn from a seed: equal seeds draw equal schedules."""
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -8,65 +8,66 @@ import msgspec
 
 
 class Fault(StrEnum):
-    """What can be done to a cluster."""
+    """A kind of fault."""
 
     KILL = "kill"
     """SIGKILL, and a start after a while."""
     PAUSE = "pause"
-    """SIGSTOP past the lease, then SIGCONT."""
+    """SIGSTOP for longer than a leader lease, then SIGCONT."""
     STORM = "storm"
-    """SIGKILL and a start at once, again and again, many of them within a lease of the last."""
+    """SIGKILL and a start at once, again and again, often within the leader lease of the last life."""
     PARTITION = "partition"
-    """Replicas are cut off from the others, both ways; clients reach them all the same."""
+    """Replicas lose the links to the others in both directions; clients still reach them."""
     ONE_WAY = "one-way"
-    """Links are cut in one direction."""
+    """FaultProxies are cut in one direction."""
     SLOW_NETWORK = "slow-network"
-    """Messages between replicas arrive late."""
+    """Messages between replicas are delayed."""
     DISK_FULL = "disk-full"
     """Writes to a file fail with ENOSPC."""
     EIO = "eio"
     """Syncs, or writes to a file, fail with EIO."""
     SLOW_FSYNC = "slow-fsync"
-    """Each sync takes longer."""
+    """Each sync is delayed."""
 
 
 DISK = frozenset({Fault.DISK_FULL, Fault.EIO, Fault.SLOW_FSYNC})
-"""These need strace."""
+"""Faults that need strace."""
 
 
 class Reach(StrEnum):
-    """How many replicas a fault meets."""
+    """Number of victims."""
 
     ONE = "one"
     MINORITY = "minority"
-    """As many as the cluster tolerates."""
+    """As many replicas as the cluster tolerates."""
     ALL = "all"
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault to come. Its victims are the first of `order`, with the leader of that moment in front when
-    `leader_first`; what only some faults have a use for is drawn for all of them."""
+class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault to come. All fields are drawn for every fault, whether it uses them or not."""
 
     fault: Fault
     hasty: bool
-    """It does not wait until the cluster has recovered from the last one."""
+    """Whether it comes before the cluster has recovered from the last one."""
     calm_s: float
-    """Time that is left before it."""
+    """Time before it."""
     lasting_s: float
     reach: Reach
     leader_first: bool
+    """Whether the leader is among the victims."""
     order: tuple[str, ...]
+    """Replicas in the order in which they become victims."""
     outward: bool
-    """One-way: what the victims send is lost, or what they are sent."""
+    """One-way: whether the victims' own messages are lost, or those to them."""
     on_write: bool
-    """EIO: on writes, or on syncs."""
+    """EIO: whether writes fail, or syncs."""
     delay_ms: int
-    """Of each message or sync."""
+    """Delay of each message or sync."""
     beat_s: float
-    """Storm: from one kill to the next."""
+    """Storm: time from one kill to the next."""
 
     def victims(self, leader: str | None) -> tuple[str, ...]:
-        """Whom it meets while `leader` leads."""
+        """Return the victims while `leader` leads."""
         front = [leader] if self.leader_first and leader is not None else []
         order = [*front, *(name for name in self.order if name not in front)]
         count = {Reach.ONE: 1, Reach.MINORITY: (len(order) - 1) // 2, Reach.ALL: len(order)}[self.reach]
@@ -79,19 +80,19 @@ LASTING_S = {
     Fault.STORM: (2.0, 6.0),
 }
 LASTING_ELSE_S = 0.7, 3.0
-"""Longer than a lease of default length."""
+"""Range of the length of the other faults, longer than a leader lease of default length."""
 DELAY_MS = 5, 300
 BEAT_S = 0.05, 2.0
-"""A replica needs up to a second to start: of some storms it sees nothing but starts, in others it votes again."""
+"""A replica needs up to a second to start: in some storms it only starts, in others it also votes."""
 _REACHES = (Reach.ONE, Reach.ONE, Reach.ONE, Reach.MINORITY, Reach.MINORITY, Reach.ALL)
 
 
-def schedule(seed: int, faults: Sequence[Fault], names: Sequence[str]) -> Iterator[Plan]:
-    """Plans without end: each of `faults` comes once before any comes again."""
+def schedule(seed: int, faults: Sequence[Fault], names: Sequence[str]) -> Iterator[FaultPlan]:
+    """Yield plans for ever; each of `faults` comes once before any comes again."""
     rng = Random(seed)
     while True:
         for fault in rng.sample(faults, len(faults)):
-            yield Plan(
+            yield FaultPlan(
                 fault=fault,
                 hasty=rng.random() < 0.3,
                 calm_s=rng.uniform(*CALM_S),

@@ -1,4 +1,4 @@
-"""A run: a cluster, clients, faults; then all is healed, read back and judged."""
+"""A run: a cluster, clients and faults; then every fault ends, every key is read back, and the history is checked."""
 
 import asyncio
 import time
@@ -13,25 +13,24 @@ from bench.errors import BenchError
 from kvstore.testing.cluster_directory import ClusterError
 from kvstore.testing.fault_proxies import FaultProxies
 from kvstore.testing.process_cluster import ProcessCluster
+from tests.torture.clients import RecordingClients
 from tests.torture.faults import disk
-from tests.torture.faults.clients import Load
-from tests.torture.faults.found import Found, bins, count, latencies
-from tests.torture.faults.history import Call, judge
-from tests.torture.faults.plan import DISK, Fault, Plan, schedule
-from tests.torture.faults.tormentor import Tormentor
-from tests.torture.faults.watch import POLL_S, Watch
+from tests.torture.faults.monitor import POLL_S, ReplicaMonitor
+from tests.torture.faults.nemesis import Nemesis
+from tests.torture.faults.plan import DISK, Fault, FaultPlan, schedule
+from tests.torture.faults.result import FaultsResult, count, latency_bins, outcome_bins
+from tests.torture.history import RecordedCall, judge
 
 READY_S = 60.0
-"""All healed, the replicas have so long to become ready: they replay their logs."""
+"""Time for the replicas to become ready after the last fault; they replay their logs."""
 READ_BACK_S = 300.0
 SHOW_S = 0.25
 RECOVERY_S = 10.0
-"""Longer is waited for nobody; who never comes back is told of at the end."""
+"""Longest time that a plan waits for recovery from the last fault."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted. `kills`: go on until so many processes were killed, however long it takes, instead of
-    `seconds`."""
+class FaultsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a run. With `kills` it lasts until that many processes were killed, otherwise for `seconds`."""
 
     faults: list[Fault]
     seconds: int
@@ -42,134 +41,139 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def command(self) -> str:
-        """What repeats it."""
+        """The command that repeats the run."""
         faults = "".join(f" --fault {fault}" for fault in self.faults)
         length = f"--kills {self.kills}" if self.kills else f"--seconds {self.seconds}"
         settings = f"--nodes {self.nodes} --clients {self.clients} --seed {self.seed}"
         return f"python -m tests.torture faults{faults} {length} {settings}"
 
 
-class Scene(msgspec.Struct, frozen=True):
-    """What goes on, for whoever shows it."""
+class FaultsRun(msgspec.Struct, frozen=True):
+    """The parts of a run under way."""
 
     began_ns: int
-    load: Load
-    tormentor: Tormentor
-    watch: Watch
+    clients: RecordingClients
+    nemesis: Nemesis
+    monitor: ReplicaMonitor
 
     def now(self) -> float:
-        """Seconds of the run."""
+        """Return the seconds of the run."""
         return (time.monotonic_ns() - self.began_ns) / 1e9
 
 
-async def not_offered(order: Order) -> dict[Fault, str]:
-    """Faults that cannot be made here, and why. Raises BenchError when one of them is ordered."""
+async def impossible_faults(options: FaultsOptions) -> dict[Fault, str]:
+    """Return the faults that are impossible here, with the reason. Raises BenchError when the options name one."""
     why = await disk.why_not()
-    missing = dict.fromkeys(sorted(DISK), why) if why else {}
-    for fault in order.faults:
-        if fault in missing:
-            raise BenchError(f"{fault} cannot be made here: {missing[fault]}")
-    return missing
+    impossible = dict.fromkeys(sorted(DISK), why) if why else {}
+    for fault in options.faults:
+        if fault in impossible:
+            raise BenchError(f"--fault {fault} is impossible here: {impossible[fault]}")
+    return impossible
 
 
-async def torment(
+async def run_faults(
     directory: Path,
-    order: Order,
-    missing: dict[Fault, str],
-    show: Callable[[Scene], None],
+    options: FaultsOptions,
+    impossible: dict[Fault, str],
+    show: Callable[[FaultsRun], None],
     say: Callable[[str], None],
-) -> tuple[Found, list[Call]]:
-    """Do all of it in a new cluster in `directory`, but for the faults that are `missing` here. `show` is told what
-    goes on, several times a second; `say` which part of it begins. Raises ClusterError when none comes up."""
-    asked = order.faults or [fault for fault in Fault if fault not in missing]
-    cluster = ProcessCluster(order.nodes, directory)
-    async with FaultProxies(cluster.replicas) as links:
-        cluster.prepare(links.addresses)
+) -> tuple[FaultsResult, list[RecordedCall]]:
+    """Run in a new cluster. `show` gets the run several times a second, `say` the name of each later part. Raises
+    ClusterError when no cluster comes up."""
+    asked = options.faults or [fault for fault in Fault if fault not in impossible]
+    cluster = ProcessCluster(options.nodes, directory)
+    async with FaultProxies(cluster.replicas) as proxies:
+        cluster.prepare(proxies.addresses)
         try:
             cluster.start()
             await cluster.wait_ready()
             began_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-            scene = _scene(cluster, links, order.seed)
-            await _act(order, asked, scene, cluster, show)
-            seconds = scene.now()
-            say("all is healed: reading every key back through every replica")
-            troubles = [*scene.tormentor.deaths, *await _come_back(cluster, scene.load)]
+            run = _new_run(cluster, proxies, options.seed)
+            await _make_faults(options, asked, run, cluster, show)
+            seconds = run.now()
+            say("reading every key back through every replica")
+            troubles = [*run.nemesis.troubles, *await _read_back(cluster, run.clients)]
         finally:
             await cluster.stop()
-    calls = scene.load.calls
-    under_fire = calls[: scene.load.before_read_back]
-    say(f"looking for an order that explains {len(calls)} calls")
-    found = Found(
-        command=order.command,
-        seed=order.seed,
+    calls = run.clients.calls
+    during = calls[: run.clients.before_read_back]
+    say(f"searching for an order that explains {len(calls)} calls")
+    result = FaultsResult(
+        command=options.command,
+        seed=options.seed,
         began_at=began_at,
-        nodes=order.nodes,
-        clients=order.clients,
+        nodes=options.nodes,
+        clients=options.clients,
         seconds=seconds,
         asked=asked,
-        not_offered=missing,
-        strikes=scene.tormentor.strikes,
-        kills=scene.tormentor.kills,
+        impossible=impossible,
+        faults=run.nemesis.faults,
+        kills=run.nemesis.kills,
         troubles=troubles,
-        lanes=scene.watch.lanes,
-        bins=bins(under_fire, scene.began_ns),
-        latencies=latencies(under_fire, scene.began_ns),
+        spans=run.monitor.spans,
+        bins=outcome_bins(during, run.began_ns),
+        latencies=latency_bins(during, run.began_ns),
         counts=count(calls),
-        judgement=judge(calls),
+        history=judge(calls),
     )
-    return found, calls
+    return result, calls
 
 
-def _scene(cluster: ProcessCluster, links: FaultProxies, seed: int) -> Scene:
+def _new_run(cluster: ProcessCluster, proxies: FaultProxies, seed: int) -> FaultsRun:
     began_ns = time.monotonic_ns()
-    load = Load({name: place.url for name, place in cluster.replicas.items()}, seed)
-    tormentor = Tormentor(cluster, links, lambda: (time.monotonic_ns() - began_ns) / 1e9)
-    watch = Watch(cluster, began_ns / 1e9, tormentor.paused.__contains__)
-    return Scene(began_ns, load, tormentor, watch)
+    urls = {name: place.url for name, place in cluster.replicas.items()}
+    clients = RecordingClients(lambda: urls, seed, readers=True)
+    nemesis = Nemesis(cluster, proxies, lambda: (time.monotonic_ns() - began_ns) / 1e9)
+    monitor = ReplicaMonitor(cluster, began_ns / 1e9, nemesis.paused.__contains__)
+    return FaultsRun(began_ns, clients, nemesis, monitor)
 
 
-async def _act(
-    order: Order, asked: Sequence[Fault], scene: Scene, cluster: ProcessCluster, show: Callable[[Scene], None]
+async def _make_faults(
+    options: FaultsOptions,
+    asked: Sequence[Fault],
+    run: FaultsRun,
+    cluster: ProcessCluster,
+    show: Callable[[FaultsRun], None],
 ) -> None:
-    """Faults while clients work."""
+    """Make faults while clients work."""
     async with asyncio.TaskGroup() as group:
-        for number in range(order.clients):
-            group.create_task(scene.load.client(number))
-        around = [group.create_task(scene.watch.run()), group.create_task(_keep_showing(scene, show))]
-        for plan in schedule(order.seed, asked, list(cluster.replicas)):
-            await _rest(plan, scene)
-            if scene.now() >= order.seconds if not order.kills else scene.tormentor.kills >= order.kills:
+        for number in range(options.clients):
+            group.create_task(run.clients.run(number))
+        helpers = [group.create_task(run.monitor.run()), group.create_task(_keep_showing(run, show))]
+        for plan in schedule(options.seed, asked, list(cluster.replicas)):
+            await _rest(plan, run)
+            if run.now() >= options.seconds if not options.kills else run.nemesis.kills >= options.kills:
                 break
-            await scene.tormentor.strike(plan, scene.watch.leader)
-        with suppress(ClusterError):  # whoever is not ready in time is told of when all is read back
+            await run.nemesis.make(plan, run.monitor.leader)
+        with suppress(ClusterError):  # the read-back reports a replica that is not ready
             await cluster.wait_ready(timeout_s=READY_S)
-        scene.load.stop()
-        for task in around:
+        run.clients.stop()
+        for task in helpers:
             task.cancel()
 
 
-async def _rest(plan: Plan, scene: Scene) -> None:
+async def _rest(plan: FaultPlan, run: FaultsRun) -> None:
     if not plan.hasty:
         with suppress(TimeoutError):
             async with asyncio.timeout(RECOVERY_S):
-                while not scene.watch.recovered:  # noqa: ASYNC110 - the watch itself polls
+                while not run.monitor.recovered:  # noqa: ASYNC110 - the monitor itself polls
                     await asyncio.sleep(POLL_S)
     await asyncio.sleep(plan.calm_s)
 
 
-async def _keep_showing(scene: Scene, show: Callable[[Scene], None]) -> None:
+async def _keep_showing(run: FaultsRun, show: Callable[[FaultsRun], None]) -> None:
     while True:
-        show(scene)
+        show(run)
         await asyncio.sleep(SHOW_S)
 
 
-async def _come_back(cluster: ProcessCluster, load: Load) -> list[str]:
-    """Wait until all replicas serve, and read everything. Gives what kept them from it."""
+async def _read_back(cluster: ProcessCluster, clients: RecordingClients) -> list[str]:
+    """Wait until all replicas are ready and read every key; return what prevented it."""
     try:
         await cluster.wait_ready(timeout_s=READY_S)
-        await load.read_back(READ_BACK_S)
+        await clients.read_back(READ_BACK_S)
     except ClusterError as error:
-        return [f"the cluster did not come back within {READY_S:.0f} s after the last fault: {error}"]
+        return [f"the cluster did not recover within {READY_S:.0f} s after the last fault: {error}"]
     except TimeoutError:
         return [f"the keys could not be read back within {READ_BACK_S:.0f} s"]
     return []

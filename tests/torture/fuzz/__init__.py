@@ -1,1 +1,1 @@
-"""Malformed requests, a hundred thousand of them: does a replica stay up, answer rightly, and keep its memory?"""
+"""Malformed requests: a replica must stay up, answer good requests meanwhile, and keep its memory."""

@@ -1,70 +1,65 @@
 """`python -m tests.torture fuzz`."""
 
-import secrets
 from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
 
-from bench.command import Json, Seed, progress_bar, run, write_json
+from bench.command import Json, Nodes, figure_table, finish, progress_bar, run, scratch_directory, verdict
 from bench.errors import BenchError
-from bench.load.command import Nodes
 from bench.processes import check_platform
-from bench.report import figure_table, print_report, verdict
-from bench.scratch import scratch_directory
-from tests.torture.fuzz.found import GROWTH_LIMIT_MB, Fuzz
-from tests.torture.fuzz.run import measure
+from tests.torture.command import Seed, drawn
+from tests.torture.fuzz.run import GROWTH_LIMIT_MB, FuzzResult, measure
 
 FUZZ = typer.Typer()
 
 
 @FUZZ.command()
 def fuzz(
-    requests: Annotated[int, typer.Option(min=100, help="How many malformed requests.")] = 100_000,
+    requests: Annotated[int, typer.Option(min=100, help="Number of malformed requests.")] = 100_000,
     nodes: Nodes = 1,
     seed: Seed = None,
     json: Json = None,
 ) -> None:
-    """Throw malformed requests at replicas: do they stay up, answer rightly meanwhile, and keep their memory?"""
+    """Send malformed requests: replicas must stay up, answer good requests meanwhile, and keep their memory."""
     check_platform()
-    drawn = secrets.randbelow(1 << 32) if seed is None else seed
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("requests", total=requests)
-        found = run(
-            measure(
-                directory, requests=requests, nodes=nodes, seed=drawn, on_attempt=lambda: bar.update(task, advance=1)
-            )
-        )
+
+        def show() -> None:
+            bar.update(task, advance=1)
+
+        result = run(measure(directory, requests=requests, nodes=nodes, seed=drawn(seed), on_attempt=show))
         bar.stop()
-        write_json(json, found)
-        print_report(fuzz_report(found))
-        if found.faults:
-            raise BenchError(f"this must never happen, see above: --seed {found.seed} repeats it, please report it")
-    raise typer.Exit(not found.within_limits)
+        small = result.growth_mb < GROWTH_LIMIT_MB
+        finish(json, result, fuzz_report(result), within_limits=small or bool(result.violations))
+        if result.violations:
+            raise BenchError(f"see the violations above: --seed {result.seed} repeats them, please report this bug")
 
 
-def fuzz_report(found: Fuzz) -> RenderableType:
-    """What was sent and answered, the memory, and whatever must not be."""
-    table = figure_table("answered by", "answers")
-    for status, count in found.statuses.items():
-        table.add_row(status, f"{count:,}")
-    first, last = found.memory[0].resident_mb, found.memory[-1].resident_mb
-    memory = ", ".join(f"{name} {first[name]:.1f} MB before, {last[name]:.1f} MB after" for name in first)
-    faults = [
-        f"[red]{each.family} {each.number}[/red]: {each.why}\n  {each.sent}".replace("[", r"\[")
-        for each in found.faults
+def fuzz_report(result: FuzzResult) -> RenderableType:
+    """Return the answers, the memory and the violations."""
+    answers = figure_table("status", "answers")
+    for status, count in result.statuses.items():
+        answers.add_row(status, f"{count:,}")
+    memory = figure_table("resident MB", *result.memory[0].resident_mb)
+    for name, sample in (("before", result.memory[0]), ("after", result.memory[-1])):
+        memory.add_row(name, *(f"{size:.1f}" for size in sample.resident_mb.values()))
+    violations = [
+        f"[red]{each.family} {each.number}[/red]: " + f"{each.why}\n  {each.sent}".replace("[", r"\[")
+        for each in result.violations
     ]
     return Group(
-        table,
-        f"{found.attempts:,} malformed requests in {found.seconds:.0f} s ({found.attempts / found.seconds:,.0f}/s), "
-        f"seed {found.seed}; {found.closed:,} connections closed by the replica, {found.cut:,} cut by the client, "
-        f"{found.unanswered:,} given up while the replica waited for the rest",
-        f"{found.checks:,} values written and read back meanwhile, the slowest in {found.slowest_ms:.0f} ms",
-        f"resident: {memory}; {found.peak_mb:.1f} MB more at most meanwhile",
-        *faults,
-        verdict("no answer that must not be", met=not found.faults),
+        answers,
+        f"{result.attempts:,} malformed requests, {result.attempts / result.seconds:,.0f} per second, "
+        f"seed {result.seed}; {result.closed:,} connections closed by the replica, {result.cut:,} cut by the client, "
+        f"{result.unanswered:,} given up while the replica waited for more",
+        f"{result.checks:,} values written and read back meanwhile, the slowest in {result.slowest_ms:.0f} ms",
+        memory,
+        *violations,
+        verdict("no wrong answer", met=not result.violations),
         verdict(
-            f"resident memory grows by < {GROWTH_LIMIT_MB:.0f} MB: {found.growth_mb:.1f}",
-            met=found.growth_mb < GROWTH_LIMIT_MB,
+            f"memory grows by < {GROWTH_LIMIT_MB:.0f} MB ({result.growth_mb:.1f} MB)",
+            met=result.growth_mb < GROWTH_LIMIT_MB,
         ),
     )

@@ -1,4 +1,4 @@
-"""One connection: what is sent on it, what comes back, and whether that may be."""
+"""One connection: sending an attempt, parsing the answers, and judging them."""
 
 import asyncio
 import re
@@ -12,26 +12,25 @@ import msgspec
 from tests.torture.fuzz.malformed import SENTINEL, Attempt
 
 ANSWER_S = 10.0
-"""What has to be answered is answered by then: a replica ends each request within 3 s, the rest is for a busy
-machine."""
+"""Time for an answer that must come. A replica ends each request within 3 s; the rest is for a busy machine."""
 PATIENCE_S = 0.3
-"""How long is waited where there may be no answer; longer than a replica waits for the rest of a request itself."""
+"""Time for an answer that may come."""
 REFUSALS = (503, 507)
-"""What a replica that does what it should may answer of 500 and more: not now, and full."""
-MOST_READ = 4 << 20
+"""Statuses from 500 on that a correct replica may answer: unavailable, and out of space."""
+MAX_READ = 4 << 20
 
 _NO_LINGER = struct.pack("ii", 1, 0)
-"""Closed by a reset, so that a hundred thousand connections leave no port in use."""
+"""Option to close with a reset, so that a hundred thousand connections leave no port in TIME_WAIT."""
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n:]+: [^\r\n]*\r\n)*)\r\n")
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)\r\n")
 
 
 class NotHttpError(Exception):
-    """What came is no answer."""
+    """The received bytes are not an HTTP answer."""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """`fields` by their names in lower case. `whole`: all of it came."""
+class FuzzAnswer(msgspec.Struct, frozen=True):
+    """An answer. `fields`: headers by name in lower case; `whole`: it was received completely."""
 
     status: int
     fields: dict[bytes, bytes]
@@ -39,31 +38,31 @@ class Answer(msgspec.Struct, frozen=True):
     whole: bool
 
 
-class Exchange(msgspec.Struct, frozen=True):
-    """What came, and whether the replica closed the connection behind it."""
+class FuzzExchange(msgspec.Struct, frozen=True):
+    """The answers to an attempt, and whether the replica closed the connection."""
 
-    answers: list[Answer]
+    answers: list[FuzzAnswer]
     closed: bool
 
 
-async def exchange(host: str, port: int, attempt: Attempt) -> Exchange:
-    """Send it and take what comes. Raises OSError when nobody takes the connection, NotHttpError."""
-    reader, writer = await asyncio.open_connection(host, port, limit=MOST_READ)
+async def exchange(host: str, port: int, attempt: Attempt) -> FuzzExchange:
+    """Send an attempt and receive the answers. Raises OSError without a connection, NotHttpError."""
+    reader, writer = await asyncio.open_connection(host, port, limit=MAX_READ)
     with suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     received = bytearray()
     try:
         await _send(writer, attempt)
         if attempt.cut:
-            return Exchange([], closed=False)
+            return FuzzExchange([], closed=False)
         closed = await _receive(reader, received, attempt)
     finally:
         writer.transport.abort()
-    return Exchange(parse(bytes(received), attempt), closed=closed)
+    return FuzzExchange(parse(bytes(received), attempt), closed=closed)
 
 
 async def _send(writer: asyncio.StreamWriter, attempt: Attempt) -> None:
-    """As much of it as the replica takes: it may close before."""
+    """Send the pieces; the replica may close the connection before the last one."""
     for piece in attempt.pieces:
         if writer.transport.is_closing():
             return
@@ -72,11 +71,11 @@ async def _send(writer: asyncio.StreamWriter, attempt: Attempt) -> None:
 
 
 async def _receive(reader: asyncio.StreamReader, received: bytearray, attempt: Attempt) -> bool:
-    """True when the replica closed; else until all that must come is there, and for a moment what else may come."""
+    """Receive until all required answers are there, and a while longer; return True when the replica closed."""
     try:
         async with asyncio.timeout(ANSWER_S) as limit:
             due = True
-            while len(received) < MOST_READ:
+            while len(received) < MAX_READ:
                 if due and _has_all(parse(bytes(received), attempt), attempt):
                     if attempt.whole:
                         return False
@@ -88,22 +87,22 @@ async def _receive(reader: asyncio.StreamReader, received: bytearray, attempt: A
                 received += data
     except TimeoutError:
         return False
-    except OSError:  # by a reset: it had not read all that was sent
+    except OSError:  # a reset: the replica had not read everything
         return True
     return False
 
 
-def _has_all(answers: list[Answer], attempt: Attempt) -> bool:
-    """All that must come. A stream need not end."""
+def _has_all(answers: list[FuzzAnswer], attempt: Attempt) -> bool:
+    """Return whether all required answers are there; a stream need not end."""
     final = [answer for answer in answers if answer.status != 100]
     if any(b"transfer-encoding" in answer.fields for answer in final):
         return True
     return len(final) >= attempt.good + attempt.whole and all(answer.whole for answer in final)
 
 
-def parse(received: bytes, attempt: Attempt) -> list[Answer]:
-    """All answers in it; the last one may not be whole. Raises NotHttpError."""
-    answers: list[Answer] = []
+def parse(received: bytes, attempt: Attempt) -> list[FuzzAnswer]:
+    """Parse the answers; the last one may be incomplete. Raises NotHttpError."""
+    answers: list[FuzzAnswer] = []
     at = 0
     while at < len(received):
         head = _HEAD.match(received, at)
@@ -116,7 +115,7 @@ def parse(received: bytes, attempt: Attempt) -> list[Answer]:
         body, at, whole = _body(
             received, head.end(), status, fields, bodiless=attempt.bodiless and len(answers) >= attempt.good
         )
-        answers.append(Answer(status, fields, body, whole))
+        answers.append(FuzzAnswer(status, fields, body, whole))
     return answers
 
 
@@ -128,9 +127,9 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 def _body(
     received: bytes, at: int, status: int, fields: dict[bytes, bytes], *, bodiless: bool
 ) -> tuple[bytes, int, bool]:
-    """It, where it ends, and whether it is whole."""
+    """Return a body, the index of its end, and whether it is complete."""
     if status in (100, 304) or (bodiless and (status != 400 or at == len(received))):
-        return b"", at, True  # what is malformed is answered with a body, whatever the method
+        return b"", at, True  # a malformed request is answered with a body, also a HEAD
     if b"transfer-encoding" in fields:
         return _chunks(received, at)
     length = int(fields.get(b"content-length", b"0"))
@@ -148,8 +147,8 @@ def _chunks(received: bytes, at: int) -> tuple[bytes, int, bool]:
     return b"".join(parts), len(received), False
 
 
-def fault(attempt: Attempt, found: Exchange, types: Collection[str]) -> str | None:
-    """Why this must not be, None where all is well. `types`: of the problems that the replica describes."""
+def violation(attempt: Attempt, found: FuzzExchange, types: Collection[str]) -> str | None:
+    """Describe what is wrong with the answers, or return None. `types`: problem types that the replica describes."""
     final = [answer for answer in found.answers if answer.status != 100]
     if attempt.cut:
         return None
@@ -157,30 +156,30 @@ def fault(attempt: Attempt, found: Exchange, types: Collection[str]) -> str | No
         return "no answer"
     for number, answer in enumerate(final[: attempt.good]):
         if (answer.status, answer.body) != (200, SENTINEL[1]):
-            return f"good request {number + 1} was answered by {answer.status} {answer.body[:200]!r}"
+            return f"good request {number + 1} was answered with status {answer.status} {answer.body[:200]!r}"
     if len(final) < attempt.good:
         return f"of {attempt.good} good requests {len(final)} were answered"
-    return next((why for answer in final if (why := _why_not(answer, types)) is not None), None)
+    return next((why for answer in final if (why := _problem_violation(answer, types)) is not None), None)
 
 
-def _why_not(answer: Answer, types: Collection[str]) -> str | None:
+def _problem_violation(answer: FuzzAnswer, types: Collection[str]) -> str | None:
     if answer.status < 400 or not answer.whole or not answer.body:
-        return None if answer.status < 500 or answer.status in REFUSALS else f"answered by {answer.status}"
+        return None if answer.status < 500 or answer.status in REFUSALS else f"answered with status {answer.status}"
     what = f"{answer.status} {answer.body[:300]!r}"
     if answer.status >= 500 and answer.status not in REFUSALS:
-        return f"answered by {what}"
+        return f"answered with status {what}"
     if answer.fields.get(b"content-type") != b"application/problem+json":
-        return f"{what} is no problem"
+        return f"{what} is not application/problem+json"
     try:
-        problem = msgspec.json.decode(answer.body, type=_Problem)
+        problem = msgspec.json.decode(answer.body, type=_ProblemBody)
     except msgspec.MsgspecError as error:
-        return f"{what} is no problem: {error}"
+        return f"{what} is not a problem: {error}"
     if problem.status != answer.status or problem.type not in types or not problem.detail:
-        return f"{what} is not described"
+        return f"{what} is not in /openapi.json"
     return None
 
 
-class _Problem(msgspec.Struct):
+class _ProblemBody(msgspec.Struct):
     type: str
     status: int
     detail: str

@@ -1,7 +1,7 @@
-"""What is thrown at a replica, drawn from a random generator: the same one draws the same bytes.
+"""Malformed requests, drawn from a random generator: equal generators draw equal bytes.
 
-Every family breaks one thing at a time, around calls that the replica describes in its /openapi.json; then requests are
-mutated, cut, sent in pieces, and put behind others on one connection.
+Each family breaks one thing, around calls that the replica describes in its /openapi.json. Requests are also mutated,
+truncated, sent in pieces, and pipelined behind others.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 SENTINEL = (b"/kv/fuzz/sentinel", b"still here")
-"""A key that nothing here writes, and its value: a good request for it stands before garbage."""
+"""Path and value of a key that no malformed request writes; good requests read it."""
 HARMFUL = re.compile(rb"DELETE [^ ]*/kv/\?")
-"""That would be a deletion of many keys if it came out well-formed, and perhaps of those that are looked at."""
+"""A request that would delete a range of keys if it turned out well-formed."""
 
 NUMBERS = (b"0", b"-1", b"1e309", b"9" * 30, b"0" * 18 + b"1" + b"9" * 30, b"NaN", b"18446744073709551616", b"1.5")
 TEXTS = (
@@ -116,21 +116,23 @@ CHUNKED = (
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What one connection sends: `pieces`, with a pause between two. `whole`: all that is sent is framed well, so it
-    has to be answered; else the replica may wait for more. `good`: so many answers must be the value of the sentinel,
-    before any other. `cut`: the client resets the connection behind the last piece. `bodiless`: it is a HEAD."""
+    """The bytes that one connection sends, in `pieces` with a pause between them."""
 
     family: str
     pieces: list[bytes]
     whole: bool = False
+    """Whether the framing is correct, so that an answer must come; otherwise the replica may wait for more."""
     good: int = 0
+    """Number of good requests before the malformed one, whose answers must be the value of the sentinel."""
     pause_s: float = 0.0
     cut: bool = False
+    """Whether the client resets the connection after the last piece."""
     bodiless: bool = False
+    """Whether the request is a HEAD."""
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A call that a replica describes."""
+class DescribedCall(msgspec.Struct, frozen=True):
+    """A call of the HTTP interface."""
 
     method: bytes
     path: str
@@ -138,10 +140,10 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes | None
 
 
-def calls_of(document: dict[str, Any]) -> list[Call]:
-    """Those that do no harm to the cluster or to what is looked at, whatever is made of them."""
+def calls_of(document: dict[str, Any]) -> list[DescribedCall]:
+    """Return the calls of /openapi.json that do no harm, however they are changed."""
     calls = [
-        Call(method.upper().encode(), path, _queries(operation), _body(operation))
+        DescribedCall(method.upper().encode(), path, _queries(operation), _body(operation))
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
@@ -153,7 +155,7 @@ def _queries(operation: dict[str, Any]) -> list[bytes]:
 
 
 def _body(operation: dict[str, Any]) -> bytes | None:
-    """Its example; an address in it is made one that nobody can be reached at."""
+    """Return the example of the body, with addresses that lead nowhere."""
     if "requestBody" not in operation:
         return None
     (content,) = operation["requestBody"]["content"].values()
@@ -163,7 +165,7 @@ def _body(operation: dict[str, Any]) -> bytes | None:
 
 
 def request(method: bytes, target: bytes, fields: list[bytes], body: bytes | None = None) -> bytes:
-    """A request; with a body its length is told."""
+    """Return a request; with a body it has a Content-Length."""
     lines = [method + b" " + target + b" HTTP/1.1", b"Host: fuzz", *fields]
     if body is not None:
         lines.append(b"Content-Length: %d" % len(body))
@@ -173,10 +175,10 @@ def request(method: bytes, target: bytes, fields: list[bytes], body: bytes | Non
 GOOD = request(b"GET", SENTINEL[0], [])
 
 
-class Forge:
-    """Makes attempts around `calls`."""
+class RequestForge:
+    """Makes attempts out of well-formed calls."""
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[DescribedCall]) -> None:
         self._calls = calls
         self._with_body = [call for call in calls if call.body is not None]
         self._families: list[tuple[str, Callable[[Random], Attempt]]] = [
@@ -193,8 +195,8 @@ class Forge:
         ]
 
     def draw(self, rng: Random) -> Attempt:
-        """Any of them, as it is or in a way that makes it worse."""
-        attempt = self._harmless(rng)
+        """Return an attempt of any family, possibly pipelined, in pieces or truncated."""
+        attempt = self._of_family(rng)
         match rng.randrange(12):
             case 0:
                 return self._pipelined(rng, attempt)
@@ -205,7 +207,7 @@ class Forge:
             case _:
                 return attempt
 
-    def _harmless(self, rng: Random) -> Attempt:
+    def _of_family(self, rng: Random) -> Attempt:
         while True:
             name, family = rng.choice(self._families)
             attempt = family(rng)
@@ -255,11 +257,11 @@ class Forge:
 
     def _json(self, rng: Random) -> Attempt:
         call = rng.choice(self._with_body)
-        return self._whole(call, rng, body=spoilt(call.body or b"{}", rng))
+        return self._whole(call, rng, body=corrupted(call.body or b"{}", rng))
 
     def _whole(
         self,
-        call: Call,
+        call: DescribedCall,
         rng: Random,
         *,
         query: bytes = b"",
@@ -267,7 +269,7 @@ class Forge:
         body: bytes | None = None,
         sure: bool = True,
     ) -> Attempt:
-        """Framed well, unless a raw byte in the target makes that doubtful."""
+        """Return an attempt with correct framing, if `sure`."""
         target = fill(call.path, rng) + query
         data = request(call.method, target, fields or [], call.body if body is None else body)
         return Attempt("", [data], whole=sure)
@@ -295,7 +297,7 @@ class Forge:
         )
 
     def _pipelined(self, rng: Random, attempt: Attempt) -> Attempt:
-        """Behind good requests, all in one piece."""
+        """Send an attempt behind good requests, all in one piece."""
         count = rng.choice((1, 2, 40))
         data = GOOD * count + attempt.pieces[0]
         return msgspec.structs.replace(attempt, family=f"pipelined {attempt.family}", pieces=[data], good=count)
@@ -316,13 +318,13 @@ def _cut(rng: Random, attempt: Attempt) -> Attempt:
 
 
 def fill(path: str, rng: Random) -> bytes:
-    """The path with something in the place of its parameters that is no member, and no key that is looked at."""
+    """Return a path whose parameters name no member and no key that is checked."""
     number = rng.randrange(100)
     return path.replace("{key}", f"fuzz/{number}").replace("{id}", str(number)).replace("{name}", "nobody").encode()
 
 
-def spoilt(body: bytes, rng: Random) -> bytes:
-    """A document of which one value is another, or which is broken."""
+def corrupted(body: bytes, rng: Random) -> bytes:
+    """Return a JSON document with another value in one place, or a broken one."""
     match rng.randrange(5):
         case 0:
             return rng.choice(JSONS)
@@ -335,10 +337,10 @@ def spoilt(body: bytes, rng: Random) -> bytes:
 
 
 def mutated(data: bytes, rng: Random) -> bytes:
-    """With some bytes changed, dropped, doubled or put in."""
+    """Return `data` with some bytes changed, dropped, doubled or inserted."""
     for _ in range(rng.choice((1, 1, 2, 5))):
         start = rng.randrange(len(data) + 1)
         end = min(len(data), start + rng.choice((1, 1, 2, 8, 40)))
-        put_in = rng.choice((b"", rng.randbytes(end - start), data[start:end] * 2, rng.choice((*TEXTS, *NUMBERS))))
-        data = data[:start] + put_in + data[end:]
+        inserted = rng.choice((b"", rng.randbytes(end - start), data[start:end] * 2, rng.choice((*TEXTS, *NUMBERS))))
+        data = data[:start] + inserted + data[end:]
     return data

@@ -1,1 +1,1 @@
-"""A thousand watchers of one replica while clients write and leaders die: is every change told, once and in order?"""
+"""Watchers that must receive every change exactly once and in order, while clients write and leaders are killed."""

@@ -1,8 +1,7 @@
-"""What watchers took, and whether that is every change, once and in order: pure.
+"""What the watchers received, and whether that is every change exactly once and in order.
 
-All watchers of a replica get the same chunks, so a chunk is looked into once, and each watcher is known by the steps
-that it took from one revision to the next. The truth is what was acknowledged to the writers, and what any watcher saw.
-"""
+All watchers of a replica receive the same chunks, so each chunk is parsed once, and a watcher is represented by its
+steps from one revision to the next. The truth is what was acknowledged to the writers and what any watcher saw."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,67 +9,72 @@ from itertools import pairwise
 
 import msgspec
 
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
-    """`key` holds `value` since `revision`; None: it was deleted."""
+class ObservedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """A change: `key` has `value` since `revision`; None for a deletion."""
 
     revision: int
     key: str
     value: str | None
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """Events that went out together. `resume`: the last id in it; `lost`: it says that events are forgotten."""
+class EventChunk(msgspec.Struct, frozen=True, array_like=True):
+    """Events that were sent together."""
 
-    events: list[Event]
+    events: list[ObservedEvent]
     resume: int | None
+    """The last event id in the chunk."""
     lost: bool
+    """Whether the replica says that it no longer has the events."""
 
     @property
     def torn(self) -> bool:
-        """True when it ends in the midst of a revision."""
+        """Whether the chunk ends within a revision."""
         return bool(self.events) and (self.resume is None or self.resume < self.events[-1].revision)
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What all watchers took. `steps`: how many of them went from one revision to another one, 0 being the beginning;
-    `ends`: how many are at which revision at the end. `receptions`: of every so many watchers, which chunk they got and
-    when, in monotonic nanoseconds. `resumed`: watches that went on at another replica."""
+class Observations(msgspec.Struct, frozen=True, kw_only=True):
+    """What all watchers received."""
 
     watchers: int
-    chunks: list[Chunk]
+    chunks: list[EventChunk]
     counts: list[int]
+    """Number of watchers that received each chunk."""
     steps: list[tuple[int, int, int]]
+    """Numbers of watchers that went from one revision to another; 0 is the beginning."""
     ends: list[tuple[int, int]]
+    """Numbers of watchers by their last revision."""
     receptions: list[tuple[int, int]]
+    """Index of a chunk and monotonic nanoseconds at which a sampled watcher received it."""
     resumed: int
+    """Number of watches that were continued at another replica."""
     forgotten: int
+    """Number of watches that a replica ended because it no longer had the events."""
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """`events`: taken by all watchers together. Not lost: in the truth and passed over by a watcher."""
+class WatchVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of events by what is wrong with them."""
 
     events: int
     changes: int
     lost: int
     doubled: int
-    disorder: int
+    disordered: int
     wrong: int
-    """Events that are not what was put under their revision, or torn off their revision, and watches that a replica
-    ended because events were forgotten."""
+    """Events that differ from what was put at their revision, torn revisions, and watches whose events were gone."""
     examples: list[str]
 
     @property
     def good(self) -> bool:
-        """True when every watcher has had every change, once and in order."""
-        return self.lost == self.doubled == self.disorder == self.wrong == 0
+        """Whether every watcher received every change exactly once and in order."""
+        return self.lost == self.doubled == self.disordered == self.wrong == 0
 
 
-def parse(body: bytes) -> Chunk:
-    """A chunk of server-sent events, whole blocks of them."""
-    events: list[Event] = []
+def parse(body: bytes) -> EventChunk:
+    """Parse a chunk of complete server-sent events."""
+    events: list[ObservedEvent] = []
     resume, lost = None, False
     for block in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
@@ -78,52 +82,52 @@ def parse(body: bytes) -> Chunk:
             lost = True
         elif "data" in fields:
             data = msgspec.json.decode(fields["data"])
-            events.append(Event(data["revision"], data["key"], data.get("value")))
+            events.append(ObservedEvent(data["revision"], data["key"], data.get("value")))
         resume = int(fields["id"]) if "id" in fields else resume
-    return Chunk(events, resume, lost)
+    return EventChunk(events, resume, lost)
 
 
-def judge(acknowledged: Mapping[int, tuple[str, str]], seen: Seen) -> Judgement:
-    """Compare with what was `acknowledged`: key and value by revision."""
+def judge(acknowledged: Mapping[int, tuple[str, str]], seen: Observations) -> WatchVerdict:
+    """Compare with the acknowledged puts, key and value by revision."""
     truth: dict[int, tuple[str, str | None]] = dict(acknowledged)
     examples: list[str] = []
     wrong = seen.forgotten
     for chunk, count in zip(seen.chunks, seen.counts, strict=True):
         for event in chunk.events:
-            told = event.key, event.value
-            if truth.setdefault(event.revision, told) != told:
+            change = event.key, event.value
+            if truth.setdefault(event.revision, change) != change:
                 wrong += count
-                examples.append(f"revision {event.revision} is {told}, and was put as {truth[event.revision]}")
+                examples.append(f"revision {event.revision} was received as {change}, put as {truth[event.revision]}")
         wrong += count * chunk.torn
     order = sorted(truth)
-    place = {revision: number for number, revision in enumerate([0, *order])}
-    lost = doubled = disorder = 0
+    index = {revision: number for number, revision in enumerate([0, *order])}
+    lost = doubled = disordered = 0
     for before, after, count in _steps(seen):
-        distance = place[after] - place[before]
+        distance = index[after] - index[before]
         if distance == 1:
             continue
         lost += count * max(0, distance - 1)
         doubled += count * (distance == 0)
-        disorder += count * (distance < 0)
+        disordered += count * (distance < 0)
         examples.append(f"{count} watchers went from revision {before} to {after}")
     for end, count in seen.ends:
-        missing = len(order) - place[end]
+        missing = len(order) - index[end]
         lost += count * missing
         if missing:
             examples.append(f"{count} watchers ended at revision {end}, {missing} changes before the last one")
-    return Judgement(
+    return WatchVerdict(
         events=sum(len(chunk.events) * count for chunk, count in zip(seen.chunks, seen.counts, strict=True)),
         changes=len(order),
         lost=lost,
         doubled=doubled,
-        disorder=disorder,
+        disordered=disordered,
         wrong=wrong,
-        examples=examples[:EXAMPLES],
+        examples=examples[:MAX_EXAMPLES],
     )
 
 
-def _steps(seen: Seen) -> Iterator[tuple[int, int, int]]:
-    """Those between chunks, and those within them."""
+def _steps(seen: Observations) -> Iterator[tuple[int, int, int]]:
+    """Yield the steps between chunks and within chunks."""
     yield from seen.steps
     within: Counter[tuple[int, int]] = Counter()
     for chunk, count in zip(seen.chunks, seen.counts, strict=True):
@@ -132,9 +136,9 @@ def _steps(seen: Seen) -> Iterator[tuple[int, int, int]]:
     yield from ((before, after, count) for (before, after), count in within.items())
 
 
-def delays_ms(seen: Seen, answered_ns: Mapping[int, int], began_ns: int, ended_ns: int) -> list[float]:
-    """From the answer of each PUT that was answered between two instants to its event at each of the watchers that are
-    looked at; 0 when the event came first."""
+def delays_ms(seen: Observations, answered_ns: Mapping[int, int], began_ns: int, ended_ns: int) -> list[float]:
+    """Return the times from the answer of each PUT in an interval to its event at each sampled watcher; 0 for an event
+    that came first. `answered_ns` has the times of answers by revision."""
     revisions = [
         [answered_ns[event.revision] for event in chunk.events if event.revision in answered_ns]
         for chunk in seen.chunks

@@ -1,8 +1,8 @@
-"""One process with all the watchers: `python -m tests.torture.watching.watchers`, with its order on standard input.
+"""A process with all watchers: `python -m tests.torture.watching.watchers`.
 
-Plain sockets and one poll, as `bench.load` does it: a thousand watchers of a thousand changes a second are a million
-events a second, which nobody can look at one by one. A watcher resumes as any client does: behind the last id that it
-has seen, at another replica.
+It uses plain sockets and one poll, as the load generator of `bench` does: a thousand watchers of a thousand changes per
+second receive a million events per second, too many to parse each. A watcher whose connection ends resumes at another
+replica after the last event id that it received, as every client does.
 """
 
 import random
@@ -15,20 +15,20 @@ from contextlib import suppress
 
 import msgspec
 
-from tests.torture.watching.events import Chunk, Seen, parse
+from tests.torture.watching.events import EventChunk, Observations, parse
 
 RECEIVE_BYTES = 1 << 18
-KNOWN_CHUNKS = 1000
+CACHED_CHUNKS = 1000
 PAUSE_NS = 100_000_000
-"""Between two attempts of one watcher to find a replica."""
+"""Time between two attempts of a watcher to connect."""
 CONNECT_S = 2.0
-DEAF_S = 30.0
-"""Told where the end is, all watchers are there after this time, or they lack something."""
+CATCH_UP_S = 30.0
+"""Time in which all watchers reach the last revision, once it is known."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """So many `watchers` of all keys that begin with `prefix`, from the first revision on, at the first of
-    `addresses`. The receptions of every `sampled`th are written down."""
+class WatcherOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Watchers of all keys that begin with `prefix` from the first revision on, at the first of `addresses`. The
+    receptions of every `sampled`th watcher are recorded."""
 
     addresses: list[tuple[str, int]]
     watchers: int
@@ -37,7 +37,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Watcher:
-    """`event`: revision of the last event that it took, `resume` the last id that it saw."""
+    """A watch. `event`: revision of its last event; `resume`: its last event id."""
 
     __slots__ = ("address", "event", "headed", "number", "received", "resume", "socket")
 
@@ -51,34 +51,34 @@ class _Watcher:
 
 
 class _EndedError(Exception):
-    """This watch does not go on here."""
+    """The watch does not continue on this connection."""
 
 
-class Watchers:
-    """All of them."""
+class WatcherPool:
+    """All watchers of the process."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, options: WatcherOptions) -> None:
+        self._options = options
         self._poll = select.epoll()
         self._open: dict[int, _Watcher] = {}
         self._closed: list[tuple[int, _Watcher]] = []
-        self._known: dict[bytes, int] = {}
-        self._chunks: list[Chunk] = []
+        self._cached: dict[bytes, int] = {}
+        self._chunks: list[EventChunk] = []
         self._counts: list[int] = []
         self._steps: Counter[tuple[int, int]] = Counter()
         self._receptions: list[tuple[int, int]] = []
         self._resumed = self._forgotten = 0
-        self._all = [_Watcher(number, order.addresses[0]) for number in range(order.watchers)]
+        self._all = [_Watcher(number, options.addresses[0]) for number in range(options.watchers)]
         for watcher in self._all:
-            self._ask(watcher)
+            self._connect(watcher)
 
     @property
     def headed(self) -> int:
-        """How many of them are served."""
+        """Number of watchers that are served."""
         return sum(watcher.headed for watcher in self._all)
 
     def run(self, until: int | None, seconds: float) -> None:
-        """Take what comes, for so long, or until all of them have had the revision `until`."""
+        """Receive for so long, or until all watchers have received the revision `until`."""
         deadline_ns = time.monotonic_ns() + int(1e9 * seconds)
         while (now_ns := time.monotonic_ns()) < deadline_ns:
             if until is not None and all(watcher.event >= until for watcher in self._all):
@@ -90,11 +90,11 @@ class Watchers:
             events = self._poll.poll(0.05)
             now_ns = time.monotonic_ns()
             for descriptor, _ in events:
-                self._take(self._open[descriptor], now_ns)
+                self._receive_events(self._open[descriptor], now_ns)
 
-    def seen(self) -> Seen:
-        """All of it."""
-        return Seen(
+    def observations(self) -> Observations:
+        """Return what all watchers received."""
+        return Observations(
             watchers=len(self._all),
             chunks=self._chunks,
             counts=self._counts,
@@ -105,13 +105,13 @@ class Watchers:
             forgotten=self._forgotten,
         )
 
-    def _ask(self, watcher: _Watcher) -> None:
-        """Raises OSError."""
+    def _connect(self, watcher: _Watcher) -> None:
+        """Open a connection and ask for the events. Raises OSError."""
         opened = socket.create_connection(watcher.address, timeout=CONNECT_S)
         where = f"Last-Event-ID: {watcher.resume}\r\n" if watcher.resume else ""
         first = "" if watcher.resume else "&from_revision=1"
         opened.sendall(
-            f"GET /watch?prefix={self._order.prefix}{first} HTTP/1.1\r\nHost: replica\r\n{where}\r\n".encode()
+            f"GET /watch?prefix={self._options.prefix}{first} HTTP/1.1\r\nHost: replica\r\n{where}\r\n".encode()
         )
         opened.setblocking(False)
         watcher.socket, watcher.headed = opened, False
@@ -120,21 +120,21 @@ class Watchers:
         self._poll.register(opened, select.EPOLLIN)
 
     def _resume(self, watcher: _Watcher) -> None:
-        others = [address for address in self._order.addresses if address != watcher.address]
+        others = [address for address in self._options.addresses if address != watcher.address]
         watcher.address = random.choice(others or [watcher.address])
         try:
-            self._ask(watcher)
+            self._connect(watcher)
         except OSError:
             self._closed.append((time.monotonic_ns() + PAUSE_NS, watcher))
 
-    def _take(self, watcher: _Watcher, now_ns: int) -> None:
+    def _receive_events(self, watcher: _Watcher, now_ns: int) -> None:
         opened = watcher.socket
         if opened is None:
             return
         try:
             self._receive(watcher, opened)
-            if watcher.headed or self._take_head(watcher):
-                self._take_chunks(watcher, now_ns)
+            if watcher.headed or self._parse_head(watcher):
+                self._parse_chunks(watcher, now_ns)
         except (_EndedError, OSError):
             self._poll.unregister(opened)
             del self._open[opened.fileno()]
@@ -150,7 +150,7 @@ class Watchers:
             raise _EndedError
         watcher.received += data
 
-    def _take_head(self, watcher: _Watcher) -> bool:
+    def _parse_head(self, watcher: _Watcher) -> bool:
         end = watcher.received.find(b"\r\n\r\n")
         if end < 0:
             return False
@@ -162,8 +162,8 @@ class Watchers:
         watcher.headed = True
         return True
 
-    def _take_chunks(self, watcher: _Watcher, now_ns: int) -> None:
-        """Chunks of HTTP, which are those that the replica wrote."""
+    def _parse_chunks(self, watcher: _Watcher, now_ns: int) -> None:
+        """Parse the chunks of HTTP, which are those that the replica wrote."""
         received, start = watcher.received, 0
         while (line := received.find(b"\r\n", start)) >= 0:
             length = int(received[start:line], 16)
@@ -172,16 +172,16 @@ class Watchers:
                 break
             if not length:
                 raise _EndedError
-            self._take_chunk(watcher, bytes(received[line + 2 : end]), now_ns)
+            self._parse_chunk(watcher, bytes(received[line + 2 : end]), now_ns)
             start = end + 2
         del received[:start]
 
-    def _take_chunk(self, watcher: _Watcher, body: bytes, now_ns: int) -> None:
-        number = self._known.get(body)
+    def _parse_chunk(self, watcher: _Watcher, body: bytes, now_ns: int) -> None:
+        number = self._cached.get(body)
         if number is None:
-            if len(self._known) >= KNOWN_CHUNKS:
-                self._known.clear()
-            number = self._known[body] = len(self._chunks)
+            if len(self._cached) >= CACHED_CHUNKS:
+                self._cached.clear()
+            number = self._cached[body] = len(self._chunks)
             self._chunks.append(parse(body))
             self._counts.append(0)
         chunk = self._chunks[number]
@@ -194,25 +194,25 @@ class Watchers:
         if chunk.events:
             self._steps[watcher.event, chunk.events[0].revision] += 1
             watcher.event = chunk.events[-1].revision
-            if watcher.number % self._order.sampled == 0:
+            if watcher.number % self._options.sampled == 0:
                 self._receptions.append((number, now_ns))
 
 
 def main() -> None:
-    """Read an order, watch, and say so; then wait for a line with the last revision, and tell what was seen."""
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
-    watchers = Watchers(order)
-    while watchers.headed < order.watchers:
+    """Read the options, watch and print `ready`; after a line with the last revision print the observations."""
+    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=WatcherOptions)
+    watchers = WatcherPool(options)
+    while watchers.headed < options.watchers:
         watchers.run(None, 0.1)
     sys.stdout.buffer.write(b"ready\n")
     sys.stdout.buffer.flush()
-    told = select.epoll()
-    told.register(sys.stdin.buffer, select.EPOLLIN)
-    while not told.poll(0):
+    input_poll = select.epoll()
+    input_poll.register(sys.stdin.buffer, select.EPOLLIN)
+    while not input_poll.poll(0):
         watchers.run(None, 0.2)
-    watchers.run(int(sys.stdin.buffer.readline()), DEAF_S)
+    watchers.run(int(sys.stdin.buffer.readline()), CATCH_UP_S)
     with suppress(BrokenPipeError):
-        sys.stdout.buffer.write(msgspec.msgpack.encode(watchers.seen()))
+        sys.stdout.buffer.write(msgspec.msgpack.encode(watchers.observations()))
         sys.stdout.buffer.flush()
 
 

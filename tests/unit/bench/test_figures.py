@@ -1,6 +1,6 @@
 import pytest
 
-from bench.figures import Spread, histogram, percentile, spread
+from bench.figures import Spread, percentile, spread
 
 
 def test_a_percentile_lies_between_its_neighbours() -> None:
@@ -16,7 +16,3 @@ def test_two_values_have_percentiles() -> None:
 
 def test_a_spread_is_median_least_and_most() -> None:
     assert spread([3.0, 1.0, 2.0, 9.0]) == Spread(median=2.5, least=1.0, most=9.0)
-
-
-def test_a_histogram_shows_the_empty_buckets_between_and_none_around() -> None:
-    assert histogram([510.0, 599.9, 600.0, 850.0], 100) == [(500, 2), (600, 1), (700, 0), (800, 1)]

@@ -4,10 +4,9 @@ from collections import Counter
 
 import pytest
 
-from bench.profile.command import profile_report
-from bench.profile.measure import Profiled
-from bench.profile.stages import OTHER, costs, read, stage_of
-from tests.unit.bench.test_report import shown
+from bench.profile import ProfileResult, profile_report
+from bench.stages import OTHER, costs, read, stage_of
+from tests.unit.bench.reports import shown
 
 HTTP, LIBRARY = "/x/kvstore/server/http", "/x/lib/python3.11/site-packages"
 
@@ -64,22 +63,27 @@ def test_samples_are_counted_by_thread() -> None:
 
 def test_what_a_thread_used_is_divided_as_it_was_seen() -> None:
     seen = {17: Counter({"replica": 6, "event loop": 2}), 18: Counter({"storage": 100})}
-    assert costs({17: 40.0, 18: 5.0, 19: 1.0}, seen) == {"node": 30.0, "event loop": 10.0, "storage": 5.0, OTHER: 1.0}
+    assert costs({17: 40.0, 18: 5.0, 19: 1.0}, seen) == {
+        "replica": 30.0,
+        "event loop": 10.0,
+        "storage": 5.0,
+        OTHER: 1.0,
+    }
 
 
 def test_the_report_has_a_row_for_each_stage() -> None:
-    found = Profiled(
+    found = ProfileResult(
         connections=64,
         reads=0,
         per_second=8000.0,
         sampled_per_second=7000.0,
         samples=12,
-        stages_us={"node": 30.0, "storage": 10.0},
+        stages_us={"replica": 30.0, "storage": 10.0},
         functions_us={"replica/node.py step": 40.0},
     )
     text = shown(profile_report(found))
     rows = [line.split() for line in text.splitlines()]
-    assert ["node", "75.0%", "30.0"] in rows
+    assert ["replica", "75.0%", "30.0"] in rows
     assert ["all", "40.0"] in rows
     assert ["replica/node.py", "step", "100.0%", "40.0"] in rows
-    assert "8,000 requests a second, 7,000 while it was sampled; 12 samples" in text
+    assert "8,000 requests/s, 7,000 while sampled; 12 samples" in text

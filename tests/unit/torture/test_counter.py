@@ -1,11 +1,11 @@
-"""What a counter says against what its clients were told."""
+"""The counter against the acknowledged increments."""
 
 import msgspec
 import pytest
 
-from tests.torture.counter import Counted
+from tests.torture.counter import CounterResult
 
-EXACT = Counted(with_key=True, kills=2, done=10, unknown=0, doubts=0, lost_races=3, final=10, seconds=1.0)
+EXACT = CounterResult(with_key=True, kills=2, done=10, unknown=0, repeated=0, conflicts=3, final=10, seconds=1.0)
 
 
 def test_a_counter_is_exact_when_it_says_what_its_clients_say() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.faults.disk import SYNCS, Tampering, why_not
+from tests.torture.faults.disk import SYNCS, SyscallInjection, why_not
 
 SYNCER = """
 import os, sys
@@ -45,20 +45,20 @@ def syncer(tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
 
 @needs_strace
 def test_syncs_of_a_running_process_fail_and_are_counted(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    tampering = Tampering(syncer.pid, SYNCS, "error=EIO", tmp_path / "syncer.strace")
-    assert asyncio.run(tampering.attach()) == ""
+    injection = SyscallInjection(syncer.pid, SYNCS, "error=EIO", tmp_path / "syncer.strace")
+    assert asyncio.run(injection.attach()) == ""
     assert syncer.wait(30) == EIO
-    tampering.detach()
-    assert tampering.injected > 0
+    injection.detach()
+    assert injection.count > 0
 
 
 @needs_strace
 def test_a_process_that_is_let_go_runs_on(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    tampering = Tampering(syncer.pid, SYNCS, "delay_enter=1000", tmp_path / "syncer.strace")
-    assert asyncio.run(tampering.attach()) == ""
-    while not tampering.injected:
+    injection = SyscallInjection(syncer.pid, SYNCS, "delay_enter=1000", tmp_path / "syncer.strace")
+    assert asyncio.run(injection.attach()) == ""
+    while not injection.count:
         pass
-    tampering.detach()
+    injection.detach()
     assert syncer.poll() is None
 
 
@@ -66,7 +66,7 @@ def test_a_process_that_is_let_go_runs_on(syncer: "subprocess.Popen[bytes]", tmp
 def test_what_keeps_strace_off_is_told(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-        tampering = Tampering(gone.pid, SYNCS, "error=EIO", tmp_path / "gone.strace")
-        assert "No such process" in asyncio.run(tampering.attach())
-        tampering.detach()
-        assert tampering.injected == 0
+        injection = SyscallInjection(gone.pid, SYNCS, "error=EIO", tmp_path / "gone.strace")
+        assert "No such process" in asyncio.run(injection.attach())
+        injection.detach()
+        assert injection.count == 0

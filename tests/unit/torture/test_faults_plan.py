@@ -2,12 +2,12 @@ from itertools import islice
 
 import pytest
 
-from tests.torture.faults.plan import Fault, Plan, Reach, schedule
+from tests.torture.faults.plan import Fault, FaultPlan, Reach, schedule
 
 NAMES = ["n1", "n2", "n3", "n4", "n5"]
 
 
-def plans(seed: int, count: int = 40) -> list[Plan]:
+def plans(seed: int, count: int = 40) -> list[FaultPlan]:
     return list(islice(schedule(seed, list(Fault), NAMES), count))
 
 
@@ -44,7 +44,7 @@ def test_a_pause_outlasts_the_lease() -> None:
 def test_victims_are_the_first_in_order_with_the_leader_in_front_where_that_is_planned(
     reach: Reach, leader_first: bool, leader: str | None, victims: tuple[str, ...]
 ) -> None:
-    plan = Plan(
+    plan = FaultPlan(
         fault=Fault.KILL,
         hasty=True,
         calm_s=0,

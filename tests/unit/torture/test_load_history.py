@@ -1,33 +1,32 @@
-"""What the answers of a load mean for its history."""
+"""The meaning of the answers of a load for its history."""
 
 import pytest
 
 from bench.load.connection import Connection
-from bench.load.order import Mix
-from bench.load.wire import Requests
+from bench.load.options import Mix
 from tests.torture.load_history import LoadHistory
 from tests.unit.bench.serving import response, served
 
-REQUESTS = Requests(Mix(keys=9, value_bytes=20), 1, "")
+MIX = Mix(keys=9, value_bytes=20, prefix="k")
 ABSENT = b'{"type":"urn:kvstore:problem:no-such-key"}'
 
 
 def told(operation: int, answer: bytes | None) -> tuple[str, str, str | None, int | None]:
-    past = LoadHistory(REQUESTS, "k")
+    history = LoadHistory(MIX)
     with served(lambda *_: b"") as address:
         connection = Connection(address)
         connection.operation, connection.number, connection.sent_ns = operation, 5, 10
         if answer is None:
-            past.lost(connection, 20)
+            history.lost(connection, 20)
         else:
-            past.answered(connection, answer, 20)
+            history.answered(connection, answer, 20)
         connection.socket.close()
-    (call,) = past.calls
+    (call,) = history.calls
     assert (call.called_ns, call.returned_ns, call.key) == (10, 20, "k3")
     return call.kind, call.outcome, call.value, call.revision
 
 
-OWN = "0001000000000005"
+OWN = "0000000000000005"
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,20 @@
 
 import pytest
 
-from tests.torture.watching.events import Chunk, Event, Judgement, Seen, delays_ms, judge, parse
+from tests.torture.watching.events import EventChunk, Observations, ObservedEvent, WatchVerdict, delays_ms, judge, parse
 
 PUT = {1: ("a", "x"), 2: ("b", "y"), 4: ("a", "z")}
 """Key and value by revision; 3 is one of the store's own."""
 
 
-def chunk(*revisions: int) -> Chunk:
-    return Chunk([Event(revision, *PUT[revision]) for revision in revisions], revisions[-1], lost=False)
+def chunk(*revisions: int) -> EventChunk:
+    return EventChunk([ObservedEvent(revision, *PUT[revision]) for revision in revisions], revisions[-1], lost=False)
 
 
 def judged(
-    chunks: list[Chunk], steps: list[tuple[int, int, int]], end: int = 4, acknowledged: tuple[int, ...] = (1, 2, 4)
-) -> Judgement:
-    seen = Seen(
+    chunks: list[EventChunk], steps: list[tuple[int, int, int]], end: int = 4, acknowledged: tuple[int, ...] = (1, 2, 4)
+) -> WatchVerdict:
+    seen = Observations(
         watchers=1,
         chunks=chunks,
         counts=[1] * len(chunks),
@@ -47,10 +47,10 @@ def test_every_change_once_and_in_order_is_good() -> None:
     ],
 )
 def test_what_is_passed_over_comes_twice_or_goes_back_is_counted(
-    chunks: list[Chunk], steps: list[tuple[int, int, int]], end: int, counts: tuple[int, int, int]
+    chunks: list[EventChunk], steps: list[tuple[int, int, int]], end: int, counts: tuple[int, int, int]
 ) -> None:
     found = judged(chunks, steps, end)
-    assert (found.lost, found.doubled, found.disorder) == counts
+    assert (found.lost, found.doubled, found.disordered) == counts
     assert not found.good
     assert found.examples
 
@@ -63,7 +63,7 @@ def test_what_one_watcher_saw_all_of_them_must_see() -> None:
 
 
 def test_an_event_of_another_value_is_wrong() -> None:
-    other = Chunk([Event(1, "a", "never put")], 1, lost=False)
+    other = EventChunk([ObservedEvent(1, "a", "never put")], 1, lost=False)
     assert judged([other, chunk(2, 4)], [(0, 1, 1), (1, 2, 1)]).wrong == 1
 
 
@@ -73,15 +73,15 @@ def test_a_chunk_of_server_sent_events_is_understood() -> None:
         b'id: 7\nevent: delete\ndata: {"key":"b","revision":7}\n\n'
     )
     found = parse(body)
-    assert found == Chunk([Event(7, "a", "x"), Event(7, "b", None)], 7, lost=False)
+    assert found == EventChunk([ObservedEvent(7, "a", "x"), ObservedEvent(7, "b", None)], 7, lost=False)
     assert not found.torn
     assert parse(body[: body.index(b"id: 7")]).torn
-    assert parse(b"id: 9\n\n") == Chunk([], 9, lost=False)
+    assert parse(b"id: 9\n\n") == EventChunk([], 9, lost=False)
     assert parse(b'event: lost\ndata: {"oldest_revision":4,"detail":"x"}\n\n').lost
 
 
 def test_delays_count_from_the_answer_of_the_put() -> None:
-    seen = Seen(
+    seen = Observations(
         watchers=2,
         chunks=[chunk(1, 2), chunk(4)],
         counts=[2, 2],

@@ -1,1 +1,0 @@
-"""Programs that are members of other stores, for comparisons."""

@@ -1,0 +1,56 @@
+"""Programs that the benchmark runs: wrk, h2load, py-spy, and the members of other stores."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.errors import BenchError
+
+STOP_S = 10.0
+
+
+def find_program(program: str, install: str) -> str:
+    """Return the path of a program, from the environment of this Python or the PATH. Raises BenchError."""
+    beside = Path(sys.executable).with_name(program)
+    path = str(beside) if beside.exists() else shutil.which(program)
+    if path is None:
+        raise BenchError(f"{program} is not installed: {install}")
+    return path
+
+
+async def output_of(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
+    """Run a program; return its exit status and output. It is killed when the time is over, which raises BenchError."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C goes to the benchmark, which ends the program
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            output, _ = await process.communicate()
+    except TimeoutError as error:
+        raise BenchError(f"{command[0]} did not end within {timeout_s:.0f} s: run it again") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode, output.decode(errors="replace")
+
+
+async def end(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    """End processes with SIGTERM, and with SIGKILL those that do not end in time."""
+    running = [process for process in processes if process.returncode is None]
+    for process in running:
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await asyncio.gather(*(process.wait() for process in running))
+    except TimeoutError:
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -1,0 +1,34 @@
+"""What the commands of `python -m tests.torture` share."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from bench.command import finish
+from bench.errors import BenchError
+
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a run to repeat; by default a new one.")]
+Clients = Annotated[int, typer.Option(min=1, max=64, help="Number of clients.")]
+
+MAX_REASONS = 10
+
+
+def drawn(seed: int | None) -> int:
+    """Return the seed of a run."""
+    return secrets.randbelow(1 << 32) if seed is None else seed
+
+
+def conclude(json: Path | None, result: object, report: RenderableType, *, correct: bool) -> None:
+    """Write and print a result. Raises BenchError when a guarantee was violated."""
+    finish(json, result, report)
+    if not correct:
+        raise BenchError("the run violates a guarantee, see above: please report this bug")
+
+
+def first_lines(reasons: list[str]) -> list[str]:
+    """Return the first of many lines, escaped for rich."""
+    lines = [f"  {reason}".replace("[", r"\[") for reason in reasons[:MAX_REASONS]]
+    return [*lines, f"  and {len(reasons) - MAX_REASONS} more"] if len(reasons) > MAX_REASONS else lines

@@ -1,0 +1,102 @@
+"""The files of a replica that has ended: what it was doing, and damage to them."""
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.cluster import DATABASE, LOG
+from bench.errors import BenchError
+
+LOCK = "lock"
+MAX_UNAPPLIED = 500
+"""A replica with more chosen slots that are not applied is replaying its log."""
+
+
+def opened_since(data: Path, moment: float) -> bool:
+    """Return whether a replica has opened its data since `moment`, in seconds of the clock of `now`."""
+    lock = data / LOCK
+    return lock.exists() and lock.stat().st_mtime >= moment
+
+
+def now() -> float:
+    """Return the time by the clock of file systems."""
+    return time.time()
+
+
+def under_way(data: Path) -> list[str]:
+    """Return what a replica was doing when it was killed, by a copy of its files."""
+    with _copy(data) as connection:
+        return list(_under_way(connection)) if connection is not None else ["starting"]
+
+
+def _under_way(connection: sqlite3.Connection) -> Iterator[str]:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < 2:
+        yield "migrating" if version else "starting"
+        return
+    (chosen,) = connection.execute("SELECT chosen FROM acceptor").fetchone()
+    (applied,) = connection.execute("SELECT applied FROM progress").fetchone()
+    cut, live, compacted, compact, staged = connection.execute(
+        "SELECT cut, live, compacted, compact, staged FROM bounds"
+    ).fetchone()
+    idle = {"a": "b", "b": "a"}[live]
+    if connection.execute("SELECT 1 FROM log WHERE slot <= ? LIMIT 1", (cut,)).fetchone():
+        yield "truncating"
+    if compacted < compact:
+        yield "compacting"
+    if staged:
+        yield "installing"
+    for table, column in ((f"records_{idle}", "position"), (f"history_{idle}", "last")):
+        if connection.execute(f"SELECT 1 FROM {table} WHERE {column} > ? LIMIT 1", (staged,)).fetchone():
+            yield "clearing"  # the state that a snapshot replaced
+            break
+    if chosen > applied + MAX_UNAPPLIED:
+        yield "replaying"
+
+
+@contextmanager
+def _copy(data: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open a copy of the database with its log, or yield None when there is none yet."""
+    if not (data / DATABASE).exists() or not (data / DATABASE).stat().st_size:
+        yield None
+        return
+    with TemporaryDirectory(dir=data.parent) as directory:
+        for name in (DATABASE, LOG):
+            if (data / name).exists():
+                shutil.copyfile(data / name, Path(directory) / name)
+        with closing(sqlite3.connect(Path(directory) / DATABASE)) as connection:
+            yield connection
+
+
+def downgrade(data: Path) -> None:
+    """Turn the data of a replica that was stopped into version 1 of the schema, which has no applied state.
+
+    Raises BenchError when the log was truncated: the lost part is in the applied state only.
+    """
+    with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as connection:
+        ((cut,),) = connection.execute("SELECT cut FROM bounds")
+        if cut:
+            raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {cut}")
+        tables = ("progress", "bounds", "records_a", "history_a", "records_b", "history_b")
+        dropped = "".join(f"DROP TABLE {table}; " for table in tables)
+        connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")
+        ((node, cluster, boot),) = connection.execute("SELECT node, cluster, boot FROM identity")
+    (data / LOCK).write_text(f"process 1, node {node} of cluster {cluster}\n{boot}")
+
+
+def flip(file: Path, bit: int) -> None:
+    """Invert one bit of a file."""
+    with file.open("r+b") as opened:
+        opened.seek(bit // 8)
+        byte = opened.read(1)[0]
+        opened.seek(bit // 8)
+        opened.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def set_aside(data: Path) -> int:
+    """Return how often a replica found its data damaged and set it aside."""
+    return len(list(data.glob("damaged-*")))
