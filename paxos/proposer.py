@@ -89,7 +89,11 @@ class Proposal(msgspec.Struct):
 
 
 class Pipeline:
-    """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for a majority."""
+    """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for a majority.
+
+    Each payload is a batch that its origin has packed. Several of them share a slot, because a slot costs every acceptor
+    a sync, whatever it holds. The pipeline joins whole payloads and never looks into one.
+    """
 
     def __init__(
         self, from_slot: Slot, recovered: list[bytes], configurations: ConfigurationHistory, options: Options
@@ -153,7 +157,7 @@ class Pipeline:
             if self._recovered:
                 value = self._recovered.popleft()
             elif self._queue and self._queued_bytes >= min(self._in_flight_bytes, self._options.min_batch_bytes):
-                value = self._batch()
+                value = self._next_value()
             elif self._next_slot < self._fill_below:
                 value = NOOP
             else:
@@ -206,11 +210,12 @@ class Pipeline:
         first = next(iter(self._in_flight.values()), None)
         return first.proposed_at if first is not None else None
 
-    def _batch(self) -> bytes:
+    def _next_value(self) -> bytes:
+        """Return a value of the queued payloads: as many as fit in a slot, at least one."""
         payloads = [self._queue.popleft()]
-        room = self._options.max_batch_bytes - len(payloads[0])
-        while self._queue and len(self._queue[0]) <= room:
+        size = len(payloads[0])
+        while self._queue and size + len(self._queue[0]) <= self._options.max_batch_bytes:
             payloads.append(self._queue.popleft())
-            room -= len(payloads[-1])
-        self._queued_bytes -= sum(map(len, payloads))
+            size += len(payloads[-1])
+        self._queued_bytes -= size
         return pack(payloads)

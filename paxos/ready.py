@@ -69,7 +69,11 @@ class ServeSnapshot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ready(msgspec.Struct):
-    """The work of one step, with its fields in the order in which the host must do the work."""
+    """The work of one step, with its fields in the order in which the host must do the work.
+
+    `kvstore.replica.node.Node.step` takes a Ready from the core, applies `chosen`, answers `reads`, and returns a Ready
+    that its driver carries out: there `write` also holds the state, and `chosen` and `reads` are already done.
+    """
 
     messages: list[Envelope] = []
     """Messages to send at once. They carry no vote and depend on no record that is not yet durable."""

@@ -1,10 +1,10 @@
-"""What a log entry can ask of the state machine, what it answers, and the binary form of both.
+"""Commands that a log entry asks of the state machine, their results, and the stored form of both.
 
-A replica gathers the commands of its clients in batches. A batch is packed once, where it was made; it travels and is
-stored as opaque bytes and is unpacked once on each replica, when it is applied.
+A replica gathers the commands of its clients in batches. A batch is packed once, by the replica that made it. It is
+sent and stored as opaque bytes, and unpacked once on each replica, when it is applied.
 
-The tag of a command is stored in the log, and the tag of a result in the answers that are kept for idempotent commands:
-a class that is renamed keeps its tag, so that every release reads every log alike.
+The tag of a command is stored in the log, and the tag and the fields of a result in the answers that are kept for
+idempotent commands. A class that is renamed keeps its tag, so that every release reads every log alike.
 """
 
 from enum import StrEnum
@@ -30,26 +30,27 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class DeleteSpan(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Remove all keys of `span`, in one revision."""
+    """Remove all keys of `span` in one revision."""
 
     span: Span
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Look `key` up, in a transaction."""
+    """Read `key` in a transaction."""
 
     key: bytes
 
 
 class List(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """The first `limit` keys of `span` with what they hold, in a transaction."""
+    """Read the first `limit` keys of `span` in a transaction."""
 
     span: Span
     limit: int
 
 
 class LeasedPut(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Set `key` to `value`, for as long as `lease` lives; 0 for a lease of its own, of `ttl_ms`, which ends with it."""
+    """Set `key` to `value`, attached to `lease`: the key is deleted when the lease ends. With `lease` 0 a new lease of
+    `ttl_ms` is granted, which ends when the key is detached from it."""
 
     key: bytes
     value: bytes
@@ -58,8 +59,8 @@ class LeasedPut(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False
 
 
 class Target(StrEnum):
-    """What of a record is compared. An absent key has revision, create revision and version 0 and does not exist; its
-    value is not equal to any, and neither less nor greater. A key without a lease has lease 0."""
+    """Property of a record that a condition compares. An absent key does not exist, has version, revision and create
+    revision 0, and a value that is not equal to any and neither less nor greater. A key without a lease has lease 0."""
 
     EXISTS = "exists"
     VALUE = "value"
@@ -67,12 +68,12 @@ class Target(StrEnum):
     REVISION = "revision"
     CREATE_REVISION = "create_revision"
     LEASE = "lease"
-    FENCE = "fence"
-    """Of the holder of the lock that is named like the key; 0 for a free one."""
+    FENCING_TOKEN = "fence"  # noqa: S105 - the name of a JSON field, no secret
+    """Fencing token of the holder of the lock whose name is the key, 0 for a free lock."""
 
 
 class Relation(StrEnum):
-    """How the record must be to the operand."""
+    """Relation between the property of the record and the operand."""
 
     EQUAL = "eq"
     NOT_EQUAL = "ne"
@@ -81,9 +82,9 @@ class Relation(StrEnum):
 
 
 class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A condition on a key or on every key of a span. `operand` is bytes for a value, 1 or 0 for existence.
+    """A condition on a key or on all keys of a span. `operand` is bytes for a value, and 1 or 0 for existence.
 
-    Over a span it holds when it holds for each key that is there; EXISTS asks whether there is any.
+    Over a span, a condition holds when it holds for each present key; EXISTS holds when any key is present.
     """
 
     on: bytes | Span
@@ -93,8 +94,8 @@ class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """If all `compares` hold do `then`, else `otherwise`: in order, each seeing what those before it did, and all in
-    one revision."""
+    """Do `then` if all `compares` hold, else `otherwise`, in one revision. Each operation sees the effects of those
+    before it."""
 
     compares: list[Compare]
     then: "list[Operation]"
@@ -102,49 +103,49 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Reconfigure(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Make `membership` the members of the cluster."""
+    """Make `membership` the membership of the cluster."""
 
     membership: Membership
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """A lease that lives for `ttl_ms`, and again for as long with each KeepAlive."""
+class GrantLease(msgspec.Struct, frozen=True, array_like=True, tag="Grant", gc=False):
+    """Grant a lease that lasts `ttl_ms`, and again as long after each KeepLeaseAlive."""
 
     ttl_ms: int
 
 
-class KeepAlive(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """`lease` lives for its whole length from now on."""
+class KeepLeaseAlive(msgspec.Struct, frozen=True, array_like=True, tag="KeepAlive", gc=False):
+    """Let `lease` last its whole length from now on."""
 
     lease: int
 
 
-class Revoke(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """End `lease`, and all that hangs on it."""
+class RevokeLease(msgspec.Struct, frozen=True, array_like=True, tag="Revoke", gc=False):
+    """End `lease`, and delete the keys and locks that are attached to it."""
 
     lease: int
 
 
-class Lead(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """From now on `leader`, a ballot as `round.node`, says which leases are over; if the one before it is the
-    `replaced`th."""
+class RecordLeader(msgspec.Struct, frozen=True, array_like=True, tag="Lead", gc=False):
+    """Record `leader`, a ballot as `round.node`, as the leader that decides when leases expire. Nothing happens unless
+    the record has been written `replaced` times before."""
 
     leader: str
     replaced: int
 
 
-class Expire(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """`lease` is over, says `leader`, who has seen it kept alive until it was of this `version`. Nothing happens
-    when another one says that now, or it was kept alive since."""
+class ExpireLease(msgspec.Struct, frozen=True, array_like=True, tag="Expire", gc=False):
+    """End `lease` because its time is over by the clock of `leader`. Nothing happens when another leader is recorded,
+    or when the lease was kept alive since it had this `version`."""
 
     lease: int
     version: int
     leader: str
 
 
-class Acquire(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Take the lock `name` for `lease`, or with `queue` the next place in the queue for it. 0 for a lease of its own,
-    of `ttl_ms`. `value` is for whoever looks who holds it."""
+class AcquireLock(msgspec.Struct, frozen=True, array_like=True, tag="Acquire", gc=False):
+    """Acquire the lock `name` for `lease`; with `queue`, wait in the queue for it when another lease holds it. With
+    `lease` 0 a new lease of `ttl_ms` is granted. `value` describes the holder to others."""
 
     name: bytes
     lease: int
@@ -153,16 +154,16 @@ class Acquire(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     queue: bool
 
 
-class Release(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Give the lock `name` up, or the place in the queue for it, that `lease` has."""
+class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, tag="Release", gc=False):
+    """Release the lock `name`, or leave the queue for it, for `lease`."""
 
     name: bytes
     lease: int
 
 
 class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag="Once"):
-    """Do `command`, unless that was done under this `number` of `lease` before: then give the same answer again.
-    `fingerprint` is of the request, to tell another one with the same number."""
+    """Do `command`, unless a command with this `number` of `lease` was done before: then return the same result again.
+    `fingerprint` is a hash of the request, and shows when another request has the same number."""
 
     lease: int
     number: int
@@ -171,18 +172,21 @@ class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag="Once"):
 
 
 Operation = Put | LeasedPut | Delete | DeleteSpan | Get | List | Transact
-LeaseCommand = Grant | KeepAlive | Revoke | Lead | Expire | Acquire | Release
-RepeatableCommand = Put | LeasedPut | Delete | DeleteSpan | Transact | Grant | Revoke | Acquire | Release
-KeyCommand = RepeatableCommand | KeepAlive | Lead | Expire | Idempotent
+LeaseCommand = GrantLease | KeepLeaseAlive | RevokeLease | RecordLeader | ExpireLease | AcquireLock | ReleaseLock
+RepeatableCommand = (
+    Put | LeasedPut | Delete | DeleteSpan | Transact | GrantLease | RevokeLease | AcquireLock | ReleaseLock
+)
+KeyCommand = RepeatableCommand | KeepLeaseAlive | RecordLeader | ExpireLease | Idempotent
 Command = KeyCommand | Reconfigure
 
-MOST_AT_ONCE = 100_000
-"""Keys that one command may look at or change: nothing else is applied meanwhile, and each takes a few microseconds."""
+MAX_KEYS = 100_000
+"""Keys that one command may read or change. Nothing else is applied meanwhile, and a key takes a few microseconds."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What a key holds. `revision`: of the store when it was last put; `create_revision`: when it was created;
-    `version`: how often it was put since then, from 1; `number`: which change of its revision, from 0."""
+    """The value of a key. `revision` is that of the last put, `create_revision` that of the first put since the key was
+    absent, `version` the number of puts since then, and `number` the sub-revision: the place of the last put among the
+    changes of its revision, from 0."""
 
     value: bytes
     revision: int
@@ -192,14 +196,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutResult(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """`version` counts the puts of this key since it was created, from 1; 1 therefore means: new."""
+    """The key was put. `version` counts its puts since it was created; 1 means that it is new."""
 
     revision: int
     version: int
 
 
 class DeleteResult(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """`revision` of the deletion; what was deleted had `version` and had last been written at `deleted_revision`."""
+    """The key was deleted at `revision`. It had `version`, and was last put at `deleted_revision`."""
 
     revision: int
     version: int
@@ -207,36 +211,36 @@ class DeleteResult(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class NotFound(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The key to delete is absent; `revision` is the store's present one."""
+    """The key to delete is absent. `revision` is that of the store."""
 
     revision: int
 
 
-class SpanDeleted(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """So many keys were deleted, at `revision`; when there were none, that is the store's present one."""
+class DeleteSpanResult(msgspec.Struct, frozen=True, tag="SpanDeleted", gc=False):
+    """The number of keys that were deleted at `revision`. If none were, `revision` is that of the store."""
 
     revision: int
     deleted: int
 
 
-class Found(msgspec.Struct, frozen=True, tag=True):
-    """What `key` holds, None when it is absent, and the lease it has now, 0 for none."""
+class KeyState(msgspec.Struct, frozen=True, tag="Found"):
+    """The state of a key: its record, None when it is absent, and the lease that it is attached to, 0 for none."""
 
     key: bytes
     record: Record | None
     lease: int = 0
 
 
-class Listed(msgspec.Struct, frozen=True, tag=True):
-    """The first keys of a span; `more`: there are others."""
+class ListedKeys(msgspec.Struct, frozen=True, tag="Listed"):
+    """The first keys of a span. `more` is True when the span has further keys."""
 
-    found: list[Found]
+    found: list[KeyState]
     more: bool
 
 
-class Transacted(msgspec.Struct, frozen=True, tag=True):
-    """Whether the compares held, and what the operations gave. `revision` is that of the changes; without any it is
-    the store's present one."""
+class TransactResult(msgspec.Struct, frozen=True, tag="Transacted"):
+    """Whether the compares held, and the results of the operations. `revision` is that of the changes; without changes
+    it is that of the store."""
 
     succeeded: bool
     revision: int
@@ -244,107 +248,117 @@ class Transacted(msgspec.Struct, frozen=True, tag=True):
 
 
 class TooManyKeys(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: it might have looked at more than MOST_AT_ONCE keys."""
+    """Nothing was done, because the command might have read more than MAX_KEYS keys."""
 
 
-class Granted(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The lease is there, and lives for `ttl_ms`."""
+class LeaseGranted(msgspec.Struct, frozen=True, tag="Granted", gc=False):
+    """The lease exists, and lasts `ttl_ms`."""
 
     lease: int
     ttl_ms: int
 
 
 class LeaseEnded(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """So many keys went with it, at `revision`."""
+    """The lease ended at `revision`. `deleted` is the number of keys that were deleted with it."""
 
     revision: int
     deleted: int
 
 
-class NoSuchLease(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: the lease is over, or never was."""
+class LeaseNotFound(msgspec.Struct, frozen=True, tag="NoSuchLease", gc=False):
+    """Nothing was done: the lease has ended, or never existed."""
 
     lease: int
 
 
 class LeaseFull(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: as much hangs on the lease as may."""
+    """Nothing was done: no more keys or locks may be attached to the lease."""
 
     lease: int
 
 
-class Placed(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """`lease` has the lock if it is `held`, else a place in the queue for it. `fence` grows from one holder to the
-    next."""
+class AcquireResult(msgspec.Struct, frozen=True, tag="Placed", gc=False):
+    """`lease` holds the lock if `held`, else it waits in the queue for the lock. The fencing token of a holder is
+    greater than those of all holders before it."""
 
     lease: int
-    fence: int
+    fencing_token: int = msgspec.field(name="fence")
     held: bool
 
 
-class Busy(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: `lease` holds the lock, with `fence`."""
+class LockHeld(msgspec.Struct, frozen=True, tag="Busy", gc=False):
+    """Nothing was done: another `lease` holds the lock."""
 
     lease: int
-    fence: int
+    fencing_token: int = msgspec.field(name="fence")
 
 
-class Released(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The lock, or the place, is given up since `revision`."""
+class LockReleased(msgspec.Struct, frozen=True, tag="Released", gc=False):
+    """The lock was released, or the queue left, at `revision`."""
 
     revision: int
 
 
-class NotHeld(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: the lease has no place there."""
+class LockNotHeld(msgspec.Struct, frozen=True, tag="NotHeld", gc=False):
+    """Nothing was done: the lease neither holds the lock nor waits for it."""
 
 
-class Said(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """What became of what a leader says of itself and of leases."""
+class LeaderResult(msgspec.Struct, frozen=True, tag="Said", gc=False):
+    """Whether the command of the leader was done."""
 
     done: bool
 
 
-class KeyExpired(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done now: the lease is over, or the number too old, so nobody knows whether it was done before."""
+class AnswerExpired(msgspec.Struct, frozen=True, tag="KeyExpired", gc=False):
+    """Nothing was done: the lease has ended, or the number is too old, so it is not known whether the command was done
+    before."""
 
 
-class KeyReused(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: another request had this number."""
+class IdempotencyKeyReused(msgspec.Struct, frozen=True, tag="KeyReused", gc=False):
+    """Nothing was done: a different request had the same number."""
 
 
 class AnswerNotKept(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """It was done before, at `revision`; what it gave was too long to be kept."""
+    """The command was done before, at `revision`. Its result was too large to be kept."""
 
     revision: int
 
 
 class Reconfigured(msgspec.Struct, frozen=True, gc=False):
-    """The members are those of `membership` from slot `first` on."""
+    """`membership` decides the slots from `first` on."""
 
     membership: Membership
     first: int
 
 
 class NotReconfigured(msgspec.Struct, frozen=True, gc=False):
-    """The members stay as they are; `why` is for people."""
+    """The membership did not change. `why` is a message for the operator."""
 
     why: str
 
 
-OperationResult = PutResult | DeleteResult | NotFound | SpanDeleted | Found | Listed | Transacted
-LeaseResult = Granted | LeaseEnded | NoSuchLease | LeaseFull | Placed | Busy | Released | NotHeld | Said
+OperationResult = PutResult | DeleteResult | NotFound | DeleteSpanResult | KeyState | ListedKeys | TransactResult
+LeaseResult = (
+    LeaseGranted
+    | LeaseEnded
+    | LeaseNotFound
+    | LeaseFull
+    | AcquireResult
+    | LockHeld
+    | LockReleased
+    | LockNotHeld
+    | LeaderResult
+)
 KeyResult = OperationResult | TooManyKeys | LeaseResult
-IdempotentResult = KeyResult | KeyExpired | KeyReused | AnswerNotKept
+IdempotentResult = KeyResult | AnswerExpired | IdempotencyKeyReused | AnswerNotKept
 Result = IdempotentResult | Reconfigured | NotReconfigured
 
 
 class CommandBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Commands that one replica took from its clients, applied once however often they are ordered.
+    """Commands that one replica took from its clients. A batch is applied once, however often it is ordered.
 
-    (`origin`, `boot`, `sequence`) is the request id: the node and its incarnation, its start count, and a number that
-    grows by one for each batch. `settled_below`: the origin will never repeat a batch below this number, its fate may
-    be forgotten.
+    (`origin`, `boot`, `sequence`) is the request id: the node with its incarnation, the number of its start, and a
+    number that grows by one with each batch. The origin repeats no batch below `settled_below`.
     """
 
     origin: str
@@ -359,13 +373,13 @@ _decoder = msgspec.msgpack.Decoder(CommandBatch)
 
 
 def pack_batch(batch: CommandBatch) -> bytes:
-    """Bytes of a batch."""
+    """Return the stored form of a batch."""
     return _encoder.encode(batch)
 
 
 def unpack_batch(data: bytes) -> CommandBatch:
-    """The batch in `data`. Raises msgspec.DecodeError on anything else: such bytes were never proposed by us."""
+    """Return the batch in `data`. Raise msgspec.DecodeError for other bytes, which no replica proposes."""
     try:
         return _decoder.decode(data)
-    except UnicodeDecodeError as error:  # msgspec's own errors do not cover it
+    except UnicodeDecodeError as error:  # msgspec raises it for a malformed string
         raise msgspec.DecodeError(f"malformed name: {error}") from error

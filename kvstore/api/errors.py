@@ -1,42 +1,42 @@
-"""The ways in which a request can end without its answer."""
+"""Reasons for which a request ends without its answer."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What became of a request that was not answered as asked."""
+    """The effect of a request that was not answered as asked."""
 
     FAILED = "failed"
-    """It left no trace and never will."""
+    """It has no effect and never will."""
     UNKNOWN = "unknown"
-    """It may have been done, or may yet be done (rule 23)."""
+    """It may have been done, or may still be done (rule 23)."""
 
 
 class Reason(StrEnum):
-    """Why a request was not answered as asked."""
+    """The reason why a request was not answered as asked."""
 
     NO_LEADER = "no-leader"
-    """No leader was reached in time: fewer than a majority of the replicas are up and connected."""
+    """No leader was reached in time: fewer than a majority of the voters are up and connected."""
     TIMEOUT = "timeout"
-    """The command is on its way, but was not seen applied in time."""
+    """The command was sent to the leader, and was not applied here in time."""
     OVERLOADED = "overloaded"
-    """Too many requests are in flight on this replica."""
+    """Too many requests are in progress on this replica."""
     FULL = "full"
-    """The store has reached its quota: only what makes it smaller is taken."""
+    """The store has reached its quota: only commands that do not enlarge it are taken."""
     STOPPING = "stopping"
     """This replica is shutting down."""
     JOINING = "joining"
-    """This replica was not given the state yet."""
+    """This replica has not received a snapshot yet."""
     WITNESS = "witness"
-    """This replica votes and has no state."""
+    """This replica is a witness: it votes and has no records."""
     REMOVED = "removed"
-    """This replica is not a member any more."""
+    """This replica was removed from the cluster."""
 
 
 class Refused(Exception):
-    """A request ended without its answer. For a read the outcome is always FAILED. `instead`: other replicas, where
-    this one never will answer."""
+    """A request ended without its answer. The outcome of a read is always FAILED. `instead` names replicas that can
+    answer, when this replica never will."""
 
     def __init__(self, reason: Reason, outcome: Outcome, instead: Sequence[str] = ()) -> None:
         super().__init__(f"{reason} ({outcome})")

@@ -5,14 +5,14 @@ from typing import Any, assert_never
 
 from kvstore.api.commands import (
     DeleteResult,
-    Found,
-    Listed,
+    DeleteSpanResult,
+    KeyState,
+    ListedKeys,
     NotFound,
     OperationResult,
     PutResult,
     Record,
-    SpanDeleted,
-    Transacted,
+    TransactResult,
 )
 
 Document = dict[str, Any]
@@ -23,7 +23,7 @@ def named(key: bytes) -> Document:
     return text_or_base64("key", key)
 
 
-def record_document(found: Found, *, keys_only: bool = False) -> Document | None:
+def record_document(found: KeyState, *, keys_only: bool = False) -> Document | None:
     """A key with what it holds, None when it is absent. `keys_only`: without the value."""
     record = found.record
     if record is None:
@@ -40,10 +40,10 @@ def record_document(found: Found, *, keys_only: bool = False) -> Document | None
 
 def event_document(key: bytes, record: Record | None, revision: int) -> Document:
     """What `key` holds since `revision`; nothing but that when it was deleted."""
-    return record_document(Found(key, record)) or {**named(key), "revision": revision}
+    return record_document(KeyState(key, record)) or {**named(key), "revision": revision}
 
 
-def transacted_document(result: Transacted) -> Document:
+def transacted_document(result: TransactResult) -> Document:
     """The answer to a transaction: whether its conditions held, and what each operation gave, under its name."""
     return {
         "succeeded": result.succeeded,
@@ -60,19 +60,19 @@ def _result(result: OperationResult) -> Document:
             return {"delete": {"revision": revision, "deleted": 1, "deleted_revision": deleted, "version": version}}
         case NotFound(revision=revision):
             return {"delete": {"revision": revision, "deleted": 0}}
-        case SpanDeleted(revision=revision, deleted=deleted):
+        case DeleteSpanResult(revision=revision, deleted=deleted):
             return {"delete": {"revision": revision, "deleted": deleted}}
-        case Found():
+        case KeyState():
             return {"get": record_document(result)}
-        case Listed():
+        case ListedKeys():
             return {"list": listed_document(result)}
-        case Transacted():
+        case TransactResult():
             return {"txn": transacted_document(result)}
         case _:
             assert_never(result)
 
 
-def listed_document(result: Listed) -> Document:
+def listed_document(result: ListedKeys) -> Document:
     """The records of a span, and whether there are more."""
     return {"records": [record_document(found) for found in result.found], "more": result.more}
 

@@ -4,7 +4,7 @@ import msgspec
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The keys from `start` on, as far as `end`, which is not one of them; to the last key when it is None."""
+    """The keys from `start` on and before `end`; to the last key when `end` is None."""
 
     start: bytes
     end: bytes | None
@@ -17,6 +17,6 @@ EVERY_KEY = Span(b"", None)
 
 
 def starting_with(prefix: bytes) -> Span:
-    """The keys that begin with `prefix`."""
+    """Return the span of the keys that begin with `prefix`."""
     head = prefix.rstrip(b"\xff")
     return Span(prefix, head[:-1] + bytes([head[-1] + 1]) if head else None)

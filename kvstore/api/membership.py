@@ -1,7 +1,8 @@
-"""Who belongs to the cluster, as the log says it: names, addresses, roles, and which data each of them started with.
+"""The members of the cluster as the log records them: names, addresses, roles, and the data that each started with.
 
-A change is a whole new membership, numbered one above the one that it replaces: two that were made from the same one
-cannot both be applied, and one that is not in force yet stands against the next (rule 27).
+A change is a whole new membership, with a version one above that of the membership it replaces. Of two changes made
+from the same membership only one can be applied, and a change is refused while the one before is not in force (rule
+27).
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,20 +17,20 @@ from paxos.types import Configuration, NodeId, Slot
 
 
 class MemberRole(StrEnum):
-    """What a member does (rule 29)."""
+    """The role of a member (rule 29)."""
 
     VOTER = "voter"
-    """Votes, leads, serves."""
+    """Votes, leads and serves clients."""
     WITNESS = "witness"
-    """Votes and keeps the log; never leads, has no state and serves no client."""
+    """Votes and keeps the log. It never leads, has no records and serves no client."""
     LEARNER = "learner"
-    """Has the state and serves reads and writes like any other; never votes."""
+    """Has the records and serves clients. It never votes."""
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """`address` is that of its peer listener, empty where each replica's own settings say it: those that a cluster
-    begins with may be reached in different ways. `incarnation` is of the data that it votes with, 0 while nobody has
-    seen it. A learner that is `joining` takes the role that it `becomes` once it has caught up."""
+    """A member. `address` is that of its peer listener, empty for a founding member: its address is in the settings
+    of each replica, because each may reach it in another way. `incarnation` is that of the data it votes with, 0
+    before it was enrolled. A learner that is `joining` takes the role `becomes` once it has caught up."""
 
     name: NodeId
     address: Annotated[str, msgspec.Meta(max_length=300)]
@@ -45,23 +46,23 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):
-    """All members, by a version that grows by one with each change. One without members is not known yet."""
+    """All members. `version` grows by one with each change. A membership without members is not known yet."""
 
     version: Annotated[int, msgspec.Meta(ge=0)] = 0
     members: tuple[Member, ...] = ()
 
     def get(self, name: NodeId) -> Member | None:
-        """The member called `name`."""
+        """Return the member called `name`."""
         return next((member for member in self.members if member.name == name), None)
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
-        """Those who vote, witnesses too."""
+        """Names of the members that vote, witnesses included."""
         return tuple(member.name for member in self.members if member.role is not MemberRole.LEARNER)
 
     @property
     def configuration(self) -> Configuration:
-        """What the protocol needs to know of it."""
+        """The membership as the protocol needs it."""
         return Configuration(
             self.voters,
             tuple(member.name for member in self.members if member.role is MemberRole.LEARNER),
@@ -72,76 +73,80 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def changed(self, *members: Member) -> "Membership":
-        """The next membership: `members` in the place of those of their names, or added."""
+        """Return the next membership. `members` replace those of the same names, or are added."""
         names = {member.name for member in members}
         return Membership(self.version + 1, (*(old for old in self.members if old.name not in names), *members))
 
     def without(self, name: NodeId) -> "Membership":
-        """The next membership, less the member called `name`."""
+        """Return the next membership without the member called `name`."""
         return Membership(self.version + 1, tuple(member for member in self.members if member.name != name))
 
 
 class MembershipVersion(msgspec.Struct, frozen=True, array_like=True):
-    """`membership` decides the slots from `first` on."""
+    """A membership, and the first slot that it decides."""
 
     first: Slot
     membership: Membership
 
 
 def genesis(voters: Iterable[NodeId]) -> list[MembershipVersion]:
-    """The membership that a cluster starts with: everybody was told the same."""
+    """Return the membership that a cluster starts with: `voters` are the same in the settings of all founders."""
     return [MembershipVersion(1, Membership(0, tuple(Member(name, "") for name in sorted(voters))))]
 
 
 def configurations_of(memberships: Iterable[MembershipVersion]) -> list[ConfigurationVersion]:
-    """The same for the protocol; without voters where nothing is known yet."""
+    """Return `memberships` as the protocol needs them, with one configuration without voters for no membership."""
     return [ConfigurationVersion(version.first, version.membership.configuration) for version in memberships] or [
         ConfigurationVersion(1, Configuration(()))
     ]
 
 
 def refusal(memberships: list[MembershipVersion], change: Membership, slot: Slot) -> str | None:
-    """Why `change`, ordered in `slot`, is not to be made: for people. None when it is. Part of the state machine: the
-    same on every replica, for ever."""
+    """Return the reason, for the operator, why `change` in `slot` is refused; None when it is made. This is part of the
+    state machine: every release must return the same for the same log."""
     if not memberships:
-        return "this replica has not been told who the members are"
+        return "this replica does not know the membership yet: repeat the change on a replica that is ready"
     present = memberships[-1]
-    if change.version != present.membership.version + 1:
-        return f"the members have changed since: their version is {present.membership.version}; look, and try again"
+    version = present.membership.version
+    if change.version != version + 1:
+        return f"the membership is at version {version} by now: read the members again, and repeat the change"
     if present.first > slot:
-        return "another change of the members is not in force yet: try again in a moment"
-    if len(set(change.voters) ^ set(present.membership.voters)) > 1:
-        return "one voter at a time: any two majorities must share one"
-    if any(_other_data(present.membership.get(member.name), member) for member in change.members):
-        return "a voter cannot go on with other data: replace it"
+        return f"the membership change of version {version} is not in force yet: repeat this change in a moment"
+    moved = sorted(set(change.voters) ^ set(present.membership.voters))
+    if len(moved) > 1:
+        return f"the change adds or removes several voters ({', '.join(moved)}): change one voter at a time"
+    for member in change.members:
+        if _has_other_data(present.membership.get(member.name), member):
+            return f"voter {member.name} cannot continue with other data: replace the member"
     if len({member.name for member in change.members}) < len(change.members):
         return "two members have one name"
     if not any(member.role is MemberRole.VOTER for member in change.members):
-        return "a cluster without a voter that may lead can decide nothing: add or promote one first"
+        return "no voter that may lead would be left: add or promote a voter first"
     if len(present.membership.voters) == 2 and any(_forgetful(change.get(name)) for name in present.membership.voters):
-        return "of two voters neither can be replaced: it takes both to decide that. Add a third one first"
+        return "neither of two voters can be replaced, because the change needs the votes of both: add a voter first"
     return None
 
 
-def _other_data(before: Member | None, after: Member) -> bool:
+def _has_other_data(before: Member | None, after: Member) -> bool:
     votes = before is not None and MemberRole.LEARNER not in {before.role, after.role}
     return votes and before is not None and before.incarnation not in {0, after.incarnation}
 
 
 def _forgetful(after: Member | None) -> bool:
-    """Not heard any more: it may have a new disk."""
+    """Return True for a member that may have a new disk: its votes are not counted."""
     return after is not None and after.role is MemberRole.LEARNER and not after.incarnation
 
 
 def newcomer(name: NodeId, address: str, role: MemberRole) -> Member:
-    """A member whose data begins now: whoever shall vote catches up first."""
+    """Return a member whose data begins now. A future voter catches up first."""
     if role is MemberRole.LEARNER:
         return Member(name, address, role)
     return Member(name, address, MemberRole.LEARNER, joining=True, becomes=role)
 
 
 def enrolled(membership: Membership, proved: Mapping[NodeId, int]) -> Membership | None:
-    """The membership with the incarnations of those that nobody had seen; None when there is nothing new."""
+    """Return the membership with the `proved` incarnations of members that were not enrolled yet; None when there are
+    none."""
     seen = [
         replace(member, incarnation=proved[member.name])
         for member in membership.members
@@ -151,8 +156,8 @@ def enrolled(membership: Membership, proved: Mapping[NodeId, int]) -> Membership
 
 
 def displaced(membership: Membership, replacement_requests: Mapping[NodeId, int]) -> Membership | None:
-    """The membership in which one of those that lost their data may come with other data; None when there is none.
-    `replacement_requests`: the incarnation that was lost."""
+    """Return the membership in which one member that lost its data may come back with new data; None when there is
+    no such member. `replacement_requests` holds the lost incarnations."""
     for member in membership.members:
         if member.incarnation and replacement_requests.get(member.name) == member.incarnation:
             return membership.changed(newcomer(member.name, member.address, member.purpose))
@@ -160,5 +165,5 @@ def displaced(membership: Membership, replacement_requests: Mapping[NodeId, int]
 
 
 def in_force_from(slot: Slot) -> Slot:
-    """The first slot that a membership decides which was ordered in `slot`."""
+    """Return the first slot that a membership decides which was ordered in `slot`."""
     return slot + ALPHA

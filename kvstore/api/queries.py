@@ -1,4 +1,4 @@
-"""The reads that a front end can ask of a replica."""
+"""Reads that a front end asks of a replica."""
 
 from enum import StrEnum
 
@@ -8,26 +8,26 @@ from kvstore.api.key_range import Span
 
 
 class Consistency(StrEnum):
-    """How current a read must be."""
+    """How current the answer to a read must be."""
 
     LINEARIZABLE = "linearizable"
-    """As current as the moment the request arrived; by the leader's lease or a read index."""
+    """As current as the moment the request arrived, by the leader lease or by a read index."""
     QUORUM = "quorum"
-    """The same, confirmed by a majority for this read, whatever the clocks do."""
+    """As LINEARIZABLE, but confirmed by a majority for this read, so that it depends on no clock."""
     STALE = "stale"
-    """What this replica has applied, at once."""
+    """The state that this replica has applied, at once."""
 
 
 class Lookup(msgspec.Struct, frozen=True, gc=False):
-    """What `key` held once `revision` was done."""
+    """A read of `key` as of `revision`."""
 
     key: bytes
     revision: int
 
 
 class Scan(msgspec.Struct, frozen=True, gc=False):
-    """The first `limit` keys of `span` with what they held once `revision` was done, None for the present one; the last
-    ones, from there backwards, with `reverse`. Fewer, where that is more than `SCAN_BYTES`; at least one."""
+    """A read of the first `limit` keys of `span` as of `revision`, or as of now for None. With `reverse` it reads
+    the last keys, in descending order. The answer ends early at SCAN_BYTES, but has at least one key."""
 
     span: Span
     limit: int
@@ -36,26 +36,27 @@ class Scan(msgspec.Struct, frozen=True, gc=False):
 
 
 class LeaseLookup(msgspec.Struct, frozen=True, gc=False):
-    """A lease, with the keys that go with it."""
+    """A read of a lease and the keys that are attached to it."""
 
     lease: int
 
 
 class LeaseScan(msgspec.Struct, frozen=True, gc=False):
-    """The first `limit` leases behind `after`."""
+    """A read of the first `limit` leases with a number above `after`."""
 
     after: int
     limit: int
 
 
 class LockLookup(msgspec.Struct, frozen=True, gc=False):
-    """Who has the lock `name`, and who waits for it."""
+    """A read of the holder of the lock `name` and of the queue for it."""
 
     name: bytes
 
 
 SCAN_BYTES = 1 << 20
+"""Bytes of keys and values in the answer to a Scan."""
 
 
 Query = bytes | Lookup | Scan | LeaseLookup | LeaseScan | LockLookup
-"""What a read asks for. Bytes: a key, as it is now."""
+"""Any read. Bytes stand for the present record of that key."""

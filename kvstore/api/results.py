@@ -1,14 +1,14 @@
-"""The answers to reads."""
+"""Answers to reads."""
 
 import msgspec
 
-from kvstore.api.commands import Found, Record
+from kvstore.api.commands import KeyState, Record
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
-    """`record` is None for an absent key. `applied`: the slot this replica had applied; `revision`: the store's
-    revision at it; `age_ms`: time since the last word from the leader (0 on the leader itself), None when there was
-    none yet. `lease`: which the key goes with now, 0 for none."""
+    """The record of a key, None when it is absent. `applied` is the last slot that the replica had applied, and
+    `revision` the revision of the store at that slot. `age_ms` is the time since the leader's last message: 0 on the
+    leader, None before the first message. `lease` is the lease that the key is attached to now, 0 for none."""
 
     record: Record | None
     applied: int
@@ -18,26 +18,25 @@ class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScanAnswer(msgspec.Struct, frozen=True):
-    """`found` in order; `more`: there are others. As of `revision`; the rest as in ReadAnswer."""
+    """The keys of a span, in order. `more` is True when the span has further keys. The rest is as in ReadAnswer."""
 
-    found: list[Found]
+    found: list[KeyState]
     more: bool
     applied: int
     revision: int
     age_ms: float | None
 
 
-class NotThen(msgspec.Struct, frozen=True):
-    """The revision that was asked for is not one of `oldest` .. `newest`, which can be told: it is compacted, or was
-    not reached."""
+class RevisionUnavailable(msgspec.Struct, frozen=True):
+    """The revision is not in `oldest` .. `newest`: it is compacted, or was not reached yet."""
 
     oldest: int
     newest: int
 
 
 class LeaseStatus(msgspec.Struct, frozen=True):
-    """A lease that lives. `left_ms`: until when, if it is not kept alive; None on a replica that does not lead: the
-    leader alone counts. `keys` is None in a list."""
+    """A lease that has not ended. `left_ms` is the time until it expires unless it is kept alive; None on a replica
+    that does not lead, because only the leader measures it. `keys` is None in a list of leases."""
 
     lease: int
     ttl_ms: int
@@ -47,27 +46,29 @@ class LeaseStatus(msgspec.Struct, frozen=True):
 
 
 class LeasesAnswer(msgspec.Struct, frozen=True):
-    """The leases that were asked for, none when there is no such one; `more`: there are others behind the last."""
+    """The leases that were asked for, none when there is no such lease. `more` is True when there are further
+    leases."""
 
     leases: list[LeaseStatus]
     more: bool
     revision: int
 
 
-class PlaceStatus(msgspec.Struct, frozen=True):
-    """Who has a lock, or waits for it."""
+class QueueEntryStatus(msgspec.Struct, frozen=True):
+    """A lease that holds a lock, or waits for it, with the value that describes it."""
 
     lease: int
-    fence: int
+    fencing_token: int
     value: bytes
 
 
 class LockAnswer(msgspec.Struct, frozen=True):
-    """The first places in the queue for a lock, and whether there are `more`; who has the first one holds it."""
+    """The first entries of the queue for a lock. The first entry holds the lock; `more` is True when there are
+    others."""
 
-    places: list[PlaceStatus]
+    queue: list[QueueEntryStatus]
     more: bool
     revision: int
 
 
-Answer = ReadAnswer | ScanAnswer | NotThen | LeasesAnswer | LockAnswer
+QueryAnswer = ReadAnswer | ScanAnswer | RevisionUnavailable | LeasesAnswer | LockAnswer

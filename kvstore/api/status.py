@@ -1,4 +1,4 @@
-"""The state of a replica and of its cluster as the documents of `GET /status` and `GET /members`."""
+"""State of a replica and of its cluster, as the documents of `GET /status` and `GET /members`."""
 
 from enum import StrEnum
 
@@ -8,26 +8,26 @@ from kvstore.api.membership import MemberRole
 
 
 class Standing(StrEnum):
-    """What a replica is to its cluster, as far as it knows."""
+    """The standing of a replica in its cluster, as far as the replica knows."""
 
     VOTER = "voter"
     WITNESS = "witness"
     LEARNER = "learner"
     JOINING = "joining"
-    """It catches up, and becomes what it was added as."""
+    """It is catching up, and then takes the role that it was added with."""
     WAITING = "waiting"
-    """It was started to join, and no member has told it yet who the others are."""
+    """It was started to join, and has not learned the membership from any member yet."""
     REFUSED = "refused"
-    """It believes that it is a member, but those that it reaches do not know it: it was removed, or never added."""
+    """The members that it reaches do not know it: it was removed, or never added."""
     REMOVED = "removed"
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
     """One member as this replica sees it.
 
-    `role` is the present one, `becomes` that of a `joining` learner once it has caught up. `incarnation` is of its
-    data, in hexadecimal, "0" while nobody has seen it. `heard_ms_ago` is None until it was heard, and 0 for the replica
-    itself. Only the leader knows the others' `chosen` prefix, and by how many slots it lags.
+    `role` is the present role, and `becomes` the role of a `joining` learner once it has caught up. `incarnation` is
+    that of its data, in hexadecimal, "0" before it was enrolled. `heard_ms_ago` is the time since its last message:
+    None before the first message, 0 for the replica itself. `chosen` and `lag`, in slots, are known to the leader only.
     """
 
     name: str
@@ -41,12 +41,12 @@ class MemberStatus(msgspec.Struct, frozen=True):
     chosen: int | None = None
     lag: int | None = None
     wire_version: int | None = None
-    """Of the messages that are sent to it."""
+    """Version of the messages that are sent to it."""
 
 
 class MembersStatus(msgspec.Struct, frozen=True):
-    """What `GET /members` tells: the members by the last change that this replica, `id`, has applied; whether that is
-    `in_force` yet."""
+    """The document of `GET /members`: the membership by the last change that the replica `id` has applied, and
+    whether it is `in_force`."""
 
     id: str
     version: int
@@ -56,8 +56,9 @@ class MembersStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What `GET /status` tells. `ballot` and `promised` are written `round.node`; `role` is `leader`, `candidate` or
-    `follower`; `leader` is None while none is known; `lease_left_ms` is None on a replica that does not lead."""
+    """The document of `GET /status`. `ballot` and `promised` are written `round.node`. `role` is `leader`,
+    `candidate` or `follower`. `leader` is None while none is known. `lease_left_ms` is None on a replica that does
+    not lead."""
 
     id: str
     cluster: str

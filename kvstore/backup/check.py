@@ -169,5 +169,5 @@ def _state(applier: Applier, recovered: Recovered) -> StateReport:
         machine.revision,
         revision_of(recovered.compacted),
         revision_of(recovered.staged),
-        applier.bare,
+        applier.membership_only,
     )

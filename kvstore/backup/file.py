@@ -20,7 +20,7 @@ import msgspec
 from sqlite_utils import Database
 
 from kvstore.api.commands import Record
-from kvstore.state_machine.lease_index import is_own
+from kvstore.state_machine.lease_index import is_internal
 from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
 from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, revision_of, sub_revision_of
 from storage.directory import sync_directory
@@ -221,7 +221,7 @@ class _Sums:
         self._hash.update(_encode(row))
         share = digest_of(key, Record(value, revision, create_revision, version, number))
         self.digest = (self.digest + share) & DIGEST_MASK
-        self.records += not is_own(key)
+        self.records += not is_internal(key)
 
     @property
     def checksum(self) -> str:

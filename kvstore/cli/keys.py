@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
-from kvstore.api.commands import Found
+from kvstore.api.commands import KeyState
 from kvstore.api.json import named, record_document
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
@@ -209,7 +209,7 @@ def _key_of(text: str) -> bytes:
     return os.fsencode(text)
 
 
-async def _find(client: Client, key: bytes, consistency: Consistency, revision: int | None) -> Found | None:
+async def _find(client: Client, key: bytes, consistency: Consistency, revision: int | None) -> KeyState | None:
     """Return `key` from a list of one key, which has the lease beside the record; the answer to a GET has not."""
     async for found in client.list(Span(key, key + b"\0"), consistency, revision=revision):
         return found

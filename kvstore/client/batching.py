@@ -31,7 +31,7 @@ from kvstore.api.commands import (
     Put,
     PutResult,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.client.caller import Request
 from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
@@ -84,7 +84,7 @@ class KeyWrite(msgspec.Struct, frozen=True):
 
     def batch_result_of(self, result: OperationResult) -> WriteResult | None:
         """Return the result of `batch_operation`; None when a condition failed."""
-        if isinstance(result, Transacted):
+        if isinstance(result, TransactResult):
             result = result.results[0] if result.succeeded else result
         return result if isinstance(result, WriteResult) else None
 

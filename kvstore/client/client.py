@@ -13,16 +13,16 @@ from kvstore.api.commands import (
     Compare,
     Delete,
     DeleteResult,
-    Found,
+    DeleteSpanResult,
+    KeyState,
     LeasedPut,
     Put,
     PutResult,
     Record,
     Relation,
-    SpanDeleted,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.membership import MemberRole
@@ -158,12 +158,12 @@ class Client:
         result = await self._batcher.write(KeyWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
-    async def delete_span(self, span: Span) -> SpanDeleted:
+    async def delete_span(self, span: Span) -> DeleteSpanResult:
         """Delete all keys of `span`, in one revision."""
         response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}"))
-        return msgspec.json.decode(response.body, type=SpanDeleted)
+        return msgspec.json.decode(response.body, type=DeleteSpanResult)
 
-    async def txn(self, transaction: Transact) -> Transacted:
+    async def txn(self, transaction: Transact) -> TransactResult:
         """Execute `transaction` atomically."""
         response = await self._send(Request("POST", "/txn", pack_transaction(transaction)))
         return unpack_transacted(response.body, transaction)
@@ -178,7 +178,7 @@ class Client:
         keys_only: bool = False,
         page: int = 1000,
         progress: Callable[[int], object] | None = None,
-    ) -> AsyncGenerator[Found, None]:
+    ) -> AsyncGenerator[KeyState, None]:
         """Yield the records of `span` in the order of their keys, all as of one revision.
 
         `page` keys are requested at a time; after each page, `progress` is called with the number of keys so far. With

@@ -11,11 +11,12 @@ from kvstore.api.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
     Get,
+    KeyState,
     LeasedPut,
     List,
-    Listed,
+    ListedKeys,
     NotFound,
     Operation,
     OperationResult,
@@ -23,10 +24,9 @@ from kvstore.api.commands import (
     PutResult,
     Record,
     Relation,
-    SpanDeleted,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.json import Document, text_or_base64
 from kvstore.api.key_range import Span
@@ -54,10 +54,10 @@ class RecordDocument(KeyDocument, kw_only=True):
     value_base64: bytes = b""
     lease: int = 0
 
-    def found(self) -> Found:
+    def found(self) -> KeyState:
         """The same as the state machine has it."""
         value = self.value.encode() if self.value is not None else self.value_base64
-        return Found(self.name, Record(value, self.revision, self.create_revision, self.version), self.lease)
+        return KeyState(self.name, Record(value, self.revision, self.create_revision, self.version), self.lease)
 
 
 class ListDocument(msgspec.Struct):
@@ -109,23 +109,23 @@ def pack_batch(operations: Iterable[bytes]) -> bytes:
     return b'{"then":[' + b",".join(operations) + b"]}"
 
 
-def unpack_transacted(body: bytes, asked: Transact) -> Transacted:
+def unpack_transacted(body: bytes, asked: Transact) -> TransactResult:
     """What the answer says."""
     return _transacted(_decode(body), asked)
 
 
-def _transacted(found: _Transacted, asked: Transact) -> Transacted:
+def _transacted(found: _Transacted, asked: Transact) -> TransactResult:
     operations = asked.then if found.succeeded else asked.otherwise
     results = [_result(each, operation) for each, operation in zip(found.results, operations, strict=True)]
-    return Transacted(found.succeeded, found.revision, results)
+    return TransactResult(found.succeeded, found.revision, results)
 
 
 def _result(found: _Result, asked: Operation) -> OperationResult:
     match asked:
         case Get(key=key):
-            return found.get.found() if found.get is not None else Found(key, None)
+            return found.get.found() if found.get is not None else KeyState(key, None)
         case List() if found.list is not None:
-            return Listed([record.found() for record in found.list.records], found.list.more)
+            return ListedKeys([record.found() for record in found.list.records], found.list.more)
         case Transact() if found.txn is not None:
             return _transacted(found.txn, asked)
         case Delete() if found.delete is not None:
@@ -134,7 +134,7 @@ def _result(found: _Result, asked: Operation) -> OperationResult:
                 return NotFound(gone.revision)
             return DeleteResult(gone.revision, gone.version, gone.deleted_revision)
         case DeleteSpan() if found.delete is not None:
-            return SpanDeleted(found.delete.revision, found.delete.deleted)
+            return DeleteSpanResult(found.delete.revision, found.delete.deleted)
         case _ if found.put is not None:
             return found.put
         case _:
@@ -151,7 +151,7 @@ def _transaction(transaction: Transact) -> Document:
 
 def _compare(compare: Compare) -> Document:
     operand = compare.operand
-    if compare.target is Target.FENCE and isinstance(compare.on, bytes):
+    if compare.target is Target.FENCING_TOKEN and isinstance(compare.on, bytes):
         return {**text_or_base64("lock", compare.on), "fence": operand}
     on = _on(compare.on)
     if compare.target is Target.EXISTS:

@@ -25,7 +25,7 @@ class FencingToken(msgspec.Struct, frozen=True):
     @property
     def holds(self) -> Compare:
         """Condition for a transaction: the holder of this token still has the lock."""
-        return Compare(self.lock, Target.FENCE, Relation.EQUAL, self.token)
+        return Compare(self.lock, Target.FENCING_TOKEN, Relation.EQUAL, self.token)
 
 
 class LockHolder(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""What this replica has applied: the state machine, the slot that it came to, and a running hash of the log up to it.
+"""The applied state of this replica: the state machine, the last applied slot, and a running hash of the log.
 
-Stored and loaded again it is the same, or the data is damaged: every row has its checksum, the chain says that no entry
-of the log is missing or another, and the digest that no record is.
+The hash is called the chain. Stored and loaded again, the applied state is the same or the data is damaged: each row
+has a checksum, the chain shows that no log entry is missing or replaced, and the digest shows the same of the records.
 """
 
 from collections.abc import Iterator
@@ -28,36 +28,37 @@ from storage.base import (
 )
 
 PAGE_BYTES = 1 << 20
-SLOTS_A_WRITE = 1000
-"""While a log is replayed, what it led to is stored each time that so many slots are applied."""
+"""Bytes of keys and values that are read from storage at once."""
+REPLAY_SLOTS = 1000
+"""While a log is replayed, the state is stored each time that this many slots are applied."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
-    """The state beside the records, as it stands in `AppliedProgress.extra`."""
+    """The state beside the records, in the stored form of `AppliedProgress.extra`."""
 
     origins: bytes
     memberships: list[MembershipVersion]
-    bare: bool = False
+    membership_only: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Extra)
 
 
-def link(chain: bytes, slot: Slot, value: bytes) -> bytes:
-    """The running hash of the log up to `slot`, from that of the slot before it."""
+def extend_chain(chain: bytes, slot: Slot, value: bytes) -> bytes:
+    """Return the running hash of the log up to `slot`. `chain` is the hash up to the slot before."""
     return blake2b(chain + slot.to_bytes(8) + value, digest_size=CHAIN_BYTES).digest()
 
 
 def verified_log(storage: Storage, recovered: Recovered) -> Iterator[tuple[PValue, bytes]]:
-    """Yield the chosen entries behind the cut, each with the running hash of the log up to it.
+    """Yield the chosen entries of the stored log, each with the running hash of the log up to it.
 
     Raise DamagedError where the hash is not the one that was stored with the state (rule 5).
     """
     slot, chain = recovered.truncation
     _verify(slot, chain, recovered.progress)
     for pvalue in scan(storage, slot + 1, recovered.chosen):
-        chain = link(chain, pvalue.slot, pvalue.value)
+        chain = extend_chain(chain, pvalue.slot, pvalue.value)
         _verify(pvalue.slot, chain, recovered.progress)
         yield pvalue, chain
 
@@ -70,85 +71,91 @@ def _verify(slot: Slot, chain: bytes, stored: AppliedProgress) -> None:
 
 
 class Applier:
-    """Applies slots in order, and keeps what has to be stored of that."""
+    """Applies chosen slots in order, and keeps the changes that have to be stored."""
 
     def __init__(self, memberships: list[MembershipVersion]) -> None:
-        """Before the first slot; `memberships`: the members that the cluster begins with."""
+        """Begin before the first slot. `memberships` are the members that the cluster begins with."""
         self.machine = StateMachine(memberships)
         self.applied: Slot = 0
         self.chain = GENESIS
         self.malformed = 0
-        """Payloads that were no batch; every replica passes over the same bytes."""
-        self.bare = False
-        """True for a witness: it follows who the members are, and keeps no record."""
+        """Number of payloads that were no command batch. Every replica skips the same payloads."""
+        self.membership_only = False
+        """True for a witness: changes of the membership are applied, and no record is kept."""
 
     def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[CommandBatch, list[Result] | None]]:
-        """Apply the next slot, batch by batch: each with what `StateMachine.apply` gave for it."""
+        """Apply the next slot. Yield each command batch with its results, see `StateMachine.apply`."""
         if slot != self.applied + 1:
             raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
         self.applied = slot
-        self.chain = link(self.chain, slot, value)
+        self.chain = extend_chain(self.chain, slot, value)
         for payload in unpack(value):
             try:
                 batch = unpack_batch(payload)
             except msgspec.DecodeError:
                 self.malformed += 1
                 continue
-            yield batch, self._apply_bare(batch, slot) if self.bare else self.machine.apply(batch, slot)
+            apply = self._apply_membership if self.membership_only else self.machine.apply
+            yield batch, apply(batch, slot)
 
-    def _apply_bare(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
-        """None too for a batch with commands for keys: what they give is not known here."""
+    def _apply_membership(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
+        """Apply the membership changes of `batch`. Return None for a batch that has other commands too: their results
+        are not known here."""
         changes = [command for command in batch.commands if isinstance(command, Reconfigure)]
         results = self.machine.apply(replace(batch, commands=changes), slot)
         return results if len(changes) == len(batch.commands) else None
 
     def replay(self, slot: Slot, value: bytes) -> None:
-        """Apply the next slot, for nobody."""
+        """Apply the next slot, and drop the results."""
         for _ in self.apply(slot, value):
             pass
 
     def progress(self) -> AppliedProgress:
-        """How far this is."""
+        """Return the progress that is stored together with the changes up to now."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.bare))
+        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.membership_only))
         return AppliedProgress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
-        """The rows that were made since the last call."""
+        """Return the changes since the last call."""
         changes, self.machine.changes = self.machine.changes, []
         return changes
 
     def finish(self, progress: AppliedProgress) -> None:
-        """All rows as of `progress` were given to `machine.load`. Raises DamagedError when they are not those that
-        were stored."""
+        """Take over `progress`, after all rows that belong to it were given to `machine.load`.
+
+        Raise DamagedError when the loaded records are not those that were stored.
+        """
         machine = self.machine
         if machine.position > progress.position or machine.digest != progress.digest:
             raise DamagedError(
                 f"the records as of revision {revision_of(progress.position)} do not have their digest "
                 f"({machine.digest:x}, not {progress.digest:x}): some are missing or not what was stored"
             )
-        machine.position = progress.position  # the last rows may have been deletions, and are compacted
+        machine.position = progress.position  # the last rows may have been deletions that are compacted
         if progress.extra:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
             machine.memberships = extra.memberships
-            self.bare = extra.bare
+            self.membership_only = extra.membership_only
         self.applied, self.chain = progress.applied, progress.chain
         machine.sort()
 
 
-def bare_applier(progress: AppliedProgress) -> Applier | None:
-    """What a witness takes over of a whole state as of `progress`; None of one in which nobody knows the members."""
+def witness_applier(progress: AppliedProgress) -> Applier | None:
+    """Return the part of a state that a witness takes over: all but the records. Return None for a state without a
+    membership."""
     if not progress.extra:
         return None
     applier = Applier([])
     applier.finish(AppliedProgress(progress.applied, 0, progress.chain, 0, progress.extra))
-    applier.bare = True
+    applier.membership_only = True
     return applier
 
 
 def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applier:
-    """The state as it is stored; see Applier for `memberships`. Raises DamagedError when it is damaged."""
+    """Load the stored state. `memberships` are the members that the cluster begins with. Raise DamagedError when the
+    state is not what was stored."""
     applier = Applier(memberships)
     after = 0
     while True:
@@ -164,5 +171,5 @@ def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applie
 
 
 def store_replayed(storage: Storage, applier: Applier) -> None:
-    """Store what replaying gave, so that the next start need not do it again."""
+    """Store the replayed state, so that the next start does not replay the same slots again."""
     storage.write([StateWrite(changes=applier.take_changes(), progress=applier.progress())])

@@ -1,116 +1,124 @@
-"""The state of this replica and its storage: what is applied goes along with the next write, what is old goes.
+"""Stores the applied state with the writes of the acceptor, and drops the log and the history that are too old.
 
-load:    rows of the state -> machine;  log behind it -> chain compared, the rest applied
-then:    chosen -> applied -> changes and progress ride on the write of the next step
-or:      the state of a peer, page by page, and in the end instead of the own one
+start:      load the stored records; verify the log behind them by its chain; apply the slots that were not stored
+each step:  apply the chosen slots; the changes and the progress are stored by the next write
+snapshot:   stage the pages of a peer's state; the last page replaces the own state
 """
 
-from typing import Any
+from msgspec.structs import replace
 
 from kvstore.api.commands import CommandBatch, Result
 from kvstore.api.membership import MembershipVersion
-from kvstore.replica.applier import SLOTS_A_WRITE, Applier, load_state, store_replayed, verified_log
-from kvstore.replica.retention import Limits, Retention
+from kvstore.replica.applier import REPLAY_SLOTS, Applier, load_state, store_replayed, verified_log
+from kvstore.replica.retention import Retention, RetentionLimits
 from kvstore.replica.snapshot_send import OutgoingSnapshots
-from paxos.ready import Ready, Write
+from paxos.ready import Write
 from paxos.types import Slot, Time
 from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
-EVENT_BYTES = 128
-"""What remembering a change takes, beside the record that it superseded, as far as the limits are concerned."""
+CHANGE_BYTES = 128
+"""Bytes that one change takes in the history, beside the record that it superseded."""
 
 
 class Checkpointer:
-    """Owns the applier. Storage belongs to it while it is made, and to the driver afterwards."""
+    """Owner of the applier. It uses the storage only while it is made; afterwards the storage belongs to the driver."""
 
-    def __init__(self, storage: Storage, memberships: list[MembershipVersion], limits: Limits, now: Time) -> None:
-        """Load what is stored; `memberships` are the members of a cluster that has stored nothing yet. Raises
-        DamagedError when it is not what was stored."""
+    def __init__(
+        self, storage: Storage, memberships: list[MembershipVersion], limits: RetentionLimits, now: Time
+    ) -> None:
+        """Load the stored state, and replay the log behind it. `memberships` are the members of a cluster that has
+        stored nothing yet. Raise DamagedError when the data is not what was stored."""
         recovered = storage.recovered()
         self.applier = load_state(storage, memberships)
         self._retention = Retention(limits, recovered.truncation, recovered.compacted)
         self._replay(storage, recovered)
         self.applier.machine.forget(recovered.compacted)
-        self._superseded_bytes = self._events = 0
-        self._note_past(now)
+        self._superseded_bytes = self._change_count = 0
+        self._note_changes(now)
         self.outgoing = OutgoingSnapshots()
         self._compacted = recovered.compacted
-        """What is superseded up to this position is no longer needed on the disk."""
+        """Position up to which superseded records are dropped from the disk."""
         self.cut: Slot = recovered.truncation.slot
-        """The log is cut up to here, once all writes up to now are durable."""
+        """Slot up to which the log is truncated, once all writes up to now are durable."""
         self._stored = self.applier.applied
         self._store_now = False
         self._staged: StagedPage | None = None
-        self._left_out = recovered.staged_compacted
+        self._staged_compacted = recovered.staged_compacted
+        """Position up to which the first staged page was compacted."""
 
     def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
-        """Apply the next slot; see `Applier.apply`."""
+        """Apply the next slot. Return each command batch with its results, see `StateMachine.apply`."""
         applied = list(self.applier.apply(slot, value))
         self._retention.applied(slot, self.applier.chain, len(value))
-        self._note_past(now)
+        self._note_changes(now)
         return applied
 
     def store_now(self) -> int:
-        """Have what is applied stored with the next step, even alone. Gives the revision up to which the stored state
-        is compacted, or will be as soon as storage has the time."""
+        """Have the applied state stored with the next step, even when there is nothing else to store.
+
+        Return the position up to which the stored state is compacted, or will be as soon as storage has the time.
+        """
         self._store_now = True
         return self._compacted
 
     def stage(self, staged: StagedPage) -> None:
-        """Have a page of a peer's state stored with the next write."""
+        """Have a page of a peer's state stored with the next step."""
         self._staged = staged
         if staged.after == 0:
-            self._left_out = staged.page.compacted
+            self._staged_compacted = staged.page.compacted
 
     def replace(self, applier: Applier, staged: StagedPage) -> None:
-        """Go on from `applier`, whose last page is `staged`. It is compacted as far as its first page was."""
+        """Continue from `applier`, whose last page is `staged`. Its state is compacted as far as its first page was."""
         self.stage(staged)
         self.applier = applier
         self._stored = self.cut = applier.applied
-        self._superseded_bytes, self._events = applier.machine.superseded_bytes, applier.machine.change_count
-        self._compacted = self._left_out
-        self._retention.jumped(Truncation(applier.applied, applier.chain), self._left_out)
+        self._superseded_bytes, self._change_count = applier.machine.superseded_bytes, applier.machine.change_count
+        self._compacted = self._staged_compacted
+        self._retention.jumped(Truncation(applier.applied, applier.chain), self._staged_compacted)
 
-    def attach(self, ready: Ready, now: Time) -> None:
-        """Put what is to be stored of the state on the write of this step. What was applied is not worth a write of its
-        own, the log has it, unless somebody wants to read it. A staged page is, and goes alone."""
+    def take_checkpoint(self, now: Time, *, along: bool) -> StateWrite | None:
+        """Return the part of the state that has to be stored in this step, or None.
+
+        `along` says that the step has a write anyway. The applied state alone is not worth a write, because the log
+        holds the same, unless a backup wants to read it. A staged page is worth one, and is stored without own changes.
+        """
         if self._staged is not None:
-            ready.write = _with_state(ready.write or Write(), staged=self._staged)
-            self._staged = None
-        elif self.applier.applied > self._stored and (self._store_now or ready.write is not None):
-            self._stored = self.applier.applied
-            self._store_now = False
-            self.cut = self._retention.cut.slot
-            self._retention.compact(now)
-            self.applier.machine.forget(self._retention.compacted)  # memory waits for nobody
-            if not self.outgoing.hold(now):
-                self._compacted = self._retention.compacted
-            ready.write = _with_state(
-                ready.write or Write(chosen=self._stored),
-                changes=self.applier.take_changes(),
-                progress=self.applier.progress(),
-                truncate=self._retention.cut,
-                compact=self._compacted,
-            )
+            staged, self._staged = self._staged, None
+            return StateWrite(staged=staged)
+        if self.applier.applied <= self._stored or not (along or self._store_now):
+            return None
+        self._stored = self.applier.applied
+        self._store_now = False
+        self.cut = self._retention.cut.slot
+        self._retention.compact(now)
+        self.applier.machine.forget(self._retention.compacted)  # memory waits for no receiver
+        if not self.outgoing.defer_compaction(now):
+            self._compacted = self._retention.compacted
+        return StateWrite(
+            chosen=self._stored,
+            changes=self.applier.take_changes(),
+            progress=self.applier.progress(),
+            truncate=self._retention.cut,
+            compact=self._compacted,
+        )
 
-    def _note_past(self, now: Time) -> None:
-        """What was changed is kept for a while, on the disk and in memory."""
+    def _note_changes(self, now: Time) -> None:
         machine = self.applier.machine
-        superseded_bytes, events = machine.superseded_bytes, machine.change_count
-        if events > self._events:
-            size_bytes = superseded_bytes - self._superseded_bytes + EVENT_BYTES * (events - self._events)
+        superseded_bytes, change_count = machine.superseded_bytes, machine.change_count
+        if change_count > self._change_count:
+            size_bytes = superseded_bytes - self._superseded_bytes + CHANGE_BYTES * (change_count - self._change_count)
             self._retention.changed(machine.position, size_bytes, now)
-            self._superseded_bytes, self._events = superseded_bytes, events
+            self._superseded_bytes, self._change_count = superseded_bytes, change_count
 
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
-        """Apply what is chosen beyond the stored state, and verify the log that led to that state (rule 5)."""
+        """Apply the chosen slots behind the stored state, and verify the log up to it (rule 5)."""
         applier = self.applier
         stored = applier.applied
         for (slot, _, value), chain in verified_log(storage, recovered):
             self._retention.applied(slot, chain, len(value))
             if slot > stored:
                 applier.replay(slot, value)
-                if slot % SLOTS_A_WRITE == 0:
+                if slot % REPLAY_SLOTS == 0:
                     store_replayed(storage, applier)
         if applier.applied != recovered.chosen:
             raise DamagedError(
@@ -120,5 +128,14 @@ class Checkpointer:
             store_replayed(storage, applier)
 
 
-def _with_state(write: Write, **state: Any) -> StateWrite:
-    return StateWrite(write.promise, write.accepts, write.chosen, write.votes, **state)
+def joined(records: Write | None, checkpoint: StateWrite | None) -> Write | None:
+    """Return one write with the acceptor's `records`, their votes, and the state that is stored along with them."""
+    if records is None or checkpoint is None:
+        return checkpoint if records is None else records
+    return replace(
+        checkpoint,
+        promise=records.promise,
+        accepts=records.accepts,
+        chosen=records.chosen,
+        votes=records.votes,
+    )

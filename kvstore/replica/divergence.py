@@ -1,15 +1,16 @@
-"""Do all replicas hold the same state? They compare digests of it, as of the same slots (rule 24).
+"""Divergence check: replicas compare digests of their states as of the same slots (rule 24).
 
-      leader                others
-        | DigestRequest(slot, digest) |
-        |---------------------->|
-        |DigestReply(slot, digest) |
-        |<----------------------|      a majority agrees on one digest:
-        | DigestMismatch(slot, digest)|      whoever has another one holds what the log does not say
-        |---------------------->|
+      leader                         others
+        | DigestRequest(slot, digest)  |
+        |----------------------------->|
+        |   DigestReply(slot, digest)  |
+        |<-----------------------------|     a majority has the same digest:
+        | DigestMismatch(slot, digest) |     a replica with another digest has diverged
+        |----------------------------->|
 
-The state is a function of the log: a difference is a bug, a broken memory, or damage that no checksum saw. The minority
-takes its data for damaged. Where no majority says who is right, the leader ends: it must not answer what may be wrong.
+The state is a function of the log, so a difference is a bug, broken memory, or damage that no checksum found. A
+replica in the minority takes its data for damaged. Where no digest has a majority, the leader ends, because its answers
+may be wrong.
 """
 
 from collections import Counter
@@ -25,19 +26,19 @@ from paxos.types import MS, NodeId, Slot, Time
 from storage.base import CHAIN_BYTES, AppliedProgress, DamagedError, StorageError
 
 EVERY_SLOTS = 16
-"""Digests are taken at slots that this divides."""
-KEPT = 64
-"""Digests that are kept to be compared with those of peers that lag or lead."""
+"""Interval, in slots, at which digests are taken."""
+MAX_DIGESTS = 64
+"""Digests that are kept for peers that lag or are ahead."""
 EVERY_MS = 1000
-"""How often a leader compares."""
-PATIENCE = 5
-"""Comparisons in a row that may differ without a majority, while answers are on their way."""
+"""Interval at which the leader asks."""
+MAX_UNDECIDED = 5
+"""Rounds in a row in which digests may differ without a majority, because answers are late."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class DivergenceCheck:
-    """Of one replica, whether it leads or not."""
+    """The digests of one replica, and on the leader the answers of the others."""
 
     def __init__(self, node: NodeId) -> None:
         self._node = node
@@ -48,13 +49,14 @@ class DivergenceCheck:
         self._undecided = 0
 
     def note(self, progress: AppliedProgress) -> None:
-        """The state as of a slot."""
+        """Note the digest of the state as of a slot."""
         self._digests[progress.applied] = blake2b(_encode(progress), digest_size=CHAIN_BYTES).digest()
-        if len(self._digests) > KEPT:
+        if len(self._digests) > MAX_DIGESTS:
             del self._digests[next(iter(self._digests))]
 
     def due(self, membership: Membership, now: Time) -> DigestRequest | None:
-        """What a leader asks the others now. Raises StorageError when nobody can tell who was right the last time."""
+        """Return the question that the leader asks now, or None. Raise StorageError when the digests have differed
+        too often without a majority."""
         newest = next(reversed(self._digests), 0)
         if now < self._asked_at + EVERY_MS * MS or newest in {0, self._slot}:
             return None
@@ -66,7 +68,8 @@ class DivergenceCheck:
     def receive(
         self, sender: NodeId, message: DigestRequest | DigestReply | DigestMismatch, membership: Membership
     ) -> list[Envelope]:
-        """What to answer, and to whom. Raises DamagedError when a majority holds something else than this replica."""
+        """Take a message. Return the answers. Raise DamagedError when a majority has another digest than this
+        replica."""
         match message:
             case DigestRequest(slot=slot):
                 digest = self._digests.get(slot)
@@ -94,21 +97,21 @@ class DivergenceCheck:
         own = self._digests.get(message.slot, message.digest)
         if own != message.digest:
             raise DamagedError(
-                f"the state as of slot {message.slot} is not that of a majority of the replicas "
+                f"the state as of slot {message.slot} differs from that of a majority of the replicas "
                 f"(digest {own.hex()}, not {message.digest.hex()})"
             )
 
     def _majority(self, membership: Membership) -> bytes | None:
         voters = [member.name for member in membership.members if member.role is MemberRole.VOTER]
         held = Counter(digest for node, digest in self._answers.items() if node in voters)
-        right, count = max(held.items(), key=lambda one: one[1], default=(b"", 0))
+        right, count = max(held.items(), key=lambda item: item[1], default=(b"", 0))
         return right if 2 * count > len(voters) else None
 
     def _judge_last(self, membership: Membership) -> None:
         differ = len(set(self._answers.values())) > 1 and self._majority(membership) is None
         self._undecided = self._undecided + 1 if differ else 0
-        if self._undecided > PATIENCE:
+        if self._undecided > MAX_UNDECIDED:
             raise StorageError(
-                f"the replicas hold different states as of slot {self._slot}, and no majority says which is right: "
-                "start those that are missing, and then this one again"
+                f"the replicas have different states as of slot {self._slot}, and no state has a majority: start the "
+                "missing replicas, then start this one again"
             )

@@ -1,7 +1,7 @@
-"""What a leader does for the cluster without being asked: it enrols data that nobody had seen, gives a new place to who
-has lost its data to damage, and promotes whoever joined and has caught up.
+"""Membership changes that the leader makes without being asked.
 
-All are changes of the members like any other, proposed through the log, one at a time.
+It enrols the data of new members, gives a member whose data was damaged a place for new data, and promotes a member
+that has caught up. These are changes like any other: they go through the log, one at a time.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from paxos.replica import Replica
 from paxos.types import MS, NodeId, Time
 
 LOOK_MS = 100
-"""How often it looks whether there is something to do."""
+"""Interval at which the leader looks for a change that is due."""
 
 
 class MembershipManager:
-    """Of one replica, whether it leads or not."""
+    """The change that is due, and whether one is in progress."""
 
     def __init__(self) -> None:
         self._look_at: Time = 0
@@ -34,8 +34,11 @@ class MembershipManager:
         replica: Replica,
         now: Time,
     ) -> Membership | None:
-        """The change that should be made now; `answered` hears what became of it. `proved`: the incarnation of each
-        member that has proved it to this replica, and its own. `replacement_requests`: that of data which was damaged."""
+        """Return the change that has to be made now, or None. `answered` must be called when the change has ended.
+
+        `proved` holds the incarnation that each linked member has proved to this replica, and the own.
+        `replacement_requests` holds the incarnation of damaged data, by member.
+        """
         if self._under_way or now < self._look_at:
             return None
         self._look_at = now + LOOK_MS * MS
@@ -52,12 +55,13 @@ class MembershipManager:
         return change
 
     def answered(self, _: Result | Refused) -> None:
-        """The change was made or not; what is still to be done will be seen."""
+        """Note that the change has ended, whether it was made or not. The next look shows what is left to do."""
         self._under_way = False
 
 
 def _promoted(membership: Membership, proved: Mapping[NodeId, int], replica: Replica) -> Membership | None:
-    """Whoever has caught up, and is there: one that is not would be missing in every majority from then on."""
+    """Return the membership with one member promoted that has caught up and is linked. A member without a link would be
+    missing in every majority from then on."""
     for member in membership.members:
         here = member.incarnation and proved.get(member.name) == member.incarnation
         caught_up = replica.chosen_by(member.name) + ALPHA >= replica.chosen

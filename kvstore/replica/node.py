@@ -1,32 +1,31 @@
-"""The synchronous host of one replica: input in, effects out.
+"""The synchronous host of one replica: it joins the protocol, the state machine and the requests of clients.
 
-It joins the protocol, the state machine and the requests of clients. It owns no socket, thread or event loop: the
-driver (`kvstore.server.event_loop`, or the simulator, which runs this very code) calls a method for each thing that happened,
-then `step`, and carries out the Ready that it returns: messages at once, the write, then `durable`, the fetches, then
-`fetched` or `read_state`.
+A node owns no socket, thread or clock. Its driver (`kvstore.server.event_loop`, or the simulator, which runs the same
+code) calls one method for each event, then `step`, and carries out the Ready that `step` returns. The driver reports
+back with `durable` for a write, `log_page_read` for a ServeFetch and `state_page_read` for a ServeSnapshot.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 
-from kvstore.api.commands import Command, KeyCommand, Reconfigure
+from kvstore.api.commands import Command, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, configurations_of
-from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Query
-from kvstore.api.results import Answer, ReadAnswer
-from kvstore.api.status import Standing
-from kvstore.replica.checkpointer import Checkpointer
+from kvstore.api.membership import Membership, MembershipVersion, configurations_of
+from kvstore.api.queries import Consistency, Query
+from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
+from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
 from kvstore.replica.membership_manager import MembershipManager
+from kvstore.replica.membership_view import MembershipView
 from kvstore.replica.proposal_queue import ProposalQueue, WriteReply, WriteRequest
-from kvstore.replica.read_queue import ReadQueue, ReadReply, ReadRequest
-from kvstore.replica.retention import Limits
+from kvstore.replica.read_handler import ReadHandler
+from kvstore.replica.read_queue import ReadReply, ReadRequest
+from kvstore.replica.retention import RetentionLimits
 from kvstore.replica.snapshot_receive import SnapshotReceiver
-from kvstore.replica.snapshot_send import MOST_PAGE_BYTES, state_message
-from kvstore.state_machine.quota import GROWTH, growth_of, size_bytes
-from kvstore.state_machine.reads import look_up, look_up_lease
+from kvstore.replica.snapshot_send import MAX_PAGE_BYTES, state_message
+from kvstore.replica.stats import NodeStats
+from kvstore.state_machine.quota import exceeds_quota, size_bytes
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
     Accept,
@@ -42,29 +41,18 @@ from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica
 from paxos.role import Role
-from paxos.types import MS, Ballot, NodeId, PValue, Slot, Time
+from paxos.types import MS, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
 
 MAX_UNSTORED_BYTES = 64 << 20
-"""Values that wait for the disk; while there are more of them nothing further is accepted or learned. What is passed
-over is sent again, or fetched once the disk has caught up (rule 26)."""
+"""Bytes of values that wait for the disk. Above it Accept and Learn messages are dropped: their senders repeat them, or
+this replica fetches the slots once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
-"""A batch that was not seen applied for so long is sent again; at a change of leader it is sent at once."""
-
-
-class Stats:
-    """Plain counters, read by the metrics."""
-
-    def __init__(self) -> None:
-        self.received: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
-        self.reads: Counter[str] = Counter()
-        self.leader_changes = 0
-        self.states_installed = 0
+"""A batch that was not applied for this long is proposed again. After a change of leader it is proposed at once."""
 
 
 class Node:
-    """One replica. It belongs to one thread; `clock` is read anew for each thing that happened."""
+    """One replica. It belongs to one thread, and reads `clock` anew for each event."""
 
     def __init__(
         self,
@@ -77,27 +65,31 @@ class Node:
         request_timeout_ms: int,
         max_waiting: int,
         quota_bytes: int = 2**62,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Load the state from `storage`, which belongs to the driver again afterwards. `memberships`: the members that the
-        cluster begins with, none for a replica that shall join one and is told by it. Above `quota_bytes` nothing is
-        taken that makes the state larger; `limits` say how much of the past is kept; `on_batch` hears the number of
-        commands in each slot. Raises StorageError when what is stored cannot be used."""
+        """Load the state from `storage`, which belongs to the driver again afterwards.
+
+        `memberships` are the members that the cluster begins with, none for a replica that joins a cluster.
+        `max_waiting` bounds the requests that are not answered. Above `quota_bytes` commands that make the state larger
+        are refused. `on_batch` is called with the number of commands in each slot. Raise StorageError when the stored
+        data cannot be used.
+        """
         recovered = storage.recovered()
         identity = recovered.identity
         self.id: NodeId = identity.node
         self._boot = identity.boot
         self.origin = f"{identity.node}.{identity.incarnation:x}"
-        """Whose request ids this replica gives: another disk under its name counts its boots anew."""
+        """The first part of this replica's request ids. Another disk under the same name counts its boots anew, so the
+        incarnation is part of it."""
         self._clock = clock
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
-        self.stats = Stats()
+        self.stats = NodeStats()
         self._checkpointer = Checkpointer(storage, memberships, limits, clock())
-        self._state_reads: list[ServeSnapshot] = []
+        self.view = MembershipView(self.id, self._checkpointer)
         from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
             self.id,
@@ -114,107 +106,126 @@ class Node:
         self._proposals = ProposalQueue(
             self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
-        self._queries = {False: ReadQueue(), True: ReadQueue()}
-        self._tokens = (self._boot + rng.getrandbits(29)) << 32  # no answer to an earlier life or disk fits
-        self._leading: Ballot | None = None
-        self._leader_heard: Time | None = None
-        self._answers: list[Envelope] = []
-        self._unstored_bytes = 0
+        self._leader = LeaderWatch(self.replica, clock)
+        self._lease_expiry = LeaseExpiry(self._order)
+        token = (self._boot + rng.getrandbits(29)) << 32
+        self._reader = ReadHandler(
+            self.replica, self._checkpointer, self._leader, self._lease_expiry, self.stats, clock=clock, token=token
+        )
         self._membership_manager = MembershipManager()
         self._divergence = DivergenceCheck(self.id)
-        self._lease_expiry = LeaseExpiry(self._order)
-        self.proved: Mapping[NodeId, int] = {}
+        self._messages: list[Envelope] = []
+        self._state_reads: list[ServeSnapshot] = []
+        """Work for the next Ready, beside that of the protocol."""
+        self._unstored_bytes = 0
+        self.incarnations: Mapping[NodeId, int] = {}
+        """Incarnation of the data with which each linked peer has proved itself, and the own. Kept by the driver."""
         self.replacement_requests: Mapping[NodeId, int] = {}
-        """The data with which each linked member has proved itself, and the own; and what members have lost to damage.
-        The driver keeps both up to date."""
+        """Incarnation of the data that a member has lost to damage, by member. Kept by the driver."""
         self.heard: dict[NodeId, Time] = {}
-        """When each peer's last message arrived."""
-        self._barred: Reason | None = None
-        self._follow_members()
+        """Time of each peer's last message."""
+        self._follow_membership()
 
     @property
     def machine(self) -> StateMachine:
-        """The state as of `applied`."""
+        """The state after slot `applied`."""
         return self._checkpointer.applier.machine
 
     @property
     def applied(self) -> Slot:
-        """Every slot up to here is applied."""
+        """The last applied slot."""
         return self._checkpointer.applier.applied
 
-    # Requests
+    @property
+    def membership(self) -> Membership:
+        """The membership by the last change that was applied."""
+        return self.machine.membership
+
+    @property
+    def malformed(self) -> int:
+        """Number of payloads in the log that were no command batch."""
+        return self._checkpointer.applier.malformed
+
+    # Requests of clients
 
     @property
     def waiting(self) -> int:
-        """Requests that have not been answered."""
-        return self._proposals.waiting + self._queries[False].waiting + self._queries[True].waiting
+        """Number of requests that are not answered."""
+        return self._proposals.waiting + self._reader.waiting
 
     def write(self, command: Command, reply: WriteReply) -> None:
-        """Order and apply `command`; `reply` gets its result, or Refused, exactly once."""
-        if self._barred is not None and not (self._barred is Reason.WITNESS and isinstance(command, Reconfigure)):
-            reply(self._refusal(self._barred))
-        elif self.waiting >= self._max_waiting:
+        """Order and apply `command`. `reply` is called exactly once, with the result or Refused."""
+        refuses = self.view.refuses
+        if refuses is not None and not (refuses is Reason.WITNESS and isinstance(command, Reconfigure)):
+            reply(self.view.refusal(refuses))
+            return
+        size = size_bytes(command)
+        if self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
-        elif not isinstance(command, Reconfigure) and self._exceeds_quota(command):
+        elif not isinstance(command, Reconfigure) and exceeds_quota(command, size, self.machine, self._quota_bytes):
             reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
-            self._order(command, reply)
+            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
 
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
-        """Answer `query`, or with Refused, exactly once. True when it was answered at once, because nobody
-        has to be asked: no step has to follow."""
-        if self._barred is not None and not (self._barred is Reason.REMOVED and consistency is Consistency.STALE):
-            reply(self._refusal(self._barred))
+        """Answer `query`. `reply` is called exactly once, with the answer or Refused.
+
+        Return True when it was called before this method returned: then no step has to follow.
+        """
+        refuses = self.view.refuses
+        if refuses is not None and not (refuses is Reason.REMOVED and consistency is Consistency.STALE):
+            reply(self.view.refusal(refuses))
             return True
-        if consistency is Consistency.STALE:
-            self._answer(query, reply, "stale")
+        if self._reader.answer_now(query, consistency, reply):
             return True
-        if consistency is Consistency.LINEARIZABLE and self._may_read():
-            answer = self._look_up(query)
-            if self._may_read():  # rule 18: the process may have slept since the first look
-                self.stats.reads["lease"] += 1
-                reply(answer)
-                return True
         if self.waiting >= self._max_waiting:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
             return True
-        quorum = consistency is Consistency.QUORUM
-        self._queries[quorum].add(ReadRequest(query, reply, self._clock() + self._timeout))
+        request = ReadRequest(query, reply, self._clock() + self._timeout)
+        self._reader.add(request, quorum=consistency is Consistency.QUORUM)
         return False
 
+    def hold_state(self, reader: str, after: int) -> int:
+        """Let `reader`, a backup, read the stored state behind revision `after`.
+
+        The applied state is stored with the next step, and compaction waits for the backup as it does for a peer.
+        Return the position up to which the state is compacted, or will be soon: a page that is compacted less may be
+        followed by a page that is compacted more.
+        """
+        self._checkpointer.outgoing.requested(reader, FetchSnapshot(after), self._clock())
+        return self._checkpointer.store_now()
+
+    def release_state(self, reader: str) -> None:
+        """Let compaction wait for `reader` no longer."""
+        self._checkpointer.outgoing.ended(reader)
+
     def hand_over(self) -> None:
-        """Lead no more: the first step of a clean shutdown. Requests are answered as before, by way of the next
-        leader."""
+        """Stop leading, as the first step of a clean shutdown. The requests under way go to the next leader."""
         self.replica.hand_over(self._clock())
 
-    # What happened
+    # Events
 
     def receive(self, sender: NodeId, message: AnyMessage) -> None:
-        """A message of the member `sender`."""
+        """Take a message of the member `sender`."""
         now = self._clock()
         self.heard[sender] = now
-        if self._leading is not None and self._leading.node == sender:
-            self._leader_heard = now
+        self._leader.heard(sender, now)
         self.stats.received[type(message).__name__] += 1
         if isinstance(message, FetchSnapshot):
-            if self._checkpointer.applier.bare or not self.machine.memberships:
-                return  # there is no state here
-            self._checkpointer.outgoing.asked(sender, message, now)
-            page_bytes = min(self.replica.options.page_bytes, MOST_PAGE_BYTES)
-            self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
+            self._serve_state(sender, message, now)
         elif isinstance(message, SnapshotPage):
             if self._snapshot_receiver.take(sender, message, now):
-                self.stats.states_installed += 1
-                self._follow_members()
+                self.stats.snapshots_installed += 1
+                self._follow_membership()
         elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
-            return  # the own disk is too slow
+            return  # the disk is too slow
         elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
-            self._answers += self._divergence.receive(sender, message, self.membership)
+            self._messages += self._divergence.receive(sender, message, self.membership)
         else:
             self.replica.receive(sender, message, now)
 
     def durable(self, writes: list[Write]) -> None:
-        """These writes are durable: their votes may leave, and the own ones count."""
+        """Note that `writes` are durable: their votes for peers may leave, and the own votes count."""
         now = self._clock()
         for write in writes:
             self._unstored_bytes -= _value_bytes(write)
@@ -224,170 +235,93 @@ class Node:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
                 else:
-                    self._answers.append(vote)
+                    self._messages.append(vote)
 
-    def fetched(self, to: NodeId, entries: list[PValue]) -> None:
-        """Storage gave the page of a ServeFetch."""
+    def log_page_read(self, to: NodeId, entries: list[PValue]) -> None:
+        """Send the entries that storage returned for a ServeFetch to the peer `to`."""
         if entries:
-            self._answers.append(Envelope(to, self._learn(tuple(entries))))
+            self._messages.append(Envelope(to, self._learn(tuple(entries))))
 
-    @property
-    def membership(self) -> Membership:
-        """The members, by the last change of them that was applied."""
-        return self.machine.membership
-
-    @property
-    def neighbours(self) -> dict[NodeId, Member]:
-        """Everybody to have a link with: the members, and until it is in force, who leaves by the last change."""
-        memberships = self.machine.memberships
-        relevant = memberships if self.pending else memberships[-1:]
-        return {
-            member.name: member
-            for version in relevant
-            for member in version.membership.members
-            if member.name != self.id
-        }
-
-    @property
-    def pending(self) -> bool:
-        """True while the last change of the members is not in force."""
-        memberships = self.machine.memberships
-        return bool(memberships) and memberships[-1].first > self.applied + 1
-
-    @property
-    def standing(self) -> Standing:
-        """What this replica is to its cluster, by what it has applied."""
-        member = self.membership.get(self.id)
-        if not self.machine.memberships:
-            return Standing.WAITING
-        if member is None:
-            return Standing.REMOVED
-        return Standing.JOINING if member.joining else Standing(member.role.value)
-
-    @property
-    def malformed(self) -> int:
-        """Payloads in the log that were no batch."""
-        return self._checkpointer.applier.malformed
-
-    def read_state(self, to: NodeId, after: int, page: StatePage) -> None:
-        """Storage gave the page of a ServeSnapshot."""
+    def state_page_read(self, to: NodeId, after: int, page: StatePage) -> None:
+        """Send the page that storage returned for a ServeSnapshot to the peer `to`."""
         if page.progress is not None:
             self._checkpointer.outgoing.ended(to)
-        self._answers.append(Envelope(to, state_message(after, page)))
-
-    def hold_state(self, reader: str, after: int) -> int:
-        """`reader`, who is no member, is about to read the stored state behind revision `after`: compaction waits for
-        it as for a peer, and what is applied is stored with the next step. Gives the revision up to which the state is
-        compacted, or will be soon: a page that is compacted less may be followed by one that is more."""
-        self._checkpointer.outgoing.asked(reader, FetchSnapshot(after), self._clock())
-        return self._checkpointer.store_now()
-
-    def end_state(self, reader: str) -> None:
-        """`reader` reads no more."""
-        self._checkpointer.outgoing.ended(reader)
+        self._messages.append(Envelope(to, state_message(after, page)))
 
     def tick(self) -> None:
-        """Time has passed; to be called at `next_deadline` at the latest, and harmless before it."""
+        """Do what is due by now. Called at `next_deadline` at the latest; an earlier call does no harm."""
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
-        self._proposals.expire(now, Reason.NO_LEADER if self._leading is None else Reason.OVERLOADED)
-        for payload in self._proposals.overdue(now):
-            self.replica.propose((payload,))
+        self._proposals.expire(now, Reason.NO_LEADER if self._leader.leading is None else Reason.OVERLOADED)
+        for batch in self._proposals.overdue(now):
+            self.replica.propose((batch,))
         if self.replica.role is Role.LEADER:
-            self._look_after_members(now)
+            self._manage_membership(now)
             self._lease_expiry.tick(self.machine, now)
             question = self._divergence.due(self.membership, now)
             if question is not None:
-                self._answers += [Envelope(member, question) for member in self.neighbours]
-        for queries in self._queries.values():
-            token = queries.expire(now)
-            if token is not None:
-                self.replica.forget_read(token)
+                self._messages += [Envelope(member, question) for member in self.view.neighbours]
+        self._reader.expire(now)
 
     def next_deadline(self) -> Time:
-        """When `tick` has something to do."""
+        """Return the time at which `tick` has something to do."""
         others = (
             self._proposals.next_deadline(),
-            self._queries[False].next_deadline(),
-            self._queries[True].next_deadline(),
             self._snapshot_receiver.next_deadline(),
             self._lease_expiry.next_deadline(),
+            *self._reader.next_deadlines(),
         )
         return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
 
     def step(self) -> Ready:
-        """Carry on with all that happened, answer what can be answered, and say what the driver must do."""
+        """Return the work that follows from all events since the last step.
+
+        This is the only place that completes a Ready. The chosen slots are applied, and the reads are answered, before
+        this method returns: on the returned Ready they only tell the driver what happened.
+        """
         now = self._clock()
         self._follow_leader()
         while self._proposals.has_queued and self.replica.accepts_proposals:
             self.replica.propose((self._proposals.batch(now),))
-        for quorum, queries in self._queries.items():
-            if queries.ask(self._tokens + 1):
-                self._tokens += 1
-                self.replica.read(self._tokens, now, quorum=quorum)
-        ready = self.replica.take(now)
-        self._apply_chosen(ready, now)
-        leads = self.replica.role is Role.LEADER
-        self._lease_expiry.follow(self.replica.leader_ballot if leads else None, self.machine, now)
-        question = self._snapshot_receiver.question(self.heard, self.proved, self._leading, now)
-        if question is not None:
-            self._answers.append(question)
-        self._serve(ready)
-        for read in ready.reads:
-            for queries in self._queries.values():
-                for request in queries.answered(read.token):
-                    self._answer(request.query, request.reply, read.confirmed_by)
-        if self._answers:
-            ready.messages += self._answers
-            self._answers = []
+        self._reader.request_indices(now)
+        core = self.replica.take(now)
+        self._apply_chosen(core.chosen, now)
+        checkpoint = self._checkpointer.take_checkpoint(now, along=core.write is not None)
+        ballot = self.replica.leader_ballot if self.replica.role is Role.LEADER else None
+        self._lease_expiry.follow(ballot, self.machine, now)
+        request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
+        if request is not None:
+            self._messages.append(request)
+        fetches = self._fetches(core.fetches)
+        self._reader.answer(core.reads)
+        ready = Ready(
+            messages=core.messages + self._messages,
+            write=joined(core.write, checkpoint),
+            chosen=core.chosen,
+            reads=core.reads,
+            fetches=fetches,
+        )
+        self._messages = []
         for envelope in ready.messages:
             self.stats.sent[type(envelope.message).__name__] += 1
-        return ready
-
-    def leader_age_ms(self) -> float | None:
-        """Time since the last word from the leader: 0 on the leader, None when there was none yet."""
-        leading = self.replica.leader_ballot
-        if leading is not None and leading.node == self.id:
-            return 0.0
-        return (self._clock() - self._leader_heard) / MS if self._leader_heard is not None else None
-
-    # Inside
-
-    def _order(self, command: Command, reply: WriteReply) -> None:
-        self._proposals.add(WriteRequest(command, reply, self._clock() + self._timeout))
-
-    def _may_read(self) -> bool:
-        """True when the state is current without asking anybody: chosen is not applied until the next step."""
-        return self.replica.lease_holds(self._clock()) and self.applied == self.replica.chosen
-
-    def _follow_leader(self) -> None:
-        """Repeat to a new leader all that is on its way: it may have heard of none of it."""
-        leading = self.replica.leader_ballot
-        if leading == self._leading:
-            return
-        if self._leading is not None and self._leading.node == self.id:
-            self._leader_heard = self._clock()  # until now the leader was heard all the time
-        self._leading = leading
-        if leading is not None:
-            self.stats.leader_changes += 1
-            for payload in self._proposals.all_sent():
-                self.replica.propose((payload,))
-
-    def _exceeds_quota(self, command: KeyCommand) -> bool:
-        if self.machine.size_bytes + GROWTH * size_bytes(command) <= self._quota_bytes:
-            return False
-        growth = growth_of(command, self.machine)
-        return growth > 0 and self.machine.size_bytes + growth > self._quota_bytes
-
-    def _apply_chosen(self, ready: Ready, now: Time) -> None:
-        """Apply what was chosen, and have it stored."""
-        for slot, value in ready.chosen:
-            if slot > self.applied:  # the state may have been replaced by a later one
-                self._on_batch(self._apply(slot, value, now))
-        self._checkpointer.attach(ready, now)
         if ready.write is not None:
             self._unstored_bytes += _value_bytes(ready.write)
+        return ready
+
+    # Parts of a step
+
+    def _follow_leader(self) -> None:
+        """Propose all sent batches again when the leader changed: the new leader may know none of them."""
+        if self._leader.changed() and self._leader.leading is not None:
+            self.stats.leader_changes += 1
+            for batch in self._proposals.all_sent():
+                self.replica.propose((batch,))
+
+    def _apply_chosen(self, chosen: list[tuple[Slot, bytes]], now: Time) -> None:
+        for slot, value in chosen:
+            if slot > self.applied:  # a snapshot that was installed in this turn may contain the slot
+                self._on_batch(self._apply(slot, value, now))
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
         commands, version = 0, self.membership.version
@@ -395,68 +329,59 @@ class Node:
             commands += len(batch.commands)
             if results is not None and batch.origin == self.origin and batch.boot == self._boot:
                 self._proposals.applied(batch.sequence, results)
-        if slot % EVERY_SLOTS == 0 and not self._checkpointer.applier.bare:
+        if slot % EVERY_SLOTS == 0 and not self._checkpointer.applier.membership_only:
             self._divergence.note(self._checkpointer.applier.progress())
         if self.membership.version != version:
             self.replica.reconfigure(configurations_of(self.machine.memberships)[-1], now)
-            self._follow_members()
+            self._follow_membership()
         return commands
 
-    def _serve(self, ready: Ready) -> None:
-        """Of what peers fetch, what is cut is answered at once; the rest is for storage."""
+    def _fetches(self, fetches: list[ServeFetch | ServeSnapshot]) -> list[ServeFetch | ServeSnapshot]:
+        """Return the pages that have to be read from storage. A fetch of truncated slots is answered at once."""
         reads: list[ServeFetch | ServeSnapshot] = []
-        for fetch in ready.fetches:
+        for fetch in fetches:
             if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.cut:
-                self._answers.append(Envelope(fetch.to, self._learn(())))
+                self._messages.append(Envelope(fetch.to, self._learn(())))
             else:
                 reads.append(fetch)
-        ready.fetches = [*reads, *self._state_reads]
+        reads += self._state_reads
         self._state_reads = []
+        return reads
+
+    # Inside
+
+    def _order(self, command: Command, reply: WriteReply) -> None:
+        """Order and apply a command of this replica itself, which no quota or bound refuses."""
+        self._proposals.add(WriteRequest(command, size_bytes(command), reply, self._clock() + self._timeout))
+
+    def _serve_state(self, sender: NodeId, message: FetchSnapshot, now: Time) -> None:
+        if self._checkpointer.applier.membership_only or not self.view.known:
+            return  # there is no state here
+        self._checkpointer.outgoing.requested(sender, message, now)
+        page_bytes = min(self.replica.options.page_bytes, MAX_PAGE_BYTES)
+        self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
 
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
         return Learn(entries, self.replica.chosen, self._checkpointer.cut)
 
-    def _follow_members(self) -> None:
-        """The members changed: what is this replica now?"""
-        member = self.membership.get(self.id)
-        witness = member is not None and member.purpose is MemberRole.WITNESS
-        if self._checkpointer.applier.bare and member is not None and not witness:
-            # It was a witness. What it lacks only a state gives it, and that knows the members too: it joins anew.
-            self.machine.memberships = []
+    def _follow_membership(self) -> None:
+        """Adapt to the applied membership: the own role may have changed."""
+        view = self.view
+        applier = self._checkpointer.applier
+        if applier.membership_only and not view.is_witness and view.newest.get(self.id) is not None:
+            # It was a witness and lacks the records. Only a snapshot has them, and the membership too: it joins anew.
+            applier.machine.memberships = []
             self.replica.forget_configurations()
-        knows = bool(self.machine.memberships)
-        self._snapshot_receiver.keeps_records = knows and not witness
-        if not knows:
-            self._barred = Reason.JOINING
-        elif witness or self._checkpointer.applier.bare:
-            self._barred = Reason.WITNESS
-        else:
-            self._barred = None if member is not None else Reason.REMOVED
+        self._snapshot_receiver.keeps_records = view.known and not view.is_witness
+        view.update()
 
-    def _refusal(self, reason: Reason) -> Refused:
-        members = (member for member in self.membership.members if member.purpose is not MemberRole.WITNESS)
-        return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self.id])
-
-    def _look_after_members(self, now: Time) -> None:
-        """What a leader does for the others without being asked."""
+    def _manage_membership(self, now: Time) -> None:
+        """Propose the membership change that the leader makes without being asked."""
         change = self._membership_manager.due(
-            self.machine.memberships, self.proved, self.replacement_requests, self.replica, now
+            self.machine.memberships, self.incarnations, self.replacement_requests, self.replica, now
         )
         if change is not None:
             self.write(Reconfigure(change), self._membership_manager.answered)
-
-    def _answer(self, query: Query, reply: ReadReply, way: str) -> None:
-        self.stats.reads[way] += 1
-        reply(self._look_up(query))
-
-    def _look_up(self, query: Query) -> Answer:
-        machine = self.machine
-        if isinstance(query, bytes):
-            lease = machine.lease_index.lease_of.get(query, 0)
-            return ReadAnswer(machine.get(query), self.applied, machine.revision, self.leader_age_ms(), lease)
-        if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
-            return look_up_lease(query, machine, lambda lease: self._lease_expiry.left_ms(lease, self._clock()))
-        return look_up(query, machine, self.applied, self.leader_age_ms())
 
 
 def _value_bytes(write: Write) -> int:

@@ -1,7 +1,7 @@
-"""Reads of this replica's clients that need an index from the leader: one question for all that wait.
+"""Reads that need a read index from the leader. One request for an index serves all reads that wait.
 
-Reads that arrive while a question is under way wait for the next one: the index of a question is only good for reads
-that began before it was asked.
+Reads that arrive while a request is under way wait for the next one: an index is valid only for reads that began before
+it was requested.
 """
 
 from collections import deque
@@ -15,11 +15,11 @@ from kvstore.api.queries import Query
 from paxos.types import Count, Time
 
 ReadReply = Callable[[Any], None]
-"""Gets what `Replica.read` says."""
+"""Receives the answer to a read, as `kvstore.server.service.Replica.read` describes it."""
 
 
 class ReadRequest(msgspec.Struct):
-    """A question and who waits for the answer; `reply` is called once."""
+    """A query. `reply` is called once, at `deadline` at the latest."""
 
     query: Query
     reply: ReadReply
@@ -27,49 +27,50 @@ class ReadRequest(msgspec.Struct):
 
 
 class ReadQueue:
-    """Reads of one kind, quorum or not. Those of the question under way stand before those that wait for the next."""
+    """Reads of one kind, quorum or not: those of the index request under way, and those that wait for the next one."""
 
     def __init__(self) -> None:
-        self._asked: deque[ReadRequest] = deque()
+        self._requested: deque[ReadRequest] = deque()
         self._queued: deque[ReadRequest] = deque()
         self._token: Count | None = None
 
     @property
     def waiting(self) -> int:
-        """Requests that have not been answered."""
-        return len(self._asked) + len(self._queued)
+        """Number of reads that are not answered."""
+        return len(self._requested) + len(self._queued)
 
     def add(self, request: ReadRequest) -> None:
-        """A new read."""
+        """Queue a read."""
         self._queued.append(request)
 
-    def ask(self, token: Count) -> bool:
-        """Make one question of all that wait, under `token`; False when nothing waits or one is under way."""
+    def begin(self, token: Count) -> bool:
+        """Let all queued reads wait for the index under `token`. Return False, and do nothing, when no read is queued
+        or another request is under way."""
         if self._token is not None or not self._queued:
             return False
         self._token = token
-        self._asked, self._queued = self._queued, self._asked
+        self._requested, self._queued = self._queued, self._requested
         return True
 
-    def answered(self, token: Count) -> deque[ReadRequest]:
-        """The reads of the question, which may be answered now; none when it is not the one under way."""
+    def indexed(self, token: Count) -> deque[ReadRequest]:
+        """Return the reads that waited for the index under `token`. Return none for any other token."""
         if token != self._token:
             return deque()
         self._token = None
-        answered, self._asked = self._asked, deque()
-        return answered
+        indexed, self._requested = self._requested, deque()
+        return indexed
 
     def expire(self, now: Time) -> Count | None:
-        """Fail the reads that waited for long enough. The token of the question under way, if nobody waits for it."""
-        for requests in (self._asked, self._queued):
+        """Refuse the reads whose deadline has passed. Return the token under way when no read waits for it any more."""
+        for requests in (self._requested, self._queued):
             while requests and requests[0].deadline <= now:
                 requests.popleft().reply(Refused(Reason.NO_LEADER, Outcome.FAILED))
-        if self._asked or self._token is None:
+        if self._requested or self._token is None:
             return None
         token, self._token = self._token, None
         return token
 
     def next_deadline(self) -> Time | None:
-        """When `expire` has something to do."""
-        requests = self._asked or self._queued
+        """Return the time at which `expire` has something to do."""
+        requests = self._requested or self._queued
         return requests[0].deadline if requests else None

@@ -1,6 +1,7 @@
-"""How much of the past is kept: the log for peers that lag a little, and superseded revisions for whoever asks.
+"""Retention: how much of the log is kept for peers that lag a little, and how much of the history for clients.
 
-Each replica decides for itself what it drops. Nobody waits for it: a peer that lags behind the log is sent the state.
+Each replica decides alone which slots and revisions it drops. A peer that lags behind the truncated log is sent a
+snapshot instead.
 """
 
 from collections import deque
@@ -11,20 +12,23 @@ from paxos.types import MS, Slot, Time
 from storage.base import Truncation, first_of
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What exceeds any of these goes, the oldest first."""
+class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on the log and on the history. The oldest slots or revisions that exceed one of them are dropped."""
 
     log_slots: int = 10_000
+    """Applied slots in the log."""
     log_bytes: int = 64 << 20
-    """Applied slots that are kept, and the sum of their values."""
+    """Bytes of the values of these slots."""
     history_revisions: int = 100_000
+    """Revisions in the history."""
     history_age_ms: int = 3_600_000
+    """Age of the oldest revision in the history."""
     history_bytes: int = 64 << 20
-    """Revisions that are remembered: how many, for how long, and what that takes in memory and on the disk."""
+    """Bytes that the history takes in memory and on the disk."""
 
 
 class _Stretch(msgspec.Struct):
-    """Changes up to `position`, made about `at`, that take `size_bytes` to remember."""
+    """Changes from position `first` to `position`, made at about `at`. Their history takes `size_bytes`."""
 
     at: Time
     first: int
@@ -33,22 +37,22 @@ class _Stretch(msgspec.Struct):
 
 
 class Retention:
-    """Told of everything that is applied, it says what may go."""
+    """Slots and changes that are applied, and how far each of them may be dropped."""
 
-    def __init__(self, limits: Limits, cut: Truncation, compacted: int) -> None:
+    def __init__(self, limits: RetentionLimits, cut: Truncation, compacted: int) -> None:
         self._limits = limits
         self._stretch = first_of(limits.history_revisions) // 64
         self._slots: deque[tuple[Truncation, int]] = deque()
         self._slots_bytes = 0
         self.cut = cut
-        """The log may be cut here."""
+        """Slot up to which the log may be truncated."""
         self._history: deque[_Stretch] = deque()
         self._history_bytes = 0
         self.compacted = compacted
-        """What was superseded up to this position may go."""
+        """Position up to which superseded records may be dropped."""
 
     def applied(self, slot: Slot, chain: bytes, size_bytes: int) -> None:
-        """`slot` is applied; `chain` is the hash up to it."""
+        """Note that `slot`, whose value has `size_bytes`, is applied. `chain` is the hash of the log up to it."""
         self._slots.append((Truncation(slot, chain), size_bytes))
         self._slots_bytes += size_bytes
         limits = self._limits
@@ -57,7 +61,7 @@ class Retention:
             self._slots_bytes -= dropped
 
     def jumped(self, cut: Truncation, compacted: int) -> None:
-        """The state was replaced by one as of `cut`: there is no log before it."""
+        """Note that a snapshot replaced the state: there is no log up to `cut`, and no history up to `compacted`."""
         self._slots.clear()
         self._slots_bytes = 0
         self._history.clear()
@@ -65,7 +69,7 @@ class Retention:
         self.cut, self.compacted = cut, compacted
 
     def changed(self, position: int, size_bytes: int, now: Time) -> None:
-        """The store came to `position`; to remember what it was before takes `size_bytes` more."""
+        """Note changes up to `position`. Their history takes `size_bytes`."""
         last = self._history[-1] if self._history else None
         full = last is not None and (
             position - last.first > self._stretch or last.size_bytes > self._limits.history_bytes // 64
@@ -78,11 +82,11 @@ class Retention:
         self._history_bytes += size_bytes
 
     def compact(self, now: Time) -> None:
-        """Let go of what is too old by now."""
+        """Raise `compacted` above all changes that exceed a limit."""
         limits, history = self._limits, self._history
         while history and (
             history[-1].position - history[0].position >= first_of(limits.history_revisions)
-            or (self._history_bytes > limits.history_bytes and len(history) > 1)  # who watches has not heard of it yet
+            or (self._history_bytes > limits.history_bytes and len(history) > 1)  # watchers have not seen the last yet
             or now - history[0].at > limits.history_age_ms * MS
         ):
             gone = history.popleft()

@@ -1,62 +1,215 @@
-"""A replica that the log alone does not help: it fetches the state of a peer, and goes on from there.
+"""Receives the state of a peer, page by page, where the log alone does not help.
 
-That is so when the slots that it lacks are cut from the logs of its peers (rule 11), and when it knows no member yet:
-one that joins learns from the state who belongs to the cluster, itself among them. A witness takes over no more.
+That is the case when the slots that this replica lacks are truncated from the logs of its peers (rule 11), and when it
+does not know the membership yet: a replica that joins learns from the state who the members are, itself among them. A
+witness takes over the membership and no records.
+
+A page holds the rows behind some revision. Rows never change, so each page may come from another replica, or from the
+same replica after a restart on either side. One thing may come between two pages: a source compacts, and drops a
+deletion behind revision r of a key that a page before r holds. Therefore a source does not compact while a receiver
+asks, within bounds, and a receiver begins anew when a source has compacted behind r, unless all pages were compacted up
+to the same revision. Storage verifies the same, see `storage.base.StatePage`.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from kvstore.api.membership import MemberRole, configurations_of
-from kvstore.replica.applier import Applier, bare_applier
+from kvstore.replica.applier import PAGE_BYTES, Applier, witness_applier
 from kvstore.replica.checkpointer import Checkpointer
-from kvstore.replica.snapshot_send import END, IncomingSnapshot
-from paxos.messages import SnapshotPage
+from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.ready import Envelope
 from paxos.replica import Replica
-from paxos.types import MS, Ballot, NodeId, Time
-from storage.base import StagedPage, StatePage, Storage
+from paxos.types import MS, Ballot, NodeId, Slot, Time
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
 
-HEARD_MS = 1000
-"""A peer that was heard within this time is alive, and can be asked for its state."""
+END = 2**62 - 1
+"""A position behind every revision: the page behind it has no rows, only the progress, which holds the membership."""
+STATE_BYTES_PER_S = 16 << 20
+"""Rate at which a state is requested. Clients of the sender and of the receiver share their disks and cores with it."""
+RETRY_MS = 500
+"""A request without an answer goes to the next source after this time."""
+ALIVE_MS = 1000
+"""A peer whose last message is younger than this is alive, and can be asked for its state."""
+
+_rows_decoder = msgspec.msgpack.Decoder(list[Change])
+_progress_decoder = msgspec.msgpack.Decoder(AppliedProgress)
+
+
+def _page_of(message: SnapshotPage) -> StatePage | None:
+    """Return the page in `message`, or None when it was damaged on its way."""
+    if zlib.crc32(message.rows) != message.checksum:
+        return None
+    try:
+        end = _progress_decoder.decode(message.end) if message.end else None
+        return StatePage(_rows_decoder.decode(message.rows), message.compacted, end)
+    except msgspec.MsgspecError:
+        return None
+
+
+class IncomingSnapshot:
+    """The pages of one state, from the first request to the last page."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Continue from the pages that are already staged in `storage`."""
+        self._begin()
+        self._source: NodeId = ""
+        self._requested_at: Time = 0
+        self._unanswered = False
+        self._due: Time | None = None
+        """Earliest time of the next request, or of the same request to another source; None for at once."""
+        self._storing = False
+        recovered = storage.recovered()
+        while self._after < recovered.staged:
+            page = storage.read_state(self._after, PAGE_BYTES, staged=True)
+            self._load(page)
+            self._compacted = recovered.staged_compacted
+
+    def _begin(self) -> None:
+        self._applier = Applier([])
+        self._after = 0
+        self._compacted = self._least = 0
+        """Positions up to which the first page, and the least compacted page, were compacted."""
+
+    def request(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchSnapshot] | None:
+        """Return the request that is due, and its receiver. `sources` are in order of preference; with `only_end` the
+        request asks for no rows."""
+        if self._storing or (self._due is not None and now < self._due):
+            return None
+        if not sources:
+            self._due = None
+            return None
+        if self._source not in sources or self._unanswered:
+            self._turn_to_next(sources)
+        self._requested_at, self._unanswered = now, True
+        self._due = now + RETRY_MS * MS
+        return self._source, FetchSnapshot(END if only_end else self._after)
+
+    def take_end(self, sender: NodeId, message: SnapshotPage) -> AppliedProgress | None:
+        """Return the progress in the answer to a request with `only_end`."""
+        if sender != self._source or message.after != END:
+            return None
+        page = _page_of(message)
+        return page.progress if page is not None else None
+
+    def request_at_once(self) -> None:
+        """Let the next request wait no longer."""
+        self._unanswered, self._due = False, None
+
+    def take(
+        self, sender: NodeId, message: SnapshotPage, applied: Slot, now: Time
+    ) -> tuple[StagedPage, Applier | None] | None:
+        """Return the page in `message`, to be stored before the next request, and with the last page the whole state.
+
+        Return None for a page that does not help: it answers another request, is damaged, may lack deletions, or ends
+        a state that is not beyond slot `applied`.
+        """
+        if self._storing or sender != self._source or message.after != self._after:
+            return None
+        page = _page_of(message)
+        if page is None:
+            return None  # the request is repeated
+        if not self._follows(page):
+            self._give_up(now)
+            return None
+        staged = StagedPage(self._after, page)
+        self._load(page)
+        self._unanswered = False
+        self._due = self._requested_at + len(message.rows) * 1000 * MS // STATE_BYTES_PER_S
+        if page.progress is None:
+            self._storing = True
+            return staged, None
+        return self._complete(staged, page.progress, applied, now)
+
+    def stored(self) -> None:
+        """Note that the last page is durable."""
+        self._storing = False
+
+    def next_deadline(self) -> Time | None:
+        """Return the time of the next request, unless storage has to answer first."""
+        return None if self._storing else self._due
+
+    def _follows(self, page: StatePage) -> bool:
+        """Return False when `page` may lack deletions of keys in the pages before."""
+        alike = page.compacted == self._compacted == self._least
+        return self._after == 0 or alike or page.compacted <= self._after
+
+    def _load(self, page: StatePage) -> None:
+        if self._after == 0:
+            self._compacted = self._least = page.compacted
+            self._applier.machine.forget(page.compacted)
+        self._least = min(self._least, page.compacted)
+        for change in page.changes:
+            self._applier.machine.load(change)
+            self._after = change.position
+
+    def _complete(
+        self, staged: StagedPage, progress: AppliedProgress, applied: Slot, now: Time
+    ) -> tuple[StagedPage, Applier] | None:
+        applier = self._applier
+        try:
+            applier.finish(progress)
+        except StorageError:
+            self._give_up(now)
+            return None
+        if applier.applied <= applied or progress.position < self._compacted:
+            self._give_up(now)  # the source lags
+            return None
+        self._begin()
+        self._storing = True
+        return staged, applier
+
+    def _give_up(self, now: Time) -> None:
+        """Begin anew with another source after RETRY_MS."""
+        self._begin()
+        self._unanswered, self._due = True, now + RETRY_MS * MS
+
+    def _turn_to_next(self, sources: list[NodeId]) -> None:
+        last = sources.index(self._source) if self._source in sources else -1
+        self._source = sources[(last + 1) % len(sources)]
 
 
 class SnapshotReceiver:
-    """Of the replica `node`, as long as it lives."""
+    """Requests a state when the replica `node` needs one, and installs it."""
 
     def __init__(self, node: NodeId, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
-        """Go on with what an earlier life has stored of a state."""
+        """Continue from the pages that the process before has staged in `storage`."""
         self._node = node
         self._checkpointer = checkpointer
         self._replica = replica
         self._incoming = IncomingSnapshot(storage)
         self.keeps_records = False
-        """Whether more is wanted than who the members are; False too while that says what this replica is."""
+        """True when this replica needs the records too; False for a witness, and while the own role is not known."""
 
     @property
     def needed(self) -> bool:
-        """The log alone does not help."""
+        """True while the log alone does not help."""
         return self._replica.snapshot_source is not None or not self._checkpointer.applier.machine.memberships
 
-    def question(
+    def request(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
     ) -> Envelope | None:
-        """What is to be asked now: of peers that are alive and keep records, of the leader last. Whoever knows no
-        member yet asks whom it has a link with: only a leader speaks unasked, and that may be nobody whom it was told
-        of."""
+        """Return the request that is due now. The sources are peers that are alive and keep records, the leader last.
+
+        A replica that does not know the membership asks every peer in `linked`: only a leader sends unasked, and the
+        leader may be a member that is not in the settings of this replica.
+        """
         if not self.needed:
             return None
-        source, membership = self._replica.snapshot_source, self._checkpointer.applier.machine.membership
-        alive = {peer for peer, last in heard.items() if now - last < HEARD_MS * MS or peer == source}
+        cut_off_by, membership = self._replica.snapshot_source, self._checkpointer.applier.machine.membership
+        alive = {peer for peer, last in heard.items() if now - last < ALIVE_MS * MS or peer == cut_off_by}
         if not membership.members:
             alive.update(peer for peer in linked if peer != self._node)
         alive.difference_update(membership.configuration.witnesses)
         leader = leading.node if leading is not None else None
         sources = sorted(alive, key=lambda peer: (peer == leader, peer))
-        question = self._incoming.ask(sources, now, only_end=not self.keeps_records)
-        return Envelope(*question) if question is not None else None
+        request = self._incoming.request(sources, now, only_end=not self.keeps_records)
+        return Envelope(*request) if request is not None else None
 
     def take(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
-        """A page. True when it was the last, and the state is that of the peer now."""
+        """Take a page. Return True when it was the last page: the state of this replica is now that of the peer."""
         if not self.needed:
             return False
         if message.after == END:
@@ -72,27 +225,27 @@ class SnapshotReceiver:
         return True
 
     def stored(self) -> None:
-        """The last page is durable."""
+        """Note that the last page is durable."""
         self._incoming.stored()
 
     def next_deadline(self) -> Time | None:
-        """When a question is repeated."""
+        """Return the time at which a request is sent or repeated."""
         return self._incoming.next_deadline() if self.needed else None
 
     def _take_end(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
-        """Learn from it what this replica is: a witness needs no more, all others need the rest."""
+        """Learn the own role from the membership: a witness needs nothing more, any other member needs the records."""
         progress = self._incoming.take_end(sender, message)
-        applier = bare_applier(progress) if progress is not None else None
+        applier = witness_applier(progress) if progress is not None else None
         member = applier.machine.membership.get(self._node) if applier is not None else None
         if applier is None or member is None:
-            return False  # the source lags: it does not know yet of this one
+            return False  # the source lags: its membership lacks this replica
         if member.purpose is not MemberRole.WITNESS:
             self.keeps_records = True
-            self._incoming.ask_at_once()
+            self._incoming.request_at_once()
             return False
         if applier.applied <= self._replica.chosen:
             return False
-        self._incoming.ask_at_once()
+        self._incoming.request_at_once()
         self._install(StagedPage(0, StatePage([], 0, applier.progress())), applier, now)
         return True
 

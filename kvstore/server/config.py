@@ -12,12 +12,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from kvstore.replica import retention
+from kvstore.replica.retention import RetentionLimits
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
-_PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), retention.Limits()
+_PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), RetentionLimits()
 """The default of a setting is defined by the part that uses the setting."""
 
 ENV_PREFIX = "KVSTORE_"

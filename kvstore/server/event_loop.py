@@ -16,7 +16,7 @@ from kvstore.api.status import Standing
 from kvstore.peers.handshake_messages import Channel
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
-from kvstore.replica.snapshot_send import MOST_PAGE_BYTES
+from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
 from kvstore.server.config import Address, parse_address
 from kvstore.server.http.asking import reply_of
 from kvstore.server.trace import Trace
@@ -113,7 +113,7 @@ class NodeDriver:
         while True:
             compacted = self.node.hold_state(reader, after)
             self._step()  # puts unstored changes into the queue of the storage thread, ahead of the read
-            page: StatePage = await reply_of(partial(self._writer.read_state, after, MOST_PAGE_BYTES))
+            page: StatePage = await reply_of(partial(self._writer.read_state, after, MAX_PAGE_BYTES))
             if after or page.compacted >= compacted:
                 return page
             await asyncio.sleep(COMPACTION_POLL_S)
@@ -138,7 +138,7 @@ class NodeDriver:
 
     def _ring(self) -> None:
         self._timer = None
-        self.node.proved = {**self.transport.incarnations, self.node.id: self._incarnation}
+        self.node.incarnations = {**self.transport.incarnations, self.node.id: self._incarnation}
         self.node.replacement_requests = self.transport.replacement_requests
         self._handle(self.node.tick)
 
@@ -200,10 +200,10 @@ class NodeDriver:
             self._writer.read(fetch.from_slot, fetch.upto, page_bytes, partial(self._send_log, fetch))
 
     def _send_log(self, fetch: ServeFetch, entries: list[PValue]) -> None:
-        self._handle(lambda: self.node.fetched(fetch.to, entries))
+        self._handle(lambda: self.node.log_page_read(fetch.to, entries))
 
     def _send_state(self, fetch: ServeSnapshot, page: StatePage) -> None:
-        self._handle(lambda: self.node.read_state(fetch.to, fetch.after, page))
+        self._handle(lambda: self.node.state_page_read(fetch.to, fetch.after, page))
 
     def _arm_timer(self) -> None:
         """Arm the timer for the next deadline. It is moved only if it would ring too late: an early tick does no harm."""
@@ -219,11 +219,11 @@ class NodeDriver:
         """Link with the members, on the data that the membership names. A joining replica that knows no membership yet
         links with the members in its settings."""
         node = self.node
-        followed = (node.membership.version, node.pending)
+        followed = (node.membership.version, node.view.pending)
         if followed == self._followed:
             return
         self._followed = followed
-        neighbours = node.neighbours
+        neighbours = node.view.neighbours
         addresses: Mapping[NodeId, Address | None] = self._addresses
         if node.membership.members:
             addresses = {name: address_of(member, self._addresses) for name, member in neighbours.items()}
@@ -234,9 +234,9 @@ class NodeDriver:
         )
         if node.membership.version:
             names = ", ".join(member.name for member in node.membership.members)
-            state = "pending" if node.pending else "in force"
+            state = "pending" if node.view.pending else "in force"
             log.info("%s: members %s, version %d, %s", node.id, names, node.membership.version, state)
-        if node.standing is Standing.REMOVED:
+        if node.view.standing is Standing.REMOVED:
             log.warning("%s was removed from the membership: it answers stale reads only; stop it", node.id)
 
     def _log_leader(self) -> None:

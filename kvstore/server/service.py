@@ -126,7 +126,7 @@ class Service:
 
     def end_state(self, reader: str) -> None:
         """See Replica."""
-        self._node.end_state(reader)
+        self._node.release_state(reader)
 
     @property
     def membership(self) -> Membership:
@@ -164,7 +164,7 @@ class Service:
         return MembersStatus(
             id=node.id,
             version=membership.version,
-            in_force=not node.pending,
+            in_force=not node.view.pending,
             leader=leading.node if leading is not None else None,
             members=[self._member(member, now) for member in membership.members],
         )
@@ -192,8 +192,8 @@ class Service:
 
     @property
     def _standing(self) -> Standing:
-        standing = self._node.standing
-        isolated = not any(map(self._transport.connected, self._node.neighbours))
+        standing = self._node.view.standing
+        isolated = not any(map(self._transport.connected, self._node.view.neighbours))
         if isolated and self._transport.not_a_member_for and standing is not Standing.REMOVED:
             return Standing.REFUSED
         return standing

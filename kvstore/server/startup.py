@@ -1,7 +1,7 @@
 """What each part of a replica takes from the settings, and the check of the founding members."""
 
 from kvstore.api.membership import Membership
-from kvstore.replica import retention
+from kvstore.replica.retention import RetentionLimits
 from kvstore.server.config import Settings
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
@@ -27,9 +27,9 @@ def limits_of(settings: Settings) -> HttpLimits:
     return HttpLimits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
 
 
-def retention_of(settings: Settings) -> retention.Limits:
+def retention_of(settings: Settings) -> RetentionLimits:
     """Return how much of the log and of the history is retained."""
-    return retention.Limits(
+    return RetentionLimits(
         log_slots=settings.log_slots,
         history_revisions=settings.history_revisions,
         history_age_ms=settings.history_age_ms,

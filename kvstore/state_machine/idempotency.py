@@ -1,8 +1,8 @@
-"""Commands that are done once, however often they come (rule 22).
+"""Commands that are done once, however often a client repeats them (rule 22).
 
-A client numbers its requests within a lease. The answer is a record that hangs on the lease, so it is there on every
-replica and after every restart, and goes with the lease. Of each lease the last `KEPT` numbers are kept. So whatever is
-not known and too old, or of a lease that is over, is told apart from what was never there.
+A client numbers its requests within a client lease. The result of a request is kept in a record that is attached to the
+lease, so every replica has it after every restart, and it is deleted when the lease ends. The last `KEPT` numbers of
+each lease are kept. A number that is older, or whose lease has ended, is refused: it may have been done before.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from kvstore.api.commands import (
+    AnswerExpired,
     AnswerNotKept,
-    Busy,
+    IdempotencyKeyReused,
     Idempotent,
     IdempotentResult,
-    KeyExpired,
     KeyResult,
-    KeyReused,
     LeaseFull,
-    NoSuchLease,
-    NotHeld,
+    LeaseNotFound,
+    LockHeld,
+    LockNotHeld,
     RepeatableCommand,
     TooManyKeys,
 )
@@ -27,11 +27,12 @@ from kvstore.state_machine.lease_index import IndexedLease, answer_key
 from kvstore.state_machine.view import Records
 
 KEPT = 1000
-MOST_KEPT_BYTES = 64 << 10
-"""Of one answer. All replicas keep it, and send it to who lacks the state."""
+"""Numbers of a lease whose results are kept."""
+MAX_KEPT_BYTES = 64 << 10
+"""Bytes of a result that is kept. All replicas store it, and it is part of each snapshot."""
 
-_NOT_DONE = (TooManyKeys, NoSuchLease, LeaseFull, Busy, NotHeld)
-"""To do it again does no harm, and it may succeed then."""
+_NOT_DONE = (TooManyKeys, LeaseNotFound, LeaseFull, LockHeld, LockNotHeld)
+"""Results of commands that had no effect. They are not kept: the command may succeed when it is repeated."""
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -46,31 +47,33 @@ _decode = msgspec.msgpack.Decoder(_Kept).decode
 def run_idempotent(
     command: Idempotent, records: Records, do: Callable[[RepeatableCommand], KeyResult]
 ) -> IdempotentResult:
-    """What `do` gives for the command in `command`, now or when it came for the first time."""
+    """Return the result of `command`: of the first time that it came, or of `do` now."""
     lease = records.lease_index.leases.get(command.lease)
     if lease is None or command.number <= lease.top - KEPT:
-        return KeyExpired()
-    name = answer_key(command.lease, command.number)
-    known = records.own(name)
+        return AnswerExpired()
+    key = answer_key(command.lease, command.number)
+    known = records.internal(key)
     if known is not None:
         kept = _decode(known.value)
-        return kept.answer if kept.fingerprint == command.fingerprint else KeyReused()
+        return kept.answer if kept.fingerprint == command.fingerprint else IdempotencyKeyReused()
     result = do(command.command)
-    if not isinstance(result, _NOT_DONE) and command.lease in records.lease_index.leases:  # it may have ended the lease
+    if (
+        not isinstance(result, _NOT_DONE) and command.lease in records.lease_index.leases
+    ):  # the command may have ended it
         top = lease.top
-        records.put_own(name, _packed(command.fingerprint, result, records))
+        records.put_internal(key, _packed(command.fingerprint, result, records))
         for number in _outdated(lease, top):
-            records.delete_own(answer_key(command.lease, number))
+            records.delete_internal(answer_key(command.lease, number))
     return result
 
 
 def _packed(fingerprint: bytes, result: KeyResult, records: Records) -> bytes:
     packed = _encode(_Kept(fingerprint, result))
-    return packed if len(packed) <= MOST_KEPT_BYTES else _encode(_Kept(fingerprint, AnswerNotKept(records.revision)))
+    return packed if len(packed) <= MAX_KEPT_BYTES else _encode(_Kept(fingerprint, AnswerNotKept(records.revision)))
 
 
 def _outdated(lease: IndexedLease, top: int) -> Iterable[int]:
-    """The numbers that were kept while `top` was the highest one, and are not now."""
+    """Return the numbers that were kept while `top` was the highest number, and are kept no longer."""
     upto, grown = lease.top - KEPT, lease.top - top
     if grown > KEPT:
         return sorted(number for number in lease.answers if number <= upto)

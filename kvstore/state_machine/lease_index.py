@@ -1,14 +1,14 @@
-"""Leases, what hangs on them, and who says that they are over.
+"""Client leases, and the keys, locks and kept results that are attached to them.
 
-All of it stands in records like any other (stored, sent to peers, backed up, compacted, each with its share of the
-digest), under keys that begin with byte 0, which no client may use. What is here is an index of these records, made
-anew wherever they are loaded.
+All of it is stored in records, like the keys of clients: in the same storage, snapshots, backups, compaction and
+digest. The keys of these internal records begin with byte 0, which no client may use. The index here is made of the
+records, and made anew when they are loaded.
 
-    0 1 lease           a lease: how long it lives, and whether it ends when nothing hangs on it any more
-    0 2 lease key       `key` goes with the lease
-    0 3 fence name      a place in the queue for the lock `name`: the lease that has it, and a value
-    0 4 lease number    the answer to a request that is done once, see `kvstore.state_machine.idempotency`
-    0 5                 the leader that says which leases are over
+    0 1 lease           a lease: its length, and whether it ends when nothing is attached to it any more
+    0 2 lease key       `key` is attached to the lease
+    0 3 token name      an entry in the queue for the lock `name`, by its fencing token: the lease, and a value
+    0 4 lease number    a kept result, see `kvstore.state_machine.idempotency`
+    0 5                 the leader that decides when leases expire
 """
 
 import struct
@@ -20,7 +20,7 @@ import msgspec
 from kvstore.api.commands import Record
 
 _OWN = b"\0"
-_LEASE, _KEY, _PLACE, _ANSWER = b"\0\1", b"\0\2", b"\0\3", b"\0\4"
+_LEASE, _KEY, _QUEUE_ENTRY, _ANSWER = b"\0\1", b"\0\2", b"\0\3", b"\0\4"
 LEADER_KEY = b"\0\5"
 _NUMBER = struct.Struct(">Q")
 _NUMBERS = struct.Struct(">QQ")
@@ -28,100 +28,102 @@ _BEHIND_NUMBER = len(_LEASE) + _NUMBER.size
 
 
 class LeaseTerms(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of a lease. `bound`: it was granted for a key or a place, and ends when nothing hangs on it any more."""
+    """Length of a lease. A `bound` lease was granted for a key or a lock, and ends when nothing is attached to it any
+    more."""
 
     ttl_ms: int
     bound: bool
 
 
 class QueueEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Whose place in a queue it is, and what its holder has to say."""
+    """An entry in the queue for a lock: the lease that waits or holds the lock, and the value that describes it."""
 
     lease: int
     value: bytes
 
 
 class IndexedLease(msgspec.Struct):
-    """A lease that lives. `version` grows each time that it is kept alive."""
+    """A lease that has not ended. `version` grows each time that it is kept alive."""
 
     terms: LeaseTerms
     version: int
     keys: set[bytes]
-    places: dict[int, bytes]
-    """The name of the lock for each fence."""
+    queue_entries: dict[int, bytes]
+    """Name of the lock, by the fencing token of the entry."""
     answers: set[int]
+    """Numbers whose results are kept."""
     top: int = 0
-    """The highest number that was answered."""
+    """Highest number whose result was kept."""
 
     @property
     def size(self) -> int:
-        """So many records it has: its own, and what hangs on it."""
-        return 1 + len(self.keys) + len(self.places) + len(self.answers)
+        """Number of records of the lease: its own, and those that are attached to it."""
+        return 1 + len(self.keys) + len(self.queue_entries) + len(self.answers)
 
     def records(self, lease: int) -> Iterator[bytes]:
-        """The keys of all records of it, its own last."""
+        """Return the keys of all records of the lease, its own last."""
         return chain(
-            (held_key(lease, key) for key in sorted(self.keys)),
-            (place_key(fence, name) for fence, name in sorted(self.places.items())),
+            (attached_key(lease, key) for key in sorted(self.keys)),
+            (queue_entry_key(token, name) for token, name in sorted(self.queue_entries.items())),
             (answer_key(lease, number) for number in sorted(self.answers)),
             (lease_key(lease),),
         )
 
 
-def is_own(key: bytes) -> bool:
-    """Whether it is the key of a record that is the store's own."""
+def is_internal(key: bytes) -> bool:
+    """Return True for the key of an internal record."""
     return key.startswith(_OWN)
 
 
 def lease_key(lease: int) -> bytes:
-    """Under which a lease is."""
+    """Return the key of the record of `lease`."""
     return _LEASE + _NUMBER.pack(lease)
 
 
-def held_key(lease: int, key: bytes) -> bytes:
-    """Under which it stands that `key` goes with `lease`."""
+def attached_key(lease: int, key: bytes) -> bytes:
+    """Return the key of the record that attaches `key` to `lease`."""
     return _KEY + _NUMBER.pack(lease) + key
 
 
-def place_key(fence: int, name: bytes) -> bytes:
-    """Under which a place for the lock `name` is."""
-    return _PLACE + _NUMBER.pack(fence) + name
+def queue_entry_key(fencing_token: int, name: bytes) -> bytes:
+    """Return the key of the entry with `fencing_token` in the queue for the lock `name`."""
+    return _QUEUE_ENTRY + _NUMBER.pack(fencing_token) + name
 
 
 def answer_key(lease: int, number: int) -> bytes:
-    """Under which an answer is."""
+    """Return the key of the kept result of the request with this `number` of `lease`."""
     return _ANSWER + _NUMBERS.pack(lease, number)
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_terms = msgspec.msgpack.Decoder(LeaseTerms).decode
-_decode_place = msgspec.msgpack.Decoder(QueueEntry).decode
+_decode_queue_entry = msgspec.msgpack.Decoder(QueueEntry).decode
 
 
 def pack(value: LeaseTerms | QueueEntry) -> bytes:
-    """As it stands in a record."""
+    """Return `value` as it is stored in a record."""
     return _encode(value)
 
 
 class LeaseIndex:
-    """The index."""
+    """Leases, attached keys and locks, by their names."""
 
     def __init__(self, records: Iterable[tuple[bytes, Record]] = ()) -> None:
-        """Of these records of the store's own."""
+        """Index these internal records."""
         self.leases: dict[int, IndexedLease] = {}
         self.lease_of: dict[bytes, int] = {}
-        """Of each key that has one."""
+        """Lease of each key that is attached to one."""
         self.locks: dict[bytes, dict[int, QueueEntry]] = {}
-        """For each lock that is held its places by fence, in order: who comes first has it."""
-        self.moves = 0
-        """So many places in queues came or went."""
+        """Queue for each lock that is held, by fencing token. The first entry holds the lock."""
+        self.queue_changes = 0
+        """Number of entries that were added to queues or removed from them."""
         self.renewed: list[int] = []
-        """The leases that were granted or kept alive since somebody took this list."""
-        for key, record in sorted(records):  # leases come before what hangs on them
+        """Leases that were granted or kept alive since this list was last cleared."""
+        for key, record in sorted(records):  # the record of a lease comes before those that are attached to it
             self.put(key, record)
 
     def put(self, key: bytes, record: Record) -> None:
-        """There is this record now."""
+        """Add the internal record under `key`, or replace it."""
         kind, value = key[:2], record.value
         if kind == LEADER_KEY:
             return
@@ -137,16 +139,16 @@ class LeaseIndex:
         elif kind == _KEY:
             self.leases[number].keys.add(rest)
             self.lease_of[rest] = number
-        elif kind == _PLACE:
-            place = _decode_place(value)
-            self.moves += 1
-            self.leases[place.lease].places[number] = rest
-            self.locks.setdefault(rest, {})[number] = place
+        elif kind == _QUEUE_ENTRY:
+            entry = _decode_queue_entry(value)
+            self.queue_changes += 1
+            self.leases[entry.lease].queue_entries[number] = rest
+            self.locks.setdefault(rest, {})[number] = entry
         else:
             self._put_answer(self.leases[number], *_NUMBER.unpack(rest))
 
     def delete(self, key: bytes) -> None:
-        """The record is gone."""
+        """Remove the internal record under `key`."""
         kind = key[:2]
         (number,) = _NUMBER.unpack_from(key, len(kind))
         rest = key[_BEHIND_NUMBER:]
@@ -155,17 +157,17 @@ class LeaseIndex:
         elif kind == _KEY:
             self.leases[number].keys.remove(rest)
             del self.lease_of[rest]
-        elif kind == _PLACE:
+        elif kind == _QUEUE_ENTRY:
             queue = self.locks[rest]
-            self.moves += 1
-            del self.leases[queue.pop(number).lease].places[number]
+            self.queue_changes += 1
+            del self.leases[queue.pop(number).lease].queue_entries[number]
             if not queue:
                 del self.locks[rest]
         else:
             self.leases[number].answers.remove(*_NUMBER.unpack(rest))
 
     def holder(self, name: bytes) -> tuple[int, QueueEntry] | None:
-        """Who has the lock `name`: the fence, and the place."""
+        """Return the fencing token and the entry of the holder of the lock `name`, or None."""
         return next(iter(self.locks.get(name, {}).items()), None)
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""Commands on leases and locks.
+"""Commands on client leases and on locks.
 
-Deterministic, as the state machine is (rule 21): that a lease is over is for the leader to say, by an entry of the log
-that counts only while that leader is the last one that has said who it is (see `kvstore.replica.lease_expiry`).
+They are deterministic (rule 21). The leader decides when a lease expires, by a log entry that counts only while this
+leader is the one that was recorded last (see `kvstore.replica.lease_expiry`).
 """
 
 from collections import defaultdict
@@ -9,75 +9,75 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from kvstore.api.commands import (
-    Acquire,
-    Busy,
-    Expire,
-    Grant,
-    Granted,
-    KeepAlive,
-    Lead,
+    AcquireLock,
+    AcquireResult,
+    ExpireLease,
+    GrantLease,
+    KeepLeaseAlive,
+    LeaderResult,
     LeaseCommand,
     LeasedPut,
     LeaseEnded,
     LeaseFull,
+    LeaseGranted,
+    LeaseNotFound,
     LeaseResult,
-    NoSuchLease,
-    NotHeld,
+    LockHeld,
+    LockNotHeld,
+    LockReleased,
     Operation,
-    Placed,
     PutResult,
-    Release,
-    Released,
-    Revoke,
-    Said,
+    RecordLeader,
+    ReleaseLock,
+    RevokeLease,
     Transact,
 )
-from kvstore.state_machine.lease_index import LEADER_KEY, LeaseTerms, QueueEntry, lease_key, pack, place_key
+from kvstore.state_machine.lease_index import LEADER_KEY, LeaseTerms, QueueEntry, lease_key, pack, queue_entry_key
 from kvstore.state_machine.view import Records
 
-MOST_HELD = 10_000
-"""Keys, and locks, that may hang on one lease: they end together, and nothing else is applied meanwhile."""
+MAX_ATTACHED = 10_000
+"""Keys, and locks, that may be attached to one lease. They end together, and nothing else is applied meanwhile."""
 
 
 def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
     """Do `command`, or nothing."""
     match command:
-        case Grant(ttl_ms=ttl_ms):
-            return Granted(_grant(ttl_ms, records), ttl_ms)
-        case KeepAlive(lease=lease):
+        case GrantLease(ttl_ms=ttl_ms):
+            return LeaseGranted(_grant(ttl_ms, records), ttl_ms)
+        case KeepLeaseAlive(lease=lease):
             return _keep_alive(lease, records)
-        case Revoke(lease=lease):
+        case RevokeLease(lease=lease):
             if lease not in records.lease_index.leases:
-                return NoSuchLease(lease)
-            return LeaseEnded(records.under_way, end(lease, records))
-        case Acquire():
+                return LeaseNotFound(lease)
+            return LeaseEnded(records.command_revision, end(lease, records))
+        case AcquireLock():
             return _acquire(command, records)
-        case Release(name=name, lease=lease):
+        case ReleaseLock(name=name, lease=lease):
             return _release(name, lease, records)
-        case Lead():
-            return Said(_lead(command, records))
-        case Expire():
-            return Said(_expire(command, records))
+        case RecordLeader():
+            return LeaderResult(_record_leader(command, records))
+        case ExpireLease():
+            return LeaderResult(_expire(command, records))
         case _:
             assert_never(command)
 
 
 def put_leased(command: LeasedPut, records: Records) -> PutResult:
-    """Its lease lives, and is not full: `refusal_of` has found nothing."""
+    """Put a key, after `refusal_of` has found that its lease exists and is not full."""
     lease = command.lease or _grant(command.ttl_ms, records, bound=True)
     return records.put(command.key, command.value, lease)
 
 
-def refusal_of(operations: Iterable[Operation], records: Records) -> NoSuchLease | LeaseFull | None:
-    """Why what is to go with leases cannot, in any of the branches of `operations`."""
+def refusal_of(operations: Iterable[Operation], records: Records) -> LeaseNotFound | LeaseFull | None:
+    """Return the reason why a key of `operations`, in any of their branches, cannot be attached to its lease."""
     more: defaultdict[int, set[bytes]] = defaultdict(set)
     for put in _leased(operations):
         more[put.lease].add(put.key)
     for lease, keys in more.items():
         found = records.lease_index.leases.get(lease)
         if found is None:
-            return NoSuchLease(lease)
-        if len(found.keys) + len(keys - found.keys) > MOST_HELD:
+            return LeaseNotFound(lease)
+        if len(found.keys) + len(keys - found.keys) > MAX_ATTACHED:
             return LeaseFull(lease)
     return None
 
@@ -92,81 +92,83 @@ def _leased(operations: Iterable[Operation]) -> Iterator[LeasedPut]:
 
 
 def end(lease: int, records: Records) -> int:
-    """It lives no more, nor does anything that hangs on it. Gives the number of keys that are deleted."""
+    """End `lease`, and delete all that is attached to it. Return the number of deleted keys."""
     ending = records.lease_index.leases[lease]
     keys = sorted(ending.keys)
     for own in list(ending.records(lease)):
-        records.delete_own(own)
+        records.delete_internal(own)
     for key in keys:
         records.delete(key)
     return len(keys)
 
 
-def end_if_bare(lease: int, records: Records) -> None:
-    """It lives no more if it was granted for a key or a place, and none hangs on it now."""
+def end_if_unused(lease: int, records: Records) -> None:
+    """End a bound lease to which no key and no lock is attached any more."""
     found = records.lease_index.leases.get(lease)
-    if found is not None and found.terms.bound and not found.keys and not found.places:
+    if found is not None and found.terms.bound and not found.keys and not found.queue_entries:
         end(lease, records)
 
 
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
-    """A new lease is named by its revision: nothing else is granted in that."""
-    lease = records.under_way
-    records.put_own(lease_key(lease), pack(LeaseTerms(ttl_ms, bound)))
+    """Grant a lease. Its number is the revision, in which no other lease is granted."""
+    lease = records.command_revision
+    records.put_internal(lease_key(lease), pack(LeaseTerms(ttl_ms, bound)))
     return lease
 
 
-def _keep_alive(lease: int, records: Records) -> Granted | NoSuchLease:
-    """The record is written anew, which counts its version up: see `Expire`."""
+def _keep_alive(lease: int, records: Records) -> LeaseGranted | LeaseNotFound:
+    """Write the record of the lease anew, which raises its version: see `ExpireLease`."""
     found = records.lease_index.leases.get(lease)
     if found is None:
-        return NoSuchLease(lease)
-    records.put_own(lease_key(lease), pack(found.terms))
-    return Granted(lease, found.terms.ttl_ms)
+        return LeaseNotFound(lease)
+    records.put_internal(lease_key(lease), pack(found.terms))
+    return LeaseGranted(lease, found.terms.ttl_ms)
 
 
-def _acquire(command: Acquire, records: Records) -> Placed | Busy | NoSuchLease | LeaseFull:
+def _acquire(command: AcquireLock, records: Records) -> AcquireResult | LockHeld | LeaseNotFound | LeaseFull:
     name, lease = command.name, command.lease
     holder = records.lease_index.holder(name)
     if lease:
         found = records.lease_index.leases.get(lease)
         if found is None:
-            return NoSuchLease(lease)
-        for fence, locked in found.places.items():
-            if locked == name:  # it asks again
-                return Placed(lease, fence, holder is not None and holder[0] == fence)
-        if len(found.places) >= MOST_HELD:
+            return LeaseNotFound(lease)
+        for token, locked in found.queue_entries.items():
+            if locked == name:  # the request is repeated
+                return AcquireResult(lease, token, holder is not None and holder[0] == token)
+        if len(found.queue_entries) >= MAX_ATTACHED:
             return LeaseFull(lease)
     if holder is not None and not command.queue:
-        fence, place = holder
-        return Busy(place.lease, fence)
+        token, entry = holder
+        return LockHeld(entry.lease, token)
     lease = lease or _grant(command.ttl_ms, records, bound=True)
-    fence = records.under_way  # it grows, and so does that of the holder: who has the lowest one holds the lock
-    records.put_own(place_key(fence, name), pack(QueueEntry(lease, command.value)))
-    return Placed(lease, fence, holder is None)
+    token = records.command_revision  # tokens grow, and the lowest one in the queue holds the lock
+    records.put_internal(queue_entry_key(token, name), pack(QueueEntry(lease, command.value)))
+    return AcquireResult(lease, token, holder is None)
 
 
-def _release(name: bytes, lease: int, records: Records) -> Released | NotHeld:
+def _release(name: bytes, lease: int, records: Records) -> LockReleased | LockNotHeld:
     found = records.lease_index.leases.get(lease)
-    fence = next((fence for fence, locked in found.places.items() if locked == name), 0) if found is not None else 0
-    if found is None or not fence:
-        return NotHeld()
-    records.delete_own(place_key(fence, name))
-    end_if_bare(lease, records)
-    return Released(records.under_way)
+    token = (
+        next((token for token, locked in found.queue_entries.items() if locked == name), 0) if found is not None else 0
+    )
+    if found is None or not token:
+        return LockNotHeld()
+    records.delete_internal(queue_entry_key(token, name))
+    end_if_unused(lease, records)
+    return LockReleased(records.command_revision)
 
 
-def _lead(command: Lead, records: Records) -> bool:
-    """Only in place of the leader that it knows of: a word of an earlier one that comes late does not undo it."""
-    record = records.own(LEADER_KEY)
+def _record_leader(command: RecordLeader, records: Records) -> bool:
+    """Record the leader, unless another leader was recorded since the command was made."""
+    record = records.internal(LEADER_KEY)
     if (record.version if record is not None else 0) != command.replaced:
         return False
-    records.put_own(LEADER_KEY, command.leader.encode())
+    records.put_internal(LEADER_KEY, command.leader.encode())
     return True
 
 
-def _expire(command: Expire, records: Records) -> bool:
-    lease, leader = records.lease_index.leases.get(command.lease), records.own(LEADER_KEY)
+def _expire(command: ExpireLease, records: Records) -> bool:
+    lease, leader = records.lease_index.leases.get(command.lease), records.internal(LEADER_KEY)
     if lease is None or lease.version != command.version:
         return False
     if leader is None or leader.value != command.leader.encode():

@@ -1,42 +1,42 @@
-"""What commands take: in a batch, and of the state."""
+"""Size of commands: the room that a command takes in a batch, and the growth of the state by it."""
 
 from typing import assert_never
 
 from kvstore.api.commands import (
-    Acquire,
+    AcquireLock,
     Command,
     Compare,
     Delete,
     DeleteSpan,
-    Expire,
+    ExpireLease,
     Get,
-    Grant,
+    GrantLease,
     Idempotent,
-    KeepAlive,
+    KeepLeaseAlive,
     KeyCommand,
-    Lead,
     LeasedPut,
     List,
     Operation,
     Put,
     Reconfigure,
-    Release,
-    Revoke,
+    RecordLeader,
+    ReleaseLock,
+    RevokeLease,
     Transact,
 )
-from kvstore.state_machine.state_machine import RECORD_BYTES
+from kvstore.state_machine.state_machine import RECORD_BYTES, StateMachine
 from kvstore.state_machine.view import Records
 
 OVERHEAD_BYTES = 32
-"""What a command takes in a batch beside its key and value, rounded up."""
+"""Room that a command takes in a batch beside its key and value, rounded up."""
 GROWTH = -(-RECORD_BYTES // OVERHEAD_BYTES)
-"""What a command takes in a batch, so many times, is more than the state may grow by."""
-_OWN_BYTES = RECORD_BYTES + 32
-"""What one of the store's own records takes beside the name and the value in it, rounded up."""
+"""Bound on the growth of the state by a command, as a multiple of the room that the command takes in a batch."""
+_INTERNAL_BYTES = RECORD_BYTES + 32
+"""Bytes of an internal record beside the name and the value in it, rounded up."""
 
 
 def size_bytes(command: Command | Operation) -> int:
-    """Room that a command takes in a batch."""
+    """Return the room that a command takes in a batch."""
     match command:
         case Put(key=key, value=value):
             return len(key) + len(value) + OVERHEAD_BYTES
@@ -51,31 +51,39 @@ def size_bytes(command: Command | Operation) -> int:
             return OVERHEAD_BYTES + conditions + sum(map(size_bytes, then)) + sum(map(size_bytes, otherwise))
         case Idempotent(command=command):
             return size_bytes(command) + 4 * OVERHEAD_BYTES
-        case Acquire(name=name, value=value):
+        case AcquireLock(name=name, value=value):
             return len(name) + len(value) + 3 * OVERHEAD_BYTES
-        case Grant() | KeepAlive() | Revoke() | Release() | Lead() | Expire():
-            return 2 * OVERHEAD_BYTES + (len(command.name) if isinstance(command, Release) else 0)
+        case GrantLease() | KeepLeaseAlive() | RevokeLease() | ReleaseLock() | RecordLeader() | ExpireLease():
+            return 2 * OVERHEAD_BYTES + (len(command.name) if isinstance(command, ReleaseLock) else 0)
         case Reconfigure(membership=membership):
             return OVERHEAD_BYTES * (1 + len(membership.members))
         case _:
             assert_never(command)
 
 
+def exceeds_quota(command: KeyCommand, command_bytes: int, machine: StateMachine, quota_bytes: int) -> bool:
+    """Return True when `command`, of `command_bytes` in a batch, may enlarge the state beyond `quota_bytes`."""
+    if machine.size_bytes + GROWTH * command_bytes <= quota_bytes:
+        return False
+    growth = growth_of(command, machine)
+    return growth > 0 and machine.size_bytes + growth > quota_bytes
+
+
 def growth_of(command: KeyCommand | Operation, records: Records) -> int:
-    """By how many bytes the state may grow at most; the answer that Once keeps is not counted."""
+    """Return the bytes by which the state may grow at most. The kept result of an Idempotent command is not counted."""
     match command:
         case Put(key=key, value=value):
             return records.growth(key, value)
         case LeasedPut(key=key, value=value):
-            return max(0, records.growth(key, value)) + len(key) + 2 * _OWN_BYTES
+            return max(0, records.growth(key, value)) + len(key) + 2 * _INTERNAL_BYTES
         case Transact(then=then, otherwise=otherwise):
             return max(sum(max(0, growth_of(each, records)) for each in branch) for branch in (then, otherwise))
         case Idempotent(command=command):
             return growth_of(command, records)
-        case Grant():
-            return _OWN_BYTES
-        case Acquire(name=name, value=value):
-            return len(name) + len(value) + 2 * _OWN_BYTES
+        case GrantLease():
+            return _INTERNAL_BYTES
+        case AcquireLock(name=name, value=value):
+            return len(name) + len(value) + 2 * _INTERNAL_BYTES
         case _:
             return 0
 

@@ -1,27 +1,35 @@
-"""Reads of more than the present record of a key: spans of keys, the past, leases and locks."""
+"""Reads of more than the present record of one key: spans, past revisions, client leases and locks."""
 
 from collections.abc import Callable
 from heapq import nsmallest
 from itertools import islice
 
-from kvstore.api.commands import Found
+from kvstore.api.commands import KeyState
 from kvstore.api.queries import SCAN_BYTES, LeaseLookup, LeaseScan, LockLookup, Lookup, Scan
-from kvstore.api.results import LeasesAnswer, LeaseStatus, LockAnswer, NotThen, PlaceStatus, ReadAnswer, ScanAnswer
+from kvstore.api.results import (
+    LeasesAnswer,
+    LeaseStatus,
+    LockAnswer,
+    QueueEntryStatus,
+    ReadAnswer,
+    RevisionUnavailable,
+    ScanAnswer,
+)
 from kvstore.state_machine.lease_index import IndexedLease
 from kvstore.state_machine.state_machine import StateMachine
 
-MOST_PLACES = 1001
-"""Of the queue for a lock: who holds it, and a thousand that wait."""
+MAX_QUEUE_ENTRIES = 1001
+"""Entries of a queue in an answer: the holder of the lock, and a thousand leases that wait."""
 
 
 def look_up(
     query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
-) -> ReadAnswer | ScanAnswer | NotThen:
-    """The answer out of a state that has applied the slots up to `applied`; `age_ms` is for the answer."""
+) -> ReadAnswer | ScanAnswer | RevisionUnavailable:
+    """Answer `query` from a state that has applied the slots up to `applied`. `age_ms` is part of the answer."""
     newest, oldest = machine.revision, machine.history.oldest
     revision = newest if query.revision is None else query.revision
     if not oldest <= revision <= newest:
-        return NotThen(oldest, newest)
+        return RevisionUnavailable(oldest, newest)
     if isinstance(query, Scan):
         found, more = _scan(query, revision, machine)
         return ScanAnswer(found, more, applied, revision, age_ms)
@@ -31,13 +39,14 @@ def look_up(
 def look_up_lease(
     query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
 ) -> LeasesAnswer | LockAnswer:
-    """The answer out of the present state; `left_ms` says how long a lease lives, if anybody here knows."""
+    """Answer `query` from the present state. `left_ms` returns the time that a lease has left, or None where it is
+    not known."""
     lease_index, revision = machine.lease_index, machine.revision
     if isinstance(query, LockLookup):
-        places = lease_index.locks.get(query.name, {})
-        first = islice(places.items(), MOST_PLACES)
-        shown = [PlaceStatus(each.lease, fence, each.value) for fence, each in first]
-        return LockAnswer(shown, len(places) > MOST_PLACES, revision)
+        queue = lease_index.locks.get(query.name, {})
+        first = islice(queue.items(), MAX_QUEUE_ENTRIES)
+        shown = [QueueEntryStatus(entry.lease, token, entry.value) for token, entry in first]
+        return LockAnswer(shown, len(queue) > MAX_QUEUE_ENTRIES, revision)
     leases = lease_index.leases
     if isinstance(query, LeaseLookup):
         found = leases.get(query.lease)
@@ -54,12 +63,12 @@ def _status(
     return LeaseStatus(number, lease.terms.ttl_ms, left_ms(number), len(lease.keys), keys)
 
 
-def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[Found], bool]:
-    found: list[Found] = []
+def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[KeyState], bool]:
+    found: list[KeyState] = []
     room = SCAN_BYTES
     for key, record in machine.as_of(scan.span, revision, reverse=scan.reverse):
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):
             return found, True
-        found.append(Found(key, record, machine.lease_index.lease_of.get(key, 0)))
+        found.append(KeyState(key, record, machine.lease_index.lease_of.get(key, 0)))
     return found, False

@@ -1,7 +1,7 @@
-"""The state machine: what was chosen, applied in order, gives the same state on every replica.
+"""The state machine: the same chosen commands, applied in order, give the same state on every replica.
 
-Deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of batches are part of the state,
-so that a batch that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
+It is deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of batches are part of the
+state, so a batch that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
 """
 
 from collections.abc import Iterator
@@ -36,23 +36,23 @@ from kvstore.api.key_range import Span
 from kvstore.api.membership import Membership, MembershipVersion, in_force_from, refusal
 from kvstore.state_machine.history import History
 from kvstore.state_machine.idempotency import run_idempotent
-from kvstore.state_machine.lease_index import LeaseIndex, held_key, is_own
-from kvstore.state_machine.leases import end_if_bare, run_lease
+from kvstore.state_machine.lease_index import LeaseIndex, attached_key, is_internal
+from kvstore.state_machine.leases import end_if_unused, run_lease
 from kvstore.state_machine.transactions import run
 from paxos.types import Slot
 from storage.base import LAST_SUB_REVISION, SUB_REVISION_BITS, Change, first_of, revision_of, sub_revision_of
 
 RECORD_BYTES = 64
-"""What a record takes beside its key and value, as far as the quota is concerned."""
+"""Bytes that a record takes beside its key and value, for the quota."""
 
 DIGEST_MASK = 2**64 - 1
-"""A digest is a sum modulo one more than this."""
+"""Digests are sums modulo DIGEST_MASK + 1."""
 _pack_numbers = Struct("<QQQQ").pack
 _new_tuple = tuple.__new__
 
 
 class Origin:
-    """Which batches of one node have been applied: all below `settled` count as done, and those in `applied`."""
+    """The batches of one node that were applied: all below `settled`, and those in `applied`."""
 
     def __init__(self, boot: int, settled: int = 1, applied: tuple[int, ...] = ()) -> None:
         self.boot = boot
@@ -60,7 +60,7 @@ class Origin:
         self.applied = set(applied)
 
     def admit(self, sequence: int, settled_below: int) -> bool:
-        """True for a batch that has not been applied; it is noted as applied."""
+        """Note a batch as applied. Return False for a batch that was applied before."""
         if sequence < self.settled or sequence in self.applied:
             return False
         self.applied.add(sequence)
@@ -82,85 +82,85 @@ _decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 
 
 class StateMachine:
-    """Keys and their records, and a revision that grows by one with every command that changes any."""
+    """Keys and their records, and a revision that grows by one with each command that changes a record."""
 
     def __init__(self, memberships: list[MembershipVersion]) -> None:
-        """`memberships`: the members that the cluster begins with, see `kvstore.api.membership`."""
+        """Begin without records. `memberships` are the members that the cluster begins with."""
         self.memberships = memberships
-        """Who decides the next slots; the last may be not in force yet."""
+        """Memberships that decide the next slots. The last one may be not in force yet."""
         self.records: dict[bytes, Record] = {}
         self.position = 0
-        """Of the last change."""
+        """Position of the last change."""
         self.digest = 0
-        """Sum of `digest_of` over all records: equal states have equal ones, in whatever order they were made."""
+        """Sum of `digest_of` over all records. Equal states have equal digests, in whatever order they were made."""
         self.size_bytes = 0
-        """What the records take: keys, values and `RECORD_BYTES` each."""
+        """Bytes of the records: keys, values and `RECORD_BYTES` for each."""
         self.superseded_bytes = 0
-        """What all that was put and is not there any more took, and the deletions."""
+        """Bytes of superseded records and tombstones."""
         self.changes: list[Change] = []
-        """What was done since somebody took this list, in order."""
+        """Changes since this list was last taken, in order."""
         self._origins: dict[str, Origin] = {}
         self.history = History()
-        """What was done lately, for those who ask for it. How much of it is kept is not part of the state."""
+        """The latest changes. How many are kept is not part of the state."""
         self.change_count = 0
-        """So many changes were made or loaded."""
+        """Number of changes that were made or loaded."""
         self._sorted: SortedList[bytes] | None = SortedList()
-        """All keys that are there, or were as of a revision of the past; None while a state is loaded."""
-        self._own: dict[bytes, Record] = {}
+        """All keys that are present, or were as of a revision in the history; None while a state is loaded."""
+        self._internal: dict[bytes, Record] = {}
         self._lease_index: LeaseIndex | None = LeaseIndex()
-        """An index of these, the store's own records; None while a state is loaded."""
+        """Index of the internal records; None while a state is loaded."""
         self._first = first_of(1)
-        """Where the first change of the present command is."""
-        self._loosened: list[int] = []
-        """Leases of the kind that ends when nothing hangs on it, off which the present command took something."""
+        """Position of the first change of the present command."""
+        self._detached_from: list[int] = []
+        """Bound leases from which the present command detached a key."""
 
     @property
     def revision(self) -> int:
-        """Of the store: that of the last change."""
+        """The revision of the store: that of the last change."""
         return revision_of(self.position)
 
     def get(self, key: bytes) -> Record | None:
-        """The present record of `key`."""
+        """Return the present record of `key`."""
         return self.records.get(key)
 
     @property
-    def under_way(self) -> int:
-        """The revision that what the present command changes is of."""
+    def command_revision(self) -> int:
+        """The revision of the changes that the present command makes."""
         return revision_of(self._first)
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """Leases, and what hangs on them."""
+        """The client leases, and all that is attached to them."""
         if self._lease_index is None:
-            self._lease_index = LeaseIndex(self._own.items())
+            self._lease_index = LeaseIndex(self._internal.items())
         return self._lease_index
 
-    def own(self, key: bytes) -> Record | None:
-        """The record of the store's own under `key`."""
-        return self._own.get(key)
+    def internal(self, key: bytes) -> Record | None:
+        """Return the internal record under `key`."""
+        return self._internal.get(key)
 
     def keys(self, span: Span) -> Iterator[bytes]:
-        """The keys of `span` that are there, in order. Nothing may change meanwhile."""
+        """Yield the present keys of `span`, in order. Nothing may change meanwhile."""
         return (
             key for key in self._in_order().irange(span.start, span.end, inclusive=(True, False)) if key in self.records
         )
 
     def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
-        """What the keys of `span` held once `revision` was done, none that is compacted. Nothing may change
-        meanwhile."""
+        """Yield the keys of `span` with their records as of `revision`, which must not be compacted, in order.
+        Nothing may change meanwhile."""
         for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
             record = self.history.as_of(key, revision, self.records.get(key))
             if record is not None:
                 yield key, record
 
     def forget(self, upto: int) -> None:
-        """Nobody may ask for what was superseded up to position `upto`."""
+        """Drop the history up to position `upto`."""
         for key in self.history.compact(upto):
             if self._sorted is not None and key not in self.records:
                 self._sorted.remove(key)
 
     def sort(self) -> None:
-        """All is loaded: put the keys in order now, and make the index, before anybody waits for that."""
+        """Order the keys and build the lease index after loading, so that no request waits for it."""
         self._in_order()
         _ = self.lease_index
 
@@ -170,18 +170,18 @@ class StateMachine:
         return self._sorted
 
     def growth(self, key: bytes, value: bytes) -> int:
-        """By how much a put would change `size_bytes`."""
+        """Return the bytes by which a put would change `size_bytes`."""
         old = self.records.get(key)
         return len(value) - len(old.value) if old is not None else _size(key, value)
 
     @property
     def membership(self) -> Membership:
-        """The members, by the last change of them."""
+        """The membership by the last change."""
         return self.memberships[-1].membership if self.memberships else Membership()
 
     def apply(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
-        """The results of the batch's commands, in order. None when it was applied before, or comes from an earlier
-        life of its origin: nobody waits for it any more. `slot` is where it was ordered."""
+        """Apply a batch that was ordered in `slot`, and return the results of its commands, in order. Return None for a
+        batch that was applied before or comes from an earlier process of its origin: no client waits for it."""
         origin = self._origins.get(batch.origin)
         if origin is None or origin.boot < batch.boot:
             origin = self._origins[batch.origin] = Origin(batch.boot)
@@ -190,10 +190,10 @@ class StateMachine:
         return [self._apply(command, slot) for command in batch.commands]
 
     def load(self, change: Change) -> None:
-        """Take over what `change` once did. In order of revision."""
+        """Take over a stored change. Changes are loaded in the order of their positions."""
         position, key, value, create_revision, version, _ = change
-        own = is_own(key)
-        records = self._own if own else self.records
+        own = is_internal(key)
+        records = self._internal if own else self.records
         self._sorted = self._lease_index = None
         old = records.pop(key, None)
         if old is not None:
@@ -212,7 +212,7 @@ class StateMachine:
             self.history.add(position, key, record, old)
 
     def pack_origins(self) -> bytes:
-        """The part of the state that is not in records."""
+        """Return the stored form of the request ids, the part of the state that is not in records."""
         return _encoder.encode(
             [
                 _PackedOrigin(node, origin.boot, origin.settled, tuple(sorted(origin.applied)))
@@ -221,7 +221,7 @@ class StateMachine:
         )
 
     def unpack_origins(self, packed: bytes) -> None:
-        """Take over what `pack_origins` made. Raises msgspec.DecodeError on anything else."""
+        """Take over the result of `pack_origins`. Raise msgspec.DecodeError for other bytes."""
         self._origins = {
             origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
         }
@@ -238,8 +238,8 @@ class StateMachine:
                 result = run_idempotent(command, self, self._do)
             case _:
                 result = self._do(command)
-        if self._loosened:
-            self._end_loosened()
+        if self._detached_from:
+            self._end_unused()
         return result
 
     def _do(self, command: RepeatableCommand | LeaseCommand) -> KeyResult:
@@ -254,8 +254,9 @@ class StateMachine:
                 return run_lease(command, self)
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
-        """Make `value` what `key` holds, and have it go with `lease`, with none for 0. Written out, because it is most
-        of what a PUT costs on every replica."""
+        """Set `key` to `value`, and attach it to `lease`, or detach it for 0.
+
+        Each PUT runs this code on every replica, so it calls no helpers."""
         position = self._first if self.position < self._first else self.position + 1
         self.position = position
         self.change_count += 1
@@ -278,7 +279,7 @@ class StateMachine:
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
         self.changes.append(_new_tuple(Change, (position, key, value, created, version, superseded)))
         if self.lease_index.lease_of.get(key, 0) != lease:
-            self._hang(key, lease)
+            self._attach(key, lease)
         return PutResult(revision, version)
 
     def delete(self, key: bytes) -> DeleteResult | NotFound:
@@ -289,35 +290,35 @@ class StateMachine:
         position = self._remove(key, old)
         self.history.add(position, key, None, old)
         if key in self.lease_index.lease_of:
-            self._hang(key, 0)
+            self._attach(key, 0)
         return DeleteResult(revision_of(position), old.version, old.revision)
 
-    def put_own(self, key: bytes, value: bytes) -> None:
-        """Make `value` what the record of the store's own under `key` holds."""
+    def put_internal(self, key: bytes, value: bytes) -> None:
+        """Set the internal record under `key` to `value`."""
         position = max(self.position + 1, self._first)
         self.position = position
         self.change_count += 1
         revision, number = revision_of(position), sub_revision_of(position)
-        old = self._own.get(key)
+        old = self._internal.get(key)
         if old is None:
             record = Record(value, revision, revision, 1, number)
         else:
             record = Record(value, revision, old.create_revision, old.version + 1, number)
             self._forget(key, old)
-        self._own[key] = record
+        self._internal[key] = record
         self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
         self.size_bytes += _size(key, value)
         superseded = position_of(old) if old is not None else 0
         self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
         self.lease_index.put(key, record)
 
-    def delete_own(self, key: bytes) -> None:
-        """Remove the record of the store's own under `key`, which is there."""
-        self._remove(key, self._own.pop(key))
+    def delete_internal(self, key: bytes) -> None:
+        """Remove the internal record under `key`, which must exist."""
+        self._remove(key, self._internal.pop(key))
         self.lease_index.delete(key)
 
     def _remove(self, key: bytes, old: Record) -> int:
-        """Note that there is no `old` any more; gives the position of that."""
+        """Note that the record `old` is gone. Return the position of this change."""
         position = max(self.position + 1, self._first)
         self.position = position
         self.change_count += 1
@@ -326,21 +327,22 @@ class StateMachine:
         self.changes.append(Change(position, key, None, 0, 0, position_of(old)))
         return position
 
-    def _hang(self, key: bytes, lease: int) -> None:
-        """`key` goes with `lease` from now on, and with no other."""
+    def _attach(self, key: bytes, lease: int) -> None:
+        """Attach `key` to `lease`, or to none for 0, and detach it from its lease before."""
         before = self.lease_index.lease_of.get(key, 0)
         if before:
-            self.delete_own(held_key(before, key))
+            self.delete_internal(attached_key(before, key))
             if self.lease_index.leases[before].terms.bound:
-                self._loosened.append(before)
+                self._detached_from.append(before)
         if lease:
-            self.put_own(held_key(lease, key), b"")
+            self.put_internal(attached_key(lease, key), b"")
 
-    def _end_loosened(self) -> None:
-        """Only now that the command is done: a transaction may have hung something else on them since."""
-        for lease in self._loosened:
-            end_if_bare(lease, self)
-        self._loosened.clear()
+    def _end_unused(self) -> None:
+        """End bound leases that nothing is attached to. Only at the end of a command, because a transaction may attach
+        something to a lease again."""
+        for lease in self._detached_from:
+            end_if_unused(lease, self)
+        self._detached_from.clear()
 
     def _reconfigure(self, membership: Membership, slot: Slot) -> Reconfigured | NotReconfigured:
         why = refusal(self.memberships, membership, slot)
@@ -357,12 +359,12 @@ class StateMachine:
 
 
 def position_of(record: Record) -> int:
-    """Of the put that made it."""
+    """Return the position of the put that made `record`."""
     return record.revision << SUB_REVISION_BITS | record.number
 
 
 def digest_of(key: bytes, record: Record) -> int:
-    """A record's share of the digest, 32 bits."""
+    """Return the share of a record in the digest, 32 bits."""
     numbers = _pack_numbers(record.revision, record.number, record.create_revision, record.version)
     return crc32(record.value, crc32(numbers + key))
 

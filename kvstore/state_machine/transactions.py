@@ -1,6 +1,6 @@
-"""Commands that read and change many keys at once: all of it in one revision, and nothing else in between.
+"""Commands that read and change many keys in one revision.
 
-Deterministic, as the state machine is (rule 21): only the records matter, and keys are taken in order.
+They are deterministic (rule 21): the results depend only on the records, and keys are taken in order.
 """
 
 from collections.abc import Iterator
@@ -8,28 +8,28 @@ from itertools import islice
 from typing import assert_never
 
 from kvstore.api.commands import (
-    MOST_AT_ONCE,
+    MAX_KEYS,
     Compare,
     Delete,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
     Get,
+    KeyState,
     LeasedPut,
     LeaseFull,
+    LeaseNotFound,
     List,
-    Listed,
-    NoSuchLease,
+    ListedKeys,
     Operation,
     OperationResult,
     Put,
     PutResult,
     Record,
     Relation,
-    SpanDeleted,
     Target,
     TooManyKeys,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.key_range import Span
 from kvstore.state_machine.leases import put_leased, refusal_of
@@ -40,7 +40,7 @@ _PLAIN = frozenset({Put, Delete, Get})
 
 def run(
     command: DeleteSpan | LeasedPut | Transact, records: Records
-) -> SpanDeleted | PutResult | Transacted | TooManyKeys | NoSuchLease | LeaseFull:
+) -> DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull:
     """Do all of `command`, or nothing."""
     if not _is_plain(command):
         if not _is_bounded(command, records):
@@ -60,16 +60,16 @@ def run(
 
 
 def _is_plain(command: Operation) -> bool:
-    """Whether it is about single keys and no lease, as batches are: then nothing can stand against it."""
+    """Return True for a transaction on single keys without leases, as batches of writes are. Nothing can refuse it."""
     if not isinstance(command, Transact) or any(isinstance(compare.on, Span) for compare in command.compares):
         return False
     return _PLAIN.issuperset(map(type, command.then)) and _PLAIN.issuperset(map(type, command.otherwise))
 
 
 def _is_bounded(command: Operation, records: Records) -> bool:
-    """Whether it looks at no more than MOST_AT_ONCE keys, whichever way its conditions turn out. Not more than so many
-    are counted."""
-    left = MOST_AT_ONCE
+    """Return True when `command` reads at most MAX_KEYS keys, whichever way its conditions turn out. The count stops
+    there."""
+    left = MAX_KEYS
     for span, limit in _spans(command):
         left -= sum(1 for _ in islice(records.keys(span), min(limit, left + 1)))
         if left < 0:
@@ -78,16 +78,16 @@ def _is_bounded(command: Operation, records: Records) -> bool:
 
 
 def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
-    """What it goes through key by key, and how many of them at most."""
+    """Yield the spans that `operation` reads key by key, each with the largest number of keys."""
     match operation:
         case DeleteSpan(span=span):
-            yield span, MOST_AT_ONCE + 1
+            yield span, MAX_KEYS + 1
         case List(span=span, limit=limit):
             yield span, limit
         case Transact(compares=compares, then=then, otherwise=otherwise):
             for compare in compares:
                 if isinstance(compare.on, Span) and compare.target is not Target.EXISTS:
-                    yield compare.on, MOST_AT_ONCE + 1
+                    yield compare.on, MAX_KEYS + 1
             for branch in (then, otherwise):
                 for each in branch:
                     if not isinstance(each, Put | LeasedPut | Get | Delete):
@@ -96,21 +96,21 @@ def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
             return
 
 
-def _transact(command: Transact, records: Records) -> Transacted:
+def _transact(command: Transact, records: Records) -> TransactResult:
     succeeded = all(holds(compare, records) for compare in command.compares)
     put = records.put
     results = [
         put(operation.key, operation.value) if isinstance(operation, Put) else _do(operation, records)
         for operation in (command.then if succeeded else command.otherwise)
     ]
-    return Transacted(succeeded, records.revision, results)
+    return TransactResult(succeeded, records.revision, results)
 
 
-def _delete_span(span: Span, records: Records) -> SpanDeleted:
+def _delete_span(span: Span, records: Records) -> DeleteSpanResult:
     keys = list(records.keys(span))
     for key in keys:
         records.delete(key)
-    return SpanDeleted(records.revision, len(keys))
+    return DeleteSpanResult(records.revision, len(keys))
 
 
 def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> OperationResult:
@@ -131,19 +131,19 @@ def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, reco
             assert_never(operation)
 
 
-def list_span(records: Records, span: Span, limit: int) -> Listed:
-    """The first `limit` keys of `span`."""
+def list_span(records: Records, span: Span, limit: int) -> ListedKeys:
+    """Return the first `limit` keys of `span`."""
     keys = list(islice(records.keys(span), limit + 1))
-    return Listed([found(key, records) for key in keys[:limit]], len(keys) > limit)
+    return ListedKeys([found(key, records) for key in keys[:limit]], len(keys) > limit)
 
 
-def found(key: bytes, records: Records) -> Found:
-    """What `key` holds now."""
-    return Found(key, records.get(key), records.lease_index.lease_of.get(key, 0))
+def found(key: bytes, records: Records) -> KeyState:
+    """Return the present state of `key`."""
+    return KeyState(key, records.get(key), records.lease_index.lease_of.get(key, 0))
 
 
 def holds(compare: Compare, records: Records) -> bool:
-    """Whether the condition is true now; see `Compare`."""
+    """Return True when the condition holds now, see `Compare`."""
     on = compare.on
     if isinstance(on, bytes):
         return _holds_for(on, compare, records)
@@ -161,7 +161,7 @@ def _holds_for(key: bytes, compare: Compare, records: Records) -> bool:
 
 
 def _number(target: Target, key: bytes, record: Record | None, records: Records) -> int:
-    """What is compared, where that is a number."""
+    """Return the property of the record that is compared, for all targets but the value."""
     match target:
         case Target.EXISTS:
             return int(record is not None)
@@ -173,7 +173,7 @@ def _number(target: Target, key: bytes, record: Record | None, records: Records)
             return record.create_revision if record is not None else 0
         case Target.LEASE:
             return records.lease_index.lease_of.get(key, 0)
-        case Target.FENCE:
+        case Target.FENCING_TOKEN:
             holder = records.lease_index.holder(key)
             return holder[0] if holder is not None else 0
         case _:
@@ -181,8 +181,7 @@ def _number(target: Target, key: bytes, record: Record | None, records: Records)
 
 
 def _relates(found: int | bytes, relation: Relation, operand: int | bytes) -> bool:
-    """False where the two are of different kinds: no front end lets that through, but the log is not to be trusted to
-    stop a replica."""
+    """Return False for operands of different types. Front ends refuse them, but no log entry may stop a replica."""
     if isinstance(found, bytes) != isinstance(operand, bytes):
         return False
     match relation:

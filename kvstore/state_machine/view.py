@@ -1,4 +1,4 @@
-"""The state as commands see it while they are applied."""
+"""The state as a command sees it while it is applied."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,40 +9,40 @@ from kvstore.state_machine.lease_index import LeaseIndex
 
 
 class Records(Protocol):
-    """What keys hold, and the records that are the store's own."""
+    """The records of clients, and the internal records."""
 
     @property
     def revision(self) -> int:
-        """Of the last change."""
+        """The revision of the last change."""
 
     @property
-    def under_way(self) -> int:
-        """The revision that what the present command changes is of."""
+    def command_revision(self) -> int:
+        """The revision of the changes that the present command makes."""
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """Leases, and what hangs on them."""
+        """The client leases, and all that is attached to them."""
 
     def get(self, key: bytes) -> Record | None:
-        """What `key` holds."""
+        """Return the record of `key`."""
 
     def keys(self, span: Span) -> Iterator[bytes]:
-        """The keys of `span`, in order."""
+        """Yield the keys of `span`, in order."""
 
     def growth(self, key: bytes, value: bytes) -> int:
-        """By how much a put would change the size of the state."""
+        """Return the bytes by which a put would change the size of the state."""
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
-        """Make `value` what `key` holds, and have it go with `lease`, with none for 0."""
+        """Set `key` to `value`, and attach it to `lease`, or detach it for 0."""
 
     def delete(self, key: bytes) -> DeleteResult | NotFound:
         """Remove `key`."""
 
-    def own(self, key: bytes) -> Record | None:
-        """The record of the store's own under `key`."""
+    def internal(self, key: bytes) -> Record | None:
+        """Return the internal record under `key`."""
 
-    def put_own(self, key: bytes, value: bytes) -> None:
-        """Make `value` what that record holds."""
+    def put_internal(self, key: bytes, value: bytes) -> None:
+        """Set the internal record under `key` to `value`."""
 
-    def delete_own(self, key: bytes) -> None:
-        """Remove that record, which is there."""
+    def delete_internal(self, key: bytes) -> None:
+        """Remove the internal record under `key`, which must exist."""

@@ -277,7 +277,7 @@ class ExploredMachine:
                 for fetch in ready.fetches:
                     assert isinstance(fetch, ServeFetch), "no log is cut here"
                     page = self.storage.read(fetch.from_slot, fetch.upto, self.scope.options.page_bytes)
-                    self.node.fetched(fetch.to, page)
+                    self.node.log_page_read(fetch.to, page)
             if not (ready.messages or ready.write or ready.fetches):
                 return
 

@@ -6,12 +6,10 @@ from tests.mutants.mutant import RUNNING, UNIT, Mutant
 def _at_once(kind: str) -> str:
     """Return a patch of Node.step: messages of this kind leave before they are durable."""
     return (
-        "if ready.write is not None:\n"
-        "    ready.messages += [\n"
-        "        vote for vote in ready.write.votes\n"
-        f'        if vote.to != self.id and type(vote.message).__name__ == "{kind}"\n'
-        "    ]\n"
-        "if self._answers:"
+        "self._messages + [\n"
+        "    vote for vote in (core.write.votes if core.write is not None else [])\n"
+        f'    if vote.to != self.id and type(vote.message).__name__ == "{kind}"\n'
+        "],"
     )
 
 
@@ -21,7 +19,7 @@ MUTANTS = (
         (1,),
         "A Promise leaves before it is durable.",
         "kvstore.replica.node.Node.step",
-        "if self._answers:",
+        "self._messages,",
         _at_once("Promise"),
     ),
     Mutant(
@@ -29,7 +27,7 @@ MUTANTS = (
         (1,),
         "An Accepted leaves before what it accepts is durable.",
         "kvstore.replica.node.Node.step",
-        "if self._answers:",
+        "self._messages,",
         _at_once("Accepted"),
     ),
     Mutant(
@@ -37,7 +35,7 @@ MUTANTS = (
         (2,),
         "A Prepare leaves before its round is durable.",
         "kvstore.replica.node.Node.step",
-        "if self._answers:",
+        "self._messages,",
         _at_once("Prepare"),
     ),
     Mutant(
@@ -90,8 +88,8 @@ MUTANTS = (
         "read-before-applied",
         (18,),
         "A read under the lease does not wait for what is chosen and not yet applied.",
-        "kvstore.replica.node.Node._may_read",
-        "and self.applied == self.replica.chosen",
+        "kvstore.replica.read_handler.ReadHandler._is_current",
+        "and self._checkpointer.applier.applied == self._replica.chosen",
         "",
         RUNNING,
     ),
@@ -99,8 +97,8 @@ MUTANTS = (
         "clock-read-once",
         (18,),
         "A read under the lease does not look at the clock again after it has looked at the state.",
-        "kvstore.replica.node.Node.read",
-        "if self._may_read()",
+        "kvstore.replica.read_handler.ReadHandler.answer_now",
+        "if self._is_current()",
         "if True",
         RUNNING,
     ),
@@ -117,9 +115,9 @@ MUTANTS = (
         "late-reads-join-the-question",
         (18,),
         "An index answers reads, too, that came after it was asked for.",
-        "kvstore.replica.read_queue.ReadQueue.answered",
-        "answered, self._asked = self._asked, deque()",
-        ("answered = self._asked + self._queued\nself._asked, self._queued = deque(), deque()"),
+        "kvstore.replica.read_queue.ReadQueue.indexed",
+        "indexed, self._requested = self._requested, deque()",
+        ("indexed = self._requested + self._queued\nself._requested, self._queued = deque(), deque()"),
         RUNNING,
     ),
     Mutant(

@@ -2,7 +2,7 @@
 
 from kvstore.api.commands import unpack_batch
 from kvstore.api.queries import Lookup, Query
-from kvstore.api.results import Answer, NotThen, ReadAnswer, ScanAnswer
+from kvstore.api.results import QueryAnswer, ReadAnswer, RevisionUnavailable, ScanAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack
@@ -28,7 +28,7 @@ class Safety:
         self._promised: dict[NodeId, Ballot] = {}
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
-        self._answers: list[tuple[Query, Answer]] = []
+        self._answers: list[tuple[Query, QueryAnswer]] = []
         self.expired_at: dict[int, Time] = {}
         """When each lease ended because the leader said so."""
         cluster.watchers.append(self)
@@ -60,7 +60,7 @@ class Safety:
                 both = other.node.replica.lease_holds(other.clock())
                 assert not both, f"{machine.name} and {other.name} hold a lease at the same time"
 
-    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """To be compared when the step is over, which may be the first to apply what the answer holds."""
         self._answers.append((query, answer))
 
@@ -79,8 +79,8 @@ class Safety:
         self.reads += len(self._answers)
         self._answers.clear()
 
-    def _answer(self, query: Query, answer: Answer) -> None:
-        if isinstance(answer, NotThen):
+    def _answer(self, query: Query, answer: QueryAnswer) -> None:
+        if isinstance(answer, RevisionUnavailable):
             return
         assert isinstance(answer, ReadAnswer | ScanAnswer)
         assert answer.applied <= self.reference.applied

@@ -11,25 +11,25 @@ from kvstore.api.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
     Get,
-    Grant,
-    Granted,
+    GrantLease,
     Idempotent,
+    KeyState,
+    LeaseGranted,
     NotFound,
     Put,
     PutResult,
     Relation,
     Result,
-    SpanDeleted,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.errors import Outcome, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Consistency, Lookup, Scan
-from kvstore.api.results import Answer, ReadAnswer, ScanAnswer
+from kvstore.api.results import QueryAnswer, ReadAnswer, ScanAnswer
 from kvstore.replica.node import Node
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.machine import SimulatedMachine
@@ -205,7 +205,7 @@ class SimulatedCall:
         kind, key, value, expected, other, share, ticket, _ = self.request
         match kind:
             case "session":
-                node.write(Grant(SESSION_MS), self._granted)
+                node.write(GrantLease(SESSION_MS), self._granted)
             case "once":
                 assert ticket is not None
                 swaps = share < 0.5 and expected is not None
@@ -248,7 +248,7 @@ class SimulatedCall:
         seen = answer.record.value if answer.record is not None else None
         self._finish([self._got(seen)])
 
-    def _looked(self, query: Lookup | Scan, answer: Answer | Refused) -> None:
+    def _looked(self, query: Lookup | Scan, answer: QueryAnswer | Refused) -> None:
         """A list is a get of every key, all at one moment."""
         if isinstance(answer, Refused):
             self._finish([])
@@ -266,7 +266,7 @@ class SimulatedCall:
 
     def _wrote(self, answer: Result | Refused) -> None:
         if not isinstance(answer, Refused):
-            assert isinstance(answer, PutResult | DeleteResult | NotFound | SpanDeleted | Transacted)
+            assert isinstance(answer, PutResult | DeleteResult | NotFound | DeleteSpanResult | TransactResult)
             self._client.history.told(answer.revision, self._floor, change=_is_change(answer))
             self._finish(self._answered(answer))
         elif answer.outcome is Outcome.UNKNOWN:
@@ -277,7 +277,7 @@ class SimulatedCall:
     def _answered(self, answer: Result) -> list[Operation]:
         now = self._cluster.world.now
         match answer:
-            case Transacted(succeeded=False, results=[Found(record=record)]):
+            case TransactResult(succeeded=False, results=[KeyState(record=record)]):
                 return [self._got(record.value if record is not None else None)]
             case DeleteResult() | NotFound():
                 return self._operations(now, found=isinstance(answer, DeleteResult))
@@ -285,7 +285,7 @@ class SimulatedCall:
                 return self._operations(now)
 
     def _granted(self, answer: Result | Refused) -> None:
-        if isinstance(answer, Granted):
+        if isinstance(answer, LeaseGranted):
             self._client.granted(answer.lease)
         self._finish([])
 
@@ -320,11 +320,11 @@ class SimulatedCall:
                 return [Operation("get", key, None, self._called, returned)]
 
 
-def _is_change(answer: PutResult | DeleteResult | NotFound | SpanDeleted | Transacted) -> bool:
+def _is_change(answer: PutResult | DeleteResult | NotFound | DeleteSpanResult | TransactResult) -> bool:
     match answer:
-        case NotFound() | SpanDeleted(deleted=0) | Transacted(succeeded=False):
+        case NotFound() | DeleteSpanResult(deleted=0) | TransactResult(succeeded=False):
             return False
-        case Transacted(results=results):
-            return not all(isinstance(result, SpanDeleted) and not result.deleted for result in results)
+        case TransactResult(results=results):
+            return not all(isinstance(result, DeleteSpanResult) and not result.deleted for result in results)
         case _:
             return True

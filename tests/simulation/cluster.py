@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kvstore.api.membership import genesis
 from kvstore.api.queries import Query
-from kvstore.api.results import Answer
+from kvstore.api.results import QueryAnswer
 from kvstore.replica.node import Node
 from paxos import wire
 from paxos.messages import AnyMessage
@@ -43,7 +43,7 @@ class SimulatedWatcher(Protocol):
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """A node took a step; nothing of it was carried out yet."""
 
-    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """A node answered a read; its step may not be over."""
 
 
@@ -131,7 +131,7 @@ class SimulatedCluster:
         for watcher in self.watchers:
             watcher.stepped(machine, ready)
 
-    def answered(self, machine: SimulatedMachine, query: Query, answer: Answer) -> None:
+    def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.answered(machine, query, answer)

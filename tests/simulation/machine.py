@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kvstore.replica.node import Node
-from kvstore.replica.retention import Limits
+from kvstore.replica.retention import RetentionLimits
 from paxos.ready import ServeFetch, ServeSnapshot, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
@@ -64,7 +64,7 @@ class SimulatedMachine:
         """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.peers.handshake`."""
         if self.node is None or not self.node.membership.members:
             return True
-        member = self.node.neighbours.get(peer)
+        member = self.node.view.neighbours.get(peer)
         if member is None:
             return peer == self.name
         if member.incarnation:
@@ -104,7 +104,7 @@ class SimulatedMachine:
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
             request_timeout_ms=self._cluster.scenario.request_timeout_ms,
             max_waiting=1000,
-            limits=Limits(**self._cluster.scenario.limits),
+            limits=RetentionLimits(**self._cluster.scenario.limits),
         )
         self._timer = None
         self._turn_scheduled = False
@@ -146,7 +146,7 @@ class SimulatedMachine:
         if self.paused:
             self._backlog.append(partial(self.happens, event))
             return
-        self.node.proved = self._cluster.proved(self)
+        self.node.incarnations = self._cluster.proved(self)
         self.node.replacement_requests = self._cluster.replacement_requests()
         event(self.node)
         self._cluster.moved(self)
@@ -205,9 +205,9 @@ class SimulatedMachine:
     def _read(self, fetch: ServeFetch | ServeSnapshot) -> Callable[[Node], None]:
         if isinstance(fetch, ServeSnapshot):
             page = self._storage.read_state(fetch.after, fetch.max_bytes)
-            return partial(Node.read_state, to=fetch.to, after=fetch.after, page=page)
+            return partial(Node.state_page_read, to=fetch.to, after=fetch.after, page=page)
         entries = self._storage.read(fetch.from_slot, fetch.upto, self._cluster.options.page_bytes)
-        return partial(Node.fetched, to=fetch.to, entries=entries)
+        return partial(Node.log_page_read, to=fetch.to, entries=entries)
 
     def _sync(self) -> None:
         if self._writing or not self._undurable:

@@ -134,7 +134,7 @@ class Operator:
         if node is None or not node.membership.members:
             return node is not None
         return any(
-            (known := node.neighbours.get(member.name)) is not None
+            (known := node.view.neighbours.get(member.name)) is not None
             and known.incarnation in {0, member.incarnation}
             and member.role is not MemberRole.LEARNER
             for member in membership.members

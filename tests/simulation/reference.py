@@ -8,24 +8,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from kvstore.api.commands import (
-    Acquire,
+    AcquireLock,
     Command,
     CommandBatch,
     Compare,
     Delete,
     DeleteSpan,
-    Expire,
-    Grant,
+    ExpireLease,
+    GrantLease,
     Idempotent,
-    KeepAlive,
-    Lead,
+    KeepLeaseAlive,
     LeasedPut,
     Operation,
     Put,
     Reconfigure,
     Record,
-    Release,
-    Revoke,
+    RecordLeader,
+    ReleaseLock,
+    RevokeLease,
     Target,
     Transact,
     unpack_batch,
@@ -148,7 +148,7 @@ class Reference:
                 return [key for each in (*then, *otherwise) for key in self.keys_of(each)]
             case Idempotent(command=command):
                 return self.keys_of(command)
-            case LeasedPut() | Expire() | Revoke():
+            case LeasedPut() | ExpireLease() | RevokeLease():
                 return list(self._versions)
             case _:
                 return []
@@ -189,35 +189,35 @@ class Reference:
             case LeasedPut(key=key, value=value, lease=lease) if lease in self.leases:
                 self._hangs[key] = lease
                 return self._do(Put(key, value), revision, 0)
-            case Grant():
+            case GrantLease():
                 self.leases[revision] = 1
                 return 1
-            case KeepAlive(lease=lease) if lease in self.leases:
+            case KeepLeaseAlive(lease=lease) if lease in self.leases:
                 self.leases[lease] += 1
                 return 1
-            case Revoke(lease=lease) if lease in self.leases:
+            case RevokeLease(lease=lease) if lease in self.leases:
                 return self._end(lease)
-            case Lead(leader=leader, replaced=replaced) if replaced == len(self._leaders) - 1:
+            case RecordLeader(leader=leader, replaced=replaced) if replaced == len(self._leaders) - 1:
                 self._leaders.append(leader)
                 return 1
-            case Expire(lease=lease, version=version, leader=leader):
+            case ExpireLease(lease=lease, version=version, leader=leader):
                 if self.leases.get(lease) != version or leader != self._leaders[-1]:
                     return 0
                 self.expired[lease] = self.applied
                 return self._end(lease)
-            case Acquire() | Release():
+            case AcquireLock() | ReleaseLock():
                 return self._lock(command, revision)
             case _:
                 return 0
 
-    def _lock(self, command: Acquire | Release, revision: int) -> int:
+    def _lock(self, command: AcquireLock | ReleaseLock, revision: int) -> int:
         name, lease = command.name, command.lease
         queue = self._queues[name]
-        if isinstance(command, Release) and lease in queue:
+        if isinstance(command, ReleaseLock) and lease in queue:
             queue.remove(lease)
             return 1
         if (
-            isinstance(command, Acquire)
+            isinstance(command, AcquireLock)
             and lease in self.leases
             and lease not in queue
             and (command.queue or not queue)
@@ -240,7 +240,7 @@ class Reference:
     def _holds(self, compare: Compare) -> bool:
         """Clients of the simulation only ask whether a key has a value, or is absent, and whether a fence holds."""
         assert isinstance(compare.on, bytes)
-        if compare.target is Target.FENCE:
+        if compare.target is Target.FENCING_TOKEN:
             queue = self._queues[compare.on]
             return (self._fences[compare.on, queue[0]] if queue else 0) == compare.operand
         record = self.record(compare.on, self.applied)

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from kvstore.replica.snapshot_send import ASK_AGAIN_MS
+from kvstore.replica.snapshot_receive import RETRY_MS
 from paxos.options import Options
 from paxos.types import MS, NodeId, Time
 
@@ -136,7 +136,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Every replica of the core takes writes and reads within this time after the last fault: a request is lost in
         a shutdown that is under way, one times out, a restarted acceptor waits for a lease, candidacies collide, a peer
         that is asked for its state does not hear."""
-        return 1000 + 2 * self.patience_ms + 12 * self.lease_ms + 3 * ASK_AGAIN_MS
+        return 1000 + 2 * self.patience_ms + 12 * self.lease_ms + 3 * RETRY_MS
 
     @property
     def slow_fsync_ms(self) -> int:

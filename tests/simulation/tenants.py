@@ -5,23 +5,23 @@ becomes of leaders; and of two who were told that they hold the lock the later o
 """
 
 from kvstore.api.commands import (
-    Acquire,
+    AcquireLock,
+    AcquireResult,
     Compare,
     Get,
-    Grant,
-    Granted,
-    KeepAlive,
+    GrantLease,
+    KeepLeaseAlive,
     KeyCommand,
     LeasedPut,
-    NoSuchLease,
-    Placed,
+    LeaseGranted,
+    LeaseNotFound,
     Put,
     Relation,
-    Release,
+    ReleaseLock,
     Result,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.errors import Refused
 from kvstore.replica.node import Node
@@ -90,7 +90,7 @@ class Tenant:
             return
         self._turn += 1
         turn, command = self._turn, self._command()
-        if isinstance(command, Release):
+        if isinstance(command, ReleaseLock):
             self._tenancy.holders.pop(self.name, None)
         asked, floor = self._cluster.world.now, self._tenancy.fence
         guarded = self._tenancy.guarded
@@ -113,17 +113,17 @@ class Tenant:
     def _command(self) -> KeyCommand:
         lease = self._lease
         if not lease:
-            return Grant(self._ttl_ms)
+            return GrantLease(self._ttl_ms)
         key = b"l%d" % self._rng.randrange(3)
         commands: list[KeyCommand] = [
-            KeepAlive(lease),
-            KeepAlive(lease),
+            KeepLeaseAlive(lease),
+            KeepLeaseAlive(lease),
             LeasedPut(key, self.name.encode(), lease),
-            Acquire(LOCK, lease, 0, self.name.encode(), self._rng.random() < 0.7),
-            Release(LOCK, lease),
+            AcquireLock(LOCK, lease, 0, self.name.encode(), self._rng.random() < 0.7),
+            ReleaseLock(LOCK, lease),
         ]
         if self._fence:
-            guard = Compare(LOCK, Target.FENCE, Relation.EQUAL, self._fence)
+            guard = Compare(LOCK, Target.FENCING_TOKEN, Relation.EQUAL, self._fence)
             commands.append(Transact([guard], [Put(GUARDED, b"%d" % self._fence)], [Get(GUARDED)]))
         return self._rng.choice(commands)
 
@@ -132,20 +132,20 @@ class Tenant:
     ) -> None:
         """`late`: it has gone on without this answer, and may have given the lock up."""
         match answer:
-            case Granted(lease=lease, ttl_ms=ttl_ms):
-                if isinstance(command, Grant):
+            case LeaseGranted(lease=lease, ttl_ms=ttl_ms):
+                if isinstance(command, GrantLease):
                     self._lease, self._fence = lease, 0
                 known = self._tenancy.alive.get(lease, (0, 0))[0]
                 self._tenancy.alive[lease] = (max(known, asked), ttl_ms)
-            case NoSuchLease(lease=lease) if lease == self._lease:
+            case LeaseNotFound(lease=lease) if lease == self._lease:
                 self._lease = self._fence = 0
                 self._tenancy.holders.pop(self.name, None)
-            case Placed(fence=fence, held=True):
+            case AcquireResult(fencing_token=fence, held=True):
                 assert fence >= floor, f"fence {fence} holds the lock after {floor} did"
                 if not late:
                     self._fence = fence
                     self._tenancy.holds(self.name, self._lease, fence, self._cluster.world.now)
-            case Transacted(succeeded=True) if isinstance(command, Transact):
+            case TransactResult(succeeded=True) if isinstance(command, Transact):
                 done = command.compares[0].operand
                 assert isinstance(done, int)
                 assert done >= guarded, f"fence {done} was let through after {guarded} was"

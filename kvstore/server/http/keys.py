@@ -11,17 +11,17 @@ from kvstore.api.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
+    KeyState,
     NotFound,
     Put,
     PutResult,
     Result,
-    SpanDeleted,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.json import named
 from kvstore.api.queries import Consistency, Lookup, Query
-from kvstore.api.results import NotThen, ReadAnswer
+from kvstore.api.results import ReadAnswer, RevisionUnavailable
 from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.conditions import (
     conditional,
@@ -94,9 +94,9 @@ class KeyRead:
         query: Query = key if revision is None else Lookup(key, revision)
         self._replica.read(query, self._consistency, reply)
 
-    def response_to(self, reply: ReadAnswer | NotThen) -> HttpResponse:
+    def response_to(self, reply: ReadAnswer | RevisionUnavailable) -> HttpResponse:
         """See ReplicaCall."""
-        if isinstance(reply, NotThen):
+        if isinstance(reply, RevisionUnavailable):
             raise not_then(reply, self._revision or 0, self._consistency)
         staleness = _staleness(reply) if self._consistency is Consistency.STALE else b""
         record = reply.record
@@ -135,7 +135,7 @@ class KeyWrite:
 
     def response_to(self, reply: Result) -> HttpResponse:
         """See ReplicaCall."""
-        result = self._done(reply) if isinstance(reply, Transacted) else reply
+        result = self._done(reply) if isinstance(reply, TransactResult) else reply
         if isinstance(result, PutResult):
             return self._put_response(result)
         if isinstance(result, DeleteResult):
@@ -145,10 +145,10 @@ class KeyWrite:
         refuse_result(result)
         raise TypeError(f"a {self._request.method} was answered with {result!r}")
 
-    def _done(self, transacted: Transacted) -> Result:
+    def _done(self, transacted: TransactResult) -> Result:
         """Return the result of a write whose conditions hold. Raises Problem when one does not."""
         result = transacted.results[0]
-        if not isinstance(result, Found):
+        if not isinstance(result, KeyState):
             return result
         guard = self._options.guard
         if guard is not None:
@@ -202,7 +202,7 @@ class RangeDelete:
     def response_to(self, reply: Result) -> HttpResponse:
         """See ReplicaCall."""
         refuse_result(reply)
-        if not isinstance(reply, SpanDeleted):
+        if not isinstance(reply, DeleteSpanResult):
             raise TypeError(f"a deletion was answered with {reply!r}")
         return HttpResponse(200, JSON, orjson.dumps({"revision": reply.revision, "deleted": reply.deleted}) + b"\n")
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from kvstore.api.commands import Grant, Granted, KeepAlive, LeaseEnded, Revoke
+from kvstore.api.commands import GrantLease, KeepLeaseAlive, LeaseEnded, LeaseGranted, RevokeLease
 from kvstore.api.json import named
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
 from kvstore.api.results import LeasesAnswer, LeaseStatus
@@ -73,7 +73,7 @@ class LeaseHandlers:
         if request.method != "POST":
             raise not_allowed(request.method, "GET, HEAD, POST")
         no_parameters(query)
-        command = once(Grant(_ttl_ms(request.body)), IdempotencyKey.of(request), request)
+        command = once(GrantLease(_ttl_ms(request.body)), IdempotencyKey.of(request), request)
         granted = await write(self._replica, command)
         return self._granted(granted, 201, b"Location: %b/%d\r\n")
 
@@ -82,7 +82,7 @@ class LeaseHandlers:
             raise not_allowed(request.method, "POST")
         no_parameters(query)
         refuse_key(request)
-        return self._granted(await write(self._replica, KeepAlive(lease)), 200, b"")
+        return self._granted(await write(self._replica, KeepLeaseAlive(lease)), 200, b"")
 
     async def _answer_for_one(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
@@ -93,7 +93,7 @@ class LeaseHandlers:
         if request.method != "DELETE":
             raise not_allowed(request.method, "GET, HEAD, DELETE")
         no_parameters(query)
-        ended = await write(self._replica, once(Revoke(lease), IdempotencyKey.of(request), request))
+        ended = await write(self._replica, once(RevokeLease(lease), IdempotencyKey.of(request), request))
         if not isinstance(ended, LeaseEnded):
             raise TypeError(f"a revocation was answered with {ended!r}")
         return _json(200, {"revision": ended.revision, "deleted": ended.deleted})
@@ -106,7 +106,7 @@ class LeaseHandlers:
 
     def _granted(self, granted: object, status: int, location: bytes) -> HttpResponse:
         """It lives for its whole length, from the moment that this was applied."""
-        if not isinstance(granted, Granted):
+        if not isinstance(granted, LeaseGranted):
             raise TypeError(f"a grant was answered with {granted!r}")
         ttl_s = granted.ttl_ms / 1000
         document = {"id": granted.lease, "ttl_s": ttl_s}

@@ -17,7 +17,7 @@ from kvstore.api.errors import Refused
 from kvstore.api.json import Document, record_document
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Consistency, Scan
-from kvstore.api.results import NotThen, ScanAnswer
+from kvstore.api.results import RevisionUnavailable, ScanAnswer
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
 from kvstore.server.http.request import HttpRequest
@@ -81,7 +81,7 @@ class KeyLists:
 
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
-        if isinstance(answer, NotThen):
+        if isinstance(answer, RevisionUnavailable):
             raise not_then(answer, wanted.scan.revision or 0, wanted.consistency)
         if not isinstance(answer, ScanAnswer):
             raise TypeError(f"a list was answered with {answer!r}")

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from kvstore.api.commands import Acquire, Busy, KeepAlive, NotHeld, Placed, Release, Released
+from kvstore.api.commands import (
+    AcquireLock,
+    AcquireResult,
+    KeepLeaseAlive,
+    LockHeld,
+    LockNotHeld,
+    LockReleased,
+    ReleaseLock,
+)
 from kvstore.api.json import Document, text_or_base64
 from kvstore.api.queries import Consistency, LockLookup
 from kvstore.api.results import LockAnswer
@@ -52,7 +60,7 @@ class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
     value_base64: bytes | None = None
     wait_s: float = 0
 
-    def command(self, name: bytes) -> Acquire:
+    def command(self, name: bytes) -> AcquireLock:
         """Raises ValueError that says what is wrong."""
         if (self.ttl_s is None) == (self.lease == 0):
             raise ValueError("a lock goes with one lease: give lease, or ttl_s for one of its own")
@@ -66,7 +74,7 @@ class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
         if len(value) > MOST_VALUE_BYTES:
             raise ValueError(f"value has {len(value)} bytes: use up to {MOST_VALUE_BYTES}, and a key for more")
         ttl_ms = ttl_ms_of(self.ttl_s) if self.ttl_s is not None else 0
-        return Acquire(name, self.lease, ttl_ms, value, self.wait_s > 0)
+        return AcquireLock(name, self.lease, ttl_ms, value, self.wait_s > 0)
 
 
 class _Waiter(NamedTuple):
@@ -118,8 +126,8 @@ class LockHandlers:
         with self._in_flight.counted():
             found = await self._found(name, consistency_named(parameters(query, ("consistency",))))
         places = [
-            {"lease": place.lease, "fence": place.fence, **text_or_base64("value", place.value)}
-            for place in found.places
+            {"lease": place.lease, "fence": place.fencing_token, **text_or_base64("value", place.value)}
+            for place in found.queue
         ]
         holder = places[0] if places else None
         document = {"revision": found.revision, "holder": holder, "waiting": places[1:], "more": found.more}
@@ -130,15 +138,17 @@ class LockHandlers:
         with self._in_flight.counted():
             command, wait_s = _acquiring(request.body, name)
             result = await write(self._replica, once(command, IdempotencyKey.of(request), request))
-        if isinstance(result, Busy):
+        if isinstance(result, LockHeld):
             raise locked(name, result)
-        if not isinstance(result, Placed):
+        if not isinstance(result, AcquireResult):
             raise TypeError(f"an acquisition was answered with {result!r}")
         held = result.held or await self._stand_in_line(request, command, result, wait_s)
-        document = {**_named(name), "lease": result.lease, "fence": result.fence, "held": held}
+        document = {**_named(name), "lease": result.lease, "fence": result.fencing_token, "held": held}
         return _json(200 if held else 202, document)
 
-    async def _stand_in_line(self, request: HttpRequest, command: Acquire, place: Placed, wait_s: float) -> bool:
+    async def _stand_in_line(
+        self, request: HttpRequest, command: AcquireLock, place: AcquireResult, wait_s: float
+    ) -> bool:
         """Whether its turn has come within this time. A lease of its own, which nobody knows yet, lives meanwhile for
         as long as the client is there. Raises Problem when its lease is over, or Refused."""
         loop, name = asyncio.get_running_loop(), command.name
@@ -148,15 +158,15 @@ class LockHandlers:
         while True:
             held = await self._wait(name, place, min(deadline, loop.time() + command.ttl_ms / 3000))
             if request.client.is_gone:
-                await write(self._replica, Release(name, place.lease))
+                await write(self._replica, ReleaseLock(name, place.lease))
                 return False
-            await write(self._replica, KeepAlive(place.lease))
+            await write(self._replica, KeepLeaseAlive(place.lease))
             if held or loop.time() >= deadline or self._replica.stopping:
                 return held
 
-    async def _wait(self, name: bytes, place: Placed, deadline: float) -> bool:
+    async def _wait(self, name: bytes, place: AcquireResult, deadline: float) -> bool:
         """Whether its turn has come by then. Raises Problem when its lease is over."""
-        waiter = _Waiter(name, place.fence, asyncio.Event())
+        waiter = _Waiter(name, place.fencing_token, asyncio.Event())
         if not waiter.is_decided(self._replica.lease_index.locks) and not self._replica.stopping:
             self._waiters.add(waiter)
             try:
@@ -166,15 +176,15 @@ class LockHandlers:
             finally:
                 self._waiters.remove(waiter)
         lease_index = self._replica.lease_index
-        if place.fence not in lease_index.locks.get(name, {}):
+        if place.fencing_token not in lease_index.locks.get(name, {}):
             raise _given_up(name, place) if place.lease in lease_index.leases else no_such_lease(place.lease)
         return waiter.is_decided(lease_index.locks)
 
     def _changed(self) -> None:
         """When somebody came or went, in whichever queue, those are woken whom it concerns."""
         lease_index = self._replica.lease_index
-        if lease_index is not self._seen or lease_index.moves != self._moves:
-            self._seen, self._moves = lease_index, lease_index.moves
+        if lease_index is not self._seen or lease_index.queue_changes != self._moves:
+            self._seen, self._moves = lease_index, lease_index.queue_changes
             for waiter in self._waiters:
                 if waiter.is_decided(lease_index.locks):
                     waiter.called.set()
@@ -184,11 +194,11 @@ class LockHandlers:
         if lease is None:
             raise Problem(INVALID_LOCK, "Say whose it is: ?lease=17, as POST gave it.")
         with self._in_flight.counted():
-            result = await write(self._replica, once(Release(name, lease), IdempotencyKey.of(request), request))
-        if isinstance(result, NotHeld):
+            result = await write(self._replica, once(ReleaseLock(name, lease), IdempotencyKey.of(request), request))
+        if isinstance(result, LockNotHeld):
             detail = f"Lease {lease} neither holds this lock nor waits for it. GET tells who does."
             raise Problem(NOT_HELD, detail)
-        if not isinstance(result, Released):
+        if not isinstance(result, LockReleased):
             raise TypeError(f"a release was answered with {result!r}")
         return _json(200, {**_named(name), "revision": result.revision})
 
@@ -199,19 +209,21 @@ class LockHandlers:
         return answer
 
 
-def locked(name: bytes, busy: Busy) -> Problem:
+def locked(name: bytes, busy: LockHeld) -> Problem:
     """409, with who holds it."""
-    detail = f"Lease {busy.lease} holds it, with fence {busy.fence}. Try again, or wait in the queue with wait_s."
-    about = {**_named(name), "holder": {"lease": busy.lease, "fence": busy.fence}}
+    detail = (
+        f"Lease {busy.lease} holds it, with fence {busy.fencing_token}. Try again, or wait in the queue with wait_s."
+    )
+    about = {**_named(name), "holder": {"lease": busy.lease, "fence": busy.fencing_token}}
     return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
 
 
-def _given_up(name: bytes, place: Placed) -> Problem:
+def _given_up(name: bytes, place: AcquireResult) -> Problem:
     detail = f"The place of lease {place.lease} was given up by a DELETE since. Ask again for another one."
     return Problem(NOT_HELD, detail, about=_named(name))
 
 
-def _acquiring(body: bytes, name: bytes) -> tuple[Acquire, float]:
+def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, float]:
     try:
         found = msgspec.json.decode(body, type=Acquiring)
         return found.command(name), found.wait_s

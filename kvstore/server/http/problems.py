@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import orjson
 
-from kvstore.api.commands import MOST_AT_ONCE
+from kvstore.api.commands import MAX_KEYS
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
-from kvstore.api.results import NotThen
+from kvstore.api.results import RevisionUnavailable
 from kvstore.server.http.response import HttpResponse
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -148,7 +148,7 @@ def refusal(refused: Refused) -> Problem:
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 
-def not_then(range_: NotThen, revision: int, consistency: Consistency) -> Problem:
+def not_then(range_: RevisionUnavailable, revision: int, consistency: Consistency) -> Problem:
     """410 for a revision that is compacted, 400 for one that was not reached, 503 where only this replica may not have
     reached it."""
     if revision > range_.newest and consistency is Consistency.STALE:
@@ -162,7 +162,7 @@ def not_then(range_: NotThen, revision: int, consistency: Consistency) -> Proble
 
 def too_many_keys() -> Problem:
     """413 for what was refused whole."""
-    detail = f"Nothing was done: it might look at more than {MOST_AT_ONCE:,} keys. Do it in parts, by start and end."
+    detail = f"Nothing was done: it might look at more than {MAX_KEYS:,} keys. Do it in parts, by start and end."
     return Problem(TOO_MANY_KEYS, detail)
 
 

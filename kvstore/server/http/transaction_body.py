@@ -258,7 +258,7 @@ def _guard(found: _Compare) -> Compare:
         raise _InvalidError(" has more than lock and fence. Put what else is compared into a compare of its own.")
     if not 1 <= len(name) <= MAX_KEY_BYTES:
         raise _InvalidError(f".lock has {len(name)} bytes. Use 1 to {MAX_KEY_BYTES}.")
-    return Compare(name, Target.FENCE, Relation.EQUAL, found.fence)
+    return Compare(name, Target.FENCING_TOKEN, Relation.EQUAL, found.fence)
 
 
 def _relations(given: Any) -> list[tuple[str, int | bytes]]:

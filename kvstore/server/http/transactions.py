@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from kvstore.api.commands import Found, Listed, OperationResult, PutResult, Record, Result, Transacted
+from kvstore.api.commands import KeyState, ListedKeys, OperationResult, PutResult, Record, Result, TransactResult
 from kvstore.api.errors import Outcome
 from kvstore.api.json import transacted_document
 from kvstore.server.http.calls import ReplicaCall
@@ -57,7 +57,7 @@ class TransactionCall:
     def response_to(self, reply: Result) -> HttpResponse:
         """See ReplicaCall."""
         refuse_result(reply)
-        if not isinstance(reply, Transacted):
+        if not isinstance(reply, TransactResult):
             raise TypeError(f"a transaction was answered with {reply!r}")
         if size_of(reply) > MOST_ANSWERED_BYTES:
             detail = (
@@ -70,11 +70,11 @@ class TransactionCall:
 def size_of(result: OperationResult) -> int:
     """Bytes of the values in it."""
     match result:
-        case Found(record=Record(value=value)):
+        case KeyState(record=Record(value=value)):
             return len(value)
-        case Listed(found=found):
+        case ListedKeys(found=found):
             return sum(map(size_of, found))
-        case Transacted(results=results):
+        case TransactResult(results=results):
             return sum(size_of(each) for each in results if not isinstance(each, PutResult))  # most are
         case _:
             return 0

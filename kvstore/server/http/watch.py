@@ -11,7 +11,7 @@ import orjson
 
 from kvstore.api.key_range import Span
 from kvstore.api.queries import Consistency
-from kvstore.api.results import NotThen
+from kvstore.api.results import RevisionUnavailable
 from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.feed import Feed, Watcher
@@ -77,7 +77,7 @@ class Watches:
         read = await reply_of(partial(self._replica.read, b"\0", consistency))
         first = first or read.revision + 1
         if first > read.revision + 1:
-            raise not_then(NotThen(0, read.revision), first - 1, consistency)
+            raise not_then(RevisionUnavailable(0, read.revision), first - 1, consistency)
         oldest = self._replica.history.oldest + 1
         if first < oldest:
             raise _compacted(first, oldest)

@@ -57,4 +57,4 @@ def _guard(found: dict[str, str]) -> Compare | None:
         raise Problem(INVALID_QUERY, "Give lock and fence together: ?lock=deploy&fence=23, as POST /locks gave them.")
     if not 1 <= len(name) <= MAX_KEY_BYTES:
         raise Problem(INVALID_QUERY, f"The name of the lock has {len(name)} bytes. Use 1 to {MAX_KEY_BYTES}.")
-    return Compare(name, Target.FENCE, Relation.EQUAL, fence)
+    return Compare(name, Target.FENCING_TOKEN, Relation.EQUAL, fence)

@@ -10,13 +10,13 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from kvstore.api.commands import (
+    AnswerExpired,
     AnswerNotKept,
     Command,
+    IdempotencyKeyReused,
     Idempotent,
-    KeyExpired,
-    KeyReused,
     LeaseFull,
-    NoSuchLease,
+    LeaseNotFound,
     RepeatableCommand,
     Result,
     TooManyKeys,
@@ -36,7 +36,7 @@ from kvstore.server.http.problems import (
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.service import Replica
 from kvstore.state_machine.idempotency import KEPT
-from kvstore.state_machine.leases import MOST_HELD
+from kvstore.state_machine.leases import MAX_ATTACHED
 
 NAME = "Idempotency-Key"
 HEADER = NAME.lower().encode()
@@ -95,19 +95,19 @@ def refuse_result(result: Result) -> None:
     match result:
         case TooManyKeys():
             raise too_many_keys()
-        case NoSuchLease(lease=lease):
+        case LeaseNotFound(lease=lease):
             raise no_such_lease(lease)
         case LeaseFull(lease=lease):
-            detail = f"Nothing was done: lease {lease} has {MOST_HELD:,} keys or locks already. Use another one."
+            detail = f"Nothing was done: lease {lease} has {MAX_ATTACHED:,} keys or locks already. Use another one."
             raise Problem(LEASE_FULL, detail)
-        case KeyExpired():
+        case AnswerExpired():
             detail = (
                 f"The lease in {NAME} is over, or {KEPT:,} later numbers were used since. Nothing was done now; if "
                 "this request was sent before, look whether it was done then. For a new one take a new lease, or a "
                 "higher number."
             )
             raise Problem(IDEMPOTENCY_KEY_EXPIRED, detail, outcome=Outcome.UNKNOWN)
-        case KeyReused():
+        case IdempotencyKeyReused():
             detail = f"Nothing was done: another request had this {NAME}. Use the next number."
             raise Problem(IDEMPOTENCY_KEY_REUSED, detail)
         case AnswerNotKept(revision=revision):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from kvstore.replica.applier import link
+from kvstore.replica.applier import extend_chain
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage.base import AppliedProgress, StateWrite, Truncation
@@ -21,7 +21,12 @@ def stored(directory: Path, slots: int, cut: int = 0) -> None:
     storage.write([Write(accepts=[PValue(slot, B1, b"value") for slot in range(1, slots + 1)], chosen=slots)])
     if cut:
         storage.write(
-            [StateWrite(progress=AppliedProgress(cut, 0, link(bytes(16), 1, b"")), truncate=Truncation(cut, bytes(16)))]
+            [
+                StateWrite(
+                    progress=AppliedProgress(cut, 0, extend_chain(bytes(16), 1, b"")),
+                    truncate=Truncation(cut, bytes(16)),
+                )
+            ]
         )
     storage.close()
 

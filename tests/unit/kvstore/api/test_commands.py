@@ -39,21 +39,17 @@ def test_a_request_id_counts_from_one(batch: CommandBatch) -> None:
         unpack_batch(pack_batch(batch))
 
 
+STORED_COMMANDS = """
+    Acquire Delete DeleteSpan Expire Grant KeepAlive Lead LeasedPut Once Put Reconfigure Release Revoke Transact
+"""
+STORED_RESULTS = """
+    AnswerNotKept Busy DeleteResult Found Granted KeyExpired KeyReused LeaseEnded LeaseFull Listed NoSuchLease NotFound
+    NotHeld Placed PutResult Released Said SpanDeleted TooManyKeys Transacted
+"""
+
+
 @pytest.mark.parametrize(
-    ("union", "tags"),
-    [
-        (
-            Command,
-            "Acquire Delete DeleteSpan Expire Grant KeepAlive Lead LeasedPut Once Put Reconfigure Release"
-            " Revoke Transact",
-        ),
-        (
-            IdempotentResult,
-            "AnswerNotKept Busy DeleteResult Found Granted KeyExpired KeyReused LeaseEnded LeaseFull Listed NoSuchLease"
-            " NotFound NotHeld Placed PutResult Released Said SpanDeleted TooManyKeys Transacted",
-        ),
-    ],
-    ids=["commands", "results"],
+    ("union", "tags"), [(Command, STORED_COMMANDS), (IdempotentResult, STORED_RESULTS)], ids=["commands", "results"]
 )
 def test_the_tags_in_logs_and_kept_answers_are_the_same_in_every_release(union: UnionType, tags: str) -> None:
     assert sorted(kind.__struct_config__.tag for kind in get_args(union)) == tags.split()

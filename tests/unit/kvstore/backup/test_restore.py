@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from kvstore.api.commands import Command, CommandBatch, Expire, Grant, Idempotent, Lead, LeasedPut, Put, PutResult, Said
+from kvstore.api.commands import (
+    Command,
+    CommandBatch,
+    ExpireLease,
+    GrantLease,
+    Idempotent,
+    LeaderResult,
+    LeasedPut,
+    Put,
+    PutResult,
+    RecordLeader,
+)
 from kvstore.api.membership import genesis
 from kvstore.backup.file import Backup, BackupError, MisuseError
 from kvstore.backup.restore import restore_node
@@ -65,7 +76,12 @@ def test_request_ids_of_the_old_cluster_do_not_exist_in_the_new_one(tmp_path: Pa
 
 
 def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path) -> None:
-    commands = (Grant(5000), LeasedPut(b"a", b"1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), Lead("9.n1", 0))
+    commands = (
+        GrantLease(5000),
+        LeasedPut(b"a", b"1", 1),
+        Idempotent(1, 1, b"f", Put(b"b", b"2")),
+        RecordLeader("9.n1", 0),
+    )
     make_backup(tmp_path / "b.db", *commands)
     with Backup(tmp_path / "b.db") as backup:
         assert backup.info.records == 2
@@ -75,8 +91,12 @@ def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path)
     _, applier = opened(tmp_path / "n1")
     machine = applier.machine
     assert (machine.lease_index.lease_of, list(machine.lease_index.leases[1].answers)) == ({b"a": 1}, [1])
-    new: list[Command] = [Lead("1.n1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), Expire(1, 1, "1.n1")]
-    assert machine.apply(CommandBatch("n1", 1, 1, 1, new), 5) == [Said(True), PutResult(3, 1), Said(True)]
+    new: list[Command] = [RecordLeader("1.n1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), ExpireLease(1, 1, "1.n1")]
+    assert machine.apply(CommandBatch("n1", 1, 1, 1, new), 5) == [
+        LeaderResult(True),
+        PutResult(3, 1),
+        LeaderResult(True),
+    ]
     assert list(machine.records) == [b"b"]
 
 

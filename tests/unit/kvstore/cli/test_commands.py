@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from kvstore import __version__, cli
-from kvstore.api.commands import DeleteResult, Found, NotFound, PutResult, Record, SpanDeleted, Transacted
+from kvstore.api.commands import DeleteResult, DeleteSpanResult, KeyState, NotFound, PutResult, Record, TransactResult
 from kvstore.api.key_range import Span
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, MemberStatus, Status
@@ -141,11 +141,11 @@ def test_wrong_usage_ends_with_2() -> None:
     assert run("get", "k", "--consistency", "sometimes")[0] == 2
 
 
-def listing(monkeypatch: pytest.MonkeyPatch, *found: Found) -> list[tuple[object, ...]]:
+def listing(monkeypatch: pytest.MonkeyPatch, *found: KeyState) -> list[tuple[object, ...]]:
     """Have the client list these keys; the list has the arguments of each call."""
     asked: list[tuple[object, ...]] = []
 
-    async def keys(_: Client, *arguments: object, **__: object) -> AsyncGenerator[Found, None]:
+    async def keys(_: Client, *arguments: object, **__: object) -> AsyncGenerator[KeyState, None]:
         asked.append(arguments)
         for each in found:
             yield each
@@ -155,7 +155,7 @@ def listing(monkeypatch: pytest.MonkeyPatch, *found: Found) -> list[tuple[object
 
 
 def test_json_of_get_has_the_whole_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = listing(monkeypatch, Found(b"k", Record(b"\xff", 7, 5, 2), lease=4))
+    asked = listing(monkeypatch, KeyState(b"k", Record(b"\xff", 7, 5, 2), lease=4))
     code, out, _ = run("get", "k", "--json")
     assert code == 0
     assert json.loads(out) == {
@@ -175,7 +175,7 @@ def test_json_of_a_write_has_its_result(monkeypatch: pytest.MonkeyPatch) -> None
     assert json.loads(run("delete", "k", "--json")[1]) == {
         "key": "k", "revision": 9, "version": 2, "deleted_revision": 7
     }  # fmt: skip
-    answer(monkeypatch, "delete_span", SpanDeleted(9, 3))
+    answer(monkeypatch, "delete_span", DeleteSpanResult(9, 3))
     assert json.loads(run("delete", "k", "--prefix", "--json")[1]) == {"revision": 9, "deleted": 3}
 
 
@@ -211,10 +211,10 @@ def test_a_write_that_was_not_done_says_why_and_what_helps(
 
 def test_a_transaction_whose_compares_fail_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b'{"compare": [{"key": "k", "exists": true}], "then": [{"delete": {"key": "k"}}]}'
-    answer(monkeypatch, "txn", Transacted(False, 4, []))
+    answer(monkeypatch, "txn", TransactResult(False, 4, []))
     code, out, _ = run("txn", "-", stdin=body)
     assert (code, json.loads(out)) == (5, {"succeeded": False, "revision": 4, "results": []})
-    answer(monkeypatch, "txn", Transacted(True, 5, [NotFound(5)]))
+    answer(monkeypatch, "txn", TransactResult(True, 5, [NotFound(5)]))
     assert run("txn", "-", stdin=body)[0] == 0
 
 
@@ -230,7 +230,7 @@ def test_wrong_arguments_end_with_2_before_anything_is_sent(arguments: list[str]
 
 def test_a_table_escapes_control_characters_and_keeps_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(b"\x1b[2J\nred\x07[bold]" + b"x" * 500, 1, 1, 1)
-    listing(monkeypatch, Found(b"a b/[red]\xff", record), Found(b"k" * 1024, Record(b"", 2, 2, 1)))
+    listing(monkeypatch, KeyState(b"a b/[red]\xff", record), KeyState(b"k" * 1024, Record(b"", 2, 2, 1)))
     code, out, _ = run("list")
     text = out.decode()
     assert code == 0
@@ -282,7 +282,7 @@ def test_a_narrow_terminal_shows_fewer_columns(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    listing(monkeypatch, Found(b"k" * 300, Record(b"v", 1, 1, 1)))
+    listing(monkeypatch, KeyState(b"k" * 300, Record(b"v", 1, 1, 1)))
     assert "k" * 300 in CliRunner().invoke(cli.app, ["list"]).stdout
 
 

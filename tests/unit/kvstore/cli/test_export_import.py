@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from kvstore.api.commands import Found, PutResult, Record
+from kvstore.api.commands import KeyState, PutResult, Record
 from kvstore.cli import import_
 from kvstore.client import Client, Unavailable, UnknownOutcome
 from tests.unit.kvstore.cli.command_line import run
 
 FOUND = [
-    Found(b"a", Record("ü".encode(), 3, 1, 2)),
-    Found(b"b/\xff", Record(b"\xfe\x00", 4, 4, 1), lease=2),
-    Found(b"c", Record(b"", 5, 5, 1)),
+    KeyState(b"a", Record("ü".encode(), 3, 1, 2)),
+    KeyState(b"b/\xff", Record(b"\xfe\x00", 4, 4, 1), lease=2),
+    KeyState(b"c", Record(b"", 5, 5, 1)),
 ]
 LINES = [
     {"key": "a", "value": "ü", "revision": 3, "create_revision": 1, "version": 2},
@@ -33,7 +33,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     async def revision(*_: object) -> int:
         return 7
 
-    async def keys(_: Client, *arguments: object, progress: Any, **named: object) -> AsyncGenerator[Found, None]:
+    async def keys(_: Client, *arguments: object, progress: Any, **named: object) -> AsyncGenerator[KeyState, None]:
         asked.append(named)
         progress(len(FOUND))
         for found in FOUND:

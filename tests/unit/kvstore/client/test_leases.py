@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kvstore.api.commands import Found, Record, Revoke, Transact, Transacted
+from kvstore.api.commands import KeyState, Record, RevokeLease, Transact, TransactResult
 from kvstore.client import Client, Locked, LockHolder, LockLost, NoSuchLease
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -19,7 +19,7 @@ def at(story: Callable[[Store, Client], Awaitable[None]]) -> None:
 
 
 def end(store: Store, lease: int) -> None:
-    store.replica.write(Revoke(lease), lambda _: None)
+    store.replica.write(RevokeLease(lease), lambda _: None)
 
 
 def test_a_lease_is_kept_alive_and_revoked_by_the_caller() -> None:
@@ -28,7 +28,7 @@ def test_a_lease_is_kept_alive_and_revoked_by_the_caller() -> None:
         assert (lease.id, lease.ttl_s) == (1, 10.0)
         await client.put("a", b"", lease=lease)
         await lease.keep_alive()
-        assert [found async for found in client.list()] == [Found(b"a", Record(b"", 2, 2, 1), 1)]
+        assert [found async for found in client.list()] == [KeyState(b"a", Record(b"", 2, 2, 1), 1)]
         await lease.revoke()
         assert await client.get("a") is None
         with pytest.raises(NoSuchLease, match="POST /leases gives another"):
@@ -77,7 +77,7 @@ def test_each_holder_of_a_lock_has_a_greater_fencing_token() -> None:
         async with client.lock("deploy", value=b"me\xff") as held:
             assert await client.holder("deploy") == LockHolder(held.fence, held.lease.id, b"me\xff")
             await client.put("a", b"1", fence=held.fence)
-            assert await client.txn(Transact([held.fence.holds], [], [])) == Transacted(True, 3, [])
+            assert await client.txn(Transact([held.fence.holds], [], [])) == TransactResult(True, 3, [])
             with pytest.raises(Locked, match="with fence"):
                 async with client.lock("deploy", wait_s=0):
                     raise AssertionError("held twice")

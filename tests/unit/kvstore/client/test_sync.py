@@ -9,7 +9,7 @@ from typing import assert_type
 
 import pytest
 
-from kvstore.api.commands import DeleteResult, Found, Put, PutResult, Record, Revoke, Transact, Transacted
+from kvstore.api.commands import DeleteResult, KeyState, Put, PutResult, Record, RevokeLease, Transact, TransactResult
 from kvstore.api.key_range import starting_with
 from kvstore.client import (
     Client,
@@ -57,7 +57,7 @@ def test_its_types_are_those_of_the_asyncio_client() -> None:
     def story(store: Store, client: SyncClient) -> None:
         assert_type(client.put("a", b""), PutResult)
         assert_type(client.get("a"), Record | None)
-        assert_type(client.list(page=1), Generator[Found, None, None])
+        assert_type(client.list(page=1), Generator[KeyState, None, None])
         with client.lock("deploy") as held:
             assert_type(held, SyncHeldLock)
 
@@ -70,7 +70,7 @@ def test_keys() -> None:
         assert client.get("a") == Record(b"1", 1, 1, 1)
         with pytest.raises(ConditionFailed):
             client.put("a", b"2", if_absent=True)
-        assert client.txn(Transact([], [Put(b"b", b"")], [])) == Transacted(True, 2, [PutResult(2, 1)])
+        assert client.txn(Transact([], [Put(b"b", b"")], [])) == TransactResult(True, 2, [PutResult(2, 1)])
         assert client.delete("a", if_revision=1) == DeleteResult(3, 1, 1)
         assert client.delete_span(starting_with(b"b")).deleted == 1
         assert client.get("a") is None
@@ -132,7 +132,7 @@ def test_leases() -> None:
         with client.lease(ttl_s=0.1) as renewed:
             client.put("a", b"", lease=renewed)
             assert [each.id for each in client.leases()] == [renewed.id]
-            store.replica.write(Revoke(renewed.id), lambda _: None)
+            store.replica.write(RevokeLease(renewed.id), lambda _: None)
             assert renewed.lost.wait(10)
         assert client.get("a") is None
 

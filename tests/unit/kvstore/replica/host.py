@@ -8,7 +8,7 @@ from kvstore.api.membership import genesis
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
-from kvstore.replica.retention import Limits
+from kvstore.replica.retention import RetentionLimits
 from paxos.messages import (
     Accept,
     Accepted,
@@ -42,7 +42,7 @@ class NodeHost:
         waiting: int = 100,
         joins: bool = False,
         quota_bytes: int = 2**62,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
     ):
         self.storage = storage or MemoryStorage("test", "n1")
         self.now = 10**12
@@ -92,9 +92,9 @@ class NodeHost:
         for fetch in fetches:
             if isinstance(fetch, ServeSnapshot):
                 page = self.storage.read_state(fetch.after, fetch.max_bytes)
-                self.node.read_state(fetch.to, fetch.after, page)
+                self.node.state_page_read(fetch.to, fetch.after, page)
             else:
-                self.node.fetched(fetch.to, self.storage.read(fetch.from_slot, fetch.upto, 1 << 20))
+                self.node.log_page_read(fetch.to, self.storage.read(fetch.from_slot, fetch.upto, 1 << 20))
 
     def receive(self, sender: str, *messages: AnyMessage) -> None:
         for message in messages:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import Command, CommandBatch, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_batch
 from kvstore.api.membership import MemberRole, MembershipVersion, genesis, newcomer
-from kvstore.replica.applier import Applier, bare_applier, link, load_state, store_replayed
+from kvstore.replica.applier import Applier, extend_chain, load_state, store_replayed, witness_applier
 from paxos.configuration import ALPHA
 from paxos.types import NOOP, PValue, pack
 from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StatePage, StateWrite, first_of
@@ -55,10 +55,10 @@ def test_every_batch_comes_with_what_it_gave_and_what_is_none_is_passed_over() -
 
 def test_rule_5_the_chain_is_a_hash_of_all_slots_in_their_order() -> None:
     first = blake2b(GENESIS + (1).to_bytes(8) + b"v", digest_size=CHAIN_BYTES).digest()
-    assert link(GENESIS, 1, b"v") == first
-    assert link(first, 2, b"w") == blake2b(first + (2).to_bytes(8) + b"w", digest_size=CHAIN_BYTES).digest()
+    assert extend_chain(GENESIS, 1, b"v") == first
+    assert extend_chain(first, 2, b"w") == blake2b(first + (2).to_bytes(8) + b"w", digest_size=CHAIN_BYTES).digest()
     assert applier().chain == GENESIS
-    assert applier(NOOP).chain == link(GENESIS, 1, NOOP)
+    assert applier(NOOP).chain == extend_chain(GENESIS, 1, NOOP)
 
 
 @given(st.lists(st.binary(max_size=3), max_size=6), st.lists(st.binary(max_size=3), max_size=6))
@@ -67,7 +67,7 @@ def test_rule_5_another_log_has_another_chain(one: list[bytes], other: list[byte
     for values in (one, other):
         chain = GENESIS
         for slot, value in enumerate(values, 1):
-            chain = link(chain, slot, value)
+            chain = extend_chain(chain, slot, value)
         chains.append(chain)
     assert (chains[0] == chains[1]) == (one == other)
 
@@ -176,7 +176,7 @@ def test_what_was_replayed_is_stored_so_that_the_next_start_need_not() -> None:
 
 
 def bare(*values: bytes) -> Applier:
-    made = bare_applier(applier().progress())
+    made = witness_applier(applier().progress())
     assert made is not None
     for slot, value in enumerate(values, 1):
         made.replay(slot, value)
@@ -206,16 +206,16 @@ def test_rule_22_a_witness_knows_the_request_ids() -> None:
 
 def test_rule_29_a_witness_takes_over_of_a_state_what_it_keeps_and_stays_one_when_it_is_loaded() -> None:
     source = Source(A, Reconfigure(GROWN))
-    made = bare_applier(source.applier.progress())
+    made = witness_applier(source.applier.progress())
     assert made is not None
-    assert (made.bare, made.applied, made.chain) == (True, 2, source.applier.chain)
+    assert (made.membership_only, made.applied, made.chain) == (True, 2, source.applier.chain)
     assert (made.machine.membership, made.machine.revision, made.machine.digest) == (GROWN, 0, 0)
     loaded = Applier([])
     loaded.finish(made.progress())
-    assert loaded.bare
+    assert loaded.membership_only
     assert loaded.progress() == made.progress()
 
 
 def test_nobody_becomes_a_witness_by_a_state_in_which_nobody_knows_the_members() -> None:
-    assert bare_applier(AppliedProgress()) is None
-    assert bare_applier(replace(Applier([]).progress(), applied=0)) is not None
+    assert witness_applier(AppliedProgress()) is None
+    assert witness_applier(replace(Applier([]).progress(), applied=0)) is not None

@@ -1,8 +1,8 @@
 """What a backup asks of the replica: all that is applied is stored, and compaction waits, but not for ever."""
 
 from kvstore.api.commands import Delete, Put
-from kvstore.replica.retention import Limits
-from kvstore.replica.snapshot_send import HOLD_IDLE_MS, HOLD_MS
+from kvstore.replica.retention import RetentionLimits
+from kvstore.replica.snapshot_send import IDLE_MS, MAX_WAIT_MS
 from paxos.types import MS
 from storage.base import StateWrite
 from tests.unit.kvstore.replica.host import NodeHost
@@ -11,7 +11,7 @@ from tests.unit.kvstore.replica.host import NodeHost
 def leading() -> NodeHost:
     """A leader that keeps no history longer than it must."""
     host = NodeHost()
-    host.node._checkpointer._retention._limits = Limits(history_revisions=0)
+    host.node._checkpointer._retention._limits = RetentionLimits(history_revisions=0)
     host.lead()
     return host
 
@@ -52,9 +52,9 @@ def test_compaction_waits_for_a_reader_until_it_ends() -> None:
     held = hold(host, 0)
     assert (change(host), change(host)) == (held, held)
     hold(host, 0, "backup 2")
-    host.node.end_state("backup 1")
+    host.node.release_state("backup 1")
     assert change(host) == held
-    host.node.end_state("backup 2")
+    host.node.release_state("backup 2")
     assert change(host) > held
 
 
@@ -62,7 +62,7 @@ def test_compaction_does_not_wait_for_a_reader_that_fell_silent() -> None:
     host = leading()
     change(host)
     held = hold(host, 0)
-    host.later(HOLD_IDLE_MS - 1)
+    host.later(IDLE_MS - 1)
     assert change(host) == held
     host.later(2)
     host.lead()
@@ -74,12 +74,12 @@ def test_compaction_does_not_wait_for_ever_for_one_that_goes_on_asking() -> None
     change(host)
     held = hold(host, 0)
     begun = host.now
-    while host.now < begun + (HOLD_MS - HOLD_IDLE_MS) * MS:
+    while host.now < begun + (MAX_WAIT_MS - IDLE_MS) * MS:
         assert change(host) == held
-        host.later(HOLD_IDLE_MS // 2)
+        host.later(IDLE_MS // 2)
         host.lead()
         hold(host, 1)
-    host.later(HOLD_IDLE_MS)
+    host.later(IDLE_MS)
     hold(host, 1)
     host.lead()
     assert change(host) > held

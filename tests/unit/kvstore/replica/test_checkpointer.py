@@ -4,12 +4,12 @@ import pytest
 
 from kvstore.api.commands import Command, Delete, Put
 from kvstore.api.membership import genesis
-from kvstore.replica.applier import SLOTS_A_WRITE, Applier, link
-from kvstore.replica.checkpointer import Checkpointer
-from kvstore.replica.retention import Limits
-from kvstore.replica.snapshot_send import HOLD_IDLE_MS
+from kvstore.replica.applier import REPLAY_SLOTS, Applier, extend_chain
+from kvstore.replica.checkpointer import Checkpointer, joined
+from kvstore.replica.retention import RetentionLimits
+from kvstore.replica.snapshot_send import IDLE_MS
 from paxos.messages import Accepted, FetchSnapshot
-from paxos.ready import Envelope, Ready, Write
+from paxos.ready import Envelope, Write
 from paxos.types import MS, NOOP, PValue, Slot
 from storage.base import (
     AppliedProgress,
@@ -28,14 +28,14 @@ from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
 
 NOW = 10**12
 A, B, C = puts(b"a", b"b", b"c")
-NO_HISTORY = Limits(history_revisions=0)
+NO_HISTORY = RetentionLimits(history_revisions=0)
 VOTE = Envelope("n2", Accepted(B1, 9))
 
 
 class StoredReplica:
     """A checkpointer, and the log that it is given; `sync` makes durable what it attached."""
 
-    def __init__(self, storage: MemoryStorage | None = None, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, storage: MemoryStorage | None = None, limits: RetentionLimits = RetentionLimits()) -> None:  # noqa: B008
         self.storage = storage or MemoryStorage("test", "n1")
         self.limits = limits
         self.checkpointer = Checkpointer(self.storage, genesis(VOTERS), limits, NOW)
@@ -56,14 +56,12 @@ class StoredReplica:
             self.accept(value)
             self.checkpointer.apply(slot, value, self.now)
 
-    def attach(self, write: Write | None = None) -> Write | None:
-        ready = Ready(write=write)
-        self.checkpointer.attach(ready, self.now)
-        return ready.write
+    def stored_with(self, write: Write | None = None) -> Write | None:
+        return joined(write, self.checkpointer.take_checkpoint(self.now, along=write is not None))
 
     def sync(self) -> StateWrite:
         """A write of the protocol comes, and what goes along is stored with it."""
-        write = self.attach(Write(votes=[VOTE]))
+        write = self.stored_with(Write(votes=[VOTE]))
         assert isinstance(write, StateWrite)
         self.storage.write([write])
         return write
@@ -82,9 +80,9 @@ class StoredReplica:
 def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_one() -> None:
     replica = StoredReplica()
     replica.apply(A, B)
-    assert replica.attach() is None
+    assert replica.stored_with() is None
     pvalue = PValue(3, B1, NOOP)
-    write = replica.attach(Write(promise=B1, accepts=[pvalue], chosen=2, votes=[VOTE]))
+    write = replica.stored_with(Write(promise=B1, accepts=[pvalue], chosen=2, votes=[VOTE]))
     assert write == StateWrite(
         promise=B1,
         accepts=[pvalue],
@@ -95,7 +93,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
         truncate=Truncation(),
         compact=0,
     )
-    assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+    assert replica.stored_with(Write(votes=[VOTE])) == Write(votes=[VOTE])
 
 
 def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
@@ -109,22 +107,22 @@ def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
 def test_whoever_wants_to_read_the_state_has_it_stored_though_there_is_no_write() -> None:
     replica = StoredReplica()
     replica.checkpointer.store_now()
-    assert replica.attach() is None
+    assert replica.stored_with() is None
     replica.apply(A)
-    write = replica.attach()
+    write = replica.stored_with()
     assert isinstance(write, StateWrite)
     assert (write.chosen, len(write.changes)) == (1, 1)
     replica.storage.write([write])
     replica.apply(B)
-    assert replica.attach() is None
+    assert replica.stored_with() is None
 
 
 def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None:
-    replica = StoredReplica(limits=Limits(log_slots=1))
+    replica = StoredReplica(limits=RetentionLimits(log_slots=1))
     for number, command in enumerate([A, B, C], 1):
         replica.apply(command)
         before = replica.checkpointer.cut
-        replica.attach()
+        replica.stored_with()
         assert replica.checkpointer.cut == before
         write = replica.sync()
         assert write.progress is not None
@@ -149,11 +147,11 @@ def test_what_is_superseded_is_compacted_beyond_the_limits() -> None:
 
 def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> None:
     replica = StoredReplica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
+    replica.checkpointer.outgoing.requested("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Delete(b"a"))
     assert replica.sync().compact == first_of(0)
     assert replica.checkpointer.store_now() == first_of(0)
-    replica.now += HOLD_IDLE_MS * MS
+    replica.now += IDLE_MS * MS
     replica.apply(B)
     assert replica.sync().compact == first_of(3)
     assert replica.checkpointer.store_now() == first_of(3)
@@ -161,7 +159,7 @@ def test_rule_26_compaction_waits_while_somebody_fetches_and_goes_on_then() -> N
 
 def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
     replica = StoredReplica(limits=NO_HISTORY)
-    replica.checkpointer.outgoing.asked("n2", FetchSnapshot(0), NOW)
+    replica.checkpointer.outgoing.requested("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
     assert list(replica.checkpointer.applier.machine.history.behind(0)) == []
@@ -198,14 +196,14 @@ def test_what_a_start_applied_is_stored_at_once_and_need_not_be_applied_again() 
     again = replica.restarted()
     assert again.progress == again.checkpointer.applier.progress()
     assert [change.key for change in again.storage.read_state(0, 1000).changes] == [b"a", b"b"]
-    assert again.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+    assert again.stored_with(Write(votes=[VOTE])) == Write(votes=[VOTE])
     again.apply(C)
     assert [change.key for change in again.sync().changes] == [b"c"]
 
 
 def test_a_long_log_is_stored_in_pieces_while_it_is_applied() -> None:
     replica = StoredReplica()
-    replica.accept(*[in_slot(slot, Put(b"%d" % slot, b"")) for slot in range(1, SLOTS_A_WRITE + 3)])
+    replica.accept(*[in_slot(slot, Put(b"%d" % slot, b"")) for slot in range(1, REPLAY_SLOTS + 3)])
     sizes: list[int] = []
 
     class CountingStorage(MemoryStorage):
@@ -216,8 +214,8 @@ def test_a_long_log_is_stored_in_pieces_while_it_is_applied() -> None:
     storage = replica.storage.reopen()
     storage.__class__ = CountingStorage
     again = StoredReplica(storage)
-    assert sizes == [SLOTS_A_WRITE, 2]
-    assert again.progress.applied == SLOTS_A_WRITE + 2
+    assert sizes == [REPLAY_SLOTS, 2]
+    assert again.progress.applied == REPLAY_SLOTS + 2
 
 
 def test_what_is_accepted_and_not_known_to_be_chosen_is_not_applied() -> None:
@@ -227,7 +225,7 @@ def test_what_is_accepted_and_not_known_to_be_chosen_is_not_applied() -> None:
 
 
 def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
-    replica = StoredReplica(limits=Limits(log_slots=2, history_revisions=0))
+    replica = StoredReplica(limits=RetentionLimits(log_slots=2, history_revisions=0))
     replica.apply(A, Put(b"a", b"2"), B, C)
     replica.sync()
     again = replica.restarted()
@@ -258,7 +256,7 @@ def test_rule_5_a_log_that_is_not_the_one_that_was_applied_is_damage(slot: Slot)
 
 
 def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on() -> None:
-    replica = StoredReplica(limits=Limits(log_slots=2))
+    replica = StoredReplica(limits=RetentionLimits(log_slots=2))
     replica.apply(A, B, C)
     replica.sync()
     assert replica.checkpointer.cut == 1
@@ -271,13 +269,13 @@ def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on(
             StoredReplica(damaged)
     storage = replica.storage.reopen()
     recovered = storage.recovered()
-    recovered.truncation = Truncation(1, link(recovered.truncation.chain, 1, b"other"))
+    recovered.truncation = Truncation(1, extend_chain(recovered.truncation.chain, 1, b"other"))
     with pytest.raises(DamagedError, match="not the one that was applied"):
         StoredReplica(storage)
 
 
 def test_rule_5_a_log_that_was_cut_to_its_end_has_the_chain_of_the_state() -> None:
-    replica = StoredReplica(limits=Limits(log_slots=0))
+    replica = StoredReplica(limits=RetentionLimits(log_slots=0))
     replica.apply(A, B)
     replica.sync()
     assert replica.restarted().checkpointer.applier.applied == 2
@@ -311,7 +309,7 @@ def installed(replica: StoredReplica, *pages: StagedPage, source: Source) -> Non
             replica.checkpointer.stage(page)
         else:
             replica.checkpointer.replace(source.applier, page)
-        write = replica.attach()
+        write = replica.stored_with()
         assert isinstance(write, StateWrite)
         assert write.staged == page
         replica.storage.write([write])
@@ -327,8 +325,8 @@ def test_rule_25_a_page_goes_alone_and_what_was_applied_waits_for_the_next_write
     replica.apply(A)
     staged = page(Source(*puts(b"x", b"y", b"z")), 0, 2)
     replica.checkpointer.stage(staged)
-    assert replica.attach(Write(promise=B1)) == StateWrite(promise=B1, staged=staged)
-    write = replica.attach(Write(votes=[VOTE]))
+    assert replica.stored_with(Write(promise=B1)) == StateWrite(promise=B1, staged=staged)
+    write = replica.stored_with(Write(votes=[VOTE]))
     assert isinstance(write, StateWrite)
     assert (write.staged, len(write.changes)) == (None, 1)
 
@@ -342,13 +340,13 @@ def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transactio
     assert (replica.checkpointer.cut, replica.progress) == (4, source.applier.progress())
     hard_state = replica.storage.hard_state
     assert (hard_state.chosen, hard_state.truncation) == (4, Truncation(4, source.applier.chain))
-    assert replica.attach(Write(votes=[VOTE])) == Write(votes=[VOTE])
+    assert replica.stored_with(Write(votes=[VOTE])) == Write(votes=[VOTE])
     assert replica.restarted().checkpointer.applier.progress() == source.applier.progress()
 
 
 def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
     source = Source(*puts(b"x", b"y", b"z"))
-    replica = StoredReplica(limits=Limits(log_slots=1, history_revisions=0))
+    replica = StoredReplica(limits=RetentionLimits(log_slots=1, history_revisions=0))
     installed(replica, page(source, 0), source=source)
     replica.apply(Put(b"x", b"2"), Delete(b"y"))
     write = replica.sync()
@@ -368,7 +366,7 @@ def test_rule_25_compaction_goes_on_from_what_the_first_page_left_out(restart: b
     last.compact(1)
     replica = StoredReplica()
     replica.checkpointer.stage(page(first, 0, 4))
-    write = replica.attach()
+    write = replica.stored_with()
     assert write is not None
     replica.storage.write([write])
     if restart:

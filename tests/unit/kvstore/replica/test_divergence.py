@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvstore.api.membership import Member, MemberRole, Membership, genesis
-from kvstore.replica.divergence import EVERY_MS, KEPT, PATIENCE, DivergenceCheck
+from kvstore.replica.divergence import EVERY_MS, MAX_DIGESTS, MAX_UNDECIDED, DivergenceCheck
 from paxos.messages import DigestMismatch, DigestReply, DigestRequest
 from paxos.types import MS
 from storage.base import AppliedProgress, DamagedError, StorageError
@@ -72,12 +72,12 @@ def test_rule_24_two_of_five_are_no_majority_though_nobody_else_has_answered() -
 
 def test_rule_24_where_no_majority_says_who_is_right_the_leader_ends_after_a_while() -> None:
     leader = divergence(SOUND)
-    for number in range(1, PATIENCE + 2):
+    for number in range(1, MAX_UNDECIDED + 2):
         question = asked(leader, now=number * EVERY_MS * MS)
         assert leader.receive("n2", DigestReply(question.slot, b"another digest"), THREE) == []
         leader.note(replace(SOUND, applied=16 * (number + 1)))
     with pytest.raises(StorageError, match="no majority says which is right"):
-        leader.due(THREE, (PATIENCE + 2) * EVERY_MS * MS)
+        leader.due(THREE, (MAX_UNDECIDED + 2) * EVERY_MS * MS)
 
 
 def test_rule_29_only_those_who_hold_the_state_and_vote_make_the_majority() -> None:
@@ -99,7 +99,7 @@ def test_a_slot_is_compared_once_and_not_too_often() -> None:
 
 
 def test_a_replica_that_knows_no_digest_of_the_slot_says_nothing() -> None:
-    late = divergence(*(replace(SOUND, applied=16 * number) for number in range(1, KEPT + 2)))
+    late = divergence(*(replace(SOUND, applied=16 * number) for number in range(1, MAX_DIGESTS + 2)))
     assert late.receive("n2", DigestRequest(16, b""), THREE) == []
     assert late.receive("n2", DigestRequest(32, b""), THREE) != []
     assert late.receive("n2", DigestMismatch(16, b"whatever"), THREE) == []

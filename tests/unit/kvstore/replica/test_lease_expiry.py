@@ -3,16 +3,16 @@
 from kvstore.api.commands import (
     Command,
     CommandBatch,
-    Expire,
-    Grant,
-    KeepAlive,
-    Lead,
+    ExpireLease,
+    GrantLease,
+    KeepLeaseAlive,
     LeasedPut,
+    RecordLeader,
     Transact,
     unpack_batch,
 )
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.replica.lease_expiry import AGAIN_MS, MOST_AT_ONCE, LeaseExpiry
+from kvstore.replica.lease_expiry import RETRY_MS, MAX_ENDING, LeaseExpiry
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack
 from tests.unit.kvstore.replica.host import NodeHost
@@ -62,7 +62,7 @@ class LeadingMachine:
 
 def counting(*commands: Command) -> LeadingMachine:
     leader = LeadingMachine()
-    leader.apply(Grant(1000), *commands)
+    leader.apply(GrantLease(1000), *commands)
     leader.order(*leader.later(0))
     return leader
 
@@ -70,15 +70,15 @@ def counting(*commands: Command) -> LeadingMachine:
 def test_it_says_that_it_leads_before_it_counts() -> None:
     leader = LeadingMachine()
     assert leader.later(0) == []  # there is no lease
-    leader.apply(Grant(1000))
+    leader.apply(GrantLease(1000))
     assert leader.lease_expiry.left_ms(1, leader.now) is None
-    assert leader.later(5000) == [Lead("1.n1", 0)]
+    assert leader.later(5000) == [RecordLeader("1.n1", 0)]
     assert leader.later(5000) == []  # it is under way
-    leader.order(Lead("1.n1", 0))
+    leader.order(RecordLeader("1.n1", 0))
     assert leader.lease_expiry.left_ms(1, leader.now) == 1000
     assert leader.later(999) == []
-    assert leader.later(1) == [Expire(1, 1, "1.n1")]
-    leader.order(Expire(1, 1, "1.n1"))
+    assert leader.later(1) == [ExpireLease(1, 1, "1.n1")]
+    leader.order(ExpireLease(1, 1, "1.n1"))
     assert leader.machine.lease_index.leases == {}
     assert leader.later(5000) == []
 
@@ -86,22 +86,22 @@ def test_it_says_that_it_leads_before_it_counts() -> None:
 def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> None:
     leader = counting()
     leader.later(900)
-    leader.apply(KeepAlive(1))
+    leader.apply(KeepLeaseAlive(1))
     assert leader.later(999) == []
-    assert leader.later(1) == [Expire(1, 2, "1.n1")]
-    assert leader.lease_expiry.next_deadline() == leader.now + AGAIN_MS * MS
+    assert leader.later(1) == [ExpireLease(1, 2, "1.n1")]
+    assert leader.lease_expiry.next_deadline() == leader.now + RETRY_MS * MS
 
 
 def test_what_was_refused_or_overtaken_is_said_again() -> None:
     leader = counting()
-    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
-    assert leader.later(AGAIN_MS) == []  # it is still under way
+    assert leader.later(1000) == [ExpireLease(1, 1, "1.n1")]
+    assert leader.later(RETRY_MS) == []  # it is still under way
     leader.answer(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
-    assert leader.later(AGAIN_MS) == [Expire(1, 1, "1.n1")]
-    leader.order(KeepAlive(1), Expire(1, 1, "1.n1"))
+    assert leader.later(RETRY_MS) == [ExpireLease(1, 1, "1.n1")]
+    leader.order(KeepLeaseAlive(1), ExpireLease(1, 1, "1.n1"))
     assert list(leader.machine.lease_index.leases) == [1]
     assert leader.later(999) == []
-    assert leader.later(1) == [Expire(1, 2, "1.n1")]
+    assert leader.later(1) == [ExpireLease(1, 2, "1.n1")]
 
 
 def test_a_new_leader_gives_every_lease_its_whole_length() -> None:
@@ -113,29 +113,29 @@ def test_a_new_leader_gives_every_lease_its_whole_length() -> None:
     assert leader.later(500) == []
     leader.ballot = B2
     leader.apply()
-    assert leader.later(0) == [Lead("2.n1", 1)]
+    assert leader.later(0) == [RecordLeader("2.n1", 1)]
     leader.later(5000)
-    leader.order(Lead("2.n1", 1))
+    leader.order(RecordLeader("2.n1", 1))
     assert leader.later(999) == []
-    assert leader.later(1) == [Expire(1, 1, "2.n1")]
+    assert leader.later(1) == [ExpireLease(1, 1, "2.n1")]
 
 
 def test_leases_that_were_granted_meanwhile_are_counted_too_and_ended_ones_forgotten() -> None:
-    leader = counting(Grant(3000))
-    leader.apply(Grant(500))
+    leader = counting(GrantLease(3000))
+    leader.apply(GrantLease(500))
     third = max(leader.machine.lease_index.leases)
-    assert leader.later(500) == [Expire(third, 1, "1.n1")]
-    leader.order(Expire(third, 1, "1.n1"))
-    assert leader.later(500) == [Expire(1, 1, "1.n1")]
-    assert leader.later(2000) == [Expire(2, 1, "1.n1")]
+    assert leader.later(500) == [ExpireLease(third, 1, "1.n1")]
+    leader.order(ExpireLease(third, 1, "1.n1"))
+    assert leader.later(500) == [ExpireLease(1, 1, "1.n1")]
+    assert leader.later(2000) == [ExpireLease(2, 1, "1.n1")]
 
 
 def test_what_is_kept_in_memory_does_not_grow_with_each_time_that_a_lease_is_kept_alive() -> None:
     leader = counting()
     for _ in range(5000):
-        leader.apply(KeepAlive(1))
+        leader.apply(KeepLeaseAlive(1))
     assert len(leader.lease_expiry._queue) < 2000
-    assert leader.later(1000) == [Expire(1, 5001, "1.n1")]
+    assert leader.later(1000) == [ExpireLease(1, 5001, "1.n1")]
 
 
 def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_before_its_time() -> None:
@@ -144,39 +144,39 @@ def test_what_is_kept_in_memory_does_not_grow_with_each_lease_that_was_ended_bef
         leader.apply(LeasedPut(b"a", b"", 0, 365 * 24 * 3600 * 1000))
     assert len(leader.lease_expiry._ends) < 2000
     assert len(leader.lease_expiry._queue) < 2000
-    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
+    assert leader.later(1000) == [ExpireLease(1, 1, "1.n1")]
 
 
 def test_when_many_leases_are_over_at_once_they_end_one_part_after_the_other() -> None:
-    leader = counting(*[Grant(1000)] * MOST_AT_ONCE)
+    leader = counting(*[GrantLease(1000)] * MAX_ENDING)
     first = leader.later(1000)
-    assert len(first) == MOST_AT_ONCE
+    assert len(first) == MAX_ENDING
     assert leader.lease_expiry.next_deadline() is None
-    assert leader.later(AGAIN_MS) == []
+    assert leader.later(RETRY_MS) == []
     leader.order(*first)
     assert leader.lease_expiry.next_deadline() is not None
     assert len(leader.later(0)) == 1
 
 
 def test_leases_with_many_keys_end_one_after_the_other() -> None:
-    hung = [LeasedPut(b"k%d" % number, b"", 1) for number in range(MOST_AT_ONCE)]
-    leader = counting(Grant(1000), Transact([], [*hung], []))
-    assert leader.later(1000) == [Expire(1, 1, "1.n1")]
-    leader.order(Expire(1, 1, "1.n1"))
-    assert leader.later(0) == [Expire(2, 1, "1.n1")]
+    hung = [LeasedPut(b"k%d" % number, b"", 1) for number in range(MAX_ENDING)]
+    leader = counting(GrantLease(1000), Transact([], [*hung], []))
+    assert leader.later(1000) == [ExpireLease(1, 1, "1.n1")]
+    leader.order(ExpireLease(1, 1, "1.n1"))
+    assert leader.later(0) == [ExpireLease(2, 1, "1.n1")]
 
 
 def test_a_replica_that_follows_keeps_no_list_of_what_was_kept_alive() -> None:
     leader = LeadingMachine()
     leader.ballot = None
-    leader.apply(Grant(1000), KeepAlive(1))
+    leader.apply(GrantLease(1000), KeepLeaseAlive(1))
     assert leader.machine.lease_index.renewed == []
 
 
 def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
     host = NodeHost()
     host.lead()
-    granted = host.write(Grant(1000))
+    granted = host.write(GrantLease(1000))
     host.settle()
     (result,) = granted
     put = host.write(LeasedPut(b"a", b"1", result.lease))  # type: ignore[union-attr]
@@ -194,7 +194,7 @@ def test_a_node_that_leads_ends_a_lease_with_its_keys() -> None:
 def test_what_it_says_is_batched_like_any_command() -> None:
     host = NodeHost()
     host.lead()
-    host.write(Grant(1000))
+    host.write(GrantLease(1000))
     host.settle()
     host.ring()
     payloads = [
@@ -205,4 +205,4 @@ def test_what_it_says_is_batched_like_any_command() -> None:
         for payload in unpack(accept.value)
         for command in unpack_batch(payload).commands
     ]
-    assert [type(command) for command in payloads] == [Lead]
+    assert [type(command) for command in payloads] == [RecordLeader]

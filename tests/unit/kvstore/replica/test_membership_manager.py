@@ -93,7 +93,7 @@ class Steward(NodeHost):
 
         self.node.write = listen  # type: ignore[method-assign]
         self.lead()
-        self.node.proved = ALL if proved is None else proved
+        self.node.incarnations = ALL if proved is None else proved
 
     def carry_on(self, times: int = 30) -> None:
         """Some rounds of heartbeats, the changes that become due, and what they take to be in force."""
@@ -111,13 +111,13 @@ def test_a_leader_enrols_the_data_of_its_peers_in_one_change_and_then_has_nothin
     host = Steward()
     host.carry_on()
     assert host.proposed == [FOUNDERS.changed(*[replace(one, incarnation=ALL[one.name]) for one in FOUNDERS.members])]
-    assert (host.version, host.node.pending) == (1, False)
+    assert (host.version, host.node.view.pending) == (1, False)
 
 
 def test_a_follower_changes_nothing() -> None:
     host = NodeHost()
     host.follow()
-    host.node.proved, host.node.replacement_requests = ALL, {"n3": 3}
+    host.node.incarnations, host.node.replacement_requests = ALL, {"n3": 3}
     for nonce in range(2, 20):
         host.later(LOOK_MS)
         host.receive("n2", Heartbeat(B1, nonce, 0))
@@ -130,11 +130,11 @@ def test_a_leader_looks_after_one_thing_after_the_other_each_once_the_last_is_in
     host = Steward()
     host.carry_on()
     host.node.replacement_requests = {"n3": 3}
-    host.node.proved = {"n1": 1, "n2": 2}
+    host.node.incarnations = {"n1": 1, "n2": 2}
     host.carry_on()
     assert host.version == 2
     assert host.node.membership.get("n3") == newcomer("n3", "", VOTER)
-    host.node.proved = {**ALL, "n3": 33}
+    host.node.incarnations = {**ALL, "n3": 33}
     host.carry_on()
     assert host.version == 3
     assert host.node.membership.get("n3") == replace(newcomer("n3", "", VOTER), incarnation=33)
@@ -154,7 +154,7 @@ def test_rule_27_whoever_lags_is_not_promoted_before_it_has_caught_up() -> None:
     host.carry_on()
     host.node.replacement_requests = {"n3": 3}
     host.carry_on()
-    host.node.proved = {**ALL, "n3": 33}
+    host.node.incarnations = {**ALL, "n3": 33}
     host.carry_on()
     joining = replace(newcomer("n3", "", VOTER), incarnation=33)
     assert host.node.membership.get("n3") == joining
@@ -172,7 +172,7 @@ def test_a_change_that_was_not_made_is_seen_to_again() -> None:
     """Somebody else was first: what is still to be done is made from the members as they are then."""
     host = Steward({})
     first = host.write(Reconfigure(FOUNDERS.changed(Member("l1", "h:1", LEARNER, 9))))
-    host.node.proved = ALL
+    host.node.incarnations = ALL
     host.later(LOOK_MS)
     host.settle()
     assert isinstance(first[0], Reconfigured)
@@ -232,7 +232,7 @@ def test_rule_27_a_restart_knows_the_change_that_is_not_in_force_and_the_one_bef
     host.step()
     host.sync()
     again = NodeHost(host.storage.reopen())
-    assert again.node.pending
-    assert set(again.node.neighbours) == {"n2", "n3"}
+    assert again.node.view.pending
+    assert set(again.node.view.neighbours) == {"n2", "n3"}
     configurations = again.node.replica.configurations
     assert [membership.voters for membership in configurations.since(2)] == [("n1", "n2", "n3"), ("n1", "n2")]

@@ -214,9 +214,9 @@ def test_a_page_for_a_peer_leaves_with_the_next_step() -> None:
     host.step()
     assert host.fetches == [ServeFetch("n3", 1, 1)]
     entries = host.storage.read(1, 1, 1 << 20)
-    host.node.fetched("n3", entries)
+    host.node.log_page_read("n3", entries)
     assert host.step() == [Envelope("n3", Learn(tuple(entries), 1, 0))]
-    host.node.fetched("n3", [])
+    host.node.log_page_read("n3", [])
     assert host.step() == []
 
 

@@ -7,7 +7,8 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Membership, genesis, newcomer
 from kvstore.api.status import Standing
 from kvstore.replica.applier import Applier
-from kvstore.replica.snapshot_send import END, state_message
+from kvstore.replica.snapshot_receive import END
+from kvstore.replica.snapshot_send import state_message
 from paxos.configuration import ALPHA
 from paxos.messages import (
     Accept,
@@ -98,7 +99,7 @@ def test_whoever_applies_its_removal_serves_no_current_read_and_no_write() -> No
     host.follow()
     waiting = host.write(Put(b"k", b"sent before"))
     choose(host, value(Put(b"k", b"v")), value(Reconfigure(OTHERS), sequence=2))
-    assert host.node.standing is Standing.REMOVED
+    assert host.node.view.standing is Standing.REMOVED
     assert refusal(host.write(Put(b"k", b"v"))) == (Reason.REMOVED, Outcome.FAILED)
     assert refusal(host.read(b"k")) == refusal(host.read(b"k", QUORUM)) == (Reason.REMOVED, Outcome.FAILED)
     assert seen(host.read(b"k", STALE)) == [b"v"]
@@ -115,7 +116,7 @@ def test_a_leader_that_is_removed_answers_for_it_and_hands_over() -> None:
     sent = host.settle()
     assert answers == [Reconfigured(OTHERS, host.node.machine.memberships[-1].first)]
     assert [message for message in sent if isinstance(message, ReleaseLease)] == [ReleaseLease(sent_ballot(sent), "n2")]
-    assert (host.node.replica.role, host.node.standing) == (Role.FOLLOWER, Standing.REMOVED)
+    assert (host.node.replica.role, host.node.view.standing) == (Role.FOLLOWER, Standing.REMOVED)
     host.ring()
     assert [type(message) for message in host.settle()] == [PreVote]  # it asks how far the others are, and no more
     assert host.node.replica.role is Role.FOLLOWER
@@ -129,14 +130,14 @@ def test_the_links_with_who_leaves_stay_until_it_has_left() -> None:
     host = NodeHost()
     host.follow()
     choose(host, value(Reconfigure(FIRST.without("n3"))))
-    assert (host.node.pending, set(host.node.neighbours)) == (True, {"n2", "n3"})
+    assert (host.node.view.pending, set(host.node.view.neighbours)) == (True, {"n2", "n3"})
     choose(host, *[b""] * (ALPHA - 1))
-    assert (host.node.pending, set(host.node.neighbours)) == (False, {"n2"})
+    assert (host.node.view.pending, set(host.node.view.neighbours)) == (False, {"n2"})
 
 
 def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
     host = NodeHost(joins=True)
-    assert host.node.standing is Standing.WAITING
+    assert host.node.view.standing is Standing.WAITING
     for consistency in (STALE, QUORUM):
         assert refusal(host.read(b"k", consistency)) == (Reason.JOINING, Outcome.FAILED)
     assert refusal(host.write(Put(b"k", b"v"))) == (Reason.JOINING, Outcome.FAILED)
@@ -148,7 +149,7 @@ def test_a_replica_that_joins_asks_what_it_is_and_then_for_the_state() -> None:
     give_all(host, applier)
     host.step()
     host.sync()
-    assert (host.node.standing, host.node.applied) == (Standing.JOINING, applier.applied)
+    assert (host.node.view.standing, host.node.applied) == (Standing.JOINING, applier.applied)
     assert seen(host.read(b"k", STALE)) == [b"v"]
 
 
@@ -168,7 +169,7 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     """A follower says nothing unasked, and the leader may be one that it was not told of."""
     host = NodeHost(joins=True)
     assert asked(host) == []
-    host.node.proved = {"n1": 7, "n2": 8}
+    host.node.incarnations = {"n1": 7, "n2": 8}
     host.ring()
     assert asked(host) == [FetchSnapshot(END)]
     membership = OTHERS.changed(newcomer("n1", "h:1", MemberRole.VOTER))
@@ -179,7 +180,7 @@ def test_whoever_knows_nobody_asks_whom_it_has_a_link_with() -> None:
     host.sync()
     assert host.node.membership == membership
     host.receive("n2", Learn((), 900, 800))
-    host.node.proved = {"n3": 9}
+    host.node.incarnations = {"n3": 9}
     host.later(1)
     assert asked(host) == [FetchSnapshot(0)]
 
@@ -246,7 +247,7 @@ def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
     assert member is not None
     promoted = host.node.membership.changed(replace(member, becomes=MemberRole.VOTER))
     choose(host, value(Reconfigure(promoted), sequence=9))
-    assert host.node.standing is Standing.WAITING
+    assert host.node.view.standing is Standing.WAITING
     assert refusal(host.read(b"k", STALE)) == (Reason.JOINING, Outcome.FAILED)
     again = NodeHost(host.storage.reopen(), joins=True)
     again.receive("n2", Heartbeat(B1, 9, 0))
@@ -264,7 +265,7 @@ def test_a_witness_that_is_to_have_data_is_given_the_state_first() -> None:
 
 def test_a_learner_writes_and_reads_by_way_of_the_leader() -> None:
     host = joined(MemberRole.LEARNER)
-    assert host.node.standing is Standing.LEARNER
+    assert host.node.view.standing is Standing.LEARNER
     answers = host.write(Put(b"k", b"w"))
     choose(host, proposed(host))
     assert answers == [PutResult(2, 2)]

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from kvstore.api.commands import Command, Delete, DeleteResult, NotFound, Put, PutResult
 from kvstore.api.errors import Outcome, Reason
 from kvstore.replica.divergence import EVERY_MS, EVERY_SLOTS
-from kvstore.replica.retention import Limits
-from kvstore.replica.snapshot_send import ASK_AGAIN_MS, HOLD_IDLE_MS, HOLD_MS
+from kvstore.replica.retention import RetentionLimits
+from kvstore.replica.snapshot_receive import RETRY_MS
+from kvstore.replica.snapshot_send import IDLE_MS, MAX_WAIT_MS
 from kvstore.state_machine.state_machine import RECORD_BYTES
 from paxos.messages import (
     Accept,
@@ -32,7 +33,7 @@ from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.host import B1, STALE, NodeHost, refusal, seen, value
 
 NEW = Ballot(9, "n2")
-SHORT = Limits(log_slots=2)
+SHORT = RetentionLimits(log_slots=2)
 SMALL_PAGES = Options(page_bytes=4)
 
 
@@ -165,7 +166,7 @@ def test_what_is_in_the_log_is_applied_above_the_quota_all_the_same() -> None:
 # A log that is cut
 
 
-def led(*commands: Command, limits: Limits = SHORT, options: Options | None = None) -> NodeHost:
+def led(*commands: Command, limits: RetentionLimits = SHORT, options: Options | None = None) -> NodeHost:
     """A leader that has applied these, and has stored it."""
     host = NodeHost(limits=limits, options=options)
     host.lead()
@@ -190,7 +191,7 @@ def test_rule_11_whoever_fetches_what_is_cut_is_told_so_at_once_and_without_a_lo
 
 
 def test_rule_25_no_slot_is_cut_that_is_not_stored_as_applied() -> None:
-    host = NodeHost(limits=Limits(log_slots=0))
+    host = NodeHost(limits=RetentionLimits(log_slots=0))
     host.lead()
     for command in puts(5):
         host.write(command)
@@ -217,7 +218,7 @@ def test_after_a_restart_it_goes_on_behind_the_cut() -> None:
 class NodeCluster:
     """A leader n1, and n3 that lags behind its cut; n2 answers the leader everything, and n3 nothing."""
 
-    def __init__(self, *commands: Command, options: Options = SMALL_PAGES, limits: Limits = SHORT) -> None:
+    def __init__(self, *commands: Command, options: Options = SMALL_PAGES, limits: RetentionLimits = SHORT) -> None:
         self.leader = led(*commands, limits=limits, options=options)
         self.learner = NodeHost(MemoryStorage("test", "n3"))
         self.questions: list[FetchSnapshot] = []
@@ -272,7 +273,7 @@ def test_rule_26_whoever_lags_behind_the_cut_is_sent_the_state_page_by_page_and_
     assert [question.after for question in cluster.questions] == [answer.after for answer in cluster.answers]
     assert len(cluster.answers) >= 8
     assert [bool(answer.end) for answer in cluster.answers] == [False] * (len(cluster.answers) - 1) + [True]
-    assert cluster.learner.node.stats.states_installed == 1
+    assert cluster.learner.node.stats.snapshots_installed == 1
     assert seen(cluster.learner.read(b"k03", STALE)) == [None]
     assert seen(cluster.learner.read(b"k04", STALE)) == [b"v"]
 
@@ -305,7 +306,7 @@ def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() 
     cluster.beat()
     cluster.exchange(lambda message: replace(message, checksum=0) if isinstance(message, SnapshotPage) else message)
     assert [question.after for question in cluster.questions] == [0]
-    cluster.learner.later(ASK_AGAIN_MS - 1)
+    cluster.learner.later(RETRY_MS - 1)
     cluster.exchange()
     assert len(cluster.questions) == 1
     assert cluster.learner.node.next_deadline() == cluster.learner.now + MS
@@ -318,17 +319,17 @@ def test_rule_5_a_page_with_a_wrong_checksum_is_asked_for_again_after_a_while() 
 
 def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning() -> None:
     """The hold is over, because it lasted too long: the deletion of k00 goes, and n3 holds k00."""
-    cluster = NodeCluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
+    cluster = NodeCluster(*puts(4), limits=RetentionLimits(log_slots=2, history_revisions=0))
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
     assert cluster.learner.storage.hard_state.staging.position == first_of(2)
-    leader.later(HOLD_MS)
+    leader.later(MAX_WAIT_MS)
     leader.lead()
     put_all(leader, Delete(b"k00"), *puts(2, start=20))
     assert leader.storage.hard_state.compact > 2
     for _ in range(2):  # it is asked for the next page, and after that for the first
-        cluster.learner.later(ASK_AGAIN_MS)
+        cluster.learner.later(RETRY_MS)
         cluster.beat()
         cluster.exchange()
     assert [question.after for question in cluster.questions].count(0) == 2
@@ -337,14 +338,14 @@ def test_rule_25_a_source_that_compacts_in_between_is_asked_from_the_beginning()
 
 
 def test_rule_26_compaction_is_held_for_whoever_fetches_until_the_last_page_and_not_without_bounds() -> None:
-    cluster = NodeCluster(*puts(4), limits=Limits(log_slots=2, history_revisions=0))
+    cluster = NodeCluster(*puts(4), limits=RetentionLimits(log_slots=2, history_revisions=0))
     leader = cluster.leader
     cluster.beat()
     cluster.exchange(pages_lost_behind(2))
     compacted = leader.storage.hard_state.compact
     put_all(leader, Put(b"k01", b"w"), Put(b"k01", b"x"), Put(b"k01", b"y"))
     assert leader.storage.hard_state.compact == compacted
-    leader.later(HOLD_IDLE_MS)
+    leader.later(IDLE_MS)
     leader.lead()
     put_all(leader, Put(b"k01", b"z"), Put(b"k01", b"a"))
     assert leader.storage.hard_state.compact > compacted
@@ -377,9 +378,9 @@ def test_a_source_that_lags_itself_is_of_no_use_and_another_one_is_asked() -> No
     assert learner.node.replica.snapshot_source == "n1"
     cluster.exchange()
     assert learner.node.replica.snapshot_source == "n1"
-    assert learner.node.stats.states_installed == 0
+    assert learner.node.stats.snapshots_installed == 0
     learner.receive("n2", Heartbeat(NEW, 1, 0))
-    learner.later(ASK_AGAIN_MS)
+    learner.later(RETRY_MS)
     asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
     assert asked == [Envelope("n2", FetchSnapshot(0))]
 
@@ -390,11 +391,11 @@ def test_a_replica_asks_for_a_state_only_of_those_that_it_heard_lately() -> None
     learner.receive("n2", Heartbeat(B1, 1, 0))
     asked = [one for one in learner.step() if isinstance(one.message, FetchSnapshot)]
     assert asked == [Envelope("n1", FetchSnapshot(0))]
-    learner.later(ASK_AGAIN_MS)
+    learner.later(RETRY_MS)
     assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n2"]
     learner.later(1001)
     assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
-    learner.later(ASK_AGAIN_MS)
+    learner.later(RETRY_MS)
     assert [one.to for one in learner.step() if isinstance(one.message, FetchSnapshot)] == ["n1"]
 
 
@@ -407,7 +408,7 @@ def test_a_state_that_nobody_wants_any_more_is_not_taken() -> None:
     learner.receive("n1", *[Accept(Ballot(1, "n1"), slot, NOOP, 0) for slot in range(1, last + 1)])
     learner.receive("n1", Chosen(Ballot(1, "n1"), last), answer)
     learner.step()
-    assert learner.node.stats.states_installed == 0
+    assert learner.node.stats.snapshots_installed == 0
     assert learner.node.machine.revision == 0
 
 
@@ -443,7 +444,7 @@ def test_rule_12_what_was_chosen_before_the_state_came_is_not_applied_to_it() ->
     learner.sync()
     assert learner.node.machine.get(b"k") is None
     for _ in range(2):  # the slot behind the state is asked for of n2 first
-        learner.later(ASK_AGAIN_MS)
+        learner.later(RETRY_MS)
         cluster.beat()
         cluster.exchange()
     assert cluster.equal
@@ -458,7 +459,7 @@ def noted(host: NodeHost) -> int:
 
 
 def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> None:
-    host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
+    host = led(*puts(EVERY_SLOTS + 2), limits=RetentionLimits())
     host.later(EVERY_MS)
     questions = [one for one in host.step() if isinstance(one.message, DigestRequest)]
     assert [one.to for one in questions] == ["n2", "n3"]
@@ -475,7 +476,7 @@ def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> No
 
 
 def test_rule_24_a_replica_in_the_minority_ends() -> None:
-    host = led(*puts(EVERY_SLOTS + 2), limits=Limits())
+    host = led(*puts(EVERY_SLOTS + 2), limits=RetentionLimits())
     with pytest.raises(DamagedError, match="not that of a majority"):
         host.receive("n2", DigestMismatch(noted(host), b"another digest"))
 

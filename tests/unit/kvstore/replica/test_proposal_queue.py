@@ -1,7 +1,9 @@
+from functools import partial
+
 from kvstore.api.commands import CommandBatch, Delete, Put, PutResult, Result, unpack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.replica.proposal_queue import ProposalQueue, WriteRequest
-from kvstore.state_machine.quota import OVERHEAD_BYTES
+from kvstore.state_machine.quota import OVERHEAD_BYTES, size_bytes
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS
 
@@ -16,7 +18,10 @@ class Clients:
         self.told: list[tuple[bytes, Result | Refused]] = []
 
     def add(self, command: Put | Delete, deadline: int = 10_000 * MS) -> None:
-        self.proposals.add(WriteRequest(command, lambda answer: self.told.append((command.key, answer)), deadline))
+        self.proposals.add(WriteRequest(command, size_bytes(command), partial(self._tell, command.key), deadline))
+
+    def _tell(self, key: bytes, answer: Result | Refused) -> None:
+        self.told.append((key, answer))
 
     def batch(self, now: int = 0) -> CommandBatch:
         return unpack_batch(self.proposals.batch(now))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.replica.retention import Limits, Retention
+from kvstore.replica.retention import Retention, RetentionLimits
 from paxos.types import MS
 from storage.base import GENESIS, Truncation, first_of, revision_of
 
@@ -16,7 +16,7 @@ def chain(slot: int) -> bytes:
 
 
 def retention(*, cut: int = 0, compacted: int = 0, **limits: int) -> Retention:
-    return Retention(Limits(**limits), Truncation(cut, chain(cut)), compacted)
+    return Retention(RetentionLimits(**limits), Truncation(cut, chain(cut)), compacted)
 
 
 def apply(one: Retention, *slots: int, size_bytes: int = 1) -> int:
@@ -58,7 +58,7 @@ def test_after_a_start_the_cut_is_where_it_was() -> None:
 
 
 def test_rule_25_the_cut_goes_with_the_chain_up_to_it() -> None:
-    one = Retention(Limits(log_slots=1), Truncation(), 0)
+    one = Retention(RetentionLimits(log_slots=1), Truncation(), 0)
     assert one.cut == Truncation(0, GENESIS)
     one.applied(1, b"first", 1)
     one.applied(2, b"second", 1)

@@ -11,16 +11,8 @@ from msgspec.structs import replace
 from kvstore.api.commands import Command, Delete, Put
 from kvstore.api.membership import genesis
 from kvstore.replica.applier import Applier
-from kvstore.replica.snapshot_send import (
-    ASK_AGAIN_MS,
-    END,
-    HOLD_IDLE_MS,
-    HOLD_MS,
-    STATE_BYTES_PER_S,
-    IncomingSnapshot,
-    OutgoingSnapshots,
-    state_message,
-)
+from kvstore.replica.snapshot_receive import END, RETRY_MS, STATE_BYTES_PER_S, IncomingSnapshot
+from kvstore.replica.snapshot_send import IDLE_MS, MAX_WAIT_MS, OutgoingSnapshots, state_message
 from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, first_of, revision_of
@@ -28,7 +20,7 @@ from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.sources import VOTERS, Source, puts
 
 NOW = 10**12
-LATER = ASK_AGAIN_MS * MS
+LATER = RETRY_MS * MS
 A, B, C = puts(b"a", b"b", b"c")
 
 
@@ -50,7 +42,7 @@ class Receiver:
 
     def asks(self, *, only_end: bool = False) -> tuple[NodeId, int] | None:
         """Whom, and for what behind which revision."""
-        asked = self.incoming.ask(self.sources, self.now, only_end=only_end)
+        asked = self.incoming.request(self.sources, self.now, only_end=only_end)
         if asked is None:
             return None
         source, question = asked
@@ -122,7 +114,7 @@ def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_n
     assert receiver.incoming.take_end("n2", replace(message, checksum=1)) is None
     assert receiver.incoming.take_end("n2", message) == source.applier.progress()
     assert receiver.asks() is None
-    receiver.incoming.ask_at_once()
+    receiver.incoming.request_at_once()
     assert receiver.asks() == ("n2", 0)
 
 
@@ -451,37 +443,37 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
 
 def test_rule_26_compaction_waits_for_whoever_fetches_and_for_nobody_else() -> None:
     outgoing = OutgoingSnapshots()
-    assert not outgoing.hold(NOW)
-    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
-    outgoing.asked("n3", FetchSnapshot(first_of(0)), NOW)
-    assert outgoing.hold(NOW)
+    assert not outgoing.defer_compaction(NOW)
+    outgoing.requested("n2", FetchSnapshot(first_of(0)), NOW)
+    outgoing.requested("n3", FetchSnapshot(first_of(0)), NOW)
+    assert outgoing.defer_compaction(NOW)
     outgoing.ended("n2")
     outgoing.ended("n2")
-    assert outgoing.hold(NOW)
+    assert outgoing.defer_compaction(NOW)
     outgoing.ended("n3")
-    assert not outgoing.hold(NOW)
+    assert not outgoing.defer_compaction(NOW)
 
 
 def test_rule_26_compaction_waits_no_longer_for_one_that_fell_silent() -> None:
     outgoing = OutgoingSnapshots()
-    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
-    assert outgoing.hold(NOW + HOLD_IDLE_MS * MS - 1)
-    assert not outgoing.hold(NOW + HOLD_IDLE_MS * MS)
-    outgoing.asked("n2", FetchSnapshot(first_of(5)), NOW + HOLD_IDLE_MS * MS)
-    assert outgoing.hold(NOW + HOLD_IDLE_MS * MS)
+    outgoing.requested("n2", FetchSnapshot(first_of(0)), NOW)
+    assert outgoing.defer_compaction(NOW + IDLE_MS * MS - 1)
+    assert not outgoing.defer_compaction(NOW + IDLE_MS * MS)
+    outgoing.requested("n2", FetchSnapshot(first_of(5)), NOW + IDLE_MS * MS)
+    assert outgoing.defer_compaction(NOW + IDLE_MS * MS)
 
 
 def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
     outgoing = OutgoingSnapshots()
-    outgoing.asked("n2", FetchSnapshot(first_of(0)), NOW)
+    outgoing.requested("n2", FetchSnapshot(first_of(0)), NOW)
     now = NOW
-    while now < NOW + HOLD_MS * MS:
-        assert outgoing.hold(now)
-        now += HOLD_IDLE_MS * MS // 2
-        outgoing.asked("n2", FetchSnapshot(first_of(7)), now)
-    assert not outgoing.hold(now)
-    outgoing.asked("n2", FetchSnapshot(first_of(0)), now)
-    assert outgoing.hold(now)
+    while now < NOW + MAX_WAIT_MS * MS:
+        assert outgoing.defer_compaction(now)
+        now += IDLE_MS * MS // 2
+        outgoing.requested("n2", FetchSnapshot(first_of(7)), now)
+    assert not outgoing.defer_compaction(now)
+    outgoing.requested("n2", FetchSnapshot(first_of(0)), now)
+    assert outgoing.defer_compaction(now)
 
 
 def test_an_empty_state_is_a_state() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kvstore.api.commands import Command, CommandBatch, Delete, Put, Record, Transact
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.queries import Lookup, Scan
-from kvstore.api.results import NotThen, ReadAnswer, ScanAnswer
+from kvstore.api.results import ReadAnswer, RevisionUnavailable, ScanAnswer
 from kvstore.state_machine.history import History
 from kvstore.state_machine.reads import look_up
 from kvstore.state_machine.state_machine import StateMachine
@@ -52,7 +52,7 @@ def test_what_is_compacted_or_was_not_reached_is_not_told() -> None:
     machine.forget(first_of(3))
     machine.forget(first_of(2))
     for query in (Lookup(b"a", 2), Lookup(b"a", 7), Scan(EVERY_KEY, 9, revision=2), Scan(EVERY_KEY, 9, revision=7)):
-        assert look_up(query, machine, 1, None) == NotThen(3, 6)
+        assert look_up(query, machine, 1, None) == RevisionUnavailable(3, 6)
     assert [value(machine, b"a", revision) for revision in (3, 4, 5, 6)] == [b"3", b"3", None, b"6"]
     assert value(machine, b"b", 3) == b"2"
 
@@ -85,7 +85,7 @@ def test_the_past_is_forgotten_whole() -> None:
     for number in range(1, 1001):
         history.add(first_of(number), b"k%d" % (number % 3), None, None)
         assert history.compact(first_of(number - 5)) == []
-        assert len(history._events) <= 12
+        assert len(history._changes) <= 12
     assert [event.revision for event in history.behind(0)] == [996, 997, 998, 999, 1000]
     assert [event.revision for event in history.behind(first_of(998))] == [999, 1000]
     assert sorted(history.compact(first_of(1000))) == [b"k0", b"k1", b"k2"]

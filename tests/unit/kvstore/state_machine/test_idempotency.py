@@ -3,36 +3,36 @@
 import pytest
 
 from kvstore.api.commands import (
-    Acquire,
+    AcquireLock,
+    AcquireResult,
+    AnswerExpired,
     AnswerNotKept,
-    Busy,
     Command,
     CommandBatch,
     Compare,
     DeleteSpan,
     Get,
-    Grant,
-    Granted,
+    GrantLease,
+    IdempotencyKeyReused,
     Idempotent,
-    KeyExpired,
-    KeyReused,
     LeaseEnded,
+    LeaseGranted,
     List,
+    LockHeld,
     NotFound,
-    Placed,
     Put,
     PutResult,
     Relation,
-    Release,
+    ReleaseLock,
     RepeatableCommand,
     Result,
-    Revoke,
+    RevokeLease,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.state_machine.idempotency import KEPT, MOST_KEPT_BYTES
+from kvstore.state_machine.idempotency import KEPT, MAX_KEPT_BYTES
 from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 
@@ -62,77 +62,77 @@ ABSENT = Compare(b"a", Target.EXISTS, Relation.EQUAL, 0)
         (DeleteSpan(EVERY_KEY), None),
         (Transact([ABSENT], [Put(b"a", b"1"), Get(b"a"), List(EVERY_KEY, 5)], []), None),
         (Transact([], [Transact([ABSENT], [], [])], []), None),
-        (Grant(900), Granted(2, 900)),
-        (Acquire(b"l", 1, 0, b"", True), Placed(1, 2, True)),
+        (GrantLease(900), LeaseGranted(2, 900)),
+        (AcquireLock(b"l", 1, 0, b"", True), AcquireResult(1, 2, True)),
     ],
     ids=lambda thing: type(thing).__name__,
 )
 def test_the_first_answer_is_given_again(command: RepeatableCommand, answer: Result | None) -> None:
-    first = twice(CommandedStore(Grant(5000)), once(command))
+    first = twice(CommandedStore(GrantLease(5000)), once(command))
     assert answer is None or first == answer
 
 
 def test_a_condition_that_failed_once_has_failed_for_good() -> None:
-    store = CommandedStore(Grant(5000), Put(b"a", b"1"))
+    store = CommandedStore(GrantLease(5000), Put(b"a", b"1"))
     command = once(Transact([ABSENT], [Put(b"a", b"2")], [Get(b"a")]))
     first = store.do(command)
-    assert isinstance(first, Transacted)
+    assert isinstance(first, TransactResult)
     assert not first.succeeded
     store.do(DeleteSpan(EVERY_KEY))
     assert store.do(command) == first
 
 
 def test_what_was_not_done_may_be_done_later() -> None:
-    store = CommandedStore(Grant(5000), Grant(5000), Acquire(b"l", 2, 0, b"", True))
-    assert store.do(once(Acquire(b"l", 1, 0, b"", False))) == Busy(2, 3)
-    store.do(Release(b"l", 2))
-    assert store.do(once(Acquire(b"l", 1, 0, b"", False))) == Placed(1, 5, True)
+    store = CommandedStore(GrantLease(5000), GrantLease(5000), AcquireLock(b"l", 2, 0, b"", True))
+    assert store.do(once(AcquireLock(b"l", 1, 0, b"", False))) == LockHeld(2, 3)
+    store.do(ReleaseLock(b"l", 2))
+    assert store.do(once(AcquireLock(b"l", 1, 0, b"", False))) == AcquireResult(1, 5, True)
 
 
 def test_another_request_with_the_same_number_is_refused() -> None:
-    store = CommandedStore(Grant(5000), once(Put(b"a", b"1")))
-    assert store.do(once(Put(b"a", b"2"), fingerprint=b"g")) == KeyReused()
+    store = CommandedStore(GrantLease(5000), once(Put(b"a", b"1")))
+    assert store.do(once(Put(b"a", b"2"), fingerprint=b"g")) == IdempotencyKeyReused()
     assert store.machine.records[b"a"].value == b"1"
 
 
 def test_a_lease_that_is_over_is_told_from_a_number_that_was_not_used() -> None:
-    store = CommandedStore(Grant(5000), once(Put(b"a", b"1")))
-    store.do(Revoke(1))
+    store = CommandedStore(GrantLease(5000), once(Put(b"a", b"1")))
+    store.do(RevokeLease(1))
     for number in (1, 2):
-        assert store.do(once(Put(b"a", b"2"), number)) == KeyExpired()
+        assert store.do(once(Put(b"a", b"2"), number)) == AnswerExpired()
     assert store.machine.records[b"a"].value == b"1"
-    assert store.machine._own == {}
+    assert store.machine._internal == {}
 
 
 @pytest.mark.parametrize("step", [1, 3, 5 * KEPT])
 def test_the_last_numbers_of_a_lease_are_kept_and_older_ones_are_refused(step: int) -> None:
-    store = CommandedStore(Grant(5000))
+    store = CommandedStore(GrantLease(5000))
     numbers = range(1, 1 + (KEPT + 10) * step, step) if step < KEPT else (1, 2, step)
     for number in numbers:
         store.do(once(Put(b"a", b"%d" % number), number))
     top = numbers[-1]
     for number in numbers:
         answer = store.do(once(Put(b"a", b"again"), number))
-        assert isinstance(answer, KeyExpired if number <= top - KEPT else KeyReused | PutResult)
+        assert isinstance(answer, AnswerExpired if number <= top - KEPT else IdempotencyKeyReused | PutResult)
     assert store.machine.lease_index.leases[1].answers == {number for number in numbers if number > top - KEPT}
 
 
 def test_a_long_answer_is_not_kept_and_that_is_told() -> None:
-    store = CommandedStore(Grant(5000), Put(b"a", bytes(MOST_KEPT_BYTES)))
+    store = CommandedStore(GrantLease(5000), Put(b"a", bytes(MAX_KEPT_BYTES)))
     command = once(Transact([], [Put(b"b", b""), Get(b"a")], []))
-    assert isinstance(store.do(command), Transacted)
+    assert isinstance(store.do(command), TransactResult)
     assert store.do(command) == AnswerNotKept(3)
     assert store.machine.records[b"b"].version == 1
 
 
 def test_a_command_that_ends_the_very_lease() -> None:
-    store = CommandedStore(Grant(5000))
-    assert store.do(once(Revoke(1))) == LeaseEnded(2, 0)
-    assert store.do(once(Revoke(1))) == KeyExpired()
+    store = CommandedStore(GrantLease(5000))
+    assert store.do(once(RevokeLease(1))) == LeaseEnded(2, 0)
+    assert store.do(once(RevokeLease(1))) == AnswerExpired()
 
 
 def test_a_command_that_changes_nothing_is_remembered_too() -> None:
-    store = CommandedStore(Grant(5000))
+    store = CommandedStore(GrantLease(5000))
     command = once(DeleteSpan(Span(b"x", b"y")))
     first = twice(store, command)
     assert not isinstance(first, NotFound)

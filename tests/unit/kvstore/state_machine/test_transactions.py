@@ -11,21 +11,21 @@ from kvstore.api.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
     Get,
+    KeyState,
     List,
-    Listed,
+    ListedKeys,
     NotFound,
     Operation,
     Put,
     PutResult,
     Record,
     Relation,
-    SpanDeleted,
     Target,
     TooManyKeys,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.state_machine import transactions
@@ -41,14 +41,14 @@ def always(*then: Operation) -> Transact:
 def test_all_operations_are_done_in_order_in_one_revision() -> None:
     store = CommandedStore(Put(b"a", b"1"), Put(b"b", b"2"))
     result = store.do(always(Put(b"c", b"3"), Get(b"c"), Delete(b"a"), Get(b"a"), Put(b"c", b"4"), Delete(b"x")))
-    assert result == Transacted(
+    assert result == TransactResult(
         True,
         3,
         [
             PutResult(3, 1),
-            Found(b"c", Record(b"3", 3, 3, 1, 0)),
+            KeyState(b"c", Record(b"3", 3, 3, 1, 0)),
             DeleteResult(3, 1, 1),
-            Found(b"a", None),
+            KeyState(b"a", None),
             PutResult(3, 2),
             NotFound(3),
         ],
@@ -61,10 +61,10 @@ def test_all_operations_are_done_in_order_in_one_revision() -> None:
 
 def test_what_changes_nothing_has_no_revision() -> None:
     store = CommandedStore(Put(b"a", b"1"))
-    assert store.do(always(Get(b"a"), Delete(b"x"))) == Transacted(
-        True, 1, [Found(b"a", Record(b"1", 1, 1, 1)), NotFound(1)]
+    assert store.do(always(Get(b"a"), Delete(b"x"))) == TransactResult(
+        True, 1, [KeyState(b"a", Record(b"1", 1, 1, 1)), NotFound(1)]
     )
-    assert store.do(DeleteSpan(starting_with(b"x"))) == SpanDeleted(1, 0)
+    assert store.do(DeleteSpan(starting_with(b"x"))) == DeleteSpanResult(1, 0)
     assert store.machine.revision == 1
 
 
@@ -75,7 +75,7 @@ def test_without_its_conditions_the_other_branch_is_done() -> None:
         [Put(b"c", b"then")],
         [Put(b"c", b"else")],
     )
-    assert store.do(command) == Transacted(False, 2, [PutResult(2, 1)])
+    assert store.do(command) == TransactResult(False, 2, [PutResult(2, 1)])
     assert store.content[b"c"] == b"else"
 
 
@@ -83,9 +83,9 @@ def test_transactions_nest_and_share_the_revision() -> None:
     inner = Transact([Compare(b"a", Target.VERSION, Relation.EQUAL, 2)], [Put(b"b", b"deep")], [Put(b"b", b"shallow")])
     store = CommandedStore(Put(b"a", b"1"))
     result = store.do(always(Put(b"a", b"2"), inner, DeleteSpan(starting_with(b"b")), List(EVERY_KEY, 5)))
-    listed = Listed([Found(b"a", Record(b"2", 2, 1, 2, 0))], more=False)
-    assert result == Transacted(
-        True, 2, [PutResult(2, 2), Transacted(True, 2, [PutResult(2, 1)]), SpanDeleted(2, 1), listed]
+    listed = ListedKeys([KeyState(b"a", Record(b"2", 2, 1, 2, 0))], more=False)
+    assert result == TransactResult(
+        True, 2, [PutResult(2, 2), TransactResult(True, 2, [PutResult(2, 1)]), DeleteSpanResult(2, 1), listed]
     )
 
 
@@ -148,16 +148,16 @@ def test_a_list_ends_at_its_limit_and_says_whether_there_is_more() -> None:
     store = CommandedStore(*[Put(b"k%d" % number, b"") for number in (3, 1, 2)])
     for limit, more in ((2, True), (3, False)):
         result = store.do(always(List(starting_with(b"k"), limit)))
-        assert isinstance(result, Transacted)
+        assert isinstance(result, TransactResult)
         (listed,) = result.results
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, ListedKeys)
         assert [found.key for found in listed.found] == [b"k1", b"k2", b"k3"][:limit]
         assert listed.more is more
 
 
 def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked at or deleted, in whichever branch."""
-    monkeypatch.setattr(transactions, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(transactions, "MAX_KEYS", 3)
     store = CommandedStore(*[Put(b"k%d" % number, b"") for number in range(4)])
     half = DeleteSpan(Span(b"k0", b"k2"))
     for command in (
@@ -170,8 +170,14 @@ def test_too_many_keys_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         assert store.do(command) == TooManyKeys()
     exists = Compare(EVERY_KEY, Target.EXISTS, Relation.EQUAL, 1)
-    assert store.do(Transact([exists], [half, Delete(b"k2"), List(EVERY_KEY, 1)], [])) == Transacted(
-        True, 5, [SpanDeleted(5, 2), DeleteResult(5, 1, 3), Listed([Found(b"k3", Record(b"", 4, 4, 1))], more=False)]
+    assert store.do(Transact([exists], [half, Delete(b"k2"), List(EVERY_KEY, 1)], [])) == TransactResult(
+        True,
+        5,
+        [
+            DeleteSpanResult(5, 2),
+            DeleteResult(5, 1, 3),
+            ListedKeys([KeyState(b"k3", Record(b"", 4, 4, 1))], more=False),
+        ],
     )
     assert store.content == {b"k3": b""}
 

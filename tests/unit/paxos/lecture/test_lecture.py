@@ -297,9 +297,9 @@ def test_what_is_said_is_what_was_done(name: str, monkeypatch: pytest.MonkeyPatc
         refuses = any(isinstance(answer, Reject) and answer.promised > answer.ballot for answer in answers)
         assert ("it refuses" in said) == refuses, said
         assert ("stores the promise before" in said) == any(isinstance(answer, Promise) for answer in answers), said
-        assert ("stores the value, then answers" in said) == any(
-            isinstance(answer, Accepted) for answer in answers
-        ), said
+        assert ("stores the value, then answers" in said) == any(isinstance(answer, Accepted) for answer in answers), (
+            said
+        )
         grants = any(isinstance(answer, HeartbeatAck) and answer.granted for answer in answers)
         assert ("grants a lease: until" in said) == grants, said
         assert ("without asking another replica" in said) == any(

@@ -24,7 +24,7 @@ from kvstore.api.commands import (
 from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, Membership, MembershipVersion, refusal
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Lookup, Query
-from kvstore.api.results import Answer, ReadAnswer
+from kvstore.api.results import QueryAnswer, ReadAnswer
 from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.server import Frontend
@@ -125,7 +125,7 @@ class FakeReplica:
         key = query if isinstance(query, bytes) else query.key if isinstance(query, Lookup) else b""
         self.reads.append((key, consistency))
 
-        def look() -> Answer:
+        def look() -> QueryAnswer:
             if isinstance(query, bytes):
                 lease = self.machine.lease_index.lease_of.get(query, 0)
                 return ReadAnswer(self.records.get(query), 11, self.machine.revision, self.age_ms, lease)

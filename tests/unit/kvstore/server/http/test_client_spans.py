@@ -14,18 +14,18 @@ from kvstore.api.commands import (
     Delete,
     DeleteResult,
     DeleteSpan,
-    Found,
+    DeleteSpanResult,
     Get,
+    KeyState,
     List,
-    Listed,
+    ListedKeys,
     Put,
     PutResult,
     Record,
     Relation,
-    SpanDeleted,
     Target,
     Transact,
-    Transacted,
+    TransactResult,
 )
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.client import Client, Compacted, ConditionFailed, Rejected, Unavailable, WatchEvent
@@ -75,16 +75,16 @@ def test_a_transaction_there_and_back() -> None:
                     [],
                 )
             )
-            assert result == Transacted(
+            assert result == TransactResult(
                 True,
                 2,
                 [
                     PutResult(2, 1),
-                    Found(b"\xff", Record(b"\xfe", 1, 1, 1)),
-                    Listed([Found(b"a", Record(b"\0", 2, 2, 1))], more=True),
-                    Transacted(False, 2, [Found(b"none", None)]),
+                    KeyState(b"\xff", Record(b"\xfe", 1, 1, 1)),
+                    ListedKeys([KeyState(b"a", Record(b"\0", 2, 2, 1))], more=True),
+                    TransactResult(False, 2, [KeyState(b"none", None)]),
                     DeleteResult(2, 1, 2),
-                    SpanDeleted(2, 1),
+                    DeleteSpanResult(2, 1),
                 ],
             )
 

@@ -110,7 +110,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_done(
 
 
 def test_a_lease_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leasing, "MOST_HELD", 1)
+    monkeypatch.setattr(leasing, "MAX_ATTACHED", 1)
 
     async def scenario(store: Store) -> None:
         lease = await grant(store)

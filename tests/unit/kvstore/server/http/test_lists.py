@@ -185,7 +185,7 @@ def test_to_delete_all_has_to_be_said() -> None:
 
 
 def test_too_many_at_once_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(transactions, "MAX_KEYS", 1)
 
     async def scenario(store: Store) -> None:
         await fill(store, "a", "b")

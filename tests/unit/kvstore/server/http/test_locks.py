@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.api.commands import Acquire
+from kvstore.api.commands import AcquireLock
 from tests.unit.kvstore.server.http.fake import Reply, Store, request, run
 from tests.unit.kvstore.server.http.test_leases import grant
 
@@ -77,7 +77,7 @@ def test_of_a_long_queue_the_first_thousand_are_shown() -> None:
     async def scenario(store: Store) -> None:
         for count, more in ((1001, False), (1, True)):
             for number in range(count):
-                store.replica.write(Acquire(b"l", 0, 60_000, b"%d" % number, queue=True), lambda _: None)
+                store.replica.write(AcquireLock(b"l", 0, 60_000, b"%d" % number, queue=True), lambda _: None)
             shown = json.loads((await store.call("GET", "/locks/l")).body)
             assert (len(shown["waiting"]), shown["more"]) == (1000, more)
             assert shown["holder"]["value"] == "0"

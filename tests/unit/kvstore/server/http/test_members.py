@@ -202,7 +202,7 @@ def test_the_last_who_can_lead_stays() -> None:
         store.replica.membership = store.replica.membership.changed(*witnesses)
         reply = await store.call("DELETE", "/members/n1?force=true")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:unsafe-change")
-        assert "add or promote one first" in reply.problem()["detail"]
+        assert "add or promote a voter first" in reply.problem()["detail"]
 
     run(scenario)
 
@@ -213,7 +213,7 @@ def test_of_two_voters_none_can_be_replaced() -> None:
         store.replica.connected = {"n1"}
         reply = await store.call("POST", "/members/n3/replace?force=true")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:unsafe-change")
-        assert "Add a third one first" in reply.problem()["detail"]
+        assert "add a voter first" in reply.problem()["detail"]
 
     run(scenario)
 

@@ -1,0 +1,108 @@
+"""Answers reads: at once where the applied state is known to be current, else once the leader gave a read index."""
+
+from collections.abc import Callable
+
+from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Query
+from kvstore.api.results import QueryAnswer, ReadAnswer
+from kvstore.replica.checkpointer import Checkpointer
+from kvstore.replica.leader_watch import LeaderWatch
+from kvstore.replica.lease_expiry import LeaseExpiry
+from kvstore.replica.read_queue import ReadQueue, ReadReply, ReadRequest
+from kvstore.replica.stats import NodeStats
+from kvstore.state_machine.reads import look_up, look_up_lease
+from paxos.ready import ReadReady
+from paxos.replica import Replica
+from paxos.types import Count, Time
+
+
+class ReadHandler:
+    """The reads of this replica's clients."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        checkpointer: Checkpointer,
+        leader: LeaderWatch,
+        lease_expiry: LeaseExpiry,
+        stats: NodeStats,
+        *,
+        clock: Callable[[], Time],
+        token: Count,
+    ) -> None:
+        """`token` is the one before the first. No token of an earlier process or disk of this replica may be used
+        again, because answers to it may still arrive."""
+        self._replica = replica
+        self._checkpointer = checkpointer
+        self._leader = leader
+        self._lease_expiry = lease_expiry
+        self._stats = stats
+        self._clock = clock
+        self._token = token
+        self._queues = {False: ReadQueue(), True: ReadQueue()}
+        """The reads that need a read index, by whether a quorum has to confirm it."""
+
+    @property
+    def waiting(self) -> int:
+        """Number of reads that are not answered."""
+        return self._queues[False].waiting + self._queues[True].waiting
+
+    def answer_now(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
+        """Answer `query` when no other replica has to be asked. Return False when it was not answered."""
+        if consistency is Consistency.STALE:
+            self._answer(query, reply, "stale")
+            return True
+        if consistency is Consistency.LINEARIZABLE and self._is_current():
+            answer = self._look_up(query)
+            if self._is_current():  # rule 18: the process may have slept since the first look
+                self._stats.reads["lease"] += 1
+                reply(answer)
+                return True
+        return False
+
+    def add(self, request: ReadRequest, *, quorum: bool) -> None:
+        """Queue a read that needs a read index."""
+        self._queues[quorum].add(request)
+
+    def request_indices(self, now: Time) -> None:
+        """Request an index for the queued reads."""
+        for quorum, queue in self._queues.items():
+            if queue.begin(self._token + 1):
+                self._token += 1
+                self._replica.read(self._token, now, quorum=quorum)
+
+    def answer(self, indexed: list[ReadReady]) -> None:
+        """Answer the reads whose index is applied."""
+        for read in indexed:
+            for queue in self._queues.values():
+                for request in queue.indexed(read.token):
+                    self._answer(request.query, request.reply, read.confirmed_by)
+
+    def expire(self, now: Time) -> None:
+        """Refuse the reads whose deadline has passed."""
+        for queue in self._queues.values():
+            token = queue.expire(now)
+            if token is not None:
+                self._replica.forget_read(token)
+
+    def next_deadlines(self) -> list[Time | None]:
+        """Return the times at which `expire` has something to do."""
+        return [queue.next_deadline() for queue in self._queues.values()]
+
+    def _is_current(self) -> bool:
+        """Return True when the state is current without asking anybody. A slot that was chosen since the last step is
+        not applied yet."""
+        return self._replica.lease_holds(self._clock()) and self._checkpointer.applier.applied == self._replica.chosen
+
+    def _answer(self, query: Query, reply: ReadReply, way: str) -> None:
+        self._stats.reads[way] += 1
+        reply(self._look_up(query))
+
+    def _look_up(self, query: Query) -> QueryAnswer:
+        applier = self._checkpointer.applier
+        machine = applier.machine
+        if isinstance(query, bytes):
+            lease = machine.lease_index.lease_of.get(query, 0)
+            return ReadAnswer(machine.get(query), applier.applied, machine.revision, self._leader.age_ms(), lease)
+        if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
+            return look_up_lease(query, machine, lambda lease: self._lease_expiry.left_ms(lease, self._clock()))
+        return look_up(query, machine, applier.applied, self._leader.age_ms())
