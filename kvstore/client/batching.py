@@ -51,7 +51,7 @@ WriteResult = PutResult | DeleteResult | NotFound
 Send = Callable[[Request, float], Awaitable[Response]]
 
 
-class KeyWrite(msgspec.Struct, frozen=True):
+class SingleWrite(msgspec.Struct, frozen=True):
     """A write of one key: `operation` if all `compares` hold. `request` is the same as an ordinary request."""
 
     operation: Put | LeasedPut | Delete
@@ -92,7 +92,7 @@ class KeyWrite(msgspec.Struct, frozen=True):
 class _QueuedWrite:
     """A write whose caller waits for `done`."""
 
-    def __init__(self, write: KeyWrite, deadline: float) -> None:
+    def __init__(self, write: SingleWrite, deadline: float) -> None:
         self.write = write
         self.deadline = deadline
         self.alone = not write.is_batchable or len(write.request.body) > MAX_BYTES
@@ -123,7 +123,7 @@ class WriteBatcher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Handle | None = None
 
-    async def write(self, write: KeyWrite) -> WriteResult:
+    async def write(self, write: SingleWrite) -> WriteResult:
         """Execute `write` and return its result. Raises ClientError."""
         queued = _QueuedWrite(write, time.monotonic() + self._timeout_s)
         self._queue.append(queued)

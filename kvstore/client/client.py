@@ -30,7 +30,7 @@ from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
 from kvstore.client.backup import take_backup
-from kvstore.client.batching import KeyWrite, WriteBatcher
+from kvstore.client.batching import SingleWrite, WriteBatcher
 from kvstore.client.caller import Caller, Request
 from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
 from kvstore.client.errors import Response, Unavailable
@@ -142,7 +142,7 @@ class Client:
         )
         query = _query(lease=number, ttl_s=ttl_s, **_guard(fence))
         result = await self._batcher.write(
-            KeyWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
+            SingleWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
         )
         if not isinstance(result, PutResult):
             raise TypeError(f"unexpected result of a put: {result!r}")
@@ -155,7 +155,7 @@ class Client:
         LockLost."""
         name = _bytes(key)
         request = Request("DELETE", _path(name) + _query(**_guard(fence)), headers=_if_match(if_revision))
-        result = await self._batcher.write(KeyWrite(Delete(name), _compares(name, if_revision, fence), request))
+        result = await self._batcher.write(SingleWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
     async def delete_span(self, span: Span) -> DeleteSpanResult:

@@ -1,17 +1,17 @@
-"""Replicas out of the fork server of `multiprocessing`, which has loaded the code of a replica once.
+"""Replicas that the fork server of `multiprocessing` forks, so that their code is loaded once.
 
-A replica that loads its own code needs a second until it serves, nearly all of it for imports; a forked replica serves
-after some hundredths. It runs the server as `kvstore serve --config` does, and is a process like any other: it can be
-killed and paused, and prints to its log.
+A replica that loads its own code needs a second until it serves, nearly all of it for imports; a forked replica needs
+some hundredths of a second. It runs the server as `kvstore serve --config` does, and is a process like any other: it
+can be killed and paused, and prints to its log.
 
-Three things that `multiprocessing` does otherwise:
+Three habits of `multiprocessing` are corrected here:
 
 - Each child runs the main module of the program again. A script that starts a cluster would start one in each replica,
   and under the command `pytest` each replica would load pytest. So the main module is hidden while a child starts.
-- Each child has a copy of the pipe that keeps the fork server alive. A replica closes its copy: then the fork server
-  ends with the program, however that ends, and the system kills the replicas with the fork server. This takes Linux;
-  elsewhere the replicas of a program that was killed stay.
-- At exit the program waits for its children, and a paused replica never ends. So all are killed first.
+- Each child has a copy of the pipe that keeps the fork server alive. A replica closes its copy. So the fork server ends
+  with the program, even if the program is killed, and the system then kills the replicas. Only Linux does that; on
+  other systems, the replicas of a killed program go on.
+- At exit the program waits for its children, and a paused replica never ends. So all children are killed first.
 """
 
 import atexit
@@ -37,9 +37,10 @@ from storage.base import StorageError
 _CONTEXT = multiprocessing.get_context("forkserver")
 _NAME = "kvstore.testing"
 _REMOVE_S = 10.0
+"""Time after which the removal of a directory is given up."""
 
 _lock = threading.RLock()
-"""Held during calls to `multiprocessing`, whose processes only one thread may use at a time."""
+"""Held during calls to `multiprocessing`: only one thread at a time may use its processes."""
 
 
 def ensure_running() -> None:
@@ -50,7 +51,7 @@ def ensure_running() -> None:
 
 
 class ForkedProcess:
-    """A call of `function` in a process out of the fork server; a ReplicaProcess."""
+    """A process of the fork server that calls `function`. It has the methods of ReplicaProcess."""
 
     def __init__(self, function: Callable[..., None], *arguments: object) -> None:
         ensure_running()
@@ -98,8 +99,8 @@ class ForkedCluster(ProcessCluster):
 
 
 def remove_after_program(directory: str) -> ForkedProcess:
-    """Start a process that removes `directory` if this program is killed. Kill the process when the directory is
-    gone."""
+    """Start a process that removes `directory` if this program is killed. Kill that process when the program has removed
+    the directory itself."""
     return ForkedProcess(_remove_after_program, directory)
 
 

@@ -1,5 +1,6 @@
 """Replicas that send scripted responses."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,19 @@ class ScriptedReplica:
             request.transport.abort()
             return web.Response()
         return answer
+
+
+class SilentReplica(ScriptedReplica):
+    """A replica that never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Semaphore(0)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.came.release()
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from kvstore.client import (
 )
 from kvstore.client.batching import MAX_BYTES, MAX_REQUESTS, MAX_WEIGHT
 from kvstore.server.http.limits import HttpLimits
-from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, SilentReplica, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
 ALL = 20
@@ -238,19 +238,6 @@ def test_a_batch_has_one_idempotency_key() -> None:
         assert not store.replica.machine.lease_index.leases
 
     run(scenario)
-
-
-class SilentReplica(ScriptedReplica):
-    """A replica that never answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.came = asyncio.Semaphore(0)
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.came.release()
-        await asyncio.Event().wait()
-        raise AssertionError("never set")
 
 
 def test_closing_the_client_ends_all_waits() -> None:

@@ -17,7 +17,7 @@ from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, MemberStatus, Status
 from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome, caller
 from kvstore.client.endpoints import TRIAL_EVERY
-from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving, value
+from tests.unit.kvstore.client.scripted import ScriptedReplica, SilentReplica, problem, serving, value
 
 T = TypeVar("T")
 
@@ -116,11 +116,6 @@ def test_a_write_on_a_reused_connection_is_not_sent_again_either() -> None:
 
 
 def test_a_write_without_an_answer_has_an_unknown_outcome() -> None:
-    class SilentReplica(ScriptedReplica):
-        async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-            await asyncio.Event().wait()
-            raise AssertionError("never set")
-
     with pytest.raises(UnknownOutcome):
         talk(SilentReplica(), call=lambda client: client.put("k", b"v"), attempt_ms=50)
 
