@@ -78,7 +78,8 @@ class ForkedProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal; do nothing when the process has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # the fork server reaps a process at once
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -99,8 +100,8 @@ class ForkedCluster(ProcessCluster):
 
 
 def remove_after_program(directory: str) -> ForkedProcess:
-    """Start a process that removes `directory` if this program is killed. Kill that process when the program has removed
-    the directory itself."""
+    """Start a process that removes `directory` if this program is killed. Kill that process when the program itself has
+    removed the directory."""
     return ForkedProcess(_remove_after_program, directory)
 
 
