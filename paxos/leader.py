@@ -88,8 +88,8 @@ class Leader:
 
     @property
     def established(self) -> bool:
-        """True once all recovered values and one no-op of this ballot are chosen. Only then does the chosen prefix
-        include every slot that an earlier leader acknowledged (rule 10)."""
+        """True once all recovered values and one no-op of this ballot are chosen. Only then is the chosen prefix at
+        least as long as that of any earlier leader (rule 10)."""
         return self._learner.chosen >= self.pipeline.own_noop
 
     def lease_holds(self, now: Time) -> bool:
@@ -97,7 +97,7 @@ class Leader:
         return now < self.lease.until and self.established
 
     def configuration_ended(self) -> None:
-        """Stop requiring a majority of configurations whose slots are all chosen for the lease."""
+        """Drop the configurations whose slots are all chosen: the lease no longer needs a majority of them."""
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
 
     def reconfigure(self) -> bool:

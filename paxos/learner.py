@@ -14,7 +14,7 @@ from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 
 
 class Learner:
-    """Advances the chosen prefix of the log, slot by slot without a gap."""
+    """The learner of one replica. It advances the chosen prefix of the log slot by slot, without a gap."""
 
     def __init__(self, acceptor: Acceptor, context: RoleContext) -> None:
         self._acceptor = acceptor

@@ -136,8 +136,8 @@ class Accepted(Message, frozen=True):
 class Chosen(Message, frozen=True):
     """Leader to all: every slot up to `upto` is chosen.
 
-    A replica that accepted a slot under this ballot holds the chosen value. Any other replica must Fetch the slot (rule
-    12).
+    A replica that accepted a slot under this ballot holds the chosen value. Any other replica must fetch the slot
+    (rule 12).
     """
 
     ballot: Ballot

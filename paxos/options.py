@@ -24,8 +24,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Slots that a leader has in flight at once. A small window makes larger batches: on two cores a window of 4 had
     the same throughput as 16 at 64 and 256 connections, and half its 99th percentile."""
     min_batch_bytes: int = 64 * 1024
-    """Queued payload bytes that always start a new slot. Fewer bytes start one if they are at least as many as are in
-    flight."""
+    """Queued payload bytes that start a new slot whenever the window has room. Fewer bytes start one only if no more
+    bytes are in flight."""
     max_batch_bytes: int = 1 << 20
     """Limit of the payload bytes in one slot; a single payload may exceed it."""
     max_queued_bytes: int = 8 << 20

@@ -145,9 +145,9 @@ class Pipeline:
         A slot takes all queued payloads that fit. The configuration of a slot is known only once the slot ALPHA before
         it is applied, so the last slot that may begin is `applied` + ALPHA (rule 27).
 
-        The queue must hold at least as many bytes as are in flight, or `min_batch_bytes`. A slot costs each acceptor
-        one sync, whatever its size, and under load the clients that one slot has answered send their next commands one
-        by one: larger batches save syncs.
+        A new batch starts only if the queue holds at least as many bytes as are in flight, or `min_batch_bytes`. A slot
+        costs each acceptor one sync, whatever its size, and under load the clients whose commands one slot has answered
+        send their next commands one by one. Larger batches save syncs.
         """
         self._drop_applied(applied)
         begun = []

@@ -28,7 +28,7 @@ from paxos.types import Ballot, Count, NodeId, Slot, Time
 
 
 class Role(StrEnum):
-    """What a replica does besides accepting and learning."""
+    """The role of a replica besides that of acceptor and learner."""
 
     LEADER = "leader"
     CANDIDATE = "candidate"
