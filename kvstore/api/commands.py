@@ -185,14 +185,14 @@ MAX_KEYS = 100_000
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """The value of a key. `revision` is that of the last put, `create_revision` that of the first put since the key was
-    absent, `version` the number of puts since then, and `number` the sub-revision: the place of the last put among the
-    changes of its revision, from 0."""
+    absent, `version` the number of puts since then, and `sub_revision` the place of the last put among the changes of
+    its revision, from 0."""
 
     value: bytes
     revision: int
     create_revision: int
     version: int
-    number: int = 0
+    sub_revision: int = msgspec.field(default=0, name="number")
 
 
 class PutResult(msgspec.Struct, frozen=True, tag=True, gc=False):

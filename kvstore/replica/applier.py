@@ -130,7 +130,7 @@ class Applier:
         if machine.position > progress.position or machine.digest != progress.digest:
             raise DamagedError(
                 f"the records as of revision {revision_of(progress.position)} do not have their digest "
-                f"({machine.digest:x}, not {progress.digest:x}): some are missing or not what was stored"
+                f"({machine.digest:x}, not {progress.digest:x}): some are missing or differ from those that were stored"
             )
         machine.position = progress.position  # the last rows may have been deletions that are compacted
         if progress.extra:
@@ -155,7 +155,7 @@ def witness_applier(progress: AppliedProgress) -> Applier | None:
 
 def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applier:
     """Load the stored state. `memberships` are the members that the cluster begins with. Raise DamagedError when the
-    state is not what was stored."""
+    state differs from the one that was stored."""
     applier = Applier(memberships)
     after = 0
     while True:

@@ -27,7 +27,7 @@ class Checkpointer:
         self, storage: Storage, memberships: list[MembershipVersion], limits: RetentionLimits, now: Time
     ) -> None:
         """Load the stored state, and replay the log behind it. `memberships` are the members of a cluster that has
-        stored nothing yet. Raise DamagedError when the data is not what was stored."""
+        stored nothing yet. Raise DamagedError when the data is damaged."""
         recovered = storage.recovered()
         self.applier = load_state(storage, memberships)
         self._retention = Retention(limits, recovered.truncation, recovered.compacted)

@@ -23,7 +23,7 @@ class MembershipView:
 
     @property
     def known(self) -> bool:
-        """True once this replica knows who the members are."""
+        """True once this replica knows the membership."""
         return bool(self._checkpointer.applier.machine.memberships)
 
     @property

@@ -80,8 +80,7 @@ class Node:
         self.id: NodeId = identity.node
         self._boot = identity.boot
         self.origin = f"{identity.node}.{identity.incarnation:x}"
-        """The first part of this replica's request ids. Another disk under the same name counts its boots anew, so the
-        incarnation is part of it."""
+        """First part of this replica's request ids. Another disk under the same name counts its boots anew."""
         self._clock = clock
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
@@ -278,7 +277,7 @@ class Node:
         """Return the work that follows from all events since the last step.
 
         This is the only place that completes a Ready. The chosen slots are applied, and the reads are answered, before
-        this method returns: on the returned Ready they only tell the driver what happened.
+        this method returns: on the returned Ready they are only for observers.
         """
         now = self._clock()
         self._follow_leader()

@@ -1,8 +1,8 @@
 """Writes of this replica's clients, from the request until the command is applied here.
 
 This is the only place where commands are sized, batched and packed on their way into a slot. A command waits here until
-a leader is known and takes more, so a command that times out earlier has left no trace. Then it leaves in a batch, and
-the batch is repeated to the present leader until it is applied or nobody waits for it. From then on the outcome of the
+a leader is known and takes more, so a command that times out earlier has left no trace. Then it leaves in a batch. The
+batch is repeated to the present leader until it is applied or no client waits for it. From then on the outcome of the
 command is unknown until it is applied (rule 23).
 
 The leader has a queue of its own (`paxos.proposer.Pipeline`), because several batches share a slot: those of all

@@ -89,7 +89,7 @@ class ReadHandler:
         return [queue.next_deadline() for queue in self._queues.values()]
 
     def _is_current(self) -> bool:
-        """Return True when the state is current without asking anybody. A slot that was chosen since the last step is
+        """Return True when the state is current without a read index. A slot that was chosen since the last step is
         not applied yet."""
         return self._replica.lease_holds(self._clock()) and self._checkpointer.applier.applied == self._replica.chosen
 

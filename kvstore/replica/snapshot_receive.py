@@ -1,7 +1,7 @@
 """Receives the state of a peer, page by page, where the log alone does not help.
 
 That is the case when the slots that this replica lacks are truncated from the logs of its peers (rule 11), and when it
-does not know the membership yet: a replica that joins learns from the state who the members are, itself among them. A
+does not know the membership yet: a replica that joins learns the membership, and the own role, from the state. A
 witness takes over the membership and no records.
 
 A page holds the rows behind some revision. Rows never change, so each page may come from another replica, or from the

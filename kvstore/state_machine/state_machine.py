@@ -192,8 +192,8 @@ class StateMachine:
     def load(self, change: Change) -> None:
         """Take over a stored change. Changes are loaded in the order of their positions."""
         position, key, value, create_revision, version, _ = change
-        own = is_internal(key)
-        records = self._internal if own else self.records
+        internal = is_internal(key)
+        records = self._internal if internal else self.records
         self._sorted = self._lease_index = None
         old = records.pop(key, None)
         if old is not None:
@@ -208,7 +208,7 @@ class StateMachine:
             records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
             self.size_bytes += _size(key, value)
-        if position > self.history.compacted and not own:
+        if position > self.history.compacted and not internal:
             self.history.add(position, key, record, old)
 
     def pack_origins(self) -> bytes:
@@ -260,7 +260,7 @@ class StateMachine:
         position = self._first if self.position < self._first else self.position + 1
         self.position = position
         self.change_count += 1
-        revision, number = position >> SUB_REVISION_BITS, position & LAST_SUB_REVISION
+        revision, sub_revision = position >> SUB_REVISION_BITS, position & LAST_SUB_REVISION
         records = self.records
         old = records.get(key)
         if old is None:
@@ -270,11 +270,11 @@ class StateMachine:
                 self._sorted.add(key)
         else:
             created, version = old.create_revision, old.version + 1
-            superseded, forgotten = old.revision << SUB_REVISION_BITS | old.number, digest_of(key, old)
+            superseded, forgotten = old.revision << SUB_REVISION_BITS | old.sub_revision, digest_of(key, old)
             old_bytes = len(old.value)
             self.size_bytes += len(value) - old_bytes
             self.superseded_bytes += len(key) + old_bytes + RECORD_BYTES
-        records[key] = record = Record(value, revision, created, version, number)
+        records[key] = record = Record(value, revision, created, version, sub_revision)
         self.history.add(position, key, record, old)
         self.digest = (self.digest - forgotten + digest_of(key, record)) & DIGEST_MASK
         self.changes.append(_new_tuple(Change, (position, key, value, created, version, superseded)))
@@ -298,12 +298,12 @@ class StateMachine:
         position = max(self.position + 1, self._first)
         self.position = position
         self.change_count += 1
-        revision, number = revision_of(position), sub_revision_of(position)
+        revision, sub_revision = revision_of(position), sub_revision_of(position)
         old = self._internal.get(key)
         if old is None:
-            record = Record(value, revision, revision, 1, number)
+            record = Record(value, revision, revision, 1, sub_revision)
         else:
-            record = Record(value, revision, old.create_revision, old.version + 1, number)
+            record = Record(value, revision, old.create_revision, old.version + 1, sub_revision)
             self._forget(key, old)
         self._internal[key] = record
         self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
@@ -360,12 +360,12 @@ class StateMachine:
 
 def position_of(record: Record) -> int:
     """Return the position of the put that made `record`."""
-    return record.revision << SUB_REVISION_BITS | record.number
+    return record.revision << SUB_REVISION_BITS | record.sub_revision
 
 
 def digest_of(key: bytes, record: Record) -> int:
     """Return the share of a record in the digest, 32 bits."""
-    numbers = _pack_numbers(record.revision, record.number, record.create_revision, record.version)
+    numbers = _pack_numbers(record.revision, record.sub_revision, record.create_revision, record.version)
     return crc32(record.value, crc32(numbers + key))
 
 

@@ -145,9 +145,11 @@ class Space:
         return sent, done
 
     def spent(self, machines: tuple[int, ...]) -> int:
-        """Letters that nothing can come of any more: answers to a question that is settled, and questions under ballots
-        that were given up and that are outbid, and refused, where they go. Promises never go down and rounds are never
-        used again; both is checked by `ExploredMachine`, and a test compares with what is reached when nothing is dropped."""
+        """Return the letters that can have no effect any more: replies to a settled request, and requests under ballots
+        that were given up, outbid and refused by the receiver.
+
+        Promises never go down and rounds are never used again. `ExploredMachine` checks both, and a test compares the
+        states that are reached with and without these letters."""
         count = len(self.letters)
         cached = self._spent.get(machines)
         if cached is None or cached[0] != count:

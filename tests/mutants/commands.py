@@ -51,6 +51,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "command-renamed-in-the-log",
+        (21,),
+        "A log of the release before holds commands that this release does not know.",
+        "kvstore.api.commands.Idempotent",
+        'tag="Once"',
+        "tag=True",
+        UNIT,
+    ),
+    Mutant(
         "late-word-of-a-leader-counts",
         (21,),
         "A leader of before whose word comes late takes the place of the one after it.",

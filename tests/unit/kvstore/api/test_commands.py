@@ -1,4 +1,3 @@
-from types import UnionType
 from typing import get_args
 
 import msgspec
@@ -6,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvstore.api.commands import Command, CommandBatch, Delete, IdempotentResult, Put, pack_batch, unpack_batch
+from kvstore.api.commands import Command, CommandBatch, Delete, IdempotentResult, Put, Record, pack_batch, unpack_batch
 
 numbers = st.integers(1, 2**62)
 commands: st.SearchStrategy[Command] = st.one_of(
@@ -43,13 +42,32 @@ STORED_COMMANDS = """
     Acquire Delete DeleteSpan Expire Grant KeepAlive Lead LeasedPut Once Put Reconfigure Release Revoke Transact
 """
 STORED_RESULTS = """
-    AnswerNotKept Busy DeleteResult Found Granted KeyExpired KeyReused LeaseEnded LeaseFull Listed NoSuchLease NotFound
-    NotHeld Placed PutResult Released Said SpanDeleted TooManyKeys Transacted
+    AnswerNotKept revision
+    Busy lease fence
+    DeleteResult revision version deleted_revision
+    Found key record lease
+    Granted lease ttl_ms
+    KeyExpired
+    KeyReused
+    LeaseEnded revision deleted
+    LeaseFull lease
+    Listed found more
+    NoSuchLease lease
+    NotFound revision
+    NotHeld
+    Placed lease fence held
+    PutResult revision version
+    Released revision
+    Said done
+    SpanDeleted revision deleted
+    TooManyKeys
+    Transacted succeeded revision results
 """
+STORED_RECORD = "value revision create_revision version number"
 
 
-@pytest.mark.parametrize(
-    ("union", "tags"), [(Command, STORED_COMMANDS), (IdempotentResult, STORED_RESULTS)], ids=["commands", "results"]
-)
-def test_the_tags_in_logs_and_kept_answers_are_the_same_in_every_release(union: UnionType, tags: str) -> None:
-    assert sorted(kind.__struct_config__.tag for kind in get_args(union)) == tags.split()
+def test_the_stored_form_of_commands_and_results_is_the_same_in_every_release() -> None:
+    assert sorted(kind.__struct_config__.tag for kind in get_args(Command)) == STORED_COMMANDS.split()
+    results = {kind.__struct_config__.tag: list(kind.__struct_encode_fields__) for kind in get_args(IdempotentResult)}
+    assert results == {line.split()[0]: line.split()[1:] for line in STORED_RESULTS.strip().splitlines()}
+    assert list(Record.__struct_encode_fields__) == STORED_RECORD.split()

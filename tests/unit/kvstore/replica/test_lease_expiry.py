@@ -12,7 +12,7 @@ from kvstore.api.commands import (
     unpack_batch,
 )
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.replica.lease_expiry import RETRY_MS, MAX_ENDING, LeaseExpiry
+from kvstore.replica.lease_expiry import MAX_ENDING, RETRY_MS, LeaseExpiry
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS, Ballot, unpack
 from tests.unit.kvstore.replica.host import NodeHost

@@ -477,7 +477,7 @@ def test_rule_24_a_leader_asks_all_others_what_they_hold_and_they_answer() -> No
 
 def test_rule_24_a_replica_in_the_minority_ends() -> None:
     host = led(*puts(EVERY_SLOTS + 2), limits=RetentionLimits())
-    with pytest.raises(DamagedError, match="not that of a majority"):
+    with pytest.raises(DamagedError, match="differs from that of a majority"):
         host.receive("n2", DigestMismatch(noted(host), b"another digest"))
 
 

@@ -24,7 +24,7 @@ LATER = RETRY_MS * MS
 A, B, C = puts(b"a", b"b", b"c")
 
 
-class Receiver:
+class SnapshotTaker:
     """A replica that is being given a state: its disk confirms at once."""
 
     def __init__(self, storage: MemoryStorage | None = None, *, sources: tuple[NodeId, ...] = ("n2", "n3")) -> None:
@@ -35,8 +35,8 @@ class Receiver:
         self.applied = 0
         self.applier: Applier | None = None
 
-    def restarted(self) -> "Receiver":
-        again = Receiver(self.storage.reopen())
+    def restarted(self) -> "SnapshotTaker":
+        again = SnapshotTaker(self.storage.reopen())
         again.sources, again.applied = self.sources, self.applied
         return again
 
@@ -77,7 +77,7 @@ class Receiver:
         raise AssertionError("it never ends")
 
 
-def installed(receiver: Receiver) -> list[Change]:
+def installed(receiver: SnapshotTaker) -> list[Change]:
     return receiver.storage.read_state(0, 1 << 20).changes
 
 
@@ -86,7 +86,7 @@ def installed(receiver: Receiver) -> list[Change]:
 
 def test_a_page_goes_over_as_it_is() -> None:
     source = Source(A, Delete(b"a"), B)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     assert receiver.asks() == ("n2", 0)
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0))))
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
@@ -99,14 +99,14 @@ def test_a_page_goes_over_as_it_is() -> None:
 @pytest.mark.parametrize("max_bytes", [1, 3, 4, 5, 8, 100])
 def test_pages_of_any_size_make_the_same_state(max_bytes: int) -> None:
     source = Source(*puts(b"aa", b"b", b"aa", b"cccc"), Delete(b"b"), *puts(b"b", b"d"))
-    applier = Receiver(sources=("n2",)).fetch({"n2": source}, max_bytes)
+    applier = SnapshotTaker(sources=("n2",)).fetch({"n2": source}, max_bytes)
     assert applier.progress() == source.applier.progress()
     assert applier.machine.records == source.applier.machine.records
 
 
 def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_no_row() -> None:
     source = Source(A, B)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     assert receiver.asks(only_end=True) == ("n2", END)
     message = source.answer(FetchSnapshot(END))
     assert receiver.incoming.take_end("n3", message) is None
@@ -122,7 +122,7 @@ def test_the_page_behind_every_revision_says_as_of_when_the_state_is_and_holds_n
 
 
 def test_one_question_at_a_time_and_after_a_while_the_next_source() -> None:
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     assert receiver.incoming.next_deadline() is None
     assert receiver.asks() == ("n2", 0)
     assert receiver.incoming.next_deadline() == NOW + LATER
@@ -136,7 +136,7 @@ def test_one_question_at_a_time_and_after_a_while_the_next_source() -> None:
 
 def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
     source = Source(A, B, C)
-    receiver = Receiver(sources=("n2", "n3", "n4"))
+    receiver = SnapshotTaker(sources=("n2", "n3", "n4"))
     assert receiver.asks() == ("n2", 0)
     assert receiver.asks_again() == ("n3", 0)
     assert receiver.takes("n3", source.answer(FetchSnapshot(first_of(0)), 2))
@@ -147,7 +147,7 @@ def test_whoever_answers_is_asked_on_as_long_as_it_is_there() -> None:
 
 
 def test_rule_26_nothing_is_asked_before_the_last_page_is_stored() -> None:
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     message = Source(A, B).answer(FetchSnapshot(first_of(0)), 2)
     assert receiver.incoming.take("n2", message, 0, NOW) is not None
@@ -160,7 +160,7 @@ def test_rule_26_nothing_is_asked_before_the_last_page_is_stored() -> None:
 def test_rule_26_a_state_is_asked_for_no_faster_than_its_share_of_disk_and_cores_allows() -> None:
     value = bytes(STATE_BYTES_PER_S // 100)
     source = Source(*(Put(b"%d" % number, value) for number in range(5)))
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     asked_at = []
     for after in range(4):
         assert receiver.asks() == ("n2", after)
@@ -175,7 +175,7 @@ def test_rule_26_a_state_is_asked_for_no_faster_than_its_share_of_disk_and_cores
 
 
 def test_whoever_has_nobody_to_ask_waits_for_nothing() -> None:
-    receiver = Receiver(sources=())
+    receiver = SnapshotTaker(sources=())
     assert receiver.asks() is None
     assert receiver.incoming.next_deadline() is None
     receiver.sources = ["n3"]
@@ -187,7 +187,7 @@ def test_whoever_has_nobody_to_ask_waits_for_nothing() -> None:
 
 def test_rule_25_a_page_of_another_question_or_of_nobody_who_was_asked_is_not_taken() -> None:
     source = Source(A, B, C)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
     assert not receiver.takes("n3", source.answer(FetchSnapshot(first_of(0)), 2))
@@ -208,7 +208,7 @@ def test_rule_5_a_page_that_is_not_what_was_sent_is_asked_for_again() -> None:
         replace(sound, rows=b"no rows", checksum=zlib.crc32(b"no rows")),
         replace(sound, end=b"no progress"),
     ]
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     for message in bad:
         assert not receiver.takes("n2", message)
@@ -221,7 +221,7 @@ def test_rule_5_a_page_that_is_not_what_was_sent_is_asked_for_again() -> None:
 
 def test_a_receiver_that_restarts_goes_on_where_it_was() -> None:
     source = Source(*puts(b"a", b"b", b"c", b"d"))
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     for after in (0, 1):
         receiver.asks()
         assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(after)), 2))
@@ -234,7 +234,7 @@ def test_a_receiver_that_restarts_goes_on_where_it_was() -> None:
 
 def test_a_page_that_was_not_stored_before_a_restart_is_asked_for_again() -> None:
     source = Source(A, B, C)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
@@ -245,7 +245,7 @@ def test_a_page_that_was_not_stored_before_a_restart_is_asked_for_again() -> Non
 
 def test_a_receiver_that_finished_before_a_restart_begins_anew_the_next_time() -> None:
     source = Source(A, B)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.fetch({"n2": source}, 2)
     assert receiver.restarted().asks() == ("n2", 0)
     assert receiver.asks() == ("n2", 0)
@@ -253,7 +253,7 @@ def test_a_receiver_that_finished_before_a_restart_begins_anew_the_next_time() -
 
 def test_another_source_goes_on_where_the_first_one_stopped() -> None:
     source, other = Source(A, B, C), Source(A, B, C, Put(b"d", b"4"))
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
@@ -266,7 +266,7 @@ def test_another_source_goes_on_where_the_first_one_stopped() -> None:
 def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions_so_all_begins_anew() -> None:
     """`a` is in the first page; that it was deleted is compacted before the second one."""
     source = Source(A, B, Delete(b"a"), C)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
@@ -281,7 +281,7 @@ def test_rule_25_a_source_that_has_compacted_behind_what_is_here_lacks_deletions
 
 def test_what_was_compacted_up_to_where_the_pages_are_changes_nothing_for_those_that_follow() -> None:
     source = Source(A, Put(b"a", b"2"), B, C)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 4))
     receiver.asks()
@@ -300,7 +300,7 @@ def sparse(*, compact: int, more: tuple[Command, ...] = ()) -> Source:
 
 def test_the_pages_of_a_compacted_state_follow_each_other_before_they_reach_what_it_is_compacted_to() -> None:
     source = sparse(compact=7)
-    receiver = Receiver(sources=("n2",))
+    receiver = SnapshotTaker(sources=("n2",))
     applier = receiver.fetch({"n2": source}, 2)
     assert applier.machine.records == source.applier.machine.records
     assert installed(receiver) == source.storage.read_state(0, 1 << 20).changes
@@ -309,7 +309,7 @@ def test_the_pages_of_a_compacted_state_follow_each_other_before_they_reach_what
 
 def test_they_do_so_over_a_restart() -> None:
     source = sparse(compact=7)
-    receiver = Receiver(sources=("n2",))
+    receiver = SnapshotTaker(sources=("n2",))
     receiver.asks()
     assert receiver.takes("n2", source.answer(FetchSnapshot(first_of(0)), 2))
     applier = receiver.restarted().fetch({"n2": source}, 2)
@@ -323,7 +323,7 @@ def test_rule_25_a_source_that_has_compacted_less_far_and_beyond_what_is_here_is
 ) -> None:
     """Storage would refuse the page, and the process would end."""
     first, other = sparse(compact=7), sparse(compact=compact)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     if restart:
@@ -338,7 +338,7 @@ def test_rule_25_a_source_that_has_compacted_less_far_and_beyond_what_is_here_is
 def test_rule_25_between_pages_of_a_compacted_state_one_that_is_not_so_stays_no_secret(restart: bool) -> None:
     """The first source again, after a page of one that has compacted nothing: a deletion could be missing between."""
     first, other = sparse(compact=7), sparse(compact=0)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     receiver.asks()
@@ -360,7 +360,7 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
     commands = [A, B, C]
     first, lagging = Source(*commands, *puts(b"d", b"e")), Source(*commands)
     first.compact(5)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     assert receiver.takes("n2", first.answer(FetchSnapshot(first_of(0)), 2))
     if restart:
@@ -374,7 +374,7 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
 
 def test_rule_25_a_source_that_lags_behind_what_is_applied_here_is_of_no_use() -> None:
     source = Source(A, B)
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.applied = 2
     receiver.asks()
     assert not receiver.takes("n2", source.answer(FetchSnapshot(first_of(0))))
@@ -394,7 +394,7 @@ def test_rule_5_a_state_without_its_digest_is_not_taken_and_another_source_is_as
         page._replace(progress=replace(page.progress, digest=page.progress.digest + 1)),
         page._replace(progress=replace(page.progress, position=first_of(1))),
     ):
-        receiver = Receiver()
+        receiver = SnapshotTaker()
         receiver.asks()
         assert not receiver.takes("n2", state_message(0, wrong))
         assert receiver.storage.hard_state.progress == AppliedProgress()
@@ -417,7 +417,7 @@ def test_rule_25_whatever_is_compacted_whoever_lags_or_restarts_the_state_is_tha
 ) -> None:
     """Two sources that apply the same, each as far as it is, and compact as they like. Storage verifies each page."""
     sources = {"n2": Source(), "n3": Source()}
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     for name, apply, compact, max_bytes, restart in run:
         source = sources[name]
         source.apply(*commands[source.applier.applied : max(apply, source.applier.applied)])
@@ -477,7 +477,7 @@ def test_rule_26_compaction_waits_for_nobody_for_ever() -> None:
 
 
 def test_an_empty_state_is_a_state() -> None:
-    receiver = Receiver()
+    receiver = SnapshotTaker()
     receiver.asks()
     page = StatePage([], 0, Applier(genesis(VOTERS)).progress())
     assert not receiver.takes("n2", state_message(0, page))
