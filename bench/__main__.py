@@ -1,19 +1,16 @@
 """`python -m bench`."""
 
-import sys
-
 import typer
 
 from bench.batch import BATCH
+from bench.command import run_app
 from bench.compare.command import COMPARE
 from bench.endurance import ENDURANCE
-from bench.errors import BenchError
 from bench.failover import FAILOVER
 from bench.load.command import LOAD
 from bench.profile import PROFILE
 from bench.restart import RESTART
 from bench.snapshot import SNAPSHOT
-from kvstore.testing.cluster_directory import ClusterError
 
 app = typer.Typer(
     name="bench",
@@ -27,14 +24,5 @@ for commands in (LOAD, BATCH, COMPARE, FAILOVER, ENDURANCE, RESTART, SNAPSHOT, P
     app.add_typer(commands)
 
 
-def main() -> None:
-    """Run the command line."""
-    try:
-        app()
-    except (BenchError, ClusterError, OSError) as error:
-        sys.stderr.write(f"bench: {error}\n")
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

@@ -17,7 +17,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.errors import BenchError
 from bench.load.options import Distribution
+from kvstore.testing.cluster_directory import ClusterError
 
 T = TypeVar("T")
 
@@ -67,6 +69,15 @@ def scratch_directory() -> Iterator[Path]:
             print(f"the data and logs of the replicas are in {directory}", file=sys.stderr)
         else:
             shutil.rmtree(directory)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; an expected error ends it with a message and status 1."""
+    try:
+        app()
+    except (BenchError, ClusterError, OSError) as error:
+        sys.stderr.write(f"{app.info.name}: {error}\n")
+        sys.exit(1)
 
 
 def say(text: str) -> None:

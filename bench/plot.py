@@ -42,6 +42,8 @@ def draw_lines(
     axes.set(title=title, xlabel=x, ylabel=y)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
     if len(lines) > 1:

@@ -3,11 +3,10 @@
 import math
 from pathlib import Path
 
-import jinja2
-
 from bench.compare.model import ComparisonResult, ComparisonScenario, Figure, RowOutcome
 from bench.compare.report import COST_COLUMNS, COST_NOTE, costs, each_round, in_unit, machine_line, measured, ratio
 from bench.figures import Spread
+from bench.templates import render_page
 
 DECADES = 1.3
 """Half of a strip is a factor of ten to this power: it reaches from a twentieth of the promise to twenty times it."""
@@ -16,14 +15,8 @@ DECADES = 1.3
 def render(result: ComparisonResult, scenarios: list[ComparisonScenario]) -> str:
     """Return the page."""
     promised = [outcome for outcome in result.outcomes if outcome.row.bar is not None]
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html")
-    return template.render(
+    return render_page(
+        Path(__file__).with_name("page.html"),
         result=result,
         kept=sum(outcome.met for outcome in promised),
         promised=len(promised),

@@ -1,11 +1,8 @@
 """`python -m tests.torture`."""
 
-import sys
-
 import typer
 
-from bench.errors import BenchError
-from kvstore.testing.cluster_directory import ClusterError
+from bench.command import run_app
 from tests.torture.churn import CHURN
 from tests.torture.counter import COUNTER
 from tests.torture.crashes import CRASHES
@@ -28,14 +25,5 @@ for commands in (FAULTS, CRASHES, CHURN, DAMAGE, COUNTER, WATCH, LIST, FULL_SPEE
     app.add_typer(commands)
 
 
-def main() -> None:
-    """Run the command line."""
-    try:
-        app()
-    except (BenchError, ClusterError, OSError) as error:
-        sys.stderr.write(f"torture: {error}\n")
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

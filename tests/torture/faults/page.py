@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import jinja2
 import msgspec
 
+from bench.templates import render_page
 from tests.torture.faults.monitor import leader_changes
 from tests.torture.faults.nemesis import MadeFault
 from tests.torture.faults.plan import Fault
@@ -77,14 +77,8 @@ def render(result: FaultsResult) -> str:
     total_s = max(len(result.bins) * BIN_S, result.seconds)
     block = partial(_block, total_s, result.nodes)
     blocks = [(made.fault, block(family_of(made.fault), made)) for made in result.faults]
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html")
-    return template.render(
+    return render_page(
+        Path(__file__).with_name("page.html"),
         result=result,
         height=HEIGHT,
         tiles=_tiles(result),
