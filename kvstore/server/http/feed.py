@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable
 
 import msgspec
-import orjson
 
-from kvstore.api.json import event_document
+from kvstore.api.json.documents import event_document
 from kvstore.api.key_range import Span
 from kvstore.server.http.request import Client
+from kvstore.server.http.response import encode
 from kvstore.server.service import Replica
 from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
@@ -179,4 +179,4 @@ def _lines(event: KeyChange, *, ends: bool) -> bytes:
     document = event_document(event.key, event.record, event.revision)
     kind = b"put" if event.record is not None else b"delete"
     identity = b"id: %d\n" % event.revision if ends else b""
-    return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, orjson.dumps(document))
+    return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, encode(document))

@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import orjson
+from msgspec import UNSET
 
 from kvstore.api.commands import MAX_KEYS
 from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.json.documents import ProblemDocument
 from kvstore.api.queries import Consistency
 from kvstore.api.results import RevisionUnavailable
-from kvstore.server.http.response import HttpResponse
+from kvstore.server.http.response import HttpResponse, encode
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -96,17 +97,16 @@ class Problem(Exception):
 
     def response(self, method: str) -> HttpResponse:
         """Return the response to a request by `method`. Only a write is told its outcome."""
-        document: dict[str, Any] = {
-            "type": f"urn:kvstore:problem:{self.kind.name}",
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": self.detail,
+        document = ProblemDocument(
+            type=f"urn:kvstore:problem:{self.kind.name}",
+            title=self.kind.title,
+            status=self.kind.status,
+            detail=self.detail,
+            outcome=self.outcome if method not in SAFE_METHODS else UNSET,
             **self.about,
-        }
-        if method not in SAFE_METHODS:
-            document["outcome"] = self.outcome
+        )
         fields = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + self.fields
-        return HttpResponse(self.kind.status, fields, orjson.dumps(document) + b"\n")
+        return HttpResponse(self.kind.status, fields, encode(document) + b"\n")
 
 
 _REFUSALS = {

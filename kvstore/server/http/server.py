@@ -92,6 +92,8 @@ class Frontend:
             self._events.end()
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
+        for _ in range(2):
+            await asyncio.sleep(0)  # requests that are in the kernel already are received first
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._until_all_left(deadline)

@@ -7,9 +7,9 @@ last id that it has seen, and so misses nothing.
 from collections.abc import AsyncGenerator
 from functools import partial
 
-import orjson
-
+from kvstore.api.json.documents import WatchLostDocument
 from kvstore.api.key_range import Span
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION
 from kvstore.api.queries import Consistency
 from kvstore.api.results import RevisionUnavailable
 from kvstore.server.http.asking import reply_of
@@ -25,16 +25,9 @@ from kvstore.server.http.problems import (
     not_then,
 )
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.response import StreamedResponse, encode
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import (
-    MAX_KEY_BYTES,
-    MOST_REVISION,
-    consistency_named,
-    number_named,
-    parameters,
-    span_named,
-)
+from kvstore.server.http.target import consistency_named, number_named, parameters, span_named
 from kvstore.server.service import Replica
 from storage.base import end_of
 
@@ -95,11 +88,11 @@ class Watches:
         while not self._feed.ended:
             chunk = self._feed.replay(watcher)
             if chunk is None:
-                document = {
-                    "oldest_revision": self._replica.history.oldest + 1,
-                    "detail": "Events were forgotten before you took them.",
-                }
-                yield b"event: lost\ndata: %b\n\n" % orjson.dumps(document)
+                document = WatchLostDocument(
+                    oldest_revision=self._replica.history.oldest + 1,
+                    detail="Events were forgotten before you took them.",
+                )
+                yield b"event: lost\ndata: %b\n\n" % encode(document)
                 return
             if chunk:
                 yield chunk
@@ -124,8 +117,8 @@ def _first_revision(request: HttpRequest, found: dict[str, str]) -> int | None:
     """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
     last = request.header(b"last-event-id")
     if last is not None:
-        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION) or 0) + 1
-    return number_named(found, "from_revision", 1, MOST_REVISION)
+        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MAX_REVISION) or 0) + 1
+    return number_named(found, "from_revision", 1, MAX_REVISION)
 
 
 def _compacted(first: int, oldest: int) -> Problem:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION
 from kvstore.server.http.problems import (
     ANSWER_NOT_KEPT,
     BODY_TOO_SLOW,
@@ -30,7 +31,6 @@ from kvstore.server.http.problems import (
     WITNESS,
     Kind,
 )
-from kvstore.server.http.target import MAX_KEY_BYTES, MOST_REVISION
 
 Schema = dict[str, Any]
 """A JSON schema."""
@@ -43,7 +43,7 @@ EVENTS = "text/event-stream"
 BINARY: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}
-REVISION: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_REVISION}
+REVISION: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_REVISION}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 TAG_OF_KEY: Schema = {"type": "string", "pattern": '^"[1-9][0-9]*"$'}
 

@@ -1,7 +1,7 @@
 """`/members`."""
 
+from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.status import MembersStatus
-from kvstore.server.http.members import Addition, Replacement
 from kvstore.server.http.openapi.description import JSON, SENDING, Body, Call, Reply, Tag
 from kvstore.server.http.openapi.parameters import FORCE, MEMBER_IN_PATH
 from kvstore.server.http.problems import (
@@ -47,7 +47,7 @@ _ADD = Call(
     summary="Add a member",
     text="It begins as a learner, and becomes what its `role` says once it has caught up: `voter`, `witness` or "
     "`learner`.",
-    body=Body(JSON, Addition, "Who it is.", {"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}),
+    body=Body(JSON, AddMemberRequest, "Who it is.", {"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}),
     replies=(
         Reply(200, "It is a member already, as asked.", _MEMBERS),
         Reply(201, "It was added.", _MEMBERS),
@@ -74,7 +74,9 @@ _REPLACE = Call(
     tag=TAG,
     summary="Take a member back whose disk is a new one",
     parameters=(MEMBER_IN_PATH, FORCE),
-    body=Body(JSON, Replacement, "Its new address, if it has one.", {"address": "127.0.0.1:9004"}, required=False),
+    body=Body(
+        JSON, ReplaceMemberRequest, "Its new address, if it has one.", {"address": "127.0.0.1:9004"}, required=False
+    ),
     replies=(Reply(200, "It was replaced: start it with an empty data directory.", _MEMBERS),),
     problems=(INVALID_MEMBER, NO_SUCH_MEMBER, MEMBER_EXISTS, MEMBER_RUNS, *_CHANGING, *SENDING),
     curl="curl -X POST BASE/members/n4/replace",

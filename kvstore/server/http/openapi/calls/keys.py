@@ -1,7 +1,7 @@
 """`/kv/`: a key, or many."""
 
+from kvstore.api.json.documents import KeyDeletedDocument, KeyPutDocument, RangeDeletedDocument, RecordPageDocument
 from kvstore.server.http.lists import NDJSON
-from kvstore.server.http.openapi import answers
 from kvstore.server.http.openapi.description import (
     ASKING,
     BINARY,
@@ -93,8 +93,8 @@ _PUT = Call(
     parameters=(KEY_IN_PATH, LEASE, TTL, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     body=Body(BYTES, BINARY, "The value.", "hello", required=False),
     replies=(
-        Reply(200, "Another value took the place of the one that was there.", {JSON: answers.PutDone}, (_ETAG,)),
-        Reply(201, "The key is new.", {JSON: answers.PutDone}, (_ETAG,)),
+        Reply(200, "Another value took the place of the one that was there.", {JSON: KeyPutDocument}, (_ETAG,)),
+        Reply(201, "The key is new.", {JSON: KeyPutDocument}, (_ETAG,)),
     ),
     problems=(
         *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL),
@@ -110,7 +110,7 @@ _DELETE = Call(
     tag=TAG,
     summary="Delete a key",
     parameters=(KEY_IN_PATH, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "What was deleted.", {JSON: answers.Deleted}),),
+    replies=(Reply(200, "What was deleted.", {JSON: KeyDeletedDocument}),),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/kv/greeting",
 )
@@ -125,7 +125,7 @@ _LIST = Call(
     "one. With `Accept: application/x-ndjson` all comes in one answer: a record on each line, and last a line with "
     "`revision`, `count` and `more`, or with `error` when it broke off. A request that names no keys is for all.",
     parameters=(*SPAN, LIMIT, CURSOR, ORDER, KEYS_ONLY, AS_OF, CONSISTENCY),
-    replies=(Reply(200, "The records.", {JSON: answers.Page, NDJSON: TEXT}, (_OF_PAGE,)),),
+    replies=(Reply(200, "The records.", {JSON: RecordPageDocument, NDJSON: TEXT}, (_OF_PAGE,)),),
     problems=READING,
     curl="curl 'BASE/kv/?prefix=job/&limit=10'",
 )
@@ -138,7 +138,7 @@ _DELETE_SPAN = Call(
     summary="Delete many keys",
     text="All of them in one revision, up to 100,000. Name them by `prefix`, or by `start` and `end`.",
     parameters=(*SPAN, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "How many there were.", {JSON: answers.KeysDeleted}),),
+    replies=(Reply(200, "How many there were.", {JSON: RangeDeletedDocument}),),
     problems=(TOO_MANY_KEYS, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE 'BASE/kv/?prefix=job/'",
 )

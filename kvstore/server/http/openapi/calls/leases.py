@@ -1,7 +1,13 @@
 """`/leases`."""
 
-from kvstore.server.http.leases import MOST_LISTED, Granting
-from kvstore.server.http.openapi import answers
+from kvstore.api.json.documents import (
+    GrantRequest,
+    LeaseDocument,
+    LeaseGrantedDocument,
+    LeasePageDocument,
+    RangeDeletedDocument,
+)
+from kvstore.api.limits import MAX_LISTED
 from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, TEXT, Body, Call, Header, Reply, Tag
 from kvstore.server.http.openapi.parameters import (
     AFTER_LEASE,
@@ -25,9 +31,11 @@ _GRANT = Call(
     summary="Grant a lease",
     text="For `ttl_s` seconds, and again for as long with each keep-alive.",
     parameters=(IDEMPOTENCY_KEY,),
-    body=Body(JSON, Granting, "Its length.", {"ttl_s": 10}),
+    body=Body(JSON, GrantRequest, "Its length.", {"ttl_s": 10}),
     replies=(
-        Reply(201, "It was granted.", {JSON: answers.Granted}, (Header("Location", TEXT, "The path of the lease."),)),
+        Reply(
+            201, "It was granted.", {JSON: LeaseGrantedDocument}, (Header("Location", TEXT, "The path of the lease."),)
+        ),
     ),
     problems=(INVALID_LEASE, FULL, *ASKING, *SENDING, *ONCE),
     curl="""curl BASE/leases -d '{"ttl_s": 10}'""",
@@ -40,7 +48,7 @@ _KEEP_ALIVE = Call(
     summary="Keep a lease alive",
     text="It lives for its whole length from now on. A third of that is a good time between two of these.",
     parameters=(LEASE_IN_PATH,),
-    replies=(Reply(200, "It lives on.", {JSON: answers.Granted}),),
+    replies=(Reply(200, "It lives on.", {JSON: LeaseGrantedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
     curl="curl -X POST BASE/leases/17/keepalive",
 )
@@ -52,7 +60,7 @@ _GET = Call(
     summary="A lease, and the keys that hang on it",
     text="`left_s` is null except on the leader, which alone counts.",
     parameters=(LEASE_IN_PATH, CONSISTENCY),
-    replies=(Reply(200, "The lease.", {JSON: answers.Lease}),),
+    replies=(Reply(200, "The lease.", {JSON: LeaseDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING),
     curl="curl BASE/leases/17",
 )
@@ -63,7 +71,7 @@ _REVOKE = Call(
     tag=TAG,
     summary="Revoke a lease, and delete what hangs on it",
     parameters=(LEASE_IN_PATH, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "How many keys went with it.", {JSON: answers.KeysDeleted}),),
+    replies=(Reply(200, "How many keys went with it.", {JSON: RangeDeletedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/leases/17",
 )
@@ -73,9 +81,9 @@ _LIST = Call(
     name="listLeases",
     tag=TAG,
     summary="Leases in the order in which they were granted",
-    text=f"Up to {MOST_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
+    text=f"Up to {MAX_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
     parameters=(AFTER_LEASE, LEASES_LIMIT, CONSISTENCY),
-    replies=(Reply(200, "The leases.", {JSON: answers.Leases}),),
+    replies=(Reply(200, "The leases.", {JSON: LeasePageDocument}),),
     problems=ASKING,
     curl="curl BASE/leases",
 )

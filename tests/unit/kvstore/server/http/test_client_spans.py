@@ -27,11 +27,11 @@ from kvstore.api.commands import (
     Transact,
     TransactResult,
 )
+from kvstore.api.json.transaction_packing import pack_transaction
+from kvstore.api.json.transaction_parsing import transaction_of
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.client import Client, Compacted, ConditionFailed, Rejected, Unavailable, WatchEvent
-from kvstore.client.documents import pack_transaction
 from kvstore.server.http import feed
-from kvstore.server.http.transaction_body import transaction_of
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
 

@@ -13,10 +13,11 @@ from kvstore.server import http
 from kvstore.server.http.openapi.calls import CALLS
 from kvstore.server.http.openapi.document import kinds
 from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_MEMBER, NO_SUCH_RESOURCE, Kind, Problem
-from kvstore.server.http.response import JSON, HttpResponse
+from kvstore.server.http.response import HttpResponse
 from tests.unit.kvstore.server.http.described import DOCUMENT, faults, operations_of
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
+JSON = b"Content-Type: application/json\r\n"
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE")
 OPERATIONS = [(path, method.upper()) for path, operations in DOCUMENT["paths"].items() for method in operations]
 OF_NO_CALL = {METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE}
