@@ -6,12 +6,12 @@ from msgspec import UNSET, UnsetType
 
 from kvstore.api.commands import (
     DeleteResult,
+    DeleteSpanResult,
     KeyState,
     ListedKeys,
     NotFound,
     OperationResult,
     PutResult,
-    DeleteSpanResult,
     TransactResult,
 )
 from kvstore.api.json.documents import (

@@ -4,7 +4,7 @@ from functools import partial
 
 from msgspec import UNSET
 
-from kvstore.api.commands import GrantLease, LeaseGranted, KeepLeaseAlive, LeaseEnded, RevokeLease
+from kvstore.api.commands import GrantLease, KeepLeaseAlive, LeaseEnded, LeaseGranted, RevokeLease
 from kvstore.api.json.documents import (
     GrantRequest,
     LeaseDocument,

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from kvstore.api.commands import (
     AcquireLock,
-    LockHeld,
-    KeepLeaseAlive,
-    LockNotHeld,
     AcquireResult,
-    ReleaseLock,
+    KeepLeaseAlive,
+    LockHeld,
+    LockNotHeld,
     LockReleased,
+    ReleaseLock,
 )
 from kvstore.api.json.documents import (
     AcquireRequest,
