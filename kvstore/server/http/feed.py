@@ -16,7 +16,7 @@ import msgspec
 
 from kvstore.api.json.documents import event_document
 from kvstore.api.key_range import Span
-from kvstore.server.http.request import Client
+from kvstore.server.http.request import ClientConnection
 from kvstore.server.http.response import encode
 from kvstore.server.service import Replica
 from kvstore.state_machine.history import KeyChange
@@ -36,7 +36,7 @@ REPLAY_BYTES = 256 * 1024
 class Watcher:
     """One connection."""
 
-    def __init__(self, span: Span, position: int, client: Client) -> None:
+    def __init__(self, span: Span, position: int, client: ClientConnection) -> None:
         self.span = span
         self.position = position
         self.client = client
@@ -51,7 +51,7 @@ class _Group(msgspec.Struct):
     watchers: dict[Watcher, None]
 
 
-class Feed:
+class WatchFeed:
     """All who watch this replica and are up to date."""
 
     def __init__(self, replica: Replica) -> None:

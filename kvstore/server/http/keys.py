@@ -26,16 +26,16 @@ from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.conditions import (
     conditional,
     conditions_on,
-    failed,
     is_unmodified,
-    not_guarded,
+    lock_lost,
+    precondition_failed,
     refuse_conditions,
 )
-from kvstore.server.http.lists import KeyLists
-from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, not_then
+from kvstore.server.http.lists import KeyListHandlers
+from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, revision_unavailable
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import decode_key, point_of, span_of
 from kvstore.server.http.response import HttpResponse, NotModified, json_response
-from kvstore.server.http.target import decode_key, point_of, span_of
 from kvstore.server.http.write_options import NO_OPTIONS, WriteOptions, options_of
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import Replica
@@ -53,7 +53,7 @@ _VALUE_FIELDS = (
 class KeyHandlers:
     """Makes the calls of requests for keys."""
 
-    def __init__(self, replica: Replica, lists: KeyLists) -> None:
+    def __init__(self, replica: Replica, lists: KeyListHandlers) -> None:
         self._replica = replica
         self._lists = lists
 
@@ -97,7 +97,7 @@ class KeyReadCall:
     def response_to(self, reply: ReadAnswer | RevisionUnavailable) -> HttpResponse:
         """See ReplicaCall."""
         if isinstance(reply, RevisionUnavailable):
-            raise not_then(reply, self._revision or 0, self._consistency)
+            raise revision_unavailable(reply, self._revision or 0, self._consistency)
         staleness = _staleness(reply) if self._consistency is Consistency.STALE else b""
         record = reply.record
         if record is None:
@@ -153,7 +153,7 @@ class KeyWriteCall:
         guard = self._options.guard
         if guard is not None:
             self._refuse_lost_lock(guard)
-        raise failed(result.record)
+        raise precondition_failed(result.record)
 
     def _refuse_lost_lock(self, guard: Compare) -> None:
         """Raise Problem if it is this condition that does not hold: the write was applied here, and no fence comes
@@ -162,7 +162,7 @@ class KeyWriteCall:
             raise TypeError(f"a lock is not named {guard.on!r}")
         holder = next(iter(self._replica.lease_index.locks.get(guard.on, ())), 0)
         if holder != guard.operand:
-            raise not_guarded(guard.on, holder)
+            raise lock_lost(guard.on, holder)
 
     def _put_response(self, result: PutResult) -> HttpResponse:
         options = self._options

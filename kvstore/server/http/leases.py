@@ -16,15 +16,15 @@ from kvstore.api.json.documents import (
 from kvstore.api.limits import MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
 from kvstore.api.results import LeasesAnswer, LeaseStatus
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_target import consistency_named, is_number, no_parameters, number_named, parameters
 from kvstore.server.http.response import HttpResponse, json_response
-from kvstore.server.http.target import consistency_named, is_number, no_parameters, number_named, parameters
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 
 PATH = "/leases"

@@ -25,12 +25,12 @@ from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.limits import MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import RevisionUnavailable, ScanAnswer
-from kvstore.server.http.asking import reply_of
-from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
+from kvstore.server.http.problems import INVALID_QUERY, Problem, revision_unavailable
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import consistency_named, number_named, one_of, parameters, span_named
 from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import consistency_named, number_named, one_of, parameters, span_named
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 
 STREAMED = 250
@@ -68,7 +68,7 @@ class _Wanted(NamedTuple):
         return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
 
-class KeyLists:
+class KeyListHandlers:
     """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
 
     def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
@@ -89,7 +89,7 @@ class KeyLists:
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
         if isinstance(answer, RevisionUnavailable):
-            raise not_then(answer, wanted.scan.revision or 0, wanted.consistency)
+            raise revision_unavailable(answer, wanted.scan.revision or 0, wanted.consistency)
         if not isinstance(answer, ScanAnswer):
             raise TypeError(f"a list was answered with {answer!r}")
         return answer

@@ -30,15 +30,15 @@ from kvstore.api.json.documents import (
 from kvstore.api.limits import MAX_LOCK_VALUE_BYTES, MAX_REVISION
 from kvstore.api.queries import Consistency, LockLookup
 from kvstore.api.results import LockAnswer, QueueEntryStatus
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode, invalid_body
+from kvstore.server.http.request_target import consistency_named, decode_key, no_parameters, number_named, parameters
 from kvstore.server.http.response import HttpResponse, json_response
-from kvstore.server.http.target import consistency_named, decode_key, no_parameters, number_named, parameters
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, write
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 

@@ -17,7 +17,6 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, newcomer, refusal
 from kvstore.server.config import Address, check_name, parse_address
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import (
     INVALID_MEMBER,
@@ -34,9 +33,10 @@ from kvstore.server.http.problems import (
 )
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_target import force_of, no_parameters
 from kvstore.server.http.response import HttpResponse, indented_json_response
-from kvstore.server.http.target import force_of, no_parameters
 from kvstore.server.http.writes import refuse_key
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from paxos.quorum import is_quorum
 

@@ -11,8 +11,8 @@ from kvstore.server.http.calls import ReplicaCall
 from kvstore.server.http.conditions import refuse_conditions
 from kvstore.server.http.problems import ANSWER_TOO_LARGE, INVALID_TRANSACTION, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse, json_response
-from kvstore.server.http.target import no_parameters
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import Replica
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kvstore.api.commands import Compare, Delete, LeasedPut, Put, Relation, Target
 from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION, MAX_TTL_S, MIN_TTL_S
 from kvstore.server.http.problems import INVALID_QUERY, Problem
-from kvstore.server.http.target import bytes_named, number_named, parameters
+from kvstore.server.http.request_target import bytes_named, number_named, parameters
 
 _GUARD = ("lock", "fence")
 

@@ -11,9 +11,18 @@ from kvstore.api.json.documents import ProblemDocument, ResponseDocument
 from kvstore.api.json.transaction_request import OperationRequest
 from kvstore.api.json.transaction_result import OperationResultDocument
 from kvstore.server.http import problems
-from kvstore.server.http.openapi.calls import CALLS, TAGS
-from kvstore.server.http.openapi.description import PROBLEM, Body, Call, Header, Parameter, Reply, Schema, headers_of
-from kvstore.server.http.problems import Kind
+from kvstore.server.http.openapi.description import (
+    PROBLEM,
+    ApiOperation,
+    ApiResponse,
+    Body,
+    Header,
+    Parameter,
+    Schema,
+    headers_of,
+)
+from kvstore.server.http.openapi.operations import OPERATIONS, TAGS
+from kvstore.server.http.problems import ProblemKind
 
 BASE = "http://127.0.0.1:8001"
 """Where examples find a replica: the first one of `make cluster`."""
@@ -42,7 +51,7 @@ def openapi() -> Schema:
     schemas = _Schemas()
     paths = {
         path: {call.method.lower(): _operation(call, schemas) for call in calls}
-        for path, calls in groupby(sorted(CALLS, key=lambda call: call.path), key=lambda call: call.path)
+        for path, calls in groupby(sorted(OPERATIONS, key=lambda call: call.path), key=lambda call: call.path)
     }
     return {
         "openapi": "3.1.0",
@@ -54,13 +63,13 @@ def openapi() -> Schema:
     }
 
 
-def kinds() -> list[Kind]:
+def kinds() -> list[ProblemKind]:
     """All problems that there are, by status."""
-    found = (value for value in vars(problems).values() if isinstance(value, Kind))
+    found = (value for value in vars(problems).values() if isinstance(value, ProblemKind))
     return sorted(found, key=lambda kind: (kind.status, kind.name))
 
 
-def example_of(call: Call) -> str:
+def example_of(call: ApiOperation) -> str:
     """The command to try."""
     return call.curl.replace("BASE", BASE)
 
@@ -69,7 +78,7 @@ class _Schemas:
     """The schemas of all types."""
 
     def __init__(self) -> None:
-        shapes = [shape for call in CALLS for shape in _shapes(call) if not isinstance(shape, dict)]
+        shapes = [shape for call in OPERATIONS for shape in _shapes(call) if not isinstance(shape, dict)]
         _, components = msgspec.json.schema_components([*shapes, ProblemDocument], ref_template=_REFERENCE)
         self.components: dict[str, Schema] = {_public(name): _in_public(schema) for name, schema in components.items()}
         for shape, narrower in _NARROWER.items():
@@ -98,8 +107,8 @@ def _below(base: type[ResponseDocument]) -> Iterator[type[ResponseDocument]]:
         yield from _below(shape)
 
 
-def _shapes(call: Call) -> list[Any]:
-    replied = [shape for reply in call.replies for shape in reply.media.values()]
+def _shapes(call: ApiOperation) -> list[Any]:
+    replied = [shape for reply in call.responses for shape in reply.media.values()]
     return replied if call.body is None else [call.body.shape, *replied]
 
 
@@ -120,7 +129,7 @@ def _in_public(schema: Any) -> Any:
             return schema
 
 
-def _operation(call: Call, schemas: _Schemas) -> Schema:
+def _operation(call: ApiOperation, schemas: _Schemas) -> Schema:
     document: Schema = {
         "operationId": call.name,
         "tags": [call.tag.name],
@@ -155,22 +164,22 @@ def _body(body: Body, schemas: _Schemas) -> Schema:
     return {"description": body.text, "required": body.required, "content": {body.media: media}}
 
 
-def _responses(call: Call, schemas: _Schemas) -> Schema:
-    documents = {str(reply.status): _reply(reply, schemas) for reply in call.replies}
+def _responses(call: ApiOperation, schemas: _Schemas) -> Schema:
+    documents = {str(reply.status): _reply(reply, schemas) for reply in call.responses}
     for status, each in groupby(call.all_problems, key=lambda kind: kind.status):
         found = list(each)
         documents[str(status)] = _problem(found, with_body=call.method != "HEAD")
     return documents
 
 
-def _reply(reply: Reply, schemas: _Schemas) -> Schema:
+def _reply(reply: ApiResponse, schemas: _Schemas) -> Schema:
     document: Schema = {"description": reply.text, "headers": _headers(reply.headers)}
     if reply.media:
         document["content"] = {media: {"schema": schemas.of(shape)} for media, shape in reply.media.items()}
     return document
 
 
-def _problem(found: list[Kind], *, with_body: bool) -> Schema:
+def _problem(found: list[ProblemKind], *, with_body: bool) -> Schema:
     document: Schema = {
         "description": " ".join(f"`{kind.name}`: {kind.title}." for kind in found),
         "headers": _headers(headers_of(found)),
@@ -182,7 +191,7 @@ def _problem(found: list[Kind], *, with_body: bool) -> Schema:
     return document
 
 
-def urn(kind: Kind) -> str:
+def urn(kind: ProblemKind) -> str:
     """The `type` of a problem."""
     return f"urn:kvstore:problem:{kind.name}"
 

@@ -319,13 +319,13 @@ def test_a_watch_tells_each_change(monkeypatch: pytest.MonkeyPatch, as_json: boo
     def prepare(store: Store) -> None:
         filled(store)
         store.replica.write(Delete(b"a/1"), lambda _: None)
-        replay = feed.Feed.replay
+        replay = feed.WatchFeed.replay
         rounds: list[bytes | None] = []
 
-        def once(self: feed.Feed, watcher: feed.Watcher) -> bytes | None:
+        def once(self: feed.WatchFeed, watcher: feed.Watcher) -> bytes | None:
             rounds.append(replay(self, watcher) if not rounds else None)
             return rounds[-1]
 
-        monkeypatch.setattr(feed.Feed, "replay", once)
+        monkeypatch.setattr(feed.WatchFeed, "replay", once)
 
     at(prepare, command)

@@ -3,7 +3,7 @@
 from kvstore.api.json.transaction_request import TransactionRequest
 from kvstore.api.json.transaction_result import TransactionResultDocument
 from kvstore.api.limits import MAX_DEPTH, MAX_OPERATIONS
-from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, Body, Call, Reply, Tag
+from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, ApiOperation, ApiResponse, Body, Tag
 from kvstore.server.http.openapi.parameters import IDEMPOTENCY_KEY
 from kvstore.server.http.problems import (
     ANSWER_TOO_LARGE,
@@ -16,7 +16,7 @@ from kvstore.server.http.problems import (
 
 TAG = Tag("Transactions", "Many keys at once: compared, then changed and read in one revision, with nothing between.")
 
-_TXN = Call(
+_TXN = ApiOperation(
     method="POST",
     path="/txn",
     name="transact",
@@ -39,7 +39,9 @@ _TXN = Call(
             "else": [{"get": {"key": "job/1"}}],
         },
     ),
-    replies=(Reply(200, "Which list was done, and what each operation gave.", {JSON: TransactionResultDocument}),),
+    responses=(
+        ApiResponse(200, "Which list was done, and what each operation gave.", {JSON: TransactionResultDocument}),
+    ),
     problems=(
         *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL),
         *(*ASKING, *SENDING, *ONCE),
@@ -48,4 +50,4 @@ _TXN = Call(
   "then": [{"put": {"key": "job/1", "value": "new"}}], "else": [{"get": {"key": "job/1"}}]}'""",
 )
 
-CALLS = (_TXN,)
+OPERATIONS = (_TXN,)
