@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-import orjson
+import msgspec
 import typer
 
-from kvstore.api.json import record_document
+from kvstore.api.json.documents import RecordStreamEndDocument, record_document
 from kvstore.api.queries import Consistency
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
@@ -83,9 +83,9 @@ async def _export(
 
         if as_of:
             async for found in client.list(span_of(prefix), consistency, revision=as_of, progress=report):
-                out.write(orjson.dumps(record_document(found)) + b"\n")
+                out.write(msgspec.json.encode(record_document(found)) + b"\n")
                 count += 1
-    out.write(orjson.dumps({"revision": as_of, "count": count, "more": False}) + b"\n")
+    out.write(msgspec.json.encode(RecordStreamEndDocument(revision=as_of, count=count, more=False)) + b"\n")
     return count, as_of
 
 

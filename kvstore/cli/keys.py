@@ -8,7 +8,13 @@ import msgspec
 import typer
 
 from kvstore.api.commands import KeyState
-from kvstore.api.json import named, record_document
+from kvstore.api.json.documents import (
+    KeyDeletedDocument,
+    KeyPutDocument,
+    RangeDeletedDocument,
+    record_document,
+    text_or_base64,
+)
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
@@ -103,8 +109,15 @@ def put(
     )
     number = result.revision if ttl is not None else lease
     if json:
-        attached = {"lease": number} if number is not None else {}
-        write_json({**named(name), "revision": result.revision, "version": result.version, **attached})
+        text, blob = text_or_base64(name)
+        document = KeyPutDocument(
+            key=text,
+            key_base64=blob,
+            revision=result.revision,
+            version=result.version,
+            lease=number if number is not None else msgspec.UNSET,
+        )
+        write_json(document)
     else:
         on_lease = f", lease {number}" if number is not None else ""
         write_text(f"revision {result.revision}, version {result.version}{on_lease}")
@@ -133,7 +146,7 @@ def delete(
             fail("--prefix takes no condition: delete the keys one by one, or with `kvstore txn`", ExitStatus.USAGE)
         deleted = with_client(endpoints, lambda client: client.delete_span(span_of(key)))
         if json:
-            write_json({"revision": deleted.revision, "deleted": deleted.deleted})
+            write_json(RangeDeletedDocument(revision=deleted.revision, deleted=deleted.deleted))
         else:
             write_text(f"revision {deleted.revision}, deleted {count_of_keys(deleted.deleted)}")
         return
@@ -146,8 +159,15 @@ def delete(
     if result is None:
         _no_such_key(name)
     if json:
-        write_json({**named(name), "revision": result.revision, "version": result.version,
-                    "deleted_revision": result.deleted_revision})  # fmt: skip
+        text, blob = text_or_base64(name)
+        document = KeyDeletedDocument(
+            key=text,
+            key_base64=blob,
+            revision=result.revision,
+            deleted_revision=result.deleted_revision,
+            version=result.version,
+        )
+        write_json(document)
     else:
         write_text(f"revision {result.revision}, deleted version {result.version}")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from kvstore.api.json.documents import LeaseDocument, LeaseGrantedDocument, LeasePageDocument, RangeDeletedDocument
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.output import Json, count_of_keys, printable, write_json, write_text
 from kvstore.cli.terminal import show, table
@@ -24,47 +25,6 @@ lease = typer.Typer(
 LeaseId = Annotated[int, typer.Argument(min=1, metavar="ID", help="Number of the lease.")]
 
 
-class LeaseTtl(msgspec.Struct):
-    """A lease and its length in seconds."""
-
-    id: int
-    ttl_s: float
-
-
-class LeaseKey(msgspec.Struct):
-    """A key that is attached to a lease."""
-
-    key: str | msgspec.UnsetType = msgspec.UNSET
-    key_base64: bytes | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def name(self) -> bytes:
-        """Bytes of the key."""
-        return self.key_base64 or b"" if self.key is msgspec.UNSET else self.key.encode()
-
-
-class LeaseState(LeaseTtl):
-    """A lease as a replica reports it. `left_s` is None unless the leader reports it; a list has no `keys`."""
-
-    left_s: float | None
-    key_count: int
-    keys: list[LeaseKey] | msgspec.UnsetType = msgspec.UNSET
-
-
-class LeasePage(msgspec.Struct):
-    """Part of the list of leases."""
-
-    leases: list[LeaseState]
-    more: bool
-
-
-class RevokedLease(msgspec.Struct):
-    """Result of a revocation."""
-
-    revision: int
-    deleted: int
-
-
 @lease.command()
 def grant(
     ttl: Annotated[float, typer.Argument(metavar="SECONDS", help="Length of the lease; each renewal restarts it.")],
@@ -74,9 +34,9 @@ def grant(
 ) -> None:
     """Grant a lease and print its number, for `kvstore put --lease` and `kvstore lease keepalive`."""
 
-    async def ask(client: Client) -> LeaseTtl:
+    async def ask(client: Client) -> LeaseGrantedDocument:
         granted = await client.lease(ttl)
-        return LeaseTtl(granted.id, granted.ttl_s)
+        return LeaseGrantedDocument(id=granted.id, ttl_s=granted.ttl_s)
 
     granted = with_client(endpoints, ask)
     if json:
@@ -95,9 +55,9 @@ def keepalive(
 ) -> None:
     """Renew a lease: it lives for its whole length from now on. Exit status 1: the lease does not exist."""
 
-    async def renew(client: Client) -> LeaseTtl:
+    async def renew(client: Client) -> LeaseGrantedDocument:
         request = Request("POST", f"/leases/{number}/keepalive", repeat=Repeat.HARMLESS)
-        return msgspec.json.decode((await client.ask(request)).body, type=LeaseTtl)
+        return msgspec.json.decode((await client.ask(request)).body, type=LeaseGrantedDocument)
 
     async def renew_forever(client: Client) -> None:
         while True:
@@ -120,9 +80,9 @@ def keepalive(
 def revoke(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
     """End a lease, and with it its keys and locks. Exit status 1: the lease does not exist."""
 
-    async def ask(client: Client) -> RevokedLease:
+    async def ask(client: Client) -> RangeDeletedDocument:
         request = Request("DELETE", f"/leases/{number}", repeat=Repeat.HARMLESS)
-        return msgspec.json.decode((await client.ask(request)).body, type=RevokedLease)
+        return msgspec.json.decode((await client.ask(request)).body, type=RangeDeletedDocument)
 
     revoked = with_client(endpoints, ask, subject=Subject(lease=number))
     if json:
@@ -154,25 +114,25 @@ def show_lease(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = 
     left = f", {_seconds(found.left_s)} left" if found.left_s is not None else ""
     write_text(f"lease {found.id} of {_seconds(found.ttl_s)}{left}")
     for key in found.keys or ():
-        write_text(f"  {printable(key.name)}")
+        write_text(f"  {printable(key.key_bytes)}")
 
 
-async def _all(client: Client) -> list[LeaseState]:
+async def _all(client: Client) -> list[LeaseDocument]:
     leader = await _leader(client)
-    found: list[LeaseState] = []
+    found: list[LeaseDocument] = []
     more = True
     while more:
         after = found[-1].id if found else 0
         answer = await client.ask(Request("GET", f"/leases?after={after}"), leader)
-        page = msgspec.json.decode(answer.body, type=LeasePage)
+        page = msgspec.json.decode(answer.body, type=LeasePageDocument)
         found += page.leases
         more = page.more
     return found
 
 
-async def _one(client: Client, number: int) -> LeaseState:
+async def _one(client: Client, number: int) -> LeaseDocument:
     answer = await client.ask(Request("GET", f"/leases/{number}"), await _leader(client))
-    return msgspec.json.decode(answer.body, type=LeaseState)
+    return msgspec.json.decode(answer.body, type=LeaseDocument)
 
 
 async def _leader(client: Client) -> str | None:

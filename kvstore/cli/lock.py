@@ -13,6 +13,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from kvstore.api.json.documents import LockDocument
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.keys import VALUE_CHARS
@@ -26,27 +27,6 @@ NOT_FOUND = 127
 """Exit statuses of shells for commands that do not start."""
 GRACE_S = 10.0
 """Time for the command to end after SIGTERM, sent because the lock is lost; then it is killed."""
-
-
-class LockQueueEntry(msgspec.Struct, omit_defaults=True):
-    """A holder of the lock, or a waiter for it."""
-
-    lease: int
-    fence: int
-    value: str | None = None
-    value_base64: bytes = b""
-
-    @property
-    def content(self) -> bytes:
-        """Bytes of the value."""
-        return self.value.encode() if self.value is not None else self.value_base64
-
-
-class LockState(msgspec.Struct):
-    """A lock as a replica reports it."""
-
-    holder: LockQueueEntry | None
-    waiting: list[LockQueueEntry]
 
 
 def lock(
@@ -151,9 +131,9 @@ def _signals_to(process: asyncio.subprocess.Process) -> Iterator[None]:
 
 
 def _show(name: str, endpoints: str, *, json: bool) -> None:
-    async def ask(client: Client) -> LockState:
+    async def ask(client: Client) -> LockDocument:
         answer = await client.ask(Request("GET", f"/locks/{quote(os.fsencode(name), safe='')}"))
-        return msgspec.json.decode(answer.body, type=LockState)
+        return msgspec.json.decode(answer.body, type=LockDocument)
 
     state = with_client(endpoints, ask)
     if json:
@@ -161,7 +141,7 @@ def _show(name: str, endpoints: str, *, json: bool) -> None:
     elif state.holder is not None:
         rows = table("", "lease", "fencing token", "value")
         for what, entry in [("holder", state.holder), *(("waiting", entry) for entry in state.waiting)]:
-            rows.add_row(what, str(entry.lease), str(entry.fence), Text(printable(entry.content, VALUE_CHARS)))
+            rows.add_row(what, str(entry.lease), str(entry.fence), Text(printable(entry.value_bytes, VALUE_CHARS)))
         show(rows)
     if state.holder is None:
         fail(f"nobody holds lock '{_shown(name)}'", ExitStatus.FAILED)

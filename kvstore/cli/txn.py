@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from kvstore.api.json import transacted_document
+from kvstore.api.json.transaction_parsing import InvalidTransactionError, transaction_of
+from kvstore.api.json.transaction_result import transaction_document
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import write_json
-from kvstore.server.http.problems import Problem
-from kvstore.server.http.transaction_body import transaction_of
 
 
 def txn(
@@ -29,9 +28,9 @@ def txn(
         command = transaction_of(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", ExitStatus.USAGE)
-    except Problem as problem:
-        fail(problem, ExitStatus.USAGE)
+    except InvalidTransactionError as error:
+        fail(error, ExitStatus.USAGE)
     result = with_client(endpoints, lambda client: client.txn(command))
-    write_json(transacted_document(result))
+    write_json(transaction_document(result))
     if not result.succeeded:
         raise typer.Exit(ExitStatus.CONDITION)

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
-from kvstore.api.json import event_document
+from kvstore.api.json.documents import event_document
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.keys import VALUE_CHARS, JsonLines, Prefix, span_of
 from kvstore.cli.output import printable, write_json_line
@@ -32,7 +33,7 @@ def watch(
             if json:
                 kind = "put" if happened.record is not None else "delete"
                 document = event_document(happened.key, happened.record, happened.revision)
-                write_json_line({"event": kind, **document})
+                write_json_line({"event": kind, **msgspec.to_builtins(document)})
             else:
                 show(_line(happened), soft_wrap=True)
 

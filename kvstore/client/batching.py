@@ -33,8 +33,8 @@ from kvstore.api.commands import (
     Transact,
     TransactResult,
 )
+from kvstore.api.json.transaction_packing import pack_operation, pack_operations, unpack_results
 from kvstore.client.caller import Request
-from kvstore.client.documents import pack_batch, pack_operation, unpack_transacted
 from kvstore.client.errors import Rejected, Response, Unavailable, UnknownOutcome
 
 MAX_WEIGHT = 1000
@@ -208,14 +208,14 @@ class WriteBatcher:
                 each.fail(error)
 
     async def _execute_transaction(self, batch: list[_QueuedWrite]) -> None:
-        request = Request("POST", "/txn", pack_batch(each.packed for each in batch))
+        request = Request("POST", "/txn", pack_operations(each.packed for each in batch))
         try:
             response = await self._send(request, max(each.deadline for each in batch))
         except Rejected:
             self._send_alone(batch)
             return
         asked = Transact([], [each.write.batch_operation for each in batch], [])
-        results = unpack_transacted(response.body, asked).results
+        results = unpack_results(response.body, asked).results
         failed = []
         for each, result in zip(batch, results, strict=True):
             written = each.write.batch_result_of(result)

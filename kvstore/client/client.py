@@ -24,6 +24,8 @@ from kvstore.api.commands import (
     Transact,
     TransactResult,
 )
+from kvstore.api.json.documents import RecordPageDocument
+from kvstore.api.json.transaction_packing import pack_transaction, unpack_results
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
@@ -32,7 +34,6 @@ from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
 from kvstore.client.backup import take_backup
 from kvstore.client.batching import SingleWrite, WriteBatcher
 from kvstore.client.caller import Caller, Request
-from kvstore.client.documents import ListDocument, pack_transaction, unpack_transacted
 from kvstore.client.errors import Response, Unavailable
 from kvstore.client.idempotency import IdempotentCaller
 from kvstore.client.leases import AnyLease, Lease, PendingLease, grant, list_leases
@@ -166,7 +167,7 @@ class Client:
     async def txn(self, transaction: Transact) -> TransactResult:
         """Execute `transaction` atomically."""
         response = await self._send(Request("POST", "/txn", pack_transaction(transaction)))
-        return unpack_transacted(response.body, transaction)
+        return unpack_results(response.body, transaction)
 
     async def list(
         self,
@@ -190,12 +191,12 @@ class Client:
         count = 0
         while True:
             response = await self._caller.call(Request("GET", f"/kv/?{query}&consistency={consistency}{point}"))
-            found = msgspec.json.decode(response.body, type=ListDocument)
+            found = msgspec.json.decode(response.body, type=RecordPageDocument)
             count += len(found.records)
             if progress is not None:
                 progress(count)
             for document in found.records:
-                yield document.found()
+                yield document.found
             if not found.more:
                 return
             point = f"&cursor={found.cursor}"

@@ -15,6 +15,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 
 from kvstore.api.errors import Outcome
+from kvstore.api.json.documents import ProblemDocument
 
 _TYPE = "urn:kvstore:problem:"
 NO_SUCH_KEY = f"{_TYPE}no-such-key"
@@ -103,16 +104,6 @@ _ERRORS: dict[str, type[ClientError]] = {
 """Errors for problem types, where the type alone decides."""
 
 
-class _ProblemDocument(msgspec.Struct):
-    """The part of an RFC 9457 body that decides whether a request may be repeated."""
-
-    type: str = ""
-    title: str = ""
-    detail: str = ""
-    outcome: Outcome | None = None
-    fence: int | None = None
-
-
 class Response(msgspec.Struct, frozen=True):
     """The HTTP response of a replica."""
 
@@ -144,18 +135,18 @@ def accept(endpoint: str, method: Method, response: Response) -> Response:
     return fail(method, text, None)
 
 
-def _failed(text: str, problem: _ProblemDocument, response: Response) -> Rejected:
-    if problem.fence is not None:
+def _failed(text: str, problem: ProblemDocument, response: Response) -> Rejected:
+    if isinstance(problem.fence, int):
         return LockLost(text, problem.fence)
     revision = response.headers.get("KV-Revision")
     return ConditionFailed(text, int(revision) if revision is not None else None)
 
 
-def _problem(response: Response) -> _ProblemDocument:
+def _problem(response: Response) -> ProblemDocument:
     try:
-        return msgspec.json.decode(response.body, type=_ProblemDocument)
+        return msgspec.json.decode(response.body, type=ProblemDocument)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _ProblemDocument()
+        return ProblemDocument()
 
 
 def fail(method: Method, text: str, cause: BaseException | None) -> NoReturn:

@@ -9,18 +9,9 @@ from typing import Protocol
 
 import msgspec
 
+from kvstore.api.json.documents import GrantRequest, LeaseGrantedDocument, LeasePageDocument
 from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import ClientError, NoSuchLease
-
-
-class _LeaseDocument(msgspec.Struct):
-    id: int
-    ttl_s: float
-
-
-class _LeaseListDocument(msgspec.Struct):
-    leases: list[_LeaseDocument]
-    more: bool
 
 
 class AnyLease(Protocol):
@@ -116,9 +107,9 @@ class PendingLease:
 async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> Lease:
     """Grant a lease. The request is repeated freely: a lease that no client knows expires."""
     asked_at = time.monotonic()
-    body = msgspec.json.encode({"ttl_s": ttl_s})
+    body = msgspec.json.encode(GrantRequest(ttl_s=ttl_s))
     response = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
-    granted = msgspec.json.decode(response.body, type=_LeaseDocument)
+    granted = msgspec.json.decode(response.body, type=LeaseGrantedDocument)
     return Lease(caller, granted.id, granted.ttl_s, asked_at)
 
 
@@ -129,7 +120,7 @@ async def list_leases(caller: Caller) -> list[Lease]:
         asked_at = time.monotonic()
         after = leases[-1].id if leases else 0
         response = await caller.call(Request("GET", f"/leases?after={after}"))
-        page = msgspec.json.decode(response.body, type=_LeaseListDocument)
+        page = msgspec.json.decode(response.body, type=LeasePageDocument)
         leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in page.leases]
         if not page.more:
             return leases

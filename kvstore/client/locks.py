@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from base64 import b64encode
 from urllib.parse import quote
 
 import msgspec
 
 from kvstore.api.commands import Compare, Relation, Target
+from kvstore.api.json.documents import AcquireRequest, LockAcquiredDocument, LockDocument
 from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Locked
 from kvstore.client.leases import Lease
@@ -49,32 +49,16 @@ class HeldLock:
         return self.lease.lost
 
 
-class _QueueEntryDocument(msgspec.Struct):
-    fence: int
-    held: bool
-
-
-class _HolderDocument(msgspec.Struct):
-    lease: int
-    fence: int
-    value: str | None = None
-    value_base64: bytes = b""
-
-
-class _LockDocument(msgspec.Struct):
-    holder: _HolderDocument | None
-
-
 async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_s: float | None) -> FencingToken:
     """Acquire the lock for `lease` and return the fencing token. Raises Locked after `wait_s` seconds; None waits
     without limit. The queue entry is removed with the lease."""
     until = time.monotonic() + wait_s if wait_s is not None else float("inf")
     while True:
         turn_s = max(min(until - time.monotonic(), _WAIT_S), 0.0)
-        body = {"lease": lease.id, "value_base64": b64encode(value).decode(), "wait_s": turn_s}
+        body = AcquireRequest(lease=lease.id, value_base64=value, wait_s=turn_s)
         request = Request("POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=turn_s)
         response = await caller.call(request, caller.deadline() + turn_s)
-        entry = msgspec.json.decode(response.body, type=_QueueEntryDocument)
+        entry = msgspec.json.decode(response.body, type=LockAcquiredDocument)
         if entry.held:
             return FencingToken(name, entry.fence)
         if time.monotonic() >= until:
@@ -87,11 +71,10 @@ async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_
 async def holder_of(caller: Caller, name: bytes) -> LockHolder | None:
     """Return the present holder of the lock; None when the lock is free."""
     response = await caller.call(Request("GET", _path(name)))
-    holder = msgspec.json.decode(response.body, type=_LockDocument).holder
+    holder = msgspec.json.decode(response.body, type=LockDocument).holder
     if holder is None:
         return None
-    value = holder.value.encode() if holder.value is not None else holder.value_base64
-    return LockHolder(FencingToken(name, holder.fence), holder.lease, value)
+    return LockHolder(FencingToken(name, holder.fence), holder.lease, holder.value_bytes)
 
 
 def _path(name: bytes) -> str:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import MembersStatus
 from kvstore.client.caller import Caller, Repeat, Request
@@ -33,7 +34,7 @@ class MembershipClient:
 
     async def add(self, name: str, address: str, role: MemberRole) -> MembersStatus:
         """Add a member."""
-        body = msgspec.json.encode({"name": name, "address": address, "role": role})
+        body = msgspec.json.encode(AddMemberRequest(name=name, address=address, role=role))
         return await self._change("POST", "/members", body)
 
     async def remove(self, name: str, *, force: bool) -> MembersStatus:
@@ -42,7 +43,7 @@ class MembershipClient:
 
     async def replace(self, name: str, address: str | None, *, force: bool) -> MembersStatus:
         """Replace a member by one with an empty disk."""
-        body = msgspec.json.encode({"address": address} if address is not None else {})
+        body = msgspec.json.encode(ReplaceMemberRequest(address=address))
         return await self._change("POST", f"{_path(name)}/replace{_forced(force)}", body)
 
     async def promote(self, name: str) -> MembersStatus:

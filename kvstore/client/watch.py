@@ -12,8 +12,8 @@ import aiohttp
 import msgspec
 
 from kvstore.api.commands import Record
+from kvstore.api.json.documents import KeyDeletionDocument, RecordDocument, WatchLostDocument
 from kvstore.client.caller import Caller, ConnectionLostError
-from kvstore.client.documents import KeyDocument, RecordDocument
 from kvstore.client.errors import Compacted, Response, Unavailable, accept
 
 _PAUSE_S = 0.1
@@ -27,13 +27,6 @@ class WatchEvent(msgspec.Struct, frozen=True):
     revision: int
     key: bytes
     record: Record | None
-
-
-class _LostEvent(msgspec.Struct):
-    """The document of the event `lost`: changes that the client has not seen were removed from the history."""
-
-    oldest_revision: int
-    detail: str
 
 
 class Watch:
@@ -84,7 +77,7 @@ class Watch:
                 self._served_at = asyncio.get_running_loop().time()
                 for fields in _take_events(buffer):
                     if fields.get("event") == "lost":
-                        lost = msgspec.json.decode(fields["data"], type=_LostEvent)
+                        lost = msgspec.json.decode(fields["data"], type=WatchLostDocument)
                         raise Compacted(lost.detail, lost.oldest_revision)
                     if "data" in fields:
                         pending.append(_watch_event(fields["event"], fields["data"]))
@@ -108,7 +101,7 @@ def _take_events(buffer: bytearray) -> Iterator[dict[str, str]]:
 def _watch_event(kind: str, data: str) -> WatchEvent:
     if kind == "put":
         document = msgspec.json.decode(data, type=RecordDocument)
-        found = document.found()
+        found = document.found
         return WatchEvent(document.revision, found.key, found.record)
-    deleted = msgspec.json.decode(data, type=KeyDocument)
-    return WatchEvent(deleted.revision, deleted.name, None)
+    deleted = msgspec.json.decode(data, type=KeyDeletionDocument)
+    return WatchEvent(deleted.revision, deleted.key_bytes, None)

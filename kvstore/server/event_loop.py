@@ -18,7 +18,7 @@ from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
 from kvstore.server.config import Address, parse_address
-from kvstore.server.http.asking import reply_of
+from kvstore.server.reply_future import reply_of
 from kvstore.server.trace import Trace
 from paxos import wire
 from paxos.errors import ForgottenVotesError

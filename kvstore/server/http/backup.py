@@ -10,22 +10,22 @@ from functools import partial
 
 from kvstore.api.queries import Consistency
 from kvstore.backup.stream import VERSION, StreamEnd, StreamFailure, StreamPage, StreamStart, pack
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import consistency_of
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import consistency_of
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 
 PATH = "/backup"
 _FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
 MOST_AT_ONCE = 2
-"""Backups that one replica sends at the same time."""
+"""BackupHandlers that one replica sends at the same time."""
 
 
-class Backups:
+class BackupHandlers:
     """Streams backups out of a replica. `stopping` tells whether the front end is being shut down."""
 
     def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:

@@ -45,7 +45,7 @@ def refuse_conditions(request: HttpRequest) -> None:
             raise Problem(UNSUPPORTED, f"{name} is for a single key. Compare in POST /txn, or leave it out.")
 
 
-def failed(present: Record | None) -> Problem:
+def precondition_failed(present: Record | None) -> Problem:
     """412, with what the key is at."""
     if present is None:
         return Problem(PRECONDITION_FAILED, "Nothing was done: the key is absent.")
@@ -55,7 +55,7 @@ def failed(present: Record | None) -> Problem:
     return Problem(PRECONDITION_FAILED, detail, fields=fields)
 
 
-def not_guarded(name: bytes, fence: int) -> Problem:
+def lock_lost(name: bytes, fence: int) -> Problem:
     """412, with who holds the lock `name` now: `fence`, 0 for nobody."""
     holder = f"fence {fence} does" if fence else "nobody does"
     lock = name.decode(errors="backslashreplace")
@@ -68,7 +68,7 @@ def is_unmodified(request: HttpRequest, record: Record) -> bool:
     be understood, and where If-Match asks for another one."""
     wanted, known = request.header(b"if-match"), request.header(b"if-none-match")
     if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
-        raise failed(record)
+        raise precondition_failed(record)
     return known is not None and (known.strip() == "*" or record.revision in _revisions("If-None-Match", known))
 
 

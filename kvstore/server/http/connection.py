@@ -138,17 +138,17 @@ class HttpConnection(asyncio.Protocol):
         self._wake_writer()
         self._on_lost(self)
 
-    # Receiver
+    # RequestReceiver
 
     def head_received(self, request: HttpRequest) -> None:
-        """See Receiver."""
+        """See RequestReceiver."""
         exchange = self._dispatcher.admit(self, request)
         self._active_at = exchange.started
         self._exchanges.append(exchange)
         self._receiving, self._body = exchange, None
 
     def body_received(self, data: bytes) -> None:
-        """See Receiver."""
+        """See RequestReceiver."""
         exchange = self._receiving
         if exchange is None or not exchange.takes_body:
             return
@@ -165,7 +165,7 @@ class HttpConnection(asyncio.Protocol):
             self._dispatcher.refuse(exchange, too_large(self._limits))
 
     def request_received(self) -> None:
-        """See Receiver."""
+        """See RequestReceiver."""
         exchange, self._receiving = self._receiving, None
         if exchange is None:
             return
@@ -310,20 +310,20 @@ class HttpConnection(asyncio.Protocol):
             self._is_reading = False
             self._transport.pause_reading()
 
-    # Streams, see Client
+    # Streams, see ClientConnection
 
     @property
     def is_gone(self) -> bool:
-        """See Client."""
+        """See ClientConnection."""
         return self._client_ended or self._transport is None or self._transport.is_closing()
 
     @property
     def is_behind(self) -> bool:
-        """See Client."""
+        """See ClientConnection."""
         return self._read_enough is not None
 
     def begin_stream(self, fields: bytes, *, endless: bool) -> None:
-        """See Client."""
+        """See ClientConnection."""
         if self._transport is None or (endless and self.is_gone):
             raise ConnectionResetError("the client is gone")
         self._streaming = endless
@@ -332,19 +332,19 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE))
 
     def write(self, chunk: bytes) -> None:
-        """See Client."""
+        """See ClientConnection."""
         if chunk and self._transport is not None:  # a chunk without bytes would end the stream
             self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
 
     async def drain(self) -> None:
-        """See Client."""
+        """See ClientConnection."""
         if self._read_enough is not None:
             await self._read_enough
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
 
     def end_stream(self) -> None:
-        """See Client."""
+        """See ClientConnection."""
         if self._transport is not None:
             self._transport.write(b"0\r\n\r\n")
 

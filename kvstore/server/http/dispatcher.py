@@ -22,8 +22,8 @@ from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.problems import MALFORMED, Problem, internal_error, refusal
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import split
 from kvstore.server.http.response import HttpResponse, StreamedResponse
-from kvstore.server.http.target import split
 from kvstore.server.metrics import Metrics
 
 OTHER = "other"

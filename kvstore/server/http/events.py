@@ -19,9 +19,9 @@ from kvstore.api.status import Status
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import no_parameters
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
 from kvstore.server.service import Replica
 from kvstore.server.trace import Trace, TracedMessage, TracedSlot
@@ -57,7 +57,7 @@ class GlimpseEvent(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-class Events:
+class EventHandlers:
     """Lets people look at a replica."""
 
     def __init__(self, replica: Replica, metrics: Metrics) -> None:

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable
 
 import msgspec
-import orjson
 
-from kvstore.api.json import event_document
+from kvstore.api.json.documents import event_document
 from kvstore.api.key_range import Span
-from kvstore.server.http.request import Client
+from kvstore.server.http.request import ClientConnection
+from kvstore.server.http.response import encode
 from kvstore.server.service import Replica
 from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
@@ -36,7 +36,7 @@ REPLAY_BYTES = 256 * 1024
 class Watcher:
     """One connection."""
 
-    def __init__(self, span: Span, position: int, client: Client) -> None:
+    def __init__(self, span: Span, position: int, client: ClientConnection) -> None:
         self.span = span
         self.position = position
         self.client = client
@@ -51,7 +51,7 @@ class _Group(msgspec.Struct):
     watchers: dict[Watcher, None]
 
 
-class Feed:
+class WatchFeed:
     """All who watch this replica and are up to date."""
 
     def __init__(self, replica: Replica) -> None:
@@ -179,4 +179,4 @@ def _lines(event: KeyChange, *, ends: bool) -> bytes:
     document = event_document(event.key, event.record, event.revision)
     kind = b"put" if event.record is not None else b"delete"
     identity = b"id: %d\n" % event.revision if ends else b""
-    return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, orjson.dumps(document))
+    return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, encode(document))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import orjson
+from msgspec import UNSET
 
 from kvstore.api.commands import (
     Compare,
@@ -19,23 +19,23 @@ from kvstore.api.commands import (
     Result,
     TransactResult,
 )
-from kvstore.api.json import named
+from kvstore.api.json.documents import KeyDeletedDocument, KeyPutDocument, RangeDeletedDocument, text_or_base64
 from kvstore.api.queries import Consistency, Lookup, Query
 from kvstore.api.results import ReadAnswer, RevisionUnavailable
 from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.conditions import (
     conditional,
     conditions_on,
-    failed,
     is_unmodified,
-    not_guarded,
+    lock_lost,
+    precondition_failed,
     refuse_conditions,
 )
-from kvstore.server.http.lists import KeyLists
-from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, not_then
+from kvstore.server.http.lists import KeyListHandlers
+from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, revision_unavailable
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse, NotModified
-from kvstore.server.http.target import decode_key, point_of, span_of
+from kvstore.server.http.request_target import decode_key, point_of, span_of
+from kvstore.server.http.response import HttpResponse, NotModified, json_response
 from kvstore.server.http.write_options import NO_OPTIONS, WriteOptions, options_of
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import Replica
@@ -53,7 +53,7 @@ _VALUE_FIELDS = (
 class KeyHandlers:
     """Makes the calls of requests for keys."""
 
-    def __init__(self, replica: Replica, lists: KeyLists) -> None:
+    def __init__(self, replica: Replica, lists: KeyListHandlers) -> None:
         self._replica = replica
         self._lists = lists
 
@@ -63,20 +63,20 @@ class KeyHandlers:
         if not escaped_key:
             return self._route_many(request, query)
         if method in ("GET", "HEAD"):
-            return KeyRead(self._replica, request, escaped_key, query)
+            return KeyReadCall(self._replica, request, escaped_key, query)
         if method in ("PUT", "DELETE"):
-            return KeyWrite(self._replica, request, escaped_key, query)
+            return KeyWriteCall(self._replica, request, escaped_key, query)
         raise not_allowed(method, ALLOWED)
 
     def _route_many(self, request: HttpRequest, query: str) -> ReplicaCall | TaskCall:
         if request.method in ("GET", "HEAD"):
             return TaskCall(partial(self._lists.handle, request, query), takes_body=False)
         if request.method == "DELETE":
-            return RangeDelete(self._replica, request, query)
+            return RangeDeleteCall(self._replica, request, query)
         raise not_allowed(request.method, ALLOWED_FOR_MANY, "A key has 1 byte at least, as in /kv/my-key.")
 
 
-class KeyRead:
+class KeyReadCall:
     """A GET or HEAD of a key."""
 
     __slots__ = ("_consistency", "_key", "_replica", "_request", "_revision")
@@ -97,7 +97,7 @@ class KeyRead:
     def response_to(self, reply: ReadAnswer | RevisionUnavailable) -> HttpResponse:
         """See ReplicaCall."""
         if isinstance(reply, RevisionUnavailable):
-            raise not_then(reply, self._revision or 0, self._consistency)
+            raise revision_unavailable(reply, self._revision or 0, self._consistency)
         staleness = _staleness(reply) if self._consistency is Consistency.STALE else b""
         record = reply.record
         if record is None:
@@ -110,7 +110,7 @@ class KeyRead:
         return HttpResponse(200, fields + staleness, record.value)
 
 
-class KeyWrite:
+class KeyWriteCall:
     """A PUT or DELETE of a key."""
 
     __slots__ = ("_conditions", "_idempotency_key", "_key", "_options", "_replica", "_request", "takes_body")
@@ -153,7 +153,7 @@ class KeyWrite:
         guard = self._options.guard
         if guard is not None:
             self._refuse_lost_lock(guard)
-        raise failed(result.record)
+        raise precondition_failed(result.record)
 
     def _refuse_lost_lock(self, guard: Compare) -> None:
         """Raise Problem if it is this condition that does not hold: the write was applied here, and no fence comes
@@ -162,27 +162,31 @@ class KeyWrite:
             raise TypeError(f"a lock is not named {guard.on!r}")
         holder = next(iter(self._replica.lease_index.locks.get(guard.on, ())), 0)
         if holder != guard.operand:
-            raise not_guarded(guard.on, holder)
+            raise lock_lost(guard.on, holder)
 
     def _put_response(self, result: PutResult) -> HttpResponse:
         options = self._options
-        document = {**named(self._key), "revision": result.revision, "version": result.version}
-        if options.lease or options.ttl_ms:
-            document["lease"] = options.lease or result.revision  # one of its own is named by the granting revision
-        fields = JSON + b'ETag: "%d"\r\n' % result.revision
-        return HttpResponse(201 if result.version == 1 else 200, fields, orjson.dumps(document) + b"\n")
+        key, key_base64 = text_or_base64(self._key)
+        # A lease of the key's own is named by the revision that it is granted in.
+        lease = options.lease or result.revision if options.lease or options.ttl_ms else UNSET
+        document = KeyPutDocument(
+            key=key, key_base64=key_base64, revision=result.revision, version=result.version, lease=lease
+        )
+        return json_response(201 if result.version == 1 else 200, document, b'ETag: "%d"\r\n' % result.revision)
 
     def _delete_response(self, result: DeleteResult) -> HttpResponse:
-        document = {
-            **named(self._key),
-            "revision": result.revision,
-            "deleted_revision": result.deleted_revision,
-            "version": result.version,
-        }
-        return HttpResponse(200, JSON, orjson.dumps(document) + b"\n")
+        key, key_base64 = text_or_base64(self._key)
+        document = KeyDeletedDocument(
+            key=key,
+            key_base64=key_base64,
+            revision=result.revision,
+            deleted_revision=result.deleted_revision,
+            version=result.version,
+        )
+        return json_response(200, document)
 
 
-class RangeDelete:
+class RangeDeleteCall:
     """A DELETE of many keys."""
 
     __slots__ = ("_idempotency_key", "_replica", "_request", "_span")
@@ -204,7 +208,7 @@ class RangeDelete:
         refuse_result(reply)
         if not isinstance(reply, DeleteSpanResult):
             raise TypeError(f"a deletion was answered with {reply!r}")
-        return HttpResponse(200, JSON, orjson.dumps({"revision": reply.revision, "deleted": reply.deleted}) + b"\n")
+        return json_response(200, RangeDeletedDocument(revision=reply.revision, deleted=reply.deleted))
 
 
 def _staleness(read: ReadAnswer) -> bytes:

@@ -1,41 +1,33 @@
 """`/leases`: what hangs on a lease goes with it, unless it is kept alive."""
 
 from functools import partial
-from typing import Any
 
-import msgspec
-import orjson
+from msgspec import UNSET
 
 from kvstore.api.commands import GrantLease, KeepLeaseAlive, LeaseEnded, LeaseGranted, RevokeLease
-from kvstore.api.json import named
+from kvstore.api.json.documents import (
+    GrantRequest,
+    LeaseDocument,
+    LeaseGrantedDocument,
+    LeasePageDocument,
+    RangeDeletedDocument,
+    key_document,
+)
+from kvstore.api.limits import MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
 from kvstore.api.results import LeasesAnswer, LeaseStatus
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse
-from kvstore.server.http.target import (
-    MOST_REVISION,
-    consistency_named,
-    is_number,
-    no_parameters,
-    number_named,
-    parameters,
-)
-from kvstore.server.http.write_options import ttl_ms_of
+from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_target import consistency_named, is_number, no_parameters, number_named, parameters
+from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 
 PATH = "/leases"
-MOST_LISTED = 1000
-
-
-class Granting(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /leases`."""
-
-    ttl_s: float
 
 
 class LeaseHandlers:
@@ -54,7 +46,7 @@ class LeaseHandlers:
             number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
             if path == PATH:
                 return await self._answer_for_all(request, query)
-            if not is_number(number, 1, MOST_REVISION):
+            if not is_number(number, 1, MAX_REVISION):
                 raise Problem(NO_SUCH_RESOURCE, f"A lease is named by its number, as in {PATH}/17.")
             if verb == "keepalive":
                 return await self._keep_alive(request, int(number), query)
@@ -65,15 +57,16 @@ class LeaseHandlers:
     async def _answer_for_all(self, request: HttpRequest, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
             found = parameters(query, ("after", "limit", "consistency"))
-            after = number_named(found, "after", 0, MOST_REVISION) or 0
-            limit = number_named(found, "limit", 1, MOST_LISTED) or MOST_LISTED
+            after = number_named(found, "after", 0, MAX_REVISION) or 0
+            limit = number_named(found, "limit", 1, MAX_LISTED) or MAX_LISTED
             answer = await self._look(LeaseScan(after, limit), consistency_named(found))
             leases = [_document(status) for status in answer.leases]
-            return _json(200, {"revision": answer.revision, "leases": leases, "more": answer.more})
+            return json_response(200, LeasePageDocument(revision=answer.revision, leases=leases, more=answer.more))
         if request.method != "POST":
             raise not_allowed(request.method, "GET, HEAD, POST")
         no_parameters(query)
-        command = once(GrantLease(_ttl_ms(request.body)), IdempotencyKey.of(request), request)
+        wanted = decode(request.body, GrantRequest, INVALID_LEASE, '{"ttl_s": 10}')
+        command = once(GrantLease(round(wanted.ttl_s * 1000)), IdempotencyKey.of(request), request)
         granted = await write(self._replica, command)
         return self._granted(granted, 201, b"Location: %b/%d\r\n")
 
@@ -89,14 +82,14 @@ class LeaseHandlers:
             answer = await self._look(LeaseLookup(lease), consistency_named(parameters(query, ("consistency",))))
             if not answer.leases:
                 raise no_such_lease(lease)
-            return _json(200, _document(answer.leases[0]))
+            return json_response(200, _document(answer.leases[0]))
         if request.method != "DELETE":
             raise not_allowed(request.method, "GET, HEAD, DELETE")
         no_parameters(query)
         ended = await write(self._replica, once(RevokeLease(lease), IdempotencyKey.of(request), request))
         if not isinstance(ended, LeaseEnded):
             raise TypeError(f"a revocation was answered with {ended!r}")
-        return _json(200, {"revision": ended.revision, "deleted": ended.deleted})
+        return json_response(200, RangeDeletedDocument(revision=ended.revision, deleted=ended.deleted))
 
     async def _look(self, query: LeaseLookup | LeaseScan, consistency: Consistency) -> LeasesAnswer:
         answer = await reply_of(partial(self._replica.read, query, consistency))
@@ -108,30 +101,15 @@ class LeaseHandlers:
         """It lives for its whole length, from the moment that this was applied."""
         if not isinstance(granted, LeaseGranted):
             raise TypeError(f"a grant was answered with {granted!r}")
-        ttl_s = granted.ttl_ms / 1000
-        document = {"id": granted.lease, "ttl_s": ttl_s}
-        return _json(status, document, location % (PATH.encode(), granted.lease) if location else b"")
+        document = LeaseGrantedDocument(id=granted.lease, ttl_s=granted.ttl_ms / 1000)
+        return json_response(status, document, location % (PATH.encode(), granted.lease) if location else b"")
 
 
-def _ttl_ms(body: bytes) -> int:
-    try:
-        return ttl_ms_of(msgspec.json.decode(body, type=Granting).ttl_s)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise Problem(INVALID_LEASE, f'The body is not as it should be ({error}). Send {{"ttl_s": 10}}.') from None
-
-
-def _document(status: LeaseStatus) -> dict[str, Any]:
-    left_s = round(status.left_ms / 1000, 3) if status.left_ms is not None else None
-    document: dict[str, Any] = {
-        "id": status.lease,
-        "ttl_s": status.ttl_ms / 1000,
-        "left_s": left_s,
-        "key_count": status.key_count,
-    }
-    if status.keys is not None:
-        document["keys"] = [named(key) for key in status.keys]
-    return document
-
-
-def _json(status: int, document: dict[str, Any], fields: bytes = b"") -> HttpResponse:
-    return HttpResponse(status, JSON + fields, orjson.dumps(document) + b"\n")
+def _document(status: LeaseStatus) -> LeaseDocument:
+    return LeaseDocument(
+        id=status.lease,
+        ttl_s=status.ttl_ms / 1000,
+        left_s=round(status.left_ms / 1000, 3) if status.left_ms is not None else None,
+        key_count=status.key_count,
+        keys=[key_document(key) for key in status.keys] if status.keys is not None else UNSET,
+    )

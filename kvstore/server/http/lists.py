@@ -11,23 +11,28 @@ from functools import partial
 from typing import Annotated, NamedTuple
 
 import msgspec
-import orjson
+from msgspec import UNSET
 
 from kvstore.api.errors import Refused
-from kvstore.api.json import Document, record_document
+from kvstore.api.json.documents import (
+    RecordDocument,
+    RecordPageDocument,
+    RecordStreamEndDocument,
+    RecordStreamErrorDocument,
+    record_document,
+)
 from kvstore.api.key_range import EVERY_KEY, Span
+from kvstore.api.limits import MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import RevisionUnavailable, ScanAnswer
-from kvstore.server.http.asking import reply_of
-from kvstore.server.http.problems import INVALID_QUERY, Problem, not_then
+from kvstore.server.http.problems import INVALID_QUERY, Problem, revision_unavailable
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse, StreamedResponse
+from kvstore.server.http.request_target import consistency_named, number_named, one_of, parameters, span_named
+from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import MOST_REVISION, consistency_named, number_named, one_of, parameters, span_named
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 
-MOST_LISTED = 1000
-"""Records on one page."""
 STREAMED = 250
 """Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
 NDJSON = "application/x-ndjson"
@@ -37,8 +42,11 @@ _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "re
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
-    revision: Annotated[int, msgspec.Meta(ge=0, le=MOST_REVISION)]
+    revision: Annotated[int, msgspec.Meta(ge=0, le=MAX_REVISION)]
     last: bytes
+
+    def pack(self) -> str:
+        return urlsafe_b64encode(msgspec.msgpack.encode(self)).decode()
 
 
 class _Wanted(NamedTuple):
@@ -60,7 +68,7 @@ class _Wanted(NamedTuple):
         return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
 
-class KeyLists:
+class KeyListHandlers:
     """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
 
     def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
@@ -73,16 +81,15 @@ class KeyLists:
         if request.method == "GET" and NDJSON in (request.header(b"accept") or ""):
             return await self._stream(request, wanted)
         page = await self._page(wanted)
-        document: Document = {"revision": page.revision, "records": _records(page, wanted), "more": page.more}
-        if page.more:
-            cursor = msgspec.msgpack.encode(_Cursor(page.revision, page.found[-1].key))
-            document["cursor"] = urlsafe_b64encode(cursor).decode()
-        return HttpResponse(200, JSON + b"KV-Revision: %d\r\n" % page.revision, orjson.dumps(document) + b"\n")
+        cursor = _Cursor(page.revision, page.found[-1].key).pack() if page.more else UNSET
+        records = _records(page, wanted)
+        document = RecordPageDocument(revision=page.revision, records=records, more=page.more, cursor=cursor)
+        return json_response(200, document, b"KV-Revision: %d\r\n" % page.revision)
 
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
         answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
         if isinstance(answer, RevisionUnavailable):
-            raise not_then(answer, wanted.scan.revision or 0, wanted.consistency)
+            raise revision_unavailable(answer, wanted.scan.revision or 0, wanted.consistency)
         if not isinstance(answer, ScanAnswer):
             raise TypeError(f"a list was answered with {answer!r}")
         return answer
@@ -97,17 +104,18 @@ class KeyLists:
     async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
         count, begun = 0, time.perf_counter()
         while True:
-            lines = b"".join(orjson.dumps(record) + b"\n" for record in _records(page, wanted))
+            lines = b"".join(encode(record) + b"\n" for record in _records(page, wanted))
             busy_s = time.perf_counter() - begun
             yield lines
             await asyncio.sleep(busy_s)
             begun = time.perf_counter()
             count += len(page.found)
             if not page.more or count == wanted.most:
-                yield orjson.dumps({"revision": page.revision, "count": count, "more": page.more}) + b"\n"
+                end = RecordStreamEndDocument(revision=page.revision, count=count, more=page.more)
+                yield encode(end) + b"\n"
                 return
             if self._stopping():
-                yield orjson.dumps({"error": "the replica is shutting down: ask another one", "count": count}) + b"\n"
+                yield _error("the replica is shutting down: ask another one", count)
                 return
             wanted = wanted.after(page)
             if wanted.most is not None:
@@ -115,23 +123,28 @@ class KeyLists:
             try:
                 page = await self._page(wanted)
             except (Problem, Refused) as error:
-                yield orjson.dumps({"error": str(error), "count": count}) + b"\n"
+                yield _error(str(error), count)
                 return
 
 
-def _records(page: ScanAnswer, wanted: _Wanted) -> list[Document | None]:
-    return [record_document(found, keys_only=wanted.keys_only) for found in page.found]
+def _records(page: ScanAnswer, wanted: _Wanted) -> list[RecordDocument]:
+    documents = (record_document(found, keys_only=wanted.keys_only) for found in page.found)
+    return [document for document in documents if document is not None]
+
+
+def _error(why: str, count: int) -> bytes:
+    return encode(RecordStreamErrorDocument(error=why, count=count)) + b"\n"
 
 
 def _wanted_by(query: str) -> _Wanted:
     found = parameters(query, _NAMES)
     span = span_named(found) if found.keys() & {"prefix", "start", "end"} else EVERY_KEY
     cursor = _cursor(found["cursor"]) if "cursor" in found else None
-    most = number_named(found, "limit", 1, MOST_REVISION)
+    most = number_named(found, "limit", 1, MAX_REVISION)
     scan = Scan(
         span,
-        MOST_LISTED if most is None else min(most, MOST_LISTED),
-        number_named(found, "revision", 1, MOST_REVISION),
+        MAX_LISTED if most is None else min(most, MAX_LISTED),
+        number_named(found, "revision", 1, MAX_REVISION),
         one_of(found, "order", ("asc", "desc")) == "desc",
     )
     keys_only = one_of(found, "keys_only", ("false", "true")) == "true"

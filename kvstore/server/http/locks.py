@@ -9,9 +9,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
-import orjson
-
 from kvstore.api.commands import (
     AcquireLock,
     AcquireResult,
@@ -21,60 +18,33 @@ from kvstore.api.commands import (
     LockReleased,
     ReleaseLock,
 )
-from kvstore.api.json import Document, text_or_base64
+from kvstore.api.json.documents import (
+    AcquireRequest,
+    LockAcquiredDocument,
+    LockDocument,
+    LockPlaceDocument,
+    LockReleasedDocument,
+    bytes_of,
+    text_or_base64,
+)
+from kvstore.api.limits import MAX_LOCK_VALUE_BYTES, MAX_REVISION
 from kvstore.api.queries import Consistency, LockLookup
-from kvstore.api.results import LockAnswer
-from kvstore.server.http.asking import reply_of
+from kvstore.api.results import LockAnswer, QueueEntryStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse
-from kvstore.server.http.target import (
-    MOST_REVISION,
-    consistency_named,
-    decode_key,
-    no_parameters,
-    number_named,
-    parameters,
-)
-from kvstore.server.http.write_options import ttl_ms_of
+from kvstore.server.http.request_body import decode, invalid_body
+from kvstore.server.http.request_target import consistency_named, decode_key, no_parameters, number_named, parameters
+from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, write
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
 PATH = "/locks/"
-LONGEST_WAIT_S = 60
-MOST_VALUE_BYTES = 1024
-"""Of what a holder has to say: a GET shows those of many, and is answered in one go."""
 _ALLOWED = "GET, HEAD, POST, DELETE"
 _USAGE = '{"lease": 17} or {"ttl_s": 10}, and if you like "value" and "wait_s"'
-
-
-class Acquiring(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /locks/{name}`."""
-
-    lease: int = 0
-    ttl_s: float | None = None
-    value: str | None = None
-    value_base64: bytes | None = None
-    wait_s: float = 0
-
-    def command(self, name: bytes) -> AcquireLock:
-        """Raises ValueError that says what is wrong."""
-        if (self.ttl_s is None) == (self.lease == 0):
-            raise ValueError("a lock goes with one lease: give lease, or ttl_s for one of its own")
-        if not 0 <= self.lease <= MOST_REVISION:
-            raise ValueError("there is no lease of this number")
-        if not 0 <= self.wait_s <= LONGEST_WAIT_S:
-            raise ValueError(f"wait_s is 0 to {LONGEST_WAIT_S}; then ask again")
-        if self.value is not None and self.value_base64 is not None:
-            raise ValueError("there are value and value_base64: give one of them")
-        value = self.value_base64 or (self.value or "").encode()
-        if len(value) > MOST_VALUE_BYTES:
-            raise ValueError(f"value has {len(value)} bytes: use up to {MOST_VALUE_BYTES}, and a key for more")
-        ttl_ms = ttl_ms_of(self.ttl_s) if self.ttl_s is not None else 0
-        return AcquireLock(name, self.lease, ttl_ms, value, self.wait_s > 0)
 
 
 class _Waiter(NamedTuple):
@@ -125,13 +95,15 @@ class LockHandlers:
     async def _look(self, name: bytes, query: str) -> HttpResponse:
         with self._in_flight.counted():
             found = await self._found(name, consistency_named(parameters(query, ("consistency",))))
-        places = [
-            {"lease": place.lease, "fence": place.fencing_token, **text_or_base64("value", place.value)}
-            for place in found.queue
-        ]
-        holder = places[0] if places else None
-        document = {"revision": found.revision, "holder": holder, "waiting": places[1:], "more": found.more}
-        return _json(200, {**_named(name), **document})
+        places = [_place(place) for place in found.queue]
+        document = LockDocument(
+            **_named(name),
+            revision=found.revision,
+            holder=places[0] if places else None,
+            waiting=places[1:],
+            more=found.more,
+        )
+        return json_response(200, document)
 
     async def _acquire(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
         no_parameters(query)
@@ -143,8 +115,8 @@ class LockHandlers:
         if not isinstance(result, AcquireResult):
             raise TypeError(f"an acquisition was answered with {result!r}")
         held = result.held or await self._stand_in_line(request, command, result, wait_s)
-        document = {**_named(name), "lease": result.lease, "fence": result.fencing_token, "held": held}
-        return _json(200 if held else 202, document)
+        document = LockAcquiredDocument(**_named(name), lease=result.lease, fence=result.fencing_token, held=held)
+        return json_response(200 if held else 202, document)
 
     async def _stand_in_line(
         self, request: HttpRequest, command: AcquireLock, place: AcquireResult, wait_s: float
@@ -190,7 +162,7 @@ class LockHandlers:
                     waiter.called.set()
 
     async def _release(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
-        lease = number_named(parameters(query, ("lease",)), "lease", 1, MOST_REVISION)
+        lease = number_named(parameters(query, ("lease",)), "lease", 1, MAX_REVISION)
         if lease is None:
             raise Problem(INVALID_LOCK, "Say whose it is: ?lease=17, as POST gave it.")
         with self._in_flight.counted():
@@ -200,7 +172,7 @@ class LockHandlers:
             raise Problem(NOT_HELD, detail)
         if not isinstance(result, LockReleased):
             raise TypeError(f"a release was answered with {result!r}")
-        return _json(200, {**_named(name), "revision": result.revision})
+        return json_response(200, LockReleasedDocument(**_named(name), revision=result.revision))
 
     async def _found(self, name: bytes, consistency: Consistency) -> LockAnswer:
         answer = await reply_of(partial(self._replica.read, LockLookup(name), consistency))
@@ -214,7 +186,7 @@ def locked(name: bytes, busy: LockHeld) -> Problem:
     detail = (
         f"Lease {busy.lease} holds it, with fence {busy.fencing_token}. Try again, or wait in the queue with wait_s."
     )
-    about = {**_named(name), "holder": {"lease": busy.lease, "fence": busy.fencing_token}}
+    about = {**_named(name), "holder": LockPlaceDocument(lease=busy.lease, fence=busy.fencing_token)}
     return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
 
 
@@ -224,16 +196,24 @@ def _given_up(name: bytes, place: AcquireResult) -> Problem:
 
 
 def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, float]:
-    try:
-        found = msgspec.json.decode(body, type=Acquiring)
-        return found.command(name), found.wait_s
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise Problem(INVALID_LOCK, f"The body is not as it should be ({error}). Send {_USAGE}.") from None
+    wanted = decode(body, AcquireRequest, INVALID_LOCK, _USAGE)
+    if (wanted.ttl_s is None) == (wanted.lease == 0):
+        raise invalid_body(INVALID_LOCK, "a lock goes with one lease: give lease, or ttl_s for one of its own", _USAGE)
+    if wanted.value is not None and wanted.value_base64 is not None:
+        raise invalid_body(INVALID_LOCK, "there are value and value_base64: give one of them", _USAGE)
+    value = bytes_of(wanted.value, wanted.value_base64)
+    if len(value) > MAX_LOCK_VALUE_BYTES:
+        cause = f"value has {len(value)} bytes: use up to {MAX_LOCK_VALUE_BYTES}, and a key for more"
+        raise invalid_body(INVALID_LOCK, cause, _USAGE)
+    ttl_ms = round(wanted.ttl_s * 1000) if wanted.ttl_s is not None else 0
+    return AcquireLock(name, wanted.lease, ttl_ms, value, wanted.wait_s > 0), wanted.wait_s
 
 
-def _named(name: bytes) -> Document:
-    return text_or_base64("name", name)
+def _place(place: QueueEntryStatus) -> LockPlaceDocument:
+    value, value_base64 = text_or_base64(place.value)
+    return LockPlaceDocument(lease=place.lease, fence=place.fencing_token, value=value, value_base64=value_base64)
 
 
-def _json(status: int, document: dict[str, Any]) -> HttpResponse:
-    return HttpResponse(status, JSON, orjson.dumps(document) + b"\n")
+def _named(name: bytes) -> dict[str, Any]:
+    text, blob = text_or_base64(name)
+    return {"name": text, "name_base64": blob}

@@ -8,17 +8,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 from urllib.parse import unquote
 
-import msgspec
 from msgspec.structs import replace
 
 from kvstore.api.commands import NotReconfigured, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, newcomer, refusal
 from kvstore.server.config import Address, check_name, parse_address
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import (
     INVALID_MEMBER,
@@ -34,9 +32,11 @@ from kvstore.server.http.problems import (
     not_allowed,
 )
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse
-from kvstore.server.http.target import force_of, no_parameters
+from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_target import force_of, no_parameters
+from kvstore.server.http.response import HttpResponse, indented_json_response
 from kvstore.server.http.writes import refuse_key
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from paxos.quorum import is_quorum
 
@@ -51,23 +51,6 @@ IN_FORCE_S = 1.0
 One that was removed may never hear of it."""
 _LOOK_S = 0.01
 _UNBOUND = {"0.0.0.0", "::"}  # noqa: S104 - nobody can be reached there
-
-
-class Addition(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /members`."""
-
-    name: str
-    address: str
-    role: MemberRole = MemberRole.VOTER
-
-
-class Replacement(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /members/{name}/replace`."""
-
-    address: str | None = None
-
-
-Body = TypeVar("Body", Addition, Replacement)
 
 
 class MemberHandlers:
@@ -110,11 +93,10 @@ class MemberHandlers:
         return self._present(200)
 
     def _present(self, status: int) -> HttpResponse:
-        document = msgspec.json.format(msgspec.json.encode(self._replica.members()), indent=2)
-        return HttpResponse(status, JSON, document + b"\n")
+        return indented_json_response(status, self._replica.members())
 
     async def _add(self, request: HttpRequest) -> HttpResponse:
-        wanted = _decode(request.body, Addition, _USAGE["add"])
+        wanted = decode(request.body, AddMemberRequest, INVALID_MEMBER, _USAGE["add"])
         try:
             member = newcomer(check_name(wanted.name), _reachable(wanted.address), wanted.role)
         except ValueError as error:
@@ -137,7 +119,7 @@ class MemberHandlers:
         return self._present(200)
 
     async def _replace(self, request: HttpRequest, name: str, force: bool) -> HttpResponse:
-        wanted = _decode(request.body or b"{}", Replacement, _USAGE["replace"])
+        wanted = decode(request.body or b"{}", ReplaceMemberRequest, INVALID_MEMBER, _USAGE["replace"])
         membership = self._replica.membership
         present = self._find(membership, name)
         address = present.address
@@ -220,13 +202,6 @@ class MemberHandlers:
 
     def _is_connected(self, name: str) -> bool:
         return any(member.name == name and member.connected for member in self._replica.members().members)
-
-
-def _decode(body: bytes, form: type[Body], usage: str) -> Body:
-    try:
-        return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Problem(INVALID_MEMBER, f"The body is not as it should be ({error}). Send {usage}.") from None
 
 
 def _reachable(text: str) -> str:

@@ -9,18 +9,19 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import orjson
+from msgspec import UNSET
 
 from kvstore.api.commands import MAX_KEYS
 from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.json.documents import ProblemDocument
 from kvstore.api.queries import Consistency
 from kvstore.api.results import RevisionUnavailable
-from kvstore.server.http.response import HttpResponse
+from kvstore.server.http.response import HttpResponse, encode
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ProblemKind(msgspec.Struct, frozen=True):
     """A sort of problem: its status, the end of its `type`, and its title, the same each time it occurs."""
 
     status: int
@@ -28,48 +29,48 @@ class Kind(msgspec.Struct, frozen=True):
     title: str
 
 
-MALFORMED = Kind(400, "malformed-request", "The request is malformed")
-INVALID_KEY = Kind(400, "invalid-key", "The key is not valid")
-INVALID_QUERY = Kind(400, "invalid-query", "The query is not valid")
-INVALID_CONDITION = Kind(400, "invalid-condition", "The condition is not valid")
-INVALID_TRANSACTION = Kind(400, "invalid-transaction", "The transaction is not valid")
-INVALID_LEASE = Kind(400, "invalid-lease", "The lease is not valid")
-INVALID_LOCK = Kind(400, "invalid-lock", "The request for a lock is not valid")
-INVALID_IDEMPOTENCY_KEY = Kind(400, "invalid-idempotency-key", "The idempotency key is not valid")
-INVALID_MEMBER = Kind(400, "invalid-member", "The member is not valid")
-UNSUPPORTED = Kind(400, "unsupported-header", "A header asks for what this store does not do")
-FOREIGN_PAGE = Kind(403, "foreign-page", "A page of another site may not change anything")
-NO_SUCH_KEY = Kind(404, "no-such-key", "The key is absent")
-COMPACTED = Kind(410, "compacted", "The revision is not kept any more")
-NO_SUCH_LEASE = Kind(404, "no-such-lease", "There is no such lease")
-NOT_HELD = Kind(404, "not-held", "The lease does not have this lock")
-IDEMPOTENCY_KEY_EXPIRED = Kind(410, "idempotency-key-expired", "The idempotency key is not kept any more")
-NO_SUCH_MEMBER = Kind(404, "no-such-member", "There is no such member")
-NO_SUCH_RESOURCE = Kind(404, "no-such-resource", "There is nothing at this path")
-METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The method is not allowed here")
-BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
-LOCKED = Kind(409, "locked", "Somebody else holds the lock")
-LEASE_FULL = Kind(409, "lease-full", "Nothing more may hang on the lease")
-ANSWER_NOT_KEPT = Kind(409, "answer-not-kept", "It was done before, and its answer is not kept")
-MEMBER_EXISTS = Kind(409, "member-exists", "The name or the address is another member's")
-MEMBER_RUNS = Kind(409, "member-runs", "The member runs, with the data that it has")
-MEMBERS_CHANGED = Kind(409, "members-changed", "The members were changed meanwhile")
-UNSAFE_CHANGE = Kind(409, "unsafe-change", "The cluster would not be able to decide anything")
-ANSWER_TOO_LARGE = Kind(413, "answer-too-large", "The answer would be too large")
-PRECONDITION_FAILED = Kind(412, "precondition-failed", "The condition does not hold")
-TOO_MANY_KEYS = Kind(413, "too-many-keys", "It would look at too many keys at once")
-VALUE_TOO_LARGE = Kind(413, "value-too-large", "The value is too large")
-EXPECTATION_FAILED = Kind(417, "expectation-failed", "The expectation cannot be met")
-IDEMPOTENCY_KEY_REUSED = Kind(422, "idempotency-key-reused", "Another request had this idempotency key")
-OVERLOADED = Kind(429, "overloaded", "Too many requests are in flight")
-INTERNAL = Kind(500, "internal-error", "The replica failed on this request")
-NO_LEADER = Kind(503, "no-leader", "No leader was reached in time")
-TIMEOUT = Kind(503, "timeout", "The request was not done in time")
-FULL = Kind(507, "quota-reached", "The store is full")
-STOPPING = Kind(503, "stopping", "This replica is shutting down")
-WITNESS = Kind(503, "witness", "This replica is a witness, and has no data")
-REMOVED = Kind(503, "removed", "This replica is not a member any more")
-NOT_READY = Kind(503, "not-ready", "This replica is not ready")
+MALFORMED = ProblemKind(400, "malformed-request", "The request is malformed")
+INVALID_KEY = ProblemKind(400, "invalid-key", "The key is not valid")
+INVALID_QUERY = ProblemKind(400, "invalid-query", "The query is not valid")
+INVALID_CONDITION = ProblemKind(400, "invalid-condition", "The condition is not valid")
+INVALID_TRANSACTION = ProblemKind(400, "invalid-transaction", "The transaction is not valid")
+INVALID_LEASE = ProblemKind(400, "invalid-lease", "The lease is not valid")
+INVALID_LOCK = ProblemKind(400, "invalid-lock", "The request for a lock is not valid")
+INVALID_IDEMPOTENCY_KEY = ProblemKind(400, "invalid-idempotency-key", "The idempotency key is not valid")
+INVALID_MEMBER = ProblemKind(400, "invalid-member", "The member is not valid")
+UNSUPPORTED = ProblemKind(400, "unsupported-header", "A header asks for what this store does not do")
+FOREIGN_PAGE = ProblemKind(403, "foreign-page", "A page of another site may not change anything")
+NO_SUCH_KEY = ProblemKind(404, "no-such-key", "The key is absent")
+COMPACTED = ProblemKind(410, "compacted", "The revision is not kept any more")
+NO_SUCH_LEASE = ProblemKind(404, "no-such-lease", "There is no such lease")
+NOT_HELD = ProblemKind(404, "not-held", "The lease does not have this lock")
+IDEMPOTENCY_KEY_EXPIRED = ProblemKind(410, "idempotency-key-expired", "The idempotency key is not kept any more")
+NO_SUCH_MEMBER = ProblemKind(404, "no-such-member", "There is no such member")
+NO_SUCH_RESOURCE = ProblemKind(404, "no-such-resource", "There is nothing at this path")
+METHOD_NOT_ALLOWED = ProblemKind(405, "method-not-allowed", "The method is not allowed here")
+BODY_TOO_SLOW = ProblemKind(408, "body-too-slow", "The body did not arrive in time")
+LOCKED = ProblemKind(409, "locked", "Somebody else holds the lock")
+LEASE_FULL = ProblemKind(409, "lease-full", "Nothing more may hang on the lease")
+ANSWER_NOT_KEPT = ProblemKind(409, "answer-not-kept", "It was done before, and its answer is not kept")
+MEMBER_EXISTS = ProblemKind(409, "member-exists", "The name or the address is another member's")
+MEMBER_RUNS = ProblemKind(409, "member-runs", "The member runs, with the data that it has")
+MEMBERS_CHANGED = ProblemKind(409, "members-changed", "The members were changed meanwhile")
+UNSAFE_CHANGE = ProblemKind(409, "unsafe-change", "The cluster would not be able to decide anything")
+ANSWER_TOO_LARGE = ProblemKind(413, "answer-too-large", "The answer would be too large")
+PRECONDITION_FAILED = ProblemKind(412, "precondition-failed", "The condition does not hold")
+TOO_MANY_KEYS = ProblemKind(413, "too-many-keys", "It would look at too many keys at once")
+VALUE_TOO_LARGE = ProblemKind(413, "value-too-large", "The value is too large")
+EXPECTATION_FAILED = ProblemKind(417, "expectation-failed", "The expectation cannot be met")
+IDEMPOTENCY_KEY_REUSED = ProblemKind(422, "idempotency-key-reused", "Another request had this idempotency key")
+OVERLOADED = ProblemKind(429, "overloaded", "Too many requests are in flight")
+INTERNAL = ProblemKind(500, "internal-error", "The replica failed on this request")
+NO_LEADER = ProblemKind(503, "no-leader", "No leader was reached in time")
+TIMEOUT = ProblemKind(503, "timeout", "The request was not done in time")
+FULL = ProblemKind(507, "quota-reached", "The store is full")
+STOPPING = ProblemKind(503, "stopping", "This replica is shutting down")
+WITNESS = ProblemKind(503, "witness", "This replica is a witness, and has no data")
+REMOVED = ProblemKind(503, "removed", "This replica is not a member any more")
+NOT_READY = ProblemKind(503, "not-ready", "This replica is not ready")
 
 RETRY_AFTER = b"Retry-After: 1\r\n"
 
@@ -80,7 +81,7 @@ class Problem(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         detail: str,
         *,
         outcome: Outcome = Outcome.FAILED,
@@ -96,17 +97,16 @@ class Problem(Exception):
 
     def response(self, method: str) -> HttpResponse:
         """Return the response to a request by `method`. Only a write is told its outcome."""
-        document: dict[str, Any] = {
-            "type": f"urn:kvstore:problem:{self.kind.name}",
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": self.detail,
+        document = ProblemDocument(
+            type=f"urn:kvstore:problem:{self.kind.name}",
+            title=self.kind.title,
+            status=self.kind.status,
+            detail=self.detail,
+            outcome=self.outcome if method not in SAFE_METHODS else UNSET,
             **self.about,
-        }
-        if method not in SAFE_METHODS:
-            document["outcome"] = self.outcome
+        )
         fields = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + self.fields
-        return HttpResponse(self.kind.status, fields, orjson.dumps(document) + b"\n")
+        return HttpResponse(self.kind.status, fields, encode(document) + b"\n")
 
 
 _REFUSALS = {
@@ -148,7 +148,7 @@ def refusal(refused: Refused) -> Problem:
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 
-def not_then(range_: RevisionUnavailable, revision: int, consistency: Consistency) -> Problem:
+def revision_unavailable(range_: RevisionUnavailable, revision: int, consistency: Consistency) -> Problem:
     """410 for a revision that is compacted, 400 for one that was not reached, 503 where only this replica may not have
     reached it."""
     if revision > range_.newest and consistency is Consistency.STALE:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 
-class Client(Protocol):
+class ClientConnection(Protocol):
     """The connection of a client whose request is being handled by a task."""
 
     @property
@@ -42,7 +42,9 @@ class HttpRequest:
 
     __slots__ = ("body", "client", "headers", "keep_alive", "method", "target", "version")
 
-    def __init__(self, client: Client, method: str, target: str, version: str, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, client: ClientConnection, method: str, target: str, version: str, headers: dict[bytes, bytes]
+    ) -> None:
         self.client = client
         self.method = method
         self.target = target

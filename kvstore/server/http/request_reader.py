@@ -1,4 +1,4 @@
-"""Bytes of a connection in, requests out. No I/O: `RequestReader` tells a `Receiver` what it has found.
+"""Bytes of a connection in, requests out. No I/O: `RequestReader` tells a `RequestReceiver` what it has found.
 
 httptools (llhttp, the parser of Node.js) says what HTTP/1.1 is, in its strict mode. Added here are the bounds on a head
 and the rules that llhttp leaves to its users: exactly one Host, the form of the target, the version.
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from kvstore.server.http.request import Client, HttpRequest
+from kvstore.server.http.request import ClientConnection, HttpRequest
 
 MAX_LINE_BYTES = 8190
 """Longest request target, and longest header line."""
@@ -31,7 +31,7 @@ class MalformedRequestError(Exception):
     """The bytes are not a request. The message says why; nothing after them can be understood."""
 
 
-class Receiver(Protocol):
+class RequestReceiver(Protocol):
     """Is told of requests, part by part. Must not raise."""
 
     def head_received(self, request: HttpRequest) -> None:
@@ -47,7 +47,7 @@ class Receiver(Protocol):
 class RequestReader:
     """Parses what one connection receives."""
 
-    def __init__(self, receiver: Receiver, client: Client) -> None:
+    def __init__(self, receiver: RequestReceiver, client: ClientConnection) -> None:
         self._receiver = receiver
         self._client = client
         self._parser = HttpRequestParser(self)

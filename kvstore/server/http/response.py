@@ -5,11 +5,14 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+import msgspec
+
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-"""Header lines of a response in JSON."""
+_JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+encode = msgspec.json.Encoder().encode
+"""Returns the JSON of a document."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -37,6 +40,16 @@ class HttpResponse:
             connection,
         )
         return head + self.body if body else head
+
+
+def json_response(status: int, document: msgspec.Struct, fields: bytes = b"") -> HttpResponse:
+    """Return a response with `document` in JSON."""
+    return HttpResponse(status, _JSON + fields, encode(document) + b"\n")
+
+
+def indented_json_response(status: int, document: msgspec.Struct) -> HttpResponse:
+    """Return a response with `document` in JSON that people can read."""
+    return HttpResponse(status, _JSON, msgspec.json.format(encode(document), indent=2) + b"\n")
 
 
 class NotModified(HttpResponse):

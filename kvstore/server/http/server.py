@@ -11,8 +11,8 @@ from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.keys import PATH as KEYS
 from kvstore.server.http.keys import KeyHandlers
 from kvstore.server.http.limits import HttpLimits
-from kvstore.server.http.lists import KeyLists
-from kvstore.server.http.operations import Operations
+from kvstore.server.http.lists import KeyListHandlers
+from kvstore.server.http.status_pages import StatusPages
 from kvstore.server.metrics import Metrics
 from kvstore.server.service import Replica
 
@@ -30,17 +30,17 @@ class Frontend:
         self._replica = replica
         self._limits = limits or HttpLimits()
         in_flight = InFlight(self._limits.max_in_flight)
-        self._keys: Route = KeyHandlers(replica, KeyLists(replica, self._is_stopping)).route
+        self._keys: Route = KeyHandlers(replica, KeyListHandlers(replica, self._is_stopping)).route
         self._locks = locks.LockHandlers(replica, in_flight)
-        self._watches = watch.Watches(replica)
-        self._events = events.Events(replica, metrics)
-        self._operations = Operations(replica, metrics, self._is_stopping)
+        self._watches = watch.WatchHandlers(replica)
+        self._events = events.EventHandlers(replica, metrics)
+        self._status_pages = StatusPages(replica, metrics, self._is_stopping)
         member_route, lease_route = (
             members.MemberHandlers(replica).route,
             leases.LeaseHandlers(replica, in_flight).route,
         )
         self._paths: dict[str, Route] = {
-            backup.PATH: backup.Backups(replica, self._is_stopping).route,
+            backup.PATH: backup.BackupHandlers(replica, self._is_stopping).route,
             events.PATH: self._events.route,
             leases.PATH: lease_route,
             members.PATH: member_route,
@@ -92,6 +92,8 @@ class Frontend:
             self._events.end()
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
+        for _ in range(2):
+            await asyncio.sleep(0)  # requests that are in the kernel already are received first
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._until_all_left(deadline)
@@ -139,7 +141,7 @@ class Frontend:
         for folder, route in self._folders.items():
             if path.startswith(folder.rstrip("/") + "/"):
                 return folder, route
-        return path if self._operations.knows(path) else OTHER, self._operations.route
+        return path if self._status_pages.knows(path) else OTHER, self._status_pages.route
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:

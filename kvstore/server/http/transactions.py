@@ -1,20 +1,18 @@
-"""`POST /txn`: many keys at once; see `kvstore.server.http.transaction_body`."""
+"""`POST /txn`: many keys at once; see `kvstore.api.json.transaction_request`."""
 
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from kvstore.api.commands import KeyState, ListedKeys, OperationResult, PutResult, Record, Result, TransactResult
 from kvstore.api.errors import Outcome
-from kvstore.api.json import transacted_document
+from kvstore.api.json.transaction_parsing import InvalidTransactionError, transaction_of
+from kvstore.api.json.transaction_result import transaction_document
 from kvstore.server.http.calls import ReplicaCall
 from kvstore.server.http.conditions import refuse_conditions
-from kvstore.server.http.problems import ANSWER_TOO_LARGE, Problem, not_allowed
+from kvstore.server.http.problems import ANSWER_TOO_LARGE, INVALID_TRANSACTION, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import JSON, HttpResponse
-from kvstore.server.http.target import no_parameters
-from kvstore.server.http.transaction_body import transaction_of
+from kvstore.server.http.request_target import no_parameters
+from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import Replica
 
@@ -51,7 +49,10 @@ class TransactionCall:
 
     def ask(self, reply: Callable[[Any], None]) -> None:
         """See ReplicaCall."""
-        command = transaction_of(self._request.body)
+        try:
+            command = transaction_of(self._request.body)
+        except InvalidTransactionError as error:
+            raise Problem(INVALID_TRANSACTION, str(error)) from None
         self._replica.write(once(command, self._idempotency_key, self._request), reply)
 
     def response_to(self, reply: Result) -> HttpResponse:
@@ -64,7 +65,7 @@ class TransactionCall:
                 f"It was done; the store is at revision {reply.revision}. Read the keys by themselves, or list them."
             )
             raise Problem(ANSWER_TOO_LARGE, detail, outcome=Outcome.UNKNOWN)
-        return HttpResponse(200, JSON, orjson.dumps(transacted_document(reply)) + b"\n")
+        return json_response(200, transaction_document(reply))
 
 
 def size_of(result: OperationResult) -> int:

@@ -7,14 +7,13 @@ last id that it has seen, and so misses nothing.
 from collections.abc import AsyncGenerator
 from functools import partial
 
-import orjson
-
+from kvstore.api.json.documents import WatchLostDocument
 from kvstore.api.key_range import Span
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION
 from kvstore.api.queries import Consistency
 from kvstore.api.results import RevisionUnavailable
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.calls import TaskCall
-from kvstore.server.http.feed import Feed, Watcher
+from kvstore.server.http.feed import Watcher, WatchFeed
 from kvstore.server.http.problems import (
     COMPACTED,
     INVALID_QUERY,
@@ -22,19 +21,13 @@ from kvstore.server.http.problems import (
     RETRY_AFTER,
     Problem,
     not_allowed,
-    not_then,
+    revision_unavailable,
 )
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.request_target import consistency_named, number_named, parameters, span_named
+from kvstore.server.http.response import StreamedResponse, encode
 from kvstore.server.http.stream import send
-from kvstore.server.http.target import (
-    MAX_KEY_BYTES,
-    MOST_REVISION,
-    consistency_named,
-    number_named,
-    parameters,
-    span_named,
-)
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from storage.base import end_of
 
@@ -46,12 +39,12 @@ _FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nKV-Rev
 _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 
 
-class Watches:
+class WatchHandlers:
     """Lets clients watch a replica."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._feed = Feed(replica)
+        self._feed = WatchFeed(replica)
         self._count = 0
 
     def end(self) -> None:
@@ -77,7 +70,7 @@ class Watches:
         read = await reply_of(partial(self._replica.read, b"\0", consistency))
         first = first or read.revision + 1
         if first > read.revision + 1:
-            raise not_then(RevisionUnavailable(0, read.revision), first - 1, consistency)
+            raise revision_unavailable(RevisionUnavailable(0, read.revision), first - 1, consistency)
         oldest = self._replica.history.oldest + 1
         if first < oldest:
             raise _compacted(first, oldest)
@@ -95,11 +88,11 @@ class Watches:
         while not self._feed.ended:
             chunk = self._feed.replay(watcher)
             if chunk is None:
-                document = {
-                    "oldest_revision": self._replica.history.oldest + 1,
-                    "detail": "Events were forgotten before you took them.",
-                }
-                yield b"event: lost\ndata: %b\n\n" % orjson.dumps(document)
+                document = WatchLostDocument(
+                    oldest_revision=self._replica.history.oldest + 1,
+                    detail="Events were forgotten before you took them.",
+                )
+                yield b"event: lost\ndata: %b\n\n" % encode(document)
                 return
             if chunk:
                 yield chunk
@@ -124,8 +117,8 @@ def _first_revision(request: HttpRequest, found: dict[str, str]) -> int | None:
     """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
     last = request.header(b"last-event-id")
     if last is not None:
-        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MOST_REVISION) or 0) + 1
-    return number_named(found, "from_revision", 1, MOST_REVISION)
+        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MAX_REVISION) or 0) + 1
+    return number_named(found, "from_revision", 1, MAX_REVISION)
 
 
 def _compacted(first: int, oldest: int) -> Problem:

@@ -3,11 +3,9 @@
 from typing import NamedTuple
 
 from kvstore.api.commands import Compare, Delete, LeasedPut, Put, Relation, Target
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION, MAX_TTL_S, MIN_TTL_S
 from kvstore.server.http.problems import INVALID_QUERY, Problem
-from kvstore.server.http.target import MAX_KEY_BYTES, MOST_REVISION, bytes_named, number_named, parameters
-
-LONGEST_TTL_S = 365 * 24 * 3600
-SHORTEST_TTL_S = 0.1
+from kvstore.server.http.request_target import bytes_named, number_named, parameters
 
 _GUARD = ("lock", "fence")
 
@@ -30,27 +28,28 @@ NO_OPTIONS = WriteOptions(0, 0, None)
 def options_of(query: str, command: type[Put | Delete]) -> WriteOptions:
     """Those of a write of a key. Raises Problem."""
     found = parameters(query, ("lease", "ttl_s", *_GUARD) if command is Put else _GUARD)
-    lease = number_named(found, "lease", 1, MOST_REVISION) or 0
+    lease = number_named(found, "lease", 1, MAX_REVISION) or 0
     ttl_ms = 0
     if "ttl_s" in found:
         if lease:
             raise Problem(INVALID_QUERY, "A key goes with one lease: give lease, or ttl_s for one of its own.")
-        try:
-            ttl_ms = ttl_ms_of(float(found["ttl_s"]))
-        except ValueError as error:
-            raise Problem(INVALID_QUERY, f"ttl_s={found['ttl_s'][:80]!r} cannot be used: {error}.") from None
+        ttl_ms = _ttl_ms(found["ttl_s"])
     return WriteOptions(lease, ttl_ms, _guard(found))
 
 
-def ttl_ms_of(ttl_s: float) -> int:
-    """Raises ValueError for a length that no lease can have."""
-    if not SHORTEST_TTL_S <= ttl_s <= LONGEST_TTL_S:
-        raise ValueError(f"use {SHORTEST_TTL_S} to {LONGEST_TTL_S} seconds")
+def _ttl_ms(text: str) -> int:
+    try:
+        ttl_s = float(text)
+    except ValueError:
+        ttl_s = 0.0
+    if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
+        detail = f"ttl_s={text[:80]!r} cannot be used: use {MIN_TTL_S} to {MAX_TTL_S} seconds."
+        raise Problem(INVALID_QUERY, detail)
     return round(ttl_s * 1000)
 
 
 def _guard(found: dict[str, str]) -> Compare | None:
-    name, fence = bytes_named(found, "lock"), number_named(found, "fence", 1, MOST_REVISION)
+    name, fence = bytes_named(found, "lock"), number_named(found, "fence", 1, MAX_REVISION)
     if name is None and fence is None:
         return None
     if name is None or fence is None:

@@ -22,7 +22,6 @@ from kvstore.api.commands import (
     TooManyKeys,
 )
 from kvstore.api.errors import Outcome
-from kvstore.server.http.asking import reply_of
 from kvstore.server.http.problems import (
     ANSWER_NOT_KEPT,
     IDEMPOTENCY_KEY_EXPIRED,
@@ -34,6 +33,7 @@ from kvstore.server.http.problems import (
     too_many_keys,
 )
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.reply_future import reply_of
 from kvstore.server.service import Replica
 from kvstore.state_machine.idempotency import KEPT
 from kvstore.state_machine.leases import MAX_ATTACHED

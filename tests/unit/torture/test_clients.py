@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, RawTestServer
 
 from kvstore.api.commands import Put
-from kvstore.server.http.transaction_body import transaction_of
+from kvstore.api.json.transaction_parsing import transaction_of
 from tests.torture import clients
 from tests.torture.clients import FailedWrite, RecordingClients, unexcused
 from tests.torture.write_journal import WriteJournal

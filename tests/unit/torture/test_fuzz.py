@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kvstore.server.http.openapi.pages import openapi_page
-from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, Kind, Problem
+from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, ProblemKind, Problem
 from tests.torture.__main__ import app
 from tests.torture.fuzz import exchange as exchanging
 from tests.torture.fuzz.exchange import FuzzExchange, NotHttpError, exchange, parse, violation
@@ -25,7 +25,7 @@ WHOLE = Attempt("query", [b""], whole=True)
 VALUE = response(200, SENTINEL[1])
 
 
-def refused(kind: Kind) -> bytes:
+def refused(kind: ProblemKind) -> bytes:
     return Problem(kind, "detail").response("GET").render(b"")
 
 
@@ -89,7 +89,7 @@ def test_what_may_be_answered(received: bytes) -> None:
         (response(502, b"bad gateway"), "answered with status 502"),
         (response(400, b"no"), "is not application/problem+json"),
         (response(404, b"{}", "Content-Type: application/problem+json"), "is not a problem"),
-        (refused(Kind(400, "another", "Another")), "is not in /openapi.json"),
+        (refused(ProblemKind(400, "another", "Another")), "is not in /openapi.json"),
         (refused(INVALID_KEY).replace(b'"status":400', b'"status":404'), "is not in /openapi.json"),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION
 from kvstore.server.http.problems import (
     ANSWER_NOT_KEPT,
     BODY_TOO_SLOW,
@@ -28,9 +29,8 @@ from kvstore.server.http.problems import (
     UNSUPPORTED,
     VALUE_TOO_LARGE,
     WITNESS,
-    Kind,
+    ProblemKind,
 )
-from kvstore.server.http.target import MAX_KEY_BYTES, MOST_REVISION
 
 Schema = dict[str, Any]
 """A JSON schema."""
@@ -43,7 +43,7 @@ EVENTS = "text/event-stream"
 BINARY: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}
-REVISION: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_REVISION}
+REVISION: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_REVISION}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 TAG_OF_KEY: Schema = {"type": "string", "pattern": '^"[1-9][0-9]*"$'}
 
@@ -79,7 +79,7 @@ class Body(msgspec.Struct, frozen=True):
     required: bool = True
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ApiResponse(msgspec.Struct, frozen=True):
     """An answer that was asked for. `media`: the shape of each content type that there may be."""
 
     status: int
@@ -108,7 +108,7 @@ class Tag(msgspec.Struct, frozen=True):
     text: str
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
     """A method of a path. `summary` is half a line, `text` the rest of what there is to say, in paragraphs; `problems`
     those that only some calls have; `curl` a command to try, with BASE for the address of a replica."""
 
@@ -120,17 +120,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
-    replies: tuple[Reply, ...]
-    problems: tuple[Kind, ...] = ()
+    responses: tuple[ApiResponse, ...]
+    problems: tuple[ProblemKind, ...] = ()
     curl: str
 
     @property
-    def all_problems(self) -> list[Kind]:
+    def all_problems(self) -> list[ProblemKind]:
         """Those of any call among them, by status."""
         foreign = set() if self.method in SAFE_METHODS else {FOREIGN_PAGE}
         return sorted({*ANY, *foreign, *self.problems}, key=lambda kind: (kind.status, kind.name))
 
-    def as_head(self) -> "Call":
+    def as_head(self) -> "ApiOperation":
         """The HEAD of this GET."""
         return msgspec.structs.replace(
             self,
@@ -138,7 +138,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             name=f"{self.name}Head",
             summary=f"The headers of that GET only: {self.summary[:1].lower()}{self.summary[1:]}",
             text="",
-            replies=tuple(msgspec.structs.replace(reply, media={}) for reply in self.replies),
+            responses=tuple(msgspec.structs.replace(reply, media={}) for reply in self.responses),
             curl=self.curl.replace("curl ", "curl --head ", 1),
         )
 
@@ -162,7 +162,7 @@ STALENESS = (
     ),
 )
 _AGAIN = Header("Retry-After", {"type": "integer"}, "Seconds after which to try again.", always=False)
-HEADERS_OF_PROBLEMS: dict[Kind, tuple[Header, ...]] = {
+HEADERS_OF_PROBLEMS: dict[ProblemKind, tuple[Header, ...]] = {
     NO_SUCH_KEY: STALENESS,
     PRECONDITION_FAILED: (
         Header("ETag", TAG_OF_KEY, "The present entity tag of the key; none where it is absent.", always=False),
@@ -173,7 +173,7 @@ HEADERS_OF_PROBLEMS: dict[Kind, tuple[Header, ...]] = {
 """Beside Retry-After."""
 
 
-def headers_of(kinds: list[Kind]) -> tuple[Header, ...]:
+def headers_of(kinds: list[ProblemKind]) -> tuple[Header, ...]:
     """What answers with these problems, of one status, may have."""
     own = {header.name: header for kind in kinds for header in HEADERS_OF_PROBLEMS.get(kind, ())}
     return (*own.values(), *((_AGAIN,) if kinds[0].status in (409, 429, 503) else ()))

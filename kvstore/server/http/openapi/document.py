@@ -1,19 +1,28 @@
 """The description as OpenAPI 3.1: https://spec.openapis.org/oas/v3.1.1.html"""
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from kvstore import __version__
+from kvstore.api.json.documents import ProblemDocument, ResponseDocument
+from kvstore.api.json.transaction_request import OperationRequest
+from kvstore.api.json.transaction_result import OperationResultDocument
 from kvstore.server.http import problems
-from kvstore.server.http.locks import LONGEST_WAIT_S
-from kvstore.server.http.openapi import answers
-from kvstore.server.http.openapi.calls import CALLS, TAGS
-from kvstore.server.http.openapi.description import PROBLEM, Body, Call, Header, Parameter, Reply, Schema, headers_of
-from kvstore.server.http.problems import Kind
-from kvstore.server.http.target import MOST_REVISION
-from kvstore.server.http.write_options import LONGEST_TTL_S, SHORTEST_TTL_S
+from kvstore.server.http.openapi.description import (
+    PROBLEM,
+    ApiOperation,
+    ApiResponse,
+    Body,
+    Header,
+    Parameter,
+    Schema,
+    headers_of,
+)
+from kvstore.server.http.openapi.operations import OPERATIONS, TAGS
+from kvstore.server.http.problems import ProblemKind
 
 BASE = "http://127.0.0.1:8001"
 """Where examples find a replica: the first one of `make cluster`."""
@@ -28,22 +37,13 @@ A write that was not answered with 2xx says in `outcome` whether it left no trac
 with 400 (`malformed-request`) and the end of the connection."""
 
 _REFERENCE = "#/components/schemas/{name}"
-_TTL: Schema = {"minimum": SHORTEST_TTL_S, "maximum": LONGEST_TTL_S}
-_NARROWER: dict[str, Schema] = {
-    "Operation": {"minProperties": 1, "maxProperties": 1},
-    "Result": {"minProperties": 1, "maxProperties": 1},
-    "Granting": {"properties": {"ttl_s": _TTL}},
-    "Acquiring": {
-        "properties": {
-            "lease": {"minimum": 0, "maximum": MOST_REVISION},
-            "wait_s": {"minimum": 0, "maximum": LONGEST_WAIT_S},
-        }
-    },
-    "Addition": {
-        "properties": {"name": {"pattern": "^[a-z0-9][a-z0-9._-]{0,31}$"}, "address": {"pattern": "^[^ ]+:[0-9]{1,5}$"}}
-    },
+_ONE_OF: Schema = {"minProperties": 1, "maxProperties": 1}
+_NARROWER: dict[type, Schema] = {
+    OperationRequest: _ONE_OF,
+    OperationResultDocument: _ONE_OF,
+    ProblemDocument: {"required": ["type", "title", "status", "detail"]},
 }
-"""What the code checks and its types do not say."""
+"""Constraints that the types do not express: they hold for whatever this server takes and sends."""
 
 
 def openapi() -> Schema:
@@ -51,7 +51,7 @@ def openapi() -> Schema:
     schemas = _Schemas()
     paths = {
         path: {call.method.lower(): _operation(call, schemas) for call in calls}
-        for path, calls in groupby(sorted(CALLS, key=lambda call: call.path), key=lambda call: call.path)
+        for path, calls in groupby(sorted(OPERATIONS, key=lambda call: call.path), key=lambda call: call.path)
     }
     return {
         "openapi": "3.1.0",
@@ -63,61 +63,73 @@ def openapi() -> Schema:
     }
 
 
-def kinds() -> list[Kind]:
+def kinds() -> list[ProblemKind]:
     """All problems that there are, by status."""
-    found = (value for value in vars(problems).values() if isinstance(value, Kind))
+    found = (value for value in vars(problems).values() if isinstance(value, ProblemKind))
     return sorted(found, key=lambda kind: (kind.status, kind.name))
 
 
-def example_of(call: Call) -> str:
+def example_of(call: ApiOperation) -> str:
     """The command to try."""
     return call.curl.replace("BASE", BASE)
 
 
 class _Schemas:
-    """The schemas of all types, by names without a leading underscore: it says nothing to users of the API."""
+    """The schemas of all types."""
 
     def __init__(self) -> None:
-        shapes = [shape for call in CALLS for shape in _shapes(call) if not isinstance(shape, dict)]
-        _, components = msgspec.json.schema_components([*shapes, answers.Problem], ref_template=_REFERENCE)
-        self.components: dict[str, Schema] = {name.lstrip("_"): _public(schema) for name, schema in components.items()}
-        for name, narrower in _NARROWER.items():
-            _merge(self.components[name], narrower)
+        shapes = [shape for call in OPERATIONS for shape in _shapes(call) if not isinstance(shape, dict)]
+        _, components = msgspec.json.schema_components([*shapes, ProblemDocument], ref_template=_REFERENCE)
+        self.components: dict[str, Schema] = {_public(name): _in_public(schema) for name, schema in components.items()}
+        for shape, narrower in _NARROWER.items():
+            self.components[_name(shape)] |= narrower
+        for shape in _below(ResponseDocument):
+            if (schema := self.components.get(_name(shape))) is not None:
+                schema["additionalProperties"] = False  # none is there that is not described; clients ignore others
 
     def of(self, shape: Any) -> Schema:
-        """The schema of a type, or the one that it is."""
-        return shape if isinstance(shape, dict) else {"$ref": _REFERENCE.format(name=shape.__name__.lstrip("_"))}
+        """Return the schema of a type, or `shape` itself if that is one."""
+        return shape if isinstance(shape, dict) else {"$ref": _REFERENCE.format(name=_name(shape))}
 
 
-def _shapes(call: Call) -> list[Any]:
-    replied = [shape for reply in call.replies for shape in reply.media.values()]
+def _name(shape: type) -> str:
+    return _public(shape.__name__)
+
+
+def _public(name: str) -> str:
+    """Return the name of a type without what says nothing to users of the API."""
+    return name.removesuffix("Document")
+
+
+def _below(base: type[ResponseDocument]) -> Iterator[type[ResponseDocument]]:
+    for shape in base.__subclasses__():
+        yield shape
+        yield from _below(shape)
+
+
+def _shapes(call: ApiOperation) -> list[Any]:
+    replied = [shape for reply in call.responses for shape in reply.media.values()]
     return replied if call.body is None else [call.body.shape, *replied]
 
 
-def _public(schema: Any) -> Any:
-    """Without titles, which repeat the name; with the names of other schemas as they are here; texts in one line."""
+def _in_public(schema: Any) -> Any:
+    """Return a schema without titles, which repeat the name; with public names of other schemas; texts in one line."""
     match schema:
         case dict():
             return {
-                name: _public(value) for name, value in schema.items() if name != "title" or isinstance(value, dict)
+                name: _in_public(value) for name, value in schema.items() if name != "title" or isinstance(value, dict)
             }
         case list():
-            return [_public(each) for each in schema]
+            return [_in_public(each) for each in schema]
+        case str() if schema.startswith(_REFERENCE.format(name="")):
+            return _public(schema)
         case str():
-            return " ".join(schema.split()).replace("/schemas/_", "/schemas/")
+            return " ".join(schema.split())
         case _:
             return schema
 
 
-def _merge(schema: Schema, narrower: Schema) -> None:
-    for name, value in narrower.items():
-        if isinstance(value, dict):
-            _merge(schema[name], value)
-        else:
-            schema[name] = value
-
-
-def _operation(call: Call, schemas: _Schemas) -> Schema:
+def _operation(call: ApiOperation, schemas: _Schemas) -> Schema:
     document: Schema = {
         "operationId": call.name,
         "tags": [call.tag.name],
@@ -152,34 +164,34 @@ def _body(body: Body, schemas: _Schemas) -> Schema:
     return {"description": body.text, "required": body.required, "content": {body.media: media}}
 
 
-def _responses(call: Call, schemas: _Schemas) -> Schema:
-    documents = {str(reply.status): _reply(reply, schemas) for reply in call.replies}
+def _responses(call: ApiOperation, schemas: _Schemas) -> Schema:
+    documents = {str(reply.status): _reply(reply, schemas) for reply in call.responses}
     for status, each in groupby(call.all_problems, key=lambda kind: kind.status):
         found = list(each)
         documents[str(status)] = _problem(found, with_body=call.method != "HEAD")
     return documents
 
 
-def _reply(reply: Reply, schemas: _Schemas) -> Schema:
+def _reply(reply: ApiResponse, schemas: _Schemas) -> Schema:
     document: Schema = {"description": reply.text, "headers": _headers(reply.headers)}
     if reply.media:
         document["content"] = {media: {"schema": schemas.of(shape)} for media, shape in reply.media.items()}
     return document
 
 
-def _problem(found: list[Kind], *, with_body: bool) -> Schema:
+def _problem(found: list[ProblemKind], *, with_body: bool) -> Schema:
     document: Schema = {
         "description": " ".join(f"`{kind.name}`: {kind.title}." for kind in found),
         "headers": _headers(headers_of(found)),
     }
     if with_body:
         types = {"type": {"enum": [urn(kind) for kind in found]}}
-        reference = {"$ref": _REFERENCE.format(name=answers.Problem.__name__)}
+        reference = {"$ref": _REFERENCE.format(name=_name(ProblemDocument))}
         document["content"] = {PROBLEM: {"schema": {"allOf": [reference, {"properties": types}]}}}
     return document
 
 
-def urn(kind: Kind) -> str:
+def urn(kind: ProblemKind) -> str:
     """The `type` of a problem."""
     return f"urn:kvstore:problem:{kind.name}"
 

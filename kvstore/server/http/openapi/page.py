@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from kvstore.server.http.openapi.calls import CALLS, TAGS
-from kvstore.server.http.openapi.description import Call, Schema, headers_of
+from kvstore.server.http.openapi.description import ApiOperation, Schema, headers_of
 from kvstore.server.http.openapi.document import ABOUT, TITLE, example_of, kinds, openapi, urn
-from kvstore.server.http.problems import Kind
+from kvstore.server.http.openapi.operations import OPERATIONS, TAGS
+from kvstore.server.http.problems import ProblemKind
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
 _READABLE = {"string": "text", "array": "list", "null": "null"}
@@ -31,7 +31,7 @@ def policy() -> str:
 def render() -> str:
     """All of it. It was made to be read without a script; the style stands in it, so that it is one file."""
     document = openapi()
-    shown = [call for call in CALLS if call.method != "HEAD"]
+    shown = [call for call in OPERATIONS if call.method != "HEAD"]
     sections = "".join(
         f"<section><h2>{escape(tag.name)}</h2>{_prose(tag.text)}"
         f"{''.join(_call(call, document) for call in shown if call.tag == tag)}</section>"
@@ -48,7 +48,7 @@ def render() -> str:
     )
 
 
-def _contents(shown: list[Call]) -> str:
+def _contents(shown: list[ApiOperation]) -> str:
     parts = []
     for tag, calls in groupby(shown, key=lambda call: call.tag):
         links = "".join(
@@ -64,9 +64,9 @@ def _method(method: str) -> str:
     return f'<span class="m {method}">{method}</span>'
 
 
-def _call(call: Call, document: Schema) -> str:
+def _call(call: ApiOperation, document: Schema) -> str:
     operation = document["paths"][call.path][call.method.lower()]
-    also = any(other.path == call.path and other.method == "HEAD" for other in CALLS)
+    also = any(other.path == call.path and other.method == "HEAD" for other in OPERATIONS)
     head = '<span class="faint">also HEAD</span>' if also and call.method == "GET" else ""
     rows = [
         (
@@ -97,9 +97,9 @@ def _body(operation: Schema) -> str:
     return f"<h4>Body</h4><p>{what}</p>{shown}"
 
 
-def _answers(call: Call, operation: Schema) -> str:
+def _answers(call: ApiOperation, operation: Schema) -> str:
     rows = []
-    for reply in call.replies:
+    for reply in call.responses:
         answer = operation["responses"][str(reply.status)]
         media = [
             f"<code>{escape(name)}</code>" + (f" {_type(content['schema'])}" if "$ref" in content["schema"] else "")
@@ -125,8 +125,8 @@ def _problems() -> str:
     return f'<section id="problems"><h2>Problems</h2>{about}{_table("", ("status", "type", ""), rows)}</section>'
 
 
-def _meaning(kind: Kind) -> str:
-    calls = [call for call in CALLS if kind in call.all_problems and call.method != "HEAD"]
+def _meaning(kind: ProblemKind) -> str:
+    calls = [call for call in OPERATIONS if kind in call.all_problems and call.method != "HEAD"]
     where = (
         ""
         if len(calls) > 6

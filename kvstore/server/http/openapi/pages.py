@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import orjson
 
-from kvstore.server.http.openapi.calls import CALLS
 from kvstore.server.http.openapi.document import BASE, openapi
+from kvstore.server.http.openapi.operations import OPERATIONS
 from kvstore.server.http.openapi.page import policy, render
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.response import HttpResponse, NotModified
@@ -48,7 +48,7 @@ def docs_page() -> Page:
 @cache
 def index() -> bytes:
     """A line for each call, and two to try."""
-    lines = [f"  {call.method:<6} {call.path:<26} {call.summary}" for call in CALLS if call.method != "HEAD"]
+    lines = [f"  {call.method:<6} {call.path:<26} {call.summary}" for call in OPERATIONS if call.method != "HEAD"]
     return "\n".join(
         [
             "kvstore: a replicated, linearizable key-value store. GET /docs explains each of these calls.",

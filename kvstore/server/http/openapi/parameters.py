@@ -1,9 +1,8 @@
 """What requests say in paths, queries and headers. The bounds are the code's own."""
 
+from kvstore.api.limits import MAX_LISTED, MAX_TTL_S, MIN_TTL_S
 from kvstore.api.queries import Consistency
-from kvstore.server.http.leases import MOST_LISTED
 from kvstore.server.http.openapi.description import COUNT, KEY, REVISION, TEXT, Parameter, Schema
-from kvstore.server.http.write_options import LONGEST_TTL_S, SHORTEST_TTL_S
 
 
 def _query(name: str, schema: Schema, text: str, example: str | int | None = None) -> Parameter:
@@ -55,7 +54,7 @@ FROM_REVISION = _query("from_revision", REVISION, "Begin with the events of this
 LEASE = _query("lease", REVISION, "The key hangs on this lease, and goes with it. Not together with `ttl_s`.")
 TTL = _query(
     "ttl_s",
-    {"type": "number", "minimum": SHORTEST_TTL_S, "maximum": LONGEST_TTL_S},
+    {"type": "number", "minimum": MIN_TTL_S, "maximum": MAX_TTL_S},
     "The key hangs on a lease of its own: it goes after so many seconds, unless the lease is kept alive.",
 )
 GUARD = (
@@ -63,7 +62,7 @@ GUARD = (
     _query("fence", REVISION, "What POST /locks gave. Together with `lock`."),
 )
 AFTER_LEASE = _query("after", COUNT, "Leases behind this one.")
-LEASES_LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}, "Most leases in the answer.")
+LEASES_LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}, "Most leases in the answer.")
 LOCK_OF_LEASE = Parameter("lease", "query", REVISION, "Whose lock or place it is.", 17, required=True)
 
 FORCE = _query(

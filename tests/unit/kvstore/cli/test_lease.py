@@ -54,7 +54,10 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
 def test_a_list_has_all_pages_of_the_leader(answering: Answering) -> None:
     second = {**LEASE, "id": 18, "left_s": None}
     asked = answering(
-        {"/leases?after=0": {"leases": [LEASE], "more": True}, "/leases?after=17": {"leases": [second], "more": False}}
+        {
+            "/leases?after=0": {"revision": 9, "leases": [LEASE], "more": True},
+            "/leases?after=17": {"revision": 9, "leases": [second], "more": False},
+        }
     )
     code, out, _ = run("list")
     assert code == 0

@@ -107,7 +107,7 @@ def test_wrong_usage_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_holder_and_the_waiters_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     holder, waiting = {"lease": 17, "fence": 23, "value": "[b]me"}, {"lease": 18, "fence": 24, "value_base64": "/w=="}
-    document: dict[str, Any] = {"name": "a/b", "revision": 9, "holder": holder, "waiting": [waiting]}
+    document: dict[str, Any] = {"name": "a/b", "revision": 9, "holder": holder, "waiting": [waiting], "more": False}
 
     async def ask(_: Client, request: Request) -> Response:
         assert request == Request("GET", "/locks/a%2Fb")
@@ -120,6 +120,6 @@ def test_the_holder_and_the_waiters_are_shown(monkeypatch: pytest.MonkeyPatch) -
         ["holder", "17", "23", "[b]me"],
         ["waiting", "18", "24", "\\xff"],
     ]
-    assert json.loads(run("a/b", "--show", "--json")[1]) == {"holder": holder, "waiting": [waiting]}
+    assert json.loads(run("a/b", "--show", "--json")[1]) == document
     document |= {"holder": None, "waiting": []}
     assert run("a/b", "--show") == (1, "", "kvstore: nobody holds lock 'a/b'\n")

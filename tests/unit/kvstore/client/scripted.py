@@ -15,7 +15,9 @@ def value(body: bytes) -> web.Response:
 
 
 def problem(status: int, outcome: str | None = None, name: str = "no-leader") -> web.Response:
-    document = {"type": f"urn:kvstore:problem:{name}", "title": name, "detail": "what to do", "outcome": outcome}
+    document = {"type": f"urn:kvstore:problem:{name}", "title": name, "detail": "what to do"}
+    if outcome is not None:
+        document["outcome"] = outcome
     return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json")
 
 

@@ -16,7 +16,7 @@ from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.server.config import Address, Settings
 from kvstore.server.event_loop import boot_clock
-from kvstore.server.http.asking import reply_of
+from kvstore.server.reply_future import reply_of
 from kvstore.server.process import ReplicaServer
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage

@@ -9,9 +9,9 @@ from jsonschema_rs import Draft202012Validator
 
 from kvstore.server.http.openapi.document import openapi
 from kvstore.server.http.openapi.pages import openapi_page
-from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE, Kind
+from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE, ProblemKind
+from kvstore.server.http.request_target import split
 from kvstore.server.http.response import HttpResponse, StreamedResponse
-from kvstore.server.http.target import split
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_page().body)
 OF_ANY_ANSWER = {"cache-control", "connection", "content-type", "date", "transfer-encoding"} | {
@@ -76,7 +76,7 @@ def _is_of_no_call(operations: dict[str, Any], headers: dict[str, str], body: by
     return _is(problem, METHOD_NOT_ALLOWED) and allowed == operations.keys()
 
 
-def _is(problem: dict[str, Any], kind: Kind) -> bool:
+def _is(problem: dict[str, Any], kind: ProblemKind) -> bool:
     return bool(problem["type"] == f"urn:kvstore:problem:{kind.name}")
 
 

@@ -27,11 +27,11 @@ from kvstore.api.commands import (
     Transact,
     TransactResult,
 )
+from kvstore.api.json.transaction_packing import pack_transaction
+from kvstore.api.json.transaction_parsing import transaction_of
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.client import Client, Compacted, ConditionFailed, Rejected, Unavailable, WatchEvent
-from kvstore.client.documents import pack_transaction
 from kvstore.server.http import feed
-from kvstore.server.http.transaction_body import transaction_of
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -319,13 +319,13 @@ def test_a_watch_tells_each_change(monkeypatch: pytest.MonkeyPatch, as_json: boo
     def prepare(store: Store) -> None:
         filled(store)
         store.replica.write(Delete(b"a/1"), lambda _: None)
-        replay = feed.Feed.replay
+        replay = feed.WatchFeed.replay
         rounds: list[bytes | None] = []
 
-        def once(self: feed.Feed, watcher: feed.Watcher) -> bytes | None:
+        def once(self: feed.WatchFeed, watcher: feed.Watcher) -> bytes | None:
             rounds.append(replay(self, watcher) if not rounds else None)
             return rounds[-1]
 
-        monkeypatch.setattr(feed.Feed, "replay", once)
+        monkeypatch.setattr(feed.WatchFeed, "replay", once)
 
     at(prepare, command)

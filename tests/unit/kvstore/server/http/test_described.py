@@ -10,13 +10,14 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from kvstore.server import http
-from kvstore.server.http.openapi.calls import CALLS
 from kvstore.server.http.openapi.document import kinds
-from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_MEMBER, NO_SUCH_RESOURCE, Kind, Problem
-from kvstore.server.http.response import JSON, HttpResponse
+from kvstore.server.http.openapi.operations import OPERATIONS as API_OPERATIONS
+from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_MEMBER, NO_SUCH_RESOURCE, Problem, ProblemKind
+from kvstore.server.http.response import HttpResponse
 from tests.unit.kvstore.server.http.described import DOCUMENT, faults, operations_of
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
+JSON = b"Content-Type: application/json\r\n"
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE")
 OPERATIONS = [(path, method.upper()) for path, operations in DOCUMENT["paths"].items() for method in operations]
 OF_NO_CALL = {METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE}
@@ -39,7 +40,7 @@ def test_every_resource_of_the_server_is_described() -> None:
     async def scenario(store: Store) -> None:
         roots = {*store.frontend._paths, *store.frontend._folders}
         assert [root for root in roots if not any(path.startswith(root) for path in DOCUMENT["paths"])] == [], (
-            "describe the calls in kvstore/server/http/openapi/calls"
+            "describe the calls in kvstore/server/http/openapi/operations"
         )
 
     run(scenario)
@@ -106,20 +107,20 @@ def test_queries_are_taken_apart_in_one_place_only() -> None:
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
-def test_every_problem_is_described(kind: Kind) -> None:
-    where = {call.name for call in CALLS if kind in call.all_problems}
+def test_every_problem_is_described(kind: ProblemKind) -> None:
+    where = {call.name for call in API_OPERATIONS if kind in call.all_problems}
     assert where or kind in OF_NO_CALL, (
         "name it in the problems of the calls that it can meet, kvstore/server/http/openapi"
     )
-    for call in CALLS:
+    for call in API_OPERATIONS:
         types = DOCUMENT["paths"][call.path][call.method.lower()]["responses"].get(str(kind.status), {})
         described = f"`{kind.name}`" in types.get("description", "")
         assert described == (call.name in where)
 
 
 def test_a_call_is_described_once() -> None:
-    assert len(OPERATIONS) == len(CALLS)
-    assert len({call.name for call in CALLS}) == len(CALLS)
+    assert len(OPERATIONS) == len(API_OPERATIONS)
+    assert len({call.name for call in API_OPERATIONS}) == len(API_OPERATIONS)
 
 
 def test_the_file_is_of_openapi_3_1() -> None:
@@ -197,7 +198,7 @@ def test_the_page_has_all_calls_needs_no_script_and_leads_nowhere_else() -> None
         assert len(page.ids) == len(set(page.ids))
         for link in page.links:
             assert link == "/openapi.json" or link.removeprefix("#") in page.ids
-        assert {call.name for call in CALLS if call.method != "HEAD"} <= set(page.ids)
+        assert {call.name for call in API_OPERATIONS if call.method != "HEAD"} <= set(page.ids)
         assert {kind.name for kind in kinds()} <= set(page.ids)
 
     run(scenario)

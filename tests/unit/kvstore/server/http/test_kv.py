@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.api.queries import Consistency
-from kvstore.server.http.target import decode_key
+from kvstore.server.http.request_target import decode_key
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
 MIB = 1024 * 1024

@@ -170,8 +170,8 @@ def test_a_transaction_that_a_fence_guards() -> None:
     [
         ("/locks/l", b"{}", "one lease"),
         ("/locks/l", b'{"lease": 1, "ttl_s": 5}', "one lease"),
-        ("/locks/l", b'{"lease": -1}', "no lease of this number"),
-        ("/locks/l", b'{"ttl_s": 5, "wait_s": 61}', "0 to 60"),
+        ("/locks/l", b'{"lease": -1}', "$.lease"),
+        ("/locks/l", b'{"ttl_s": 5, "wait_s": 61}', "$.wait_s"),
         ("/locks/l", b'{"ttl_s": 5, "value": "a", "value_base64": "YQ=="}', "one of them"),
         ("/locks/l", b'{"ttl_s": 5, "value_base64": "?"}', "base64"),
         ("/locks/l", b"nonsense", "malformed"),
@@ -195,7 +195,7 @@ def test_a_request_that_cannot_be_is_refused(target: str, body: bytes, says: str
     [
         ({"lock": "l"}, "lock and fence"),
         ({"fence": 1}, "lock and fence"),
-        ({"lock": "l", "fence": 1, "key": "a"}, "of its own"),
+        ({"lock": "l", "fence": 1, "key": "a"}, "another compare"),
         ({"lock": "", "fence": 1}, "1 to 1024"),
     ],
 )

@@ -5,14 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from kvstore.api.key_range import Span, starting_with
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION, RESERVED_KEY
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import INVALID_KEY, INVALID_QUERY, MALFORMED, Problem
 
-MAX_KEY_BYTES = 1024
-MOST_REVISION = 2**43
 _MOST_DIGITS = 19
 
-OWN_KEY = "Keys that begin with byte 0 are the store's own. Begin it with another byte."
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _CONSISTENCIES = {f"consistency={way}": way for way in Consistency}
@@ -47,7 +45,7 @@ def decode_key(escaped: str) -> bytes:
     if not 1 <= len(key) <= MAX_KEY_BYTES:
         raise Problem(INVALID_KEY, f"The key has {len(key)} bytes. Use 1 to {MAX_KEY_BYTES}, as in /kv/my-key.")
     if key.startswith(b"\0"):
-        raise Problem(INVALID_KEY, OWN_KEY)
+        raise Problem(INVALID_KEY, RESERVED_KEY)
     return key
 
 
@@ -64,7 +62,7 @@ def point_of(query: str) -> tuple[Consistency, int | None]:
     if common is not None:
         return common, None
     found = parameters(query, ("consistency", "revision"))
-    return consistency_named(found), number_named(found, "revision", 1, MOST_REVISION)
+    return consistency_named(found), number_named(found, "revision", 1, MAX_REVISION)
 
 
 def consistency_named(found: Mapping[str, str]) -> Consistency:

@@ -8,16 +8,16 @@ from kvstore.server.http.openapi.description import (
     EVENTS,
     JSON,
     TEXT,
-    Call,
+    ApiOperation,
+    ApiResponse,
     Header,
     Parameter,
-    Reply,
     Schema,
     Tag,
     events,
 )
 from kvstore.server.http.openapi.parameters import CONSISTENCY
-from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, OVERLOADED, STOPPING, Kind
+from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, OVERLOADED, STOPPING, ProblemKind
 from kvstore.server.metrics import CONTENT_TYPE
 
 TAG = Tag("Operations", "One replica, and what it knows of the others.")
@@ -33,26 +33,28 @@ def _page(
     path: str,
     name: str,
     summary: str,
-    reply: Reply,
+    reply: ApiResponse,
     *,
     text: str = "",
-    problems: tuple[Kind, ...] = (),
-) -> tuple[Call, Call]:
-    call = Call(
+    problems: tuple[ProblemKind, ...] = (),
+) -> tuple[ApiOperation, ApiOperation]:
+    call = ApiOperation(
         method="GET",
         path=path,
         name=name,
         tag=TAG,
         summary=summary,
         text=text,
-        replies=(reply,) if not reply.headers else (reply, Reply(304, "`If-None-Match` names it.", {}, reply.headers)),
+        responses=(reply,)
+        if not reply.headers
+        else (reply, ApiResponse(304, "`If-None-Match` names it.", {}, reply.headers)),
         problems=problems,
         curl=f"curl BASE{path}",
     )
     return call, call.as_head()
 
 
-_BACKUP = Call(
+_BACKUP = ApiOperation(
     method="GET",
     path="/backup",
     name="backup",
@@ -60,12 +62,12 @@ _BACKUP = Call(
     summary="The whole state as a stream, for `kvstore backup`",
     text="It holds every write that was acknowledged before, unless it may be stale, and is all of one moment.",
     parameters=(CONSISTENCY,),
-    replies=(Reply(200, "Frames of a format of its own.", {BYTES: BINARY}),),
+    responses=(ApiResponse(200, "Frames of a format of its own.", {BYTES: BINARY}),),
     problems=ASKING,
     curl="curl -o state BASE/backup",
 )
 
-_EVENTS = Call(
+_EVENTS = ApiOperation(
     method="GET",
     path="/events",
     name="events",
@@ -74,13 +76,15 @@ _EVENTS = Call(
     text="Four times a second an `event: glimpse`: its status, the first messages of the interval and how many there "
     "were of each kind, the newest slots, and how many requests took how long. For looking on: what is missed is "
     "gone, and `number` says so.",
-    replies=(Reply(200, "The events, until the client leaves or the replica does.", {EVENTS: events("glimpse")}),),
+    responses=(
+        ApiResponse(200, "The events, until the client leaves or the replica does.", {EVENTS: events("glimpse")}),
+    ),
     problems=(OVERLOADED,),
     curl="curl -N BASE/events",
 )
 
 _FILE_NAME: Schema = {"type": "string", "pattern": "^[a-z]+[.](js|css)$"}
-_FILE = Call(
+_FILE = ApiOperation(
     method="GET",
     path="/ui/{file}",
     name="uiFile",
@@ -89,32 +93,37 @@ _FILE = Call(
     parameters=(
         Parameter("file", "path", {"type": "string", "pattern": "^[a-z]+[.](js|css)$"}, "Its name.", "app.js"),
     ),
-    replies=(
-        Reply(200, "The file.", {SCRIPT: TEXT, STYLE: TEXT}, (_ETAG,)),
-        Reply(304, "`If-None-Match` names it.", {}, (_ETAG,)),
+    responses=(
+        ApiResponse(200, "The file.", {SCRIPT: TEXT, STYLE: TEXT}, (_ETAG,)),
+        ApiResponse(304, "`If-None-Match` names it.", {}, (_ETAG,)),
     ),
     problems=(NO_SUCH_RESOURCE,),
     curl="curl BASE/ui/app.js",
 )
 
-CALLS = (
+OPERATIONS = (
     *_page(
-        "/status", "status", "This replica, and what it knows of the others", Reply(200, "All of it.", {JSON: Status})
+        "/status",
+        "status",
+        "This replica, and what it knows of the others",
+        ApiResponse(200, "All of it.", {JSON: Status}),
     ),
-    *_page("/livez", "livez", "Whether the process runs", Reply(200, "It does.", {PLAIN: TEXT})),
+    *_page("/livez", "livez", "Whether the process runs", ApiResponse(200, "It does.", {PLAIN: TEXT})),
     *_page(
         "/readyz",
         "readyz",
         "Whether this replica serves",
-        Reply(200, "It knows a leader, and has caught up.", {PLAIN: TEXT}),
+        ApiResponse(200, "It knows a leader, and has caught up.", {PLAIN: TEXT}),
         problems=(NOT_READY, STOPPING),
     ),
-    *_page("/metrics", "metrics", "For Prometheus", Reply(200, "All metrics.", {CONTENT_TYPE: TEXT})),
+    *_page("/metrics", "metrics", "For Prometheus", ApiResponse(200, "All metrics.", {CONTENT_TYPE: TEXT})),
     _BACKUP,
     _EVENTS,
-    *_page("/ui", "ui", "This replica at work, to look at", Reply(200, "A page.", {HTML: TEXT}, (_ETAG,))),
+    *_page("/ui", "ui", "This replica at work, to look at", ApiResponse(200, "A page.", {HTML: TEXT}, (_ETAG,))),
     *(_FILE, _FILE.as_head()),
-    *_page("/", "index", "All calls, for a terminal", Reply(200, "A line for each.", {PLAIN: TEXT})),
-    *_page("/docs", "docs", "All calls, for a browser", Reply(200, "A page.", {HTML: TEXT}, (_ETAG,))),
-    *_page("/openapi.json", "openapi", "All calls, for a program", Reply(200, "OpenAPI 3.1.", {JSON: {}}, (_ETAG,))),
+    *_page("/", "index", "All calls, for a terminal", ApiResponse(200, "A line for each.", {PLAIN: TEXT})),
+    *_page("/docs", "docs", "All calls, for a browser", ApiResponse(200, "A page.", {HTML: TEXT}, (_ETAG,))),
+    *_page(
+        "/openapi.json", "openapi", "All calls, for a program", ApiResponse(200, "OpenAPI 3.1.", {JSON: {}}, (_ETAG,))
+    ),
 )

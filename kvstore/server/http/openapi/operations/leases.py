@@ -1,8 +1,25 @@
 """`/leases`."""
 
-from kvstore.server.http.leases import MOST_LISTED, Granting
-from kvstore.server.http.openapi import answers
-from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, TEXT, Body, Call, Header, Reply, Tag
+from kvstore.api.json.documents import (
+    GrantRequest,
+    LeaseDocument,
+    LeaseGrantedDocument,
+    LeasePageDocument,
+    RangeDeletedDocument,
+)
+from kvstore.api.limits import MAX_LISTED
+from kvstore.server.http.openapi.description import (
+    ASKING,
+    JSON,
+    ONCE,
+    SENDING,
+    TEXT,
+    ApiOperation,
+    ApiResponse,
+    Body,
+    Header,
+    Tag,
+)
 from kvstore.server.http.openapi.parameters import (
     AFTER_LEASE,
     CONSISTENCY,
@@ -17,7 +34,7 @@ TAG = Tag(
     "Keys and locks that hang on a lease go with it: when it is revoked, or was not kept alive for its length.",
 )
 
-_GRANT = Call(
+_GRANT = ApiOperation(
     method="POST",
     path="/leases",
     name="grantLease",
@@ -25,14 +42,16 @@ _GRANT = Call(
     summary="Grant a lease",
     text="For `ttl_s` seconds, and again for as long with each keep-alive.",
     parameters=(IDEMPOTENCY_KEY,),
-    body=Body(JSON, Granting, "Its length.", {"ttl_s": 10}),
-    replies=(
-        Reply(201, "It was granted.", {JSON: answers.Granted}, (Header("Location", TEXT, "The path of the lease."),)),
+    body=Body(JSON, GrantRequest, "Its length.", {"ttl_s": 10}),
+    responses=(
+        ApiResponse(
+            201, "It was granted.", {JSON: LeaseGrantedDocument}, (Header("Location", TEXT, "The path of the lease."),)
+        ),
     ),
     problems=(INVALID_LEASE, FULL, *ASKING, *SENDING, *ONCE),
     curl="""curl BASE/leases -d '{"ttl_s": 10}'""",
 )
-_KEEP_ALIVE = Call(
+_KEEP_ALIVE = ApiOperation(
     method="POST",
     path="/leases/{id}/keepalive",
     name="keepLeaseAlive",
@@ -40,11 +59,11 @@ _KEEP_ALIVE = Call(
     summary="Keep a lease alive",
     text="It lives for its whole length from now on. A third of that is a good time between two of these.",
     parameters=(LEASE_IN_PATH,),
-    replies=(Reply(200, "It lives on.", {JSON: answers.Granted}),),
+    responses=(ApiResponse(200, "It lives on.", {JSON: LeaseGrantedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
     curl="curl -X POST BASE/leases/17/keepalive",
 )
-_GET = Call(
+_GET = ApiOperation(
     method="GET",
     path="/leases/{id}",
     name="getLease",
@@ -52,32 +71,32 @@ _GET = Call(
     summary="A lease, and the keys that hang on it",
     text="`left_s` is null except on the leader, which alone counts.",
     parameters=(LEASE_IN_PATH, CONSISTENCY),
-    replies=(Reply(200, "The lease.", {JSON: answers.Lease}),),
+    responses=(ApiResponse(200, "The lease.", {JSON: LeaseDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING),
     curl="curl BASE/leases/17",
 )
-_REVOKE = Call(
+_REVOKE = ApiOperation(
     method="DELETE",
     path="/leases/{id}",
     name="revokeLease",
     tag=TAG,
     summary="Revoke a lease, and delete what hangs on it",
     parameters=(LEASE_IN_PATH, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "How many keys went with it.", {JSON: answers.KeysDeleted}),),
+    responses=(ApiResponse(200, "How many keys went with it.", {JSON: RangeDeletedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/leases/17",
 )
-_LIST = Call(
+_LIST = ApiOperation(
     method="GET",
     path="/leases",
     name="listLeases",
     tag=TAG,
     summary="Leases in the order in which they were granted",
-    text=f"Up to {MOST_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
+    text=f"Up to {MAX_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
     parameters=(AFTER_LEASE, LEASES_LIMIT, CONSISTENCY),
-    replies=(Reply(200, "The leases.", {JSON: answers.Leases}),),
+    responses=(ApiResponse(200, "The leases.", {JSON: LeasePageDocument}),),
     problems=ASKING,
     curl="curl BASE/leases",
 )
 
-CALLS = (_GRANT, _LIST, _LIST.as_head(), _KEEP_ALIVE, _GET, _GET.as_head(), _REVOKE)
+OPERATIONS = (_GRANT, _LIST, _LIST.as_head(), _KEEP_ALIVE, _GET, _GET.as_head(), _REVOKE)

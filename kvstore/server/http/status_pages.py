@@ -11,8 +11,8 @@ from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse
-from kvstore.server.http.target import no_parameters
 from kvstore.server.http.ui import pages
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
 from kvstore.server.service import Replica
@@ -30,7 +30,7 @@ _STRANGE = {
 }
 
 
-class Operations:
+class StatusPages:
     """Answers everything but requests for keys. `stopping` tells whether the front end is being shut down."""
 
     def __init__(self, replica: Replica, metrics: Metrics, stopping: Callable[[], bool]) -> None:

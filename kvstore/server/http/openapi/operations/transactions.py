@@ -1,7 +1,9 @@
 """`/txn`."""
 
-from kvstore.server.http.openapi import answers
-from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, Body, Call, Reply, Tag
+from kvstore.api.json.transaction_request import TransactionRequest
+from kvstore.api.json.transaction_result import TransactionResultDocument
+from kvstore.api.limits import MAX_DEPTH, MAX_OPERATIONS
+from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, ApiOperation, ApiResponse, Body, Tag
 from kvstore.server.http.openapi.parameters import IDEMPOTENCY_KEY
 from kvstore.server.http.problems import (
     ANSWER_TOO_LARGE,
@@ -11,11 +13,10 @@ from kvstore.server.http.problems import (
     NO_SUCH_LEASE,
     TOO_MANY_KEYS,
 )
-from kvstore.server.http.transaction_body import DEEPEST, MOST_OPERATIONS, Transaction
 
 TAG = Tag("Transactions", "Many keys at once: compared, then changed and read in one revision, with nothing between.")
 
-_TXN = Call(
+_TXN = ApiOperation(
     method="POST",
     path="/txn",
     name="transact",
@@ -25,11 +26,12 @@ _TXN = Call(
     "`prefix`, or `start` and `end`: what is compared has to hold of each of them. A number or a text is compared "
     'with `{"eq": ...}`, `ne`, `lt` or `gt`; by itself it means `eq`. Wherever bytes stand as text there is a field '
     f"with `_base64` behind its name for bytes that are none. A `lock` with a `fence` is compared by "
-    f"itself: that the fence holds it. Up to {MOST_OPERATIONS:,} compares and operations; `txn` nests, {DEEPEST} deep.",
+    "itself: that the fence holds it. "
+    f"Up to {MAX_OPERATIONS:,} compares and operations; `txn` nests, {MAX_DEPTH} deep.",
     parameters=(IDEMPOTENCY_KEY,),
     body=Body(
         JSON,
-        Transaction,
+        TransactionRequest,
         "The transaction.",
         {
             "compare": [{"key": "job/1", "exists": False}],
@@ -37,7 +39,9 @@ _TXN = Call(
             "else": [{"get": {"key": "job/1"}}],
         },
     ),
-    replies=(Reply(200, "Which list was done, and what each operation gave.", {JSON: answers.Transacted}),),
+    responses=(
+        ApiResponse(200, "Which list was done, and what each operation gave.", {JSON: TransactionResultDocument}),
+    ),
     problems=(
         *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL),
         *(*ASKING, *SENDING, *ONCE),
@@ -46,4 +50,4 @@ _TXN = Call(
   "then": [{"put": {"key": "job/1", "value": "new"}}], "else": [{"get": {"key": "job/1"}}]}'""",
 )
 
-CALLS = (_TXN,)
+OPERATIONS = (_TXN,)

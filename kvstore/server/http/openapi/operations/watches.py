@@ -1,11 +1,20 @@
 """`/watch`."""
 
-from kvstore.server.http.openapi.description import COUNT, EVENTS, READING, Call, Header, Reply, Tag, events
+from kvstore.server.http.openapi.description import (
+    COUNT,
+    EVENTS,
+    READING,
+    ApiOperation,
+    ApiResponse,
+    Header,
+    Tag,
+    events,
+)
 from kvstore.server.http.openapi.parameters import CONSISTENCY, FROM_REVISION, LAST_EVENT_ID, SPAN, WATCHED_KEY
 
 TAG = Tag("Watching", "What happens to keys, as it happens.")
 
-_WATCH = Call(
+_WATCH = ApiOperation(
     method="GET",
     path="/watch",
     name="watch",
@@ -17,8 +26,8 @@ _WATCH = Call(
     "client was too slow: what comes next is forgotten, and its data names the oldest revision that is kept. Name the "
     "keys in one way: `key`, `prefix`, or `start` and `end`.",
     parameters=(WATCHED_KEY, *SPAN, FROM_REVISION, CONSISTENCY, LAST_EVENT_ID),
-    replies=(
-        Reply(
+    responses=(
+        ApiResponse(
             200,
             "The events, until the client leaves or the replica does.",
             {EVENTS: events("put", "delete", "lost")},
@@ -29,4 +38,4 @@ _WATCH = Call(
     curl="curl -N 'BASE/watch?prefix=job/'",
 )
 
-CALLS = (_WATCH,)
+OPERATIONS = (_WATCH,)

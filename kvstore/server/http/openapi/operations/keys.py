@@ -1,7 +1,7 @@
 """`/kv/`: a key, or many."""
 
+from kvstore.api.json.documents import KeyDeletedDocument, KeyPutDocument, RangeDeletedDocument, RecordPageDocument
 from kvstore.server.http.lists import NDJSON
-from kvstore.server.http.openapi import answers
 from kvstore.server.http.openapi.description import (
     ASKING,
     BINARY,
@@ -15,10 +15,10 @@ from kvstore.server.http.openapi.description import (
     STALENESS,
     TAG_OF_KEY,
     TEXT,
+    ApiOperation,
+    ApiResponse,
     Body,
-    Call,
     Header,
-    Reply,
     Tag,
 )
 from kvstore.server.http.openapi.parameters import (
@@ -54,7 +54,7 @@ TAG = Tag("Keys", "A key holds a value: bytes, 0 to 1 MiB of them (`max_value_by
 _ETAG = Header("ETag", TAG_OF_KEY, "The revision of the key, in quotes.")
 _OF_PAGE = Header("KV-Revision", COUNT, "The revision of the store that the answer is of.")
 
-_GET = Call(
+_GET = ApiOperation(
     method="GET",
     path="/kv/{key}",
     name="getKey",
@@ -62,8 +62,8 @@ _GET = Call(
     summary="The value of a key",
     text="Byte for byte as it was put.",
     parameters=(KEY_IN_PATH, CONSISTENCY, AS_OF, IF_MATCH, IF_NONE_MATCH),
-    replies=(
-        Reply(
+    responses=(
+        ApiResponse(
             200,
             "The value.",
             {BYTES: BINARY},
@@ -76,13 +76,13 @@ _GET = Call(
                 *STALENESS,
             ),
         ),
-        Reply(304, "The key is at a revision that `If-None-Match` names.", {}, (_ETAG,)),
+        ApiResponse(304, "The key is at a revision that `If-None-Match` names.", {}, (_ETAG,)),
     ),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, *READING),
     curl="curl BASE/kv/greeting",
 )
 
-_PUT = Call(
+_PUT = ApiOperation(
     method="PUT",
     path="/kv/{key}",
     name="putKey",
@@ -92,9 +92,9 @@ _PUT = Call(
     "the key hangs on no lease from now on.",
     parameters=(KEY_IN_PATH, LEASE, TTL, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     body=Body(BYTES, BINARY, "The value.", "hello", required=False),
-    replies=(
-        Reply(200, "Another value took the place of the one that was there.", {JSON: answers.PutDone}, (_ETAG,)),
-        Reply(201, "The key is new.", {JSON: answers.PutDone}, (_ETAG,)),
+    responses=(
+        ApiResponse(200, "Another value took the place of the one that was there.", {JSON: KeyPutDocument}, (_ETAG,)),
+        ApiResponse(201, "The key is new.", {JSON: KeyPutDocument}, (_ETAG,)),
     ),
     problems=(
         *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL),
@@ -103,19 +103,19 @@ _PUT = Call(
     curl="curl -X PUT --data-binary 'hello' BASE/kv/greeting",
 )
 
-_DELETE = Call(
+_DELETE = ApiOperation(
     method="DELETE",
     path="/kv/{key}",
     name="deleteKey",
     tag=TAG,
     summary="Delete a key",
     parameters=(KEY_IN_PATH, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "What was deleted.", {JSON: answers.Deleted}),),
+    responses=(ApiResponse(200, "What was deleted.", {JSON: KeyDeletedDocument}),),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/kv/greeting",
 )
 
-_LIST = Call(
+_LIST = ApiOperation(
     method="GET",
     path="/kv/",
     name="listKeys",
@@ -125,12 +125,12 @@ _LIST = Call(
     "one. With `Accept: application/x-ndjson` all comes in one answer: a record on each line, and last a line with "
     "`revision`, `count` and `more`, or with `error` when it broke off. A request that names no keys is for all.",
     parameters=(*SPAN, LIMIT, CURSOR, ORDER, KEYS_ONLY, AS_OF, CONSISTENCY),
-    replies=(Reply(200, "The records.", {JSON: answers.Page, NDJSON: TEXT}, (_OF_PAGE,)),),
+    responses=(ApiResponse(200, "The records.", {JSON: RecordPageDocument, NDJSON: TEXT}, (_OF_PAGE,)),),
     problems=READING,
     curl="curl 'BASE/kv/?prefix=job/&limit=10'",
 )
 
-_DELETE_SPAN = Call(
+_DELETE_SPAN = ApiOperation(
     method="DELETE",
     path="/kv/",
     name="deleteKeys",
@@ -138,9 +138,9 @@ _DELETE_SPAN = Call(
     summary="Delete many keys",
     text="All of them in one revision, up to 100,000. Name them by `prefix`, or by `start` and `end`.",
     parameters=(*SPAN, IDEMPOTENCY_KEY),
-    replies=(Reply(200, "How many there were.", {JSON: answers.KeysDeleted}),),
+    responses=(ApiResponse(200, "How many there were.", {JSON: RangeDeletedDocument}),),
     problems=(TOO_MANY_KEYS, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE 'BASE/kv/?prefix=job/'",
 )
 
-CALLS = (_GET, _GET.as_head(), _PUT, _DELETE, _LIST, _LIST.as_head(), _DELETE_SPAN)
+OPERATIONS = (_GET, _GET.as_head(), _PUT, _DELETE, _LIST, _LIST.as_head(), _DELETE_SPAN)

@@ -1,7 +1,0 @@
-"""All calls, by what they are for."""
-
-from kvstore.server.http.openapi.calls import cluster, keys, leases, locks, operations, transactions, watches
-
-_RESOURCES = (keys, transactions, watches, leases, locks, cluster, operations)
-TAGS = tuple(resource.TAG for resource in _RESOURCES)
-CALLS = tuple(call for resource in _RESOURCES for call in resource.CALLS)
