@@ -1,6 +1,7 @@
-"""The settings that replicas must share before they exchange a message, because safety rests on them.
+"""The settings that must be equal on all replicas, because safety depends on them.
 
-They travel as pairs, `name=value` with spaces between them, and each side compares the names that both sides send.
+Replicas compare them in the handshake. They are sent as `name=value` pairs separated by spaces, and each end compares
+the names that both ends send.
 """
 
 import hashlib
@@ -9,15 +10,15 @@ from collections.abc import Collection
 from paxos.types import NodeId
 
 MAX_MEMBERS_CHARS = 160
-"""Longest list of founding members that peers compare as text; they compare longer lists by SHA-256."""
+"""Length above which the SHA-256 of the list of founding members is sent instead of the list."""
 
 
 def compatibility_of(lease_ms: int, clock_drift_ppm: int, founders: Collection[NodeId]) -> str:
-    """Return the pairs that this replica sends in its handshake.
+    """Return the `name=value` pairs that this replica sends in its handshake.
 
     The granter and the holder of a leader lease must agree on its length. Replicas whose data began with different
-    `founders` form different clusters: their majorities need not intersect. A replica that joined has no founders and
-    accepts those of the cluster that it joins.
+    `founders` belong to different clusters: their majorities need not intersect. A replica that joined later has no
+    founders, and sends none.
     """
     lease = f"lease_ms={lease_ms} clock_drift_ppm={clock_drift_ppm}"
     if not founders:

@@ -1,6 +1,6 @@
 """One connection between two replicas, as an asyncio protocol around `kvstore.peers.handshake`.
 
-`kvstore.peers.transport` is the hub: it holds all links and decides when to dial.
+The transport (`kvstore.peers.transport`) owns all links of a replica and decides when to dial.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from paxos import wire
 from paxos.messages import AnyMessage
 
 LINGER_S = 1.0
-"""Longest time that a closing link may take to send its last bytes."""
+"""Time after which a closing link is aborted, even if bytes are still unsent."""
 
 _WRITE_BYTES = 256 * 1024
-"""Bytes taken from the queue for one write: back-pressure is noticed before the whole queue is in the socket."""
+"""Bytes handed to the socket in one write: few enough for back-pressure to stop the rest of the queue."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 """TCP options that end a connection after ten seconds without acknowledgement (seconds, seconds, count, ms)."""
 
 
 class Hub(Protocol):
-    """The interface that a link needs of its transport."""
+    """The interface of the transport for its links."""
 
     local: LocalEnd
     handshake_s: float
@@ -47,20 +47,20 @@ class Hub(Protocol):
         """Count and log a link that one of its ends refused."""
 
     def welcomed(self, link: "DialledLink") -> None:
-        """Use a dialled link for frames: its handshake is done."""
+        """Start to send on a dialled link: its handshake is complete."""
 
     def admitted(self, link: "AcceptedLink") -> None:
-        """Register an accepted link whose dialer has proved its identity."""
+        """Start to receive on an accepted link: its dialer has proved its identity."""
 
-    def dropped(self, frame: bytes) -> None:
-        """Count a frame that will not be sent."""
+    def dropped(self, payload: bytes) -> None:
+        """Count an encoded message that will not be sent."""
 
     def lost(self, link: "Link", cause: Exception | None) -> None:
         """Forget a closed connection."""
 
 
 class Link(asyncio.Protocol):
-    """Base of both ends: frames, a timeout for the handshake, and an end with a reason."""
+    """Base class of both ends of a link: framing, the timeout of the handshake, and refusal with a reason."""
 
     direction: ClassVar[str]
     handshake: Dialer | Listener
@@ -75,7 +75,7 @@ class Link(asyncio.Protocol):
 
     @property
     def key(self) -> tuple[str, Channel]:
-        """Peer and channel. At most one link in each direction counts for each key."""
+        """Peer and channel. The transport uses at most one link for each key and direction."""
         return self.handshake.peer, self.handshake.channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,13 +87,13 @@ class Link(asyncio.Protocol):
         text = (
             f"no complete handshake within {seconds:g} s: only replicas may connect here, or the replica is overloaded"
         )
-        late = LinkRefused(LinkRefusal.TIMEOUT, text)
-        self.timer = asyncio.get_running_loop().call_later(seconds, self.refuse, late)
+        timeout = LinkRefused(LinkRefusal.TIMEOUT, text)
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.refuse, timeout)
         try:
             self.hub.opened(self)
         except LinkRefused as refused:
             self.refuse(refused)
-            self.transport.close()  # at once, so that a flood of connections does not accumulate
+            self.transport.close()  # without waiting for the peer, so that a flood of connections does not accumulate
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
         try:
             for payload in self.reader.feed(data):
                 self.take(payload)
-                if self.ending:  # `take` may have ended the link
+                if self.ending:
                     return
         except LinkRefused as refused:
             self.refuse(refused)
@@ -116,7 +116,7 @@ class Link(asyncio.Protocol):
         raise NotImplementedError
 
     def refuse(self, refused: LinkRefused) -> None:
-        """End the link and log the reason on both ends."""
+        """End the link, log the reason, and send it to the peer unless the peer refused the link."""
         if self.ending:
             return
         self.ending = True
@@ -125,8 +125,8 @@ class Link(asyncio.Protocol):
         if refused.by_peer:
             self.transport.close()
             return
-        # Closing while the peer still sends resets the connection, and the peer may lose the reason. Therefore
-        # half-close, discard what arrives, and let the peer close.
+        # If this end closed while the peer still sends, TCP would reset the connection and the peer could lose the
+        # reason. Therefore half-close, discard all received bytes, and let the peer close.
         self.transport.write(frame(refusal(refused)))
         self.transport.write_eof()
         self.timer = asyncio.get_running_loop().call_later(LINGER_S, self.drop)
@@ -142,7 +142,7 @@ class Link(asyncio.Protocol):
         self.transport.abort()
 
     def give_up(self) -> None:
-        """Clean up after a cancelled connection attempt: not every event loop calls `connection_lost` then."""
+        """Clean up after a cancelled connection attempt, for which some event loops do not call `connection_lost`."""
         if self.opened and not self.closed.is_set():
             self.connection_lost(None)
 
@@ -203,9 +203,9 @@ class DialledLink(Link):
             self.timer.cancel()
             self.hub.welcomed(self)
 
-    def send(self, frame: bytes) -> None:
-        """Queue a frame. All frames of one turn of the event loop leave in one write."""
-        for dropped in self.queue.append(frame):
+    def send(self, payload: bytes) -> None:
+        """Queue an encoded message. All messages of one turn of the event loop leave together."""
+        for dropped in self.queue.append(payload):
             self.hub.dropped(dropped)
         if not (self._flush_due or self._paused):
             self._flush_due = True
@@ -233,10 +233,10 @@ class DialledLink(Link):
 
 
 def _tune(connection: socket.socket) -> None:
-    """Send small frames without delay, and detect a host that no longer answers."""
+    """Set the options of a socket: small frames are sent without delay, and an unreachable host is detected."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        option = getattr(socket, name, None)  # not available on every system
+        option = getattr(socket, name, None)  # some systems lack some of the options
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""The handshake by which two replicas authenticate each other before any message is decoded. Pure: bytes in, bytes out.
+"""The handshake by which two replicas authenticate each other before they decode any message. Pure: it does no I/O.
 
 Each replica dials every other replica twice, once for each channel, and sends only on the links that it dialled. Every
 link opens with four messages:
@@ -13,22 +13,23 @@ link opens with four messages:
         |                        Welcome |
         |<-------------------------------|
 
-An end that answers a question with no sends Refusal, with the reason for the other end's log, and closes.
+If the answer to a question is no, that end sends Refusal with the reason, which the other end logs, and closes.
 
-A proof is HMAC-SHA256, keyed with the shared secret of the cluster, over every byte that both ends sent before it. It
-covers fields of a later release that this release cannot read. The two nonces make a proof fresh: a recorded proof is
-worthless on another link. The role in the proof makes the proofs of the two ends different, so a proof that is
-reflected to its sender proves nothing. The handshake authenticates the ends; it encrypts nothing. An attacker who can
-listen or dial can test guesses of the secret offline, so the secret must be long and random.
+A proof is the HMAC-SHA256, keyed with the shared secret of the cluster, of the role of its sender and of all bytes of
+Hello and Challenge (with zeros in place of the proof), including fields that only a later release can read. The two
+nonces make each proof unique, so a recorded proof is worthless on another link. The role makes the proofs of the two
+ends different, so a proof that is reflected to its sender is invalid. The handshake authenticates the ends; it encrypts
+nothing. An attacker who can listen or dial can test guesses of the secret offline, so the secret must be long and
+random.
 
-Data that was wiped, copied or restored must not vote in the name of the data that it replaced. Therefore both ends
-prove a ProcessIdentity: the incarnation of the data, the number of starts on it, and a random number of the process. A
-peer must have the incarnation that the cluster has enrolled or, while none is enrolled, the incarnation that it proved
-first. This process also remembers the newest identity that each peer proved:
+A replica whose data was wiped, copied or restored has forgotten votes, and must not vote again under its name.
+Therefore both ends prove a ProcessIdentity: the incarnation of the data, the number of starts on that data, and a
+random number of the process. A peer must have the incarnation that the cluster has enrolled or, while none is enrolled, the
+incarnation that the peer proved first. A replica also remembers, in memory, the newest identity that each peer proved:
 
-      fewer starts than before       an older copy of the data replaced the newer data, which had more votes: refused
-      as many, in another process    two processes were started from one state of the data: refused
-      more starts                    the peer has restarted, and its earlier processes are over
+      fewer starts                       the peer runs on an older copy of its data, which lacks votes: refused
+      as many starts, another process    two processes were started from the same state of the data: refused
+      more starts                        the peer has restarted; links to its earlier processes are dropped
 """
 
 import hashlib
@@ -58,12 +59,11 @@ from paxos import wire
 _NO_PROOF = bytes(32)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # not a msgspec.Struct, whose repr would show the secret
 class LocalEnd:
     """The identity of this replica and its knowledge of its peers, shared by all links.
 
-    A dataclass, because its repr can leave the secret out. Raises ValueError if the cluster name or the compatibility
-    string is too long for a handshake.
+    Raises ValueError if the cluster name or the compatibility string is too long for a handshake.
     """
 
     cluster: str
@@ -77,11 +77,11 @@ class LocalEnd:
     replaces: int = 0
     """Incarnation of this replica's former, damaged data; 0 for none."""
     enrolled: dict[str, int] = field(default_factory=dict)
-    """Incarnation of each peer that the membership names."""
-    newcomers: frozenset[str] = frozenset()
-    """Members whose data nobody has seen yet."""
+    """Enrolled incarnation of each peer, from the membership."""
+    unverified: frozenset[str] = frozenset()
+    """Peers that were added or replaced and have not proved their new data yet."""
     replacement_requests: dict[str, int] = field(default_factory=dict)
-    """Incarnation that each peer has lost to damage and asks to replace."""
+    """Former, damaged incarnation of each peer that asks to be replaced."""
     versions: wire.Versions = field(default_factory=wire.supported)
     """Message versions that this release speaks."""
     last_proved: dict[str, ProcessIdentity] = field(default_factory=dict)
@@ -99,48 +99,48 @@ class LocalEnd:
         self.peers = frozenset(peers)
         self.last_proved = {peer: identity for peer, identity in self.last_proved.items() if peer in self.peers}
 
-    def enrol(self, incarnations: Mapping[str, int], newcomers: Collection[str] = ()) -> None:
-        """Replace the incarnations that the membership names, and the members whose data nobody has seen.
+    def enrol(self, incarnations: Mapping[str, int], unverified: Collection[str] = ()) -> None:
+        """Replace the enrolled incarnations and the set of unverified peers.
 
-        The last proved identity of a peer is forgotten if it contradicts the enrolled incarnation, and if the peer
-        became a newcomer or lost its enrolment: then the next proof counts as the first one.
+        Forgets the last proved identity of a peer that contradicts its enrolled incarnation, that lost its enrolment,
+        or that became unverified. The next identity that such a peer proves counts as the first one.
         """
-        withdrawn = (self.enrolled.keys() - incarnations.keys()) | (set(newcomers) - self.newcomers)
-        self.enrolled, self.newcomers = dict(incarnations), frozenset(newcomers)
+        withdrawn = (self.enrolled.keys() - incarnations.keys()) | (set(unverified) - self.unverified)
+        self.enrolled, self.unverified = dict(incarnations), frozenset(unverified)
         self.last_proved = {
             peer: identity
             for peer, identity in self.last_proved.items()
-            if peer not in withdrawn and self._awaited(peer, identity) == identity.incarnation
+            if peer not in withdrawn and self._expected_incarnation(peer, identity) == identity.incarnation
         }
 
     def recognise(self, peer: str, identity: ProcessIdentity) -> None:
-        """Record the identity that `peer` proved. Raises LinkRefused if it is not the newest process on its data."""
+        """Record the identity that `peer` proved. Raises LinkRefused if its data or process is not the newest."""
         known = self.last_proved.get(peer, identity)
-        awaited = self._awaited(peer, known)
+        expected = self._expected_incarnation(peer, known)
         replace = f"run `kvstore member replace {peer}`"
-        if identity.incarnation != awaited:
-            text = f"{peer!r} has other data than before (incarnation {identity.incarnation:x}, expected {awaited:x})"
+        if identity.incarnation != expected:
+            text = f"{peer!r} has other data than before (incarnation {identity.incarnation:x}, expected {expected:x})"
             advice = f"restore its own data directory or, if that is lost, {replace}"
             raise LinkRefused(LinkRefusal.INCARNATION, f"{text}: {advice}")
         if identity.boot < known.boot:
             text = f"{peer!r} runs on an older copy of its data (start {identity.boot}, was {known.boot})"
-            advice = f"the copy lacks votes: restore the newer data or, if that is lost, {replace}"
-            raise LinkRefused(LinkRefusal.OLDER_COPY, f"{text}; {advice}")
+            advice = f"restore the newest data, because the copy lacks votes, or, if it is lost, {replace}"
+            raise LinkRefused(LinkRefusal.OLDER_COPY, f"{text}: {advice}")
         if identity.boot == known.boot and identity.life != known.life:
             text = f"two processes run as {peer!r} from one state of its data (start {identity.boot})"
-            advice = f"stop one of them, and remove its data if that is a copy; if only a copy is left, {replace}"
+            advice = f"stop one of them, and remove its data if it is a copy; if only copies are left, {replace}"
             raise LinkRefused(LinkRefusal.USED_TWICE, f"{text}: {advice}")
         self.last_proved[peer] = identity
 
-    def _awaited(self, peer: str, known: ProcessIdentity) -> int:
+    def _expected_incarnation(self, peer: str, known: ProcessIdentity) -> int:
         return self.enrolled.get(peer, known.incarnation)
 
 
 class Dialer:
     """The dialling end of one link to `peer`.
 
-    `proved` is the peer's identity once it has proved it. `done` is true once the peer has sent Welcome; messages are
-    then encoded in `version`.
+    `proved` is the identity that the peer has proved, or None. `done` is true once the peer has sent Welcome; from then
+    on messages are encoded in `version`.
     """
 
     def __init__(self, local: LocalEnd, peer: str, channel: Channel, nonce: bytes) -> None:
@@ -176,7 +176,7 @@ class Dialer:
         match decode(payload):
             case Challenge() as challenge if self._challenge is None:
                 self._challenge = challenge
-                # This cannot hit the nonce: whoever could choose a nonce that contains the proof would know the proof.
+                # Only the proof is replaced: a payload with the same 32 bytes elsewhere has no valid proof.
                 return self._answer(challenge, payload.replace(challenge.proof, _NO_PROOF))
             case Welcome() if self._challenge is not None and not self.done:
                 self.done = True
@@ -190,8 +190,8 @@ class Dialer:
             raise LinkRefused(LinkRefusal.WRONG_NODE, text)
         if not hmac.compare_digest(challenge.proof, _prove(self._local, "listener", self._hello, unproved)):
             raise _wrong_secret(self._local.node, self.peer)
-        listened = wire.Versions(challenge.version, challenge.version)
-        self.version = _common_version(self._local, self.peer, listened)
+        agreed = wire.Versions(challenge.version, challenge.version)
+        self.version = _common_version(self._local, self.peer, agreed)
         self._local.recognise(self.peer, challenge.identity)
         self.proved = challenge.identity
         return encode(Proof(_prove(self._local, "dialer", self._hello, unproved)))
@@ -200,8 +200,8 @@ class Dialer:
 class Listener:
     """The listening end of one link.
 
-    `peer` and `channel` are claims of the dialer until `done`; then `proved` is its identity and messages arrive in
-    `version`.
+    Until `done`, `peer` and `channel` are unproved claims of the dialer. From then on `proved` is its identity, and its
+    messages are encoded in `version`.
     """
 
     def __init__(self, local: LocalEnd, nonce: bytes) -> None:
@@ -213,7 +213,7 @@ class Listener:
         self._local = local
         self._nonce = nonce
         self._hello: Hello | None = None
-        self._awaited = b""
+        self._expected_proof = b""
 
     def receive(self, payload: bytes) -> bytes:
         """Process one payload and return the answer to send. Raises LinkRefused."""
@@ -228,28 +228,30 @@ class Listener:
                 self._hello = hello
                 self.peer = hello.node
                 self.channel = hello.channel
-                self._refuse_unfit(hello)
+                self._check_hello(hello)
                 return self._challenge(payload)
-            case Proof(proof) if self._hello is not None and self._awaited and not self.done:
+            case Proof(proof) if self._hello is not None and self._expected_proof and not self.done:
                 return self._admit(proof, self._hello)
             case _:
                 raise _unexpected(message)
 
-    def _refuse_unfit(self, hello: Hello) -> None:
+    def _check_hello(self, hello: Hello) -> None:
         local = self._local
         self.version = _common_version(local, hello.node, hello.versions)
         if hello.cluster != local.cluster:
             text = f"{hello.node!r} is in cluster {hello.cluster!r}, {local.node!r} in cluster {local.cluster!r}"
-            raise LinkRefused(LinkRefusal.CLUSTER, f"{text}: correct the setting `cluster` or the dialled address")
+            raise LinkRefused(
+                LinkRefusal.CLUSTER, f"{text}: correct the setting `cluster`, or the address that was dialled"
+            )
         if hello.node == local.node:
             text = f"{local.node!r} was dialled by {local.node!r}: give every replica its own name"
             raise LinkRefused(
-                LinkRefusal.OWN_ID, f"{text}, and check that no peer's address leads back to the replica itself"
+                LinkRefusal.OWN_ID, f"{text}, and check that no peer has the address of {local.node!r} in the settings"
             )
         if hello.node not in local.peers:
             members = ", ".join(sorted(local.peers))
             text = f"{hello.node!r} is not a member known to {local.node!r}, which knows {members}"
-            advice = f"add it with `kvstore member add {hello.node}`, or stop it if it was removed"
+            advice = f"add it with `kvstore member add {hello.node} ADDRESS`, or stop it if it was removed"
             raise LinkRefused(LinkRefusal.UNKNOWN_NODE, f"{text}: {advice}")
         if _conflict(hello.compatibility, local.compatibility):
             text = f"{hello.node!r} has {hello.compatibility}; {local.node!r} has {local.compatibility}"
@@ -261,11 +263,11 @@ class Listener:
         incarnation, boot, life = local.identity
         challenge = Challenge(local.node, incarnation, self._nonce, _NO_PROOF, boot, life, self.version)
         unproved = encode(challenge)
-        self._awaited = _prove(local, "dialer", hello, unproved)
+        self._expected_proof = _prove(local, "dialer", hello, unproved)
         return encode(msgspec.structs.replace(challenge, proof=_prove(local, "listener", hello, unproved)))
 
     def _admit(self, proof: bytes, hello: Hello) -> bytes:
-        if not hmac.compare_digest(proof, self._awaited):
+        if not hmac.compare_digest(proof, self._expected_proof):
             raise _wrong_secret(self._local.node, hello.node)
         if hello.replaces:
             self._local.replacement_requests[hello.node] = hello.replaces
@@ -277,7 +279,7 @@ class Listener:
 
 def _prove(local: LocalEnd, role: str, hello: bytes, unproved: bytes) -> bytes:
     """Return the proof of one role. `unproved` is the Challenge with zeros in place of its proof."""
-    # In msgpack every part carries its own length, so no two transcripts have the same bytes.
+    # msgpack encodes the length of each part, so different transcripts never have the same bytes.
     return hmac.digest(local.secret, encode((f"kvstore peer link, {role}", hello, unproved)), hashlib.sha256)
 
 
@@ -299,7 +301,7 @@ def _refuse_other_release(local: LocalEnd, payload: bytes) -> None:
 
 
 def _conflict(theirs: str, ours: str) -> bool:
-    """Return whether both strings name a setting and give it different values."""
+    """Return whether a setting that both strings name has different values."""
     here, there = (dict(pair.split("=", 1) for pair in pairs.split() if "=" in pair) for pairs in (ours, theirs))
     return any(there[name] != here[name] for name in there.keys() & here.keys())
 

@@ -1,4 +1,4 @@
-"""The messages of the handshake, and the reasons for which a link is refused. See `kvstore.peers.handshake`."""
+"""The messages of the handshake, and the reasons to refuse a link. See `kvstore.peers.handshake`."""
 
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -10,15 +10,15 @@ from paxos.types import NodeId
 
 NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 1024
-"""Longest frame on a link whose other end has not proved its identity."""
+"""Limit of a frame during the handshake, before the other end has proved its identity."""
 
 LIFE_BITS = 62
-"""Random bits that distinguish two processes, drawn when a process starts."""
+"""Size of the random number that identifies a process."""
 
 MAX_CLUSTER_CHARS = 128
 MAX_COMPATIBILITY_CHARS = 256
 MAX_REASON_CHARS = 240
-"""Longest text of a refusal: at 4 bytes a character it fits into MAX_HANDSHAKE_BYTES."""
+"""Limit of the text of a refusal: 4 bytes for each character fit into MAX_HANDSHAKE_BYTES."""
 
 _Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 _Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -27,7 +27,7 @@ _Boot = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Channel(StrEnum):
-    """The purpose of a link. Each purpose has a connection of its own, so that a long page never delays a vote."""
+    """The purpose of a link. Each channel has its own connection, so that a long page never delays a vote."""
 
     MESSAGES = "messages"
     BULK = "bulk"
@@ -35,8 +35,11 @@ class Channel(StrEnum):
 
 
 class ProcessIdentity(NamedTuple):
-    """One process of one replica: the `incarnation` of its data, the number of starts on that data (from 1, this start
-    included, durable), and the random LIFE_BITS of the process."""
+    """One process of one replica.
+
+    `incarnation` identifies its data. `boot` counts the starts on that data, this one included, and is durable. `life`
+    is a random number of LIFE_BITS bits that identifies the process.
+    """
 
     incarnation: int
     boot: int
@@ -44,7 +47,7 @@ class ProcessIdentity(NamedTuple):
 
 
 class LinkRefusal(StrEnum):
-    """The reason for which a link was refused; also the label of the metric that counts refusals."""
+    """The reason why a link was refused."""
 
     VERSION = "version"
     CLUSTER = "wrong-cluster"
@@ -61,7 +64,7 @@ class LinkRefusal(StrEnum):
     TIMEOUT = "handshake-timeout"
     BUSY = "too-many-connections"
     OTHER = "other"
-    """A reason of a later release that this release has no name for."""
+    """Reason of a later release, unknown to this release."""
 
     @classmethod
     def _missing_(cls, value: object) -> "LinkRefusal":  # noqa: ARG003 - the enum's interface
@@ -69,7 +72,7 @@ class LinkRefusal(StrEnum):
 
 
 class LinkRefused(Exception):
-    """The link must end. With `by_peer` the other end refused the link; otherwise send `refusal` before closing."""
+    """Error that ends a link. Unless the peer refused the link (`by_peer`), this end sends `refusal` before closing."""
 
     def __init__(self, reason: LinkRefusal, text: str, *, by_peer: bool = False) -> None:
         super().__init__(text)
@@ -79,15 +82,15 @@ class LinkRefused(Exception):
 
 
 class _Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of the messages. Fields that a later version appends are skipped, so that its version can be reported."""
+    """Base class of the messages. Fields that a later release appends are ignored."""
 
 
 class Hello(_Handshake, frozen=True):
-    """Dialer to listener, first.
+    """First message, from the dialer to the listener.
 
-    `lowest` to `version` are the message versions that the dialer can send. `compatibility` holds the settings that
-    must be equal everywhere (see `kvstore.peers.compatibility`). `replaces` is the incarnation of the dialer's former
-    data, which was damaged: the dialer asks to be admitted with its new incarnation; 0 for no request.
+    `lowest` and `version` bound the message versions that the dialer can send. `compatibility` holds the settings that
+    must be equal on all replicas (see `kvstore.peers.compatibility`). `replaces` is the incarnation of the dialer's
+    former, damaged data, by which the dialer asks to be admitted with its new incarnation; 0 for no request.
     """
 
     version: Annotated[int, msgspec.Meta(ge=0)]
@@ -109,12 +112,12 @@ class Hello(_Handshake, frozen=True):
 
     @property
     def identity(self) -> ProcessIdentity:
-        """The identity that the dialer has to prove."""
+        """The identity that the dialer claims, and proves with Proof."""
         return ProcessIdentity(self.incarnation, self.boot, self.life)
 
 
 class AnyHello(_Handshake, frozen=True, tag="Hello"):
-    """The first fields of the Hello of every release. They never change, so that its version can be reported."""
+    """The first fields of Hello, the same in all releases, so that the version of any release can be reported."""
 
     version: _Count
     cluster: str
@@ -122,8 +125,8 @@ class AnyHello(_Handshake, frozen=True, tag="Hello"):
 
 
 class Challenge(_Handshake, frozen=True):
-    """Listener to dialer: the listener's identity, the message version to use, and the proof that the listener knows
-    the secret."""
+    """Second message, from the listener: its identity, the message version to use, and the proof that it knows the
+    secret."""
 
     node: NodeId
     incarnation: _Count
@@ -135,22 +138,22 @@ class Challenge(_Handshake, frozen=True):
 
     @property
     def identity(self) -> ProcessIdentity:
-        """The identity that `proof` proves."""
+        """The identity that the listener proves with `proof`."""
         return ProcessIdentity(self.incarnation, self.boot, self.life)
 
 
 class Proof(_Handshake, frozen=True):
-    """Dialer to listener: the proof that the dialer knows the secret."""
+    """Third message, from the dialer: the proof that it knows the secret."""
 
     proof: _Digest
 
 
 class Welcome(_Handshake, frozen=True):
-    """Listener to dialer: messages may follow."""
+    """Last message, from the listener: the dialer may send messages."""
 
 
 class Refusal(_Handshake, frozen=True):
-    """Either side, at any time, last: the reason for which the link ends and how to mend it."""
+    """Message of either end that ends the link: the reason, and the advice for the operator."""
 
     reason: LinkRefusal
     text: Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
@@ -162,12 +165,12 @@ _decoder = msgspec.msgpack.Decoder(Hello | Challenge | Proof | Welcome | Refusal
 
 
 def refusal(refused: LinkRefused) -> bytes:
-    """Return the payload that tells the other end why the link ends."""
+    """Return the payload that tells the other end why this end refuses the link."""
     return encode(Refusal(refused.reason, refused.text[:MAX_REASON_CHARS]))
 
 
 def decode(payload: bytes) -> Hello | Challenge | Proof | Welcome:
-    """Return the message in `payload`. Raises LinkRefused for a Refusal and for bytes that are no message."""
+    """Return the message in `payload`. Raises LinkRefused for a Refusal and for an invalid payload."""
     try:
         message: Hello | Challenge | Proof | Welcome | Refusal = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The bounded queue of payloads that wait to be sent over a link. Pure."""
+"""The bounded queue of payloads that wait to be sent on a link. Pure."""
 
 from collections import deque
 
@@ -6,7 +6,7 @@ from kvstore.api.framing import LENGTH
 
 
 class FrameQueue:
-    """Payloads of at most `max_bytes` in all. The oldest payloads are dropped to make room for the newest."""
+    """Queue of at most `max_bytes`. The oldest payloads are dropped to make room for the newest."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -17,7 +17,7 @@ class FrameQueue:
         return bool(self._payloads)
 
     def append(self, payload: bytes) -> list[bytes]:
-        """Queue one payload and return the dropped payloads, `payload` itself if it exceeds the bound alone."""
+        """Queue a payload and return the dropped ones, which include `payload` if it exceeds the bound by itself."""
         self._payloads.append(payload)
         self.waiting_bytes += len(payload)
         dropped = []
@@ -26,20 +26,20 @@ class FrameQueue:
         return dropped
 
     def take(self, max_bytes: int) -> bytes:
-        """Remove the oldest payloads, until they amount to `max_bytes`, and return them as frames."""
+        """Remove the oldest payloads, `max_bytes` or slightly more, and return them as frames."""
         pieces: list[bytes] = []
-        goal = self.waiting_bytes - max_bytes
-        while self._payloads and self.waiting_bytes > goal:
+        enough = self.waiting_bytes - max_bytes
+        while self._payloads and self.waiting_bytes > enough:
             oldest = self._pop()
             pieces += (LENGTH.pack(len(oldest)), oldest)
         return b"".join(pieces)
 
     def clear(self) -> list[bytes]:
         """Remove all payloads and return them."""
-        abandoned = list(self._payloads)
+        removed = list(self._payloads)
         self._payloads.clear()
         self.waiting_bytes = 0
-        return abandoned
+        return removed
 
     def _pop(self) -> bytes:
         oldest = self._payloads.popleft()

@@ -1,22 +1,23 @@
-"""All links of one replica: which peers to dial, which connection counts, and which channel a message takes.
+"""All links of one replica: it dials the peers, accepts their connections, and sends and receives messages.
 
 Each replica dials every peer. It sends on the connections that it dialled and receives on the connections that it
-accepted, so replicas need not agree on which of two crossing connections to keep. It dials twice, for two channels:
+accepted, so two replicas need not agree on which of two crossing connections to keep. It dials each peer twice, once
+for each channel:
 
       n1                                             n2
        |  messages: heartbeats, votes, requests ...   |
        |--------------------------------------------->|
        |  bulk: pages of the log and of snapshots     |
        |--------------------------------------------->|
-       |                                              |      and two connections in the other direction, dialled by n2
+       |                                              |      n2 dials two more in the other direction
 
 A page that fills the queue and the socket buffers of one channel does not delay messages on the other.
 
-Delivery is unreliable, because the protocol repeats lost messages. A frame to a disconnected peer is dropped at once.
-Frames to a slow peer wait in a queue that is bounded in bytes; the oldest are dropped first.
+Delivery is unreliable: the protocol repeats lost messages. A frame to a disconnected peer is dropped at once. Frames to
+a slow peer wait in a queue that is bounded in bytes; the oldest frames are dropped first.
 
-The peers and the enrolled incarnation of each may change at any time. The transport drops a link to a removed peer, to
-a former address of a peer, to data other than the enrolled data, and to an earlier process of the peer.
+The peers and their enrolled incarnations may change at any time. The transport drops each link to a removed peer, to a
+former address of a peer, to an incarnation other than the enrolled one, and to an earlier process of a peer.
 """
 
 import asyncio
@@ -45,16 +46,16 @@ _Key = tuple[str, Channel]
 """Peer and channel."""
 
 MAX_UNPROVED_LINKS = 64
-"""Most accepted connections that may be in their handshake at the same time."""
+"""Limit of the accepted connections whose handshake is not complete."""
 
 MAX_BULK_BYTES = wire.MAX_MESSAGE_BYTES
-"""Bound on the queue of one bulk link: a few pages, or one message of the greatest length."""
+"""Limit of the queue of one bulk link: a few pages, or one message of the maximum length."""
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 0.5
-"""Bounds of the pause between two attempts to dial: short, because a restarted peer is back within a second."""
+"""Bounds of the back-off between two attempts to dial: short, because a peer restarts within a second."""
 
 _REPEAT_S = 60.0
-"""A warning about the same peer for the same reason is logged at most once in this time."""
+"""Interval in which a warning about the same peer for the same reason is logged only once."""
 
 
 class TransportStats(msgspec.Struct):
@@ -70,11 +71,11 @@ class TransportStats(msgspec.Struct):
 class Transport:
     """The peer links of one replica. All methods must be called on its event loop.
 
-    `identity` is proved with `secret`; `compatibility` must be equal on all replicas; `replaces` is the incarnation of
-    this replica's former, damaged data (0 for none). `peers` maps each other member to its address. `on_message(sender,
-    message)` gets messages of authenticated peers; `on_change(peer, connected)` is called when the message link to a
-    peer comes up or goes down; neither may raise. `max_queue_bytes` bounds the messages that wait for one peer.
-    Raises ValueError if `cluster` or `compatibility` is too long for a handshake.
+    The transport proves `identity` with `secret`. `compatibility` must be equal on all replicas. `replaces` is the
+    incarnation of this replica's former, damaged data (0 for none). `peers` maps each other member to its address.
+    `on_message(sender, message)` gets the messages of authenticated peers. `on_change(peer, connected)` is called when
+    the message link to a peer comes up or goes down. Neither callback may raise. `max_queue_bytes` bounds the messages
+    that wait for one peer. Raises ValueError if `cluster` or `compatibility` is too long for a handshake.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Transport:
     ) -> None:
         self.stats = TransportStats()
         self.address = listen
-        """Address that the transport listens on; after `start`, a port 0 is replaced by the actual port."""
+        """Address of the peer listener. If its port is 0, `start` replaces the port by the actual one."""
         self.local = LocalEnd(cluster, node, identity, secret, frozenset(peers), compatibility, replaces)
         self.on_message = on_message
         self.handshake_s = handshake_ms / 1000
@@ -111,10 +112,10 @@ class Transport:
         self._incoming: dict[_Key, AcceptedLink] = {}
         self._warned: dict[tuple[str, str], float] = {}
         self.not_a_member_for: set[str] = set()
-        """Peers whose last answer was that this replica is not a member."""
+        """Peers that last refused this replica because they do not know it as a member."""
 
     async def start(self) -> None:
-        """Listen and begin to dial. Raises OSError if the address cannot be listened on."""
+        """Listen and begin to dial. Raises OSError if it cannot listen on the address."""
         host, port = self.address
         loop = asyncio.get_running_loop()
         try:
@@ -128,44 +129,44 @@ class Transport:
         self._dial()
 
     async def stop(self) -> None:
-        """Send what is queued, then end all links. Later frames are dropped."""
+        """Send the queued frames, then close all links. Later frames are dropped."""
         self._dials = False
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # this also lets the loop flush what was just sent
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # also lets the event loop flush the queues
         if self._server is None:
             return
         self._server.close()
-        await asyncio.sleep(0)  # a connection accepted a moment ago becomes a link now or never
+        await asyncio.sleep(0)  # a connection that was just accepted becomes a link, and is closed below
         for link in tuple(self._links):
             link.finish()
-        patience = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)
+        timeout = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)
         while self._links:
             await next(iter(self._links)).closed.wait()
-        patience.cancel()
+        timeout.cancel()
         await self._server.wait_closed()
 
     def set_peers(self, peers: Mapping[str, Address]) -> None:
-        """Replace the peers. New peers are dialled; links to removed peers and to former addresses are dropped."""
-        left = {peer for peer, address in self._peers.items() if peers.get(peer) != address}
+        """Replace the peers: dial new peers, and drop the links to removed peers and to former addresses."""
+        obsolete = {peer for peer, address in self._peers.items() if peers.get(peer) != address}
         self._peers = dict(peers)
         self.local.set_peers(peers)
-        for key in product(left, Channel):
+        for key in product(obsolete, Channel):
             if key in self._dialers:
                 self._dialers.pop(key).task.cancel()
-        self._drop(lambda link: link.handshake.peer in left)
-        self._warned = {key: at for key, at in self._warned.items() if key[0] not in left}
+        self._drop(lambda link: link.handshake.peer in obsolete)
+        self._warned = {key: at for key, at in self._warned.items() if key[0] not in obsolete}
         self.not_a_member_for &= self._peers.keys()
         if self._dials:
             self._dial()
 
-    def enrol(self, incarnations: Mapping[str, int], newcomers: Collection[str] = ()) -> None:
+    def enrol(self, incarnations: Mapping[str, int], unverified: Collection[str] = ()) -> None:
         """Replace the enrolled incarnation of each peer, and drop links to other incarnations.
 
-        A peer without an enrolled incarnation is bound to the first incarnation that it proves; a peer in `newcomers`
-        to the first that it proves after it became a newcomer.
+        A peer without an enrolled incarnation is bound to the first incarnation that it proves. For a peer in
+        `unverified`, this is the first incarnation that it proves after it became unverified.
         """
-        self.local.enrol(incarnations, newcomers)
+        self.local.enrol(incarnations, unverified)
         self._drop(
             lambda link: (
                 (proved := link.handshake.proved) is not None
@@ -175,7 +176,7 @@ class Transport:
 
     @property
     def incarnations(self) -> dict[str, int]:
-        """The proved incarnation of each linked peer, in either direction."""
+        """Incarnation that each linked peer has proved, whichever end dialled."""
         return {
             link.handshake.peer: link.handshake.proved.incarnation
             for link in self._links
@@ -184,7 +185,7 @@ class Transport:
 
     @property
     def replacement_requests(self) -> Mapping[str, int]:
-        """The lost incarnation of each peer that asks to be replaced because its data was damaged."""
+        """Former, damaged incarnation of each peer that asks to be replaced."""
         return self.local.replacement_requests
 
     @property
@@ -197,38 +198,36 @@ class Transport:
         return (peer, Channel.MESSAGES) in self._outgoing
 
     def version(self, peer: str, channel: Channel = Channel.MESSAGES) -> int:
-        """Return the version in which messages to `peer` are encoded; without a link any version will do."""
+        """Return the version in which to encode messages to `peer`; the newest one while there is no link."""
         link = self._outgoing.get((peer, channel))
         return wire.VERSION if link is None else link.handshake.version
 
-    def send(self, to: str, frame: bytes, channel: Channel = Channel.MESSAGES) -> None:
-        """Send a message that is encoded in the link's `version`.
+    def send(self, to: str, payload: bytes, channel: Channel = Channel.MESSAGES) -> None:
+        """Send a message, encoded in the `version` of the peer.
 
         Never blocks and never raises: a message that cannot be sent is dropped and counted.
         """
         link = self._outgoing.get((to, channel))
         if link is None:
-            self.dropped(frame)
-        elif len(frame) > wire.MAX_MESSAGE_BYTES:
-            self.dropped(frame)
-            text = (
-                f"dropped a message of {len(frame)} bytes to {to}: no replica takes more than {wire.MAX_MESSAGE_BYTES}"
-            )
-            self.warn(to, "sent too long", text)
+            self.dropped(payload)
+        elif len(payload) > wire.MAX_MESSAGE_BYTES:
+            self.dropped(payload)
+            limit = f"replicas accept at most {wire.MAX_MESSAGE_BYTES} bytes"
+            self.warn(to, "message too long", f"dropped a message of {len(payload)} bytes to {to}: {limit}")
         else:
-            link.send(frame)
+            link.send(payload)
 
-    # Calls of the links (`kvstore.peers.connection.Hub`)
+    # Callbacks of the links (`kvstore.peers.connection.Hub`)
 
-    def dropped(self, frame: bytes) -> None:
-        """Count a frame that will not be sent."""
+    def dropped(self, payload: bytes) -> None:
+        """See Hub."""
         self.stats.dropped_frames += 1
-        self.stats.dropped_bytes += len(frame)
+        self.stats.dropped_bytes += len(payload)
 
     def warn(self, peer: str, reason: str, text: str) -> None:
         """Log a warning, unless the same warning about the same peer was logged within `_REPEAT_S`."""
         now = asyncio.get_running_loop().time()
-        key = (peer if peer in self._peers else "", reason)  # an unauthenticated dialer can invent any number of names
+        key = (peer if peer in self._peers else "", reason)  # a stranger can claim any number of names
         if now - self._warned.get(key, -_REPEAT_S) >= _REPEAT_S:
             self._warned[key] = now
             log.warning("%s", text)
@@ -238,7 +237,7 @@ class Transport:
         self._links.add(link)
         unproved = sum(isinstance(other, AcceptedLink) and not other.handshake.done for other in self._links)
         if isinstance(link, AcceptedLink) and unproved > MAX_UNPROVED_LINKS:
-            text = f"{unproved} connections have not proved their identity: find out what else connects to this port"
+            text = f"{unproved} connections have not proved their identity: find the program that connects to this port"
             raise LinkRefused(LinkRefusal.BUSY, text)
 
     def refused(self, link: Link, refused: LinkRefused) -> None:
@@ -269,11 +268,11 @@ class Transport:
         older = self._incoming.get(link.key)
         self._incoming[link.key] = link
         if older is not None:
-            older.drop()  # a peer keeps one link for each channel: it has given up the older one
+            older.drop()  # the peer has given up the older link: it keeps one for each channel
         self._end_earlier_processes(link)
         for channel in Channel:
             if dialling := self._dialers.get((link.handshake.peer, channel)):
-                dialling.returned.set()  # the peer is up: dial it at once
+                dialling.returned.set()
 
     def lost(self, link: Link, cause: Exception | None) -> None:
         """See Hub."""
@@ -307,11 +306,11 @@ class Transport:
 
 
 class _Dialling:
-    """A task that keeps one link to `peer` dialled until the task is cancelled."""
+    """A task that dials `peer` again whenever the link is lost, until the task is cancelled."""
 
     def __init__(self, hub: Transport, peer: str, address: Address, make: Callable[[], DialledLink]) -> None:
         self.returned = asyncio.Event()
-        """Set when the peer has dialled this replica, so it is up."""
+        """Set when the peer has dialled this replica: the peer is up, and is dialled without further back-off."""
         self._hub = hub
         self._peer = peer
         self._address = address
@@ -319,7 +318,6 @@ class _Dialling:
         self.task = asyncio.get_running_loop().create_task(self._keep_dialled())
 
     async def _keep_dialled(self) -> None:
-        """Dial whenever there is no link."""
         attempts = AsyncRetrying(
             retry=retry_if_result(operator.not_),
             wait=wait_random_exponential(multiplier=_RETRY_MIN_S, min=_RETRY_MIN_S, max=_RETRY_MAX_S),
@@ -327,7 +325,7 @@ class _Dialling:
         )
         while True:
             await attempts(self._dial_once)
-            await asyncio.sleep(_RETRY_MIN_S)  # a link that is lost at once must not cause a busy loop
+            await asyncio.sleep(_RETRY_MIN_S)  # no busy loop if each link is lost at once
 
     async def _dial_once(self) -> bool:
         """Dial, wait until the link is closed, and return whether its handshake succeeded."""
@@ -335,7 +333,7 @@ class _Dialling:
         link = self._make()
         try:
             await self._connect(link)
-        except (OSError, ValueError, OverflowError) as error:  # the last two: the host or port is malformed
+        except (OSError, ValueError, OverflowError) as error:  # ValueError, OverflowError: invalid host or port
             host, port = self._address
             why = f"cannot reach {self._peer} at {host}:{port} ({str(error) or 'no answer'})"
             advice = "start it or correct its address; dialling continues"
@@ -355,7 +353,7 @@ class _Dialling:
                 link.give_up()
 
     async def _await_return(self, pause_s: float) -> None:
-        """Pause, or return as soon as the peer has dialled this replica."""
+        """Wait for `pause_s`, or until the peer dials this replica."""
         try:
             async with asyncio.timeout(pause_s):
                 await self.returned.wait()

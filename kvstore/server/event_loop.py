@@ -230,7 +230,7 @@ class NodeDriver:
         self.transport.set_peers({name: at for name, at in addresses.items() if name != node.id and at is not None})
         self.transport.enrol(
             {name: member.incarnation for name, member in neighbours.items() if member.incarnation},
-            newcomers=node.membership.configuration.unverified,
+            unverified=node.membership.configuration.unverified,
         )
         if node.membership.version:
             names = ", ".join(member.name for member in node.membership.members)

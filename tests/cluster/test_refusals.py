@@ -122,7 +122,7 @@ def test_replicas_that_began_with_different_members_are_no_cluster_whatever_they
 
 
 INTRUDERS = [
-    (["--secret-file={}/secret"], "have different secrets: give all replicas the same one"),
+    (["--secret-file={}/secret"], "have different secrets: give all replicas the same `secret`"),
     (["--cluster=blue", "--data={}/blue"], "is in cluster 'blue'"),
     (["--data={}/empty"], "has other data than before"),
 ]

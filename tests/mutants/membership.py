@@ -17,7 +17,7 @@ MUTANTS = (
         (28,),
         "A member that is replaced before it was enrolled is held to the data that it had.",
         "kvstore.peers.handshake.LocalEnd.enrol",
-        "(self.enrolled.keys() - incarnations.keys()) | (set(newcomers) - self.newcomers",
+        "(self.enrolled.keys() - incarnations.keys()) | (set(unverified) - self.unverified",
         "self.enrolled.keys() - incarnations.keys(",
         UNIT,
     ),

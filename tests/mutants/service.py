@@ -233,7 +233,9 @@ MUTANTS = (
         (9, 28),
         "Whoever knows a member's name is taken for it.",
         "kvstore.peers.handshake.Listener._admit",
-        ("if not hmac.compare_digest(proof, self._awaited):\n    raise _wrong_secret(self._local.node, hello.node)"),
+        (
+            "if not hmac.compare_digest(proof, self._expected_proof):\n    raise _wrong_secret(self._local.node, hello.node)"
+        ),
         "",
         UNIT,
     ),
@@ -242,8 +244,8 @@ MUTANTS = (
         (28,),
         "A peer with other data than before votes on in the name of the one it replaced.",
         "kvstore.peers.handshake.LocalEnd.recognise",
-        "identity.incarnation != awaited",
-        "awaited < 0",
+        "identity.incarnation != expected",
+        "expected < 0",
         UNIT,
     ),
     Mutant(
@@ -268,7 +270,7 @@ MUTANTS = (
         "other-settings-admitted",
         (9, 15),
         "Replicas with different members or lease lengths take part in one cluster.",
-        "kvstore.peers.handshake.Listener._refuse_unfit",
+        "kvstore.peers.handshake.Listener._check_hello",
         "_conflict(hello.compatibility, local.compatibility)",
         "len(hello.compatibility) < 0",
         UNIT,

@@ -313,9 +313,9 @@ def test_whoever_was_replaced_before_anybody_enrolled_it_may_come_with_other_dat
     replaced = local("n1", incarnation=8)
     there.enrol({"n3": 1})
     assert refused(dialer(replaced), listener(there)).reason is LinkRefusal.INCARNATION
-    there.enrol({"n3": 1}, newcomers=["n1"])
+    there.enrol({"n3": 1}, unverified=["n1"])
     play(dialer(replaced), listener(there))
-    there.enrol({"n3": 2}, newcomers=["n1"])
+    there.enrol({"n3": 2}, unverified=["n1"])
     assert there.last_proved == {"n1": replaced.identity}
 
 
