@@ -24,8 +24,8 @@ random.
 
 A replica whose data was wiped, copied or restored has forgotten votes, and must not vote again under its name.
 Therefore both ends prove a ProcessIdentity: the incarnation of the data, the number of starts on that data, and a
-random number of the process. A peer must have the incarnation that the cluster has enrolled or, while none is enrolled, the
-incarnation that the peer proved first. A replica also remembers, in memory, the newest identity that each peer proved:
+random number of the process. A peer must have the incarnation that the cluster has enrolled or, while none is enrolled,
+the incarnation that the peer proved first. A replica also keeps, in memory, the newest identity that each peer proved:
 
       fewer starts                       the peer runs on an older copy of its data, which lacks votes: refused
       as many starts, another process    two processes were started from the same state of the data: refused

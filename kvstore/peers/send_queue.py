@@ -26,7 +26,7 @@ class FrameQueue:
         return dropped
 
     def take(self, max_bytes: int) -> bytes:
-        """Remove the oldest payloads, `max_bytes` or slightly more, and return them as frames."""
+        """Remove the oldest payloads, up to the one that reaches `max_bytes`, and return them as frames."""
         pieces: list[bytes] = []
         enough = self.waiting_bytes - max_bytes
         while self._payloads and self.waiting_bytes > enough:

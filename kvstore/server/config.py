@@ -1,4 +1,4 @@
-"""The settings of a replica: one table, from which flags, environment, file keys and documentation are made."""
+"""The settings of a replica. Flags, environment variables, file keys and documentation are derived from this table."""
 
 import re
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
 _PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), RetentionLimits()
-"""The default of a setting is defined by the part that uses the setting."""
+"""Sources of default values: each default is defined by the package that uses the setting."""
 
 ENV_PREFIX = "KVSTORE_"
 MIN_SECRET_LENGTH = 16
 FRAME_ROOM_BYTES = 64 * 1024
-"""Space in a frame for keys, request ids and other fields beside the values."""
+"""Bytes of a frame that are reserved for keys, request ids and other fields beside the values."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared here, never bound by default
 
 
 class ConfigError(Exception):
-    """Unusable settings. Each line of `problems` names a setting, its source, what is wrong and how to correct it."""
+    """Error for invalid settings. Each line of `problems` names a setting, its source, the problem and a remedy."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -47,7 +47,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def overlaps(self, other: "Address") -> bool:
-        """Return whether one machine cannot listen on both addresses."""
+        """Return whether a machine could not listen on both addresses at once."""
         same_host = self.host == other.host or bool(_WILDCARDS & {self.host, other.host})
         return self.port == other.port and same_host
 
@@ -62,7 +62,7 @@ def parse_address(text: str) -> Address:
 
 
 def _parse_listen(text: object) -> object:
-    """Parse text, and leave other values to the validation of the type."""
+    """Parse a string; leave other values to the type validation."""
     return parse_address(text) if isinstance(text, str) else text
 
 
@@ -99,10 +99,10 @@ def _number(default: int, unit: str, least: int, most: int, description: str) ->
 
 
 class Settings(BaseSettings):
-    """The settings of one replica. The constructor reads only its arguments; `kvstore.server.config_sources.load` reads
-    all sources.
+    """The settings of one replica.
 
-    Raises pydantic.ValidationError for values out of bounds and for settings that contradict each other.
+    The constructor reads only its arguments; `kvstore.server.config_sources.load` reads all sources. Raises
+    pydantic.ValidationError for values out of bounds and for settings that contradict each other.
     """
 
     model_config = SettingsConfigDict(
@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     members: Members = Field(
         {"n1": Address("127.0.0.1", 9001)},
         min_length=1,
-        description="founding voters and the addresses of their peer listeners: `n1=127.0.0.1:9001,n2=...`; a table "
-        "in the file",
+        description="founding voters and the addresses of their peer listeners: `n1=127.0.0.1:9001,n2=...`; in the "
+        "file, a table",
     )
     join: bool = Field(
         False,
@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
     peer_listen: Listen | None = Field(
         None,
-        description="address of the peer listener, if it is not the own address in `members`: `0.0.0.0:9001` in a "
-        "container",
+        description="address of the peer listener, if it differs from the address of this replica in `members`: "
+        "`0.0.0.0:9001` in a container",
     )
     data: Path = Field(Path("kvstore-data"), description="data directory of this replica; created if absent")
     secret: SecretStr | None = Field(
@@ -145,7 +145,8 @@ class Settings(BaseSettings):
         "ms",
         20,
         600_000,
-        "length of the leader lease, during which the leader serves reads alone; a failover takes about as long",
+        "length of the leader lease, during which the leader answers reads without a quorum; a failover takes about as "
+        "long",
     )
     clock_drift_ppm: int = _number(
         _PROTOCOL.clock_drift_ppm,
@@ -159,7 +160,8 @@ class Settings(BaseSettings):
         "ms",
         1,
         60_000,
-        "longest random delay before an election starts, so that two candidates seldom collide",
+        "maximum random delay before a replica tries to become leader, so that two candidates seldom collide; failed "
+        "attempts double it",
     )
     stall_ms: int = _number(
         _PROTOCOL.stall_ms,
@@ -168,51 +170,51 @@ class Settings(BaseSettings):
         600_000,
         "a leader whose disk or commits make no progress for this long steps down",
     )
-    request_timeout_ms: int = _number(2500, "ms", 50, 600_000, "timeout of a request: it then ends with an error")
+    request_timeout_ms: int = _number(2500, "ms", 50, 600_000, "timeout of a client request")
     max_value_bytes: int = _number(
-        _FRONT_END.max_value_bytes, "bytes", 1, MAX_MESSAGE_BYTES, "greatest length of a value"
+        _FRONT_END.max_value_bytes, "bytes", 1, MAX_MESSAGE_BYTES, "maximum length of a value"
     )
     max_batch_bytes: int = _number(
         _PROTOCOL.max_batch_bytes,
         "bytes",
         1024,
         MAX_MESSAGE_BYTES,
-        "a batch that has reached this size is closed",
+        "maximum size of a batch; a single larger command is a batch of its own",
     )
     max_in_flight: int = _number(
         _FRONT_END.max_in_flight,
         "requests",
         1,
         1_000_000,
-        "most requests in progress on one replica; further requests are refused with 429",
+        "maximum number of requests in progress on one replica; further requests are refused with 429",
     )
     quota_bytes: int = _number(
         2 << 30,
         "bytes",
         1024,
         1 << 50,
-        "quota for keys and values, plus 64 bytes for each key; above it a PUT is refused with 507",
+        "quota for the bytes of keys and values, plus 64 for each key; above it a PUT is refused with 507",
     )
     log_slots: int = _number(
         _RETENTION.log_slots,
         "slots",
         1,
         1_000_000_000,
-        "most applied slots that the log retains; a peer that lags further behind receives a snapshot",
+        "maximum number of applied slots in the log; a peer that lags further behind receives a snapshot",
     )
     history_revisions: int = _number(
         _RETENTION.history_revisions,
         "revisions",
         0,
         1_000_000_000,
-        "most revisions that the history retains, for reads at a revision and for watches that start at one",
+        "maximum number of past revisions that are retained, for reads at a revision and watches that start at one",
     )
     history_age_ms: int = _number(
-        _RETENTION.history_age_ms, "ms", 0, 10**12, "longest time that the history retains a revision"
+        _RETENTION.history_age_ms, "ms", 0, 10**12, "maximum time for which a past revision is retained"
     )
-    window: int = _number(_PROTOCOL.window, "slots", 1, 4096, "slots that a leader has in progress at once")
+    window: int = _number(_PROTOCOL.window, "slots", 1, 4096, "maximum number of slots that the leader has in flight")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severity of log messages"
+        "info", description="lowest severity of log messages that are written"
     )
 
     @classmethod
@@ -224,7 +226,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments only: `load` orders the sources and records the source of each value."""
+        """Use the arguments only: `load` orders the sources and records the source of each value."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -234,7 +236,7 @@ class Settings(BaseSettings):
         if self.max_value_bytes + self.max_batch_bytes > room:
             problems.append(
                 f"max_value_bytes ({self.max_value_bytes}) and max_batch_bytes ({self.max_batch_bytes}) together must "
-                f"fit one frame between peers: reduce their sum to {room} or less"
+                f"fit into one frame between peers: reduce their sum to {room} or less"
             )
         if problems:
             raise ValueError("\n".join(problems))
@@ -242,11 +244,11 @@ class Settings(BaseSettings):
 
     @property
     def peer_bind(self) -> Address:
-        """The address on which this replica listens for its peers."""
+        """Address of the peer listener."""
         return self.peer_listen or self.members[self.node]
 
     def shared_secret(self) -> bytes:
-        """Return the shared secret of the members; empty only for a single member without one.
+        """Return the shared secret of the members; empty only for a single member without a secret.
 
         Raises OSError if `secret_file` cannot be read.
         """
@@ -255,7 +257,7 @@ class Settings(BaseSettings):
         return self.secret_file.read_bytes().strip() if self.secret_file is not None else b""
 
     def warnings(self) -> list[str]:
-        """Return one line for each allowed but doubtful setting, with the remedy."""
+        """Return one line, with advice, for each setting that is valid but not recommended."""
         return voters_warnings(len(self.members))
 
 
@@ -265,8 +267,8 @@ def voters_warnings(voters: int) -> list[str]:
         return []
     return [
         (
-            f"{voters} voters tolerate as many failures as {voters - 1} would, {(voters - 1) // 2}, and each write "
-            f"waits for one more voter: use {voters - 1} or {voters + 1} members"
+            f"{voters} voters tolerate the loss of {(voters - 1) // 2}, no more than {voters - 1} voters would, and "
+            f"each write waits for one more voter: use {voters - 1} or {voters + 1} members"
         )
     ]
 
@@ -288,8 +290,8 @@ def _membership_problems(settings: Settings) -> Iterator[str]:
         )
     elif settings.listen.overlaps(settings.peer_bind):
         yield (
-            f"listen ({settings.listen}) and the peer address ({settings.peer_bind}; peer_listen or the own address in "
-            "members) use the same port: use another port for one of them"
+            f"listen ({settings.listen}) and the peer address ({settings.peer_bind}, from peer_listen or members) use "
+            "the same port: use another port for one of them"
         )
 
 
@@ -302,8 +304,8 @@ def _timing_problems(settings: Settings) -> Iterator[str]:
         )
     if stall_ms < lease_ms:
         yield (
-            f"stall_ms ({stall_ms}) must not be shorter than lease_ms ({lease_ms}): no replica can take over earlier; "
-            f"raise stall_ms to {lease_ms} or more"
+            f"stall_ms ({stall_ms}) must not be shorter than lease_ms ({lease_ms}), because no replica can take over "
+            f"earlier: raise stall_ms to {lease_ms} or more"
         )
 
 
@@ -314,8 +316,8 @@ def _secret_problems(settings: Settings) -> Iterator[str]:
     if settings.secret is None and settings.secret_file is None:
         if len(settings.members) > 1:
             yield (
-                f"secret or secret_file is required with {len(settings.members)} members: set the same on all of "
-                "them, for example from `openssl rand -hex 32`"
+                f"secret or secret_file is required with {len(settings.members)} members: set the same secret on all "
+                "of them, for example one from `openssl rand -hex 32`"
             )
         return
     try:

@@ -1,4 +1,4 @@
-"""Where settings come from: flags, environment, file and defaults; their errors; and their table for the documentation.
+"""The sources of settings: flags, environment, file and defaults; the messages about invalid settings; their table.
 
 A setting comes from the first of these sources that names it: the flag `--lease-ms`, the environment variable
 `KVSTORE_LEASE_MS`, the key `lease_ms` of the TOML file, the default.
@@ -22,7 +22,7 @@ _SECRETS = {"secret", "secret_file"}
 
 
 def load(flags: Mapping[str, object], file: Path | None) -> Settings:
-    """Return the settings from `flags` (by name of the setting; None if not given), environment, `file` and defaults.
+    """Return the settings from `flags` (None for an absent flag), the environment, `file` and the defaults.
 
     Raises ConfigError, with one line for each problem.
     """
@@ -34,7 +34,7 @@ def load(flags: Mapping[str, object], file: Path | None) -> Settings:
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for layer, origin in layers:
-        if _SECRETS & layer.keys():  # two forms of one setting: the nearer source wins, whichever form it uses
+        if _SECRETS & layer.keys():  # `secret` overrides `secret_file` of an earlier layer, and vice versa
             values = {name: value for name, value in values.items() if name not in _SECRETS}
         values |= layer
         origins |= {name: origin(name) for name in layer}
@@ -54,7 +54,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
-    """Return one line for each problem in `error`. `origins` maps the name of a setting to the source of its value."""
+    """Return one line for each problem in `error`. `origins` maps setting names to the sources of their values."""
     lines: list[str] = []
     for problem in error.errors(include_url=False, include_input=False):
         text = str(problem.get("ctx", {}).get("error", problem["msg"])).replace("Input should be", "must be")
@@ -84,7 +84,7 @@ def _suggestion(name: str) -> str:
 def _hint(name: str) -> str:
     field = Settings.model_fields.get(name)
     allowed = bounds_of(field) if field is not None else ""
-    return f"; allowed is {allowed}" if allowed else ""
+    return f"; allowed: {allowed}" if allowed else ""
 
 
 def flag_of(name: str) -> str:
@@ -93,7 +93,7 @@ def flag_of(name: str) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return the default in the form of a flag; empty if there is none."""
+    """Return the default as it would be written in a flag; empty if there is none."""
     if isinstance(field.default, dict):
         return ",".join(f"{name}={address}" for name, address in field.default.items())
     return "" if field.default is None else str(field.default)

@@ -1,7 +1,7 @@
 """The asyncio driver of a node: an inbox, one timer, the storage thread and the peer links.
 
-All events of one turn of the event loop are given to the node first, then the node takes one step. So events that
-arrive together share one step, and no event waits for others.
+The driver first passes all events of one turn of the event loop to the node, then the node takes one step. So events
+that arrive together share a step, and no event waits for later ones.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ from storage.writer import Writer
 log = logging.getLogger(__name__)
 
 COMPACTION_POLL_S = 0.02
-"""Interval at which a reader of the state checks whether the storage thread has finished compacting."""
+"""Interval at which `read_state` checks whether the storage thread has finished compacting."""
 
 BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchSnapshot, Learn, SnapshotPage})
-"""Types of the messages that take the bulk channel."""
+"""Types of the messages that are sent on the bulk channel."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_clock() -> Time:
-    """Return nanoseconds of a monotonic clock, which also counts suspended time where the system has such a clock."""
+    """Return the nanoseconds of a monotonic clock, which includes suspended time if the system has such a clock."""
     return time.clock_gettime_ns(_CLOCK)
 
 
 class NodeDriver:
-    """Drives one node. All methods must be called on the event loop that the driver was made in.
+    """The asyncio driver of one node. All methods must be called on the event loop in which the driver was made.
 
     `make_transport` gets the callback for received messages. `addresses` are the peer addresses in the settings, for
-    members whose address is not in the membership. `on_sync` gets the seconds that each durable write took. `ended` is
-    done when the replica cannot go on, with the cause as its exception; the replica neither votes nor answers
-    afterwards (rule 4).
+    members whose address is not in the membership. `on_sync` gets the duration of each durable write in seconds.
+    `ended` is done when the replica has failed, with the cause as its exception; a failed replica neither votes nor
+    answers (rule 4).
     """
 
     def __init__(
@@ -79,29 +79,29 @@ class NodeDriver:
         self._timer_due: Time = 0
         self._logged_leader: Ballot | None = None
         self._notified = 0
-        """Position of the last change that the listeners were told of."""
+        """Position of the last change that was reported to the listeners."""
         self._listeners: list[Callable[[], None]] = []
         self.trace: Trace | None = None
-        """Recorder of messages and slots while somebody looks on."""
+        """Record of messages and slots while a live page is open; None otherwise."""
         self._followed: tuple[int, bool] | None = None
         self._follow_membership()
 
     async def start(self) -> None:
-        """Listen for peers and take part. Raises OSError if the peer address cannot be listened on."""
+        """Listen for peers and take part in the protocol. Raises OSError if it cannot listen on the peer address."""
         await self.transport.start()
         self.wake()
 
     async def close(self) -> None:
-        """Stop the links and the storage thread, which finishes its queue."""
+        """Close the links, and stop the storage thread after the writes in its queue."""
         if self._timer is not None:
             self._timer.cancel()
         await self.transport.stop()
         self._writer.stop()
 
     async def abandon(self) -> None:
-        """Stop after a failure, without another vote or answer."""
+        """Close the links and the storage after a failure, without another vote or answer."""
         await self.close()
-        with suppress(StorageError):  # the thread may have ended without closing it, and the cause is logged
+        with suppress(StorageError):  # the storage thread may have failed; `_fail` has logged the cause
             self._storage.close()
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -112,14 +112,14 @@ class NodeDriver:
         """See `kvstore.server.service.Replica`."""
         while True:
             compacted = self.node.hold_state(reader, after)
-            self._step()  # puts unstored changes into the queue of the storage thread, ahead of the read
+            self._step()  # queues the write of unstored changes before the read
             page: StatePage = await reply_of(partial(self._writer.read_state, after, MAX_PAGE_BYTES))
             if after or page.compacted >= compacted:
                 return page
             await asyncio.sleep(COMPACTION_POLL_S)
 
     def wake(self) -> None:
-        """Schedule a step for this turn of the event loop."""
+        """Schedule a step after the events that are ready now."""
         if not self._step_scheduled:
             self._step_scheduled = True
             self._loop.call_soon(self._step)
@@ -136,7 +136,7 @@ class NodeDriver:
             self._on_sync(seconds)
         self._handle(lambda: self.node.durable(writes))
 
-    def _ring(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
         self.node.incarnations = {**self.transport.incarnations, self.node.id: self._incarnation}
         self.node.replacement_requests = self.transport.replacement_requests
@@ -147,7 +147,7 @@ class NodeDriver:
             return
         try:
             event()
-        except Exception as error:  # noqa: BLE001 - after any failure the votes of this replica cannot be trusted
+        except Exception as error:  # noqa: BLE001 - after any failure this replica must not vote
             self._fail(error)
         self.wake()
 
@@ -206,18 +206,20 @@ class NodeDriver:
         self._handle(lambda: self.node.state_page_read(fetch.to, fetch.after, page))
 
     def _arm_timer(self) -> None:
-        """Arm the timer for the next deadline. It is moved only if it would ring too late: an early tick does no harm."""
+        """Set the timer to the next deadline. A timer that fires earlier is kept: an early tick is harmless."""
         due = self.node.next_deadline()
         if self._timer is not None:
             if self._timer_due <= due:
                 return
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self._loop.call_later(max(0, due - boot_clock()) / (1000 * MS), self._ring)
+        self._timer = self._loop.call_later(max(0, due - boot_clock()) / (1000 * MS), self._timer_fired)
 
     def _follow_membership(self) -> None:
-        """Link with the members, on the data that the membership names. A joining replica that knows no membership yet
-        links with the members in its settings."""
+        """Give the transport the addresses and enrolled incarnations of the members.
+
+        A joining replica that knows no membership yet connects to the members in its settings.
+        """
         node = self.node
         followed = (node.membership.version, node.view.pending)
         if followed == self._followed:
@@ -237,26 +239,26 @@ class NodeDriver:
             state = "pending" if node.view.pending else "in force"
             log.info("%s: members %s, version %d, %s", node.id, names, node.membership.version, state)
         if node.view.standing is Standing.REMOVED:
-            log.warning("%s was removed from the membership: it answers stale reads only; stop it", node.id)
+            log.warning("%s was removed from the membership and answers only stale reads: stop it", node.id)
 
     def _log_leader(self) -> None:
         leading = self.node.replica.leader_ballot
         if leading != self._logged_leader:
             self._logged_leader = leading
             if leading is not None:
-                log.info("%s: %s leads, ballot %s", self.node.id, leading.node, leading)
+                log.info("%s: %s is the leader, ballot %s", self.node.id, leading.node, leading)
 
     def _fail(self, error: Exception) -> None:
-        """End the replica without another vote (rule 4); its next start recovers."""
+        """End the replica without another vote (rule 4). Its next start recovers from the stored state."""
         if isinstance(error, ForgottenVotesError):
             error = DamagedError(f"{self._data}: {error}")
         if not self.ended.done():
-            log.critical("%s cannot go on: %s", self.node.id, error, exc_info=error)
+            log.critical("%s has failed and stops: %s", self.node.id, error, exc_info=error)
             self.ended.set_exception(error)
 
 
 def address_of(member: Member, configured: Mapping[NodeId, Address]) -> Address | None:
-    """Return the peer address of `member`: from the membership, or else from the settings."""
+    """Return the peer address of `member` from the membership or, if it is absent there, from the settings."""
     if not member.address:
         return configured.get(member.name)
     return parse_address(member.address)

@@ -1,4 +1,4 @@
-"""The process of one replica: the composition of all its parts, its shutdown, and its recovery from damaged data."""
+"""The process of one replica: its composition, its shutdown, and its recovery from damaged data."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ SWITCH_INTERVAL_S = 0.0005
 class ReplicaServer:
     """One running replica: node, storage thread, peer links, metrics and HTTP front end.
 
-    `ended` is done when the replica cannot go on, see NodeDriver. Raises StorageError if the stored state is unusable.
+    `ended` is done when the replica has failed, see NodeDriver. Raises StorageError if the stored state is unusable.
     """
 
     def __init__(self, settings: Settings, storage: SqliteStorage) -> None:
@@ -60,7 +60,7 @@ class ReplicaServer:
         self._frontend = Frontend(self.service, metrics, limits_of(settings))
 
     async def start(self) -> None:
-        """Listen and take part. Raises OSError if an address cannot be listened on."""
+        """Listen for peers and clients. Raises OSError if it cannot listen on an address."""
         settings = self._settings
         await self.driver.start()
         await self._frontend.start(settings.listen.host, settings.listen.port)
@@ -74,8 +74,8 @@ class ReplicaServer:
         )
 
     async def stop(self) -> None:
-        """Hand over leadership, answer the requests in flight by way of the next leader, and stop."""
-        log.info("%s is stopping: it hands over leadership and answers requests in flight", self._settings.node)
+        """Hand over leadership, answer the requests in flight through the next leader, and stop."""
+        log.info("%s is stopping: it hands over leadership and answers the requests in flight", self._settings.node)
         self.service.stopping = True
         self.driver.node.hand_over()
         self.driver.wake()
@@ -127,8 +127,11 @@ def _make_transport(
 
 
 async def _run(settings: Settings) -> None:
-    """Run until SIGINT or SIGTERM. Damaged data is set aside, and the replica asks its peers for a snapshot (rule 5); a
-    single member has no peers and fails."""
+    """Run until SIGINT or SIGTERM.
+
+    Damaged data is set aside, and the replica starts again without data and asks its peers for a snapshot (rule 5). A
+    single member has no peers: it fails.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -141,16 +144,16 @@ async def _run(settings: Settings) -> None:
         except DamagedError as error:
             if len(settings.members) == 1:
                 raise
-            place = set_aside(settings.data)
-            text = "%s: %s. Moved the damaged data to %s; this replica starts empty and asks its peers for a snapshot"
-            log.critical(text, settings.node, error, place)
+            damaged = set_aside(settings.data)
+            text = "%s: %s. Moved the damaged data to %s; the replica starts empty and asks its peers for a snapshot"
+            log.critical(text, settings.node, error, damaged)
             founders = ()
         else:
             return
 
 
 async def _serve_until(stop_requested: asyncio.Future[Any], settings: Settings, founders: Collection[NodeId]) -> None:
-    """Serve from one data directory until `stop_requested`. Raises the failure that ended the replica earlier."""
+    """Serve from the data directory until `stop_requested`. Raises the error that ended the replica before that."""
     storage = open_storage(settings.data, settings.cluster, settings.node, founders)
     try:
         server = _load(settings, storage)
@@ -166,8 +169,10 @@ async def _serve_until(stop_requested: asyncio.Future[Any], settings: Settings, 
 
 
 def _load(settings: Settings, storage: SqliteStorage) -> ReplicaServer:
-    """Load the stored state and exclude it from garbage collection: with a million keys each collection would take tens
-    of milliseconds and free nothing."""
+    """Load the stored state, and exclude it from garbage collection.
+
+    With a million keys each collection would take tens of milliseconds and free nothing.
+    """
     gc.disable()
     try:
         server = ReplicaServer(settings, storage)
@@ -178,7 +183,7 @@ def _load(settings: Settings, storage: SqliteStorage) -> ReplicaServer:
 
 
 def serve(settings: Settings) -> None:
-    """Run one replica until SIGTERM or SIGINT. Raises the failure that ended it, such as StorageError or OSError."""
+    """Run one replica until SIGTERM or SIGINT. Raises the error that ended it, such as StorageError or OSError."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )

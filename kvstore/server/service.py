@@ -1,4 +1,4 @@
-"""The questions that the front ends ask of a replica, and their answers."""
+"""The interface of a replica for its front ends (`Replica`), and its implementation (`Service`)."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,13 +22,13 @@ from storage.base import StatePage
 
 
 class Replica(Protocol):
-    """One replica as its front ends see it. All methods must be called on its event loop."""
+    """One replica, as seen by its front ends. All methods must be called on its event loop."""
 
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
-        """Order and apply `command`, and call `reply` exactly once with the result or Refused."""
+        """Have `command` ordered and applied, and call `reply` exactly once with its result or Refused."""
 
     def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
-        """Look `query` up and call `reply` exactly once, possibly before this method returns.
+        """Answer `query`: call `reply` exactly once, possibly before this method returns.
 
         `reply` gets the answer type of the query (see `kvstore.api.results`), NotThen for a compacted revision, or
         Refused. A STALE read is refused only by a replica without state.
@@ -36,7 +36,7 @@ class Replica(Protocol):
 
     @property
     def history(self) -> History:
-        """The retained changes; a snapshot replaces the object."""
+        """The retained changes. A snapshot from a peer replaces this object."""
 
     @property
     def position(self) -> int:
@@ -44,41 +44,41 @@ class Replica(Protocol):
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """The present leases and locks; a snapshot replaces the object."""
+        """The current leases and locks. A snapshot from a peer replaces this object."""
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the state has changed."""
+        """Call `listener` after each change of the state from now on."""
 
     def trace(self, trace: Trace | None) -> None:
         """Record messages and slots in `trace` from now on; None stops recording."""
 
     async def read_state(self, reader: str, after: int) -> StatePage:
-        """Return a page of the stored state behind revision `after`.
+        """Return the page of the stored state that follows position `after`; 0 for the first page.
 
-        The first page is no older than the state applied at the time of the call. Compaction waits for `reader` until
-        `end_state`, within bounds.
+        The first page is at least as new as the state applied at the time of the call. Compaction waits for `reader`
+        until `end_state`, within bounds.
         """
 
     def end_state(self, reader: str) -> None:
-        """Let compaction go on: `reader` needs no further page."""
+        """Let compaction continue: `reader` needs no further page."""
 
     def status(self) -> Status:
-        """Return the present status of the replica."""
+        """Return the current status of the replica."""
 
     def members(self) -> MembersStatus:
-        """Return the membership and what this replica knows of each member."""
+        """Return the membership, with the state of each member as far as this replica knows it."""
 
     @property
     def membership(self) -> Membership:
-        """The membership that a change starts from."""
+        """The current membership, from which a change starts."""
 
     @property
     def stopping(self) -> bool:
-        """True once a shutdown has begun: requests in flight are answered, new ones are refused."""
+        """True once shutdown has begun: requests in flight are answered, new ones are refused."""
 
 
 class Service:
-    """The Replica of a driven node."""
+    """The implementation of Replica, on top of NodeDriver."""
 
     def __init__(self, driver: NodeDriver, settings: Settings) -> None:
         self._driver = driver

@@ -1,4 +1,4 @@
-"""What each part of a replica takes from the settings, and the check of the founding members."""
+"""Conversion of the settings into the options of each package, and the check of the founding members."""
 
 from kvstore.api.membership import Membership
 from kvstore.replica.retention import RetentionLimits
@@ -9,7 +9,7 @@ from storage.base import StorageError, StoredIdentity
 
 
 def options_of(settings: Settings) -> Options:
-    """Return the settings of the protocol."""
+    """Return the options of the protocol."""
     return Options(
         heartbeat_ms=settings.heartbeat_ms,
         lease_ms=settings.lease_ms,
@@ -23,12 +23,12 @@ def options_of(settings: Settings) -> Options:
 
 
 def limits_of(settings: Settings) -> HttpLimits:
-    """Return the bounds of the HTTP front end."""
+    """Return the limits of the HTTP front end."""
     return HttpLimits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
 
 
 def retention_of(settings: Settings) -> RetentionLimits:
-    """Return how much of the log and of the history is retained."""
+    """Return the retention limits of the log and of the history."""
     return RetentionLimits(
         log_slots=settings.log_slots,
         history_revisions=settings.history_revisions,
@@ -37,10 +37,10 @@ def retention_of(settings: Settings) -> RetentionLimits:
 
 
 def refuse_other_founders(identity: StoredIdentity, settings: Settings, membership: Membership) -> None:
-    """Raise StorageError if the settings name other members than those that founded this replica's data.
+    """Raise StorageError if the members in the settings are not the founding members of this replica's data.
 
-    The check ends with the first membership change that this replica knows of: from then on the members in the
-    settings are only addresses.
+    After the first membership change that this replica knows of, the members in the settings are only addresses, and
+    nothing is checked.
     """
     if membership.version or not identity.members or set(identity.members) == set(settings.members):
         return

@@ -1,6 +1,7 @@
 """A bounded record of the messages and newest slots of a replica, for the live page.
 
-A trace exists only while a page is open. Between two reads it keeps the first messages and counts all by kind.
+A trace exists only while a page is open. It counts all messages by kind, and keeps the first MOST_MESSAGES after each
+read.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ MOST_SLOTS = 48
 
 
 class TracedMessage(msgspec.Struct, frozen=True):
-    """A message that was sent to `peer` or received from it. `says` has its fields in short form."""
+    """A message that was sent to `peer` or received from it. `says` holds the fields of the message in short form."""
 
     peer: NodeId
     sent: bool
@@ -27,8 +28,7 @@ class TracedMessage(msgspec.Struct, frozen=True):
 
 
 class TracedSlot(msgspec.Struct):
-    """A slot of the log. `state` is "accepted" or "applied"; `commands` is the number of client commands, 0 for a
-    no-op."""
+    """A slot of the log, whose `state` is "accepted" or "applied". `commands` counts its commands: 0 for a no-op."""
 
     slot: Slot
     state: str
@@ -38,7 +38,7 @@ class TracedSlot(msgspec.Struct):
 
 
 class TraceWindow(msgspec.Struct, frozen=True):
-    """The record since the last read: first `messages` in order, `counts` of all messages by kind, newest `slots`."""
+    """The record since the last read: the first `messages`, the `counts` of all by kind, and the newest `slots`."""
 
     messages: list[TracedMessage]
     counts: dict[str, int]
@@ -46,7 +46,7 @@ class TraceWindow(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """Records the messages and slots of one replica."""
+    """The record of the messages and slots of one replica."""
 
     def __init__(self) -> None:
         self._messages: list[TracedMessage] = []
@@ -55,7 +55,7 @@ class Trace:
 
     def received(self, sender: NodeId, message: AnyMessage) -> None:
         """Record a received message."""
-        self._note(sender, message, sent=False)
+        self._record(sender, message, sent=False)
 
     def stepped(self, ready: Ready) -> None:
         """Record the effects of one step."""
@@ -64,22 +64,22 @@ class Trace:
             for pvalue in ready.write.accepts:
                 self._accepted(pvalue)
         for slot, value in ready.chosen:
-            seen = self._slots.get(slot)
-            if seen is None:
-                seen = self._see(slot, "", value)
-            seen.state = "applied"
+            traced = self._slots.get(slot)
+            if traced is None:
+                traced = self._add_slot(slot, "", value)
+            traced.state = "applied"
 
     def take(self) -> TraceWindow:
-        """Return the record since the last call and begin a new one."""
+        """Return the record since the last call, and start a new one."""
         window = TraceWindow(self._messages, dict(self._counts), [self._slots[slot] for slot in sorted(self._slots)])
         self._messages, self._counts = [], Counter()
         return window
 
     def _sent(self, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
-            self._note(envelope.to, envelope.message, sent=True)
+            self._record(envelope.to, envelope.message, sent=True)
 
-    def _note(self, peer: NodeId, message: AnyMessage, *, sent: bool) -> None:
+    def _record(self, peer: NodeId, message: AnyMessage, *, sent: bool) -> None:
         kind = type(message).__name__
         self._counts[kind] += 1
         if len(self._messages) < MOST_MESSAGES:
@@ -87,17 +87,17 @@ class Trace:
             self._messages.append(TracedMessage(peer, sent, kind, says))
 
     def _accepted(self, pvalue: PValue) -> None:
-        self._see(pvalue.slot, str(pvalue.ballot), pvalue.value)
+        self._add_slot(pvalue.slot, str(pvalue.ballot), pvalue.value)
 
-    def _see(self, slot: Slot, ballot: str, value: bytes) -> TracedSlot:
-        seen = self._slots[slot] = TracedSlot(slot, "accepted", ballot, _commands(value), len(value))
+    def _add_slot(self, slot: Slot, ballot: str, value: bytes) -> TracedSlot:
+        traced = self._slots[slot] = TracedSlot(slot, "accepted", ballot, _command_count(value), len(value))
         while len(self._slots) > MOST_SLOTS:
             del self._slots[min(self._slots)]
-        return seen
+        return traced
 
 
 def _brief(field: object) -> str:
-    """Return a ballot as `round.node`, bytes as their length, entries as their number."""
+    """Return a field in short form: a ballot as `round.node`, bytes as their length, a tuple as its length."""
     match field:
         case Ballot():
             return str(field)
@@ -109,8 +109,8 @@ def _brief(field: object) -> str:
             return str(field)
 
 
-def _commands(value: bytes) -> int:
+def _command_count(value: bytes) -> int:
     try:
         return sum(len(unpack_batch(payload).commands) for payload in unpack(value))
     except msgspec.DecodeError:
-        return 0  # written by another release
+        return 0  # a value of another release
