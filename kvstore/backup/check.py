@@ -1,4 +1,4 @@
-"""Verification of a data directory: every check that the start of a replica makes, and more."""
+"""Verification of a data directory: all checks that a replica makes at its start, and more."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class OwnerReport(msgspec.Struct, frozen=True):
-    """Replica that opened the data last. `began_with`: the founding members, none if the replica joined later."""
+    """The replica that opened the data last. `began_with` holds the founding members, none if the replica joined."""
 
     cluster: str
     node: str
@@ -28,7 +28,7 @@ class OwnerReport(msgspec.Struct, frozen=True):
 
 
 class MemberReport(msgspec.Struct, frozen=True):
-    """Member in the stored state; `incarnation` is in hexadecimal, "0" if no replica has seen the member yet."""
+    """A member in the stored state. `incarnation` is in hexadecimal, "0" if the member has not proved its data yet."""
 
     name: str
     role: MemberRole
@@ -36,8 +36,11 @@ class MemberReport(msgspec.Struct, frozen=True):
 
 
 class LogReport(msgspec.Struct, frozen=True):
-    """Entries of the log from slot `truncated` + 1 to `last`. Entries up to `chosen` are known to be chosen; entries up
-    to `applied` are in the stored state, whose hash of the log is compared there."""
+    """The entries of the log from slot `truncated` + 1 to `last`.
+
+    Entries up to `chosen` are known to be chosen. Entries up to `applied` are part of the stored state, which has their
+    hash.
+    """
 
     truncated: int
     last: int
@@ -48,8 +51,11 @@ class LogReport(msgspec.Struct, frozen=True):
 
 
 class StateReport(msgspec.Struct, frozen=True):
-    """Records at `revision`. Superseded revisions up to `compacted` are deleted, or will be soon. `staged`: revision
-    that a peer's incomplete snapshot has reached, 0 for none."""
+    """The stored state, as of `revision`.
+
+    Superseded revisions up to `compacted` are deleted, or will be soon. `staged` is the revision that an incomplete
+    snapshot from a peer has reached, 0 for none.
+    """
 
     keys: int
     bytes: int
@@ -60,8 +66,11 @@ class StateReport(msgspec.Struct, frozen=True):
 
 
 class FilesReport(msgspec.Struct, frozen=True):
-    """Sizes of the files. `wal_bytes`: the part of the write-ahead log that is in use. `set_aside`: directories with
-    damaged data of earlier starts."""
+    """The sizes of the files.
+
+    `wal_bytes` is the part of the write-ahead log that is in use. `set_aside` lists the directories with damaged data
+    of earlier starts.
+    """
 
     database_bytes: int
     wal_bytes: int
@@ -71,7 +80,7 @@ class FilesReport(msgspec.Struct, frozen=True):
 
 
 class CheckReport(msgspec.Struct):
-    """Result of the verification; fields are None where damage hides them. Without `damage` the data is sound."""
+    """The result of the verification. A field is None if damage makes it unreadable."""
 
     directory: str
     damage: list[str] = []
@@ -92,7 +101,7 @@ class CheckReport(msgspec.Struct):
 def check(directory: Path) -> CheckReport:
     """Verify the data in `directory`, which no replica may be using.
 
-    Raises StorageError if there is no data or data of a newer version, and OSError.
+    Raises StorageError if there is no data or the data is of a newer release, and OSError if a file cannot be read.
     """
     report = CheckReport(str(directory))
     try:
@@ -118,7 +127,7 @@ def _size(path: Path) -> int:
 
 
 class _Verification:
-    """Continues after damage, as far as possible."""
+    """A run of all checks, which continues after damage as far as possible."""
 
     def __init__(self, report: CheckReport, data: Inspection) -> None:
         self._report = report
@@ -154,7 +163,7 @@ class _Verification:
 
 
 def _verify_log(storage: Storage, recovered: Recovered) -> LogReport:
-    """Read all entries, which verifies their checksums, and compare the chain of the chosen ones with the state."""
+    """Verify the checksums of all entries, and compare the hash of the applied ones with the state."""
     entries = sum(1 for _ in verified_log(storage, recovered))
     entries += sum(1 for _ in scan(storage, recovered.chosen + 1, recovered.last))
     applied = recovered.progress.applied

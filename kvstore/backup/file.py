@@ -1,8 +1,8 @@
-"""The file of a backup: an SQLite database with all keys as of one moment.
+"""The backup file: an SQLite database with all keys as of one moment.
 
-    records    one row for each key: key, value, revision, create_revision, version; also keys of the store itself
-    readable   view: the keys and values as text
-    backup     one row: the metadata of the state, and a checksum over everything
+    records    table with one row for each key, including internal keys of the store
+    readable   view of the keys and values of clients, as text
+    backup     table with one row: the metadata of the state, and a checksum of the whole backup
 
 The file is written as FILE.partial and renamed when it is complete and durable.
 """
@@ -28,9 +28,9 @@ from storage.rows import decode_text
 
 FORMAT = 1
 APPLICATION_ID = 0x6B76_626B
-"""Application id of the database, the bytes `kvbk`: it marks a backup for this module and for the tool `file`."""
+"""Application id of the database, the bytes `kvbk`, by which this module and the tool `file` recognise a backup."""
 
-_OF_CLIENTS = "substr(key, 1, 1) <> x'00'"
+_CLIENT_KEYS = "substr(key, 1, 1) <> x'00'"
 _COLUMNS = "revision, number, key, value, create_revision, version"
 
 
@@ -38,16 +38,18 @@ _Row = tuple[int, int, bytes, bytes, int, int]
 
 
 class BackupError(Exception):
-    """The file cannot be written or read. The message says why, and what to do."""
+    """Error for a backup that cannot be written or read. The message has the cause and the remedy."""
 
 
 class MisuseError(BackupError):
-    """The request can never be done, and nothing was done."""
+    """Error for a request that is wrong in itself; nothing was changed."""
 
 
 class BackupInfo(msgspec.Struct, frozen=True):
-    """Metadata of a backup: the row of the table `backup` without the checksum. `records` counts the keys of
-    clients."""
+    """The metadata of a backup: the row of the table `backup` without the checksum.
+
+    `records` counts the keys of clients. `number` is the sub-revision of the last change.
+    """
 
     format: int
     cluster: str
@@ -63,15 +65,17 @@ class BackupInfo(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> AppliedProgress:
-        """Progress for the storage of a restored replica, without `extra`."""
+        """Applied progress for the storage of a restored replica, without `extra`."""
         return AppliedProgress(
             self.applied, first_of(self.revision) + self.number, bytes.fromhex(self.chain), int(self.digest, 16)
         )
 
 
 class BackupWriter:
-    """Writer of `path`.partial, which `finish` renames to `path`. A context manager: it deletes an unfinished file.
-    Raises BackupError, and MisuseError if `path` exists and `replace` is false."""
+    """Context manager that writes `path`.partial, which `finish` renames to `path`. An unfinished file is deleted.
+
+    Raises BackupError, and MisuseError if `path` exists and `replace` is false.
+    """
 
     def __init__(self, path: Path, *, replace: bool = False) -> None:
         if path.exists() and not replace:
@@ -85,7 +89,7 @@ class BackupWriter:
             os.close(os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # values may be secrets
             self._connection = sqlite3.connect(self._partial, isolation_level=None)
             try:
-                # An unfinished file needs no durability; `finish` syncs the whole file.
+                # `finish` syncs the whole file; until then it needs no durability.
                 self._connection.execute("PRAGMA journal_mode = OFF")
                 self._connection.execute("PRAGMA synchronous = OFF")
                 _create(self._connection)
@@ -113,7 +117,7 @@ class BackupWriter:
                     )
 
     def finish(self, progress: AppliedProgress, *, cluster: str, node: str, kvstore: str, taken_at: str) -> BackupInfo:
-        """Verify that the rows are the whole state as of `progress`, and rename the file. It is durable on return."""
+        """Verify that the rows are the whole state as of `progress`, sync the file and rename it."""
         with _writing(self._partial):
             count = self._connection.execute(
                 "SELECT count(*) FROM records WHERE substr(key, 1, 1) <> x'00'"
@@ -135,7 +139,7 @@ class BackupWriter:
                 found.add(row)
             if found.digest != progress.digest:
                 raise BackupError(
-                    f"the records that arrived are not those of {node} (digest {found.digest:016x} instead of "
+                    f"the received records differ from those of {node} (digest {found.digest:016x} instead of "
                     f"{info.digest}): take the backup again"
                 )
             row = (*msgspec.structs.astuple(info), found.checksum)
@@ -150,8 +154,10 @@ class BackupWriter:
 
 
 class Backup:
-    """A finished backup. A context manager: it verifies the file first, and raises BackupError if the file is no backup
-    or was altered."""
+    """Context manager that opens and verifies a finished backup.
+
+    Raises BackupError if the file is not a backup, is damaged, or was altered.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -174,7 +180,7 @@ class Backup:
         self._connection.close()
 
     def changes(self) -> Iterator[Change]:
-        """Yield the records as rows of a state in order of revision, without the revisions that they superseded."""
+        """Yield the records in order of revision, as rows of a state without superseded revisions."""
         with _reading(self._path):
             for revision, number, key, value, create_revision, version in _rows(self._connection):
                 yield Change(first_of(revision) + number, key, value, create_revision, version, supersedes=0)
@@ -208,7 +214,7 @@ class Backup:
 
 
 class _Sums:
-    """Checksum over a backup, and digest and number of its records."""
+    """The checksum of a backup, and the digest and number of its records."""
 
     def __init__(self, info: BackupInfo) -> None:
         self._hash = hashlib.blake2b(_encode(info), digest_size=32)
@@ -216,16 +222,16 @@ class _Sums:
         self.records = 0
 
     def add(self, row: _Row) -> None:
-        """Add a row; rows come in order of revision."""
+        """Add a row. Rows must be added in order of revision."""
         revision, number, key, value, create_revision, version = row
         self._hash.update(_encode(row))
-        share = digest_of(key, Record(value, revision, create_revision, version, number))
-        self.digest = (self.digest + share) & DIGEST_MASK
+        row_digest = digest_of(key, Record(value, revision, create_revision, version, number))
+        self.digest = (self.digest + row_digest) & DIGEST_MASK
         self.records += not is_internal(key)
 
     @property
     def checksum(self) -> str:
-        """Checksum in the form that the file has."""
+        """The checksum, in hexadecimal as in the file."""
         return self._hash.hexdigest()
 
 
@@ -245,12 +251,12 @@ def _create(connection: sqlite3.Connection) -> None:
     database.create_view(
         "readable",
         "SELECT cast(key AS TEXT) AS key, cast(value AS TEXT) AS value, revision, create_revision, version "  # noqa: S608
-        f"FROM records WHERE {_OF_CLIENTS}",
+        f"FROM records WHERE {_CLIENT_KEYS}",
     )
 
 
 def _split(position: int) -> tuple[int, int]:
-    """Return the revision of a change and its number within that revision."""
+    """Return the revision and the sub-revision of a change."""
     return revision_of(position), sub_revision_of(position)
 
 
@@ -270,7 +276,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: names in a damaged schema
         raise _damaged(path, str(error)) from error
     except OSError as error:
-        raise BackupError(f"{path} cannot be read ({error.strerror}): give a file that this user may read") from error
+        raise BackupError(f"{path} cannot be read ({error.strerror}): give a file that this user can read") from error
 
 
 @contextmanager
@@ -280,5 +286,5 @@ def _writing(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise BackupError(
-            f"{path} cannot be written ({why}): give a name in a directory that is writable and has room"
+            f"{path} cannot be written ({why}): give a name in a directory that is writable and has free space"
         ) from error

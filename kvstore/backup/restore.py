@@ -1,8 +1,8 @@
-"""The data directories of a new cluster, from a backup.
+"""The data directories of a new cluster, created from a backup.
 
-Every node begins with the records, the applied slot and the hash of the log that the backup has, so that they form one
-cluster; and with no promise, no log, no idempotency keys, and members that no replica has seen yet. The new cluster has
-a name of its own, so that its replicas and those of the old cluster refuse each other at any address.
+All members start with the records, the applied slot and the log hash of the backup, so that they form one cluster. They
+start without promises, log and idempotency keys, and with members that have not proved their data yet. The name of the
+new cluster differs from the old one, so that the replicas of the two clusters refuse each other at any address.
 """
 
 import shutil
@@ -22,14 +22,14 @@ from storage.sqlite import open_storage
 
 
 def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> None:
-    """Create `directory` with the data of `node`, one of the `members` of the new `cluster`, completely or not at all.
+    """Create `directory` atomically with the data of `node`, one of the `members` of the new `cluster`.
 
-    Raises MisuseError if the directory exists or the name is the old cluster's, BackupError and StorageError.
+    Raises BackupError and StorageError, and MisuseError if the directory exists or `cluster` is the old name.
     """
     if cluster == backup.info.cluster:
         raise MisuseError(
-            f"the backup is of a cluster named {cluster} too: give the new one another name with --cluster, so that it "
-            "refuses replicas of the old one"
+            f"the backup is of cluster {cluster}: give the new cluster another name with --cluster, so that it refuses "
+            "replicas of the old one"
         )
     refuse_used(directory)
     partial = directory.with_name(directory.name + ".partial")
@@ -47,7 +47,7 @@ def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, me
 
 
 def refuse_used(directory: Path) -> None:
-    """Raise MisuseError if `directory` exists: it may hold data, with votes."""
+    """Raise MisuseError if `directory` exists, because it may hold data with votes."""
     if directory.exists():
         raise MisuseError(f"{directory} exists and may hold data: give another --data, or move it away")
 
@@ -58,7 +58,7 @@ def _remove(partial: Path) -> None:
 
 
 def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[StagedPage]:
-    """Yield the state as pages of a snapshot, the last one with the progress. It is compacted up to its revision."""
+    """Yield the state as pages of a snapshot without superseded revisions. The last page has the progress."""
     compacted = backup.info.progress.position
     after = 0
     page: list[Change] = []

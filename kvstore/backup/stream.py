@@ -1,10 +1,10 @@
-"""The stream that answers GET /backup. Pure: bytes and messages.
+"""The stream that answers GET /backup. Pure: it does no I/O.
 
-    StreamStart                      the sender, and the present size of the state
+    StreamStart                      the sender, and the size of the state
     StreamPage, StreamPage, ...      rows of the state in order of revision, each page after the one before
-    StreamEnd  or  StreamFailure     the progress that the rows reach; or the reason why the stream ends here
+    StreamEnd  or  StreamFailure     the applied progress that the rows reach; or the reason why the stream ends
 
-Each message is a frame of `kvstore.api.framing`. A stream with another end is broken, and no backup is made of it.
+Each message is a frame of `kvstore.api.framing`. A stream without StreamEnd is incomplete and yields no backup.
 """
 
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from kvstore.api.framing import FrameReader, FrameTooLongError, frame
 from storage.base import AppliedProgress, Change
 
 VERSION = 1
-"""Version of the stream. A replica sends one version, and names it in the first message."""
+"""Version of the stream format, which the first message names."""
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Longest frame: a page and one value of the greatest size, and room to spare."""
+"""Limit of a frame: more than a page and one value of the maximum length."""
 
 _AGAIN = "take the backup again"
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class StreamError(Exception):
-    """The bytes are no stream of a backup, or not a whole one. The message says what to do."""
+    """Error for bytes that are not a complete backup stream. The message has the remedy."""
 
 
 class StreamStart(msgspec.Struct, frozen=True, tag="Start"):
-    """First message. `revision` and `keys` are of the moment of the request; the end of the stream may be later."""
+    """First message. `revision` and `keys` are as of the request; StreamEnd may be as of a later revision."""
 
     version: _Count
     cluster: str
@@ -41,7 +41,7 @@ class StreamStart(msgspec.Struct, frozen=True, tag="Start"):
 
 
 class StreamPage(msgspec.Struct, frozen=True, tag="Page"):
-    """Next rows, after revision `after`."""
+    """The rows that follow position `after`."""
 
     after: _Count
     changes: list[Change]
@@ -54,7 +54,7 @@ class StreamEnd(msgspec.Struct, frozen=True, tag="End"):
 
 
 class StreamFailure(msgspec.Struct, frozen=True, tag="Failed"):
-    """Last message of a replica that cannot continue. `why` says what to do."""
+    """Last message of a replica that cannot continue. `why` is the cause and the remedy."""
 
     why: str
 
@@ -66,18 +66,18 @@ _decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(Strea
 
 
 def pack(message: StreamMessage) -> bytes:
-    """Return a message as bytes of the answer's body."""
+    """Return a message as bytes for the body of the answer."""
     return frame(_encode(message))
 
 
 class StreamDecoder:
-    """Decoder of the body, piece by piece, which also checks the order of the messages."""
+    """Incremental decoder of the body, which also checks the order of the messages."""
 
     def __init__(self) -> None:
         self._frames = FrameReader(MAX_FRAME_BYTES)
         self.started = False
         """True once the first message has arrived."""
-        self._reached = 0
+        self._position = 0
         self.ended = False
         """True once the whole stream has arrived."""
 
@@ -87,14 +87,12 @@ class StreamDecoder:
             for payload in self._frames.feed(data):
                 yield self._follow(_decoder.decode(payload))
         except (msgspec.MsgspecError, UnicodeDecodeError, FrameTooLongError) as error:
-            raise StreamError(
-                f"the answer is no backup ({error}): check that the address is that of a replica"
-            ) from error
+            raise StreamError(f"the answer is not a backup ({error}): check that the endpoint is a replica") from error
 
     def finish(self) -> None:
-        """Raise StreamError if the stream has no end."""
+        """Raise StreamError if the stream is incomplete."""
         if not self.ended:
-            raise StreamError(f"the stream broke off: {_AGAIN}")
+            raise StreamError(f"the backup stream ended early: {_AGAIN}")
 
     def _follow(self, message: StreamMessage) -> StreamStart | StreamPage | StreamEnd:
         if isinstance(message, StreamFailure):
@@ -110,9 +108,9 @@ class StreamDecoder:
                     )
                 self.started = True
             case StreamPage(after=after, changes=changes):
-                if after != self._reached:
-                    raise StreamError(f"the page after revision {self._reached} is missing: {_AGAIN}")
-                self._reached = changes[-1].position if changes else after
+                if after != self._position:
+                    raise StreamError(f"the page after position {self._position} is missing: {_AGAIN}")
+                self._position = changes[-1].position if changes else after
             case StreamEnd():
                 self.ended = True
         return message

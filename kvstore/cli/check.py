@@ -36,13 +36,13 @@ def check(
 ) -> None:
     """Verify the data directory of a stopped replica.
 
-    Nothing in DIR changes; if the replica was killed, a copy in TMPDIR is read. Exit status 0: sound. 1: damaged. 2: no
-    data of a replica, or data of a newer release. 3: a replica is using it.
+    DIR is not changed; after a crash, a copy of the data in TMPDIR is read. Exit status 0: the data is sound. 1: it is
+    damaged. 2: DIR has no data, or data of a newer release. 3: a replica is using DIR.
     """
     try:
         _refuse_used(directory)
         report = verification.check(directory)
-        _refuse_used(directory)  # a replica started meanwhile would make the report meaningless
+        _refuse_used(directory)  # a replica that started meanwhile would invalidate the report
     except StorageError as error:
         fail(error, ExitStatus.USAGE)
     except OSError as error:
@@ -63,7 +63,10 @@ def check(
 def _refuse_used(directory: Path) -> None:
     holder = lock_holder(directory)
     if holder is not None:
-        fail(f"{directory} is in use by {holder}: ask it with `kvstore status`, or stop it and check again", IN_USE)
+        fail(
+            f"{directory} is in use by {holder}: see its state with `kvstore status`, or stop it and check again",
+            IN_USE,
+        )
     found = [path.parent for path in sorted(directory.glob(f"*/{DATA_FILE}"))]
     nodes = [str(node) for node in found if not node.name.startswith("damaged-")]
     if nodes and not (directory / DATA_FILE).exists():
@@ -98,10 +101,10 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str]]:
     if files is not None:
         yield "files", f"{DATA_FILE} {decimal(files.database_bytes)}, schema {files.schema or 'not known'}"
         in_use = f"{decimal(files.wal_bytes)} of {decimal(files.wal_file_bytes)} in use"
-        empty = "empty: the replica was stopped in order" if report.sound else "empty"
+        empty = "empty: the replica was shut down cleanly" if report.sound else "empty"
         yield "", f"write-ahead log {in_use if files.wal_bytes else empty}"
         if files.set_aside:
-            yield "set aside", f"{', '.join(files.set_aside)}: earlier damaged data; delete it once it is analysed"
+            yield "set aside", f"{', '.join(files.set_aside)}: earlier damaged data, which may be deleted"
 
 
 def _owner(owner: OwnerReport) -> str:
@@ -116,7 +119,7 @@ def _member(member: MemberReport) -> str:
 def _log(log: LogReport) -> Iterator[tuple[str, str]]:
     slots = f"slots {log.truncated + 1:,} to {log.last:,}" if log.entries else f"empty after slot {log.truncated:,}"
     yield "log", f"{slots}, {log.entries:,} entries, {decimal(log.bytes)}; checksums verified"
-    yield "", f"chosen up to slot {log.chosen:,}, applied up to slot {log.applied:,}; hash chain verified up to there"
+    yield "", f"chosen up to slot {log.chosen:,}, applied and hash chain verified up to slot {log.applied:,}"
 
 
 def _state(state: StateReport) -> Iterator[tuple[str, str]]:

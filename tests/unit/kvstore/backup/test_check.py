@@ -70,11 +70,11 @@ def test_sound_data_is_reported_and_not_changed(tmp_path: Path, stop: bool) -> N
         "n1, n2, n3; membership version 0",
         "ballot 2.n2",
         "slots 1 to 7, 7 entries",
-        "chosen up to slot 6, applied up to slot 6; hash chain verified up to there",
+        "chosen up to slot 6, applied and hash chain verified up to slot 6",
         "3 keys",
         "every revision from 1 to 6",
         "schema 2",
-        "empty: the replica was stopped in order" if stop else "in use",
+        "empty: the replica was shut down cleanly" if stop else "in use",
     ):
         assert text in out
     code, found = report(directory)
@@ -210,7 +210,7 @@ def test_the_data_of_a_running_replica_is_left_alone(tmp_path: Path) -> None:
         code, _, err = check(tmp_path)
         assert code == 3
         assert "is in use by process" in err
-        assert "node n1 of cluster c: ask it with `kvstore status`, or stop it and check again" in err
+        assert "node n1 of cluster c: see its state with `kvstore status`, or stop it and check again" in err
         storage.write([Write(promise=Ballot(1, "n1"))])
     assert check(tmp_path)[0] == 0
 

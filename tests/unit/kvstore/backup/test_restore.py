@@ -122,7 +122,7 @@ def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_the_name_of_the_old_cluster_is_refused(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
-    with pytest.raises(MisuseError, match="named old too: give the new one another name with --cluster"):
+    with pytest.raises(MisuseError, match="of cluster old: give the new cluster another name with --cluster"):
         restore(tmp_path / "b.db", tmp_path / "n1", cluster="old")
     assert not (tmp_path / "n1").exists()
 

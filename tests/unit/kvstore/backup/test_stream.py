@@ -43,7 +43,7 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(cuts: list[int])
 def test_a_stream_that_ends_early_is_broken(length: int) -> None:
     reader = StreamDecoder()
     list(reader.feed(WHOLE[:length]))
-    with pytest.raises(StreamError, match="broke off: take the backup again"):
+    with pytest.raises(StreamError, match="the backup stream ended early: take the backup again"):
         reader.finish()
 
 
@@ -52,8 +52,8 @@ def test_a_stream_that_ends_early_is_broken(length: int) -> None:
     [
         ([PARTS[1]], "unexpected StreamPage: take the backup again"),
         ([START, START], "unexpected StreamStart: take the backup again"),
-        ([START, PARTS[2]], "the page after revision 0 is missing"),
-        ([START, PARTS[1], PARTS[1]], "the page after revision 2 is missing"),
+        ([START, PARTS[2]], "the page after position 0 is missing"),
+        ([START, PARTS[1], PARTS[1]], "the page after position 2 is missing"),
         ([*PARTS, PARTS[1]], "unexpected StreamPage: take the backup again"),
         ([START, StreamFailure("the disk is slow: buy another")], "^the disk is slow: buy another$"),
         (
@@ -75,10 +75,10 @@ def test_a_later_version_with_more_fields_is_refused_by_its_number() -> None:
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(StreamError, match=r"the answer is no backup .*: check that the address is that of a replica"):
+    with pytest.raises(StreamError, match=r"the answer is not a backup .*: check that the endpoint is a replica"):
         list(StreamDecoder().feed(frame(data)))
 
 
 def test_a_frame_that_is_too_long_is_refused_at_its_head() -> None:
-    with pytest.raises(StreamError, match="the answer is no backup"):
+    with pytest.raises(StreamError, match="the answer is not a backup"):
         list(StreamDecoder().feed(b"\xff\xff\xff\xff"))

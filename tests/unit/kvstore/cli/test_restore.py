@@ -51,8 +51,8 @@ def test_nodes_creates_all_members_of_a_cluster_on_this_machine(file: Path, tmp_
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--cluster=old", "--data={}/new"], "named old too: give the new one another name with --cluster"),
-        (["--cluster=old", "--data={}/new", "--nodes=3"], "named old too"),
+        (["--cluster=old", "--data={}/new"], "of cluster old: give the new cluster another name with --cluster"),
+        (["--cluster=old", "--data={}/new", "--nodes=3"], "of cluster old"),
         (["--cluster=new", "--data={}"], "exists and may hold data: give another --data"),
         (["--cluster=new", "--data={}", "--nodes=3"], "exists and may hold data: give another --data"),
         (["--cluster=new", "--nodes=3"], "--nodes needs --data and --cluster"),
