@@ -1,4 +1,4 @@
-"""The command `kvstore`: runs replicas, and is a client of a cluster. One module for each command or group of commands.
+"""The command line `kvstore`. Each command, or group of commands, has a module of its own.
 
 Imports the server, the client and `kvstore.testing`; only `kvstore.__main__` imports it.
 """
@@ -13,8 +13,7 @@ from kvstore import __version__
 
 
 class CommandEntry(NamedTuple):
-    """A command in the list of all commands: its panel there, its summary, and its function or group as
-    `module:attribute`."""
+    """A command in the help: its panel, its summary, and its function or group as `module:attribute`."""
 
     panel: str
     summary: str
@@ -46,7 +45,7 @@ COMMANDS = {
 
 
 def load_command(name: str) -> Any:
-    """Import the command `name` and return it as typer runs it: a TyperCommand or a TyperGroup."""
+    """Import the command `name` and return it as a TyperCommand or a TyperGroup."""
     module, _, attribute = COMMANDS[name].target.partition(":")
     found = getattr(import_module(f"{__name__}.{module}"), attribute)
     if isinstance(found, typer.Typer):
@@ -57,8 +56,7 @@ def load_command(name: str) -> Any:
 
 
 class CommandGroup(TyperGroup):
-    """All commands, each imported only when it runs: together they import the server, the client and their libraries,
-    which takes a second."""
+    """The group of all commands. A command is imported when it runs, because importing all of them takes a second."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -66,7 +64,7 @@ class CommandGroup(TyperGroup):
             self.commands[name] = TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command in `args` that runs, not only its summary."""
+        """Import the command that `args` names before it is resolved."""
         if args and args[0] in COMMANDS:
             self.commands[args[0]] = load_command(args[0])
         return super().resolve_command(ctx, args)
@@ -98,7 +96,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of kvstore.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Accept the options that precede the command."""
 
 
 def main() -> None:

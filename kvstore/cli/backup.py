@@ -25,14 +25,14 @@ def backup(
     endpoints: Endpoints = DEFAULT,
     consistency: Annotated[
         Consistency,
-        typer.Option(help="`stale` backs up one replica's state, which works without a majority."),
+        typer.Option(help="`stale` backs up the state of one replica, and needs no majority."),
     ] = Consistency.LINEARIZABLE,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write all keys, as of one moment, to an SQLite file.
 
-    The backup has every write that was acknowledged before it began, and the replica keeps serving. To read it:
+    The backup contains every write that was acknowledged before it began, and the replica keeps serving. To read it:
     sqlite3 FILE "select * from readable". Exit status 1: FILE cannot be written. 2: FILE exists. 3: no replica sent
     the whole state; FILE is not created.
     """
@@ -52,7 +52,7 @@ def backup(
 async def _take(client: Client, consistency: Consistency, writer: BackupWriter) -> BackupInfo:
     start: StreamStart | None = None
     rows, size_bytes = 0, 0
-    with progress_bar() as bar:  # counts keys; a state that changes meanwhile ends a little later
+    with progress_bar() as bar:  # its total is approximate: the state may change meanwhile
         task = bar.add_task("waiting for the state", total=None, detail="")
         async with aclosing(client.backup(consistency)) as parts:
             async for part in parts:
@@ -71,7 +71,7 @@ async def _take(client: Client, consistency: Consistency, writer: BackupWriter) 
                         return writer.finish(
                             progress, cluster=start.cluster, node=start.node, kvstore=start.kvstore, taken_at=taken_at
                         )
-    raise Unavailable("the stream of the backup ended early: take the backup again")
+    raise Unavailable("the backup stream ended early: take the backup again")
 
 
 def _size(change: Change) -> int:

@@ -21,24 +21,24 @@ from kvstore.testing.replica_status import status_of
 
 POLL_S = 0.1
 UNREACHABLE_S = 1.5
-"""A replica that has not answered, and a missing leader, are reported after this time."""
+"""Time after which an unreachable replica, or a missing leader, is reported."""
 FIRST_REPORT_S = 10.0
-"""A cluster that is not ready is reported after this time, and again each `NEXT_REPORT_S`."""
+"""Time after which a cluster that is not ready is reported; it is reported again every `NEXT_REPORT_S`."""
 NEXT_REPORT_S = 30.0
 
 
 def cluster(
-    nodes: Annotated[int, typer.Option(min=1, max=15, help="Number of replicas; fixed once there is data.")] = 3,
-    port: Annotated[int, typer.Option(min=1, max=65500, help="Client port of n1; n2 has the next one.")] = 8001,
-    peer_port: Annotated[int, typer.Option(min=1, max=65500, help="Peer port of n1; n2 has the next one.")] = 9001,
+    nodes: Annotated[int, typer.Option(min=1, max=15, help="Number of replicas, fixed once there is data.")] = 3,
+    port: Annotated[int, typer.Option(min=1, max=65500, help="Client port of n1; n2 uses the next port.")] = 8001,
+    peer_port: Annotated[int, typer.Option(min=1, max=65500, help="Peer port of n1; n2 uses the next port.")] = 9001,
     data: Annotated[
-        Path, typer.Option(help="Directory for data, logs and settings; the next run continues with its data.")
+        Path, typer.Option(help="Directory for data, logs and settings. The next run continues with this data.")
     ] = Path("data"),
 ) -> None:
     """Run a cluster on this machine until Ctrl-C.
 
-    Prints a line for each change: a replica that dies, the majority lost, a new leader. A replica that dies is not
-    restarted.
+    Prints a line for each change, such as a crashed replica, a lost majority or a new leader. A replica that ends is
+    not restarted.
     """
     console = Console(highlight=False, soft_wrap=True)
     for warning in voters_warnings(nodes):
@@ -55,12 +55,12 @@ def cluster(
 
 
 async def _run(local: ProcessCluster, console: Console) -> None:
-    asked_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
     local.start()
     reporting = asyncio.create_task(_report(local, console))
-    stopping = asyncio.create_task(asked_to_stop.wait())
+    stopping = asyncio.create_task(stop_requested.wait())
     try:
         await asyncio.wait({reporting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if reporting.done():
@@ -72,7 +72,7 @@ async def _run(local: ProcessCluster, console: Console) -> None:
         for name in await local.stop():
             log = local.replicas[name].log
             console.print(f"[red]{name} did not stop in time and was killed[/red]; its output is in {log}")
-        console.print(f"stopped; the data stays in {local.directory}")
+        console.print(f"stopped; the data is in {local.directory}")
 
 
 async def _report(local: ProcessCluster, console: Console) -> None:
@@ -83,9 +83,9 @@ async def _report(local: ProcessCluster, console: Console) -> None:
     )
     seen: dict[str, Observation] = {}
     async with local.status_client() as client, asyncio.TaskGroup() as polling:
-        for place in local.replicas.values():
-            seen[place.name] = Observation(place.name, None, time.monotonic())
-            polling.create_task(_poll(client, place, seen))
+        for replica in local.replicas.values():
+            seen[replica.name] = Observation(replica.name, None, time.monotonic())
+            polling.create_task(_poll(client, replica, seen))
         while True:
             exits = {name: local.exit_of(name) for name in seen}
             for line in changes.observe(time.monotonic(), seen, exits):
@@ -94,8 +94,10 @@ async def _report(local: ProcessCluster, console: Console) -> None:
 
 
 async def until_ready(local: ProcessCluster, console: Console) -> str:
-    """Wait until the cluster is ready, and return its leader. Prints the missing replicas from time to time: one may
-    take minutes to replay a long log. Raises ClusterError if a replica ends."""
+    """Wait until the cluster is ready, and return its leader. Raises ClusterError if a replica ends.
+
+    Prints the missing replicas from time to time: a replica may take minutes to replay a long log.
+    """
     timeout_s = FIRST_REPORT_S
     while True:
         try:
@@ -105,16 +107,17 @@ async def until_ready(local: ProcessCluster, console: Console) -> str:
             timeout_s = NEXT_REPORT_S
 
 
-async def _poll(client: Client, place: LocalReplica, seen: dict[str, Observation]) -> None:
+async def _poll(client: Client, replica: LocalReplica, seen: dict[str, Observation]) -> None:
     while True:
-        seen[place.name] = Observation(place.name, await status_of(client, place), time.monotonic())
+        seen[replica.name] = Observation(replica.name, await status_of(client, replica), time.monotonic())
         await asyncio.sleep(POLL_S)
 
 
 def _greet(local: ProcessCluster, leader: str, console: Console) -> None:
-    for name, place in local.replicas.items():
+    for name, replica in local.replicas.items():
+        pid = local.process_id(name)
         mark = "  [green]leads[/green]" if name == leader else ""
-        console.print(f"[bold]{name}[/bold]  {place.url}  peers {place.peers}  process {local.process_id(name)}{mark}")
+        console.print(f"[bold]{name}[/bold]  {replica.url}  peers {replica.peers}  process {pid}{mark}")
     first, last = local.endpoints[0], local.endpoints[-1]
     console.print(f"\ntry    curl -X PUT --data-binary 'hello' {first}/kv/greeting")
     console.print(f"       curl {last}/kv/greeting")
@@ -125,11 +128,11 @@ def _time_of_day() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def start_command(place: LocalReplica) -> str:
-    """Return the command that starts this replica by hand, as short as it can be from the working directory."""
+def start_command(replica: LocalReplica) -> str:
+    """Return the command that starts `replica`, with paths relative to the working directory where possible."""
     script = Path(sys.executable).with_name("kvstore")
     program = [_shown(script)] if script.exists() else [sys.executable, "-m", "kvstore"]
-    return shlex.join([*program, "serve", "--config", _shown(place.config)])
+    return shlex.join([*program, "serve", "--config", _shown(replica.config)])
 
 
 def _shown(path: Path) -> str:

@@ -1,7 +1,5 @@
-"""Changes of a cluster from one observation to the next: replicas that end, stop answering and come back, the majority
-lost, the leader lost and elected.
-
-Pure: `kvstore cluster` and `kvstore top` observe the replicas, and print the lines.
+"""Changes between observations of a cluster: replicas end, stop answering and return, and the majority or the leader is
+lost. Pure: `kvstore cluster` and `kvstore top` observe the replicas and print the changes.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,7 +13,7 @@ NO_EXITS: Mapping[str, int | None] = {}
 
 
 class Observation(NamedTuple):
-    """State of one replica at `at`, in seconds of a monotonic clock; `status` is None if it did not answer."""
+    """State of one replica at the monotonic time `at`, in seconds. `status` is None if the replica did not answer."""
 
     name: str
     status: Status | None
@@ -23,9 +21,11 @@ class Observation(NamedTuple):
 
 
 class ChangeDetector:
-    """Compares each observation of the same replicas with the one before. `up`: keys of the replicas that answered
-    already. `grace_s`: a replica that does not answer, and a missing leader, are reported after this time.
-    `start_command` returns the command that starts a replica whose process ended."""
+    """Detector of the changes between consecutive observations of the same replicas.
+
+    `up` holds the keys of the replicas that have already answered. An unreachable replica, or a missing leader, is
+    reported after `grace_s`. `start_command` returns the command that starts the replica with the given key.
+    """
 
     def __init__(
         self, up: Collection[str] = (), *, grace_s: float = 0.0, start_command: Callable[[str], str] = str
@@ -44,8 +44,11 @@ class ChangeDetector:
     def observe(
         self, now: float, replicas: Mapping[str, Observation], exits: Mapping[str, int | None] = NO_EXITS
     ) -> Iterator[str]:
-        """Yield a line for each change. `exits`: exit codes of the processes by key, None for one that runs; without
-        an entry the process is not known."""
+        """Yield a line for each change since the last observation.
+
+        `exits` maps keys to the exit codes of their processes, None for a running process. A process without an entry
+        is unknown.
+        """
         for key, replica in replicas.items():
             yield from self._presence(now, key, replica, exits)
         yield from self._quorum(replicas)
@@ -70,13 +73,14 @@ class ChangeDetector:
                 )
             return
         self._up[key] = False
-        # A reported exit code is that of an earlier process; the present one was started by hand, its code is unknown.
+        # A code that was reported before belongs to an earlier process: the last one was started by hand, and its code
+        # is unknown.
         ended = "ended" if self._reported_exits.get(key) == code else f"died ({describe_exit(code)})"
         self._reported_exits[key] = code
         yield f"{replica.name} {ended}; start it again with: {self._start_command(key)}"
 
     def _quorum(self, replicas: Mapping[str, Observation]) -> Iterator[str]:
-        """Report the loss of the majority, if all voters are among the observed replicas."""
+        """Yield a line if the majority is lost. Yields none unless all voters are among the observed replicas."""
         status = next((each.status for each in replicas.values() if each.status is not None), None)
         if status is not None:
             self._voters = {each.name for each in status.members if each.role is not MemberRole.LEARNER}
@@ -89,8 +93,8 @@ class ChangeDetector:
         had, self._majority = self._majority, up >= needed
         if had and not self._majority:
             yield (
-                f"no majority: {up} of {len(voters)} replicas up, {needed} needed; until then writes and linearizable "
-                "reads fail with 503, stale reads still work"
+                f"no majority: {up} of {len(voters)} replicas up, {needed} needed: writes and linearizable reads fail "
+                "with 503, stale reads still work"
             )
 
     def _leadership(self, now: float, replicas: Mapping[str, Observation]) -> Iterator[str]:

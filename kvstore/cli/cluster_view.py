@@ -1,4 +1,4 @@
-"""The view of a cluster that `kvstore top` shows, from the answers of its replicas. Pure."""
+"""The view of a cluster that `kvstore top` shows, computed from the answers of the replicas. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -14,8 +14,11 @@ MOST_EVENTS = 5
 
 
 class ReplicaAnswers(msgspec.Struct):
-    """Last answers of the replica at `endpoint`. `before` and `metrics` are its last two samples. `unreachable_since`
-    is in seconds of a monotonic clock, None if the replica answers; `error` is the reason."""
+    """The latest answers of the replica at `endpoint`.
+
+    `before` and `metrics` are the last two samples. `unreachable_since` is the monotonic time in seconds since which
+    the replica has not answered, for the reason in `error`; None if it answers.
+    """
 
     endpoint: str
     status: Status | None = None
@@ -43,17 +46,17 @@ class ReplicaAnswers(msgspec.Struct):
 
     @property
     def name(self) -> str:
-        """Name of the replica, its host and port until it has answered once."""
+        """Name of the replica; its host and port until it has answered once."""
         return self.status.id if self.status is not None else self.endpoint.partition("://")[2]
 
     @property
     def observation(self) -> Observation:
-        """State of the replica, for the detection of changes."""
+        """State of the replica for the ChangeDetector."""
         at = self.metrics.at if self.metrics is not None else 0.0
         return Observation(self.name, None if self.unreachable else self.status, at)
 
     def view(self, lag: int | None, now: float) -> "ReplicaView":
-        """Return the state to be shown."""
+        """Return the view of this replica at the monotonic time `now`. `lag` comes from the leader."""
         metrics = None if self.unreachable else self.metrics
         return ReplicaView(
             self.endpoint,
@@ -69,8 +72,11 @@ class ReplicaAnswers(msgspec.Struct):
 
 
 class ReplicaView(msgspec.Struct, frozen=True):
-    """One replica. While it is unreachable, `status` is the last one, None if it never answered. `lag` is in slots, as
-    the leader reports it."""
+    """The view of one replica.
+
+    `status` is the last known one, None if the replica has never answered. `lag` is the number of slots by which it
+    lags, as the leader reports it.
+    """
 
     endpoint: str
     name: str
@@ -84,15 +90,18 @@ class ReplicaView(msgspec.Struct, frozen=True):
 
 
 class ClusterEvent(msgspec.Struct, frozen=True):
-    """A change of the cluster, seen `at` seconds since 1970."""
+    """A change of the cluster, observed at the Unix time `at`."""
 
     at: float
     message: str
 
 
 class ClusterView(msgspec.Struct, frozen=True):
-    """All replicas at one moment. `leader` is None if no replica that answers leads. `not_asked` are the members that
-    are not among the endpoints, empty until each endpoint has answered once."""
+    """The view of all replicas at one moment.
+
+    `leader` is None if no replica that answers is the leader. `not_asked` lists the members that are not among the
+    endpoints; it is empty until each endpoint has answered once.
+    """
 
     cluster: str
     leader: str | None
@@ -102,15 +111,14 @@ class ClusterView(msgspec.Struct, frozen=True):
 
 
 class ClusterObserver:
-    """Makes views, and keeps the last `MOST_EVENTS` changes between them."""
+    """Maker of the views of a cluster, which remembers the last MOST_EVENTS changes."""
 
     def __init__(self) -> None:
         self._events: deque[ClusterEvent] = deque(maxlen=MOST_EVENTS)
         self._changes = ChangeDetector()
 
     def view(self, answers: Mapping[str, ReplicaAnswers], now: float, wall_s: float) -> ClusterView:
-        """Return the view of `answers`, which are by endpoint. `now` is of the clock of `answers`, `wall_s` in seconds
-        since 1970."""
+        """Return the view of `answers`, by endpoint, at the monotonic time `now` and the Unix time `wall_s`."""
         observed = {endpoint: each.observation for endpoint, each in answers.items()}
         self._events += [ClusterEvent(wall_s, line) for line in self._changes.observe(now, observed)]
         leader = leader_of({endpoint: each.status for endpoint, each in observed.items()})

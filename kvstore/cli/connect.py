@@ -1,4 +1,4 @@
-"""The connection of a command to the cluster: the option --endpoints, and the exit status of each client error."""
+"""The client of a command: the option --endpoints, and the message and exit status of each client error."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ Endpoints = Annotated[
     typer.Option(
         envvar="KVSTORE_ENDPOINTS",
         metavar="URL,...",
-        help="Base addresses of replicas, with commas between them.",
+        help="Base URLs of replicas, separated by commas.",
         show_default="http://127.0.0.1:8001, :8002 and :8003",
     ),
 ]
@@ -41,7 +41,7 @@ DEFAULT = ",".join(DEFAULT_ENDPOINTS)
 
 
 class Subject(NamedTuple):
-    """Objects of a request, for messages that name them."""
+    """The objects of a request, which messages about errors name."""
 
     key: bytes | None = None
     lease: int | None = None
@@ -58,7 +58,7 @@ def with_client(
     exactly_once: bool = False,
     subject: Subject = _NO_SUBJECT,
 ) -> T:
-    """Return the result of `call`. A client error ends the command with its message and exit status."""
+    """Return the result of `call`. A client error ends the command with the message and exit status of that error."""
 
     async def run() -> T:
         async with client_of(endpoints, exactly_once=exactly_once) as client:
@@ -79,13 +79,15 @@ def with_client(
 
 
 def _message(error: ClientError, subject: Subject) -> str:
-    """Return the message of `error` in terms of the command line, if a replica's answer speaks of HTTP."""
+    """Return the message of `error`, in terms of the command line where the replica's message is about HTTP."""
     key, lease, fence = subject
     if isinstance(error, NoSuchLease) and lease is not None:
-        return f"lease {lease} does not exist, or is over: grant one with `kvstore lease grant`"
+        return f"lease {lease} does not exist or has expired: grant one with `kvstore lease grant`"
     if isinstance(error, LockLost) and fence is not None:
         lock = printable(fence.lock)
-        return f"nothing was done: fencing token {fence.token} does not hold lock '{lock}' any more"
+        return (
+            f"nothing was done: lock '{lock}' is no longer held with fencing token {fence.token}; take the lock again"
+        )
     if isinstance(error, ConditionFailed) and key is not None:
         name, revision = printable(key), error.revision
         if revision is None:
@@ -96,10 +98,12 @@ def _message(error: ClientError, subject: Subject) -> str:
 
 
 def client_of(endpoints: str, *, exactly_once: bool = False, timeout_ms: int = 10_000) -> Client:
-    """Return a client of `endpoints`. Raises ValueError. `exactly_once` is for commands that write more than once: it
-    takes a lease."""
+    """Return a client of `endpoints`. Raises ValueError for an invalid URL.
+
+    `exactly_once` takes a lease for idempotency keys, so it is for commands that send many writes.
+    """
     urls = [endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]
     for url in urls:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url} is not a base address: write --endpoints like http://127.0.0.1:8001")
+            raise ValueError(f"{url} is not a base URL: write --endpoints http://127.0.0.1:8001, for example")
     return Client(urls, exactly_once=exactly_once, timeout_ms=timeout_ms)

@@ -1,4 +1,4 @@
-"""The exit statuses of the commands, and the way a command fails."""
+"""The exit statuses of the commands, and the function that ends a command with an error."""
 
 import sys
 from enum import IntEnum
@@ -8,7 +8,7 @@ import typer
 
 
 class ExitStatus(IntEnum):
-    """Statuses that tell a script what it may do next. `kvstore check` and `kvstore lock` add their own."""
+    """Exit statuses of all commands. `kvstore check` and `kvstore lock` have additional ones."""
 
     FAILED = 1
     """The key, lease, lock holder or member does not exist, or the command failed."""
@@ -23,6 +23,6 @@ class ExitStatus(IntEnum):
 
 
 def fail(message: object, status: int) -> NoReturn:
-    """End the command with `status` and one line on standard error."""
+    """End the command with `status`, and write `message` to standard error."""
     sys.stderr.write(f"kvstore: {message}\n")
     raise typer.Exit(status)

@@ -26,7 +26,7 @@ from kvstore.client import Client, ClientError
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
-PrefixOption = Annotated[str, typer.Option("--prefix", help="Only keys that begin with this.")]
+PrefixOption = Annotated[str, typer.Option("--prefix", help="Only keys that begin with this text.")]
 
 
 def export(
@@ -57,7 +57,7 @@ def export(
 
 @contextmanager
 def _complete_file(path: Path) -> Iterator[BinaryIO]:
-    """Provide a file that is written as `path`.partial and renamed when it is complete."""
+    """Provide a file that is written as `path`.partial, and renamed to `path` once it is complete."""
     partial = path.with_name(path.name + ".partial")
     try:
         with os.fdopen(os.open(partial, _FLAGS, 0o600), "wb") as out:  # values may be secrets
@@ -72,7 +72,7 @@ def _complete_file(path: Path) -> Iterator[BinaryIO]:
 async def _export(
     client: Client, out: BinaryIO, prefix: str, consistency: Consistency, revision: int | None
 ) -> tuple[int, int]:
-    """Return the number of keys and their revision."""
+    """Write the keys to `out`, and return their number and the revision of the export."""
     as_of = revision if revision is not None else await client.revision(consistency)
     count = 0
     with progress_bar() as bar:
@@ -90,7 +90,7 @@ async def _export(
 
 
 async def _key_count(client: Client) -> int | None:
-    """Return the approximate number of all keys; None if no replica answers."""
+    """Return the approximate number of keys in the store; None if no replica answers."""
     for endpoint in client.endpoints:
         with suppress(ClientError):
             return (await client.status(endpoint)).keys

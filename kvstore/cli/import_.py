@@ -1,4 +1,4 @@
-"""`kvstore import`: reads the format of `kvstore.cli.export`."""
+"""`kvstore import`, which reads the format of `kvstore.cli.export`."""
 
 import asyncio
 import os
@@ -20,16 +20,16 @@ from kvstore.cli.terminal import progress_bar
 from kvstore.client import Client
 
 WINDOW = 2000
-"""Most keys in flight at once; the client groups them into transactions."""
+"""Maximum number of keys in flight; the client groups them into transactions."""
 WINDOW_BYTES = 4 * 1024 * 1024
 
 
 class InvalidLineError(ValueError):
-    """A line is not part of an export. The message names the line and what to do."""
+    """Error for an invalid line. The message names the line and the remedy."""
 
 
 class ExportLine(msgspec.Struct):
-    """A record, or the last line."""
+    """A line of an export: a record, or the last line, which has `count` and `more` instead of a key."""
 
     key: str | None = None
     key_base64: bytes = b""
@@ -42,17 +42,17 @@ class ExportLine(msgspec.Struct):
 
     @property
     def name(self) -> bytes:
-        """Bytes of the key, empty in the last line."""
+        """Bytes of the key; empty in the last line."""
         return self.key.encode() if self.key is not None else self.key_base64
 
     @property
     def content(self) -> bytes | None:
-        """Bytes of the value."""
+        """Bytes of the value, None if the line has none."""
         return self.value.encode() if self.value is not None else self.value_base64
 
 
 class ImportWindow(NamedTuple):
-    """Records that are written concurrently, at most one for each key. `last_line` is the number of their last line."""
+    """Records that are written concurrently, at most one for each key. `last_line` is the number of the last one."""
 
     last_line: int
     size_bytes: int
@@ -61,8 +61,10 @@ class ImportWindow(NamedTuple):
 
 
 class ImportProgress(msgspec.Struct):
-    """Progress of an import: all lines up to `last_line` are done. `leased` counts the keys that had a lease, `trailer`
-    is the last line of the export."""
+    """Progress of an import: all lines up to `last_line` are imported.
+
+    `leased` counts the keys that had a lease. `trailer` is the last line of the export, once it has been read.
+    """
 
     last_line: int
     keys: int = 0
@@ -78,9 +80,9 @@ def import_(
 ) -> None:
     """Set the keys in an exported file.
 
-    FILE is from `kvstore export`, or GET /kv/ as NDJSON. Other keys stay as they are, and leases are not imported. An
-    import that breaks off says how to continue. Exit status 2: FILE cannot be read, or a line is invalid. 3 and 4: the
-    cluster did not take all keys.
+    FILE was written by `kvstore export`, or is the answer to GET /kv/ as NDJSON. Other keys are unchanged, and leases
+    are not imported. An import that fails prints how to continue. Exit status 2: FILE cannot be read, or a line is
+    invalid. 3 and 4: not all keys were imported.
     """
     done = ImportProgress(from_line - 1)
     try:
@@ -122,7 +124,9 @@ def _windows(lines: Iterable[bytes], prefix: bytes, done: ImportProgress) -> Ite
             done.trailer = line
             continue
         if value is None:
-            raise InvalidLineError(f"line {number} has a key without a value: list the keys without keys_only=true")
+            raise InvalidLineError(
+                f"line {number} has a key without a value: export again, without keys_only=true in the query"
+            )
         if key in values or len(values) == WINDOW or size_bytes >= WINDOW_BYTES:
             yield ImportWindow(last_line, size_bytes, values, leased)
             size_bytes, leased, values = 0, 0, {}
@@ -134,7 +138,7 @@ def _windows(lines: Iterable[bytes], prefix: bytes, done: ImportProgress) -> Ite
 
 
 def _parsed(number: int, text: bytes) -> ExportLine | None:
-    """Return the line, None for an empty one."""
+    """Return the decoded line, or None for an empty one."""
     if not text.strip():
         return None
     try:
@@ -151,10 +155,11 @@ def _parsed(number: int, text: bytes) -> ExportLine | None:
 def _warnings(done: ImportProgress, from_line: int) -> Iterator[str]:
     trailer = done.trailer
     if trailer is None:
-        yield "the last line has no count, as that of an export has: the file may be cut off"
+        yield "the last line of an export, with the count of keys, is missing: the file may be truncated"
     elif trailer.error or trailer.more:
         yield f"the export is incomplete ({trailer.error or 'it had a limit'}): export again"
     elif from_line == 1 and trailer.count != done.last_line:
-        yield f"the last line counts {count_of_keys(trailer.count or 0)}: lines are missing, or were added"
+        counted = count_of_keys(trailer.count or 0)
+        yield f"the last line counts {counted}, but {done.last_line:,} lines precede it: export again"
     if done.leased:
-        yield f"{count_of_keys(done.leased)} had a lease, which is not imported"
+        yield f"{count_of_keys(done.leased)} had a lease: leases are not imported"

@@ -23,13 +23,13 @@ from kvstore.cli.output import Json, count_of_keys, printable, standard_output, 
 from kvstore.client import Client, FencingToken
 
 VALUE_CHARS = 60
-"""Values are cut off behind this width where they are shown to people."""
+"""Width at which values are truncated in output for people."""
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of 1 to 1,024 bytes.")]
-Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Prefix of the keys; without it all keys.")]
+Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Prefix of the keys; all keys if it is omitted.")]
 ReadConsistency = Annotated[
     Consistency,
-    typer.Option(help="`quorum` asks a majority for each read; `stale` reads one replica's state, without a majority."),
+    typer.Option(help="`quorum` asks a majority for each read; `stale` reads one replica, and needs no majority."),
 ]
 Revision = Annotated[int | None, typer.Option(min=1, help="Read as of this revision of the store.")]
 IfRevision = Annotated[int | None, typer.Option(min=1, help="Only if the key is at this revision.")]
@@ -43,7 +43,7 @@ FenceToken = Annotated[
         "--fence",
         min=1,
         envvar="KVSTORE_FENCE",
-        help="Fencing token of --lock. `kvstore lock` sets both for the command that it runs.",
+        help="Fencing token of --lock. The command that `kvstore lock` runs has both in its environment.",
     ),
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object on each line.")]
@@ -83,7 +83,7 @@ def put(
     if_revision: IfRevision = None,
     *,
     lease: Annotated[
-        int | None, typer.Option(min=1, metavar="ID", help="Attach the key to this lease, which deletes it at its end.")
+        int | None, typer.Option(min=1, metavar="ID", help="Attach the key to this lease, whose end deletes it.")
     ] = None,
     ttl: Annotated[
         float | None, typer.Option(metavar="S", help="Attach the key to a new lease of this many seconds.")
@@ -107,7 +107,7 @@ def put(
         ),
         subject=Subject(name, lease, guard),
     )
-    number = result.revision if ttl is not None else lease
+    lease_id = result.revision if ttl is not None else lease
     if json:
         text, blob = text_or_base64(name)
         document = KeyPutDocument(
@@ -115,11 +115,11 @@ def put(
             key_base64=blob,
             revision=result.revision,
             version=result.version,
-            lease=number if number is not None else msgspec.UNSET,
+            lease=lease_id if lease_id is not None else msgspec.UNSET,
         )
         write_json(document)
     else:
-        on_lease = f", lease {number}" if number is not None else ""
+        on_lease = f", lease {lease_id}" if lease_id is not None else ""
         write_text(f"revision {result.revision}, version {result.version}{on_lease}")
 
 
@@ -183,7 +183,7 @@ def list_(
 ) -> None:
     """List keys and their values.
 
-    All of them as of one revision, also while the keys change.
+    All keys are read as of one revision, even while they change.
     """
 
     async def write(client: Client) -> None:
@@ -198,8 +198,8 @@ def list_(
 
 
 async def _show(client: Client, prefix: str, consistency: Consistency, revision: int | None, limit: int) -> bool:
-    """Print the first `limit` keys, and return whether there are more."""
-    from rich.text import Text  # noqa: PLC0415 - the other commands here start in half the time without it
+    """Print at most `limit` keys, and return whether there are more."""
+    from rich.text import Text  # noqa: PLC0415 - without it the other commands start in half the time
 
     from kvstore.cli.terminal import show, table  # noqa: PLC0415 - as above
 
@@ -219,7 +219,7 @@ async def _show(client: Client, prefix: str, consistency: Consistency, revision:
 
 
 def span_of(prefix: str) -> Span:
-    """Return the keys that begin with the argument `prefix`."""
+    """Return the span of the keys that begin with the command-line argument `prefix`."""
     return starting_with(os.fsencode(prefix))
 
 
@@ -230,7 +230,7 @@ def _key_of(text: str) -> bytes:
 
 
 async def _find(client: Client, key: bytes, consistency: Consistency, revision: int | None) -> KeyState | None:
-    """Return `key` from a list of one key, which has the lease beside the record; the answer to a GET has not."""
+    """Return `key` with its record and lease. It is read from a list of one key: the answer to a GET has no lease."""
     async for found in client.list(Span(key, key + b"\0"), consistency, revision=revision):
         return found
     return None

@@ -22,17 +22,17 @@ lease = typer.Typer(
     "to it.",
 )
 
-LeaseId = Annotated[int, typer.Argument(min=1, metavar="ID", help="Number of the lease.")]
+LeaseId = Annotated[int, typer.Argument(min=1, metavar="ID", help="ID of the lease.")]
 
 
 @lease.command()
 def grant(
-    ttl: Annotated[float, typer.Argument(metavar="SECONDS", help="Length of the lease; each renewal restarts it.")],
+    ttl: Annotated[float, typer.Argument(metavar="SECONDS", help="TTL of the lease, which each renewal restarts.")],
     endpoints: Endpoints = DEFAULT,
     *,
     json: Json = False,
 ) -> None:
-    """Grant a lease and print its number, for `kvstore put --lease` and `kvstore lease keepalive`."""
+    """Grant a lease and print its ID, for `kvstore put --lease` and `kvstore lease keepalive`."""
 
     async def ask(client: Client) -> LeaseGrantedDocument:
         granted = await client.lease(ttl)
@@ -47,16 +47,16 @@ def grant(
 
 @lease.command()
 def keepalive(
-    number: LeaseId,
+    lease_id: LeaseId,
     endpoints: Endpoints = DEFAULT,
     *,
-    every: Annotated[bool, typer.Option("--every", help="Renew it again and again, until Ctrl-C.")] = False,
+    every: Annotated[bool, typer.Option("--every", help="Keep renewing the lease until Ctrl-C.")] = False,
     json: Json = False,
 ) -> None:
-    """Renew a lease: it lives for its whole length from now on. Exit status 1: the lease does not exist."""
+    """Renew a lease: its whole TTL starts again. Exit status 1: the lease does not exist."""
 
     async def renew(client: Client) -> LeaseGrantedDocument:
-        request = Request("POST", f"/leases/{number}/keepalive", repeat=Repeat.HARMLESS)
+        request = Request("POST", f"/leases/{lease_id}/keepalive", repeat=Repeat.HARMLESS)
         return msgspec.json.decode((await client.ask(request)).body, type=LeaseGrantedDocument)
 
     async def renew_forever(client: Client) -> None:
@@ -66,25 +66,25 @@ def keepalive(
 
     if every:
         try:
-            with_client(endpoints, renew_forever, subject=Subject(lease=number))
+            with_client(endpoints, renew_forever, subject=Subject(lease=lease_id))
         except KeyboardInterrupt:
             raise typer.Exit from None
-    kept = with_client(endpoints, renew, subject=Subject(lease=number))
+    kept = with_client(endpoints, renew, subject=Subject(lease=lease_id))
     if json:
         write_json(kept)
     else:
-        write_text(f"lease {kept.id} lives for {kept.ttl_s:g} s from now on")
+        write_text(f"lease {kept.id} renewed for {kept.ttl_s:g} s")
 
 
 @lease.command()
-def revoke(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
-    """End a lease, and with it its keys and locks. Exit status 1: the lease does not exist."""
+def revoke(lease_id: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+    """End a lease, delete its keys and release its locks. Exit status 1: the lease does not exist."""
 
     async def ask(client: Client) -> RangeDeletedDocument:
-        request = Request("DELETE", f"/leases/{number}", repeat=Repeat.HARMLESS)
+        request = Request("DELETE", f"/leases/{lease_id}", repeat=Repeat.HARMLESS)
         return msgspec.json.decode((await client.ask(request)).body, type=RangeDeletedDocument)
 
-    revoked = with_client(endpoints, ask, subject=Subject(lease=number))
+    revoked = with_client(endpoints, ask, subject=Subject(lease=lease_id))
     if json:
         write_json(revoked)
     else:
@@ -105,9 +105,9 @@ def list_leases(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
 
 
 @lease.command("show")
-def show_lease(number: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
+def show_lease(lease_id: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
     """Show a lease and its keys. Exit status 1: the lease does not exist."""
-    found = with_client(endpoints, lambda client: _one(client, number), subject=Subject(lease=number))
+    found = with_client(endpoints, lambda client: _one(client, lease_id), subject=Subject(lease=lease_id))
     if json:
         write_json(found)
         return
@@ -130,13 +130,13 @@ async def _all(client: Client) -> list[LeaseDocument]:
     return found
 
 
-async def _one(client: Client, number: int) -> LeaseDocument:
-    answer = await client.ask(Request("GET", f"/leases/{number}"), await _leader(client))
+async def _one(client: Client, lease_id: int) -> LeaseDocument:
+    answer = await client.ask(Request("GET", f"/leases/{lease_id}"), await _leader(client))
     return msgspec.json.decode(answer.body, type=LeaseDocument)
 
 
 async def _leader(client: Client) -> str | None:
-    """Return the leader's endpoint, if it is one of the client's: only the leader counts the time of leases."""
+    """Return the endpoint of the leader, or None. Only the leader knows the time left of a lease."""
     for endpoint in client.endpoints:
         with suppress(ClientError):
             if (await client.status(endpoint)).role == "leader":

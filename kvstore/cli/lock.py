@@ -24,9 +24,9 @@ from kvstore.client.caller import Request
 
 CANNOT_RUN = 126
 NOT_FOUND = 127
-"""Exit statuses of shells for commands that do not start."""
+"""Exit statuses that shells use for a command that cannot be executed, and for one that is not found."""
 GRACE_S = 10.0
-"""Time for the command to end after SIGTERM, sent because the lock is lost; then it is killed."""
+"""Time between SIGTERM and SIGKILL for a command whose lock is lost."""
 
 
 def lock(
@@ -40,11 +40,11 @@ def lock(
         ),
     ] = 10.0,
     wait: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Give up after this many seconds; without it never.")
+        float | None, typer.Option(min=0, metavar="S", help="Give up after this many seconds; by default never.")
     ] = None,
     *,
     value: Annotated[
-        str | None, typer.Option(help="Text that --show prints; without it host name and process number.")
+        str | None, typer.Option(help="Text that --show prints; by default the host name and the process ID.")
     ] = None,
     show_holder: Annotated[
         bool, typer.Option("--show", help="Show the holder and the waiters of the lock, and run nothing.")
@@ -53,18 +53,18 @@ def lock(
 ) -> None:
     """Run a command while holding a lock.
 
-    The exit status is that of COMMAND, or 5: another client has the lock, or the lock was lost. 126 and 127: COMMAND
-    does not start. With --show 1: nobody holds the lock.
+    The exit status is that of COMMAND. 5: another client holds the lock, or the lock was lost. 126 and 127: COMMAND
+    cannot be started. With --show, 1: nobody holds the lock.
 
-    COMMAND finds the lock, its fencing token and its lease in the environment: KVSTORE_LOCK, KVSTORE_FENCE and
-    KVSTORE_LEASE. `kvstore put` and `kvstore delete` inside it take effect only while the lock is held. If the lock is
+    The environment of COMMAND has the lock, its fencing token and its lease: KVSTORE_LOCK, KVSTORE_FENCE and
+    KVSTORE_LEASE. With them `kvstore put` and `kvstore delete` take effect only while the lock is held. If the lock is
     lost, COMMAND gets SIGTERM.
     """
     if not name:
         fail("the name of the lock is empty: give 1 to 1,024 bytes", ExitStatus.USAGE)
     if show_holder:
         if command:
-            fail("--show runs no command: leave out either of them", ExitStatus.USAGE)
+            fail("--show runs no command: omit --show, or the command", ExitStatus.USAGE)
         _show(name, endpoints, json=json)
         return
     if not command:
@@ -84,7 +84,7 @@ def lock(
 
 
 async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
-    """Return the exit status of `command`, as a shell reports it. Raises LockLost."""
+    """Run `command`, and return its exit status as a shell reports it. Raises LockLost."""
     variables = {
         "KVSTORE_LOCK": os.fsdecode(held.fence.lock),
         "KVSTORE_FENCE": str(held.fence.token),
@@ -104,7 +104,7 @@ async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
         lost.cancel()
         if not ended.done():
             await _stop(process, ended)
-            raise LockLost("the lock was lost and the command ended: no replica renewed the lease within --ttl", 0)
+            raise LockLost("the lock was lost and the command was ended: the lease was not renewed within --ttl", 0)
         code = ended.result()
         return code if code >= 0 else 128 - code
 
@@ -119,7 +119,7 @@ async def _stop(process: asyncio.subprocess.Process, ended: "asyncio.Task[int]")
 
 @contextmanager
 def _signals_to(process: asyncio.subprocess.Process) -> Iterator[None]:
-    """Leave signals to the command. Ctrl-C reaches it directly, as it does every process of the terminal."""
+    """Pass SIGTERM to the command. SIGINT is ignored: Ctrl-C reaches every process of the terminal directly."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, lambda: process.terminate() if process.returncode is None else None)
@@ -140,8 +140,8 @@ def _show(name: str, endpoints: str, *, json: bool) -> None:
         write_json(state)
     elif state.holder is not None:
         rows = table("", "lease", "fencing token", "value")
-        for what, entry in [("holder", state.holder), *(("waiting", entry) for entry in state.waiting)]:
-            rows.add_row(what, str(entry.lease), str(entry.fence), Text(printable(entry.value_bytes, VALUE_CHARS)))
+        for role, entry in [("holder", state.holder), *(("waiting", entry) for entry in state.waiting)]:
+            rows.add_row(role, str(entry.lease), str(entry.fence), Text(printable(entry.value_bytes, VALUE_CHARS)))
         show(rows)
     if state.holder is None:
         fail(f"nobody holds lock '{_shown(name)}'", ExitStatus.FAILED)

@@ -20,18 +20,18 @@ from kvstore.client import Client, ClientError, Unavailable
 
 POLL_S = 0.2
 COMPLETION_MS = 1000
-"""Longest time that a shell waits for the completion of a name."""
+"""Timeout of the shell completion of a name."""
 
 NewName = Annotated[str, typer.Argument(help="Name of the member.", metavar="NAME")]
-Force = Annotated[bool, typer.Option("--force", help="Do it even if the connected members are no majority afterwards.")]
-Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait until the member has caught up, and votes if it is to be a voter.")
+Force = Annotated[
+    bool, typer.Option("--force", help="Make the change even if the connected members are no majority afterwards.")
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the member has caught up and has its final role.")]
 WaitTimeout = Annotated[float, typer.Option("--timeout-s", min=0, metavar="S", help="Limit of --wait in seconds.")]
 
 
 def member_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names that begin with `incomplete`, for the shell's completion; none if no replica answers soon."""
+    """Return the names of members that begin with `incomplete`; none if no replica answers in time."""
     endpoints = context.params.get("endpoints") or DEFAULT
 
     async def ask() -> list[str]:
@@ -49,7 +49,7 @@ member = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="List, add, remove, replace and promote members.\n\nThe cluster keeps serving while its membership changes.",
+    help="List, add, remove, replace and promote members.\n\nThe cluster serves requests while its membership changes.",
 )
 
 
@@ -57,7 +57,7 @@ member = typer.Typer(
 def list_members(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
     """List the members of the cluster.
 
-    As the leader reports them, if it is among the endpoints. Exit status 3: no replica answers.
+    The report is that of the leader, if the leader is among the endpoints. Exit status 3: no replica answers.
     """
     _show(with_client(endpoints, _newest_members), json=json)
 
@@ -65,10 +65,10 @@ def list_members(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
 @member.command()
 def add(
     name: NewName,
-    address: Annotated[str, typer.Argument(help="host:port of its listener for peers.", metavar="ADDRESS")],
+    address: Annotated[str, typer.Argument(help="host:port of its peer listener.", metavar="ADDRESS")],
     role: Annotated[
         MemberRole,
-        typer.Option(help="`witness`: votes, holds no records. `learner`: holds the records, does not vote."),
+        typer.Option(help="`witness`: votes, but has no records. `learner`: has the records, but does not vote."),
     ] = MemberRole.VOTER,
     endpoints: Endpoints = DEFAULT,
     *,
@@ -78,17 +78,18 @@ def add(
 ) -> None:
     """Add a member, and print the command that starts its replica.
 
-    A voter votes as soon as it has caught up. Repeating the command with the same arguments is harmless. Exit status 2:
-    rejected, for instance because the name is taken. 3: not done, or the member has not caught up in time.
+    A voter votes once it has caught up. It is safe to repeat the command with the same arguments. Exit status 2: the
+    change was rejected, for instance because the name is taken. 3: not done, or the member did not catch up in time.
     """
     added, cluster = with_client(endpoints, lambda client: _add(client, name, address, role))
     if json:
         _show(added, json=True)
     else:
         write_text(
-            f"{name} is a member and becomes a {role} once it has caught up. Start it with an empty directory "
+            f"{name} is a member, and becomes a {role} once it has caught up. Start it with an empty data directory "
             f"DATA:\n\n  {_start_command(added, name, cluster)}\n\n"
-            "Replace CLIENTS by host:port for clients. All members have the same secret, lease_ms and clock_drift_ppm."
+            "Replace CLIENTS by the host:port for clients. All members use the same secret, lease_ms and "
+            "clock_drift_ppm."
         )
     if wait:
         _wait(endpoints, name, timeout_s)
@@ -96,9 +97,12 @@ def add(
 
 @member.command()
 def remove(name: Name, endpoints: Endpoints = DEFAULT, *, force: Force = False, json: Json = False) -> None:
-    """Remove a member; the leader hands over first. Its process continues until it is stopped.
+    """Remove a member. A leader hands over its leadership first.
 
-    Exit status 1: there is no such member. 2: rejected, for instance because too few other members are connected.
+    The process of the removed replica keeps running until it is stopped.
+
+    Exit status 1: there is no such member. 2: the change was rejected, for instance because too few other members are
+    connected.
     """
     _show(with_client(endpoints, lambda client: client.remove_member(name, force=force)), json=json)
 
@@ -116,8 +120,8 @@ def replace(
 ) -> None:
     """Readmit a member whose data is lost or is an old copy.
 
-    Stop its process before, and start it afterwards with an empty data directory and its former settings. The other
-    members send it the data, and it gets its former role back.
+    Stop its process first. Afterwards start it with an empty data directory and its former settings: it gets the data
+    from the other members, and its former role.
     """
     _show(with_client(endpoints, lambda client: client.replace_member(name, address, force=force)), json=json)
     if wait:
@@ -133,7 +137,7 @@ def promote(
     timeout_s: WaitTimeout = 600.0,
     json: Json = False,
 ) -> None:
-    """Make a learner a voter. It votes as soon as it has caught up."""
+    """Make a learner a voter, which votes once it has caught up."""
     _show(with_client(endpoints, lambda client: client.promote_member(name)), json=json)
     if wait:
         _wait(endpoints, name, timeout_s)
@@ -150,8 +154,10 @@ async def _add(client: Client, name: str, address: str, role: MemberRole) -> tup
 
 
 async def _newest_members(client: Client) -> MembersStatus:
-    """Return the newest membership that an endpoint reports, preferably the leader's. Raises ClientError if none
-    answers."""
+    """Return the newest membership that an endpoint reports, preferably the report of the leader.
+
+    Raises Unavailable if no replica answers.
+    """
     found = await asyncio.gather(*map(client.members_at, client.endpoints), return_exceptions=True)
     answers = [answer for answer in found if isinstance(answer, MembersStatus)]
     errors = [error for error in found if isinstance(error, BaseException)]
@@ -194,8 +200,8 @@ def _wait(endpoints: str, name: str, timeout_s: float) -> None:
         message = with_client(endpoints, lambda client: _until_ready(client, name, timeout_s))
     except TimeoutError:
         fail(
-            f"{name} has not caught up within {timeout_s:g} s and continues: see `kvstore member list`, or wait longer "
-            "with --timeout-s",
+            f"{name} has not caught up within {timeout_s:g} s, but continues to: see `kvstore member list`, or wait "
+            "longer with --timeout-s",
             ExitStatus.UNAVAILABLE,
         )
     sys.stderr.write(f"{message}\n")

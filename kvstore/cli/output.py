@@ -1,6 +1,6 @@
-"""Output for programs and for pipes: bytes, JSON and lines of text.
+"""Output for programs and pipes: bytes, JSON and lines of text.
 
-A reader that closes the pipe ends the command quietly, as in `kvstore list | head`.
+A command ends without an error message when its reader closes the pipe, as in `kvstore list | head`.
 """
 
 import os
@@ -21,7 +21,7 @@ READER_GONE = 128 + signal.SIGPIPE
 
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
-    """Provide standard output for bytes, and flush it at the end."""
+    """Provide standard output as a binary file, and flush it at the end."""
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -31,19 +31,19 @@ def standard_output() -> Iterator[BinaryIO]:
 
 
 def write_text(text: str) -> None:
-    """Write one line, as it is."""
+    """Write one line of text, without markup or wrapping."""
     with standard_output() as out:
         out.write(f"{text}\n".encode(sys.stdout.encoding, "backslashreplace"))
 
 
 def write_json(document: Any) -> None:
-    """Write one document, indented."""
+    """Write a document as indented JSON."""
     with standard_output() as out:
         out.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
 def write_json_line(document: Any) -> None:
-    """Write one document on a line of its own, and flush it."""
+    """Write a document as one line of JSON, and flush it."""
     with standard_output() as out:
         out.write(msgspec.json.encode(document) + b"\n")
         out.flush()
@@ -55,7 +55,7 @@ def count_of_keys(count: int) -> str:
 
 
 def printable(content: bytes, most_chars: int | None = None) -> str:
-    """Return `content` as one line without control characters, cut off after `most_chars`."""
+    """Return `content` as one line without control characters, truncated to `most_chars`."""
     text = content.decode(errors="backslashreplace")
     cut = text if most_chars is None else text[: most_chars + 1]
     escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)

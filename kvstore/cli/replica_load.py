@@ -1,4 +1,4 @@
-"""The load of a replica, from its metrics at two moments. Pure."""
+"""The load of a replica between two samples of its metrics. Pure."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,23 +9,23 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 _CLIENT_ROUTES = frozenset({"/kv/", "/txn", "/leases"})
-"""Routes that are counted as load. Requests of `/locks/` and `/watch` wait for as long as their client wants."""
+"""Routes that count as load. The latency of `/locks/` and `/watch` is chosen by the client, so they do not count."""
 _READ_METHODS = frozenset({"GET", "HEAD"})
 MS = 1000
 
 
 class Histogram(msgspec.Struct):
-    """Counts of durations up to each bound in seconds, cumulative; the counts of several label sets are added."""
+    """Cumulative counts of durations, by upper bound in seconds, summed over label sets."""
 
     counts: dict[float, float] = {}
 
     def add(self, bucket: Sample) -> None:
-        """Add one bucket."""
+        """Add the count of a bucket."""
         bound = float(bucket.labels["le"])
         self.counts[bound] = self.counts.get(bound, 0.0) + bucket.value
 
     def since(self, before: Self) -> "Histogram":
-        """Return the durations that were counted after `before`."""
+        """Return the histogram of the durations that were counted since `before`."""
         bounds = self.counts | before.counts
         return Histogram({bound: self.counts.get(bound, 0.0) - before.counts.get(bound, 0.0) for bound in bounds})
 
@@ -35,8 +35,7 @@ class Histogram(msgspec.Struct):
         return self.counts.get(float("inf"), 0.0)
 
     def quantile_ms(self, share: float) -> float | None:
-        """Return the duration below which `share` of all are, 0 to 1, interpolated between two bounds; None if there
-        are none."""
+        """Return the quantile `share` (0 to 1) in milliseconds, interpolated within its bucket; None without counts."""
         rank = share * self.count
         if not rank:
             return None
@@ -49,7 +48,7 @@ class Histogram(msgspec.Struct):
 
 
 class MetricsSample(msgspec.Struct):
-    """Metrics of a replica at `at`, in seconds of a monotonic clock; requests are those of clients."""
+    """Metrics of a replica at the monotonic time `at`, in seconds. `reads` and `writes` are requests of clients."""
 
     at: float
     reads: Histogram
@@ -60,7 +59,7 @@ class MetricsSample(msgspec.Struct):
 
 
 class ReplicaLoad(msgspec.Struct, frozen=True):
-    """Load between two samples. Durations are in ms, None if there were none."""
+    """Load between two samples. A latency is None if there was no such request."""
 
     reads_per_s: float
     writes_per_s: float
@@ -72,7 +71,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True):
 
 
 def parse_metrics(text: str, at: float) -> MetricsSample:
-    """Return the sample in an answer to GET /metrics. Raises ValueError."""
+    """Return the sample in `text`, the answer to GET /metrics. Raises ValueError."""
     found = MetricsSample(at, Histogram({}), Histogram({}), Histogram({}))
     for sample in _samples(text):
         match sample.name:
@@ -88,7 +87,7 @@ def parse_metrics(text: str, at: float) -> MetricsSample:
 
 
 def load_between(before: MetricsSample, after: MetricsSample) -> ReplicaLoad | None:
-    """Return the load between two samples; None if the replica was restarted in between."""
+    """Return the load between two samples; None if the replica restarted in between."""
     reads, writes = after.reads.since(before.reads), after.writes.since(before.writes)
     fsyncs = after.fsyncs.since(before.fsyncs)
     elapsed_s = after.at - before.at

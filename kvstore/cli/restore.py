@@ -29,16 +29,16 @@ def restore(
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Directory to create; it must not exist.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Name of the new cluster, different from the old one's.")] = None,
-    node: Annotated[str | None, typer.Option(help="Name of the member whose data this is.")] = None,
-    members: Annotated[str | None, typer.Option(help="All members, the same for each: n1=host:port,n2=...")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Name of the new cluster, different from the old name.")] = None,
+    node: Annotated[str | None, typer.Option(help="Name of the member whose data is created.")] = None,
+    members: Annotated[str | None, typer.Option(help="All members, the same for each run: n1=host:port,n2=...")] = None,
     nodes: Annotated[
         int | None, typer.Option(min=1, max=15, help="Create the data of this many members, for `kvstore cluster`.")
     ] = None,
 ) -> None:
     """Create the data of a new cluster from a backup.
 
-    Run it once for each member, with the settings that `kvstore serve` gets there afterwards. --nodes, with --data and
+    Run it once for each member, with the settings that its `kvstore serve` will have. --nodes, with --data and
     --cluster only, creates a directory for `kvstore cluster` instead. Exit status 1: the backup is damaged, or the data
     cannot be written. 2: wrong usage.
     """
@@ -65,7 +65,7 @@ def restore(
 
 
 def _settings(flags: dict[str, object], config: Path | None) -> Settings:
-    """Return the settings as `kvstore serve` reads them, with any secret: a restore opens no connection."""
+    """Return the settings as `kvstore serve` reads them, with a random secret, which a restore does not use."""
     return load({**flags, "secret": secrets.token_hex(16)}, config)
 
 
@@ -79,13 +79,13 @@ def _restore(file: Path, settings: Settings) -> BackupInfo:
 def _restore_all(file: Path, directory: Path | None, cluster: str | None, nodes: int, *, others: bool) -> BackupInfo:
     if directory is None or cluster is None or others:
         raise MisuseError("--nodes needs --data and --cluster, and excludes --config, --node and --members")
-    _settings({"cluster": cluster}, None)  # refuses an invalid name
+    _settings({"cluster": cluster}, None)  # raises ConfigError for an invalid name
     refuse_used(directory)
     local = ClusterDirectory(directory, nodes, PORT, PEER_PORT, {"cluster": cluster})
     try:
         with Backup(file) as backup:
-            for place in local.replicas.values():
-                restore_node(backup, place.data, cluster, place.name, local.replicas)
+            for replica in local.replicas.values():
+                restore_node(backup, replica.data, cluster, replica.name, local.replicas)
             local.write_settings()
             return backup.info
     except BaseException:

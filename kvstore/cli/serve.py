@@ -1,4 +1,4 @@
-"""`kvstore serve`, with a flag for each setting."""
+"""`kvstore serve`, which has a flag for each setting."""
 
 import inspect
 import sys
@@ -22,7 +22,7 @@ _Config = Annotated[
 def serve(config: _Config = None, **flags: str | None) -> None:
     """Run one replica until SIGTERM or Ctrl-C.
 
-    A setting comes from its flag, else from the environment, else from the file of --config, else it has its default.
+    A setting is taken from its flag, the environment, the file of --config, or its default, in this order.
     """
     try:
         settings = load(flags, config)
@@ -31,7 +31,7 @@ def serve(config: _Config = None, **flags: str | None) -> None:
     for warning in settings.warnings():
         sys.stderr.write(f"kvstore: warning: {warning}\n")
 
-    from kvstore.server import process  # noqa: PLC0415 - --help and wrong settings need no server
+    from kvstore.server import process  # noqa: PLC0415 - --help starts faster without the server
 
     try:
         process.serve(settings)
@@ -54,7 +54,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _add_flags() -> None:
-    """Give `serve` a parameter for each setting, where typer reads them: in its signature and its annotations."""
+    """Add a parameter for each setting to the signature and the annotations of `serve`, where typer reads them."""
     flags = [_flag(name, field) for name, field in Settings.model_fields.items()]
     own = inspect.signature(serve)
     parameters = [*(parameter for parameter in own.parameters.values() if parameter.name == "config"), *flags]

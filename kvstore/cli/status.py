@@ -15,7 +15,7 @@ from kvstore.client import Client, ClientError
 def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
     """Show the state of every replica.
 
-    Each one as it reports itself. Exit status 3: no replica answers.
+    Each replica reports its own state. Exit status 3: no replica answers.
     """
     answers = with_client(endpoints, _ask_all)
     if json:
@@ -28,7 +28,7 @@ def status(endpoints: Endpoints = DEFAULT, *, json: Json = False) -> None:
 
 
 async def _ask_all(client: Client) -> dict[str, Status | ClientError]:
-    """Return the status at each endpoint, or the error that it caused."""
+    """Return, for each endpoint, the status or the error."""
 
     async def ask(endpoint: str) -> Status | ClientError:
         try:
@@ -61,7 +61,7 @@ def _table(answers: dict[str, Status | ClientError]) -> Table:
 
 
 def role_of(status: Status) -> str:
-    """Return the present role of a replica, in colour."""
+    """Return the current role of a replica, in colour."""
     role = status.role if status.standing is Standing.VOTER else str(status.standing)
     if not status.ready:
         return f"[red]{role}, not ready[/red]"

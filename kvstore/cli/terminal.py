@@ -16,7 +16,7 @@ WITHOUT_LIMIT = 10_000
 
 
 def width() -> int:
-    """Return the width for tables: that of the terminal or of COLUMNS, and no limit for a file or a pipe."""
+    """Return the width for tables: the width of the terminal, or COLUMNS; no limit for a file or a pipe."""
     return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else WITHOUT_LIMIT
 
 
@@ -30,7 +30,7 @@ def show(content: RenderableType, *, soft_wrap: bool = False) -> None:
 
 
 def table(*columns: Column | str, title: str | None = None) -> Table:
-    """Return an empty table in the style of all commands. A narrow terminal folds cells, it never cuts them off."""
+    """Return an empty table in the style of all commands. Cells are wrapped in a narrow terminal, never truncated."""
     folding = (Column(column, overflow="fold") if isinstance(column, str) else column for column in columns)
     return Table(*folding, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
 
@@ -46,13 +46,15 @@ def fit(rows: Table, most_chars: int, optional: Iterable[str]) -> Table:
 
 
 def show_table(rows: Table, optional: Iterable[str]) -> None:
-    """Print a table, without columns of `optional` if the terminal is too narrow."""
+    """Print a table. If the terminal is too narrow, remove columns in the order of `optional`."""
     show(fit(rows, width(), optional))
 
 
 def progress_bar() -> Progress:
-    """Return a bar for tasks with a field `detail`, printed behind the bar; hidden if standard error is no terminal. A
-    task without a total shows only that it continues."""
+    """Return a progress bar on standard error, hidden if that is no terminal. Tasks need a field `detail`.
+
+    The bar of a task without a total only pulses.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -27,20 +27,20 @@ from kvstore.client.caller import Request
 
 POLL_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
-"""A replica that has not answered after this time is shown as unreachable, and asked again."""
+"""Time after which a replica that has not answered is shown as unreachable, and asked again."""
 
 
 def top(
     endpoints: Endpoints = DEFAULT,
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one view and end, as if standard output were no terminal.")
+        bool, typer.Option("--once", help="Print one view and end; the default if standard output is no terminal.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Show roles, progress and load of the replicas, live.
 
-    q or Ctrl-C ends it. Rates and latencies are those of client requests in the last second. Exit status 3 with --once
+    Press q or Ctrl-C to end. Rates and latencies are of client requests in the last second. Exit status 3 with --once
     or --json: no replica answers.
     """
     live = sys.stdout.isatty() and not once and not json
@@ -54,7 +54,7 @@ def top(
 
 
 async def _view_once(client: Client) -> ClusterView:
-    """Ask each replica twice: a rate needs two samples."""
+    """Return one view. Each replica is asked twice, because a rate needs two samples."""
     answers = await _first_answers(client)
     if any(each.status for each in answers.values()):
         await asyncio.sleep(POLL_S)
@@ -103,7 +103,7 @@ async def _ask(client: Client, answers: ReplicaAnswers) -> None:
             status = await client.status(endpoint)
             metrics = await client.ask(Request("GET", "/metrics"), endpoint)
             sample = parse_metrics(metrics.body.decode(), time.monotonic())
-    except (ClientError, ValueError) as error:  # ValueError: another program answers there
+    except (ClientError, ValueError) as error:  # ValueError: the answer is not from a replica
         answers.failed(str(error), asked_at)
     except TimeoutError:
         answers.failed(f"{endpoint} does not answer: its process is paused or stuck, or the network is cut", asked_at)
@@ -113,7 +113,7 @@ async def _ask(client: Client, answers: ReplicaAnswers) -> None:
 
 @contextmanager
 def _quit_keys() -> Iterator[asyncio.Event]:
-    """Provide an event that is set by q and Ctrl-C. Keys are read one by one and not echoed."""
+    """Provide an event that q and Ctrl-C set. Meanwhile the terminal neither buffers nor echoes keys."""
     pressed = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, pressed.set)

@@ -1,4 +1,4 @@
-"""The tables of `kvstore top`: progress and load of the replicas in 80 columns, and the last changes."""
+"""The tables of `kvstore top`: progress, load and recent changes, which fit into 80 columns."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from kvstore.cli.status import role_of
 
 
 def tables_of(view: ClusterView, width: int) -> RenderableType:
-    """Return the whole output, for a terminal of `width` columns."""
+    """Return the output for a terminal of `width` columns."""
     progress = terminal.fit(_progress(view), width, ("keys", "lease", "revision", "ballot"))
     parts: list[RenderableType] = [_headline(view), progress]
     if any(each.unreachable_s is None for each in view.replicas):

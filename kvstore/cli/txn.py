@@ -22,7 +22,7 @@ def txn(
 ) -> None:
     """Apply a transaction and print its result.
 
-    Exit status 3: not done, safe to repeat. 4: it may have been done. 5: a compare did not hold, so `else` was done.
+    Exit status 3: not done, safe to repeat. 4: it may have been done. 5: a comparison failed, so `else` was applied.
     """
     try:
         command = transaction_of(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())

@@ -18,24 +18,24 @@ def watch(
     prefix: Prefix = "",
     endpoints: Endpoints = DEFAULT,
     from_revision: Annotated[
-        int | None, typer.Option(min=1, help="Begin with the changes of this past revision; without it with new ones.")
+        int | None, typer.Option(min=1, help="Begin with this past revision; by default with new changes.")
     ] = None,
     *,
     json: JsonLines = False,
 ) -> None:
     """Print changes of keys as they happen.
 
-    Until Ctrl-C; if a replica fails, the watch continues at another one without a gap.
+    Runs until Ctrl-C. If a replica fails, the watch continues at another one without a gap.
     """
 
     async def follow(client: Client) -> None:
-        async for happened in client.watch(span_of(prefix), from_revision=from_revision):
+        async for event in client.watch(span_of(prefix), from_revision=from_revision):
             if json:
-                kind = "put" if happened.record is not None else "delete"
-                document = event_document(happened.key, happened.record, happened.revision)
+                kind = "put" if event.record is not None else "delete"
+                document = event_document(event.key, event.record, event.revision)
                 write_json_line({"event": kind, **msgspec.to_builtins(document)})
             else:
-                show(_line(happened), soft_wrap=True)
+                show(_line(event), soft_wrap=True)
 
     try:
         with_client(endpoints, follow)
@@ -43,9 +43,9 @@ def watch(
         raise typer.Exit from None
 
 
-def _line(happened: WatchEvent) -> Text:
-    key, record = printable(happened.key), happened.record
-    line = Text(f"{happened.revision:>9} ", style="dim")
+def _line(event: WatchEvent) -> Text:
+    key, record = printable(event.key), event.record
+    line = Text(f"{event.revision:>9} ", style="dim")
     if record is None:
         return line.append(f"delete {key}", style="red")
     line.append("put    ", style="green").append(key, style="bold")

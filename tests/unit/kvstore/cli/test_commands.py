@@ -189,14 +189,14 @@ def test_put_attaches_its_key_to_a_lease(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
-        (NoSuchLease("404"), 1, "lease 7 does not exist, or is over: grant one with `kvstore lease grant`"),
+        (NoSuchLease("404"), 1, "lease 7 does not exist or has expired: grant one with `kvstore lease grant`"),
         (
             ConditionFailed("412", 4),
             5,
             "key 'k' is at revision 4; read it with `kvstore get`, then repeat with",
         ),
         (ConditionFailed("412", None), 5, "key 'k' does not exist; create it with --if-absent"),
-        (LockLost("412", 0), 5, "fencing token 3 does not hold lock 'l' any more"),
+        (LockLost("412", 0), 5, "lock 'l' is no longer held with fencing token 3"),
         (Locked("other"), 5, "other"),
     ],
 )

@@ -83,7 +83,7 @@ def test_an_export_is_imported_byte_for_byte(
     assert file.stat().st_mode & 0o777 == 0o600
     code, out, err = run("import", str(file))
     assert (code, out) == (0, f"3 keys imported from {file}\n")
-    assert err == "kvstore: warning: 1 key had a lease, which is not imported\n"
+    assert err == "kvstore: warning: 1 key had a lease: leases are not imported\n"
     assert put == [(found.key, found.record.value) for found in FOUND if found.record]
 
 
@@ -108,7 +108,7 @@ def test_a_prefix_restricts_an_import(put: list[tuple[bytes, bytes]]) -> None:
 @pytest.mark.parametrize(
     ("documents", "warning"),
     [
-        (LINES[:3], "may be cut off"),
+        (LINES[:3], "may be truncated"),
         ([LINES[0], LINES[3]], "counts 3 keys"),
         ([LINES[0], {"error": "the replica is shutting down", "count": 1}], "the replica is shutting down"),
         ([LINES[0], {"revision": 7, "count": 1, "more": True}], "export again"),

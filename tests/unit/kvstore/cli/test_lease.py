@@ -79,7 +79,7 @@ def test_a_lease_is_shown_with_its_keys(answering: Answering) -> None:
 
 def test_a_lease_is_renewed_and_revoked(answering: Answering) -> None:
     asked = answering({"/leases/17/keepalive": {"id": 17, "ttl_s": 60.0}, "/leases/17": {"revision": 9, "deleted": 2}})
-    assert run("keepalive", "17")[:2] == (0, "lease 17 lives for 60 s from now on\n")
+    assert run("keepalive", "17")[:2] == (0, "lease 17 renewed for 60 s\n")
     assert run("revoke", "17")[:2] == (0, "revision 9, deleted 2 keys\n")
     assert [each[:2] for each in asked] == [("POST", "/leases/17/keepalive"), ("DELETE", "/leases/17")]
 
@@ -90,5 +90,5 @@ def test_an_absent_lease_ends_with_1(answering: Answering, command: list[str]) -
     assert run(*command, "99") == (
         1,
         "",
-        "kvstore: lease 99 does not exist, or is over: grant one with `kvstore lease grant`\n",
+        "kvstore: lease 99 does not exist or has expired: grant one with `kvstore lease grant`\n",
     )
