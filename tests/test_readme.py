@@ -157,7 +157,7 @@ def test_the_api_page_has_every_call_and_every_problem() -> None:
     text = page("api.md")
     for path in openapi()["paths"]:
         assert path in text or path == "/ui/{file}", path
-    kinds = [kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)]
+    kinds = [kind for kind in vars(problems).values() if isinstance(kind, problems.ProblemKind)]
     table = dict(re.findall(r"^\| (\d{3}) \| (.*?) \|", text, re.MULTILINE))
     for kind in kinds:
         assert f"`{kind.name}`" in table[str(kind.status)], kind.name

@@ -136,8 +136,13 @@ class Transport:
         await asyncio.gather(*self._tasks, return_exceptions=True)  # also lets the event loop flush the queues
         if self._server is None:
             return
+        # asyncio accepts a connection in a reader and makes its transport in a task. The task fails, and the connection
+        # is never closed, once the server is closed (CPython issue 109564): accept no more, and let such tasks finish.
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.sleep(0)
         self._server.close()
-        await asyncio.sleep(0)  # a connection that was just accepted becomes a link, and is closed below
+        await asyncio.sleep(0)  # the transports that were just made become links
         for link in tuple(self._links):
             link.finish()
         timeout = asyncio.get_running_loop().call_later(LINGER_S, self._drop, lambda _: True)

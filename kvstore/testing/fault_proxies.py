@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from itertools import permutations
+from itertools import chain, permutations
 from types import TracebackType
 from typing import Self
 
@@ -115,8 +115,14 @@ class FaultProxies:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # As in Transport.stop: a connection that was just accepted is never closed if the server is closed first.
+        for listener in chain.from_iterable(server.sockets for server in self._servers):
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        for _ in range(2):
+            await asyncio.sleep(0)  # their tasks are made, then begin
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

@@ -6,6 +6,7 @@ import textwrap
 import tokenize
 from contextlib import suppress
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -89,7 +90,7 @@ class Mutant(msgspec.Struct, frozen=True):
         raise ValueError(f"mutant {self.name}: there is no module for {self.symbol}: adapt it to the code")
 
     def _span(self, source: str) -> tuple[tuple[int, int], tuple[int, int]]:
-        node: ast.AST = ast.parse(source)
+        node: ast.AST = _parsed(source)
         for name in self._split()[1]:
             node = self._child(node, name)
         if isinstance(node, ast.Module):
@@ -106,6 +107,12 @@ class Mutant(msgspec.Struct, frozen=True):
         raise ValueError(f"mutant {self.name}: there is no {self.symbol}: adapt it to the code")
 
 
+@cache  # many mutants are planted in the same file
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@cache
 def _tokens(source: str) -> list[tokenize.TokenInfo]:
     """Return the tokens of `source`, which may be a part of an expression with open brackets."""
     found = []

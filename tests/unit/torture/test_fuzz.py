@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kvstore.server.http.openapi.pages import openapi_page
-from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, ProblemKind, Problem
+from kvstore.server.http.problems import INTERNAL, INVALID_KEY, NO_LEADER, NO_SUCH_RESOURCE, Problem, ProblemKind
 from tests.torture.__main__ import app
 from tests.torture.fuzz import exchange as exchanging
 from tests.torture.fuzz.exchange import FuzzExchange, NotHttpError, exchange, parse, violation

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -14,14 +13,17 @@ from kvstore.api.framing import FrameReader, frame
 from kvstore.peers.handshake import Dialer, Listener, LocalEnd
 from kvstore.peers.handshake_messages import NONCE_BYTES, Channel, LinkRefused, ProcessIdentity
 from kvstore.peers.transport import Address, Transport
+from kvstore.testing.machine import free_ports
 from paxos import wire
 from paxos.messages import AnyMessage, Fetch
 
 SECRET = b"a long and random secret"
 IDENTITY = ProcessIdentity(incarnation=7, boot=5, life=55)
 HOST = "127.0.0.1"
-PATIENCE_S = 30
+PATIENCE_S = 300
 """A test that waits so long has failed."""
+HANDSHAKE_MS = 300_000
+"""A link is not given up because the machine is busy: some tests dial once only."""
 
 Story = Coroutine[Any, Any, None]
 Run = Callable[[Story], None]
@@ -29,10 +31,8 @@ Run = Callable[[Story], None]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody else takes before the test listens on it."""
+    return free_ports(HOST, 1)[0]
 
 
 class Lines(logging.Handler):
@@ -59,7 +59,12 @@ class PeerNode:
     def __init__(self, node: str, peers: dict[str, Address], port: int = 0, **settings: Any) -> None:
         self.inbox: asyncio.Queue[tuple[str, AnyMessage]] = asyncio.Queue()
         self.changes: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
-        defaults: dict[str, Any] = {"cluster": "c", "identity": IDENTITY, "secret": SECRET}
+        defaults: dict[str, Any] = {
+            "cluster": "c",
+            "identity": IDENTITY,
+            "secret": SECRET,
+            "handshake_ms": HANDSHAKE_MS,
+        }
         self.transport = Transport(
             node=node,
             listen=(HOST, port),
@@ -188,7 +193,11 @@ async def strange_listener() -> AsyncIterator[tuple[Address, asyncio.Queue[Stran
     try:
         yield server.sockets[0].getsockname()[:2], callers
     finally:
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.sleep(0)  # see Transport.stop
         server.close()
+        await asyncio.sleep(0)
         for caller in held:
             caller.writer.close()
         await server.wait_closed()

@@ -1,6 +1,8 @@
 """Peer links over loopback sockets, on asyncio's loop and on uvloop."""
 
 import asyncio
+import gc
+import socket
 
 import pytest
 
@@ -284,6 +286,20 @@ def test_a_stop_in_the_middle_of_a_handshake_leaves_nothing_behind(run: Run) -> 
             assert not n1.transport._links
 
     run(story())
+
+
+def test_a_stop_closes_connections_that_were_accepted_a_moment_ago(run: Run) -> None:
+    async def story() -> None:
+        for turns in range(8):
+            async with PeerNode("n2", {}) as n2:
+                with socket.create_connection(n2.address):
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    await n2.transport.stop()
+                    assert not n2.transport._links
+
+    run(story())
+    gc.collect()  # an unclosed socket is an error now
 
 
 def test_what_was_sent_before_a_stop_still_arrives(run: Run, nowhere: Address) -> None:

@@ -1,7 +1,6 @@
 """The asyncio driver in one process: what only it does. Real processes are in tests/cluster."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -16,12 +15,13 @@ from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.server.config import Address, Settings
 from kvstore.server.event_loop import boot_clock
-from kvstore.server.reply_future import reply_of
 from kvstore.server.process import ReplicaServer
+from kvstore.server.reply_future import reply_of
+from kvstore.testing.machine import free_ports
 from paxos.ready import Write
 from storage.sqlite import SqliteStorage, open_storage
 
-PATIENCE_S = 30
+PATIENCE_S = 300
 
 
 def put(server: ReplicaServer, command: Put) -> Coroutine[None, None, Result]:
@@ -32,18 +32,12 @@ def get(server: ReplicaServer, consistency: Consistency) -> Coroutine[None, None
     return reply_of(partial(server.service.read, b"k", consistency))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def settings(tmp_path: Path, members: int = 1) -> Settings:
+    listen, *peers = free_ports("127.0.0.1", 1 + members)
     return Settings(
         node="n1",
-        members={f"n{number}": Address("127.0.0.1", free_port()) for number in range(1, members + 1)},
-        listen=Address("127.0.0.1", free_port()),
+        members={f"n{number}": Address("127.0.0.1", port) for number, port in enumerate(peers, 1)},
+        listen=Address("127.0.0.1", listen),
         data=tmp_path / "n1",
         secret="0123456789abcdef",
         request_timeout_ms=200 if members > 1 else 20_000,

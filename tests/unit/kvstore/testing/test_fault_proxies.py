@@ -1,6 +1,8 @@
 """Fault proxies between two ends on this machine: links that are open, cut and delayed."""
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from kvstore.server.config import Address
 from kvstore.testing.cluster_directory import HOST, LocalReplica
 from kvstore.testing.fault_proxies import DirectedLink, FaultProxies
 
-STORY_S = 30.0
+STORY_S = 300.0
 
 
 class ProxiedLink:
@@ -163,6 +165,19 @@ def test_a_connection_to_a_dead_replica_ends_at_once() -> None:
             writer.close()
 
     asyncio.run(story())
+
+
+def test_proxies_close_connections_that_were_accepted_a_moment_ago() -> None:
+    async def story() -> None:
+        places = {name: LocalReplica(name, Address(HOST, 1), Address(HOST, 1), Path()) for name in ("n1", "n2")}
+        for turns in range(8):
+            async with FaultProxies(places) as links:
+                with socket.create_connection(links.addresses["n1", "n2"]):
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+
+    asyncio.run(story())
+    gc.collect()  # an unclosed socket is an error now
 
 
 def test_the_links_that_leave_some_or_all_replicas() -> None:
