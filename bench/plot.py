@@ -22,7 +22,7 @@ def check_plot(path: Path | None) -> None:
     if path.suffix not in {".svg", ".png"}:
         raise BenchError(f"--plot {path}: the name must end in .svg or .png")
     if importlib.util.find_spec("matplotlib") is None:
-        raise BenchError("--plot needs matplotlib: run pip install --group bench in the checkout, or omit --plot")
+        raise BenchError("--plot needs matplotlib: run `pip install --group bench` in the checkout, or omit --plot")
 
 
 def draw_lines(

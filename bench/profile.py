@@ -62,7 +62,7 @@ def profile(
 ) -> None:
     """Measure the CPU time of a request on the leader, by stage and by function."""
     check_platform()
-    program = find_program("py-spy", "run pip install --group bench in the checkout")
+    program = find_program("py-spy", "run `pip install --group bench` in the checkout")
     options = LoadOptions(
         mix=Mix(reads=reads, value_bytes=value_bytes, batch=batch), urls=[], connections=connections, seconds=seconds
     )

@@ -1,4 +1,4 @@
-"""The shape of the tree: no circle between rooms, few levels, short files and functions, one meaning for each class name."""
+"""The shape of the tree: layers without a circle, short files and functions, one meaning for each class name."""
 
 import ast
 from collections import defaultdict

@@ -37,7 +37,7 @@ def compare(
     """
     check_platform()
     if html is not None and importlib.util.find_spec("jinja2") is None:
-        raise BenchError("--html needs Jinja: run pip install --group bench in the checkout, or omit --html")
+        raise BenchError("--html needs Jinja: run `pip install --group bench` in the checkout, or omit --html")
     scenarios = _chosen(only)
     with scratch_directory() as directory:
         syncs = fdatasyncs_per_second(directory / "fdatasync")

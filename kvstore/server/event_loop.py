@@ -109,7 +109,7 @@ class NodeDriver:
         self._listeners.append(listener)
 
     async def read_state(self, reader: str, after: int) -> StatePage:
-        """See `kvstore.server.service.Replica`."""
+        """See `kvstore.server.service.ReplicaService`."""
         while True:
             compacted = self.node.hold_state(reader, after)
             self._step()  # queues the write of unstored changes before the read

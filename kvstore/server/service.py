@@ -1,4 +1,4 @@
-"""The interface of a replica for its front ends (`Replica`), and its implementation (`Service`)."""
+"""The interface of a replica for its front ends (`ReplicaService`), and its implementation (`Service`)."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from paxos.types import MS, Time
 from storage.base import StatePage
 
 
-class Replica(Protocol):
+class ReplicaService(Protocol):
     """One replica, as seen by its front ends. All methods must be called on its event loop."""
 
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
@@ -88,53 +88,53 @@ class Service:
         self.stopping = False
 
     def write(self, command: Command, reply: Callable[[Result | Refused], None]) -> None:
-        """See Replica."""
+        """See ReplicaService."""
         self._node.write(command, reply)
         self._driver.wake()
 
     def read(self, query: Query, consistency: Consistency, reply: Callable[[Any], None]) -> None:
-        """See Replica."""
+        """See ReplicaService."""
         if not self._node.read(query, consistency, reply):
             self._driver.wake()
 
     @property
     def history(self) -> History:
-        """See Replica."""
+        """See ReplicaService."""
         return self._node.machine.history
 
     @property
     def position(self) -> int:
-        """See Replica."""
+        """See ReplicaService."""
         return self._node.machine.position
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """See Replica."""
+        """See ReplicaService."""
         return self._node.machine.lease_index
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """See Replica."""
+        """See ReplicaService."""
         self._driver.on_change(listener)
 
     def trace(self, trace: Trace | None) -> None:
-        """See Replica."""
+        """See ReplicaService."""
         self._driver.trace = trace
 
     async def read_state(self, reader: str, after: int) -> StatePage:
-        """See Replica."""
+        """See ReplicaService."""
         return await self._driver.read_state(reader, after)
 
     def end_state(self, reader: str) -> None:
-        """See Replica."""
+        """See ReplicaService."""
         self._node.release_state(reader)
 
     @property
     def membership(self) -> Membership:
-        """See Replica."""
+        """See ReplicaService."""
         return self._node.membership
 
     def status(self) -> Status:
-        """See Replica."""
+        """See ReplicaService."""
         node, now = self._node, boot_clock()
         replica = node.replica
         leading, until = replica.leader_ballot, replica.lease_until
@@ -158,7 +158,7 @@ class Service:
         )
 
     def members(self) -> MembersStatus:
-        """See Replica."""
+        """See ReplicaService."""
         node, now = self._node, boot_clock()
         leading, membership = node.replica.leader_ballot, node.membership
         return MembersStatus(

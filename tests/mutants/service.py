@@ -234,7 +234,8 @@ MUTANTS = (
         "Whoever knows a member's name is taken for it.",
         "kvstore.peers.handshake.Listener._admit",
         (
-            "if not hmac.compare_digest(proof, self._expected_proof):\n    raise _wrong_secret(self._local.node, hello.node)"
+            "if not hmac.compare_digest(proof, self._expected_proof):\n"
+            "    raise _wrong_secret(self._local.node, hello.node)"
         ),
         "",
         UNIT,

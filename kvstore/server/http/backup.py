@@ -17,7 +17,7 @@ from kvstore.server.http.request_target import consistency_of
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 PATH = "/backup"
 _FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
@@ -28,7 +28,7 @@ MOST_AT_ONCE = 2
 class BackupHandlers:
     """Streams backups out of a replica. `stopping` tells whether the front end is being shut down."""
 
-    def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
+    def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._stopping = stopping
         self._numbers = itertools.count(1)

@@ -23,7 +23,7 @@ from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from kvstore.server.trace import Trace, TracedMessage, TracedSlot
 
 PATH = "/events"
@@ -60,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 class EventHandlers:
     """Lets people look at a replica."""
 
-    def __init__(self, replica: Replica, metrics: Metrics) -> None:
+    def __init__(self, replica: ReplicaService, metrics: Metrics) -> None:
         self._replica = replica
         self._metrics = metrics
         self._trace: Trace | None = None

@@ -18,7 +18,7 @@ from kvstore.api.json.documents import event_document
 from kvstore.api.key_range import Span
 from kvstore.server.http.request import ClientConnection
 from kvstore.server.http.response import encode
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
 
@@ -54,7 +54,7 @@ class _Group(msgspec.Struct):
 class WatchFeed:
     """All who watch this replica and are up to date."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
         self._groups: dict[Span, _Group] = {}
         self._timer: asyncio.TimerHandle | None = None

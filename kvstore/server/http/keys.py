@@ -38,7 +38,7 @@ from kvstore.server.http.request_target import decode_key, point_of, span_of
 from kvstore.server.http.response import HttpResponse, NotModified, json_response
 from kvstore.server.http.write_options import NO_OPTIONS, WriteOptions, options_of
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 PATH = "/kv/"
 ALLOWED = "GET, HEAD, PUT, DELETE"
@@ -53,7 +53,7 @@ _VALUE_FIELDS = (
 class KeyHandlers:
     """Makes the calls of requests for keys."""
 
-    def __init__(self, replica: Replica, lists: KeyListHandlers) -> None:
+    def __init__(self, replica: ReplicaService, lists: KeyListHandlers) -> None:
         self._replica = replica
         self._lists = lists
 
@@ -82,7 +82,7 @@ class KeyReadCall:
     __slots__ = ("_consistency", "_key", "_replica", "_request", "_revision")
     takes_body = False
 
-    def __init__(self, replica: Replica, request: HttpRequest, escaped_key: str, query: str) -> None:
+    def __init__(self, replica: ReplicaService, request: HttpRequest, escaped_key: str, query: str) -> None:
         self._replica = replica
         self._request = request
         self._key = decode_key(escaped_key)
@@ -115,7 +115,7 @@ class KeyWriteCall:
 
     __slots__ = ("_conditions", "_idempotency_key", "_key", "_options", "_replica", "_request", "takes_body")
 
-    def __init__(self, replica: Replica, request: HttpRequest, escaped_key: str, query: str) -> None:
+    def __init__(self, replica: ReplicaService, request: HttpRequest, escaped_key: str, query: str) -> None:
         self._replica = replica
         self._request = request
         self.takes_body = request.method == "PUT"
@@ -192,7 +192,7 @@ class RangeDeleteCall:
     __slots__ = ("_idempotency_key", "_replica", "_request", "_span")
     takes_body = False
 
-    def __init__(self, replica: Replica, request: HttpRequest, query: str) -> None:
+    def __init__(self, replica: ReplicaService, request: HttpRequest, query: str) -> None:
         self._replica = replica
         self._request = request
         self._span = span_of(query)

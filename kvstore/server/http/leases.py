@@ -25,7 +25,7 @@ from kvstore.server.http.request_target import consistency_named, is_number, no_
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 PATH = "/leases"
 
@@ -33,7 +33,7 @@ PATH = "/leases"
 class LeaseHandlers:
     """Answers requests for leases out of a replica."""
 
-    def __init__(self, replica: Replica, in_flight: InFlight) -> None:
+    def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         self._replica = replica
         self._in_flight = in_flight
 

@@ -31,7 +31,7 @@ from kvstore.server.http.request_target import consistency_named, number_named, 
 from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 STREAMED = 250
 """Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
@@ -71,7 +71,7 @@ class _Wanted(NamedTuple):
 class KeyListHandlers:
     """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
 
-    def __init__(self, replica: Replica, stopping: Callable[[], bool]) -> None:
+    def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._stopping = stopping
 

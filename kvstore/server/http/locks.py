@@ -39,7 +39,7 @@ from kvstore.server.http.request_target import consistency_named, decode_key, no
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, write
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
 PATH = "/locks/"
@@ -62,7 +62,7 @@ class _Waiter(NamedTuple):
 class LockHandlers:
     """Answers requests for locks out of a replica."""
 
-    def __init__(self, replica: Replica, in_flight: InFlight) -> None:
+    def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         """`in_flight` counts these requests except while they wait in a queue."""
         self._replica = replica
         self._in_flight = in_flight

@@ -37,7 +37,7 @@ from kvstore.server.http.request_target import force_of, no_parameters
 from kvstore.server.http.response import HttpResponse, indented_json_response
 from kvstore.server.http.writes import refuse_key
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from paxos.quorum import is_quorum
 
 PATH = "/members"
@@ -56,7 +56,7 @@ _UNBOUND = {"0.0.0.0", "::"}  # noqa: S104 - nobody can be reached there
 class MemberHandlers:
     """Answers requests for members out of a replica."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:

@@ -14,7 +14,7 @@ from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.lists import KeyListHandlers
 from kvstore.server.http.status_pages import StatusPages
 from kvstore.server.metrics import Metrics
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 BACKLOG = 1024
 """Connections that the kernel holds while the replica is busy; a burst above it is refused."""
@@ -26,7 +26,7 @@ IDLE_GRACE_MS = 500
 class Frontend:
     """The HTTP server of `replica`. All of it belongs to the event loop in which it is started."""
 
-    def __init__(self, replica: Replica, metrics: Metrics, limits: HttpLimits | None = None) -> None:
+    def __init__(self, replica: ReplicaService, metrics: Metrics, limits: HttpLimits | None = None) -> None:
         self._replica = replica
         self._limits = limits or HttpLimits()
         in_flight = InFlight(self._limits.max_in_flight)

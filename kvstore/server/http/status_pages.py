@@ -15,7 +15,7 @@ from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse
 from kvstore.server.http.ui import pages
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 ALLOWED = "GET, HEAD"
 
@@ -33,7 +33,7 @@ _STRANGE = {
 class StatusPages:
     """Answers everything but requests for keys. `stopping` tells whether the front end is being shut down."""
 
-    def __init__(self, replica: Replica, metrics: Metrics, stopping: Callable[[], bool]) -> None:
+    def __init__(self, replica: ReplicaService, metrics: Metrics, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._metrics = metrics
         self._stopping = stopping

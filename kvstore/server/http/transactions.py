@@ -14,7 +14,7 @@ from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 
 PATH = "/txn"
 MOST_ANSWERED_BYTES = 8 << 20
@@ -24,7 +24,7 @@ MOST_ANSWERED_BYTES = 8 << 20
 class TransactionHandlers:
     """Makes the calls of transactions."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
 
     def route(self, request: HttpRequest, path: str, query: str) -> ReplicaCall:  # noqa: ARG002  it is PATH
@@ -40,7 +40,7 @@ class TransactionCall:
     __slots__ = ("_idempotency_key", "_replica", "_request")
     takes_body = True
 
-    def __init__(self, replica: Replica, request: HttpRequest, query: str) -> None:
+    def __init__(self, replica: ReplicaService, request: HttpRequest, query: str) -> None:
         self._replica = replica
         self._request = request
         no_parameters(query)

@@ -28,7 +28,7 @@ from kvstore.server.http.request_target import consistency_named, number_named, 
 from kvstore.server.http.response import StreamedResponse, encode
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from storage.base import end_of
 
 PATH = "/watch"
@@ -42,7 +42,7 @@ _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 class WatchHandlers:
     """Lets clients watch a replica."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
         self._feed = WatchFeed(replica)
         self._count = 0

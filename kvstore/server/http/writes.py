@@ -34,7 +34,7 @@ from kvstore.server.http.problems import (
 )
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.reply_future import reply_of
-from kvstore.server.service import Replica
+from kvstore.server.service import ReplicaService
 from kvstore.state_machine.idempotency import KEPT
 from kvstore.state_machine.leases import MAX_ATTACHED
 
@@ -83,7 +83,7 @@ def refuse_key(request: HttpRequest) -> None:
         raise Problem(INVALID_IDEMPOTENCY_KEY, detail)
 
 
-async def write(replica: Replica, command: Command) -> Result:
+async def write(replica: ReplicaService, command: Command) -> Result:
     """Return the result of `command`. Raises Problem or Refused for what was not done."""
     result: Result = await reply_of(partial(replica.write, command))
     refuse_result(result)
