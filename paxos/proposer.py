@@ -91,8 +91,8 @@ class Proposal(msgspec.Struct):
 class Pipeline:
     """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for a majority.
 
-    Each payload is a batch that its origin has packed. Several of them share a slot, because a slot costs every
-    acceptor a sync, whatever it holds. The pipeline joins whole payloads and never looks into one.
+    Each payload is a batch of commands that a replica has packed. Several payloads share a slot, because a slot costs
+    every acceptor one sync, whatever its size. The pipeline joins whole payloads and never unpacks one.
     """
 
     def __init__(
