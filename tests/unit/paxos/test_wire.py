@@ -214,8 +214,8 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
 
 
 TAGS_OF_VERSION_2 = """
-    Accept Accepted Canvass CanvassReply Chosen Compare Compared Diverged Fetch FetchState Forgotten Heartbeat HeartbeatAck
-    Learn Prepare Promise Propose ReadIndex ReadIndexReply Reject Release State
+    Accept Accepted Canvass CanvassReply Chosen Compare Compared Diverged Fetch FetchState Forgotten Heartbeat
+    HeartbeatAck Learn Prepare Promise Propose ReadIndex ReadIndexReply Reject Release State
 """
 
 
