@@ -64,10 +64,13 @@ from paxos.types import Ballot, Count, NodeId, PValue, Slot
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, forbid_unknown_fields=True):
-    """Base of all messages. On the wire a message is an array that begins with the name of its class."""
+    """Base of all messages. On the wire a message is an array that begins with its tag.
+
+    A class that is renamed keeps its tag, because replicas of two releases exchange messages of one version.
+    """
 
 
-class PreVote(Message, frozen=True):
+class PreVote(Message, frozen=True, tag="Canvass"):
     """Candidate to all: asks whether the receiver would promise now, for every slot from `from_slot` on.
 
     It precedes Prepare, so that a node that cannot win disturbs nobody (rule 13). The receiver answers PreVoteReply and
@@ -78,7 +81,7 @@ class PreVote(Message, frozen=True):
     from_slot: Slot
 
 
-class PreVoteReply(Message, frozen=True):
+class PreVoteReply(Message, frozen=True, tag="CanvassReply"):
     """Acceptor to candidate, in answer to PreVote.
 
     `willing` is True if neither a grant to another node nor the wait after a restart forbids a promise, and the
@@ -179,7 +182,7 @@ class HeartbeatAck(Message, frozen=True):
     votes: Count
 
 
-class ForgottenVotes(Message, frozen=True):
+class ForgottenVotes(Message, frozen=True, tag="Forgotten"):
     """Leader to acceptor: before a heartbeat left, the leader had counted `votes` for `ballot`, and the answer reported
     fewer.
 
@@ -191,7 +194,7 @@ class ForgottenVotes(Message, frozen=True):
     votes: Count
 
 
-class ReleaseLease(Message, frozen=True):
+class ReleaseLease(Message, frozen=True, tag="Release"):
     """Leader to all: it stops leading under `ballot` and ends its grants.
 
     The replica named `successor` becomes a candidate at once; "" names none.
@@ -219,14 +222,14 @@ class Learn(Message, frozen=True):
     truncated: Slot
 
 
-class FetchSnapshot(Message, frozen=True):
+class FetchSnapshot(Message, frozen=True, tag="FetchState"):
     """Any replica to any: asks for the rows of the receiver's state after position `after`. Answered by
     SnapshotPage."""
 
     after: Count
 
 
-class SnapshotPage(Message, frozen=True):
+class SnapshotPage(Message, frozen=True, tag="State"):
     """One page of the sender's state, from host to host; the core ignores it.
 
     `rows` are packed rows after position `after`, and `checksum` is their CRC-32. Rows that were superseded up to
@@ -244,7 +247,7 @@ class SnapshotPage(Message, frozen=True):
 Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
-class DigestRequest(Message, frozen=True):
+class DigestRequest(Message, frozen=True, tag="Compare"):
     """Leader to all, from host to host: the digest of the leader's state as of `slot`.
 
     A receiver that knows its own digest as of this slot answers DigestReply.
@@ -254,14 +257,14 @@ class DigestRequest(Message, frozen=True):
     digest: Digest
 
 
-class DigestReply(Message, frozen=True):
+class DigestReply(Message, frozen=True, tag="Compared"):
     """Replica to leader, from host to host: the digest of the sender's state as of `slot`."""
 
     slot: Slot
     digest: Digest
 
 
-class DigestMismatch(Message, frozen=True):
+class DigestMismatch(Message, frozen=True, tag="Diverged"):
     """Leader to a replica, from host to host: a majority has this digest as of `slot`.
 
     A receiver with another digest has a state that does not follow from the log, and ends (rule 24).

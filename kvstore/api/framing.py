@@ -1,4 +1,4 @@
-"""Frames: how a stream of bytes is cut into payloads. Pure; used by peer links and by the backup stream.
+"""Frames: how a stream of bytes is divided into payloads. Pure; used by peer links and by the backup stream.
 
 A frame is the payload's length in 4 bytes, big-endian, followed by the payload.
 """

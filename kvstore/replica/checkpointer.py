@@ -38,7 +38,7 @@ class Checkpointer:
         self.outgoing = OutgoingSnapshots()
         self._compacted = recovered.compacted
         """Position up to which superseded records are dropped from the disk."""
-        self.cut: Slot = recovered.truncation.slot
+        self.truncated: Slot = recovered.truncation.slot
         """Slot up to which the log is truncated, once all writes up to now are durable."""
         self._stored = self.applier.applied
         self._store_now = False
@@ -71,7 +71,7 @@ class Checkpointer:
         """Continue from `applier`, whose last page is `staged`. Its state is compacted as far as its first page was."""
         self.stage(staged)
         self.applier = applier
-        self._stored = self.cut = applier.applied
+        self._stored = self.truncated = applier.applied
         self._superseded_bytes, self._change_count = applier.machine.superseded_bytes, applier.machine.change_count
         self._compacted = self._staged_compacted
         self._retention.jumped(Truncation(applier.applied, applier.chain), self._staged_compacted)
@@ -89,7 +89,7 @@ class Checkpointer:
             return None
         self._stored = self.applier.applied
         self._store_now = False
-        self.cut = self._retention.cut.slot
+        self.truncated = self._retention.truncation.slot
         self._retention.compact(now)
         self.applier.machine.forget(self._retention.compacted)  # memory waits for no receiver
         if not self.outgoing.defer_compaction(now):
@@ -98,7 +98,7 @@ class Checkpointer:
             chosen=self._stored,
             changes=self.applier.take_changes(),
             progress=self.applier.progress(),
-            truncate=self._retention.cut,
+            truncate=self._retention.truncation,
             compact=self._compacted,
         )
 

@@ -339,7 +339,7 @@ class Node:
         """Return the pages that have to be read from storage. A fetch of truncated slots is answered at once."""
         reads: list[ServeFetch | ServeSnapshot] = []
         for fetch in fetches:
-            if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.cut:
+            if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.truncated:
                 self._messages.append(Envelope(fetch.to, self._learn(())))
             else:
                 reads.append(fetch)
@@ -361,7 +361,7 @@ class Node:
         self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
 
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
-        return Learn(entries, self.replica.chosen, self._checkpointer.cut)
+        return Learn(entries, self.replica.chosen, self._checkpointer.truncated)
 
     def _follow_membership(self) -> None:
         """Adapt to the applied membership: the own role may have changed."""

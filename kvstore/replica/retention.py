@@ -39,12 +39,12 @@ class _Stretch(msgspec.Struct):
 class Retention:
     """Slots and changes that are applied, and how far each of them may be dropped."""
 
-    def __init__(self, limits: RetentionLimits, cut: Truncation, compacted: int) -> None:
+    def __init__(self, limits: RetentionLimits, truncation: Truncation, compacted: int) -> None:
         self._limits = limits
         self._stretch = first_of(limits.history_revisions) // 64
         self._slots: deque[tuple[Truncation, int]] = deque()
         self._slots_bytes = 0
-        self.cut = cut
+        self.truncation = truncation
         """Slot up to which the log may be truncated."""
         self._history: deque[_Stretch] = deque()
         self._history_bytes = 0
@@ -57,16 +57,16 @@ class Retention:
         self._slots_bytes += size_bytes
         limits = self._limits
         while self._slots and (len(self._slots) > limits.log_slots or self._slots_bytes > limits.log_bytes):
-            self.cut, dropped = self._slots.popleft()
+            self.truncation, dropped = self._slots.popleft()
             self._slots_bytes -= dropped
 
-    def jumped(self, cut: Truncation, compacted: int) -> None:
-        """Note that a snapshot replaced the state: there is no log up to `cut`, and no history up to `compacted`."""
+    def jumped(self, truncation: Truncation, compacted: int) -> None:
+        """Note that a snapshot replaced the state: there is no log up to `truncation`, no history up to `compacted`."""
         self._slots.clear()
         self._slots_bytes = 0
         self._history.clear()
         self._history_bytes = 0
-        self.cut, self.compacted = cut, compacted
+        self.truncation, self.compacted = truncation, compacted
 
     def changed(self, position: int, size_bytes: int, now: Time) -> None:
         """Note changes up to `position`. Their history takes `size_bytes`."""

@@ -1,8 +1,9 @@
 """Commands that are done once, however often a client repeats them (rule 22).
 
-A client numbers its requests within a client lease. The result of a request is kept in a record that is attached to the
-lease, so every replica has it after every restart, and it is deleted when the lease ends. The last `KEPT` numbers of
-each lease are kept. A number that is older, or whose lease has ended, is refused: it may have been done before.
+A client numbers its requests within a client lease. The answer to a request is kept in a record that is attached to
+the lease, so every replica has it after every restart, and it is deleted when the lease ends. The answers to the last
+`KEPT` numbers of each lease are kept. An older number, or a number of a lease that has ended, is refused, because its
+command may have been done before.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,9 +28,9 @@ from kvstore.state_machine.lease_index import IndexedLease, answer_key
 from kvstore.state_machine.view import Records
 
 KEPT = 1000
-"""Numbers of a lease whose results are kept."""
+"""Numbers of a lease whose answers are kept."""
 MAX_KEPT_BYTES = 64 << 10
-"""Bytes of a result that is kept. All replicas store it, and it is part of each snapshot."""
+"""Bytes of a kept answer. All replicas store it, and it is part of each snapshot."""
 
 _NOT_DONE = (TooManyKeys, LeaseNotFound, LeaseFull, LockHeld, LockNotHeld)
 """Results of commands that had no effect. They are not kept: the command may succeed when it is repeated."""
@@ -47,7 +48,7 @@ _decode = msgspec.msgpack.Decoder(_Kept).decode
 def run_idempotent(
     command: Idempotent, records: Records, do: Callable[[RepeatableCommand], KeyResult]
 ) -> IdempotentResult:
-    """Return the result of `command`: of the first time that it came, or of `do` now."""
+    """Return the kept answer to `command`, or do it with `do` and keep the answer."""
     lease = records.lease_index.leases.get(command.lease)
     if lease is None or command.number <= lease.top - KEPT:
         return AnswerExpired()
@@ -57,9 +58,8 @@ def run_idempotent(
         kept = _decode(known.value)
         return kept.answer if kept.fingerprint == command.fingerprint else IdempotencyKeyReused()
     result = do(command.command)
-    if (
-        not isinstance(result, _NOT_DONE) and command.lease in records.lease_index.leases
-    ):  # the command may have ended it
+    may_repeat = isinstance(result, _NOT_DONE)
+    if not may_repeat and command.lease in records.lease_index.leases:  # the command may have ended the lease
         top = lease.top
         records.put_internal(key, _packed(command.fingerprint, result, records))
         for number in _outdated(lease, top):

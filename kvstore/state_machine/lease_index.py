@@ -1,4 +1,4 @@
-"""Client leases, and the keys, locks and kept results that are attached to them.
+"""Client leases, and the keys, locks and kept answers that are attached to them.
 
 All of it is stored in records, like the keys of clients: in the same storage, snapshots, backups, compaction and
 digest. The keys of these internal records begin with byte 0, which no client may use. The index here is made of the
@@ -7,7 +7,7 @@ records, and made anew when they are loaded.
     0 1 lease           a lease: its length, and whether it ends when nothing is attached to it any more
     0 2 lease key       `key` is attached to the lease
     0 3 token name      an entry in the queue for the lock `name`, by its fencing token: the lease, and a value
-    0 4 lease number    a kept result, see `kvstore.state_machine.idempotency`
+    0 4 lease number    a kept answer, see `kvstore.state_machine.idempotency`
     0 5                 the leader that decides when leases expire
 """
 
@@ -19,7 +19,7 @@ import msgspec
 
 from kvstore.api.commands import Record
 
-_OWN = b"\0"
+_INTERNAL = b"\0"
 _LEASE, _KEY, _QUEUE_ENTRY, _ANSWER = b"\0\1", b"\0\2", b"\0\3", b"\0\4"
 LEADER_KEY = b"\0\5"
 _NUMBER = struct.Struct(">Q")
@@ -51,9 +51,9 @@ class IndexedLease(msgspec.Struct):
     queue_entries: dict[int, bytes]
     """Name of the lock, by the fencing token of the entry."""
     answers: set[int]
-    """Numbers whose results are kept."""
+    """Numbers of the requests whose answers are kept."""
     top: int = 0
-    """Highest number whose result was kept."""
+    """Highest number whose answer was kept."""
 
     @property
     def size(self) -> int:
@@ -72,7 +72,7 @@ class IndexedLease(msgspec.Struct):
 
 def is_internal(key: bytes) -> bool:
     """Return True for the key of an internal record."""
-    return key.startswith(_OWN)
+    return key.startswith(_INTERNAL)
 
 
 def lease_key(lease: int) -> bytes:
@@ -91,7 +91,7 @@ def queue_entry_key(fencing_token: int, name: bytes) -> bytes:
 
 
 def answer_key(lease: int, number: int) -> bytes:
-    """Return the key of the kept result of the request with this `number` of `lease`."""
+    """Return the key of the kept answer to the request with this `number` of `lease`."""
     return _ANSWER + _NUMBERS.pack(lease, number)
 
 

@@ -70,7 +70,7 @@ def exceeds_quota(command: KeyCommand, command_bytes: int, machine: StateMachine
 
 
 def growth_of(command: KeyCommand | Operation, records: Records) -> int:
-    """Return the bytes by which the state may grow at most. The kept result of an Idempotent command is not counted."""
+    """Return the bytes by which the state may grow at most. The kept answer to an Idempotent command is not counted."""
     match command:
         case Put(key=key, value=value):
             return records.growth(key, value)

@@ -128,7 +128,7 @@ MUTANTS = (
         (11, 26),
         "Whoever fetches slots that are cut is not told so, and asks for ever.",
         "kvstore.replica.node.Node._learn",
-        "self._checkpointer.cut",
+        "self._checkpointer.truncated",
         "0",
         RUNNING,
     ),
@@ -183,7 +183,9 @@ MUTANTS = (
         "Peers are told of a cut, and sent a state, before what is cut is stored as applied.",
         "kvstore.replica.checkpointer.Checkpointer.apply",
         "self._retention.applied(slot, self.applier.chain, len(value))",
-        ("self._retention.applied(slot, self.applier.chain, len(value))\nself.cut = self._retention.cut.slot"),
+        (
+            "self._retention.applied(slot, self.applier.chain, len(value))\nself.truncated = self._retention.truncation.slot"
+        ),
         UNIT,
     ),
     Mutant(

@@ -211,3 +211,14 @@ def test_an_empty_message_is_refused() -> None:
 def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
     with pytest.raises(wire.WireError, match=f"limit of {wire.MAX_MESSAGE_BYTES}"):
         wire.decode(bytes(wire.MAX_MESSAGE_BYTES + 1))
+
+
+TAGS_OF_VERSION_2 = """
+    Accept Accepted Canvass CanvassReply Chosen Compare Compared Diverged Fetch FetchState Forgotten Heartbeat
+    HeartbeatAck Learn Prepare Promise Propose ReadIndex ReadIndexReply Reject Release State
+"""
+
+
+def test_the_tags_of_a_version_are_the_same_in_every_release() -> None:
+    assert wire.VERSION == 2, "a new version has tags of its own, and keeps a codec for those of version 2"
+    assert sorted(kind.__struct_config__.tag for kind in get_args(AnyMessage)) == TAGS_OF_VERSION_2.split()

@@ -121,14 +121,14 @@ def test_rule_25_the_log_is_cut_only_up_to_what_is_stored_with_the_cut() -> None
     replica = StoredReplica(limits=RetentionLimits(log_slots=1))
     for number, command in enumerate([A, B, C], 1):
         replica.apply(command)
-        before = replica.checkpointer.cut
+        before = replica.checkpointer.truncated
         replica.stored_with()
-        assert replica.checkpointer.cut == before
+        assert replica.checkpointer.truncated == before
         write = replica.sync()
         assert write.progress is not None
         assert write.progress.applied == number
         assert write.truncate == Truncation(number - 1, write.truncate.chain if write.truncate else b"")
-        assert replica.checkpointer.cut == number - 1
+        assert replica.checkpointer.truncated == number - 1
     assert [pvalue.slot for pvalue in replica.storage._log.values()] == [3]
 
 
@@ -229,7 +229,7 @@ def test_a_start_goes_on_with_cut_and_compaction_where_they_were() -> None:
     replica.apply(A, Put(b"a", b"2"), B, C)
     replica.sync()
     again = replica.restarted()
-    assert (again.checkpointer.cut, again.checkpointer.store_now()) == (2, first_of(4))
+    assert (again.checkpointer.truncated, again.checkpointer.store_now()) == (2, first_of(4))
     again.apply(Put(b"d", b""))
     write = again.sync()
     assert (write.truncate, write.compact) == (
@@ -259,7 +259,7 @@ def test_rule_5_the_log_behind_the_cut_is_compared_from_the_chain_of_the_cut_on(
     replica = StoredReplica(limits=RetentionLimits(log_slots=2))
     replica.apply(A, B, C)
     replica.sync()
-    assert replica.checkpointer.cut == 1
+    assert replica.checkpointer.truncated == 1
     assert replica.restarted().checkpointer.applier.applied == 3
     for damaged in (
         replaced(replica.storage.reopen(), 2, in_slot(2, C)),
@@ -337,7 +337,7 @@ def test_rule_25_with_the_last_page_the_state_is_the_other_one_in_one_transactio
     replica.apply(A)
     installed(replica, page(source, 0, 4), page(source, 2), source=source)
     assert replica.checkpointer.applier is source.applier
-    assert (replica.checkpointer.cut, replica.progress) == (4, source.applier.progress())
+    assert (replica.checkpointer.truncated, replica.progress) == (4, source.applier.progress())
     hard_state = replica.storage.hard_state
     assert (hard_state.chosen, hard_state.truncation) == (4, Truncation(4, source.applier.chain))
     assert replica.stored_with(Write(votes=[VOTE])) == Write(votes=[VOTE])
@@ -351,7 +351,7 @@ def test_after_it_the_log_and_the_state_go_on_behind_it() -> None:
     replica.apply(Put(b"x", b"2"), Delete(b"y"))
     write = replica.sync()
     assert [revision_of(change.position) for change in write.changes] == [4, 5]
-    assert (write.compact, replica.checkpointer.cut) == (first_of(5), 4)
+    assert (write.compact, replica.checkpointer.truncated) == (first_of(5), 4)
     again = replica.restarted()
     assert again.checkpointer.applier.progress() == source.applier.progress()
 

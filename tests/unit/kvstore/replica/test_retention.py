@@ -20,11 +20,11 @@ def retention(*, cut: int = 0, compacted: int = 0, **limits: int) -> Retention:
 
 
 def apply(one: Retention, *slots: int, size_bytes: int = 1) -> int:
-    """The slot up to which the log may be cut then."""
+    """Return the slot up to which the log may be truncated."""
     for slot in slots:
         one.applied(slot, chain(slot), size_bytes)
-    assert one.cut.chain == chain(one.cut.slot)
-    return one.cut.slot
+    assert one.truncation.chain == chain(one.truncation.slot)
+    return one.truncation.slot
 
 
 # The log
@@ -52,17 +52,17 @@ def test_with_a_limit_of_none_all_that_is_applied_may_go() -> None:
 
 def test_after_a_start_the_cut_is_where_it_was() -> None:
     one = retention(cut=7, log_slots=2)
-    assert one.cut.slot == 7
+    assert one.truncation.slot == 7
     assert apply(one, 8, 9) == 7
     assert apply(one, 10) == 8
 
 
 def test_rule_25_the_cut_goes_with_the_chain_up_to_it() -> None:
     one = Retention(RetentionLimits(log_slots=1), Truncation(), 0)
-    assert one.cut == Truncation(0, GENESIS)
+    assert one.truncation == Truncation(0, GENESIS)
     one.applied(1, b"first", 1)
     one.applied(2, b"second", 1)
-    assert one.cut == Truncation(1, b"first")
+    assert one.truncation == Truncation(1, b"first")
 
 
 # The history
@@ -138,7 +138,7 @@ def test_rule_25_another_state_has_neither_a_log_nor_a_history_before_it() -> No
     apply(one, 1, 2)
     supersede(one, 1, 2)
     one.jumped(Truncation(40, chain(40)), first_of(30))
-    assert (one.cut, one.compacted) == (Truncation(40, chain(40)), first_of(30))
+    assert (one.truncation, one.compacted) == (Truncation(40, chain(40)), first_of(30))
     assert compacted(one) == 30
     assert apply(one, 41, 42) == 40
     assert apply(one, 43) == 41
