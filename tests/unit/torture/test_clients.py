@@ -64,6 +64,11 @@ async def written(answers: dict[str, Handler]) -> RecordingClients:
     return recorded
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "AVOID_S", (0.1, 0.2))
+
+
 def test_a_write_that_one_replica_refuses_is_made_at_another() -> None:
     recorded = asyncio.run(written({"n1": refuse, "n2": replica({})}))
     assert recorded.failures == []
