@@ -1,5 +1,5 @@
 """Measurements of speed, memory and fail-over on this machine, and a comparison with other stores.
 
 `python -m bench` lists the commands. It imports `kvstore.client`, `kvstore.api` and
-`kvstore.testing`; no product code imports it. What checks correctness is in `tests/torture`.
+`kvstore.testing`; no product code imports it. Checks of correctness are in `tests/torture`.
 """

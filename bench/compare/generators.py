@@ -86,7 +86,7 @@ def write_requests(file: Path, requests: Iterable[bytes]) -> None:
 
 
 async def run_wrk(file: Path, connections: Mapping[str, int], seconds: int) -> WrkResult:
-    """Send the requests in `file` in turn, with one wrk and so many connections for each URL. Raises BenchError."""
+    """Send the requests in `file` in turn, by one wrk for each URL with its connections. Raises BenchError."""
     program = find_wrk()
 
     async def one(url: str, count: int) -> WrkResult:

@@ -81,7 +81,7 @@ async def fill(store: ComparedStore, load: WrkLoad, directory: Path) -> None:
 
 
 async def measure(store: ComparedStore, load: AnyLoad, directory: Path, seconds: int) -> StoreFigures:
-    """Make a load of so many seconds after a warm-up, and measure its cost for the members. Raises BenchError."""
+    """Make a load after a warm-up, and measure its cost for the members. Raises BenchError."""
     rate: float | None = None
     if isinstance(load, WrkLoad):
         await _wrk(store, load, directory, WARM_UP_S)

@@ -26,7 +26,7 @@ class MemberOptions(msgspec.Struct):
 
 
 class SetLoad(msgspec.Struct):
-    """A load of sets of `keys` keys in turn, with so many `outstanding`."""
+    """Sets of `keys` keys in turn; `outstanding` is the number in flight."""
 
     warm_up_s: float
     seconds: float

@@ -1,20 +1,18 @@
 """The figures of a load: counters while it runs, a summary afterwards."""
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import msgspec
-from hdrh.histogram import HdrHistogram
 
 from bench.errors import BenchError
 from bench.load.options import LoadOptions
 
 BIN_NS = 10_000_000
 """Length of a bin of answers; a stall is as long as its empty bins."""
-MAX_US = 3_600_000_000
-SIGNIFICANT_DIGITS = 3
 
 BUSY_LIMIT = 0.85
 """CPU share above which the generator may be what limits a load."""
@@ -137,20 +135,22 @@ class Recording:
 
 def summary(latencies_us: Mapping[int, int]) -> LatencySummary | None:
     """Summarise the number of requests for each latency; return None when there are none."""
-    histogram = HdrHistogram(1, MAX_US, SIGNIFICANT_DIGITS)
-    for latency_us, count in latencies_us.items():
-        histogram.record_value(min(max(latency_us, 1), MAX_US), count)
-    if not histogram.get_total_count():
+    if not latencies_us:
         return None
-    p50_ms, p90_ms, p99_ms, p999_ms = (histogram.get_value_at_percentile(each) / 1000 for each in (50, 90, 99, 99.9))
+    ordered = sorted(latencies_us)
+    cumulative = list(accumulate(latencies_us[each] for each in ordered))
+    count = cumulative[-1]
+    p50_us, p90_us, p99_us, p999_us = (
+        ordered[bisect_left(cumulative, share * count)] for share in (0.5, 0.9, 0.99, 0.999)
+    )
     return LatencySummary(
-        count=histogram.get_total_count(),
-        mean_ms=histogram.get_mean_value() / 1000,
-        p50_ms=p50_ms,
-        p90_ms=p90_ms,
-        p99_ms=p99_ms,
-        p999_ms=p999_ms,
-        max_ms=histogram.get_max_value() / 1000,
+        count=count,
+        mean_ms=sum(each * number for each, number in latencies_us.items()) / count / 1000,
+        p50_ms=p50_us / 1000,
+        p90_ms=p90_us / 1000,
+        p99_ms=p99_us / 1000,
+        p999_ms=p999_us / 1000,
+        max_ms=ordered[-1] / 1000,
     )
 
 

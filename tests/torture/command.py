@@ -1,4 +1,4 @@
-"""What the commands of `python -m tests.torture` share."""
+"""Options and helpers of the commands of `python -m tests.torture`."""
 
 import secrets
 from pathlib import Path

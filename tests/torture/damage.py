@@ -37,7 +37,7 @@ DAMAGE = typer.Typer()
 
 
 class FlipOutcome(StrEnum):
-    """What a flipped bit led to."""
+    """Consequence of a flipped bit."""
 
     HARMLESS = "harmless"
     """The replica started with its data and answers correctly."""

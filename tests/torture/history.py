@@ -1,4 +1,4 @@
-"""The history of a run, as the clients recorded it, and what it proves."""
+"""The history of a run, as the clients recorded it, and its verdict."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -45,7 +45,7 @@ class RecordedCall(msgspec.Struct, frozen=True, gc=False):
 
 
 class HistoryVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the history of a run proves."""
+    """Violations and unverified keys in the history of a run."""
 
     keys: int
     unverified: list[str]

@@ -1,4 +1,4 @@
-"""What the watchers received, and whether that is every change exactly once and in order.
+"""The events that the watchers received, which must be every change exactly once and in order.
 
 All watchers of a replica receive the same chunks, so each chunk is parsed once, and a watcher is represented by its
 steps from one revision to the next. The truth is what was acknowledged to the writers and what any watcher saw."""
@@ -36,7 +36,7 @@ class EventChunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Observations(msgspec.Struct, frozen=True, kw_only=True):
-    """What all watchers received."""
+    """The events that all watchers received."""
 
     watchers: int
     chunks: list[EventChunk]

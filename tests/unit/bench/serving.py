@@ -1,4 +1,4 @@
-"""A store of one process that answers as a replica does, as far as a generator looks."""
+"""A server of this process that answers like a replica, as far as the load generator parses."""
 
 import socket
 import threading

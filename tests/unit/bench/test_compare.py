@@ -223,7 +223,7 @@ def test_stores_take_turns_in_each_round(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [(one.round, one.case) for one in found.measurements] == [(1, OURS), (1, THEIRS), (2, OURS), (2, THEIRS)]
 
 
-def test_a_scenario_that_fails_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_scenario_that_fails_keeps_its_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found, journal = contested(monkeypatch, tmp_path, fails="etcd is gone")
     assert found.failures == {"gateway": "etcd is gone"}
     assert len(found.measurements) == 1

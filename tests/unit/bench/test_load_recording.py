@@ -48,14 +48,8 @@ def test_a_summary_has_the_percentiles() -> None:
     assert whole is not None
     assert whole.count == 1000
     found = (whole.p50_ms, whole.p90_ms, whole.p99_ms, whole.p999_ms, whole.max_ms, whole.mean_ms)
-    assert found == pytest.approx((0.5, 0.9, 0.99, 0.999, 1.0, 0.5005), rel=0.01)
+    assert found == pytest.approx((0.5, 0.9, 0.99, 0.999, 1.0, 0.5005))
     assert summary({}) is None
-
-
-def test_a_latency_out_of_range_is_counted() -> None:
-    whole = summary({0: 1, 10**10: 1})
-    assert whole is not None
-    assert whole.count == 2
 
 
 def test_throughput_is_that_of_the_measured_time_and_latency_that_of_each_kind() -> None:

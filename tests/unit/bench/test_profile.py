@@ -61,7 +61,7 @@ def test_samples_are_counted_by_thread() -> None:
     assert found[18].stages == {"storage: SQLite and fsync": 4}
 
 
-def test_what_a_thread_used_is_divided_as_it_was_seen() -> None:
+def test_the_cpu_time_of_a_thread_is_divided_by_its_samples() -> None:
     seen = {17: Counter({"replica": 6, "event loop": 2}), 18: Counter({"storage": 100})}
     assert costs({17: 40.0, 18: 5.0, 19: 1.0}, seen) == {
         "replica": 30.0,

@@ -1,4 +1,4 @@
-"""One recorded call for one request, whatever a replica answers or fails to."""
+"""Requests of a client, each recorded with its outcome, for every kind of answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -102,7 +102,7 @@ async def ask(kind: CallKind, *answers: str, seen: LastSeen | None = None) -> tu
         ("get", BREAK, "refused", None, None),
     ],
 )
-def test_what_became_of_a_request(
+def test_a_request_is_recorded_with_its_outcome(
     kind: CallKind, given: str, outcome: str, value: str | None, revision: int | None
 ) -> None:
     (made,), requests = asyncio.run(ask(kind, given))
@@ -127,7 +127,7 @@ def test_what_became_of_a_request(
         ("half", answer(200, "v0", "KV-Revision: 5"), "half", "v0", 5),
     ],
 )
-def test_what_became_of_a_condition_or_a_transaction(
+def test_a_condition_or_a_transaction_is_recorded_with_its_outcome(
     kind: CallKind, given: str, became: CallKind, value: str | None, revision: int | None
 ) -> None:
     (made,), _ = asyncio.run(ask(kind, given, seen=LastSeen("v0", 5)))
@@ -136,7 +136,7 @@ def test_what_became_of_a_condition_or_a_transaction(
     assert made.outcome == ("unknown" if given is UNKNOWN else "answered")
 
 
-def test_what_was_seen_last_is_the_condition_of_the_next_swap() -> None:
+def test_the_last_seen_record_is_the_condition_of_the_next_swap() -> None:
     keys = KeyPool()
 
     def done(
@@ -154,7 +154,7 @@ def test_what_was_seen_last_is_the_condition_of_the_next_swap() -> None:
     assert keys.seen("k") is None
 
 
-def test_a_pair_is_read_whole_in_one_transaction() -> None:
+def test_a_pair_is_read_in_one_transaction() -> None:
     assert not is_pair("g0/k1")
     assert whole("g0/k1") == "get"
     assert is_pair("g0/pair5")
@@ -162,7 +162,7 @@ def test_a_pair_is_read_whole_in_one_transaction() -> None:
     assert len(set(HALVES)) == 2
 
 
-def test_the_way_to_read_is_asked_for() -> None:
+def test_the_consistency_of_a_read_is_requested() -> None:
     _, (quorum,) = asyncio.run(ask("quorum", ABSENT))
     assert quorum == "GET /kv/g0/k1?consistency=quorum HTTP/1.1"
     _, (linearizable,) = asyncio.run(ask("get", ABSENT))
@@ -175,7 +175,7 @@ def test_a_write_is_not_sent_again_when_a_connection_in_use_breaks() -> None:
     assert len(requests) == 2
 
 
-def test_nothing_was_done_where_nobody_listens() -> None:
+def test_a_request_without_a_listener_is_refused() -> None:
     async def story() -> RecordedCall:
         async with replica() as (url, _):
             pass

@@ -1,4 +1,4 @@
-"""What `python -m tests.torture faults` refuses, prints and writes."""
+"""Refusals, report and files of `python -m tests.torture faults`."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def test_a_fault_that_cannot_be_made_here_is_refused_with_the_reason(monkeypatch
     assert str(outcome.exception) == "--fault eio is impossible here: strace is not installed"
 
 
-def test_the_command_repeats_what_was_asked_for() -> None:
+def test_the_command_repeats_the_options() -> None:
     options = FaultsOptions(faults=[], seconds=60, kills=0, nodes=3, clients=8, seed=7)
     assert options.command == "python -m tests.torture faults --seconds 60 --nodes 3 --clients 8 --seed 7"
 
@@ -59,7 +59,7 @@ def shown(run: FaultsResult) -> str:
     return output.getvalue()
 
 
-def test_the_summary_tells_faults_counts_verdict_and_how_to_repeat_it() -> None:
+def test_the_report_has_faults_counts_verdict_and_command() -> None:
     text = shown(GOOD)
     assert "eio is impossible here: no strace" in text
     assert "90 writes acknowledged, 0 lost; 1 kills with SIGKILL" in text
@@ -68,7 +68,7 @@ def test_the_summary_tells_faults_counts_verdict_and_how_to_repeat_it() -> None:
     assert f"to repeat: {GOOD.command}" in text
 
 
-def test_the_summary_tells_why_and_ends() -> None:
+def test_the_report_has_the_first_reasons() -> None:
     text = shown(judged(lost=[f"put [{number}]" for number in range(MAX_REASONS + 5)]))
     assert "lost: put [0]" in text
     assert "and 5 more" in text

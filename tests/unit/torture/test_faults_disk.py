@@ -53,7 +53,7 @@ def test_syncs_of_a_running_process_fail_and_are_counted(syncer: "subprocess.Pop
 
 
 @needs_strace
-def test_a_process_that_is_let_go_runs_on(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+def test_a_process_runs_on_after_detach(syncer: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
     injection = SyscallInjection(syncer.pid, SYNCS, "delay_enter=1000", tmp_path / "syncer.strace")
     assert asyncio.run(injection.attach()) == ""
     while not injection.count:
@@ -63,7 +63,7 @@ def test_a_process_that_is_let_go_runs_on(syncer: "subprocess.Popen[bytes]", tmp
 
 
 @needs_strace
-def test_what_keeps_strace_off_is_told(tmp_path: Path) -> None:
+def test_the_reason_why_strace_cannot_attach_is_returned(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
         injection = SyscallInjection(gone.pid, SYNCS, "error=EIO", tmp_path / "gone.strace")

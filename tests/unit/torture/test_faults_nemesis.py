@@ -1,4 +1,4 @@
-"""What is done to processes and links, on processes that only sleep."""
+"""Faults of processes and links, on processes that only sleep."""
 
 import asyncio
 import subprocess
@@ -49,7 +49,7 @@ async def running_nemesis(directory: Path) -> AsyncIterator[tuple[Nemesis, Sleep
         cluster.kill(*cluster.replicas)
 
 
-def test_the_killed_are_others_afterwards_and_the_rest_are_the_same(tmp_path: Path) -> None:
+def test_killed_processes_are_replaced_and_the_others_stay(tmp_path: Path) -> None:
     async def story() -> None:
         async with running_nemesis(tmp_path) as (nemesis, cluster, _):
             before = {name: cluster.process_id(name) for name in cluster.replicas}
@@ -74,7 +74,7 @@ def test_a_storm_kills_again_and_again(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_pause_is_seen_to_stop_the_processes_and_ends(tmp_path: Path) -> None:
+def test_a_pause_stops_the_processes_and_ends(tmp_path: Path) -> None:
     def state(process: int) -> str:
         return Path(f"/proc/{process}/stat").read_text().split()[2]
 
@@ -92,7 +92,7 @@ def test_a_pause_is_seen_to_stop_the_processes_and_ends(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_whoever_ends_by_itself_is_noted_and_started_again(tmp_path: Path) -> None:
+def test_a_replica_that_ends_by_itself_is_recorded_and_restarted(tmp_path: Path) -> None:
     async def story() -> None:
         async with running_nemesis(tmp_path) as (nemesis, cluster, _):
             ProcessCluster.kill(cluster, "n3")  # not by the nemesis
@@ -121,14 +121,14 @@ async def cut_during(directory: Path, plan: FaultPlan) -> set[Pair]:
         return cut
 
 
-def test_a_partition_cuts_both_ways(tmp_path: Path) -> None:
+def test_a_partition_cuts_both_directions(tmp_path: Path) -> None:
     inside, rest = {"n1", "n2"}, {"n3", "n4", "n5"}
     across = {(one, other) for one in inside for other in rest}
     plan = msgspec.structs.replace(PLAN, fault=Fault.PARTITION)
     assert asyncio.run(cut_during(tmp_path, plan)) == across | {(other, one) for one, other in across}
 
 
-def test_a_one_way_cut_takes_what_is_sent_or_what_comes(tmp_path: Path) -> None:
+def test_a_one_way_cut_takes_one_direction(tmp_path: Path) -> None:
     plan = msgspec.structs.replace(PLAN, fault=Fault.ONE_WAY, reach=Reach.ONE)
     sent = {("n1", other) for other in ("n2", "n3", "n4", "n5")}
     assert asyncio.run(cut_during(tmp_path, plan)) == sent
@@ -136,7 +136,7 @@ def test_a_one_way_cut_takes_what_is_sent_or_what_comes(tmp_path: Path) -> None:
     assert asyncio.run(cut_during(tmp_path, deaf)) == {(other, one) for one, other in sent}
 
 
-def test_in_a_ring_each_is_heard_by_the_next_one_only(tmp_path: Path) -> None:
+def test_in_a_ring_only_the_next_replica_receives(tmp_path: Path) -> None:
     plan = msgspec.structs.replace(PLAN, fault=Fault.ONE_WAY, reach=Reach.ALL)
     cut = asyncio.run(cut_during(tmp_path, plan))
     heard = {("n1", "n2"), ("n2", "n3"), ("n3", "n4"), ("n4", "n5"), ("n5", "n1")}

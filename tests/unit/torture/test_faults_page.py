@@ -1,4 +1,4 @@
-"""The page of a run: whole, and in need of nothing else."""
+"""The HTML page of a run, which refers to no other file."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_the_verdict_stands_above_all_with_its_reasons(run: FaultsResult) -> Non
     assert all(why.replace("<", "&lt;").replace(">", "&gt;") in text for _, why in run.reasons())
 
 
-def test_faults_are_bands_with_name_victims_and_time_and_what_they_did() -> None:
+def test_faults_are_bands_with_name_victims_time_and_effect() -> None:
     text = page.render(GOOD)
     for title in (
         "kill n1, &lt;how&gt;: 1.0 to 2.0 s, 1 things done",
@@ -41,7 +41,7 @@ def test_each_replica_has_a_lane_and_is_hatched_while_cut_off() -> None:
     assert text.count('class="block cut"') == 1
 
 
-def test_what_repeats_it_and_what_was_not_made_are_there() -> None:
+def test_the_command_and_the_impossible_faults_are_shown() -> None:
     text = page.render(GOOD)
     assert f"<pre>{GOOD.command}</pre>" in text
     assert "eio is impossible here: no strace" in text

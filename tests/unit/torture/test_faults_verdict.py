@@ -53,7 +53,7 @@ def test_one_key_in_a_thousand_may_stay_unverified() -> None:
     assert judged(unverified=["a", "b"]).verdict is RunVerdict.OK
 
 
-def test_the_worst_is_what_it_is_called() -> None:
+def test_the_verdict_is_the_worst_of_the_reasons() -> None:
     run = result(
         troubles=["n1 ended"],
         counts={},
@@ -85,7 +85,7 @@ def test_the_latency_of_a_stretch_without_two_answers_is_not_known() -> None:
     assert second.p50_ms == 601.0
 
 
-def test_what_a_replica_says_becomes_stretches_of_time() -> None:
+def test_statuses_become_spans_of_time() -> None:
     spans: list[StateSpan] = []
     extend(spans, "leader", 0.0, 0.1)
     extend(spans, "leader", 0.2, 0.3)

@@ -1,4 +1,4 @@
-"""What is done to the files of a replica, and read from them: the real storage has to agree."""
+"""Reading and damaging the files of a replica, against the real storage."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def stored(directory: Path, slots: int, cut: int = 0) -> None:
     storage.close()
 
 
-def test_data_of_the_first_schema_is_what_the_storage_migrates(tmp_path: Path) -> None:
+def test_downgraded_data_is_migrated_by_the_storage(tmp_path: Path) -> None:
     stored(tmp_path / "data", slots=3)
     files.downgrade(tmp_path / "data")
     assert files.under_way(tmp_path / "data") == ["migrating"]
@@ -48,7 +48,7 @@ def test_data_whose_log_is_cut_has_no_earlier_schema(tmp_path: Path) -> None:
         files.downgrade(tmp_path / "data")
 
 
-def test_what_a_killed_replica_was_at_is_read_without_touching_its_files(tmp_path: Path) -> None:
+def test_the_stage_of_a_killed_replica_is_read_without_touching_its_files(tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert files.under_way(data) == ["starting"]
     storage = open_storage(data, "test", "n1", ["n1"])

@@ -1,4 +1,4 @@
-"""What is thrown at a replica, and what of its answers must not be."""
+"""Malformed requests, and the answers that are violations."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ def test_every_call_with_a_body_is_tried() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     ],
 )
-def test_what_may_be_answered(received: bytes) -> None:
+def test_a_correct_answer_is_accepted(received: bytes) -> None:
     assert judged(WHOLE, received) is None
 
 
@@ -93,7 +93,7 @@ def test_what_may_be_answered(received: bytes) -> None:
         (refused(INVALID_KEY).replace(b'"status":400', b'"status":404'), "is not in /openapi.json"),
     ],
 )
-def test_what_must_not_be_answered(received: bytes, why: str) -> None:
+def test_a_wrong_answer_is_a_violation(received: bytes, why: str) -> None:
     found = judged(WHOLE, received)
     assert found is not None
     assert why in found
@@ -114,7 +114,7 @@ def test_a_head_is_answered_without_a_body() -> None:
     assert (answer.status, answer.body, answer.whole) == (400, b"", True)
 
 
-def test_bytes_that_are_no_answer_are_found() -> None:
+def test_bytes_that_are_not_http_are_an_error() -> None:
     with pytest.raises(NotHttpError):
         parse(b"garbage\r\n\r\n", WHOLE)
     with pytest.raises(NotHttpError):
@@ -132,7 +132,7 @@ def served(
     return asyncio.run(scenario())
 
 
-def test_a_replica_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_answer_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()

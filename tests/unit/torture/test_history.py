@@ -1,4 +1,4 @@
-"""Small histories: what must be found in them, and what must not."""
+"""Small histories that are sound, and such that are not."""
 
 from tests.torture.history import CallKind, CallOutcome, RecordedCall, judge
 
@@ -37,7 +37,7 @@ def test_a_history_that_an_order_explains_is_good() -> None:
     assert told == [(1, 1)]
 
 
-def test_a_read_of_what_was_overwritten_is_illegal_and_its_revision_went_back() -> None:
+def test_a_read_of_an_overwritten_value_is_illegal_and_its_revision_went_back() -> None:
     verdict = judge([*GOOD[:3], call("get", (31, 40), "a", 1)])
     assert verdict.illegal == ["k"]
     assert len(verdict.backwards) == 1
@@ -69,7 +69,7 @@ def test_a_write_needs_a_revision_above_all_that_were_answered_before_whatever_t
     assert len(judge([earlier, call("put", (11, 20), "b", 4, key="two")]).backwards) == 1
 
 
-def test_one_revision_belongs_to_one_write_and_what_it_wrote() -> None:
+def test_one_revision_belongs_to_one_write() -> None:
     twice = judge([call("put", (0, 10), "a", 1), call("put", (5, 20), "b", 1, key="other")])
     assert "have the same revision" in twice.backwards[0]
     other = judge([call("put", (0, 10), "a", 1), call("stale", (5, 20), "b", 1)])

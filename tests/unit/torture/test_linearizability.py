@@ -188,7 +188,7 @@ def small_operations(draw: st.DrawFn) -> Operation:
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(small_operations(), max_size=7))
-def test_every_small_history_is_judged_as_by_trying_all_orders(history: list[Operation]) -> None:
+def test_every_small_history_has_the_verdict_of_brute_force(history: list[Operation]) -> None:
     assert (check(history)[0] is Verdict.LINEARIZABLE) == by_brute_force(history)
 
 

@@ -1,4 +1,4 @@
-"""Whether a list is all keys, in order, as of one revision."""
+"""Lists, which must have all keys in order at one revision."""
 
 import msgspec
 import pytest
@@ -26,7 +26,7 @@ def test_a_list_in_order_up_to_its_revision_is_sound() -> None:
         ([("a", 10)], "a has revision 10, the list 9"),
     ],
 )
-def test_what_is_twice_out_of_order_or_later_is_told(records: list[tuple[str, int]], wrong: str) -> None:
+def test_a_key_twice_out_of_order_or_later_is_reported(records: list[tuple[str, int]], wrong: str) -> None:
     assert listed(*records).wrong == wrong
 
 

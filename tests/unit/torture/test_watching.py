@@ -1,11 +1,11 @@
-"""What watchers took against what was put."""
+"""The events of watchers against the acknowledged puts."""
 
 import pytest
 
 from tests.torture.watching.events import EventChunk, Observations, ObservedEvent, WatchVerdict, delays_ms, judge, parse
 
 PUT = {1: ("a", "x"), 2: ("b", "y"), 4: ("a", "z")}
-"""Key and value by revision; 3 is one of the store's own."""
+"""Key and value by revision; 3 is an internal revision."""
 
 
 def chunk(*revisions: int) -> EventChunk:
@@ -46,7 +46,7 @@ def test_every_change_once_and_in_order_is_good() -> None:
         ([chunk(1, 2, 2, 4)], [(0, 1, 1)], 4, (0, 1, 0)),
     ],
 )
-def test_what_is_passed_over_comes_twice_or_goes_back_is_counted(
+def test_lost_doubled_and_disordered_events_are_counted(
     chunks: list[EventChunk], steps: list[tuple[int, int, int]], end: int, counts: tuple[int, int, int]
 ) -> None:
     found = judged(chunks, steps, end)
@@ -55,7 +55,7 @@ def test_what_is_passed_over_comes_twice_or_goes_back_is_counted(
     assert found.examples
 
 
-def test_what_one_watcher_saw_all_of_them_must_see() -> None:
+def test_an_event_of_one_watcher_must_reach_all() -> None:
     """A PUT of unknown outcome may be done; nobody but the watchers knows."""
     chunks = [chunk(1, 2), chunk(4), chunk(1), chunk(4)]
     steps = [(0, 1, 2), (2, 4, 1), (1, 4, 1)]
