@@ -10,26 +10,29 @@ from paxos.types import MS
 from tests.simulation.checkers import same_state
 from tests.simulation.story import Story
 
+WRITES = 30
+
 
 @pytest.mark.parametrize("kept", [0, None])
 def test_losing_what_is_not_durable_at_any_point_loses_no_acknowledged_write(kept: int | None) -> None:
-    """Rules 1 and 3: all replicas lose power after the same step, for every step of a run."""
+    """Rules 1 and 3: all replicas lose power after the same step, for every third step of a run."""
     steps = 1
     while power_fails_after(steps, kept):
         steps += 3
 
 
 def power_fails_after(steps: int, kept: int | None) -> bool:
-    """Write until `steps` steps were taken, crash everybody, and look for what was acknowledged. False: not so many."""
+    """Write until `steps` steps were taken, crash all replicas, and read the acknowledged writes. Return False if the
+    writes took fewer steps."""
     story = Story(seed=3)
     acknowledged: dict[bytes, bytes] = {}
     count = 0
 
-    def write_next(_answer: Result | Refused | None = None) -> None:
+    def write_next() -> None:
         nonlocal count
-        if count == 30:
-            return
         count += 1
+        if count > WRITES:
+            return
         key, value = b"k%d" % (count % 4), b"v%d" % count
 
         def answered(answer: Result | Refused) -> None:
@@ -44,15 +47,19 @@ def power_fails_after(steps: int, kept: int | None) -> bool:
 
     write_next()
     while story.cluster.steps < steps:
-        if story.cluster.world.now > 3000 * MS:
+        if count > WRITES:
             return False
+        assert story.cluster.world.now < 3000 * MS
         story.run_ms(0.05)
     for machine in story.machines.values():
         machine.crash(kept)
     expected = dict(acknowledged)
-    count = 30
+    count = WRITES
     story.cluster.heal()
-    story.run_ms(3000)
+    while story.cluster.leader() is None:
+        assert story.cluster.world.now < 6000 * MS, f"after step {steps}: nobody leads"
+        story.run_ms(50)
+    story.run_ms(300)
     for key, value in expected.items():
         answers = story.get("n1", key)
         story.run_ms(50)
