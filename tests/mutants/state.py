@@ -184,7 +184,8 @@ MUTANTS = (
         "kvstore.replica.checkpointer.Checkpointer.apply",
         "self._retention.applied(slot, self.applier.chain, len(value))",
         (
-            "self._retention.applied(slot, self.applier.chain, len(value))\nself.truncated = self._retention.truncation.slot"
+            "self._retention.applied(slot, self.applier.chain, len(value))\n"
+            "self.truncated = self._retention.truncation.slot"
         ),
         UNIT,
     ),
