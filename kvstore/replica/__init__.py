@@ -8,7 +8,7 @@ It has no socket, thread or clock, so the simulator runs the same code as the se
     read_handler           reads; read_queue holds those that wait for a read index
     applier                the applied state; checkpointer stores it, retention says what may be dropped
     snapshot_send          sends the state to a peer; snapshot_receive takes a peer's state
-    membership_view        the own place in the membership; membership_manager changes it on the leader
+    membership_view        the membership, and the own role in it; membership_manager changes it on the leader
     lease_expiry           ends client leases on the leader
     divergence             compares the states of the replicas
     leader_watch, stats    the leader's last message; counters

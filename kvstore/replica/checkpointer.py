@@ -128,14 +128,8 @@ class Checkpointer:
             store_replayed(storage, applier)
 
 
-def joined(records: Write | None, checkpoint: StateWrite | None) -> Write | None:
-    """Return one write with the acceptor's `records`, their votes, and the state that is stored along with them."""
-    if records is None or checkpoint is None:
-        return checkpoint if records is None else records
-    return replace(
-        checkpoint,
-        promise=records.promise,
-        accepts=records.accepts,
-        chosen=records.chosen,
-        votes=records.votes,
-    )
+def joined(write: Write | None, checkpoint: StateWrite | None) -> Write | None:
+    """Return one write of the acceptor's `write`, which holds votes, and of the state that is stored along with it."""
+    if write is None or checkpoint is None:
+        return checkpoint if write is None else write
+    return replace(checkpoint, promise=write.promise, accepts=write.accepts, chosen=write.chosen, votes=write.votes)

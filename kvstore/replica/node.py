@@ -185,7 +185,7 @@ class Node:
         return False
 
     def hold_state(self, reader: str, after: int) -> int:
-        """Let `reader`, a backup, read the stored state behind revision `after`.
+        """Let `reader`, a backup, read the stored state behind position `after`.
 
         The applied state is stored with the next step, and compaction waits for the backup as it does for a peer.
         Return the position up to which the state is compacted, or will be soon: a page that is compacted less may be

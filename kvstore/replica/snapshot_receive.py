@@ -4,11 +4,11 @@ That is the case when the slots that this replica lacks are truncated from the l
 does not know the membership yet: a replica that joins learns the membership, and the own role, from the state. A
 witness takes over the membership and no records.
 
-A page holds the rows behind some revision. Rows never change, so each page may come from another replica, or from the
+A page holds the rows behind some position. Rows never change, so each page may come from another replica, or from the
 same replica after a restart on either side. One thing may come between two pages: a source compacts, and drops a
-deletion behind revision r of a key that a page before r holds. Therefore a source does not compact while a receiver
-asks, within bounds, and a receiver begins anew when a source has compacted behind r, unless all pages were compacted up
-to the same revision. Storage verifies the same, see `storage.base.StatePage`.
+deletion behind position p of a key that a page before p holds. Therefore a source does not compact while a receiver
+asks, within bounds, and a receiver begins anew when a source has compacted behind p, unless all pages were compacted up
+to the same position. Storage verifies the same, see `storage.base.StatePage`.
 """
 
 import zlib
@@ -26,7 +26,7 @@ from paxos.types import MS, Ballot, NodeId, Slot, Time
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
 
 END = 2**62 - 1
-"""A position behind every revision: the page behind it has no rows, only the progress, which holds the membership."""
+"""A position behind every change: the page behind it has no rows, only the progress, which holds the membership."""
 STATE_BYTES_PER_S = 16 << 20
 """Rate at which a state is requested. Clients of the sender and of the receiver share their disks and cores with it."""
 RETRY_MS = 500
