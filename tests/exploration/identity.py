@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.node import Node
 from paxos.acceptor import Acceptor
 from paxos.candidate import Candidate
@@ -29,7 +30,7 @@ from tests.exploration.machine import ExploredMachine
 
 ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
 
-STATELESS = ("stats", "_proposals", "_queries", "_membership_manager", "_divergence", "_on_batch")
+STATELESS = ("stats", "_proposals", "_reader", "_membership_manager", "_divergence", "_on_batch")
 """The fields of a node that nothing changes here: metrics, requests of clients, of which there are none, and what looks
 after the members and compares states. All copies share them."""
 
@@ -37,13 +38,13 @@ IGNORED: dict[type, set[str]] = {
     Node: {
         *STATELESS,
         "heard",
-        "_leader_heard",
-        "_tokens",
         "id",
+        "view",
         "_checkpointer",
         "_snapshot_receiver",
         "_state_reads",
     },
+    LeaderWatch: {"_replica", "_clock", "_heard_at"},
     Replica: {"node", "options", "configurations", "_reads", "_delivered"},
     RoleState: {"_context", "_reads"},
     Leader: {"_node", "_configurations", "_options", "_last_ack_at", "_own_reads", "_reads", "_phase1"},
