@@ -19,7 +19,7 @@ async def reply_of(ask: Callable[[Callable[["Reply | Refused"], None]], object])
 
 def _settle(future: "asyncio.Future[Reply]", reply: "Reply | Refused") -> None:
     if future.done():
-        return  # the client has gone
+        return  # nobody waits any more
     if isinstance(reply, Refused):
         future.set_exception(reply)
     else:

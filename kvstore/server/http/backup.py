@@ -1,7 +1,7 @@
-"""`GET /backup`: the state of this replica, page by page, while it serves; see `kvstore.backup.stream`.
+"""`GET /backup`: the state of this replica, in pages, while it serves; the format is `kvstore.backup.stream`.
 
-A page is read between two commits, and the next one only when the client has taken this one: a slow client costs one
-page of memory, and compaction waits for it as for a peer that fetches the state, within the same bounds.
+A page is read between two commits, when the client has read the page before it: a slow client costs the memory of one
+page. Compaction waits for it within the same bounds as for a peer that receives a snapshot.
 """
 
 import itertools
@@ -12,8 +12,8 @@ from kvstore.api.queries import Consistency
 from kvstore.backup.stream import VERSION, StreamEnd, StreamFailure, StreamPage, StreamStart, pack
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.query_parameters import parse_consistency
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import consistency_of
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
@@ -21,12 +21,12 @@ from kvstore.server.service import ReplicaService
 
 PATH = "/backup"
 _FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
-MOST_AT_ONCE = 2
+MAX_BACKUPS = 2
 """BackupHandlers that one replica sends at the same time."""
 
 
 class BackupHandlers:
-    """Streams backups out of a replica. `stopping` tells whether the front end is being shut down."""
+    """Streams backups. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica
@@ -38,18 +38,18 @@ class BackupHandlers:
         """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
-        return TaskCall(partial(self._send, request, consistency_of(query)), takes_body=False)
+        return TaskCall(partial(self._send, request, parse_consistency(query)), takes_body=False)
 
     async def _send(self, request: HttpRequest, consistency: Consistency) -> StreamedResponse:
-        """The whole stream, already sent. It holds whatever was acknowledged before it was asked for, unless the query
-        says that it may be stale. Raises Problem or Refused before the first byte."""
-        if self._running >= MOST_AT_ONCE:
-            detail = f"This replica sends {MOST_AT_ONCE} backups at once. Ask another replica, or try again later."
+        """Send the stream. It has every write that was acknowledged before the request, unless the request accepts a
+        stale state. Raises Problem or Refused before the first byte."""
+        if self._running >= MAX_BACKUPS:
+            detail = f"This replica sends {MAX_BACKUPS} backups, its limit. Use another replica, or try again later."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
         self._running += 1
-        reader = f"backup {next(self._numbers)}"  # no node has a space in its name
+        reader = f"backup {next(self._numbers)}"  # no member has a space in its name
         try:
-            # Whatever it finds: this replica is current now, or refuses.
+            # The key does not matter: after the read this replica is current, or it has refused.
             await reply_of(partial(self._replica.read, b"\0", consistency))
             return await send(request, _FIELDS, self._parts(reader))
         finally:

@@ -6,25 +6,32 @@ from kvstore.server.http.request import HttpRequest
 
 
 def refuse_body(request: HttpRequest, limits: HttpLimits) -> None:
-    """Raise Problem for a body that is too long, is encoded for its transfer, or waits for what is never sent."""
+    """Raise Problem for a body that is too long, has another transfer coding than chunked, or an unknown
+    expectation."""
     headers = request.headers
     length = headers.get(b"content-length")
     if length is not None:
         if int(length) > limits.max_value_bytes:
             raise too_large(limits)
     elif headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-        raise Problem(UNSUPPORTED, "The only transfer coding taken is chunked. Send the value as it shall be stored.")
+        raise Problem(
+            UNSUPPORTED, "The only supported transfer coding is chunked. Send the value as it is to be stored."
+        )
     if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-        raise Problem(EXPECTATION_FAILED, "The only expectation taken is 100-continue. Leave the header Expect out.")
+        raise Problem(
+            EXPECTATION_FAILED, "The only supported expectation is 100-continue. Leave the header Expect out."
+        )
 
 
 def too_large(limits: HttpLimits) -> Problem:
-    """413 for a body over the limit."""
-    detail = f"A body has at most {limits.max_value_bytes} bytes. Split it over several keys or requests."
+    """Return 413 for a body over the limit."""
+    detail = (
+        f"A body may have at most {limits.max_value_bytes} bytes (max_value_bytes). Split it into several requests."
+    )
     return Problem(VALUE_TOO_LARGE, detail)
 
 
 def too_slow(limits: HttpLimits) -> Problem:
-    """408 for a body that is not complete in time."""
-    detail = f"A body must arrive within {limits.body_timeout_ms} ms after the headers. Send it again, faster."
+    """Return 408 for a body that is not complete in time."""
+    detail = f"A body must arrive within {limits.body_timeout_ms} ms after the headers. Send the request again."
     return Problem(BODY_TOO_SLOW, detail)

@@ -1,7 +1,7 @@
-"""The two ways in which a request is handled, as objects that are made when its head is complete.
+"""The two kinds of handlers of a request. A call is created when the head of the request is complete.
 
-A request of keys is a `ReplicaCall`: one question to the replica, one answer, and nothing to wait for in between, so it
-costs no task. Anything else is a `TaskCall`.
+Requests of keys and transactions are `ReplicaCall`s: one question to the replica and one reply, without a task. All
+other requests are `TaskCall`s.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,10 +11,10 @@ from kvstore.server.http.response import HttpResponse, StreamedResponse
 
 
 class ReplicaCall(Protocol):
-    """A request that the replica answers with one reply. Many of one connection may be in progress."""
+    """A request that the replica answers with one reply. A connection may have many of them in progress."""
 
     takes_body: bool
-    """False if the body of the request has no meaning and is thrown away."""
+    """False if the body of the request has no meaning and is discarded."""
 
     def ask(self, reply: Callable[[Any], None]) -> None:
         """Ask the replica, which calls `reply` once. Raises Problem."""
@@ -24,7 +24,7 @@ class ReplicaCall(Protocol):
 
 
 class TaskCall(NamedTuple):
-    """A request that a coroutine answers; while it is in progress, no other of its connection is."""
+    """A request that a coroutine answers. It is the only request of its connection in progress."""
 
     handle: Callable[[], Awaitable[HttpResponse | StreamedResponse]]
     """Raises Problem or Refused."""

@@ -1,6 +1,6 @@
-"""`If-Match` and `If-None-Match` (RFC 9110, 13.1): a write that is done only if the key is as its sender knows it.
+"""`If-Match` and `If-None-Match` (RFC 9110, 13.1): conditions on the revision of a key.
 
-The entity tag of a key is its revision in quotes, and the same on every replica.
+The entity tag of a key is its revision in quotes. It is the same on every replica.
 """
 
 import re
@@ -10,7 +10,7 @@ from kvstore.server.http.problems import INVALID_CONDITION, PRECONDITION_FAILED,
 from kvstore.server.http.request import HttpRequest
 
 _UNSUPPORTED = {b"if-unmodified-since": "If-Unmodified-Since", b"content-range": "Content-Range"}
-"""Headers that change what a write means: to ignore one would do a write that its sender did not ask for."""
+"""Headers that change the meaning of a write, so that they must not be ignored."""
 
 _CONDITIONS = {b"if-match": "If-Match", b"if-none-match": "If-None-Match"}
 _ALL = {**_UNSUPPORTED, **_CONDITIONS}
@@ -25,7 +25,9 @@ def conditions_on(key: bytes, request: HttpRequest) -> list[Compare]:
         return []
     for header, name in _UNSUPPORTED.items():
         if header in headers:
-            raise Problem(UNSUPPORTED, f"Writes take no {name}. Use If-Match or If-None-Match, or leave it out.")
+            raise Problem(
+                UNSUPPORTED, f"{name} is not supported for writes. Use If-Match or If-None-Match, or leave it out."
+            )
     return [
         _compare(key, name, value)
         for header, name in _CONDITIONS.items()
@@ -39,33 +41,37 @@ def conditional(command: Put | LeasedPut | Delete, compares: list[Compare]) -> T
 
 
 def refuse_conditions(request: HttpRequest) -> None:
-    """For writes of many keys. Raises Problem when there is one: to ignore it would do what was not asked for."""
+    """Raise Problem for a condition on a write of many keys: it must not be ignored."""
     for header, name in _ALL.items():
         if header in request.headers:
-            raise Problem(UNSUPPORTED, f"{name} is for a single key. Compare in POST /txn, or leave it out.")
+            raise Problem(
+                UNSUPPORTED, f"{name} is supported for single keys only. Use a compare in POST /txn, or leave it out."
+            )
 
 
 def precondition_failed(present: Record | None) -> Problem:
-    """412, with what the key is at."""
+    """Return 412 with the present revision of the key."""
     if present is None:
-        return Problem(PRECONDITION_FAILED, "Nothing was done: the key is absent.")
+        return Problem(PRECONDITION_FAILED, "Nothing was done: the key does not exist.")
     revision = present.revision
-    detail = f'Nothing was done: the key is at revision {revision}. GET it, and repeat with If-Match: "{revision}".'
+    detail = (
+        f'Nothing was done: the key is at revision {revision}. GET the key, and repeat with If-Match: "{revision}".'
+    )
     fields = b'ETag: "%d"\r\nKV-Revision: %d\r\n' % (revision, revision)
     return Problem(PRECONDITION_FAILED, detail, fields=fields)
 
 
 def lock_lost(name: bytes, fence: int) -> Problem:
-    """412, with who holds the lock `name` now: `fence`, 0 for nobody."""
-    holder = f"fence {fence} does" if fence else "nobody does"
+    """Return 412 with the fencing token that holds the lock `name` now, 0 for none."""
+    holder = f"fence {fence} holds it" if fence else "nobody holds it"
     lock = name.decode(errors="backslashreplace")
-    detail = f"Nothing was done: the fence does not hold the lock {lock} any more, {holder}. Acquire it again."
+    detail = f"Nothing was done: this fence does not hold the lock {lock} any more; {holder}. Acquire it again."
     return Problem(PRECONDITION_FAILED, detail, about={"fence": fence})
 
 
 def is_unmodified(request: HttpRequest, record: Record) -> bool:
-    """Whether a GET is answered by 304: its sender has this revision already. Raises Problem for a header that cannot
-    be understood, and where If-Match asks for another one."""
+    """Return whether the client has this revision already, so that a GET is answered by 304. Raises Problem for an
+    invalid header, and if If-Match asks for another revision."""
     wanted, known = request.header(b"if-match"), request.header(b"if-none-match")
     if wanted is not None and wanted.strip() != "*" and record.revision not in _revisions("If-Match", wanted):
         raise precondition_failed(record)
@@ -78,13 +84,15 @@ def _compare(key: bytes, name: str, value: str) -> Compare:
         return Compare(key, Target.EXISTS, Relation.EQUAL, int(match))
     revisions = _revisions(name, value)
     if len(revisions) > 1:
-        raise Problem(INVALID_CONDITION, f"A write takes one entity tag in {name}. Use POST /txn to compare more.")
+        raise Problem(
+            INVALID_CONDITION, f"A write supports one entity tag in {name}. Use POST /txn for more conditions."
+        )
     return Compare(key, Target.REVISION, Relation.EQUAL if match else Relation.NOT_EQUAL, revisions[0])
 
 
 def _revisions(name: str, value: str) -> list[int]:
     tags = [_TAG.fullmatch(tag.strip()) for tag in value.split(",")]
     if not all(tags):
-        usage = f'{name}: "7" for a key at revision 7, as its ETag says, or {name}: * for any'
-        raise Problem(INVALID_CONDITION, f"{name} cannot be understood: {value[:80]!r}. Write {usage}.")
+        usage = f'{name}: "7" for a key at revision 7, as its ETag says, or {name}: * for any revision'
+        raise Problem(INVALID_CONDITION, f"{name} is invalid: {value[:80]!r}. Write {usage}.")
     return [int(tag[2]) for tag in tags if tag is not None]

@@ -4,9 +4,9 @@
                                    -> request_received -> waits for its turn -> Dispatcher.begin
     answered      -> the responses that are there are written, up to the first that is not
 
-Requests of keys are in progress together, up to `MAX_EXCHANGES`. Any other request waits until it is the first, and is
-in progress alone. When there are enough, or the client does not read its responses, its connection is not read: what it
-sends stays in the kernel, but for the rest of what was received last.
+Up to `MAX_EXCHANGES` requests of keys and transactions are in progress at a time. Any other request waits for all
+requests before it, and those after it wait for its response. While this bound is reached, or the client does not read
+its responses, the connection is not read.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from kvstore.server.http.request_reader import MalformedRequestError, RequestRea
 from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_head
 
 LINGERING_S = 2.0
-"""Time for which what follows the last response is read and thrown away, so that the client gets to read the response:
-to close on unread bytes would reset the connection under it (RFC 9112, 9.6)."""
+"""Time after the last response for which the connection is read, and what comes is discarded. To close a connection
+with unread bytes would reset it, before the client has read the response (RFC 9112, 9.6)."""
 
 TAKE_TIMEOUT_S = 30.0
-"""A client that has not read its responses by then is cut off: it would pin them in memory for ever."""
+"""Time after which a client that does not read its responses is disconnected: the responses occupy memory."""
 
 MAX_EXCHANGES = 32
-"""Requests of one connection that are in progress at once."""
+"""Most requests of one connection in progress."""
 
 _PIECE_BYTES = 16 * 1024
-"""Parsed at once: it bounds the requests that wait for those before them."""
+"""Bytes that are parsed at a time, which bounds the requests that wait for those before them."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -48,7 +48,7 @@ class HttpConnection(asyncio.Protocol):
         stopping: Callable[[], bool],
         on_lost: Callable[["HttpConnection"], None],
     ) -> None:
-        """`stopping` returns True from the moment that each response is to be the last of its connection."""
+        """`stopping` returns True while the front end is shutting down: a response then ends its connection."""
         self._dispatcher = dispatcher
         self._limits = limits
         self._stopping = stopping
@@ -57,30 +57,30 @@ class HttpConnection(asyncio.Protocol):
         self._reader = RequestReader(self, self)
         self._transport: asyncio.Transport | None = None
         self._unread = b""
-        """Received, and not parsed yet: the connection is not read meanwhile."""
+        """Bytes that were received and are not parsed yet; the connection is not read then."""
         self._is_reading = True
         self._is_deaf = False
-        """True when all that comes is thrown away: the last request is known."""
+        """True when all further bytes are discarded: the last request was received."""
         self._has_ended = False
-        """True once the last response is written."""
+        """True once the last response is written, or the connection is closed."""
         self._client_ended = False
-        """True once the client has closed its side."""
+        """True once the client has closed its side of the connection."""
         self._exchanges: deque[Exchange] = deque()
         """All requests without a written response, in order."""
         self._begun = 0
-        """How many of them, from the first on, are in progress or refused."""
+        """Number of exchanges, from the first one, that are in progress or have a response."""
         self._receiving: Exchange | None = None
-        """The last of them, while its body is not complete."""
+        """The last exchange, while its body is incomplete."""
         self._body: bytearray | None = None
-        """That body, once it came in more than one piece."""
+        """The body of that exchange, if it arrived in several pieces."""
         self._continuing: Exchange | None = None
-        """The request whose client waits for 100 Continue before it sends the body."""
+        """The exchange whose client waits for 100 Continue before it sends the body."""
         self._parting: HttpResponse | None = None
-        """The response to bytes that are not a request: the last one."""
+        """The response to bytes that are not HTTP, which is the last one."""
         self._read_enough: asyncio.Future[None] | None = None
-        """Done when the client has read enough of its responses; None while it has."""
+        """Future that is done when the client has read enough of its responses; None if it has."""
         self._streaming: bool | None = None
-        """None while no stream is sent, True while one without an end is."""
+        """True while an endless stream is sent, False while another stream is, None otherwise."""
         self._active_at = perf_counter()
         """Time of the last head or response."""
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -104,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
             self._receive(data)
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol. A client that closes its side may still wait for responses."""
+        """See asyncio.Protocol. A client that closes its side may still wait for its responses."""
         self._client_ended = True
         if self._receiving is not None:
             self._break_off("the body ends early")
@@ -127,7 +127,7 @@ class HttpConnection(asyncio.Protocol):
         self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
-        """See asyncio.Protocol. Requests that are in progress go on."""
+        """See asyncio.Protocol. Requests in progress continue."""
         self._transport, self._is_deaf, self._unread = None, True, b""
         for timer in (self._idle_timer, self._body_timer, self._end_timer):
             if timer is not None:
@@ -200,8 +200,8 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def _has_enough(self) -> bool:
-        """True while no more is to be parsed: there are many requests, one that excludes others, or the client does
-        not read."""
+        """True while nothing more is to be parsed: there are many requests, the last one must be alone, or the client
+        does not read its responses."""
         exchanges = self._exchanges
         if len(exchanges) >= MAX_EXCHANGES or self._read_enough is not None:
             return True
@@ -222,7 +222,7 @@ class HttpConnection(asyncio.Protocol):
         self._advance()
 
     def _break_off(self, cause: str) -> None:
-        """Take no more requests: what came is not HTTP, or it has ended in the middle of a request."""
+        """Accept no more requests: the bytes are not HTTP, or end in the middle of a request."""
         self._is_deaf, self._unread = True, b""
         exchange = self._receiving
         if exchange is None:
@@ -231,7 +231,7 @@ class HttpConnection(asyncio.Protocol):
             self._dispatcher.refuse(exchange, malformed(cause))
 
     def _begin(self) -> None:
-        """Begin the requests that may, in order."""
+        """Begin the requests that may be in progress now, in order."""
         exchanges = self._exchanges
         while self._begun < len(exchanges):
             exchange = exchanges[self._begun]
@@ -252,7 +252,7 @@ class HttpConnection(asyncio.Protocol):
             self._read_on()
 
     def _advance(self) -> None:
-        """Begin what may begin and write what may be written, until there is no more of either."""
+        """Begin requests and write responses until neither is possible."""
         while True:
             if self._begun < len(self._exchanges):
                 self._begin()
@@ -260,8 +260,7 @@ class HttpConnection(asyncio.Protocol):
                 return
 
     def _write(self) -> bool:
-        """Write the responses that are there, up to the first that is not. Return whether there were any, and others
-        may follow."""
+        """Write the responses that are ready, in order. Return True if more requests may begin after them."""
         transport, exchanges, written = self._transport, self._exchanges, False
         if transport is None:
             return False
@@ -295,7 +294,7 @@ class HttpConnection(asyncio.Protocol):
         return (self._stopping() or self._client_ended) and not (self._exchanges or self._unread or self._parting)
 
     def _read_on(self) -> None:
-        """Go on with what was received, and then with the connection, if that was put off."""
+        """Parse the bytes that had to wait, and read the connection again, if that is possible now."""
         if self._is_reading or self._has_enough:
             return
         data, self._unread = self._unread, b""
@@ -333,7 +332,7 @@ class HttpConnection(asyncio.Protocol):
 
     def write(self, chunk: bytes) -> None:
         """See ClientConnection."""
-        if chunk and self._transport is not None:  # a chunk without bytes would end the stream
+        if chunk and self._transport is not None:  # an empty chunk would end the stream
             self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
 
     async def drain(self) -> None:
@@ -361,12 +360,12 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self) -> None:
-        """Close the connection unless there is a request: then the response to that will end it."""
+        """Close the connection unless it has a request, whose response will end it."""
         if not self._exchanges and not self._is_deaf and self._transport is not None:
             self._close(self._transport)
 
     def _close_idle(self) -> None:
-        """Close the connection if no head was completed for too long, and go on to look otherwise."""
+        """Close the connection if it was idle for too long; otherwise check again later."""
         timeout_s = self._limits.keepalive_timeout_ms / 1000
         left_s = timeout_s if self._exchanges else self._active_at + timeout_s - perf_counter()
         if left_s > 0:
@@ -375,7 +374,7 @@ class HttpConnection(asyncio.Protocol):
             self._close(self._transport)
 
     def _end(self, transport: asyncio.Transport) -> None:
-        """Close the connection behind the last response."""
+        """Close the connection after the last response."""
         more_may_come = self._receiving is not None or self._parting is not None or bool(self._unread)
         self._is_deaf, self._has_ended, self._unread = True, True, b""
         if not more_may_come or self._client_ended:

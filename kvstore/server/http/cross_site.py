@@ -1,8 +1,8 @@
-"""What a browser may do here for a page of another site: nothing that changes anything.
+"""Protection against cross-site requests: a browser must not write here for a page of another site.
 
-Whoever reaches a replica may write to it, so a page that a person on that network happens to visit must not write
-through the person's browser. Browsers ask before they send PUT or DELETE for another site, and are not answered; a POST
-they send at once, and say where it comes from (https://www.w3.org/TR/fetch-metadata/).
+A client that reaches a replica may write to it, so a web page that a person on that network visits must not write
+through the person's browser. Browsers send a POST for another site without asking, and name the site of the page in
+headers (https://www.w3.org/TR/fetch-metadata/). Before a PUT or DELETE they ask, which this server does not answer.
 """
 
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ _OWN = frozenset({b"same-origin", b"none"})
 
 
 def refuse_cross_site(request: HttpRequest) -> None:
-    """Raise Problem for a write that a browser sends for another site."""
+    """Raise Problem for a write that a browser sends for a page of another site."""
     headers = request.headers
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if (site is None and origin is None) or request.method in SAFE_METHODS:
@@ -23,12 +23,12 @@ def refuse_cross_site(request: HttpRequest) -> None:
     if not foreign and origin is not None:
         foreign = _host_of(origin) != headers.get(b"host", b"")
     if foreign:
-        detail = "A browser sent this for a page of another site. Use this replica's own page at /ui, or a program."
+        detail = "A browser sent this write for a page of another site. Use the page /ui, or another HTTP client."
         raise Problem(FOREIGN_PAGE, detail)
 
 
 def _host_of(origin: bytes) -> bytes | None:
     try:
         return urlsplit(origin).netloc
-    except ValueError:  # an address of IPv6 that is none
+    except ValueError:  # an invalid IPv6 address
         return None

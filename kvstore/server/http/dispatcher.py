@@ -1,11 +1,11 @@
-"""From a request to its response: which handler it is for, the rules that hold for every request, errors, metrics.
+"""From a request to its response: the route, the rules that hold for every request, errors and metrics.
 
-    connection --- head --> Dispatcher.admit --> a call from the router, or the problem that refuses it
-               --- whole -> Dispatcher.begin --> ReplicaCall: ask the replica, no task
-                                                 TaskCall: a task
-               <- answered - all replies of one turn of the event loop are answered together in the next
+    connection --- head -----> Dispatcher.admit --> the call of its route, or a problem that refuses it
+               --- complete -> Dispatcher.begin --> ReplicaCall: asks the replica, no task
+                                                    TaskCall: runs in a task
+               <-- answered -- all replies of one turn of the event loop are answered together in the next turn
 
-What a request costs is what limits a replica: docs/decisions/0008-http-server.md has the figures.
+The CPU time of a request limits the throughput of a replica: docs/decisions/0008-http-server.md has the figures.
 """
 
 import asyncio
@@ -22,29 +22,29 @@ from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.problems import MALFORMED, Problem, internal_error, refusal
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import split
+from kvstore.server.http.request_target import split_target
 from kvstore.server.http.response import HttpResponse, StreamedResponse
 from kvstore.server.metrics import Metrics
 
 OTHER = "other"
-"""The route of a request for something that does not exist."""
+"""Route of a path that does not exist, and method of a request without one, in the metrics."""
 _NO_ROUTE = "malformed"
 
 _log = logging.getLogger(__name__)
 
 
 class Route(Protocol):
-    """Makes the call of a request. Raises Problem."""
+    """Function that makes the call of a request."""
 
     def __call__(self, request: HttpRequest, path: str, query: str) -> ReplicaCall | TaskCall:
-        """Return the call of a request for `path`."""
+        """Return the call of a request for `path`. Raises Problem."""
 
 
 class Asker(Protocol):
     """The connection of an exchange."""
 
     def answered(self) -> None:
-        """Take note that one of its exchanges has a response."""
+        """Write the responses that are ready, if it is their turn."""
 
 
 class Exchange:
@@ -71,15 +71,15 @@ class Exchange:
         self.request = request
         self.route = OTHER
         self.call: ReplicaCall | TaskCall | None = None
-        """None once the request is refused."""
+        """Handler of the request; None if the request was refused."""
         self.is_alone = False
-        """True for a request that must be the only one of its connection in progress."""
+        """True for a request that is the only one of its connection in progress."""
         self.takes_body = False
         """True for a request that cannot begin without its body."""
         self.is_whole = False
         """True once the body is complete."""
         self.is_counted = False
-        """True while the request counts among those in flight."""
+        """True while the request is counted as in flight."""
         self.started = perf_counter()
         self.reply: Any = None
         self.response: HttpResponse | StreamedResponse | None = None
@@ -105,10 +105,11 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def admit(self, asker: Asker, request: HttpRequest) -> Exchange:
-        """Return the exchange of a request whose head is complete, with a response if the head is to be refused."""
+        """Return the exchange of a request whose head is complete. It has a response already if the request is
+        refused."""
         exchange = Exchange(self, asker, request)
         try:
-            path, query = split(request.target)
+            path, query = split_target(request.target)
             refuse_cross_site(request)
             exchange.route, route = self._find_route(path)
             call = route(request, path, query)
@@ -117,12 +118,12 @@ class Dispatcher:
                 exchange.takes_body = True
             exchange.call = call
             exchange.is_alone = isinstance(call, TaskCall)
-        except Exception as error:  # noqa: BLE001  the client gets a response, whatever it is
+        except Exception as error:  # noqa: BLE001  whatever fails, the client gets a response
             self.finish(exchange, _problem(error, request).response(request.method))
         return exchange
 
     def reserve(self, exchange: Exchange) -> None:
-        """Count a request among those in flight, which bounds the bodies in memory, or refuse it."""
+        """Count a request as in flight, or refuse it. The count bounds the memory for bodies."""
         try:
             self._in_flight.enter()
             exchange.is_counted = True
@@ -130,10 +131,10 @@ class Dispatcher:
             self.refuse(exchange, problem)
 
     def begin(self, exchange: Exchange) -> None:
-        """Handle a request that is complete. Its connection hears of the response, never before this returns."""
+        """Handle a complete request. Its connection is told of the response, but never before this returns."""
         call = exchange.call
         if isinstance(call, TaskCall):
-            self._release(exchange)  # it counts for as long as its handler says
+            self._release(exchange)  # its handler counts it, while it does not wait
             task = asyncio.get_running_loop().create_task(self._run(exchange, call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -147,7 +148,7 @@ class Dispatcher:
                 exchange.replied(error)
 
     def refuse(self, exchange: Exchange, problem: Problem) -> None:
-        """Answer a request that has not begun."""
+        """Respond with `problem` to a request that has not begun."""
         self.drop(exchange)
         self.finish(exchange, problem.response(exchange.request.method))
 
@@ -162,7 +163,7 @@ class Dispatcher:
             self._in_flight.leave()
 
     def malformed(self, cause: str) -> HttpResponse:
-        """Return the response to bytes that are not a request, and count it."""
+        """Return the response to bytes that are not HTTP, and count it in the metrics."""
         self._metrics.observe_request(OTHER, _NO_ROUTE, MALFORMED.status, 0.0)
         return malformed(cause).response("UNKNOWN")
 
@@ -173,7 +174,7 @@ class Dispatcher:
         self._replied.append(exchange)
 
     async def stop(self) -> None:
-        """End all tasks."""
+        """Cancel all tasks and wait for them."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -196,22 +197,22 @@ class Dispatcher:
         exchange.asker.answered()
 
     def finish(self, exchange: Exchange, response: HttpResponse | StreamedResponse, now: float | None = None) -> None:
-        """Every response goes through here."""
+        """Set the response of a request and count it in the metrics. Every response to a request is set here."""
         exchange.response = response
         seconds = (now or perf_counter()) - exchange.started
         self._metrics.observe_request(exchange.request.method, exchange.route, response.status, seconds)
 
 
 def malformed(cause: str) -> Problem:
-    """400 for bytes that are not a request, or not the rest of one."""
-    return Problem(MALFORMED, f"It could not be read as HTTP: {cause}. Send valid HTTP/1.1.")
+    """Return 400 for bytes that are not HTTP."""
+    return Problem(MALFORMED, f"The bytes on this connection are not valid HTTP/1.1: {cause}.")
 
 
 def _response(exchange: Exchange) -> HttpResponse:
     call, reply = exchange.call, exchange.reply
     try:
         if call is None or isinstance(call, TaskCall):
-            raise TypeError(f"the replica was not asked for {call!r}")  # noqa: TRY301  a fault, answered as any other
+            raise TypeError(f"the replica was not asked for {call!r}")  # noqa: TRY301  answered like any other error
         if not isinstance(reply, Exception):
             return call.response_to(reply)
     except Exception as error:  # noqa: BLE001  see above

@@ -1,10 +1,10 @@
-"""`GET /events`: what this replica is doing, as server-sent events, a few each second. For looking on, not for clients.
+"""`GET /events`: the activity of this replica as server-sent events, a few per second, for the page /ui.
 
     event: glimpse
     data: {"status": ..., "messages": [...], "counts": {...}, "slots": [...], "requests": {...}, "interval_ms": 250}
 
-Every reader gets the same bytes. Who is too slow misses some of them, and `number` says so. While nobody reads nothing
-is done.
+All readers receive the same bytes. A slow reader misses events, which shows as a gap in `number`. Without readers
+nothing is traced.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ import msgspec
 from kvstore.api.status import Status
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.query_parameters import refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
@@ -28,14 +28,14 @@ from kvstore.server.trace import Trace, TracedMessage, TracedSlot
 
 PATH = "/events"
 INTERVAL_S = 0.25
-MOST_AT_ONCE = 100
+MAX_READERS = 100
 RECONNECT_MS = 1000
 _FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
 
 
 class Served(msgspec.Struct, frozen=True):
-    """Requests of one method that were answered in the interval, and how long half, and all but one in a hundred, took
-    at most; None for none. As fine as the buckets of the metrics."""
+    """Number and latencies of the requests of one method in the interval. The latencies are bounds of the buckets of
+    the metrics, None without requests."""
 
     count: int
     p50_ms: float | None
@@ -43,7 +43,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class GlimpseEvent(msgspec.Struct, frozen=True):
-    """The data of an event. `counts`: of all messages of the interval by kind, of which `messages` are the first."""
+    """The data of an event. `messages` are the first ones of the interval, `counts` the numbers of all by kind."""
 
     number: int
     interval_ms: float
@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventHandlers:
-    """Lets people look at a replica."""
+    """Streams the activity of a replica."""
 
     def __init__(self, replica: ReplicaService, metrics: Metrics) -> None:
         self._replica = replica
@@ -74,7 +74,7 @@ class EventHandlers:
         self._looked = 0.0
 
     def end(self) -> None:
-        """Nobody looks any longer: the replica is shutting down."""
+        """End all streams: the replica is shutting down."""
         self._ended = True
         self._next.set()
 
@@ -82,12 +82,16 @@ class EventHandlers:
         """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
-        no_parameters(query)
+        refuse_parameters(query)
         return TaskCall(partial(self._send, request), takes_body=False)
 
     async def _send(self, request: HttpRequest) -> StreamedResponse:
-        if self._readers >= MOST_AT_ONCE:
-            raise Problem(OVERLOADED, f"{MOST_AT_ONCE} look at this replica already.", fields=RETRY_AFTER)
+        if self._readers >= MAX_READERS:
+            raise Problem(
+                OVERLOADED,
+                f"The limit of event streams of this replica, {MAX_READERS}, is reached. Try again later.",
+                fields=RETRY_AFTER,
+            )
         return await send(request, _FIELDS, self._chunks(), endless=True)
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
@@ -118,7 +122,7 @@ class EventHandlers:
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Make the next event, and wake whoever waits for it."""
+        """Make the next event, and wake the streams that wait for it."""
         if self._trace is None:
             return
         self._number += 1
@@ -140,14 +144,14 @@ class EventHandlers:
 
 
 def served(counts: list[int], before: list[int] | None) -> Served:
-    """What was answered since the counts were those of `before`."""
+    """Return the requests and latencies since the counts were `before`."""
     new = [count - (before[index] if before else 0) for index, count in enumerate(counts)]
     total = sum(new)
     if not total:
         return Served(0, None, None)
     reached = list(accumulate(new))
     bounds_ms = [1000 * bound for bound in REQUEST_BUCKETS_S]
-    bounds_ms.append(bounds_ms[-1])  # what took even longer
+    bounds_ms.append(bounds_ms[-1])  # requests slower than the last bucket
 
     def at(share: float) -> float:
         return next(bound for bound, count in zip(bounds_ms, reached, strict=True) if count >= share * total)

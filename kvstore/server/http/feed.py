@@ -1,11 +1,11 @@
-"""What happens to keys, on its way to those who watch: encoded once for all who watch the same span.
+"""The changes of keys on their way to watchers. They are encoded once for all watchers of the same range.
 
-    replica --- changed ---> Feed --- every few ms ---> a Group for each span ---> its Watchers, each a connection
-                                                                                    |            ^
-                                                            does not take it: leaves v            | up to date again
-                                                                              reads on out of the past by itself
+    replica --- changed ---> WatchFeed --- every few ms ---> a group for each range ---> its watchers, each a connection
+                                                                                     |            ^
+                                                            slow: leaves the group   v            | up to date again
+                                                                              reads the history on its own
 
-A watcher has a position: all events up to it were written to its connection, and none behind it.
+A watcher has a position: all events up to it were written to its connection, and none after it.
 """
 
 import asyncio
@@ -23,36 +23,36 @@ from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
 
 PAUSE_S = 0.01
-SHARE = 2
-"""Between two rounds to the watchers is a pause, so that what happens meanwhile goes out together: so long, or so many
-times as long as a round takes, when there are many."""
+PAUSE_ROUNDS = 2
+"""Pause between two rounds to the watchers, so that the changes of that time are sent together: PAUSE_S, or
+PAUSE_ROUNDS times the length of a round, if that is longer."""
 PROGRESS_S = 10.0
-"""A watch on which nothing happened is told how far it is: after a reconnect it goes on from there."""
+"""Interval in which an idle watch is told the present revision, from which a client can resume."""
 REPLAY_EVENTS = 500
 REPLAY_BYTES = 256 * 1024
-"""Out of the past about so much goes out at once."""
+"""Bounds of one piece of the history that is sent to a watcher."""
 
 
 class Watcher:
-    """One connection."""
+    """A client that watches a range."""
 
     def __init__(self, span: Span, position: int, client: ClientConnection) -> None:
         self.span = span
         self.position = position
         self.client = client
         self.left = asyncio.Event()
-        """Set when it follows no longer: it lags, is gone, or the feed has ended."""
+        """Event that is set when the watcher has left its group: it is slow or gone, or the feed has ended."""
 
 
 class _Group(msgspec.Struct):
-    """Watchers of one span that are all at one position."""
+    """Watchers of one range that have the same position."""
 
     position: int
     watchers: dict[Watcher, None]
 
 
 class WatchFeed:
-    """All who watch this replica and are up to date."""
+    """The watchers of this replica that are up to date."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
@@ -64,8 +64,8 @@ class WatchFeed:
         replica.on_change(self._changed)
 
     def replay(self, watcher: Watcher) -> bytes | None:
-        """The next events for one that is not up to date, and moves it; empty when there is none. None when some of
-        them are forgotten."""
+        """Return the next events of the history for a watcher, and advance its position; empty if it is up to date,
+        None if some of the events are compacted."""
         history, end = self._replica.history, self._replica.position
         if watcher.position < history.compacted:
             return None
@@ -82,7 +82,7 @@ class WatchFeed:
         return render(found)
 
     def follow(self, watcher: Watcher) -> None:
-        """`watcher` is up to date, and stays it until it leaves."""
+        """Send all further events to `watcher`, which is up to date, until it leaves."""
         watcher.left.clear()
         if self.ended:
             watcher.left.set()
@@ -98,7 +98,7 @@ class WatchFeed:
             self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
 
     def end(self) -> None:
-        """Nobody follows any longer."""
+        """Let all watchers leave."""
         self.ended = True
         for group in self._groups.values():
             for watcher in group.watchers:
@@ -118,10 +118,10 @@ class WatchFeed:
         begun = time.perf_counter()
         for span, group in list(self._groups.items()):
             self._advance(span, group)
-        self._next = asyncio.get_running_loop().time() + max(PAUSE_S, SHARE * (time.perf_counter() - begun))
+        self._next = asyncio.get_running_loop().time() + max(PAUSE_S, PAUSE_ROUNDS * (time.perf_counter() - begun))
 
     def _advance(self, span: Span, group: _Group) -> None:
-        """What happened goes to all of the group."""
+        """Send the new events to all watchers of a group."""
         history, end = self._replica.history, self._replica.position
         if group.position < history.compacted:
             self._dismiss(span, group, list(group.watchers))
@@ -151,7 +151,7 @@ class WatchFeed:
             self._groups.pop(span, None)
 
     def _tell_progress(self) -> None:
-        """Also finds those who have left without a word."""
+        """Tell all watchers the present revision. This also finds the connections that are dead."""
         for span, group in list(self._groups.items()):
             self._advance(span, group)
             if group.watchers:
@@ -162,8 +162,8 @@ class WatchFeed:
 
 
 def render(events: Iterable[KeyChange]) -> bytes:
-    """Server-sent events. Only the last one of a revision carries it as its id: whoever resumes behind an id has seen
-    all of that revision."""
+    """Return the changes as server-sent events. The last one of a revision has the revision as its id: a client that
+    resumes after an id has seen all changes of that revision."""
     parts: list[bytes] = []
     last: KeyChange | None = None
     for event in events:

@@ -14,14 +14,14 @@ class InFlight:
         self.count = 0
 
     def enter(self) -> None:
-        """Count one more. Raises Problem, and does not count it, where there are as many as there may be."""
+        """Count one more request. Raises Problem instead if there are as many as allowed."""
         if self.count >= self._most:
-            detail = f"This replica takes {self._most} requests at once. Try again more slowly."
+            detail = f"This replica takes {self._most} requests at a time (max_in_flight). Try again more slowly."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
         self.count += 1
 
     def leave(self, count: int = 1) -> None:
-        """Count that many fewer."""
+        """Count `count` requests less."""
         self.count -= count
 
     @contextmanager

@@ -33,8 +33,9 @@ from kvstore.server.http.conditions import (
 )
 from kvstore.server.http.lists import KeyListHandlers
 from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, revision_unavailable
+from kvstore.server.http.query_parameters import parse_key_range, parse_key_read
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import decode_key, point_of, span_of
+from kvstore.server.http.request_target import decode_key
 from kvstore.server.http.response import HttpResponse, NotModified, json_response
 from kvstore.server.http.write_options import NO_OPTIONS, WriteOptions, options_of
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
@@ -73,7 +74,7 @@ class KeyHandlers:
             return TaskCall(partial(self._lists.handle, request, query), takes_body=False)
         if request.method == "DELETE":
             return RangeDeleteCall(self._replica, request, query)
-        raise not_allowed(request.method, ALLOWED_FOR_MANY, "A key has 1 byte at least, as in /kv/my-key.")
+        raise not_allowed(request.method, ALLOWED_FOR_MANY, "A key has at least 1 byte, as in /kv/my-key.")
 
 
 class KeyReadCall:
@@ -86,7 +87,7 @@ class KeyReadCall:
         self._replica = replica
         self._request = request
         self._key = decode_key(escaped_key)
-        self._consistency, self._revision = point_of(query)
+        self._consistency, self._revision = parse_key_read(query)
 
     def ask(self, reply: Callable[[Any], None]) -> None:
         """See ReplicaCall."""
@@ -101,7 +102,7 @@ class KeyReadCall:
         staleness = _staleness(reply) if self._consistency is Consistency.STALE else b""
         record = reply.record
         if record is None:
-            raise Problem(NO_SUCH_KEY, "Nothing is stored under this key. PUT it to create it.", fields=staleness)
+            raise Problem(NO_SUCH_KEY, "The key does not exist. PUT it to create it.", fields=staleness)
         if is_unmodified(self._request, record):
             return NotModified(b'ETag: "%d"\r\nCache-Control: no-store\r\n' % record.revision)
         fields = _VALUE_FIELDS % (record.revision, record.revision, record.create_revision, record.version)
@@ -141,7 +142,7 @@ class KeyWriteCall:
         if isinstance(result, DeleteResult):
             return self._delete_response(result)
         if isinstance(result, NotFound):
-            raise Problem(NO_SUCH_KEY, "There was nothing to delete. PUT the key to create it.")
+            raise Problem(NO_SUCH_KEY, "The key does not exist: there was nothing to delete.")
         refuse_result(result)
         raise TypeError(f"a {self._request.method} was answered with {result!r}")
 
@@ -195,7 +196,7 @@ class RangeDeleteCall:
     def __init__(self, replica: ReplicaService, request: HttpRequest, query: str) -> None:
         self._replica = replica
         self._request = request
-        self._span = span_of(query)
+        self._span = parse_key_range(query)
         refuse_conditions(request)
         self._idempotency_key = IdempotencyKey.of(request)
 

@@ -1,4 +1,4 @@
-"""`/leases`: what hangs on a lease goes with it, unless it is kept alive."""
+"""`/leases`: client leases, which delete their keys and release their locks when they end."""
 
 from functools import partial
 
@@ -19,9 +19,9 @@ from kvstore.api.results import LeasesAnswer, LeaseStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
+from kvstore.server.http.query_parameters import consistency_in, integer_in, is_integer, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
-from kvstore.server.http.request_target import consistency_named, is_number, no_parameters, number_named, parameters
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
 from kvstore.server.reply_future import reply_of
@@ -31,7 +31,7 @@ PATH = "/leases"
 
 
 class LeaseHandlers:
-    """Answers requests for leases out of a replica."""
+    """Grants, renews, revokes and shows leases."""
 
     def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         self._replica = replica
@@ -46,25 +46,25 @@ class LeaseHandlers:
             number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
             if path == PATH:
                 return await self._answer_for_all(request, query)
-            if not is_number(number, 1, MAX_REVISION):
-                raise Problem(NO_SUCH_RESOURCE, f"A lease is named by its number, as in {PATH}/17.")
+            if not is_integer(number, 1, MAX_REVISION):
+                raise Problem(NO_SUCH_RESOURCE, f"A lease has a number, as in {PATH}/17.")
             if verb == "keepalive":
                 return await self._keep_alive(request, int(number), query)
             if verb:
-                raise Problem(NO_SUCH_RESOURCE, f"What exists is {PATH}, {PATH}/17 and {PATH}/17/keepalive.")
+                raise Problem(NO_SUCH_RESOURCE, f"The paths of leases are {PATH}, {PATH}/17 and {PATH}/17/keepalive.")
             return await self._answer_for_one(request, int(number), query)
 
     async def _answer_for_all(self, request: HttpRequest, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
-            found = parameters(query, ("after", "limit", "consistency"))
-            after = number_named(found, "after", 0, MAX_REVISION) or 0
-            limit = number_named(found, "limit", 1, MAX_LISTED) or MAX_LISTED
-            answer = await self._look(LeaseScan(after, limit), consistency_named(found))
+            found = parse_query(query, ("after", "limit", "consistency"))
+            after = integer_in(found, "after", 0, MAX_REVISION) or 0
+            limit = integer_in(found, "limit", 1, MAX_LISTED) or MAX_LISTED
+            answer = await self._look(LeaseScan(after, limit), consistency_in(found))
             leases = [_document(status) for status in answer.leases]
             return json_response(200, LeasePageDocument(revision=answer.revision, leases=leases, more=answer.more))
         if request.method != "POST":
             raise not_allowed(request.method, "GET, HEAD, POST")
-        no_parameters(query)
+        refuse_parameters(query)
         wanted = decode(request.body, GrantRequest, INVALID_LEASE, '{"ttl_s": 10}')
         command = once(GrantLease(round(wanted.ttl_s * 1000)), IdempotencyKey.of(request), request)
         granted = await write(self._replica, command)
@@ -73,19 +73,19 @@ class LeaseHandlers:
     async def _keep_alive(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method != "POST":
             raise not_allowed(request.method, "POST")
-        no_parameters(query)
+        refuse_parameters(query)
         refuse_key(request)
         return self._granted(await write(self._replica, KeepLeaseAlive(lease)), 200, b"")
 
     async def _answer_for_one(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
-            answer = await self._look(LeaseLookup(lease), consistency_named(parameters(query, ("consistency",))))
+            answer = await self._look(LeaseLookup(lease), consistency_in(parse_query(query, ("consistency",))))
             if not answer.leases:
                 raise no_such_lease(lease)
             return json_response(200, _document(answer.leases[0]))
         if request.method != "DELETE":
             raise not_allowed(request.method, "GET, HEAD, DELETE")
-        no_parameters(query)
+        refuse_parameters(query)
         ended = await write(self._replica, once(RevokeLease(lease), IdempotencyKey.of(request), request))
         if not isinstance(ended, LeaseEnded):
             raise TypeError(f"a revocation was answered with {ended!r}")
@@ -98,7 +98,7 @@ class LeaseHandlers:
         return answer
 
     def _granted(self, granted: object, status: int, location: bytes) -> HttpResponse:
-        """It lives for its whole length, from the moment that this was applied."""
+        """Return the response for a lease that was granted or renewed."""
         if not isinstance(granted, LeaseGranted):
             raise TypeError(f"a grant was answered with {granted!r}")
         document = LeaseGrantedDocument(id=granted.lease, ttl_s=granted.ttl_ms / 1000)

@@ -1,21 +1,22 @@
-"""What a front end takes from its clients."""
+"""Bounds of the HTTP front end."""
 
 import msgspec
 
 
 class HttpLimits(msgspec.Struct, frozen=True):
-    """Bounds on requests, connections and waits, with their defaults."""
+    """Bounds of requests, connections and timeouts, with their defaults."""
 
     max_value_bytes: int = 1024 * 1024
-    """Longest value that a PUT may set."""
+    """Longest body of a request, and so longest value."""
 
     max_in_flight: int = 1024
-    """Most requests for keys in progress at once; more are refused with 429. Four times the connections at which a
-    replica has its best throughput; together with the longest value it bounds the memory for bodies to 1 GiB."""
+    """Most requests of keys, transactions, leases and locks in progress; more are refused with 429. The default is four
+    times the number of connections with the best throughput. With max_value_bytes it bounds the memory for bodies to
+    1 GiB."""
 
     body_timeout_ms: int = 10_000
-    """The whole body of a request must have arrived this long after its headers."""
+    """Time after the headers of a request within which its body must arrive."""
 
     keepalive_timeout_ms: int = 75_000
-    """A connection on which no request's headers became complete for so long is closed, idle or not. Above the
-    60 s for which load balancers commonly keep a connection: the side that sends should be the one that closes."""
+    """Time without a complete request head or a response after which a connection is closed. The default is above the
+    60 s of common load balancers: the side that sends requests should be the one that closes."""

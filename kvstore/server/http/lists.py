@@ -1,6 +1,6 @@
-"""`GET /kv/?prefix=...`: many keys in order, page by page, all as of one revision; or all of them as NDJSON.
+"""`GET /kv/?prefix=...`: keys in order, all as of one revision, in pages or as NDJSON.
 
-A page's cursor holds the revision that the first page was of, and the last key: any replica can go on from it.
+The cursor of a page holds its revision and its last key, so that any replica can send the next page.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from kvstore.api.limits import MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import RevisionUnavailable, ScanAnswer
 from kvstore.server.http.problems import INVALID_QUERY, Problem, revision_unavailable
+from kvstore.server.http.query_parameters import choice_in, consistency_in, integer_in, key_range_in, parse_query
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import consistency_named, number_named, one_of, parameters, span_named
 from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 
 STREAMED = 250
-"""Records that a stream reads at once. Then it rests for as long as that took: others have requests, too."""
+"""Records that a stream reads at once. It then pauses for as long as that took, to leave time for other requests."""
 NDJSON = "application/x-ndjson"
 _NDJSON_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
@@ -50,7 +50,8 @@ class _Cursor(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Wanted(NamedTuple):
-    """What a query asks for. `most`: records in all, of which `scan` is the next page; None for no bound."""
+    """The list that a query asks for. `scan` reads its next page; `most` bounds all of its records, None is no
+    bound."""
 
     scan: Scan
     most: int | None
@@ -58,25 +59,25 @@ class _Wanted(NamedTuple):
     consistency: Consistency
 
     def after(self, page: ScanAnswer) -> "_Wanted":
-        """What comes behind `page`, as of the same revision: this replica has reached it."""
+        """Return the list after `page`, as of the same revision, which this replica has reached."""
         scan = _behind(self.scan, _Cursor(page.revision, page.found[-1].key))
         return self._replace(scan=scan, consistency=Consistency.STALE)
 
     def at_most(self, count: int) -> "_Wanted":
-        """The same with no more than `count` on a page."""
+        """Return the same list with at most `count` records on a page."""
         scan = self.scan
         return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
 
 class KeyListHandlers:
-    """Lists keys of a replica. `stopping` tells whether the front end is being shut down."""
+    """Lists keys. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._stopping = stopping
 
     async def handle(self, request: HttpRequest, query: str) -> HttpResponse | StreamedResponse:
-        """One page; or, where the client takes NDJSON, all of them, already sent. Raises Problem or Refused."""
+        """Return a page; or, if the client accepts NDJSON, send all records. Raises Problem or Refused."""
         wanted = _wanted_by(query)
         if request.method == "GET" and NDJSON in (request.header(b"accept") or ""):
             return await self._stream(request, wanted)
@@ -95,8 +96,8 @@ class KeyListHandlers:
         return answer
 
     async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse:
-        """A record on each line; the last line has the revision and how many there were, or what went wrong. A page is
-        read when the client has taken the one before it."""
+        """Send a record on each line. The last line has the revision and the number of records, or an error. A page is
+        read when the client has read the one before it."""
         wanted = wanted.at_most(STREAMED)
         first = await self._page(wanted)
         return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, wanted))
@@ -115,7 +116,7 @@ class KeyListHandlers:
                 yield encode(end) + b"\n"
                 return
             if self._stopping():
-                yield _error("the replica is shutting down: ask another one", count)
+                yield _error("this replica is shutting down: list at another replica", count)
                 return
             wanted = wanted.after(page)
             if wanted.most is not None:
@@ -137,18 +138,18 @@ def _error(why: str, count: int) -> bytes:
 
 
 def _wanted_by(query: str) -> _Wanted:
-    found = parameters(query, _NAMES)
-    span = span_named(found) if found.keys() & {"prefix", "start", "end"} else EVERY_KEY
+    found = parse_query(query, _NAMES)
+    span = key_range_in(found) if found.keys() & {"prefix", "start", "end"} else EVERY_KEY
     cursor = _cursor(found["cursor"]) if "cursor" in found else None
-    most = number_named(found, "limit", 1, MAX_REVISION)
+    most = integer_in(found, "limit", 1, MAX_REVISION)
     scan = Scan(
         span,
         MAX_LISTED if most is None else min(most, MAX_LISTED),
-        number_named(found, "revision", 1, MAX_REVISION),
-        one_of(found, "order", ("asc", "desc")) == "desc",
+        integer_in(found, "revision", 1, MAX_REVISION),
+        choice_in(found, "order", ("asc", "desc")) == "desc",
     )
-    keys_only = one_of(found, "keys_only", ("false", "true")) == "true"
-    return _Wanted(_behind(scan, cursor) if cursor is not None else scan, most, keys_only, consistency_named(found))
+    keys_only = choice_in(found, "keys_only", ("false", "true")) == "true"
+    return _Wanted(_behind(scan, cursor) if cursor is not None else scan, most, keys_only, consistency_in(found))
 
 
 def _behind(scan: Scan, cursor: _Cursor) -> Scan:
@@ -161,5 +162,5 @@ def _cursor(text: str) -> _Cursor:
     try:
         return msgspec.msgpack.decode(urlsafe_b64decode(text), type=_Cursor)
     except (ValueError, msgspec.MsgspecError):
-        detail = "The cursor is none that a list gave. Ask without one for the first page."
+        detail = "The cursor is not from an earlier page. Leave it out for the first page."
         raise Problem(INVALID_QUERY, detail) from None

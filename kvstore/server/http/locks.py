@@ -1,7 +1,7 @@
-"""`/locks/{name}`: who comes first has the lock, until it gives it up or its lease is over.
+"""`/locks/{name}`: locks, which a lease holds until it releases them or ends. Waiting leases form a queue.
 
-The answer carries a fence, a number that grows from one holder to the next. What the lock guards can be written on the
-condition that the fence still holds it: `PUT /kv/{key}?lock=...&fence=...`, or a compare in `POST /txn`.
+The response has a fencing token (`fence`), which grows from one holder to the next. A write can be made conditional on
+the token: `PUT /kv/{key}?lock=...&fence=...`, or a compare in `POST /txn`.
 """
 
 import asyncio
@@ -33,9 +33,10 @@ from kvstore.api.results import LockAnswer, QueueEntryStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.query_parameters import consistency_in, integer_in, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode, invalid_body
-from kvstore.server.http.request_target import consistency_named, decode_key, no_parameters, number_named, parameters
+from kvstore.server.http.request_target import decode_key
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, write
 from kvstore.server.reply_future import reply_of
@@ -44,11 +45,11 @@ from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
 PATH = "/locks/"
 _ALLOWED = "GET, HEAD, POST, DELETE"
-_USAGE = '{"lease": 17} or {"ttl_s": 10}, and if you like "value" and "wait_s"'
+_USAGE = '{"lease": 17} or {"ttl_s": 10}, with optional "value" and "wait_s"'
 
 
 class _Waiter(NamedTuple):
-    """Who waits for a turn; `called` is set when it has come, or the place is gone."""
+    """A request that waits in the queue of a lock; `called` is set when its lease holds the lock, or left the queue."""
 
     name: bytes
     fence: int
@@ -60,7 +61,7 @@ class _Waiter(NamedTuple):
 
 
 class LockHandlers:
-    """Answers requests for locks out of a replica."""
+    """Acquires, releases and shows locks."""
 
     def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         """`in_flight` counts these requests except while they wait in a queue."""
@@ -88,13 +89,13 @@ class LockHandlers:
                 raise not_allowed(method, _ALLOWED)
 
     def end(self) -> None:
-        """Nobody waits any longer: the replica is shutting down."""
+        """End all waits: the replica is shutting down."""
         for waiter in self._waiters:
             waiter.called.set()
 
     async def _look(self, name: bytes, query: str) -> HttpResponse:
         with self._in_flight.counted():
-            found = await self._found(name, consistency_named(parameters(query, ("consistency",))))
+            found = await self._found(name, consistency_in(parse_query(query, ("consistency",))))
         places = [_place(place) for place in found.queue]
         document = LockDocument(
             **_named(name),
@@ -106,7 +107,7 @@ class LockHandlers:
         return json_response(200, document)
 
     async def _acquire(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
-        no_parameters(query)
+        refuse_parameters(query)
         with self._in_flight.counted():
             command, wait_s = _acquiring(request.body, name)
             result = await write(self._replica, once(command, IdempotencyKey.of(request), request))
@@ -121,8 +122,9 @@ class LockHandlers:
     async def _stand_in_line(
         self, request: HttpRequest, command: AcquireLock, place: AcquireResult, wait_s: float
     ) -> bool:
-        """Whether its turn has come within this time. A lease of its own, which nobody knows yet, lives meanwhile for
-        as long as the client is there. Raises Problem when its lease is over, or Refused."""
+        """Wait in the queue, and return whether the lease holds the lock. A lease that this request granted is renewed
+        for as long as the client is connected: nobody else knows it yet. Raises Problem if the lease ends, or
+        Refused."""
         loop, name = asyncio.get_running_loop(), command.name
         deadline = loop.time() + wait_s
         if command.lease:
@@ -137,7 +139,7 @@ class LockHandlers:
                 return held
 
     async def _wait(self, name: bytes, place: AcquireResult, deadline: float) -> bool:
-        """Whether its turn has come by then. Raises Problem when its lease is over."""
+        """Wait until `deadline`, and return whether the lease holds the lock. Raises Problem if the lease ends."""
         waiter = _Waiter(name, place.fencing_token, asyncio.Event())
         if not waiter.is_decided(self._replica.lease_index.locks) and not self._replica.stopping:
             self._waiters.add(waiter)
@@ -153,7 +155,7 @@ class LockHandlers:
         return waiter.is_decided(lease_index.locks)
 
     def _changed(self) -> None:
-        """When somebody came or went, in whichever queue, those are woken whom it concerns."""
+        """Wake the requests that a change of any queue decides."""
         lease_index = self._replica.lease_index
         if lease_index is not self._seen or lease_index.queue_changes != self._moves:
             self._seen, self._moves = lease_index, lease_index.queue_changes
@@ -162,13 +164,15 @@ class LockHandlers:
                     waiter.called.set()
 
     async def _release(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
-        lease = number_named(parameters(query, ("lease",)), "lease", 1, MAX_REVISION)
+        lease = integer_in(parse_query(query, ("lease",)), "lease", 1, MAX_REVISION)
         if lease is None:
-            raise Problem(INVALID_LOCK, "Say whose it is: ?lease=17, as POST gave it.")
+            raise Problem(
+                INVALID_LOCK, "The lease is missing: use ?lease=17, the lease that the response to POST names."
+            )
         with self._in_flight.counted():
             result = await write(self._replica, once(ReleaseLock(name, lease), IdempotencyKey.of(request), request))
         if isinstance(result, LockNotHeld):
-            detail = f"Lease {lease} neither holds this lock nor waits for it. GET tells who does."
+            detail = f"Lease {lease} neither holds this lock nor waits for it. GET shows who does."
             raise Problem(NOT_HELD, detail)
         if not isinstance(result, LockReleased):
             raise TypeError(f"a release was answered with {result!r}")
@@ -182,28 +186,26 @@ class LockHandlers:
 
 
 def locked(name: bytes, busy: LockHeld) -> Problem:
-    """409, with who holds it."""
-    detail = (
-        f"Lease {busy.lease} holds it, with fence {busy.fencing_token}. Try again, or wait in the queue with wait_s."
-    )
+    """Return 409 with the holder of the lock."""
+    detail = f"Lease {busy.lease} holds the lock, fence {busy.fencing_token}. Try again, or wait with wait_s."
     about = {**_named(name), "holder": LockPlaceDocument(lease=busy.lease, fence=busy.fencing_token)}
     return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
 
 
 def _given_up(name: bytes, place: AcquireResult) -> Problem:
-    detail = f"The place of lease {place.lease} was given up by a DELETE since. Ask again for another one."
+    detail = f"A DELETE removed lease {place.lease} from the queue. Send the POST again for a new place."
     return Problem(NOT_HELD, detail, about=_named(name))
 
 
 def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, float]:
     wanted = decode(body, AcquireRequest, INVALID_LOCK, _USAGE)
     if (wanted.ttl_s is None) == (wanted.lease == 0):
-        raise invalid_body(INVALID_LOCK, "a lock goes with one lease: give lease, or ttl_s for one of its own", _USAGE)
+        raise invalid_body(INVALID_LOCK, "a lock belongs to one lease: give lease, or ttl_s for a new one", _USAGE)
     if wanted.value is not None and wanted.value_base64 is not None:
-        raise invalid_body(INVALID_LOCK, "there are value and value_base64: give one of them", _USAGE)
+        raise invalid_body(INVALID_LOCK, "value and value_base64 exclude each other", _USAGE)
     value = bytes_of(wanted.value, wanted.value_base64)
     if len(value) > MAX_LOCK_VALUE_BYTES:
-        cause = f"value has {len(value)} bytes: use up to {MAX_LOCK_VALUE_BYTES}, and a key for more"
+        cause = f"value has {len(value)} bytes: use at most {MAX_LOCK_VALUE_BYTES}, and a key for more"
         raise invalid_body(INVALID_LOCK, cause, _USAGE)
     ttl_ms = round(wanted.ttl_s * 1000) if wanted.ttl_s is not None else 0
     return AcquireLock(name, wanted.lease, ttl_ms, value, wanted.wait_s > 0), wanted.wait_s

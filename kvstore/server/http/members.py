@@ -1,7 +1,7 @@
-"""`/members`: who belongs to the cluster, and changes of that, on any replica.
+"""`/members`: the membership of the cluster, and its changes, on any replica.
 
-A change is made from the members as this replica knows them, and carries their version: of two that are made at the
-same time one is refused, with 409 and the advice to try again. To repeat a change that was made is no error.
+A change is made to the membership that this replica knows, and carries its version: of two changes at the same time one
+is refused with 409. To repeat a change is no error.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from kvstore.server.http.problems import (
     Problem,
     not_allowed,
 )
+from kvstore.server.http.query_parameters import parse_force, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
-from kvstore.server.http.request_target import force_of, no_parameters
 from kvstore.server.http.response import HttpResponse, indented_json_response
 from kvstore.server.http.writes import refuse_key
 from kvstore.server.reply_future import reply_of
@@ -44,17 +44,17 @@ PATH = "/members"
 
 _USAGE = {
     "add": '{"name": "n4", "address": "10.0.0.4:9001", "role": "voter"}; role is voter (default), witness or learner',
-    "replace": 'nothing, or {"address": "10.0.0.4:9001"}',
+    "replace": 'an empty body, or {"address": "10.0.0.4:9001"}',
 }
 IN_FORCE_S = 1.0
-"""An answer waits for so long at most until the change is in force: until then the old members decide, and are needed.
-One that was removed may never hear of it."""
-_LOOK_S = 0.01
-_UNBOUND = {"0.0.0.0", "::"}  # noqa: S104 - nobody can be reached there
+"""Longest wait of a response until the change is in force. Until then the old membership decides, and a removed member
+is still needed; it may never learn that it was removed."""
+_POLL_S = 0.01
+_UNSPECIFIED = {"0.0.0.0", "::"}  # noqa: S104 - an address to listen on, to which nothing connects
 
 
 class MemberHandlers:
-    """Answers requests for members out of a replica."""
+    """Shows and changes the membership."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
@@ -69,23 +69,23 @@ class MemberHandlers:
         ways: dict[str, Callable[[], Awaitable[HttpResponse]]]
         if path == PATH:
             ways = {"GET": self._list, "HEAD": self._list, "POST": partial(self._add, request)}
-            no_parameters(query)
+            refuse_parameters(query)
         elif name and not verb:
-            ways = {"DELETE": partial(self._remove, name, force_of(query))}
+            ways = {"DELETE": partial(self._remove, name, parse_force(query))}
         elif name and verb == "replace":
-            ways = {"POST": partial(self._replace, request, name, force_of(query))}
+            ways = {"POST": partial(self._replace, request, name, parse_force(query))}
         elif name and verb == "promote":
             ways = {"POST": partial(self._promote, name)}
-            no_parameters(query)
+            refuse_parameters(query)
         else:
             known = f"{PATH}, {PATH}/{{name}}, {PATH}/{{name}}/replace and {PATH}/{{name}}/promote"
-            raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
+            raise Problem(NO_SUCH_RESOURCE, f"The paths of members are {known}. GET / explains them.")
         if request.method not in ways:
             raise not_allowed(request.method, ", ".join(ways))
         if request.method in ("POST", "DELETE"):
             refuse_key(request)
             if self._replica.members().leader is None:
-                # What it knows may be old, or of a disk that was wiped: whoever follows a leader judges the change.
+                # Without a leader the membership that this replica knows may be outdated, or of a wiped disk.
                 raise Refused(Reason.NO_LEADER, Outcome.FAILED)
         return await ways[request.method]()
 
@@ -106,7 +106,7 @@ class MemberHandlers:
         if present is not None and (present.purpose, present.address) == (member.purpose, member.address):
             return self._present(200)
         if present is not None:
-            detail = f"{member.name} is a {present.purpose} already. Take another name, or remove that member first."
+            detail = f"{member.name} is already a {present.purpose}. Use another name, or remove that member first."
             raise Problem(MEMBER_EXISTS, detail)
         self._refuse_used_address(member)
         await self._change(membership, membership.changed(member), force=True)
@@ -130,9 +130,9 @@ class MemberHandlers:
                 raise Problem(INVALID_MEMBER, f"{error}.") from None
         begun = replace(newcomer(name, address, present.purpose), incarnation=0)
         if begun == present or (present.joining and address == present.address and self._is_connected(name)):
-            return self._present(200)  # it was replaced, and is being given the state
+            return self._present(200)  # the member was replaced before, and is receiving the state
         if self._is_connected(name):
-            detail = f"{name} is connected. Stop it first; start it with an empty data directory after this."
+            detail = f"{name} is connected. Stop it, repeat this request, and start it with an empty data directory."
             raise Problem(MEMBER_RUNS, detail, fields=RETRY_AFTER)
         self._refuse_used_address(begun)
         await self._change(membership, membership.changed(begun), force=force)
@@ -150,7 +150,7 @@ class MemberHandlers:
         return self._present(200)
 
     async def _change(self, before: Membership, after: Membership, *, force: bool) -> None:
-        """Have `after` decided. Raises Problem or Refused."""
+        """Propose the membership `after`, and wait until it is in force. Raises Problem or Refused."""
         why = refusal([MembershipVersion(0, before)], after, 0)
         if why is not None:
             raise Problem(UNSAFE_CHANGE, f"{_sentence(why)}.")
@@ -161,43 +161,41 @@ class MemberHandlers:
         except Refused as refused:
             if refused.outcome is Outcome.FAILED:
                 raise
-            detail = "The change may have been made, or may yet be. GET /members tells; it does no harm to repeat it."
+            detail = "The change may have been made, or may be made later: see GET /members. It is safe to repeat it."
             raise Problem(TIMEOUT, detail, outcome=Outcome.UNKNOWN, fields=RETRY_AFTER) from None
         if isinstance(result, NotReconfigured):
             raise Problem(MEMBERS_CHANGED, f"{_sentence(result.why)}.", fields=RETRY_AFTER)
         with suppress(TimeoutError):
             async with asyncio.timeout(IN_FORCE_S):
-                while not self._replica.members().in_force:  # noqa: ASYNC110 - some slots, a few milliseconds
-                    await asyncio.sleep(_LOOK_S)
+                while not self._replica.members().in_force:  # noqa: ASYNC110 - a few slots, a few milliseconds
+                    await asyncio.sleep(_POLL_S)
 
     def _refuse_without_majority(self, before: Membership, after: Membership) -> None:
-        """Those who vote until the change is in force have to decide it, without whom is not heard any more; those who
-        vote after it have to go on."""
+        """Raise Problem unless a majority of the old voters, which decide the change, and one of the new voters, which
+        decide after it, are connected to this replica."""
         connected = {member.name for member in self._replica.members().members if member.connected}
         heard = connected - set(after.configuration.unverified)
         if is_quorum(heard, before.configuration) and is_quorum(connected, after.configuration):
             return
         missing = sorted({*before.voters, *after.voters} - heard)
         detail = (
-            f"The voters that would remain are {', '.join(after.voters)}, and too few of them are connected to this "
-            f"replica: not heard would be {', '.join(missing)}. Start those first, or add others. With ?force=true it "
-            "is done all the same, and nothing is decided until enough of them are back."
+            f"The voters after this change would be {', '.join(after.voters)}, without a majority connected to this "
+            f"replica; unreachable: {', '.join(missing)}. Start those, or add others first. ?force=true makes the "
+            "change nevertheless: the cluster then decides nothing until a majority is back."
         )
         raise Problem(UNSAFE_CHANGE, detail)
 
     def _refuse_used_address(self, newcomer: Member) -> None:
         for member in self._replica.members().members:
             if member.address == newcomer.address and member.name != newcomer.name:
-                detail = (
-                    f"{newcomer.address} is the address of {member.name}. Give each member a host or a port of its own."
-                )
+                detail = f"{newcomer.address} is the address of {member.name}. Use another host or port."
                 raise Problem(MEMBER_EXISTS, detail)
 
     def _find(self, membership: Membership, name: str) -> Member:
         member = membership.get(name)
         if member is None:
             known = ", ".join(member.name for member in membership.members)
-            raise Problem(NO_SUCH_MEMBER, f"{name!r} is not a member. Those are {known}.")
+            raise Problem(NO_SUCH_MEMBER, f"{name!r} is not a member. The members are {known}.")
         return member
 
     def _is_connected(self, name: str) -> bool:
@@ -205,10 +203,10 @@ class MemberHandlers:
 
 
 def _reachable(text: str) -> str:
-    """The address in `text`, as it is written everywhere. Raises ValueError."""
+    """Return the address in `text` in its normal form. Raises ValueError for one that other machines cannot reach."""
     address: Address = parse_address(text)
-    if address.host in _UNBOUND:
-        raise ValueError(f"{text!r} is where something listens, not where it is reached: name its host")
+    if address.host in _UNSPECIFIED:
+        raise ValueError(f"{text!r} is no address to connect to: use the name or the address of the host")
     if len(str(address)) > 300:
         raise ValueError("the host is too long: use at most 290 characters")
     return str(address)

@@ -1,7 +1,7 @@
-"""Every answer that is not the one asked for: `application/problem+json` after RFC 9457.
+"""Error responses: `application/problem+json` (RFC 9457).
 
-`type` is a URN (`urn:kvstore:problem:no-leader`): programs compare it, nobody fetches it, and it is the same on every
-replica. `detail` says what to do next. `outcome` tells a writer whether the write may have happened (rule 23).
+`type` is a URN such as `urn:kvstore:problem:no-leader`: programs compare it, and it is the same on every replica.
+`detail` says what happened and what helps. `outcome` tells a writer whether the write may have been done (rule 23).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 class ProblemKind(msgspec.Struct, frozen=True):
-    """A sort of problem: its status, the end of its `type`, and its title, the same each time it occurs."""
+    """A kind of error: its status, the end of its `type`, and its title."""
 
     status: int
     name: str
@@ -30,45 +30,45 @@ class ProblemKind(msgspec.Struct, frozen=True):
 
 
 MALFORMED = ProblemKind(400, "malformed-request", "The request is malformed")
-INVALID_KEY = ProblemKind(400, "invalid-key", "The key is not valid")
-INVALID_QUERY = ProblemKind(400, "invalid-query", "The query is not valid")
-INVALID_CONDITION = ProblemKind(400, "invalid-condition", "The condition is not valid")
-INVALID_TRANSACTION = ProblemKind(400, "invalid-transaction", "The transaction is not valid")
-INVALID_LEASE = ProblemKind(400, "invalid-lease", "The lease is not valid")
-INVALID_LOCK = ProblemKind(400, "invalid-lock", "The request for a lock is not valid")
-INVALID_IDEMPOTENCY_KEY = ProblemKind(400, "invalid-idempotency-key", "The idempotency key is not valid")
-INVALID_MEMBER = ProblemKind(400, "invalid-member", "The member is not valid")
-UNSUPPORTED = ProblemKind(400, "unsupported-header", "A header asks for what this store does not do")
+INVALID_KEY = ProblemKind(400, "invalid-key", "The key is invalid")
+INVALID_QUERY = ProblemKind(400, "invalid-query", "The query is invalid")
+INVALID_CONDITION = ProblemKind(400, "invalid-condition", "The condition is invalid")
+INVALID_TRANSACTION = ProblemKind(400, "invalid-transaction", "The transaction is invalid")
+INVALID_LEASE = ProblemKind(400, "invalid-lease", "The request for a lease is invalid")
+INVALID_LOCK = ProblemKind(400, "invalid-lock", "The request for a lock is invalid")
+INVALID_IDEMPOTENCY_KEY = ProblemKind(400, "invalid-idempotency-key", "The idempotency key is invalid")
+INVALID_MEMBER = ProblemKind(400, "invalid-member", "The member is invalid")
+UNSUPPORTED = ProblemKind(400, "unsupported-header", "A header is not supported here")
 FOREIGN_PAGE = ProblemKind(403, "foreign-page", "A page of another site may not change anything")
-NO_SUCH_KEY = ProblemKind(404, "no-such-key", "The key is absent")
-COMPACTED = ProblemKind(410, "compacted", "The revision is not kept any more")
-NO_SUCH_LEASE = ProblemKind(404, "no-such-lease", "There is no such lease")
-NOT_HELD = ProblemKind(404, "not-held", "The lease does not have this lock")
-IDEMPOTENCY_KEY_EXPIRED = ProblemKind(410, "idempotency-key-expired", "The idempotency key is not kept any more")
-NO_SUCH_MEMBER = ProblemKind(404, "no-such-member", "There is no such member")
-NO_SUCH_RESOURCE = ProblemKind(404, "no-such-resource", "There is nothing at this path")
-METHOD_NOT_ALLOWED = ProblemKind(405, "method-not-allowed", "The method is not allowed here")
+NO_SUCH_KEY = ProblemKind(404, "no-such-key", "The key does not exist")
+COMPACTED = ProblemKind(410, "compacted", "The revision is compacted")
+NO_SUCH_LEASE = ProblemKind(404, "no-such-lease", "The lease does not exist")
+NOT_HELD = ProblemKind(404, "not-held", "The lease has no place in the queue of this lock")
+IDEMPOTENCY_KEY_EXPIRED = ProblemKind(410, "idempotency-key-expired", "The idempotency key has expired")
+NO_SUCH_MEMBER = ProblemKind(404, "no-such-member", "The member does not exist")
+NO_SUCH_RESOURCE = ProblemKind(404, "no-such-resource", "The path does not exist")
+METHOD_NOT_ALLOWED = ProblemKind(405, "method-not-allowed", "The method is not allowed for this path")
 BODY_TOO_SLOW = ProblemKind(408, "body-too-slow", "The body did not arrive in time")
-LOCKED = ProblemKind(409, "locked", "Somebody else holds the lock")
-LEASE_FULL = ProblemKind(409, "lease-full", "Nothing more may hang on the lease")
-ANSWER_NOT_KEPT = ProblemKind(409, "answer-not-kept", "It was done before, and its answer is not kept")
-MEMBER_EXISTS = ProblemKind(409, "member-exists", "The name or the address is another member's")
-MEMBER_RUNS = ProblemKind(409, "member-runs", "The member runs, with the data that it has")
-MEMBERS_CHANGED = ProblemKind(409, "members-changed", "The members were changed meanwhile")
-UNSAFE_CHANGE = ProblemKind(409, "unsafe-change", "The cluster would not be able to decide anything")
-ANSWER_TOO_LARGE = ProblemKind(413, "answer-too-large", "The answer would be too large")
+LOCKED = ProblemKind(409, "locked", "The lock is held by another lease")
+LEASE_FULL = ProblemKind(409, "lease-full", "The lease has as many keys and locks as it may have")
+ANSWER_NOT_KEPT = ProblemKind(409, "answer-not-kept", "The request was done before, and its result is not kept")
+MEMBER_EXISTS = ProblemKind(409, "member-exists", "Another member has this name or address")
+MEMBER_RUNS = ProblemKind(409, "member-runs", "The member is running")
+MEMBERS_CHANGED = ProblemKind(409, "members-changed", "The membership changed in the meantime")
+UNSAFE_CHANGE = ProblemKind(409, "unsafe-change", "The cluster would have no majority")
+ANSWER_TOO_LARGE = ProblemKind(413, "answer-too-large", "The response would be too large")
 PRECONDITION_FAILED = ProblemKind(412, "precondition-failed", "The condition does not hold")
-TOO_MANY_KEYS = ProblemKind(413, "too-many-keys", "It would look at too many keys at once")
-VALUE_TOO_LARGE = ProblemKind(413, "value-too-large", "The value is too large")
+TOO_MANY_KEYS = ProblemKind(413, "too-many-keys", "The request may affect too many keys")
+VALUE_TOO_LARGE = ProblemKind(413, "value-too-large", "The body is too large")
 EXPECTATION_FAILED = ProblemKind(417, "expectation-failed", "The expectation cannot be met")
 IDEMPOTENCY_KEY_REUSED = ProblemKind(422, "idempotency-key-reused", "Another request had this idempotency key")
-OVERLOADED = ProblemKind(429, "overloaded", "Too many requests are in flight")
+OVERLOADED = ProblemKind(429, "overloaded", "Too many requests are in progress")
 INTERNAL = ProblemKind(500, "internal-error", "The replica failed on this request")
 NO_LEADER = ProblemKind(503, "no-leader", "No leader was reached in time")
 TIMEOUT = ProblemKind(503, "timeout", "The request was not done in time")
 FULL = ProblemKind(507, "quota-reached", "The store is full")
 STOPPING = ProblemKind(503, "stopping", "This replica is shutting down")
-WITNESS = ProblemKind(503, "witness", "This replica is a witness, and has no data")
+WITNESS = ProblemKind(503, "witness", "This replica is a witness and has no data")
 REMOVED = ProblemKind(503, "removed", "This replica is not a member any more")
 NOT_READY = ProblemKind(503, "not-ready", "This replica is not ready")
 
@@ -76,8 +76,10 @@ RETRY_AFTER = b"Retry-After: 1\r\n"
 
 
 class Problem(Exception):
-    """Raised where a request cannot be answered as asked. `fields`: further header lines, each with its CRLF; `about`:
-    further members of the document, for programs."""
+    """An error to respond with.
+
+    `fields` holds further header lines, each with its CRLF; `about` further fields of the document.
+    """
 
     def __init__(
         self,
@@ -120,59 +122,65 @@ _REFUSALS = {
     Reason.REMOVED: REMOVED,
 }
 _ADVICE = {
-    Reason.NO_LEADER: "No majority of the replicas is up and connected, or it is electing a leader. Try again; if it "
-    "lasts, start those that GET /status shows as missing. Reads with ?consistency=stale go on.",
-    Reason.TIMEOUT: "No majority confirmed it in time. Try again; if it lasts, see GET /status for who is missing.",
-    Reason.OVERLOADED: "This replica has as many requests in flight as it takes. Try again, more slowly.",
-    Reason.FULL: "What is stored has reached quota_bytes. Delete keys, or raise the quota on all replicas; reads and "
-    "deletes go on.",
+    Reason.NO_LEADER: "A majority of the replicas is down or disconnected, or an election is in progress. Try again. "
+    "If that does not help, start the replicas that GET /status shows as disconnected. Reads with "
+    "?consistency=stale work.",
+    Reason.TIMEOUT: "A majority did not confirm the request in time. Try again. If that does not help, start the "
+    "replicas that GET /status shows as disconnected.",
+    Reason.OVERLOADED: "This replica has as many requests in progress as max_in_flight allows. Try again more slowly.",
+    Reason.FULL: "The store has reached quota_bytes. Delete keys, or raise quota_bytes on all replicas. Reads and "
+    "deletes work.",
     Reason.STOPPING: "Send the request to another replica.",
-    Reason.JOINING: "It joins the cluster, and has not been given the data yet. Send the request to another replica; "
-    "GET /readyz tells when this one serves.",
-    Reason.WITNESS: "It votes, and serves no client. Send the request to another replica.",
-    Reason.REMOVED: "It only answers reads with ?consistency=stale, out of what it had. Send the request to another "
-    "replica.",
+    Reason.JOINING: "This replica joins the cluster and has not received the state yet. Send the request to another "
+    "replica. GET /readyz says when this one is ready.",
+    Reason.WITNESS: "A witness votes and serves no clients. Send the request to another replica.",
+    Reason.REMOVED: "This replica only serves reads with ?consistency=stale, from old state. Send the request to "
+    "another replica.",
 }
-_LASTING = {Reason.FULL, Reason.WITNESS, Reason.REMOVED}
-_UNKNOWN_WRITE = " The write may have been done or may yet be done: read the key before you rely on either."
+_PERMANENT = {Reason.FULL, Reason.WITNESS, Reason.REMOVED}
+"""Reasons that a retry at this replica does not help against."""
+_UNKNOWN_WRITE = " The write may have been done, or may be done later: read the key before you repeat the write."
 
 
 def refusal(refused: Refused) -> Problem:
-    """The problem that tells why the replica did not answer."""
+    """Return the problem for the reason why the replica did not answer."""
     detail = _ADVICE[refused.reason]
     if refused.instead:
-        detail += f" Those are {', '.join(refused.instead)}."
+        detail += f" Replicas that serve clients: {', '.join(refused.instead)}."
     if refused.outcome is Outcome.UNKNOWN:
         detail += _UNKNOWN_WRITE
-    fields = b"" if refused.reason in _LASTING else RETRY_AFTER
+    fields = b"" if refused.reason in _PERMANENT else RETRY_AFTER
     return Problem(_REFUSALS[refused.reason], detail, outcome=refused.outcome, fields=fields)
 
 
-def revision_unavailable(range_: RevisionUnavailable, revision: int, consistency: Consistency) -> Problem:
-    """410 for a revision that is compacted, 400 for one that was not reached, 503 where only this replica may not have
-    reached it."""
-    if revision > range_.newest and consistency is Consistency.STALE:
-        detail = f"This replica has reached revision {range_.newest}, not {revision} yet. Ask another one, or again."
+def revision_unavailable(known: RevisionUnavailable, revision: int, consistency: Consistency) -> Problem:
+    """Return 410 for a compacted revision and 400 for a future one; 503 if only this replica may not have reached
+    it."""
+    if revision > known.newest and consistency is Consistency.STALE:
+        detail = (
+            f"This replica is at revision {known.newest}, not at {revision} yet. Read at another replica, or try again."
+        )
         return Problem(NOT_READY, detail, fields=RETRY_AFTER)
-    if revision > range_.newest:
-        return Problem(INVALID_QUERY, f"Revision {revision} was not reached: the store is at {range_.newest}.")
-    detail = f"Revision {revision} is compacted. The oldest that is kept is {range_.oldest}: ask as of a later one."
-    return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % range_.oldest)
+    if revision > known.newest:
+        detail = f"Revision {revision} does not exist yet: the store is at revision {known.newest}."
+        return Problem(INVALID_QUERY, detail)
+    detail = f"Revision {revision} is compacted. The oldest revision that can be read is {known.oldest}."
+    return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % known.oldest)
 
 
 def too_many_keys() -> Problem:
-    """413 for what was refused whole."""
-    detail = f"Nothing was done: it might look at more than {MAX_KEYS:,} keys. Do it in parts, by start and end."
+    """Return 413 for a command that might affect more than MAX_KEYS keys."""
+    detail = f"Nothing was done: the request might affect more than {MAX_KEYS:,} keys. Use smaller ranges (start, end)."
     return Problem(TOO_MANY_KEYS, detail)
 
 
 def not_allowed(method: str, allowed: str, why: str = "") -> Problem:
-    """405 for a path that knows only the methods in `allowed`, a comma-separated list."""
-    detail = f"{method} is not possible here. Use one of: {allowed}. {why}".rstrip()
+    """Return 405 for a path that has only the methods in `allowed`, a comma-separated list."""
+    detail = f"{method} is not allowed here. Use one of: {allowed}. {why}".rstrip()
     return Problem(METHOD_NOT_ALLOWED, detail, fields=f"Allow: {allowed}\r\n".encode())
 
 
 def internal_error() -> Problem:
-    """500 for what nobody foresaw. A write may have gone out before it."""
-    detail = "The replica's log has the cause. Try another replica, and report this together with the log."
+    """Return 500 for an unexpected error. A write may have been proposed before it."""
+    detail = "The log of this replica has the cause. Try another replica, and report the error with the log."
     return Problem(INTERNAL, detail, outcome=Outcome.UNKNOWN)

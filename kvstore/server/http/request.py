@@ -1,4 +1,4 @@
-"""A request as the handlers see it, and the connection that a handler may write a stream to."""
+"""A request, and the interface of its connection, to which a handler may write a stream."""
 
 from typing import Protocol
 
@@ -15,10 +15,9 @@ class ClientConnection(Protocol):
         """True while the client has not read enough of what was written."""
 
     def begin_stream(self, fields: bytes, *, endless: bool) -> None:
-        """Write the head of a response in chunks.
+        """Write the head of a response in chunks. Raises ConnectionError if the client is gone.
 
-        A client that closes its side of the connection has left an `endless` stream; any other is sent to its end.
-        Raises ConnectionError if the client is gone.
+        An `endless` stream is aborted when the client closes its side of the connection; other streams are completed.
         """
 
     def write(self, chunk: bytes) -> None:
@@ -35,9 +34,9 @@ class ClientConnection(Protocol):
 
 
 class HttpRequest:
-    """A request whose head is complete. `body` is complete once a handler sees the request.
+    """A request whose head is complete. `body` is complete when the handler is called.
 
-    The values of a repeated header are joined by ", " (RFC 9110, 5.3). The names in `headers` are in lower case.
+    Header names are in lower case. The values of a repeated header are joined by ", " (RFC 9110, 5.3).
     """
 
     __slots__ = ("body", "client", "headers", "keep_alive", "method", "target", "version")

@@ -20,4 +20,4 @@ def decode(body: bytes, form: type[T], invalid: ProblemKind, usage: str) -> T:
 
 def invalid_body(invalid: ProblemKind, cause: str, usage: str) -> Problem:
     """Return the Problem `invalid` for a body."""
-    return Problem(invalid, f"The body is not as it should be ({cause}). Send {usage}.")
+    return Problem(invalid, f"The body is invalid ({cause}). Send {usage}.")

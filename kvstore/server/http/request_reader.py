@@ -1,7 +1,7 @@
-"""Bytes of a connection in, requests out. No I/O: `RequestReader` tells a `RequestReceiver` what it has found.
+"""The HTTP/1.1 parser: bytes in, requests out, no I/O. `RequestReader` passes what it finds to a `RequestReceiver`.
 
-httptools (llhttp, the parser of Node.js) says what HTTP/1.1 is, in its strict mode. Added here are the bounds on a head
-and the rules that llhttp leaves to its users: exactly one Host, the form of the target, the version.
+httptools (llhttp, the parser of Node.js, in its strict mode) defines the syntax. This module adds the bounds of a head
+and the rules that llhttp leaves to its users: exactly one Host, the form of the target, the versions.
 """
 
 import re
@@ -28,24 +28,24 @@ _ABSOLUTE = re.compile(
 
 
 class MalformedRequestError(Exception):
-    """The bytes are not a request. The message says why; nothing after them can be understood."""
+    """The bytes are not a valid request. The message says why. The bytes after them have no meaning."""
 
 
 class RequestReceiver(Protocol):
-    """Is told of requests, part by part. Must not raise."""
+    """Receiver of requests, part by part. Its methods must not raise."""
 
     def head_received(self, request: HttpRequest) -> None:
-        """Take note of a request whose head is complete."""
+        """Receive a request whose head is complete."""
 
     def body_received(self, data: bytes) -> None:
-        """Take a part of the body of that request."""
+        """Receive a part of the body of that request."""
 
     def request_received(self) -> None:
-        """Take note that this request is complete."""
+        """Receive the end of that request."""
 
 
 class RequestReader:
-    """Parses what one connection receives."""
+    """Parser of the bytes that one connection receives."""
 
     def __init__(self, receiver: RequestReceiver, client: ClientConnection) -> None:
         self._receiver = receiver
@@ -53,16 +53,17 @@ class RequestReader:
         self._parser = HttpRequestParser(self)
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        """Of the head that is being parsed; behind it, of the trailers, which nobody looks at."""
+        """Headers of the head that is parsed; after it, the trailers, which are ignored."""
         self._repeated = 0
-        """Header lines with a name that was there before."""
+        """Number of header lines whose name occurred before."""
         self._held = 0
-        """Bytes of a head, or of a line of the body, that is not complete."""
+        """Bytes of an incomplete head, or of an incomplete line of a chunked body."""
         self._skipped = 0
-        """Bytes that are still missing of a body that the parser leaves to its user."""
+        """Bytes still missing of a body that httptools does not parse."""
         self._has_ended = False
-        """True once a request has ended the connection: what follows is not looked at."""
+        """True once a complete request ends the connection: further bytes are ignored."""
         self._ends = False
+        """True if the request that is parsed ends the connection."""
 
     def feed(self, data: bytes) -> None:
         """Parse `data`. Raises MalformedRequestError, after which nothing may be fed."""
@@ -85,7 +86,8 @@ class RequestReader:
             return
 
     def _receive_skipped(self, data: bytes) -> bytes:
-        """Take the body of a request that asks for an upgrade: httptools ends such a request with its head."""
+        """Receive the body of a request for an upgrade, which httptools ends with the head. Return the bytes after
+        it."""
         body, rest = data[: self._skipped], data[self._skipped :]
         self._skipped -= len(body)
         self._receiver.body_received(body)
@@ -120,13 +122,13 @@ class RequestReader:
         parser, headers, target = self._parser, self._headers, self._target.decode("latin-1")
         self._target, self._headers, self._repeated, self._held = b"", {}, 0, 0
         keep_alive = parser.should_keep_alive()
-        # Without a Connection header only HTTP/1.1 is kept alive. To ask for the version makes a string.
+        # Without a Connection header only HTTP/1.1 is kept alive; get_http_version formats a string.
         version = "1.1" if keep_alive and b"connection" not in headers else parser.get_http_version()
         method = parser.get_method().decode()
         if version != "1.1" or target[:1] != "/" or b"host" not in headers or b"transfer-encoding" in headers:
             _check(method, target, version, headers)
         if method == "CONNECT":
-            keep_alive = False  # the client takes all that follows for a tunnel
+            keep_alive = False  # the client would take all further bytes for a tunnel
         self._ends = not keep_alive
         if parser.should_upgrade() and keep_alive:
             if b"transfer-encoding" in headers:

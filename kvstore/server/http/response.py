@@ -1,4 +1,4 @@
-"""The bytes of a response, made at once: the responses of this store have a handful of fixed header lines."""
+"""Responses as bytes. They are formatted at once, from a few fixed header lines."""
 
 import time
 from email.utils import formatdate
@@ -12,7 +12,7 @@ KEEP_ALIVE = b"Connection: keep-alive\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 encode = msgspec.json.Encoder().encode
-"""Returns the JSON of a document."""
+"""Function that returns the JSON of a document."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -48,7 +48,7 @@ def json_response(status: int, document: msgspec.Struct, fields: bytes = b"") ->
 
 
 def indented_json_response(status: int, document: msgspec.Struct) -> HttpResponse:
-    """Return a response with `document` in JSON that people can read."""
+    """Return a response with `document` in indented JSON."""
     return HttpResponse(status, _JSON, msgspec.json.format(encode(document), indent=2) + b"\n")
 
 
@@ -66,7 +66,7 @@ class NotModified(HttpResponse):
 
 
 class StreamedResponse:
-    """A response that was written piece by piece, and is complete. `fields` are its header lines."""
+    """A stream that was sent completely. `fields` are its header lines."""
 
     __slots__ = ("fields",)
     status = 200

@@ -1,4 +1,4 @@
-"""The HTTP front end of one replica: listens, finds the handler of each request, and stops without cutting one off."""
+"""The HTTP front end of one replica: it listens, routes each request, and stops without losing one."""
 
 import asyncio
 import socket
@@ -17,14 +17,14 @@ from kvstore.server.metrics import Metrics
 from kvstore.server.service import ReplicaService
 
 BACKLOG = 1024
-"""Connections that the kernel holds while the replica is busy; a burst above it is refused."""
+"""Connections that the kernel queues while the replica is busy; more are refused."""
 
 IDLE_GRACE_MS = 500
-"""How long a shutdown waits for the next request on a connection before it counts as idle and is closed."""
+"""Time for which a shutdown waits for a request on an idle connection, before the connection is closed."""
 
 
 class Frontend:
-    """The HTTP server of `replica`. All of it belongs to the event loop in which it is started."""
+    """The HTTP server of `replica`. It belongs to the event loop in which it is started."""
 
     def __init__(self, replica: ReplicaService, metrics: Metrics, limits: HttpLimits | None = None) -> None:
         self._replica = replica
@@ -54,7 +54,7 @@ class Frontend:
             locks.PATH: self._locks.route,
             members.PATH: member_route,
         }
-        """The routes of all paths below one. For the metrics, a route is named by the path that is given here."""
+        """The routes of all paths below a path. The path here names the route in the metrics."""
         self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits)
         self._connections: set[HttpConnection] = set()
         self._all_left = asyncio.Event()
@@ -63,25 +63,28 @@ class Frontend:
         metrics.http_in_flight.set_function(lambda: in_flight.count)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; port 0 takes a free one. Returns the port. Raises OSError that says what to do when it cannot."""
+        """Listen, and return the port; 0 selects a free one. Raises OSError if that fails."""
         loop = asyncio.get_running_loop()
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             where = f"cannot listen for clients on {host} port {port}: {error.strerror or error}"
-            raise OSError(error.errno, f"{where}; stop what listens there or choose another address or port") from error
+            raise OSError(
+                error.errno, f"{where}; stop the program that listens there, or choose another address or port"
+            ) from error
         self._socket.setblocking(False)
         self._listener = await loop.create_server(self._connect, sock=self._socket)
         bound: int = self._socket.getsockname()[1]
         return bound
 
     async def stop(self, grace_ms: float) -> None:
-        """Take no new connection, answer what is in flight, tell each client to go elsewhere; over after `grace_ms`.
+        """Accept no new connections, answer the requests in progress, and close all connections after `grace_ms` at
+        most.
 
-        A response on an open connection carries `Connection: close` from now on. A connection without a request is
-        closed only after `IDLE_GRACE_MS`, so a client that is about to send one gets its response. What clients had
-        connected and sent before the listener closed is still served: the kernel would otherwise reset it.
+        Every response has `Connection: close` from now on. A connection without a request is closed after
+        `IDLE_GRACE_MS`, so that a client that is about to send one gets its response. Connections in the queue of the
+        kernel are accepted and served: the kernel would reset them otherwise.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_ms / 1000
@@ -93,7 +96,7 @@ class Frontend:
             await self._stop_listening()
         await self._until_all_left(min(deadline, loop.time() + IDLE_GRACE_MS / 1000))
         for _ in range(2):
-            await asyncio.sleep(0)  # requests that are in the kernel already are received first
+            await asyncio.sleep(0)  # receives the requests that are in the kernel already
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._until_all_left(deadline)
@@ -108,14 +111,14 @@ class Frontend:
 
     async def _stop_listening(self) -> None:
         loop = asyncio.get_running_loop()
-        # The loop of the standard library accepts in a reader and connects in a task of its own, which fails once the
-        # listener is closed: no more of them from here on, and one turn for those that are there.
+        # asyncio accepts in a reader callback and creates the connection in a task, which fails once the listener is
+        # closed. So the callback is removed, and the tasks that exist get one turn of the loop.
         loop.remove_reader(self._socket)
         await asyncio.sleep(0)
         waiting = _accept_all(self._socket)
         self._listener.close()
         for client in waiting:
-            with suppress(OSError):  # it has left already
+            with suppress(OSError):  # the client has left already
                 await loop.connect_accepted_socket(self._connect, client)
 
     def _connect(self) -> HttpConnection:
@@ -133,7 +136,7 @@ class Frontend:
         return self._stopping or self._replica.stopping
 
     def _find_route(self, path: str) -> tuple[str, Route]:
-        """Return what makes the call of a request for `path`, with its name for the metrics."""
+        """Return the name of the route of `path` for the metrics, and the route."""
         if path.startswith(KEYS):
             return KEYS, self._keys
         if path in self._paths:

@@ -1,5 +1,5 @@
-"""What an operator, a load balancer and Prometheus ask: `/status`, `/livez`, `/readyz`, `/metrics`; and what tells what
-there is: `/`, `/docs`, `/openapi.json`."""
+"""Pages for operators, load balancers and Prometheus (`/status`, `/livez`, `/readyz`, `/metrics`), descriptions of the
+API (`/`, `/docs`, `/openapi.json`), and the files of `/ui`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +10,8 @@ from kvstore.api.status import Standing
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.openapi.pages import docs_page, index, openapi_page
 from kvstore.server.http.problems import NO_SUCH_RESOURCE, NOT_READY, RETRY_AFTER, STOPPING, Problem, not_allowed
+from kvstore.server.http.query_parameters import refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse
 from kvstore.server.http.ui import pages
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
@@ -21,17 +21,17 @@ ALLOWED = "GET, HEAD"
 
 _TEXT = "text/plain; charset=utf-8"
 
-_STRANGE = {
-    Standing.REMOVED: "{0} was removed from the cluster: stop it. `kvstore member add {0}` would take it back.",
-    Standing.REFUSED: "The replicas that it reaches do not know {0} as a member: stop it if it was removed, else make "
-    "it one with `kvstore member add {0}`.",
-    Standing.WAITING: "{0} was started to join, and no member has told it yet who the others are: see that it was made "
-    "one (`kvstore member add {0}`), and that its settings name the addresses of others.",
+_NOT_A_MEMBER = {
+    Standing.REMOVED: "{0} was removed from the cluster. Stop it, or add it again with POST /members.",
+    Standing.REFUSED: "The replicas that {0} reaches do not know it as a member. Stop it if it was removed; otherwise "
+    "add it with POST /members.",
+    Standing.WAITING: "{0} was started to join and has not learned the membership yet. Add it with POST /members, and "
+    "check that its setting `members` has the address of a member.",
 }
 
 
 class StatusPages:
-    """Answers everything but requests for keys. `stopping` tells whether the front end is being shut down."""
+    """Serves the pages. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, metrics: Metrics, stopping: Callable[[], bool]) -> None:
         self._replica = replica
@@ -47,17 +47,17 @@ class StatusPages:
         self._lasting = {"/docs": docs_page(), "/openapi.json": openapi_page(), **pages()}
 
     def knows(self, path: str) -> bool:
-        """True for a path that stands for a page here."""
+        """Return whether there is a page at `path`."""
         return path in self._pages or path in self._lasting
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
         """Return the call of a request for the page at `path`. Raises Problem."""
         if not self.knows(path):
             known = ", ".join(["/kv/{key}", *self._pages, *(page for page in self._lasting if page.count("/") == 1)])
-            raise Problem(NO_SUCH_RESOURCE, f"What exists is {known}. GET / explains them.")
+            raise Problem(NO_SUCH_RESOURCE, f"The paths of this server are {known}. GET / explains them.")
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(request.method, ALLOWED)
-        no_parameters(query)
+        refuse_parameters(query)
         return TaskCall(partial(self._handle, request, path), takes_body=False)
 
     async def _handle(self, request: HttpRequest, path: str) -> HttpResponse:
@@ -73,16 +73,14 @@ class StatusPages:
         if self._stopping():
             raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
         status = self._replica.status()
-        if status.standing in _STRANGE:
-            raise Problem(NOT_READY, _STRANGE[status.standing].format(status.id), fields=RETRY_AFTER)
+        if status.standing in _NOT_A_MEMBER:
+            raise Problem(NOT_READY, _NOT_A_MEMBER[status.standing].format(status.id), fields=RETRY_AFTER)
         if status.ready:
             return _page(_TEXT, b"ok\n")
         if status.leader is None:
-            why = "It knows no leader: check that a majority of the replicas is up and connected, see GET /status."
+            why = "This replica knows no leader. Check in GET /status that a majority of the replicas is connected."
         else:
-            why = (
-                f"It has not yet caught up with the leader {status.leader}: wait, and see GET /status for its progress."
-            )
+            why = f"This replica has not caught up with the leader {status.leader} yet. GET /status shows its progress."
         raise Problem(NOT_READY, why, fields=RETRY_AFTER)
 
 

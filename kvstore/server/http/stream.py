@@ -1,4 +1,4 @@
-"""Responses that go on for as long as there is something to send."""
+"""Responses of unknown length, sent in chunks."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,11 +11,10 @@ from kvstore.server.http.response import StreamedResponse
 async def send(
     request: HttpRequest, fields: bytes, chunks: AsyncGenerator[bytes, None], *, endless: bool = False
 ) -> StreamedResponse:
-    """Send all of `chunks`, each once the client has read enough of those before it.
+    """Send all of `chunks`, each after the client has read enough of those before it.
 
-    `fields` are the header lines, each with its CRLF. A client that closes its side of the connection has left an
-    `endless` stream. Raises Problem before the first byte for HTTP/1.0, in which nobody could tell whether a stream is
-    whole.
+    `fields` are the header lines, each with its CRLF. See ClientConnection for `endless`. Raises Problem before the
+    first byte for HTTP/1.0, whose clients could not detect that a stream is incomplete.
     """
     if request.version == "1.0":
         raise Problem(MALFORMED, "The response is a stream. Send the request with HTTP/1.1.")
@@ -30,6 +29,6 @@ async def send(
     except ConnectionError:
         client.abort()
     except Exception:
-        client.abort()  # the client must not believe that this was all
+        client.abort()  # the client must not take the stream for complete
         raise
     return StreamedResponse(fields)

@@ -1,4 +1,4 @@
-"""`POST /txn`: many keys at once; see `kvstore.api.json.transaction_request`."""
+"""`POST /txn`: transactions over many keys; the body is `kvstore.api.json.transaction_request`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from kvstore.api.json.transaction_result import transaction_document
 from kvstore.server.http.calls import ReplicaCall
 from kvstore.server.http.conditions import refuse_conditions
 from kvstore.server.http.problems import ANSWER_TOO_LARGE, INVALID_TRANSACTION, Problem, not_allowed
+from kvstore.server.http.query_parameters import refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import no_parameters
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, once, refuse_result
 from kvstore.server.service import ReplicaService
 
 PATH = "/txn"
-MOST_ANSWERED_BYTES = 8 << 20
-"""Of values, in one answer."""
+MAX_RESPONSE_BYTES = 8 << 20
+"""Most bytes of values in one response."""
 
 
 class TransactionHandlers:
@@ -43,7 +43,7 @@ class TransactionCall:
     def __init__(self, replica: ReplicaService, request: HttpRequest, query: str) -> None:
         self._replica = replica
         self._request = request
-        no_parameters(query)
+        refuse_parameters(query)
         refuse_conditions(request)
         self._idempotency_key = IdempotencyKey.of(request)
 
@@ -60,16 +60,17 @@ class TransactionCall:
         refuse_result(reply)
         if not isinstance(reply, TransactResult):
             raise TypeError(f"a transaction was answered with {reply!r}")
-        if size_of(reply) > MOST_ANSWERED_BYTES:
+        if size_of(reply) > MAX_RESPONSE_BYTES:
             detail = (
-                f"It was done; the store is at revision {reply.revision}. Read the keys by themselves, or list them."
+                f"It was done, and the store is at revision {reply.revision}, but the results are too large: "
+                "read the keys one by one, or list them."
             )
             raise Problem(ANSWER_TOO_LARGE, detail, outcome=Outcome.UNKNOWN)
         return json_response(200, transaction_document(reply))
 
 
 def size_of(result: OperationResult) -> int:
-    """Bytes of the values in it."""
+    """Return the bytes of the values in a result."""
     match result:
         case KeyState(record=Record(value=value)):
             return len(value)

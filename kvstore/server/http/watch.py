@@ -1,7 +1,7 @@
-"""`GET /watch?prefix=...`: what happens to keys, as server-sent events, in order, complete, and once each.
+"""`GET /watch?prefix=...`: every change of keys as a server-sent event, in order, once each.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html: a browser's EventSource reconnects by itself with the
-last id that it has seen, and so misses nothing.
+A browser's EventSource reconnects with the last id that it has seen, and so misses nothing
+(https://html.spec.whatwg.org/multipage/server-sent-events.html).
 """
 
 from collections.abc import AsyncGenerator
@@ -23,8 +23,8 @@ from kvstore.server.http.problems import (
     not_allowed,
     revision_unavailable,
 )
+from kvstore.server.http.query_parameters import consistency_in, integer_in, key_range_in, parse_query
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_target import consistency_named, number_named, parameters, span_named
 from kvstore.server.http.response import StreamedResponse, encode
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
@@ -32,7 +32,7 @@ from kvstore.server.service import ReplicaService
 from storage.base import end_of
 
 PATH = "/watch"
-MOST_AT_ONCE = 10_000
+MAX_WATCHES = 10_000
 RECONNECT_MS = 1000
 
 _FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nKV-Revision: %d\r\n"
@@ -40,7 +40,7 @@ _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 
 
 class WatchHandlers:
-    """Lets clients watch a replica."""
+    """Streams the changes of keys to clients."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
@@ -48,24 +48,24 @@ class WatchHandlers:
         self._count = 0
 
     def end(self) -> None:
-        """Have all watches ended: their clients go to another replica."""
+        """End all watches: their clients continue at another replica."""
         self._feed.end()
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
         """Return the call of a request. Raises Problem."""
         if request.method != "GET":
             raise not_allowed(request.method, "GET")
-        found = parameters(query, _NAMES)
-        span, first, consistency = _span(found), _first_revision(request, found), consistency_named(found)
+        found = parse_query(query, _NAMES)
+        span, first, consistency = _span(found), _first_revision(request, found), consistency_in(found)
         return TaskCall(partial(self._send, request, span, first, consistency), takes_body=False)
 
     async def _send(
         self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
     ) -> StreamedResponse:
-        """The whole stream, already sent: it ends when the client or the replica does, or when what the client has not
-        taken is forgotten. Raises Problem or Refused before the first byte."""
-        if self._count >= MOST_AT_ONCE:
-            detail = f"This replica serves {MOST_AT_ONCE:,} watches at once. Ask another one."
+        """Send the stream, until the client leaves, the replica stops, or events that the client has not read are
+        compacted. Raises Problem or Refused before the first byte."""
+        if self._count >= MAX_WATCHES:
+            detail = f"This replica serves {MAX_WATCHES:,} watches, its limit. Watch at another replica."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
         read = await reply_of(partial(self._replica.read, b"\0", consistency))
         first = first or read.revision + 1
@@ -81,7 +81,7 @@ class WatchHandlers:
             self._count -= 1
 
     async def _events(self, request: HttpRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
-        """Until there is a reason to end, which comes last. Whoever is up to date is written to by the feed."""
+        """Yield past events until the watcher is up to date; then the feed writes to the client itself."""
         client = request.client
         watcher = Watcher(span, end_of(first - 1), client)
         yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
@@ -90,7 +90,7 @@ class WatchHandlers:
             if chunk is None:
                 document = WatchLostDocument(
                     oldest_revision=self._replica.history.oldest + 1,
-                    detail="Events were forgotten before you took them.",
+                    detail="Events were compacted before you read them.",
                 )
                 yield b"event: lost\ndata: %b\n\n" % encode(document)
                 return
@@ -100,13 +100,13 @@ class WatchHandlers:
             self._feed.follow(watcher)
             await watcher.left.wait()
             await client.drain()
-        yield b": this replica is shutting down, go on at another one\n\n"
+        yield b": this replica is shutting down, continue at another one\n\n"
 
 
 def _span(found: dict[str, str]) -> Span:
     key = found.get("key")
     if key is None:
-        return span_named(found)
+        return key_range_in(found)
     name = key.encode("utf-8", "surrogateescape")
     if found.keys() & {"prefix", "start", "end"} or not 1 <= len(name) <= MAX_KEY_BYTES:
         raise Problem(INVALID_QUERY, f"Name one key= of 1 to {MAX_KEY_BYTES} bytes, or prefix=, or start= and end=.")
@@ -114,16 +114,17 @@ def _span(found: dict[str, str]) -> Span:
 
 
 def _first_revision(request: HttpRequest, found: dict[str, str]) -> int | None:
-    """None for from now on. A browser that reconnects sends its last id, and the query of the first time."""
+    """Return the first revision to send, None for the next one. A browser that reconnects sends its last id, and the
+    query of the first request."""
     last = request.header(b"last-event-id")
     if last is not None:
-        return (number_named({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MAX_REVISION) or 0) + 1
-    return number_named(found, "from_revision", 1, MAX_REVISION)
+        return (integer_in({"Last-Event-ID": last.strip()}, "Last-Event-ID", 0, MAX_REVISION) or 0) + 1
+    return integer_in(found, "from_revision", 1, MAX_REVISION)
 
 
 def _compacted(first: int, oldest: int) -> Problem:
     detail = (
-        f"Revision {first} is compacted. The oldest that can be watched from is {oldest}: list the keys, and watch "
-        "from the revision behind that of the list."
+        f"Revision {first} is compacted; the oldest to watch from is {oldest}. List the keys, and watch from the "
+        "revision of the list plus 1."
     )
     return Problem(COMPACTED, detail, fields=b"KV-Oldest-Revision: %d\r\n" % oldest)

@@ -1,7 +1,7 @@
-"""How a command of a client is handed to the replica: once, where the client asks for that with `Idempotency-Key`.
+"""Writes: `Idempotency-Key`, and the results that stand for an error.
 
-The key is `<lease>.<number>`: a lease from `POST /leases`, and a number that grows with each new request; see
-`kvstore.state_machine.idempotency`.
+An idempotency key is `<lease>.<number>`: a lease from `POST /leases`, and a number that grows with each new request;
+see `kvstore.state_machine.idempotency`.
 """
 
 import re
@@ -52,23 +52,21 @@ class IdempotencyKey(NamedTuple):
 
     @classmethod
     def of(cls, request: HttpRequest) -> "IdempotencyKey | None":
-        """Return the key that the client has given, None when there is none. Raises Problem."""
+        """Return the key of a request, None if it has none. Raises Problem for an invalid one."""
         given = request.header(HEADER)
         if given is None:
             return None
         found = _KEY.fullmatch(given.strip())
         if found is None:
-            usage = (
-                "17.1: the lease that POST /leases gave, a dot, and a number from 1 that grows with each new request"
-            )
-            raise Problem(INVALID_IDEMPOTENCY_KEY, f"{NAME} cannot be understood: {given[:80]!r}. Write {usage}.")
+            usage = "17.1: a lease from POST /leases, a dot, and a number from 1 that grows with each new request"
+            raise Problem(INVALID_IDEMPOTENCY_KEY, f"{NAME} is invalid: {given[:80]!r}. Write {usage}.")
         return cls(int(found[1]), int(found[2]))
 
 
 def once(
     command: RepeatableCommand, key: IdempotencyKey | None, request: HttpRequest
 ) -> RepeatableCommand | Idempotent:
-    """Return `command` as one that is done at most once under `key`, if there is one."""
+    """Return `command`, to be done at most once if there is a `key`."""
     if key is None:
         return command
     parts = [request.method, request.target, *(request.header(name) or "" for name in _CONDITIONS)]
@@ -77,47 +75,49 @@ def once(
 
 
 def refuse_key(request: HttpRequest) -> None:
-    """For what may be repeated without. Raises Problem: to ignore it would do what was not asked for."""
+    """Raise Problem for a key in a request that is safe to repeat without one: it must not be ignored."""
     if HEADER in request.headers:
-        detail = f"This may be repeated without harm, and takes no {NAME}. Leave it out."
+        detail = f"This request is safe to repeat, and supports no {NAME}. Leave it out."
         raise Problem(INVALID_IDEMPOTENCY_KEY, detail)
 
 
 async def write(replica: ReplicaService, command: Command) -> Result:
-    """Return the result of `command`. Raises Problem or Refused for what was not done."""
+    """Return the result of `command`. Raises Problem or Refused if nothing was done."""
     result: Result = await reply_of(partial(replica.write, command))
     refuse_result(result)
     return result
 
 
 def refuse_result(result: Result) -> None:
-    """Raise the Problem that tells why nothing was done, if that is what `result` says."""
+    """Raise the Problem for a `result` that says why nothing was done."""
     match result:
         case TooManyKeys():
             raise too_many_keys()
         case LeaseNotFound(lease=lease):
             raise no_such_lease(lease)
         case LeaseFull(lease=lease):
-            detail = f"Nothing was done: lease {lease} has {MAX_ATTACHED:,} keys or locks already. Use another one."
+            detail = f"Nothing was done: lease {lease} already has {MAX_ATTACHED:,} keys and locks. Use another lease."
             raise Problem(LEASE_FULL, detail)
         case AnswerExpired():
             detail = (
-                f"The lease in {NAME} is over, or {KEPT:,} later numbers were used since. Nothing was done now; if "
-                "this request was sent before, look whether it was done then. For a new one take a new lease, or a "
-                "higher number."
+                f"The lease in {NAME} has ended, or {KEPT:,} higher numbers were used. Nothing was done now, but an "
+                "earlier attempt of this request may have been done: read the keys. For a new request use a new lease, "
+                "or a higher number."
             )
             raise Problem(IDEMPOTENCY_KEY_EXPIRED, detail, outcome=Outcome.UNKNOWN)
         case IdempotencyKeyReused():
-            detail = f"Nothing was done: another request had this {NAME}. Use the next number."
+            detail = f"Nothing was done: another request had this {NAME}. Use a higher number."
             raise Problem(IDEMPOTENCY_KEY_REUSED, detail)
         case AnswerNotKept(revision=revision):
-            detail = f"It was done before, at revision {revision}; its answer was too long to be kept. Read the keys."
+            detail = (
+                f"The request was done before, at revision {revision}. Its result was too large to keep. Read the keys."
+            )
             raise Problem(ANSWER_NOT_KEPT, detail, outcome=Outcome.UNKNOWN)
         case _:
             pass
 
 
 def no_such_lease(lease: int) -> Problem:
-    """404."""
-    detail = f"Lease {lease} is over, or never was. POST /leases gives another."
+    """Return 404 for a lease."""
+    detail = f"Lease {lease} has ended, or never existed. POST /leases grants a new one."
     return Problem(NO_SUCH_LEASE, detail)

@@ -10,7 +10,7 @@ from jsonschema_rs import Draft202012Validator
 from kvstore.server.http.openapi.document import openapi
 from kvstore.server.http.openapi.pages import openapi_page
 from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE, ProblemKind
-from kvstore.server.http.request_target import split
+from kvstore.server.http.request_target import split_target
 from kvstore.server.http.response import HttpResponse, StreamedResponse
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_page().body)
@@ -51,7 +51,7 @@ def faults(method: str, target: str, answer: HttpResponse | StreamedResponse) ->
 
 def operations_of(target: str) -> dict[str, Any]:
     """What is described of the path of `target`, by method."""
-    path, _ = split(target.partition("#")[0])
+    path, _ = split_target(target.partition("#")[0])
     found: list[dict[str, Any]] = [
         operations for template, operations in DOCUMENT["paths"].items() if re.fullmatch(_pattern(template), path)
     ]

@@ -222,7 +222,7 @@ def test_a_stream_that_breaks_leaves_no_file_and_the_command_says_so(tmp_path: P
 
 def test_an_address_that_is_no_replica_of_this_kind_is_named() -> None:
     async def scenario(store: Store) -> None:
-        with pytest.raises(Unavailable, match="answered 404: What exists is"):
+        with pytest.raises(Unavailable, match="answered 404: The paths of this server"):
             await parts_of(url(store) + "/elsewhere")
 
     run(scenario)

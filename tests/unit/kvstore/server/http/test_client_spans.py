@@ -216,7 +216,7 @@ def test_a_watch_that_nobody_serves_ends_with_the_reasons() -> None:
 def test_what_nobody_will_take() -> None:
     async def scenario(store: Store) -> None:
         async with client_of(store) as client:
-            with pytest.raises(Rejected, match="Split it over"):
+            with pytest.raises(Rejected, match="Split it into"):
                 await client.txn(Transact([], [Put(b"a", bytes(2_000_000))], []))
 
     run(scenario)
@@ -304,7 +304,7 @@ def test_a_watch_tells_each_change(monkeypatch: pytest.MonkeyPatch, as_json: boo
     def command(kvstore: Callable[..., tuple[int, str, str]]) -> None:
         code, out, err = kvstore("watch", "a/", "--from-revision", "1", *(["--json"] if as_json else []))
         assert code == 2
-        assert "forgotten" in err
+        assert "compacted" in err
         lines = out.splitlines()
         if as_json:
             assert [json.loads(line)["event"] for line in lines] == ["put", "put", "delete"]

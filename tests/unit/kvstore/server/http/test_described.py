@@ -102,7 +102,7 @@ def test_queries_are_taken_apart_in_one_place_only() -> None:
     """So that the test before this one sees all parameters."""
     sources = Path(http.__file__).parent.rglob("*.py")
     assert [path.name for path in sources if re.search(r"parse_qs|\.query\b|rel_url", path.read_text())] == [
-        "target.py"
+        "query_parameters.py"
     ]
 
 

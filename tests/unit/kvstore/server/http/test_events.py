@@ -74,7 +74,7 @@ def test_a_shutdown_ends_the_looking() -> None:
 
 
 def test_too_many_readers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(events, "MAX_READERS", 1)
 
     async def scenario(store: Store) -> None:
         async with await looking(store):

@@ -30,7 +30,7 @@ def problem(kind: str, title: str, status: int, detail: str, *, write: bool = Tr
 
 
 ABSENT = problem(
-    "no-such-key", "The key is absent", 404, "Nothing is stored under this key. PUT it to create it.", write=False
+    "no-such-key", "The key does not exist", 404, "The key does not exist. PUT it to create it.", write=False
 )
 TABLE = (
     (request("PUT", "/kv/a", body=b"12"), 200, JSON + 'ETag: "2"\n', '{"key":"a","revision":2,"version":2}\n'),
@@ -69,7 +69,7 @@ TABLE = (
             "precondition-failed",
             "The condition does not hold",
             412,
-            'Nothing was done: the key is at revision 1. GET it, and repeat with If-Match: \\"1\\".',
+            'Nothing was done: the key is at revision 1. GET the key, and repeat with If-Match: \\"1\\".',
         ),
     ),
     (
@@ -85,9 +85,9 @@ TABLE = (
         PROBLEM + "Allow: GET, HEAD, PUT, DELETE\n",
         problem(
             "method-not-allowed",
-            "The method is not allowed here",
+            "The method is not allowed for this path",
             405,
-            "POST is not possible here. Use one of: GET, HEAD, PUT, DELETE.",
+            "POST is not allowed here. Use one of: GET, HEAD, PUT, DELETE.",
         ),
     ),
 )

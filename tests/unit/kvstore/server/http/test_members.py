@@ -85,16 +85,16 @@ def test_a_role_that_is_not_named_is_that_of_a_voter() -> None:
 @pytest.mark.parametrize(
     ("sent", "why"),
     [
-        (b"", "The body is not as it should be"),
+        (b"", "The body is invalid"),
         (b'{"name": "n4"}', "address"),
         (body(name="n4", address="h:1", roll="voter"), "roll"),
         (body(name="n4", address="h:1", role="boss"), "boss"),
         (body(name="N4", address="h:1"), "'N4' is not a name"),
         (body(name="n4", address="h"), "'h' is not an address"),
         (body(name="n4", address="h:99999"), "is not an address"),
-        (body(name="n4", address="0.0.0.0:9004"), "not where it is reached"),
+        (body(name="n4", address="0.0.0.0:9004"), "no address to connect to"),
         (body(name="n4", address="h" * 300 + ":9004"), "too long"),
-        (b"\xff", "The body is not as it should be"),
+        (b"\xff", "The body is invalid"),
     ],
 )
 def test_what_describes_no_member_is_refused(sent: bytes, why: str) -> None:
@@ -143,7 +143,7 @@ def test_what_leaves_no_majority_connected_is_refused_unless_it_is_forced(connec
         assert (reply.status == 409) == refused
         if refused:
             assert reply.problem()["type"].endswith(":unsafe-change")
-            assert "not heard would be n2" in reply.problem()["detail"]
+            assert "unreachable: n2" in reply.problem()["detail"]
             assert (await store.call("DELETE", "/members/n3?force=true")).status == 200
 
     run(scenario)
@@ -183,7 +183,7 @@ def test_who_is_connected_is_not_replaced_but_to_repeat_it_while_the_new_one_joi
     async def scenario(store: Store) -> None:
         reply = await store.call("POST", "/members/n3/replace")
         assert (reply.status, reply.problem()["type"]) == (409, "urn:kvstore:problem:member-runs")
-        assert "Stop it first" in reply.problem()["detail"]
+        assert "Stop it, repeat" in reply.problem()["detail"]
         store.replica.connected = {"n1", "n2"}
         assert (await store.call("POST", "/members/n3/replace")).status == 200
         begun = store.replica.membership.get("n3")
@@ -259,7 +259,7 @@ def test_a_change_that_was_not_answered_says_whether_it_may_have_been_made(outco
         store.replica.fails = Refused(Reason.TIMEOUT, outcome)
         problem = (await store.call("DELETE", "/members/n3")).problem()
         assert (problem["status"], problem["outcome"]) == (503, outcome)
-        assert ("it does no harm to repeat it" in problem["detail"]) == (outcome is Outcome.UNKNOWN)
+        assert ("It is safe to repeat it" in problem["detail"]) == (outcome is Outcome.UNKNOWN)
 
     run(scenario)
 
@@ -299,7 +299,7 @@ def test_one_without_data_names_those_that_have_it(reason: Reason, name: str) ->
             reply = await store.call(method, "/kv/k")
             problem: dict[str, Any] = reply.problem()
             assert (problem["status"], problem["type"]) == (503, f"urn:kvstore:problem:{name}")
-            assert "Those are n1, n2." in problem["detail"]
+            assert "serve clients: n1, n2." in problem["detail"]
             assert "retry-after" not in reply.headers
 
     run(scenario)

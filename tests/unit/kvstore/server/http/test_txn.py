@@ -161,7 +161,7 @@ def test_as_many_operations_as_are_allowed() -> None:
 
 
 def test_an_answer_that_would_be_too_large_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "MOST_ANSWERED_BYTES", 8)
+    monkeypatch.setattr(transactions, "MAX_RESPONSE_BYTES", 8)
 
     async def scenario(store: Store) -> None:
         await store.call("PUT", "/kv/a", b"1234")
@@ -169,7 +169,7 @@ def test_an_answer_that_would_be_too_large_is_not_made(monkeypatch: pytest.Monke
         assert (await post(store, {"then": [get, listed]})).status == 200
         reply = await post(store, {"then": [{"put": {"key": "b", "value": ""}}, {"txn": {"then": [get, get, listed]}}]})
         assert (reply.status, reply.problem()["type"]) == (413, "urn:kvstore:problem:answer-too-large")
-        assert "It was done; the store is at revision 2." in reply.problem()["detail"]
+        assert "It was done, and the store is at revision 2," in reply.problem()["detail"]
 
     run(scenario)
 

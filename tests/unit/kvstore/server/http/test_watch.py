@@ -156,7 +156,7 @@ def test_what_is_compacted_is_said_before_and_during_a_watch() -> None:
         machine.forget(first_of(2))
         gone = await store.call("GET", "/watch?prefix=&from_revision=2")
         assert (gone.status, gone.headers["kv-oldest-revision"]) == (410, "3")
-        assert "list the keys" in gone.problem()["detail"]
+        assert "List the keys" in gone.problem()["detail"]
         async with watching(store, "prefix=&from_revision=3") as stream:
             assert await stream.keys(2) == ["c", "d"]
             store.replica.machine.history = History()  # the state was replaced by a later one
@@ -237,7 +237,7 @@ def test_a_shutdown_ends_watches_with_a_word() -> None:
         async with watching(store) as stream:
             stopping = asyncio.create_task(store.frontend.stop(5000))
             rest = await stream.response.content.read()
-            assert b"shutting down, go on at another one" in rest
+            assert b"shutting down, continue at another one" in rest
             await stopping
 
     run(scenario)
@@ -280,7 +280,7 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await store.call("POST", "/watch?prefix=")).headers["allow"] == "GET"
         bad = await store.call("GET", "/watch?prefix=", headers={"Last-Event-ID": "x"})
         assert "Last-Event-ID" in bad.problem()["detail"]
-        monkeypatch.setattr("kvstore.server.http.watch.MOST_AT_ONCE", 0)
+        monkeypatch.setattr("kvstore.server.http.watch.MAX_WATCHES", 0)
         assert (await store.call("GET", "/watch?prefix=")).status == 429
         monkeypatch.undo()
         store.replica.fails = Refused(Reason.NO_LEADER, Outcome.FAILED)
