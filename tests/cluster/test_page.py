@@ -35,7 +35,7 @@ async def put(page: BrowserPage, key: str, value: str) -> None:
           form.requestSubmit();
         }})()"""
     )
-    await page.until(f"document.getElementById('told').textContent.startsWith({json.dumps(key + ' was put')})")
+    await page.until(f"document.getElementById('told').textContent.startsWith({json.dumps(key + ' was set')})")
 
 
 async def shown_value(page: BrowserPage, key: str) -> str:
@@ -102,17 +102,17 @@ def test_it_shows_the_leader_and_follows_a_kill(tmp_path: Path) -> None:
             survivor = others(cluster, leader)[0]
             endpoint = await opened(page, cluster, survivor)
             said = "document.getElementById('state').textContent"
-            await page.until(f"{said}.includes('{leader} leads')")
+            await page.until(f"{said}.includes('the leader is {leader},')")
             assert await page.value("document.querySelectorAll('.node.leader').length") == 1
             cluster.kill(leader)
-            await page.until(f"/n[1-3] leads/.test({said}) && !{said}.includes('{leader} leads')")
+            await page.until(f"/the leader is n[1-3]/.test({said}) && !{said}.includes('the leader is {leader},')")
             assert await page.until("document.querySelectorAll('.node.down').length === 1")
             assert await page.until("[...document.querySelectorAll('#messages .event')].length > 0")
             assert page.problems == []
             cluster.kill(survivor)
             await page.until(f"{said}.includes('does not answer')")
             cluster.start([leader, survivor])
-            await page.until(f"/n[1-3] leads/.test({said})")
+            await page.until(f"/the leader is n[1-3]/.test({said})")
             assert all(url.startswith((endpoint, "data:")) for url in page.asked)
 
     asyncio.run(asyncio.wait_for(story(), STORY_S))

@@ -1,4 +1,4 @@
-"""What a description is made of."""
+"""The types of the API description."""
 
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ TAG_OF_KEY: Schema = {"type": "string", "pattern": '^"[1-9][0-9]*"$'}
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """Something that a path, a query or a header of a request says."""
+    """A parameter in the path, the query or a header of a request."""
 
     name: str
     where: Literal["path", "query", "header"]
@@ -57,11 +57,11 @@ class Parameter(msgspec.Struct, frozen=True):
     text: str
     example: str | int | None = None
     required: bool = False
-    """Where it is not in the path, of which all is needed."""
+    """True for a parameter that must be given; one in a path always must be."""
 
 
 class Header(msgspec.Struct, frozen=True):
-    """A header of an answer; not `always` there."""
+    """A header of a response. It may be missing unless it is `always` there."""
 
     name: str
     schema: Schema
@@ -70,7 +70,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """What a request carries. `shape`: a schema, or the type whose schema it is."""
+    """The body of a request. `shape` is a schema, or the type that it is generated from."""
 
     media: str
     shape: Any
@@ -80,7 +80,7 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class ApiResponse(msgspec.Struct, frozen=True):
-    """An answer that was asked for. `media`: the shape of each content type that there may be."""
+    """A successful response. `media` has the shape of the body for each content type."""
 
     status: int
     text: str
@@ -89,7 +89,7 @@ class ApiResponse(msgspec.Struct, frozen=True):
 
 
 def events(*names: str) -> Schema:
-    """What a server-sent event is, of a stream with events of these names."""
+    """Return the schema of a server-sent event with one of these names."""
     return {
         "type": "object",
         "required": ["event", "data"],
@@ -102,15 +102,15 @@ def events(*names: str) -> Schema:
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """A sort of calls."""
+    """A group of operations."""
 
     name: str
     text: str
 
 
 class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """A method of a path. `summary` is half a line, `text` the rest of what there is to say, in paragraphs; `problems`
-    those that only some calls have; `curl` a command to try, with BASE for the address of a replica."""
+    """A method of a path. `summary` is a phrase, `text` the details in paragraphs. `problems` are those that not every
+    operation has. `curl` is a command to try, with BASE for the address of a replica."""
 
     method: Method
     path: str
@@ -126,17 +126,17 @@ class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def all_problems(self) -> list[ProblemKind]:
-        """Those of any call among them, by status."""
+        """All problems of this operation, by status."""
         foreign = set() if self.method in SAFE_METHODS else {FOREIGN_PAGE}
         return sorted({*ANY, *foreign, *self.problems}, key=lambda kind: (kind.status, kind.name))
 
     def as_head(self) -> "ApiOperation":
-        """The HEAD of this GET."""
+        """Return the HEAD of this GET."""
         return msgspec.structs.replace(
             self,
             method="HEAD",
             name=f"{self.name}Head",
-            summary=f"The headers of that GET only: {self.summary[:1].lower()}{self.summary[1:]}",
+            summary=f"{self.summary}, headers only",
             text="",
             responses=tuple(msgspec.structs.replace(reply, media={}) for reply in self.responses),
             curl=self.curl.replace("curl ", "curl --head ", 1),
@@ -144,36 +144,36 @@ class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ANY = (MALFORMED, INVALID_QUERY, INTERNAL)
-"""What any request can meet."""
+"""Problems of any request."""
 ASKING = (OVERLOADED, NO_LEADER, TIMEOUT, STOPPING, NOT_READY, WITNESS, REMOVED)
-"""What stands against whatever a replica has to agree on with others, or does not have."""
+"""Problems of a request that needs a majority, or the state of a replica."""
 READING = (*ASKING, COMPACTED)
-"""The same of what can be asked of the past."""
+"""Problems of a read of a revision."""
 SENDING = (BODY_TOO_SLOW, VALUE_TOO_LARGE, EXPECTATION_FAILED, UNSUPPORTED)
-"""What can be wrong with a body on its way."""
+"""Problems with a body."""
 ONCE = (INVALID_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_EXPIRED, IDEMPOTENCY_KEY_REUSED, ANSWER_NOT_KEPT)
-"""What a write with an `Idempotency-Key` can meet."""
+"""Problems of a write with an `Idempotency-Key`."""
 
 STALENESS = (
-    Header("KV-Applied-Slot", COUNT, "With consistency=stale: the slot that this replica had applied.", always=False),
-    Header("KV-Applied-Revision", COUNT, "With consistency=stale: the revision of the store there.", always=False),
+    Header("KV-Applied-Slot", COUNT, "With consistency=stale: last slot that this replica has applied.", always=False),
+    Header("KV-Applied-Revision", COUNT, "With consistency=stale: revision of the store at that slot.", always=False),
     Header(
-        "KV-Age-Ms", COUNT, "With consistency=stale: time since the last word from the leader, in ms.", always=False
+        "KV-Age-Ms", COUNT, "With consistency=stale: milliseconds since the last message from the leader.", always=False
     ),
 )
 _AGAIN = Header("Retry-After", {"type": "integer"}, "Seconds after which to try again.", always=False)
 HEADERS_OF_PROBLEMS: dict[ProblemKind, tuple[Header, ...]] = {
     NO_SUCH_KEY: STALENESS,
     PRECONDITION_FAILED: (
-        Header("ETag", TAG_OF_KEY, "The present entity tag of the key; none where it is absent.", always=False),
-        Header("KV-Revision", REVISION, "The present revision of the key; none where it is absent.", always=False),
+        Header("ETag", TAG_OF_KEY, "Present entity tag of the key; none if the key does not exist.", always=False),
+        Header("KV-Revision", REVISION, "Present revision of the key; none if the key does not exist.", always=False),
     ),
-    COMPACTED: (Header("KV-Oldest-Revision", COUNT, "The oldest revision that is kept.", always=False),),
+    COMPACTED: (Header("KV-Oldest-Revision", COUNT, "Oldest revision that can be read.", always=False),),
 }
-"""Beside Retry-After."""
+"""Headers of problems, except Retry-After."""
 
 
 def headers_of(kinds: list[ProblemKind]) -> tuple[Header, ...]:
-    """What answers with these problems, of one status, may have."""
+    """Return the headers that responses with these problems, of one status, may have."""
     own = {header.name: header for kind in kinds for header in HEADERS_OF_PROBLEMS.get(kind, ())}
     return (*own.values(), *((_AGAIN,) if kinds[0].status in (409, 429, 503) else ()))

@@ -1,4 +1,4 @@
-"""The description as OpenAPI 3.1: https://spec.openapis.org/oas/v3.1.1.html"""
+"""The description as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1.html)."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -25,16 +25,16 @@ from kvstore.server.http.openapi.operations import OPERATIONS, TAGS
 from kvstore.server.http.problems import ProblemKind
 
 BASE = "http://127.0.0.1:8001"
-"""Where examples find a replica: the first one of `make cluster`."""
+"""Address of the replica in examples: the first one of `make cluster`."""
 
 TITLE = "kvstore"
 ABOUT = """\
-A replicated, linearizable key-value store. Every replica takes every call.
+A replicated, linearizable key-value store. Every replica answers every request.
 
-A write that was not answered with 2xx says in `outcome` whether it left no trace (`failed`) or may have been done
-(`unknown`). Without a majority a request ends within 3 s with 503. Any other path is answered with 404
-(`no-such-resource`), any other method with 405 (`method-not-allowed`) and an `Allow` header, and whatever is not HTTP
-with 400 (`malformed-request`) and the end of the connection."""
+The error response to a write says in `outcome` whether the write had no effect (`failed`) or may have been done
+(`unknown`). Without a majority a request ends within 3 s with 503. Another path is answered with 404
+(`no-such-resource`), another method with 405 (`method-not-allowed`) and an `Allow` header. Bytes that are not HTTP are
+answered with 400 (`malformed-request`) and the end of the connection."""
 
 _REFERENCE = "#/components/schemas/{name}"
 _ONE_OF: Schema = {"minProperties": 1, "maxProperties": 1}
@@ -47,7 +47,7 @@ _NARROWER: dict[type, Schema] = {
 
 
 def openapi() -> Schema:
-    """All of it. Raises TypeError for a shape without a schema."""
+    """Return the OpenAPI document. Raises TypeError for a type without a schema."""
     schemas = _Schemas()
     paths = {
         path: {call.method.lower(): _operation(call, schemas) for call in calls}
@@ -56,7 +56,7 @@ def openapi() -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": __version__, "description": ABOUT},
-        "servers": [{"url": "/", "description": "The replica that this comes from; all others do the same."}],
+        "servers": [{"url": "/", "description": "The replica that serves this document."}],
         "tags": [{"name": tag.name, "description": tag.text} for tag in TAGS],
         "paths": paths,
         "components": {"schemas": schemas.components},
@@ -64,13 +64,13 @@ def openapi() -> Schema:
 
 
 def kinds() -> list[ProblemKind]:
-    """All problems that there are, by status."""
+    """Return all kinds of problems, by status."""
     found = (value for value in vars(problems).values() if isinstance(value, ProblemKind))
     return sorted(found, key=lambda kind: (kind.status, kind.name))
 
 
 def example_of(call: ApiOperation) -> str:
-    """The command to try."""
+    """Return the example command."""
     return call.curl.replace("BASE", BASE)
 
 
@@ -192,7 +192,7 @@ def _problem(found: list[ProblemKind], *, with_body: bool) -> Schema:
 
 
 def urn(kind: ProblemKind) -> str:
-    """The `type` of a problem."""
+    """Return the `type` of a problem."""
     return f"urn:kvstore:problem:{kind.name}"
 
 

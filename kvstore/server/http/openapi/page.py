@@ -1,4 +1,4 @@
-"""The description as a page: one file of HTML, which needs no script and loads nothing."""
+"""The description as a page: one HTML file without scripts, which loads no other file."""
 
 import re
 from base64 import b64encode
@@ -21,7 +21,7 @@ _READABLE = {"string": "text", "array": "list", "null": "null"}
 
 
 def policy() -> str:
-    """What the page may do: look as it does, nothing else (https://www.w3.org/TR/CSP3/)."""
+    """Return the Content-Security-Policy of the page, which allows its own style only."""
     style = b64encode(sha256(_STYLE.encode()).digest()).decode()
     return (
         f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,7 +29,7 @@ def policy() -> str:
 
 
 def render() -> str:
-    """All of it. It was made to be read without a script; the style stands in it, so that it is one file."""
+    """Return the page."""
     document = openapi()
     shown = [call for call in OPERATIONS if call.method != "HEAD"]
     sections = "".join(
@@ -80,8 +80,8 @@ def _call(call: ApiOperation, document: Schema) -> str:
         f'<article id="{call.name}"><h3>{_method(call.method)}<code>{escape(call.path)}</code>{head}</h3>'
         f"<p><strong>{escape(call.summary)}.</strong></p>{_prose(call.text)}"
         f"<pre><code>{escape(example_of(call))}</code></pre>"
-        f"{_table('Parameters', ('name', 'where and what', ''), rows)}"
-        f"{_body(operation)}{_answers(call, operation)}</article>"
+        f"{_table('Parameters', ('name', 'place and type', ''), rows)}"
+        f"{_body(operation)}{_responses(call, operation)}</article>"
     )
 
 
@@ -90,14 +90,14 @@ def _body(operation: Schema) -> str:
         return ""
     body = operation["requestBody"]
     ((media, content),) = body["content"].items()
-    needed = "" if body["required"] else " It may be left out."
+    needed = "" if body["required"] else " Optional."
     example = content.get("example")
     shown = "" if not isinstance(example, dict) else f"<pre><code>{escape(orjson.dumps(example).decode())}</code></pre>"
     what = f"<code>{escape(media)}</code>, {_type(content['schema'])}. {escape(body['description'])}{needed}"
     return f"<h4>Body</h4><p>{what}</p>{shown}"
 
 
-def _answers(call: ApiOperation, operation: Schema) -> str:
+def _responses(call: ApiOperation, operation: Schema) -> str:
     rows = []
     for reply in call.responses:
         answer = operation["responses"][str(reply.status)]
@@ -114,13 +114,13 @@ def _answers(call: ApiOperation, operation: Schema) -> str:
         links = ", ".join(f'<a href="#{kind.name}">{kind.name}</a>' for kind in found)
         named = [f"<code>{escape(header.name)}</code>" for header in headers_of(found)]
         rows.append((str(status), "problem", links + ("<br>" + ", ".join(named) if named else "")))
-    return _table("Answers", ("status", "holds", ""), rows)
+    return _table("Responses", ("status", "body", ""), rows)
 
 
 def _problems() -> str:
     rows = [(str(kind.status), f'<code id="{kind.name}">{urn(kind)}</code>', _meaning(kind)) for kind in kinds()]
     about = _prose(
-        "`application/problem+json`: programs compare `type`, people read `detail`, which says what to do next."
+        "Errors are `application/problem+json`: programs compare `type`; `detail` says what happened and what helps."
     )
     return f'<section id="problems"><h2>Problems</h2>{about}{_table("", ("status", "type", ""), rows)}</section>'
 
@@ -143,16 +143,16 @@ def _documents(document: Schema) -> str:
         else:
             needed = set(schema.get("required", ()))
             rows = [
-                (f"<code>{escape(field)}</code>", _type(each), "" if field in needed else "may be left out")
+                (f"<code>{escape(field)}</code>", _type(each), "" if field in needed else "optional")
                 for field, each in schema["properties"].items()
             ]
         about = _prose(schema.get("description", ""))
-        parts.append(f'<article id="{name}"><h3>{name}</h3>{about}{_table("", ("field", "what", ""), rows)}</article>')
+        parts.append(f'<article id="{name}"><h3>{name}</h3>{about}{_table("", ("field", "type", ""), rows)}</article>')
     return f'<section id="documents"><h2>Documents</h2>{"".join(parts)}</section>'
 
 
 def _type(schema: Schema) -> str:
-    """What a schema takes, in a few words of HTML."""
+    """Return the type that a schema describes, in a few words of HTML."""
     match schema:
         case {"$ref": str(reference)}:
             name = reference.rpartition("/")[2]
@@ -192,7 +192,7 @@ def _table(title: str, columns: Iterable[str], rows: list[tuple[Any, ...]]) -> s
 
 
 def _prose(text: str) -> str:
-    """Paragraphs, with `code` in them."""
+    """Return paragraphs of HTML; text in backquotes becomes code."""
     paragraphs = [
         re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(each, quote=False)) for each in text.split("\n\n") if each
     ]

@@ -1,4 +1,4 @@
-"""`/`, `/docs` and `/openapi.json` as they are served: made once, when the first front end of a process starts."""
+"""`/`, `/docs` and `/openapi.json` as they are served. Each is generated once per process."""
 
 from functools import cache
 from hashlib import sha256
@@ -14,7 +14,7 @@ from kvstore.server.http.response import HttpResponse, NotModified
 
 
 class Page(NamedTuple):
-    """A page that does not change while the process runs. `fields`: its header lines."""
+    """A page that does not change while the process runs. `fields` are its header lines."""
 
     fields: bytes
     body: bytes
@@ -29,13 +29,13 @@ class Page(NamedTuple):
 
 @cache
 def openapi_page() -> Page:
-    """For programs."""
+    """Return `/openapi.json`."""
     return Page(b"Content-Type: application/json\r\n", orjson.dumps(openapi()) + b"\n")
 
 
 @cache
 def docs_page() -> Page:
-    """For people."""
+    """Return `/docs`."""
     fields = (
         "Content-Type: text/html; charset=utf-8\r\n"
         "X-Content-Type-Options: nosniff\r\n"
@@ -47,15 +47,15 @@ def docs_page() -> Page:
 
 @cache
 def index() -> bytes:
-    """A line for each call, and two to try."""
+    """Return `/`: a line for each operation, and two commands to try."""
     lines = [f"  {call.method:<6} {call.path:<26} {call.summary}" for call in OPERATIONS if call.method != "HEAD"]
     return "\n".join(
         [
-            "kvstore: a replicated, linearizable key-value store. GET /docs explains each of these calls.",
+            "kvstore: a replicated, linearizable key-value store. GET /docs explains each of these operations.",
             "",
             *lines,
             "",
-            "A key is 1 to 1,024 bytes; percent-encode what a URL cannot hold. Try:",
+            "A key has 1 to 1,024 bytes; percent-encode those that a URL cannot contain. Try:",
             "",
             f"  curl -X PUT --data-binary 'hello' {BASE}/kv/greeting",
             f"  curl {BASE}/kv/greeting",

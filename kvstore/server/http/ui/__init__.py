@@ -1,4 +1,4 @@
-"""`/ui`: the page that shows a replica at work, and the files that it is made of."""
+"""`/ui`: the page that shows a replica at work, and its files."""
 
 from pathlib import Path
 
@@ -11,12 +11,11 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing is loaded from elsewhere, nothing is executed that is not in these files, and no other page has it in a
-frame."""
+"""The page loads only files of this server, runs only scripts of these files, and may not be framed."""
 
 
 def pages() -> dict[str, Page]:
-    """Each path with what is there."""
+    """Return each path with its page."""
     found = {}
     for file in sorted(Path(__file__).parent.iterdir()):
         if file.suffix in _TYPES:

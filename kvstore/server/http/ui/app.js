@@ -1,4 +1,4 @@
-// Follows /events of the replica that served this page, and hands what happened to the parts of the page.
+// Reads /events of the replica that served this page, and updates the parts of the page.
 
 import { element } from "./elements.js";
 import { Keys } from "./keys.js";
@@ -26,11 +26,11 @@ function show(glimpse) {
   const { status } = glimpse;
   element("cluster").textContent = `${status.cluster} · ${status.id}`;
   document.title = `${status.id} ${status.role} · ${status.cluster}`;
-  if (status.leader === null) say(`${status.id} knows no leader: no majority is connected, or it is electing one`, "bad");
+  if (status.leader === null) say(`${status.id} knows no leader: a majority is disconnected, or an election is in progress`, "bad");
   else if (!status.ready) say(`${status.id} is catching up with ${status.leader}`, "bad");
-  else say(`${status.id} serves; ${status.leader} leads under ballot ${status.ballot}`, "good");
+  else say(`${status.id} is ready; the leader is ${status.leader}, ballot ${status.ballot}`, "good");
   if (last !== null && last.status.ballot !== status.ballot && status.leader !== null) {
-    messages.announce(`${status.leader} leads, ballot ${status.ballot}`);
+    messages.announce(`${status.leader} is the leader, ballot ${status.ballot}`);
   }
   messages.add(glimpse, status.id, last === null ? 0 : glimpse.number - last.number - 1);
   picture.show(status, glimpse.messages);
@@ -53,7 +53,7 @@ events.addEventListener("open", () => {
 setInterval(() => {
   if (performance.now() - heardAt > SILENT_MS) {
     const name = last === null ? "This replica" : last.status.id;
-    say(`${name} does not answer: it is down, stopped or cut off. This page goes on when it is back.`, "bad");
+    say(`${name} does not answer: it is down, or disconnected. This page continues when it is back.`, "bad");
     picture.lost();
   }
 }, 500);

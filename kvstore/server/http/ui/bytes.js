@@ -1,4 +1,4 @@
-// Keys and values are bytes. People see UTF-8, and \xNN for what is none; a backslash is written \\.
+// Keys and values are bytes. They are shown as UTF-8, with \xNN for other bytes and \\ for a backslash.
 
 const encoder = new TextEncoder();
 

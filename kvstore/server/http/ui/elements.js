@@ -1,4 +1,4 @@
-// All text goes into the page by textContent: what clients store is never taken for markup.
+// All text is set by textContent, so that stored data is never interpreted as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 

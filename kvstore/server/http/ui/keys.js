@@ -1,4 +1,4 @@
-// Search, read, put, delete and watch keys: plain requests to this replica. A key is bytes, so it is kept as such.
+// Search, put, delete and watch keys by requests to this replica. Keys are kept as bytes.
 
 import { decoded, escaped, named, shown } from "./bytes.js";
 import { element, make } from "./elements.js";
@@ -78,7 +78,7 @@ export class Keys {
     const done = await this.ask(`/kv/${escaped(name)}`, { method: "PUT", body: decoded(value.value) });
     if (done === null) return;
     const { revision, version } = await done.json();
-    this.tell(`${shown(name)} was put at revision ${revision}, version ${version}`);
+    this.tell(`${shown(name)} was set at revision ${revision}, version ${version}`);
     await this.refresh();
   }
 

@@ -1,4 +1,4 @@
-// The latest messages, newest first, and how many of them are not shown.
+// The latest messages, newest first, and the number of messages that are not shown.
 
 import { make } from "./elements.js";
 
@@ -15,10 +15,10 @@ export class Messages {
     const all = Object.values(glimpse.counts).reduce((sum, count) => sum + count, 0);
     const perSecond = Math.round((1000 * all) / glimpse.interval_ms);
     const left = all - glimpse.messages.length;
-    const gaps = missed > 0 ? `; ${missed} looks were missed` : "";
+    const gaps = missed > 0 ? `; ${missed} intervals were missed` : "";
     this.sample.textContent = left
-      ? `${perSecond} a second; of the last ${all} the first ${glimpse.messages.length} are shown${gaps}`
-      : `${perSecond} a second; all are shown${gaps}`;
+      ? `${perSecond} per second; the first ${glimpse.messages.length} of the last ${all} are shown${gaps}`
+      : `${perSecond} per second; all are shown${gaps}`;
     if (!this.still.checked) this.put(glimpse.messages.map((message) => line(message, own)));
   }
 

@@ -1,11 +1,11 @@
-// The replicas in a ring: who leads, whose lease runs out when, and messages on their way.
+// The replicas in a ring, with the leader, its lease, and messages between them.
 
 import { draw } from "./elements.js";
 
 const WIDTH = 560;
 const HEIGHT = 392;
 const RADIUS = 54;
-const LABEL = 24; // below the ring of the lease
+const LABEL = 24; // below the lease ring
 const NO = new Set(["Reject", "DigestMismatch", "ForgottenVotes"]);
 const VOTES = new Set(["Promise", "Accepted", "HeartbeatAck"]);
 const MOST_DOTS = 12;
@@ -61,7 +61,7 @@ export class Picture {
     const chosen = own ? status.chosen : member.chosen;
     if (chosen !== null) group.append(text(x, y + 15, "soft", `slot ${chosen}`));
     if (own) group.append(text(x, y + 31, "soft", `applied ${status.applied}`));
-    else if (!member.connected) group.append(text(x, y + 19, "soft", silent(member)));
+    else if (!member.connected) group.append(text(x, y + 19, "soft", unseen(member)));
     if (role === "leader") group.append(text(x, y + RADIUS + LABEL, "soft", `ballot ${status.ballot}`));
     else if (own) group.append(text(x, y + RADIUS + LABEL, "soft", `promised ${status.promised}`));
     return group;
@@ -97,8 +97,8 @@ function roleOf(status, member) {
   return member.role === "voter" ? "follower" : member.role;
 }
 
-function silent(member) {
-  return member.heard_ms_ago === null ? "never heard" : `silent ${Math.round(member.heard_ms_ago / 1000)} s`;
+function unseen(member) {
+  return member.heard_ms_ago === null ? "never seen" : `not seen for ${Math.round(member.heard_ms_ago / 1000)} s`;
 }
 
 function spot(index, count) {

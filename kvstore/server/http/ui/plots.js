@@ -1,4 +1,4 @@
-// Requests a second, and how long they took, over the last minute.
+// Requests per second and their latencies over the last minute.
 
 import { draw, make } from "./elements.js";
 
@@ -39,14 +39,14 @@ class Plot {
       part.textContent = `${name} ${value === null ? "–" : `${round(value)} ${this.unit}`}`;
       return [part, "  "];
     });
-    this.caption.replaceChildren(...parts.flat(), `highest ${round(highest)} ${this.unit}`);
+    this.caption.replaceChildren(...parts.flat(), `maximum ${round(highest)} ${this.unit}`);
   }
 }
 
 export class Plots {
   constructor(place) {
-    this.rates = new Plot(place, "a second", ["PUT", "GET", "others"]);
-    this.times = new Plot(place, "ms", ["PUT, half within", "PUT, 99 % within", "GET, 99 % within"]);
+    this.rates = new Plot(place, "per second", ["PUT", "GET", "others"]);
+    this.times = new Plot(place, "ms", ["PUT p50", "PUT p99", "GET p99"]);
     this.points = [];
   }
 

@@ -1,4 +1,4 @@
-// The newest slots, and the members.
+// The newest slots, and the table of members.
 
 import { make } from "./elements.js";
 
@@ -24,7 +24,7 @@ export function showMembers(body, status) {
     const heard = member.name === status.id ? "" : ago(member.heard_ms_ago);
     const behind = member.lag ?? "";
     const role = member.joining ? `${member.role}, becomes ${member.becomes}` : member.role;
-    const name = member.name === status.leader ? `${member.name}, leads` : member.name;
+    const name = member.name === status.leader ? `${member.name}, leader` : member.name;
     const cells = [name, role, member.address, member.connected ? "yes" : "no", heard, behind];
     return make("tr", {}, ...cells.map((content) => cell(content)));
   });

@@ -1,7 +1,7 @@
-"""All calls, by what they are for."""
+"""All operations of the API, by tag."""
 
-from kvstore.server.http.openapi.operations import cluster, keys, leases, locks, operations, transactions, watches
+from kvstore.server.http.openapi.operations import cluster, keys, leases, locks, status, transactions, watches
 
-_RESOURCES = (keys, transactions, watches, leases, locks, cluster, operations)
+_RESOURCES = (keys, transactions, watches, leases, locks, cluster, status)
 TAGS = tuple(resource.TAG for resource in _RESOURCES)
 OPERATIONS = tuple(call for resource in _RESOURCES for call in resource.OPERATIONS)

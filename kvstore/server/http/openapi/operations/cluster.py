@@ -23,7 +23,7 @@ from kvstore.server.http.problems import (
 
 TAG = Tag(
     "Members",
-    "Who belongs to the cluster. A change is made one at a time, at any replica, and may be repeated without harm.",
+    "The membership of the cluster. Changes are made one at a time, at any replica, and are safe to repeat.",
 )
 
 _MEMBERS = {JSON: MembersStatus}
@@ -35,8 +35,8 @@ _LIST = ApiOperation(
     path="/members",
     name="listMembers",
     tag=TAG,
-    summary="The members, and whether the last change of them is in force",
-    responses=(ApiResponse(200, "As this replica knows them.", _MEMBERS),),
+    summary="Show the members, and whether the last change is in force",
+    responses=(ApiResponse(200, "The membership that this replica has applied.", _MEMBERS),),
     curl="curl BASE/members",
 )
 _ADD = ApiOperation(
@@ -45,12 +45,11 @@ _ADD = ApiOperation(
     name="addMember",
     tag=TAG,
     summary="Add a member",
-    text="It begins as a learner, and becomes what its `role` says once it has caught up: `voter`, `witness` or "
-    "`learner`.",
-    body=Body(JSON, AddMemberRequest, "Who it is.", {"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}),
+    text="The member starts as a learner. It takes its `role` (`voter`, `witness`, `learner`) when it has caught up.",
+    body=Body(JSON, AddMemberRequest, "The member.", {"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}),
     responses=(
-        ApiResponse(200, "It is a member already, as asked.", _MEMBERS),
-        ApiResponse(201, "It was added.", _MEMBERS),
+        ApiResponse(200, "The same member existed already.", _MEMBERS),
+        ApiResponse(201, "The member was added.", _MEMBERS),
     ),
     problems=(INVALID_MEMBER, MEMBER_EXISTS, *_CHANGING, *SENDING),
     curl="""curl BASE/members -d '{"name": "n4", "address": "127.0.0.1:9004", "role": "voter"}'""",
@@ -61,9 +60,9 @@ _REMOVE = ApiOperation(
     name="removeMember",
     tag=TAG,
     summary="Remove a member",
-    text="It is needed until the change is `in_force`: stop it only then.",
+    text="Stop the member only when the change is `in_force`: it is needed until then.",
     parameters=(MEMBER_IN_PATH, FORCE),
-    responses=(ApiResponse(200, "It was removed.", _MEMBERS),),
+    responses=(ApiResponse(200, "The member was removed.", _MEMBERS),),
     problems=(NO_SUCH_MEMBER, *_CHANGING),
     curl="curl -X DELETE BASE/members/n4",
 )
@@ -72,12 +71,16 @@ _REPLACE = ApiOperation(
     path="/members/{name}/replace",
     name="replaceMember",
     tag=TAG,
-    summary="Take a member back whose disk is a new one",
+    summary="Replace a member that lost its data",
     parameters=(MEMBER_IN_PATH, FORCE),
     body=Body(
-        JSON, ReplaceMemberRequest, "Its new address, if it has one.", {"address": "127.0.0.1:9004"}, required=False
+        JSON,
+        ReplaceMemberRequest,
+        "A new address of the member, if it has one.",
+        {"address": "127.0.0.1:9004"},
+        required=False,
     ),
-    responses=(ApiResponse(200, "It was replaced: start it with an empty data directory.", _MEMBERS),),
+    responses=(ApiResponse(200, "The member was replaced: start it with an empty data directory.", _MEMBERS),),
     problems=(INVALID_MEMBER, NO_SUCH_MEMBER, MEMBER_EXISTS, MEMBER_RUNS, *_CHANGING, *SENDING),
     curl="curl -X POST BASE/members/n4/replace",
 )
@@ -86,10 +89,10 @@ _PROMOTE = ApiOperation(
     path="/members/{name}/promote",
     name="promoteMember",
     tag=TAG,
-    summary="Have a learner vote",
-    text="Once it has caught up.",
+    summary="Make a learner a voter",
+    text="The member votes when it has caught up.",
     parameters=(MEMBER_IN_PATH,),
-    responses=(ApiResponse(200, "It votes, or will.", _MEMBERS),),
+    responses=(ApiResponse(200, "The member votes, or will vote when it has caught up.", _MEMBERS),),
     problems=(NO_SUCH_MEMBER, *_CHANGING),
     curl="curl -X POST BASE/members/n4/promote",
 )

@@ -49,18 +49,18 @@ from kvstore.server.http.problems import (
     UNSUPPORTED,
 )
 
-TAG = Tag("Keys", "A key holds a value: bytes, 0 to 1 MiB of them (`max_value_bytes`). Each change has a revision.")
+TAG = Tag("Keys", "A key has a value of 0 to 1 MiB (`max_value_bytes`). Every change of the store has a revision.")
 
-_ETAG = Header("ETag", TAG_OF_KEY, "The revision of the key, in quotes.")
-_OF_PAGE = Header("KV-Revision", COUNT, "The revision of the store that the answer is of.")
+_ETAG = Header("ETag", TAG_OF_KEY, "Revision of the key in quotes.")
+_OF_PAGE = Header("KV-Revision", COUNT, "Revision of the store at which the list was read.")
 
 _GET = ApiOperation(
     method="GET",
     path="/kv/{key}",
     name="getKey",
     tag=TAG,
-    summary="The value of a key",
-    text="Byte for byte as it was put.",
+    summary="Read a key",
+    text="The value is returned byte for byte as it was put.",
     parameters=(KEY_IN_PATH, CONSISTENCY, AS_OF, IF_MATCH, IF_NONE_MATCH),
     responses=(
         ApiResponse(
@@ -71,12 +71,12 @@ _GET = ApiOperation(
                 _ETAG,
                 Header("KV-Revision", REVISION, "Revision of the last change of the key."),
                 Header("KV-Create-Revision", REVISION, "Revision that created the key."),
-                Header("KV-Version", REVISION, "How often the key was put since it is there."),
-                Header("KV-Lease", REVISION, "The lease that the key hangs on, if it does.", always=False),
+                Header("KV-Version", REVISION, "Number of PUTs since the key was created."),
+                Header("KV-Lease", REVISION, "Lease that the key is attached to, if any.", always=False),
                 *STALENESS,
             ),
         ),
-        ApiResponse(304, "The key is at a revision that `If-None-Match` names.", {}, (_ETAG,)),
+        ApiResponse(304, "The key is at a revision in `If-None-Match`.", {}, (_ETAG,)),
     ),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, *READING),
     curl="curl BASE/kv/greeting",
@@ -87,14 +87,14 @@ _PUT = ApiOperation(
     path="/kv/{key}",
     name="putKey",
     tag=TAG,
-    summary="Make the body the value of a key",
-    text="The Content-Type is not kept. It is acknowledged once a majority has it on disk. Without `lease` and `ttl_s` "
-    "the key hangs on no lease from now on.",
+    summary="Set a key",
+    text="The body is the value; its Content-Type is not stored. The response means that a majority of the replicas "
+    "has the value on disk. Without `lease` and `ttl_s` the key is detached from its lease.",
     parameters=(KEY_IN_PATH, LEASE, TTL, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     body=Body(BYTES, BINARY, "The value.", "hello", required=False),
     responses=(
-        ApiResponse(200, "Another value took the place of the one that was there.", {JSON: KeyPutDocument}, (_ETAG,)),
-        ApiResponse(201, "The key is new.", {JSON: KeyPutDocument}, (_ETAG,)),
+        ApiResponse(200, "The value of an existing key was replaced.", {JSON: KeyPutDocument}, (_ETAG,)),
+        ApiResponse(201, "The key was created.", {JSON: KeyPutDocument}, (_ETAG,)),
     ),
     problems=(
         *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL),
@@ -110,7 +110,7 @@ _DELETE = ApiOperation(
     tag=TAG,
     summary="Delete a key",
     parameters=(KEY_IN_PATH, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
-    responses=(ApiResponse(200, "What was deleted.", {JSON: KeyDeletedDocument}),),
+    responses=(ApiResponse(200, "The key was deleted.", {JSON: KeyDeletedDocument}),),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/kv/greeting",
 )
@@ -120,10 +120,10 @@ _LIST = ApiOperation(
     path="/kv/",
     name="listKeys",
     tag=TAG,
-    summary="Many keys in order",
-    text="Page by page, all of one revision whatever happens in between: pass the `cursor` of a page on for the next "
-    "one. With `Accept: application/x-ndjson` all comes in one answer: a record on each line, and last a line with "
-    "`revision`, `count` and `more`, or with `error` when it broke off. A request that names no keys is for all.",
+    summary="List keys in order",
+    text="All pages are as of one revision: use the `cursor` of a page for the next one. With "
+    "`Accept: application/x-ndjson` all records are sent in one response, one on each line; the last line has "
+    "`revision`, `count` and `more`, or an `error`. Without `prefix`, `start` and `end` all keys are listed.",
     parameters=(*SPAN, LIMIT, CURSOR, ORDER, KEYS_ONLY, AS_OF, CONSISTENCY),
     responses=(ApiResponse(200, "The records.", {JSON: RecordPageDocument, NDJSON: TEXT}, (_OF_PAGE,)),),
     problems=READING,
@@ -136,9 +136,9 @@ _DELETE_SPAN = ApiOperation(
     name="deleteKeys",
     tag=TAG,
     summary="Delete many keys",
-    text="All of them in one revision, up to 100,000. Name them by `prefix`, or by `start` and `end`.",
+    text="Deletes up to 100,000 keys in one revision. Name them by `prefix`, or by `start` and `end`.",
     parameters=(*SPAN, IDEMPOTENCY_KEY),
-    responses=(ApiResponse(200, "How many there were.", {JSON: RangeDeletedDocument}),),
+    responses=(ApiResponse(200, "Number of deleted keys.", {JSON: RangeDeletedDocument}),),
     problems=(TOO_MANY_KEYS, UNSUPPORTED, *ASKING, *ONCE),
     curl="curl -X DELETE 'BASE/kv/?prefix=job/'",
 )

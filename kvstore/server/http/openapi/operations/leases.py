@@ -31,7 +31,7 @@ from kvstore.server.http.problems import FULL, INVALID_IDEMPOTENCY_KEY, INVALID_
 
 TAG = Tag(
     "Leases",
-    "Keys and locks that hang on a lease go with it: when it is revoked, or was not kept alive for its length.",
+    "A lease ends when it is revoked or not kept alive in time. Its keys are deleted and its locks released.",
 )
 
 _GRANT = ApiOperation(
@@ -40,12 +40,15 @@ _GRANT = ApiOperation(
     name="grantLease",
     tag=TAG,
     summary="Grant a lease",
-    text="For `ttl_s` seconds, and again for as long with each keep-alive.",
+    text="The lease lives for `ttl_s` seconds, and for as long again after each keep-alive.",
     parameters=(IDEMPOTENCY_KEY,),
-    body=Body(JSON, GrantRequest, "Its length.", {"ttl_s": 10}),
+    body=Body(JSON, GrantRequest, "Time to live.", {"ttl_s": 10}),
     responses=(
         ApiResponse(
-            201, "It was granted.", {JSON: LeaseGrantedDocument}, (Header("Location", TEXT, "The path of the lease."),)
+            201,
+            "The lease was granted.",
+            {JSON: LeaseGrantedDocument},
+            (Header("Location", TEXT, "Path of the lease."),),
         ),
     ),
     problems=(INVALID_LEASE, FULL, *ASKING, *SENDING, *ONCE),
@@ -57,9 +60,9 @@ _KEEP_ALIVE = ApiOperation(
     name="keepLeaseAlive",
     tag=TAG,
     summary="Keep a lease alive",
-    text="It lives for its whole length from now on. A third of that is a good time between two of these.",
+    text="The lease lives for its whole time to live from now on. A third of that is a good interval.",
     parameters=(LEASE_IN_PATH,),
-    responses=(ApiResponse(200, "It lives on.", {JSON: LeaseGrantedDocument}),),
+    responses=(ApiResponse(200, "The lease was renewed.", {JSON: LeaseGrantedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
     curl="curl -X POST BASE/leases/17/keepalive",
 )
@@ -68,8 +71,8 @@ _GET = ApiOperation(
     path="/leases/{id}",
     name="getLease",
     tag=TAG,
-    summary="A lease, and the keys that hang on it",
-    text="`left_s` is null except on the leader, which alone counts.",
+    summary="Show a lease and its keys",
+    text="`left_s` is null except on the leader, which alone measures it.",
     parameters=(LEASE_IN_PATH, CONSISTENCY),
     responses=(ApiResponse(200, "The lease.", {JSON: LeaseDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING),
@@ -80,9 +83,9 @@ _REVOKE = ApiOperation(
     path="/leases/{id}",
     name="revokeLease",
     tag=TAG,
-    summary="Revoke a lease, and delete what hangs on it",
+    summary="Revoke a lease, and delete its keys",
     parameters=(LEASE_IN_PATH, IDEMPOTENCY_KEY),
-    responses=(ApiResponse(200, "How many keys went with it.", {JSON: RangeDeletedDocument}),),
+    responses=(ApiResponse(200, "Number of deleted keys.", {JSON: RangeDeletedDocument}),),
     problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, *ASKING, *ONCE),
     curl="curl -X DELETE BASE/leases/17",
 )
@@ -91,8 +94,8 @@ _LIST = ApiOperation(
     path="/leases",
     name="listLeases",
     tag=TAG,
-    summary="Leases in the order in which they were granted",
-    text=f"Up to {MAX_LISTED:,} at once; where there are `more`, ask for those `after` the last one.",
+    summary="List leases in the order of their grants",
+    text=f"Returns up to {MAX_LISTED:,} leases. If `more` is true, ask for those `after` the last one.",
     parameters=(AFTER_LEASE, LEASES_LIMIT, CONSISTENCY),
     responses=(ApiResponse(200, "The leases.", {JSON: LeasePageDocument}),),
     problems=ASKING,

@@ -18,15 +18,16 @@ _ACQUIRE = ApiOperation(
     name="acquireLock",
     tag=TAG,
     summary="Acquire a lock, or wait for it",
-    text="It goes with a `lease`, or with `ttl_s` for one of its own. The same lease that asks again gets the same "
-    f"fence. With `wait_s`, up to {MAX_LOCK_WAIT_S}, whoever finds it held takes a place in the queue and waits; when "
-    "the time is over the place is kept: repeat the request to go on waiting, or give it up with DELETE. `value` is "
-    f"for others to read, up to {MAX_LOCK_VALUE_BYTES:,} bytes: an elected leader's address, for instance.",
+    text="The lock is held by `lease`, or by a new lease of `ttl_s` seconds, until it is released or the lease ends. A "
+    "lease that asks again gets the same fencing token (`fence`). With `wait_s`, up to "
+    f"{MAX_LOCK_WAIT_S}, the lease waits in the queue of a held lock. It keeps its place when that time is over: "
+    "repeat the request to wait longer, or leave the queue with DELETE. `value` is shown to readers of the lock, up to "
+    f"{MAX_LOCK_VALUE_BYTES:,} bytes: the address of an elected leader, for example.",
     parameters=(LOCK_IN_PATH, IDEMPOTENCY_KEY),
-    body=Body(JSON, AcquireRequest, "For which lease, and how long to wait.", {"ttl_s": 10}),
+    body=Body(JSON, AcquireRequest, "Lease, value and waiting time.", {"ttl_s": 10}),
     responses=(
-        ApiResponse(200, "It is held.", {JSON: LockAcquiredDocument}),
-        ApiResponse(202, "The time is over, and the place in the queue is kept.", {JSON: LockAcquiredDocument}),
+        ApiResponse(200, "The lease holds the lock.", {JSON: LockAcquiredDocument}),
+        ApiResponse(202, "The lease still waits in the queue.", {JSON: LockAcquiredDocument}),
     ),
     problems=(INVALID_KEY, INVALID_LOCK, NO_SUCH_LEASE, NOT_HELD, LOCKED, LEASE_FULL, FULL, *ASKING, *SENDING, *ONCE),
     curl="""curl BASE/locks/deploy -d '{"ttl_s": 10}'""",
@@ -36,9 +37,9 @@ _GET = ApiOperation(
     path="/locks/{name}",
     name="getLock",
     tag=TAG,
-    summary="Who holds a lock, and who waits for it",
+    summary="Show the holder of a lock, and its queue",
     parameters=(LOCK_IN_PATH, CONSISTENCY),
-    responses=(ApiResponse(200, "The lock, which nobody may hold.", {JSON: LockDocument}),),
+    responses=(ApiResponse(200, "The lock; `holder` is null if it is free.", {JSON: LockDocument}),),
     problems=(INVALID_KEY, *ASKING),
     curl="curl BASE/locks/deploy",
 )
@@ -47,9 +48,13 @@ _RELEASE = ApiOperation(
     path="/locks/{name}",
     name="releaseLock",
     tag=TAG,
-    summary="Give a lock up, or the place in its queue",
+    summary="Release a lock, or leave its queue",
     parameters=(LOCK_IN_PATH, LOCK_OF_LEASE, IDEMPOTENCY_KEY),
-    responses=(ApiResponse(200, "It was given up.", {JSON: LockReleasedDocument}),),
+    responses=(
+        ApiResponse(
+            200, "The lease does not hold the lock, and does not wait for it, any more.", {JSON: LockReleasedDocument}
+        ),
+    ),
     problems=(INVALID_KEY, INVALID_LOCK, NOT_HELD, *ASKING, *ONCE),
     curl="curl -X DELETE 'BASE/locks/deploy?lease=17'",
 )

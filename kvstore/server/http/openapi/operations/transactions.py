@@ -14,19 +14,19 @@ from kvstore.server.http.problems import (
     TOO_MANY_KEYS,
 )
 
-TAG = Tag("Transactions", "Many keys at once: compared, then changed and read in one revision, with nothing between.")
+TAG = Tag("Transactions", "Conditions on many keys, and changes and reads of many keys, in one atomic step.")
 
 _TXN = ApiOperation(
     method="POST",
     path="/txn",
     name="transact",
     tag=TAG,
-    summary="Compare, then do one of two lists of operations",
-    text="When all of `compare` holds, or it is empty, `then` is done, else `else`. A key is named by `key`, many by "
-    "`prefix`, or `start` and `end`: what is compared has to hold of each of them. A number or a text is compared "
-    'with `{"eq": ...}`, `ne`, `lt` or `gt`; by itself it means `eq`. Wherever bytes stand as text there is a field '
-    f"with `_base64` behind its name for bytes that are none. A `lock` with a `fence` is compared by "
-    "itself: that the fence holds it. "
+    summary="Execute a transaction",
+    text="If all conditions in `compare` hold, the operations of `then` are done, otherwise those of `else`. A "
+    "condition is on one `key`, or on every key of a range (`prefix`, or `start` and `end`). Numbers and texts are "
+    'compared with `{"eq": ...}`, `ne`, `lt` or `gt`; a bare value means `eq`. Every text field has a twin with '
+    "`_base64` behind its name for bytes that are not UTF-8. A compare of `lock` and `fence` holds if this fencing "
+    "token holds the lock. "
     f"Up to {MAX_OPERATIONS:,} compares and operations; `txn` nests, {MAX_DEPTH} deep.",
     parameters=(IDEMPOTENCY_KEY,),
     body=Body(
@@ -40,7 +40,9 @@ _TXN = ApiOperation(
         },
     ),
     responses=(
-        ApiResponse(200, "Which list was done, and what each operation gave.", {JSON: TransactionResultDocument}),
+        ApiResponse(
+            200, "Whether the conditions held, and the result of each operation.", {JSON: TransactionResultDocument}
+        ),
     ),
     problems=(
         *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL),
