@@ -1,8 +1,8 @@
-"""One client's connection: requests in, responses out in the same order, and the bounds on both.
+"""The connection of a client: requests in, responses out in the same order, and the bounds of both.
 
-    data_received -> RequestReader -> head_received    -> Dispatcher.admit: refused, or its body is taken
+    data_received -> RequestReader -> head_received    -> Dispatcher.admit
                                    -> request_received -> waits for its turn -> Dispatcher.begin
-    answered      -> the responses that are there are written, up to the first that is not
+    answered      -> writes the responses that are ready, up to the first one that is not
 
 Up to `MAX_EXCHANGES` requests of keys and transactions are in progress at a time. Any other request waits for all
 requests before it, and those after it wait for its response. While this bound is reached, or the client does not read
@@ -27,7 +27,7 @@ LINGERING_S = 2.0
 """Time after the last response for which the connection is read, and what comes is discarded. To close a connection
 with unread bytes would reset it, before the client has read the response (RFC 9112, 9.6)."""
 
-TAKE_TIMEOUT_S = 30.0
+CLIENT_READ_TIMEOUT_S = 30.0
 """Time after which a client that does not read its responses is disconnected: the responses occupy memory."""
 
 MAX_EXCHANGES = 32
@@ -38,7 +38,7 @@ _PIECE_BYTES = 16 * 1024
 
 
 class HttpConnection(asyncio.Protocol):
-    """The server's end of a connection. `on_lost` is called when it is over."""
+    """The server's end of a connection. `on_lost` is called when the connection is closed."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class HttpConnection(asyncio.Protocol):
         self._unread = b""
         """Bytes that were received and are not parsed yet; the connection is not read then."""
         self._is_reading = True
-        self._is_deaf = False
+        self._ignores_input = False
         """True when all further bytes are discarded: the last request was received."""
         self._has_ended = False
         """True once the last response is written, or the connection is closed."""
-        self._client_ended = False
+        self._client_closed = False
         """True once the client has closed its side of the connection."""
         self._exchanges: deque[Exchange] = deque()
         """All requests without a written response, in order."""
@@ -75,10 +75,10 @@ class HttpConnection(asyncio.Protocol):
         """The body of that exchange, if it arrived in several pieces."""
         self._continuing: Exchange | None = None
         """The exchange whose client waits for 100 Continue before it sends the body."""
-        self._parting: HttpResponse | None = None
+        self._malformed_response: HttpResponse | None = None
         """The response to bytes that are not HTTP, which is the last one."""
-        self._read_enough: asyncio.Future[None] | None = None
-        """Future that is done when the client has read enough of its responses; None if it has."""
+        self._writable: asyncio.Future[None] | None = None
+        """Future that is done when the client has read its responses; None while more may be written."""
         self._streaming: bool | None = None
         """True while an endless stream is sent, False while another stream is, None otherwise."""
         self._active_at = perf_counter()
@@ -86,6 +86,8 @@ class HttpConnection(asyncio.Protocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
+        """Timer that closes the connection of a client that does not read, or goes on to send after the last
+        response."""
 
     # asyncio.Protocol
 
@@ -96,7 +98,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._is_deaf:
+        if self._ignores_input:
             return
         if self._unread:
             self._unread += data
@@ -105,16 +107,16 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. A client that closes its side may still wait for its responses."""
-        self._client_ended = True
+        self._client_closed = True
         if self._receiving is not None:
-            self._break_off("the body ends early")
+            self._stop_receiving("the body ends early")
             self._advance()
         return bool(self._exchanges) and not self._streaming
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
-        self._read_enough = self._loop.create_future()
-        self._set_end_timer(TAKE_TIMEOUT_S, self.abort)
+        self._writable = self._loop.create_future()
+        self._start_end_timer(CLIENT_READ_TIMEOUT_S, self.abort)
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -124,11 +126,11 @@ class HttpConnection(asyncio.Protocol):
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._advance()
-        self._read_on()
+        self._resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         """See asyncio.Protocol. Requests in progress continue."""
-        self._transport, self._is_deaf, self._unread = None, True, b""
+        self._transport, self._ignores_input, self._unread = None, True, b""
         for timer in (self._idle_timer, self._body_timer, self._end_timer):
             if timer is not None:
                 timer.cancel()
@@ -181,16 +183,18 @@ class HttpConnection(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         start, size = 0, len(data)
         while start < size:
-            if self._has_enough:
+            if self._is_full:
                 self._unread = data[start:]
-                self._pause_reading()
+                if self._is_reading and self._transport is not None:
+                    self._is_reading = False
+                    self._transport.pause_reading()
                 break
             piece = data if size <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
             start += len(piece)
             try:
                 self._reader.feed(piece)
             except MalformedRequestError as error:
-                self._break_off(str(error))
+                self._stop_receiving(str(error))
                 break
             if self._begun < len(self._exchanges):
                 self._begin()
@@ -199,11 +203,11 @@ class HttpConnection(asyncio.Protocol):
         self._advance()
 
     @property
-    def _has_enough(self) -> bool:
+    def _is_full(self) -> bool:
         """True while nothing more is to be parsed: there are many requests, the last one must be alone, or the client
         does not read its responses."""
         exchanges = self._exchanges
-        if len(exchanges) >= MAX_EXCHANGES or self._read_enough is not None:
+        if len(exchanges) >= MAX_EXCHANGES or self._writable is not None:
             return True
         return bool(exchanges) and exchanges[-1].is_alone and exchanges[-1].is_whole
 
@@ -213,20 +217,20 @@ class HttpConnection(asyncio.Protocol):
         self._dispatcher.reserve(exchange)
         if exchange.response is not None:
             return
-        self._body_timer = self._loop.call_later(self._limits.body_timeout_ms / 1000, self._give_body_up, exchange)
+        self._body_timer = self._loop.call_later(self._limits.body_timeout_ms / 1000, self._time_out_body, exchange)
         if b"expect" in exchange.request.headers and exchange.request.version != "1.0":
             self._continuing = exchange
 
-    def _give_body_up(self, exchange: Exchange) -> None:
+    def _time_out_body(self, exchange: Exchange) -> None:
         self._dispatcher.refuse(exchange, too_slow(self._limits))
         self._advance()
 
-    def _break_off(self, cause: str) -> None:
+    def _stop_receiving(self, cause: str) -> None:
         """Accept no more requests: the bytes are not HTTP, or end in the middle of a request."""
-        self._is_deaf, self._unread = True, b""
+        self._ignores_input, self._unread = True, b""
         exchange = self._receiving
         if exchange is None:
-            self._parting = self._dispatcher.malformed(cause)
+            self._malformed_response = self._dispatcher.malformed(cause)
         elif exchange.takes_body:
             self._dispatcher.refuse(exchange, malformed(cause))
 
@@ -236,7 +240,7 @@ class HttpConnection(asyncio.Protocol):
         while self._begun < len(exchanges):
             exchange = exchanges[self._begun]
             if exchange.response is None:
-                if (exchange.takes_body and not exchange.is_whole) or self._read_enough is not None:
+                if (exchange.takes_body and not exchange.is_whole) or self._writable is not None:
                     return
                 if self._begun >= MAX_EXCHANGES or (self._begun and (exchange.is_alone or exchanges[0].is_alone)):
                     return
@@ -246,10 +250,10 @@ class HttpConnection(asyncio.Protocol):
     # Responses
 
     def answered(self) -> None:
-        """See Asker."""
+        """See ExchangeOwner."""
         if self._transport is not None:
             self._advance()
-            self._read_on()
+            self._resume_reading()
 
     def _advance(self) -> None:
         """Begin requests and write responses until neither is possible."""
@@ -283,19 +287,21 @@ class HttpConnection(asyncio.Protocol):
             return written
         if written:
             self._active_at = perf_counter()
-        if self._parting is not None:
-            transport.write(self._parting.render(CLOSE))
+        if self._malformed_response is not None:
+            transport.write(self._malformed_response.render(CLOSE))
             self._end(transport)
         return False
 
     def _is_last(self, exchange: Exchange) -> bool:
         if not exchange.request.keep_alive or not exchange.is_whole:
             return True
-        return (self._stopping() or self._client_ended) and not (self._exchanges or self._unread or self._parting)
+        return (self._stopping() or self._client_closed) and not (
+            self._exchanges or self._unread or self._malformed_response
+        )
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         """Parse the bytes that had to wait, and read the connection again, if that is possible now."""
-        if self._is_reading or self._has_enough:
+        if self._is_reading or self._is_full:
             return
         data, self._unread = self._unread, b""
         if data:
@@ -304,22 +310,17 @@ class HttpConnection(asyncio.Protocol):
             self._is_reading = True
             self._transport.resume_reading()
 
-    def _pause_reading(self) -> None:
-        if self._is_reading and self._transport is not None:
-            self._is_reading = False
-            self._transport.pause_reading()
-
     # Streams, see ClientConnection
 
     @property
     def is_gone(self) -> bool:
         """See ClientConnection."""
-        return self._client_ended or self._transport is None or self._transport.is_closing()
+        return self._client_closed or self._transport is None or self._transport.is_closing()
 
     @property
     def is_behind(self) -> bool:
         """See ClientConnection."""
-        return self._read_enough is not None
+        return self._writable is not None
 
     def begin_stream(self, fields: bytes, *, endless: bool) -> None:
         """See ClientConnection."""
@@ -337,8 +338,8 @@ class HttpConnection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """See ClientConnection."""
-        if self._read_enough is not None:
-            await self._read_enough
+        if self._writable is not None:
+            await self._writable
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
 
@@ -348,9 +349,9 @@ class HttpConnection(asyncio.Protocol):
             self._transport.write(b"0\r\n\r\n")
 
     def _wake_writer(self) -> None:
-        if self._read_enough is not None and not self._read_enough.done():
-            self._read_enough.set_result(None)
-        self._read_enough = None
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
 
     # The end
 
@@ -361,7 +362,7 @@ class HttpConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection unless it has a request, whose response will end it."""
-        if not self._exchanges and not self._is_deaf and self._transport is not None:
+        if not self._exchanges and not self._ignores_input and self._transport is not None:
             self._close(self._transport)
 
     def _close_idle(self) -> None:
@@ -370,14 +371,14 @@ class HttpConnection(asyncio.Protocol):
         left_s = timeout_s if self._exchanges else self._active_at + timeout_s - perf_counter()
         if left_s > 0:
             self._idle_timer = self._loop.call_later(left_s, self._close_idle)
-        elif not self._is_deaf and self._transport is not None:
+        elif not self._ignores_input and self._transport is not None:
             self._close(self._transport)
 
     def _end(self, transport: asyncio.Transport) -> None:
         """Close the connection after the last response."""
-        more_may_come = self._receiving is not None or self._parting is not None or bool(self._unread)
-        self._is_deaf, self._has_ended, self._unread = True, True, b""
-        if not more_may_come or self._client_ended:
+        more_may_come = self._receiving is not None or self._malformed_response is not None or bool(self._unread)
+        self._ignores_input, self._has_ended, self._unread = True, True, b""
+        if not more_may_come or self._client_closed:
             self._close(transport)
             return
         if transport.can_write_eof():
@@ -385,14 +386,14 @@ class HttpConnection(asyncio.Protocol):
         if not self._is_reading:
             self._is_reading = True
             transport.resume_reading()
-        self._set_end_timer(LINGERING_S, partial(self._close, transport))
+        self._start_end_timer(LINGERING_S, partial(self._close, transport))
 
     def _close(self, transport: asyncio.Transport) -> None:
-        self._is_deaf, self._has_ended = True, True
+        self._ignores_input, self._has_ended = True, True
         transport.close()
-        self._set_end_timer(TAKE_TIMEOUT_S, self.abort)
+        self._start_end_timer(CLIENT_READ_TIMEOUT_S, self.abort)
 
-    def _set_end_timer(self, seconds: float, end: Callable[[], None]) -> None:
+    def _start_end_timer(self, seconds: float, end: Callable[[], None]) -> None:
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._end_timer = self._loop.call_later(seconds, end)

@@ -40,7 +40,7 @@ class Route(Protocol):
         """Return the call of a request for `path`. Raises Problem."""
 
 
-class Asker(Protocol):
+class ExchangeOwner(Protocol):
     """The connection of an exchange."""
 
     def answered(self) -> None:
@@ -52,11 +52,11 @@ class Exchange:
 
     __slots__ = (
         "_dispatcher",
-        "asker",
         "call",
         "is_alone",
         "is_counted",
         "is_whole",
+        "owner",
         "reply",
         "request",
         "response",
@@ -65,9 +65,9 @@ class Exchange:
         "takes_body",
     )
 
-    def __init__(self, dispatcher: "Dispatcher", asker: Asker, request: HttpRequest) -> None:
+    def __init__(self, dispatcher: "Dispatcher", owner: ExchangeOwner, request: HttpRequest) -> None:
         self._dispatcher = dispatcher
-        self.asker = asker
+        self.owner = owner
         self.request = request
         self.route = OTHER
         self.call: ReplicaCall | TaskCall | None = None
@@ -104,10 +104,10 @@ class Dispatcher:
         self._replied: list[Exchange] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def admit(self, asker: Asker, request: HttpRequest) -> Exchange:
+    def admit(self, owner: ExchangeOwner, request: HttpRequest) -> Exchange:
         """Return the exchange of a request whose head is complete. It has a response already if the request is
         refused."""
-        exchange = Exchange(self, asker, request)
+        exchange = Exchange(self, owner, request)
         try:
             path, query = split_target(request.target)
             refuse_cross_site(request)
@@ -186,7 +186,7 @@ class Dispatcher:
         now = perf_counter()
         for exchange in replied:
             self.finish(exchange, _response(exchange), now)
-            exchange.asker.answered()
+            exchange.owner.answered()
 
     async def _run(self, exchange: Exchange, call: TaskCall) -> None:
         try:
@@ -194,7 +194,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  see above
             response = _problem(error, exchange.request).response(exchange.request.method)
         self.finish(exchange, response)
-        exchange.asker.answered()
+        exchange.owner.answered()
 
     def finish(self, exchange: Exchange, response: HttpResponse | StreamedResponse, now: float | None = None) -> None:
         """Set the response of a request and count it in the metrics. Every response to a request is set here."""

@@ -131,7 +131,7 @@ def test_a_client_that_leaves_while_its_413_lingers() -> None:
 
 
 def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TAKE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(connection, "CLIENT_READ_TIMEOUT_S", 0.02)
 
     async def scenario(store: Store) -> None:
         store.replica.records[b"a"] = Record(bytes(32 * MIB), 1, 1, 1)
