@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 from kvstore.server.http.openapi.description import ApiOperation, Schema, headers_of
 from kvstore.server.http.openapi.document import ABOUT, TITLE, example_of, kinds, openapi, urn
@@ -92,7 +92,11 @@ def _body(operation: Schema) -> str:
     ((media, content),) = body["content"].items()
     needed = "" if body["required"] else " Optional."
     example = content.get("example")
-    shown = "" if not isinstance(example, dict) else f"<pre><code>{escape(orjson.dumps(example).decode())}</code></pre>"
+    shown = (
+        ""
+        if not isinstance(example, dict)
+        else f"<pre><code>{escape(msgspec.json.encode(example).decode())}</code></pre>"
+    )
     what = f"<code>{escape(media)}</code>, {_type(content['schema'])}. {escape(body['description'])}{needed}"
     return f"<h4>Body</h4><p>{what}</p>{shown}"
 

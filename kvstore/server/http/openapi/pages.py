@@ -4,7 +4,7 @@ from functools import cache
 from hashlib import sha256
 from typing import NamedTuple
 
-import orjson
+import msgspec
 
 from kvstore.server.http.openapi.document import BASE, openapi
 from kvstore.server.http.openapi.operations import OPERATIONS
@@ -30,7 +30,7 @@ class Page(NamedTuple):
 @cache
 def openapi_page() -> Page:
     """Return `/openapi.json`."""
-    return Page(b"Content-Type: application/json\r\n", orjson.dumps(openapi()) + b"\n")
+    return Page(b"Content-Type: application/json\r\n", msgspec.json.encode(openapi()) + b"\n")
 
 
 @cache
