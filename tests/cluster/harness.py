@@ -272,13 +272,15 @@ async def load(
 
 
 @asynccontextmanager
-async def running(directory: Path, nodes: int = 3, **settings: int) -> AsyncIterator[ProcessCluster]:
+async def running(
+    directory: Path, nodes: int = 3, *, story_s: float = STORY_S, **settings: int
+) -> AsyncIterator[ProcessCluster]:
     """Run a ready cluster. No process is left at the end. A failure prints the logs; an error in a log is a failure."""
     cluster = ForkedCluster(nodes, directory / "cluster", settings=settings)
     cluster.prepare()
     cluster.start()
     try:
-        async with asyncio.timeout(STORY_S):
+        async with asyncio.timeout(story_s):
             await cluster.wait_ready()
             yield cluster
     except BaseException:
