@@ -1,8 +1,8 @@
-"""The synchronous host of one replica: it joins the protocol, the state machine and the requests of clients.
+"""The synchronous host of one replica: it connects the protocol, the state machine and the requests of clients.
 
-A node owns no socket, thread or clock. Its driver (`kvstore.server.event_loop`, or the simulator, which runs the same
-code) calls one method for each event, then `step`, and carries out the Ready that `step` returns. The driver reports
-back with `durable` for a write, `log_page_read` for a ServeFetch and `state_page_read` for a ServeSnapshot.
+A node owns no socket, thread or clock. Its driver, `kvstore.server.event_loop` or the simulator, calls one method for
+each event, then `step`, and carries out the Ready that `step` returns. The driver reports the end of a write with
+`durable`, of a ServeFetch with `log_page_read`, and of a ServeSnapshot with `state_page_read`.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,14 +45,14 @@ from paxos.types import MS, NodeId, PValue, Slot, Time
 from storage.base import StatePage, StateWrite, Storage, scan
 
 MAX_UNSTORED_BYTES = 64 << 20
-"""Bytes of values that wait for the disk. Above it Accept and Learn messages are dropped: their senders repeat them, or
-this replica fetches the slots once the disk has caught up (rule 26)."""
+"""Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
+repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
-"""A batch that was not applied for this long is proposed again. After a change of leader it is proposed at once."""
+"""Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
 
 
 class Node:
-    """One replica. It belongs to one thread, and reads `clock` anew for each event."""
+    """The host of one replica. All calls must come from one thread."""
 
     def __init__(
         self,
@@ -68,19 +68,20 @@ class Node:
         limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Load the state from `storage`, which belongs to the driver again afterwards.
+        """Load the state from `storage`. Afterwards only the driver uses `storage`.
 
-        `memberships` are the members that the cluster begins with, none for a replica that joins a cluster.
-        `max_waiting` bounds the requests that are not answered. Above `quota_bytes` commands that make the state larger
-        are refused. `on_batch` is called with the number of commands in each slot. Raise StorageError when the stored
-        data cannot be used.
+        `memberships` holds the first membership of a new cluster, and is empty for a replica that joins a cluster; a
+        stored membership takes precedence. `clock` is read at each event. `max_waiting` is the maximum number of
+        unanswered requests. Commands that would make the state larger than `quota_bytes` are refused. `on_batch` is
+        called with the number of commands in each applied slot. Raise StorageError when the stored data cannot be used.
         """
         recovered = storage.recovered()
         identity = recovered.identity
         self.id: NodeId = identity.node
         self._boot = identity.boot
         self.origin = f"{identity.node}.{identity.incarnation:x}"
-        """First part of this replica's request ids. Another disk under the same name counts its boots anew."""
+        """First part of this replica's request ids. It holds the incarnation, because new data under the same name
+        counts its boots from 1 again."""
         self._clock = clock
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
@@ -106,7 +107,7 @@ class Node:
             self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
         )
         self._leader = LeaderWatch(self.replica, clock)
-        self._lease_expiry = LeaseExpiry(self._order)
+        self._lease_expiry = LeaseExpiry(self._submit)
         token = (self._boot + rng.getrandbits(29)) << 32
         self._reader = ReadHandler(
             self.replica, self._checkpointer, self._leader, self._lease_expiry, self.stats, clock=clock, token=token
@@ -115,12 +116,12 @@ class Node:
         self._divergence = DivergenceCheck(self.id)
         self._messages: list[Envelope] = []
         self._state_reads: list[ServeSnapshot] = []
-        """Work for the next Ready, beside that of the protocol."""
+        """Snapshot pages to read from storage, for the next Ready."""
         self._unstored_bytes = 0
         self.incarnations: Mapping[NodeId, int] = {}
-        """Incarnation of the data with which each linked peer has proved itself, and the own. Kept by the driver."""
+        """Incarnation that each linked peer has proved, and that of this replica, by name. Set by the driver."""
         self.replacement_requests: Mapping[NodeId, int] = {}
-        """Incarnation of the data that a member has lost to damage, by member. Kept by the driver."""
+        """Incarnation of the damaged data, for each member that asks for a replacement. Set by the driver."""
         self.heard: dict[NodeId, Time] = {}
         """Time of each peer's last message."""
         self._follow_membership()
@@ -137,26 +138,26 @@ class Node:
 
     @property
     def membership(self) -> Membership:
-        """The membership by the last change that was applied."""
+        """The membership after the last applied change."""
         return self.machine.membership
 
     @property
     def malformed(self) -> int:
-        """Number of payloads in the log that were no command batch."""
+        """Number of applied payloads that are not valid command batches."""
         return self._checkpointer.applier.malformed
 
-    # Requests of clients
+    # Client requests
 
     @property
     def waiting(self) -> int:
-        """Number of requests that are not answered."""
+        """Number of unanswered requests."""
         return self._proposals.waiting + self._reader.waiting
 
     def write(self, command: Command, reply: WriteReply) -> None:
-        """Order and apply `command`. `reply` is called exactly once, with the result or Refused."""
-        refuses = self.view.refuses
-        if refuses is not None and not (refuses is Reason.WITNESS and isinstance(command, Reconfigure)):
-            reply(self.view.refusal(refuses))
+        """Queue `command` to be ordered and applied. `reply` is called exactly once, with the result or Refused."""
+        reason = self.view.refuses
+        if reason is not None and not (reason is Reason.WITNESS and isinstance(command, Reconfigure)):
+            reply(self.view.refusal(reason))
             return
         size = size_bytes(command)
         if self.waiting >= self._max_waiting:
@@ -169,11 +170,11 @@ class Node:
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
         """Answer `query`. `reply` is called exactly once, with the answer or Refused.
 
-        Return True when it was called before this method returned: then no step has to follow.
+        Return True when `reply` was already called; otherwise the driver must call `step`.
         """
-        refuses = self.view.refuses
-        if refuses is not None and not (refuses is Reason.REMOVED and consistency is Consistency.STALE):
-            reply(self.view.refusal(refuses))
+        reason = self.view.refuses
+        if reason is not None and not (reason is Reason.REMOVED and consistency is Consistency.STALE):
+            reply(self.view.refusal(reason))
             return True
         if self._reader.answer_now(query, consistency, reply):
             return True
@@ -185,27 +186,27 @@ class Node:
         return False
 
     def hold_state(self, reader: str, after: int) -> int:
-        """Let `reader`, a backup, read the stored state behind position `after`.
+        """Prepare the stored state for `reader`, a backup that reads the rows after position `after`.
 
-        The applied state is stored with the next step, and compaction waits for the backup as it does for a peer.
-        Return the position up to which the state is compacted, or will be soon: a page that is compacted less may be
-        followed by a page that is compacted more.
+        The applied state is stored with the next step, and compaction waits for the backup as for a peer. Return the
+        position up to which storage is told to compact. The backup must not start from a page that is compacted less,
+        because compaction may then go on between its pages.
         """
         self._checkpointer.outgoing.requested(reader, FetchSnapshot(after), self._clock())
         return self._checkpointer.store_now()
 
     def release_state(self, reader: str) -> None:
-        """Let compaction wait for `reader` no longer."""
+        """Let compaction proceed: `reader`, a backup, reads no more."""
         self._checkpointer.outgoing.ended(reader)
 
     def hand_over(self) -> None:
-        """Stop leading, as the first step of a clean shutdown. The requests under way go to the next leader."""
+        """Stop leading, as the first step of a clean shutdown. Unanswered requests are sent to the next leader."""
         self.replica.hand_over(self._clock())
 
     # Events
 
     def receive(self, sender: NodeId, message: AnyMessage) -> None:
-        """Take a message of the member `sender`."""
+        """Handle a message from the peer `sender`."""
         now = self._clock()
         self.heard[sender] = now
         self._leader.heard(sender, now)
@@ -217,14 +218,14 @@ class Node:
                 self.stats.snapshots_installed += 1
                 self._follow_membership()
         elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
-            return  # the disk is too slow
+            return  # the disk lags
         elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
             self._messages += self._divergence.receive(sender, message, self.membership)
         else:
             self.replica.receive(sender, message, now)
 
     def durable(self, writes: list[Write]) -> None:
-        """Note that `writes` are durable: their votes for peers may leave, and the own votes count."""
+        """Record that `writes` are durable: send their votes to peers, and count the votes of this replica."""
         now = self._clock()
         for write in writes:
             self._unstored_bytes -= _value_bytes(write)
@@ -248,7 +249,7 @@ class Node:
         self._messages.append(Envelope(to, state_message(after, page)))
 
     def tick(self) -> None:
-        """Do what is due by now. Called at `next_deadline` at the latest; an earlier call does no harm."""
+        """Do the work that is due. The driver calls this at `next_deadline` at the latest; an earlier call is harmless."""
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
@@ -258,26 +259,26 @@ class Node:
         if self.replica.role is Role.LEADER:
             self._manage_membership(now)
             self._lease_expiry.tick(self.machine, now)
-            question = self._divergence.due(self.membership, now)
-            if question is not None:
-                self._messages += [Envelope(member, question) for member in self.view.neighbours]
+            request = self._divergence.due(self.membership, now)
+            if request is not None:
+                self._messages += [Envelope(member, request) for member in self.view.neighbours]
         self._reader.expire(now)
 
     def next_deadline(self) -> Time:
         """Return the time at which `tick` has something to do."""
-        others = (
+        deadlines = (
             self._proposals.next_deadline(),
             self._snapshot_receiver.next_deadline(),
             self._lease_expiry.next_deadline(),
             *self._reader.next_deadlines(),
         )
-        return min([self.replica.next_deadline(), *(other for other in others if other is not None)])
+        return min([self.replica.next_deadline(), *(deadline for deadline in deadlines if deadline is not None)])
 
     def step(self) -> Ready:
         """Return the work that follows from all events since the last step.
 
-        This is the only place that completes a Ready. The chosen slots are applied, and the reads are answered, before
-        this method returns: on the returned Ready they are only for observers.
+        Only this method completes a Ready. It applies the chosen slots and answers the reads before it returns; the
+        returned Ready lists them for observers only.
         """
         now = self._clock()
         self._follow_leader()
@@ -311,7 +312,7 @@ class Node:
     # Parts of a step
 
     def _follow_leader(self) -> None:
-        """Propose all sent batches again when the leader changed: the new leader may know none of them."""
+        """Propose all sent batches again when the leader has changed: the new leader may know none of them."""
         if self._leader.changed() and self._leader.leading is not None:
             self.stats.leader_changes += 1
             for batch in self._proposals.all_sent():
@@ -319,7 +320,7 @@ class Node:
 
     def _apply_chosen(self, chosen: list[tuple[Slot, bytes]], now: Time) -> None:
         for slot, value in chosen:
-            if slot > self.applied:  # a snapshot that was installed in this turn may contain the slot
+            if slot > self.applied:  # a snapshot that was installed since the last step may cover the slot
                 self._on_batch(self._apply(slot, value, now))
 
     def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
@@ -336,7 +337,7 @@ class Node:
         return commands
 
     def _fetches(self, fetches: list[ServeFetch | ServeSnapshot]) -> list[ServeFetch | ServeSnapshot]:
-        """Return the pages that have to be read from storage. A fetch of truncated slots is answered at once."""
+        """Return the pages to read from storage. Answer a fetch of truncated slots at once (rule 11)."""
         reads: list[ServeFetch | ServeSnapshot] = []
         for fetch in fetches:
             if isinstance(fetch, ServeFetch) and fetch.from_slot <= self._checkpointer.truncated:
@@ -347,15 +348,15 @@ class Node:
         self._state_reads = []
         return reads
 
-    # Inside
+    # Internals
 
-    def _order(self, command: Command, reply: WriteReply) -> None:
-        """Order and apply a command of this replica itself, which no quota or bound refuses."""
+    def _submit(self, command: Command, reply: WriteReply) -> None:
+        """Queue a command of this replica itself. The quota and the limit on requests do not apply to the command."""
         self._proposals.add(WriteRequest(command, size_bytes(command), reply, self._clock() + self._timeout))
 
     def _serve_state(self, sender: NodeId, message: FetchSnapshot, now: Time) -> None:
         if self._checkpointer.applier.membership_only or not self.view.known:
-            return  # there is no state here
+            return  # this replica has no records
         self._checkpointer.outgoing.requested(sender, message, now)
         page_bytes = min(self.replica.options.page_bytes, MAX_PAGE_BYTES)
         self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
@@ -364,18 +365,18 @@ class Node:
         return Learn(entries, self.replica.chosen, self._checkpointer.truncated)
 
     def _follow_membership(self) -> None:
-        """Adapt to the applied membership: the own role may have changed."""
+        """Adapt to the applied membership: the role of this replica may have changed."""
         view = self.view
         applier = self._checkpointer.applier
         if applier.membership_only and not view.is_witness and view.newest.get(self.id) is not None:
-            # It was a witness and lacks the records. Only a snapshot has them, and the membership too: it joins anew.
+            # This replica was a witness and lacks the records. It joins again, and gets them from a snapshot.
             applier.machine.memberships = []
             self.replica.forget_configurations()
         self._snapshot_receiver.keeps_records = view.known and not view.is_witness
         view.update()
 
     def _manage_membership(self, now: Time) -> None:
-        """Propose the membership change that the leader makes without being asked."""
+        """Propose the automatic membership change that is due, if there is one."""
         change = self._membership_manager.due(
             self.machine.memberships, self.incarnations, self.replacement_requests, self.replica, now
         )

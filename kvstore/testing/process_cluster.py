@@ -26,6 +26,8 @@ from kvstore.testing.replica_status import describe_exit, leader_of, status_of, 
 
 STOP_S = 10.0
 """A replica that has not stopped so long after SIGTERM is killed."""
+READY_S = 120.0
+"""Default timeout of a wait for replicas or a leader. It is usually over within a second, but not on a busy machine."""
 POLL_S = 0.05
 """Interval between two looks at the processes or their statuses."""
 STATUS_MS = 500
@@ -128,7 +130,7 @@ class ProcessCluster:
         await self.stop([name])
         self._files.remove(name)
 
-    async def wait_joined(self, *names: str, timeout_s: float = 60.0) -> MembersStatus:
+    async def wait_joined(self, *names: str, timeout_s: float = READY_S) -> MembersStatus:
         """Wait until these members have caught up, and vote if they are voters. Raises NotReadyError after
         `timeout_s`."""
         deadline = time.monotonic() + timeout_s
@@ -229,7 +231,7 @@ class ProcessCluster:
         """Return a client for `statuses`, which does not wait long for a paused replica."""
         return Client(self.endpoints, timeout_ms=STATUS_MS, attempt_ms=STATUS_MS)
 
-    async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = 30.0) -> str:
+    async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = READY_S) -> str:
         """Wait until these replicas, all by default, are ready and follow one leader; return its name.
 
         Raises ClusterError when one of them ends, NotReadyError after `timeout_s`.

@@ -11,7 +11,7 @@ from kvstore.client import Client
 from kvstore.testing.cluster_directory import ClusterError
 from kvstore.testing.fault_proxies import FaultProxies
 from kvstore.testing.fork_server import ForkedCluster
-from kvstore.testing.process_cluster import POLL_S
+from kvstore.testing.process_cluster import POLL_S, READY_S
 from kvstore.testing.replica_status import describe_exit, leader_of
 
 LOG_LINES = 40
@@ -82,12 +82,12 @@ class ProxiedCluster:
         """Heal all links."""
         self._proxies.heal()
 
-    async def wait_ready(self, *names: str, timeout_s: float = 30.0) -> str:
+    async def wait_ready(self, *names: str, timeout_s: float = READY_S) -> str:
         """Wait until these replicas, all by default, are ready and follow one leader; return the name of the leader.
         Raises ClusterError."""
         return await self.processes.wait_ready(self._known(names) or None, timeout_s=timeout_s)
 
-    async def leader(self, timeout_s: float = 10.0) -> str:
+    async def leader(self, timeout_s: float = READY_S) -> str:
         """Return the name of the leader as soon as there is one. Raises ClusterError after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s), self.processes.status_client() as client:

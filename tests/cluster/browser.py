@@ -15,7 +15,7 @@ import aiohttp
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FOUND = next((path for path in map(shutil.which, PROGRAMS) if path is not None), None)
-STARTS_S = 30.0
+STARTS_S = 300.0
 LOOK_S = 0.05
 
 

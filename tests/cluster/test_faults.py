@@ -10,7 +10,7 @@ from tests.torture.__main__ import app
 from tests.torture.faults.plan import Fault
 from tests.torture.faults.result import FaultsReport, RunVerdict
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 FAULTS = [Fault.KILL, Fault.PARTITION, Fault.PAUSE]
 

@@ -12,7 +12,7 @@ from tests.torture.linearizability import Operation
 
 pytestmark = pytest.mark.cluster
 
-PAUSES = 3
+PAUSES = 2
 BIG = bytes(1 << 20)
 
 

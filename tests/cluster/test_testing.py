@@ -47,11 +47,11 @@ def test_an_isolated_minority_serves_stale_reads_only() -> None:
     with LocalCluster() as cluster:
         cluster.client().put("a", b"before")
         cluster.wait_ready()
-        few, many = cluster.client("n1", timeout_ms=3000), cluster.client("n2", "n3", timeout_ms=30_000)
+        few, many = cluster.client("n1"), cluster.client("n2", "n3", timeout_ms=30_000)
         cluster.partition(["n1"], ["n2", "n3"])
         many.put("a", b"after")
         with pytest.raises(Unavailable):
-            few.get("a")
+            cluster.client("n1", timeout_ms=500).get("a")
         stale = few.get("a", Consistency.STALE)
         assert stale is not None
         assert stale.value == b"before"
@@ -108,7 +108,7 @@ def wait_until_nothing_is_left(process_ids: list[str], directory: str) -> None:
     async def gone() -> bool:
         return not is_left()
 
-    asyncio.run(asyncio.wait_for(until(gone), 30))
+    asyncio.run(asyncio.wait_for(until(gone), 300))
 
 
 KILLED = """
@@ -164,9 +164,7 @@ def test_nothing_is_left_of_a_script_that_closes_nothing(tmp_path: Path) -> None
     """The script has no guard against running in its child processes, either."""
     script = tmp_path / "script.py"
     script.write_text(LEFT_OPEN)
-    done = subprocess.run(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=120, env=ENVIRONMENT
-    )
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
     in_fork, left = done.stdout.splitlines()
     assert re.fullmatch(r"SyncClient was opened in process \d+ and cannot be used after a fork: .*", in_fork)
     *process_ids, directory = left.split()
@@ -202,7 +200,7 @@ def test_ctrl_c_ends_the_call_that_waits_and_no_replica() -> None:
         program.stdout.readline()
         os.killpg(program.pid, signal.SIGINT)
         assert program.stdout.read() == "1\nNone\n"
-        assert program.wait(30) == 0
+        assert program.wait(300) == 0
 
 
 TESTS = """
@@ -239,7 +237,7 @@ def test_the_fixtures_of_pytest(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", plugin.value, "-p", "no:cacheprovider", "-Werror", str(tmp_path)]
     environment = ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the other plugins take seconds to load
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert "1 failed" in done.stdout
     assert "kvstore replicas" in done.stdout

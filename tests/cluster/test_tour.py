@@ -44,8 +44,17 @@ def run(command: str, endpoints: list[str]) -> str:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `kvstore` is
     env = os.environ | {"PATH": path, "KVSTORE_ENDPOINTS": ",".join(endpoints)}
     here = re.sub(r"http://127.0.0.1:800(\d)", lambda port: endpoints[int(port[1]) - 1], command)
-    done = subprocess.run(["bash", "-c", here], env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-c", here], env=env, capture_output=True, text=True, check=False)
     return done.stdout.removesuffix("\n")
+
+
+def check(command: str, expected: str, endpoints: list[str]) -> None:
+    """Assert that `command` prints what the page shows. One with a timeout is tried again with more time: a busy machine
+    may need it."""
+    printed = run(command, endpoints)
+    if printed != expected and "timeout " in command:
+        printed = run(re.sub(r"\btimeout (\d+)", r"timeout \g<1>0", command), endpoints)
+    assert printed == expected, command
 
 
 def with_leader(cluster: LocalCluster, place: int) -> Iterator[str]:
@@ -65,7 +74,7 @@ def test_every_console_example_prints_what_the_page_shows(page: str) -> None:
     shown = examples("".join(blocks((DOCS / page).read_text(), "console")))
     with LocalCluster() as cluster:
         for command, expected in shown:
-            assert run(command, cluster.endpoints) == expected.removesuffix("\n"), command
+            check(command, expected.removesuffix("\n"), cluster.endpoints)
 
 
 @needs_programs
@@ -84,7 +93,7 @@ def test_the_walk_of_the_readme_goes_as_shown() -> None:
                 cluster.kill(process[kill[1]])
                 killed.append(kill[1])
             else:
-                assert run(command, endpoints) == expected.removesuffix("\n"), command
+                check(command, expected.removesuffix("\n"), endpoints)
     assert len(killed) == 2
 
 

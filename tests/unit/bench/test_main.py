@@ -35,6 +35,7 @@ def test_a_load_on_a_real_cluster_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_two_leaders_are_killed_and_no_acknowledged_write_is_lost(tmp_path: Path) -> None:
     outcome = CliRunner().invoke(app, ["failover", "--kills", "2", "--json", str(tmp_path / "result.json")])
     result = msgspec.json.decode((tmp_path / "result.json").read_bytes(), type=FailoverResult)
