@@ -1,7 +1,7 @@
 """The applied state of this replica: the state machine, the last applied slot, and a running hash of the log.
 
-The hash is called the chain. Stored and loaded again, the applied state is the same or the data is damaged: each row
-has a checksum, the chain shows that no log entry is missing or replaced, and the digest shows the same of the records.
+The hash is called the chain. Loading the state finds any damage: each row has a checksum, the chain shows that no log
+entry is missing or replaced, and the digest shows the same for the records.
 """
 
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ from storage.base import (
 )
 
 PAGE_BYTES = 1 << 20
-"""Bytes of keys and values that are read from storage at once."""
+"""Maximum bytes of keys and values in one read from storage."""
 REPLAY_SLOTS = 1000
-"""While a log is replayed, the state is stored each time that this many slots are applied."""
+"""Number of slots after which the replay of a log stores the state."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
-    """The state beside the records, in the stored form of `AppliedProgress.extra`."""
+    """The part of the state that is not in records, as it is stored in `AppliedProgress.extra`."""
 
     origins: bytes
     memberships: list[MembershipVersion]
@@ -46,14 +46,14 @@ _decoder = msgspec.msgpack.Decoder(Extra)
 
 
 def extend_chain(chain: bytes, slot: Slot, value: bytes) -> bytes:
-    """Return the running hash of the log up to `slot`. `chain` is the hash up to the slot before."""
+    """Return the chain up to `slot`, whose value is `value`. `chain` is the one up to the slot before."""
     return blake2b(chain + slot.to_bytes(8) + value, digest_size=CHAIN_BYTES).digest()
 
 
 def verified_log(storage: Storage, recovered: Recovered) -> Iterator[tuple[PValue, bytes]]:
-    """Yield the chosen entries of the stored log, each with the running hash of the log up to it.
+    """Yield the chosen entries of the stored log, each with the chain up to it.
 
-    Raise DamagedError where the hash is not the one that was stored with the state (rule 5).
+    Raise DamagedError when the chain up to the applied slot is not the one that was stored with the state (rule 5).
     """
     slot, chain = recovered.truncation
     _verify(slot, chain, recovered.progress)
@@ -65,28 +65,26 @@ def verified_log(storage: Storage, recovered: Recovered) -> Iterator[tuple[PValu
 
 def _verify(slot: Slot, chain: bytes, stored: AppliedProgress) -> None:
     if slot == stored.applied and chain != stored.chain:
-        raise DamagedError(
-            f"the log up to slot {slot} is not the one that was applied: some of it was replaced or lost"
-        )
+        raise DamagedError(f"the log up to slot {slot} is not the one that was applied: entries were replaced or lost")
 
 
 class Applier:
-    """Applies chosen slots in order, and keeps the changes that have to be stored."""
+    """The applied state, and the changes in it that are not stored yet."""
 
     def __init__(self, memberships: list[MembershipVersion]) -> None:
-        """Begin before the first slot. `memberships` are the members that the cluster begins with."""
+        """Begin before the first slot. `memberships` holds the first membership of a new cluster, or none."""
         self.machine = StateMachine(memberships)
         self.applied: Slot = 0
         self.chain = GENESIS
         self.malformed = 0
-        """Number of payloads that were no command batch. Every replica skips the same payloads."""
+        """Number of payloads that are not valid command batches. Every replica skips the same payloads."""
         self.membership_only = False
-        """True for a witness: changes of the membership are applied, and no record is kept."""
+        """True for a witness: it applies membership changes and keeps no records."""
 
     def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[CommandBatch, list[Result] | None]]:
         """Apply the next slot. Yield each command batch with its results, see `StateMachine.apply`."""
         if slot != self.applied + 1:
-            raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap and was not used further")
+            raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap")
         self.applied = slot
         self.chain = extend_chain(self.chain, slot, value)
         for payload in unpack(value):
@@ -99,19 +97,19 @@ class Applier:
             yield batch, apply(batch, slot)
 
     def _apply_membership(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
-        """Apply the membership changes of `batch`. Return None for a batch that has other commands too: their results
-        are not known here."""
+        """Apply the membership changes of `batch`. Return None for a batch that also has other commands, because a
+        witness does not know their results."""
         changes = [command for command in batch.commands if isinstance(command, Reconfigure)]
         results = self.machine.apply(replace(batch, commands=changes), slot)
         return results if len(changes) == len(batch.commands) else None
 
     def replay(self, slot: Slot, value: bytes) -> None:
-        """Apply the next slot, and drop the results."""
+        """Apply the next slot, and discard the results."""
         for _ in self.apply(slot, value):
             pass
 
     def progress(self) -> AppliedProgress:
-        """Return the progress that is stored together with the changes up to now."""
+        """Return the progress to store together with the changes so far."""
         machine = self.machine
         extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.membership_only))
         return AppliedProgress(self.applied, machine.position, self.chain, machine.digest, extra)
@@ -122,7 +120,7 @@ class Applier:
         return changes
 
     def finish(self, progress: AppliedProgress) -> None:
-        """Take over `progress`, after all rows that belong to it were given to `machine.load`.
+        """Finish loading: take over `progress` after all its rows were passed to `machine.load`.
 
         Raise DamagedError when the loaded records are not those that were stored.
         """
@@ -132,7 +130,7 @@ class Applier:
                 f"the records as of revision {revision_of(progress.position)} do not have their digest "
                 f"({machine.digest:x}, not {progress.digest:x}): some are missing or differ from those that were stored"
             )
-        machine.position = progress.position  # the last rows may have been deletions that are compacted
+        machine.position = progress.position  # the last rows may be missing: compacted deletions
         if progress.extra:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
@@ -143,7 +141,7 @@ class Applier:
 
 
 def witness_applier(progress: AppliedProgress) -> Applier | None:
-    """Return the part of a state that a witness takes over: all but the records. Return None for a state without a
+    """Return the state that a witness takes over: `progress` without records. Return None when `progress` holds no
     membership."""
     if not progress.extra:
         return None
@@ -154,8 +152,8 @@ def witness_applier(progress: AppliedProgress) -> Applier | None:
 
 
 def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applier:
-    """Load the stored state. `memberships` are the members that the cluster begins with. Raise DamagedError when the
-    state differs from the one that was stored."""
+    """Return the stored state. `memberships` holds the first membership of a new cluster, or none. Raise DamagedError
+    when the state is not the one that was stored."""
     applier = Applier(memberships)
     after = 0
     while True:

@@ -1,8 +1,8 @@
-"""Stores the applied state with the writes of the acceptor, and drops the log and the history that are too old.
+"""Stores the applied state with the writes of the acceptor, truncates the log, and compacts the history.
 
-start:      load the stored records; verify the log behind them by its chain; apply the slots that were not stored
-each step:  apply the chosen slots; the changes and the progress are stored by the next write
-snapshot:   stage the pages of a peer's state; the last page replaces the own state
+start:      load the stored records; verify the stored log by its chain; apply the slots after the stored state
+each step:  apply the chosen slots; the next write stores the changes and the progress
+snapshot:   stage the pages of a peer's state; the last page replaces the state of this replica
 """
 
 from msgspec.structs import replace
@@ -17,17 +17,17 @@ from paxos.types import Slot, Time
 from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
 CHANGE_BYTES = 128
-"""Bytes that one change takes in the history, beside the record that it superseded."""
+"""Bytes that one change takes in the history, in addition to the record that it superseded."""
 
 
 class Checkpointer:
-    """Owner of the applier. It uses the storage only while it is made; afterwards the storage belongs to the driver."""
+    """The owner of the applier. Only `__init__` uses the storage; afterwards the storage belongs to the driver."""
 
     def __init__(
         self, storage: Storage, memberships: list[MembershipVersion], limits: RetentionLimits, now: Time
     ) -> None:
-        """Load the stored state, and replay the log behind it. `memberships` are the members of a cluster that has
-        stored nothing yet. Raise DamagedError when the data is damaged."""
+        """Load the stored state, and replay the log after it. `memberships` holds the first membership of a new
+        cluster, or none. Raise DamagedError when the data is damaged."""
         recovered = storage.recovered()
         self.applier = load_state(storage, memberships)
         self._retention = Retention(limits, recovered.truncation, recovered.compacted)
@@ -37,14 +37,14 @@ class Checkpointer:
         self._note_changes(now)
         self.outgoing = OutgoingSnapshots()
         self._compacted = recovered.compacted
-        """Position up to which superseded records are dropped from the disk."""
+        """Position up to which storage compacts, once all writes so far are durable."""
         self.truncated: Slot = recovered.truncation.slot
-        """Slot up to which the log is truncated, once all writes up to now are durable."""
+        """Slot up to which the log is truncated, once all writes so far are durable."""
         self._stored = self.applier.applied
         self._store_now = False
         self._staged: StagedPage | None = None
         self._staged_compacted = recovered.staged_compacted
-        """Position up to which the first staged page was compacted."""
+        """Position up to which the first staged page is compacted."""
 
     def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
         """Apply the next slot. Return each command batch with its results, see `StateMachine.apply`."""
@@ -54,33 +54,35 @@ class Checkpointer:
         return applied
 
     def store_now(self) -> int:
-        """Have the applied state stored with the next step, even when there is nothing else to store.
+        """Have the next step store the applied state, even when the step has nothing else to store.
 
-        Return the position up to which the stored state is compacted, or will be as soon as storage has the time.
+        Return the position up to which storage is told to compact; the compaction itself may still be in progress.
         """
         self._store_now = True
         return self._compacted
 
     def stage(self, staged: StagedPage) -> None:
-        """Have a page of a peer's state stored with the next step."""
+        """Have the next step store a page of a peer's state."""
         self._staged = staged
         if staged.after == 0:
             self._staged_compacted = staged.page.compacted
 
     def replace(self, applier: Applier, staged: StagedPage) -> None:
-        """Continue from `applier`, whose last page is `staged`. Its state is compacted as far as its first page was."""
+        """Continue from the received state `applier`, whose last page is `staged`. Its first page tells how far the
+        state is compacted."""
         self.stage(staged)
         self.applier = applier
         self._stored = self.truncated = applier.applied
         self._superseded_bytes, self._change_count = applier.machine.superseded_bytes, applier.machine.change_count
         self._compacted = self._staged_compacted
-        self._retention.jumped(Truncation(applier.applied, applier.chain), self._staged_compacted)
+        self._retention.restart(Truncation(applier.applied, applier.chain), self._staged_compacted)
 
     def take_checkpoint(self, now: Time, *, along: bool) -> StateWrite | None:
-        """Return the part of the state that has to be stored in this step, or None.
+        """Return the part of the state to store in this step, or None.
 
-        `along` says that the step has a write anyway. The applied state alone is not worth a write, because the log
-        holds the same, unless a backup wants to read it. A staged page is worth one, and is stored without own changes.
+        `along` is True when the step has another write, which then carries the state. Otherwise the applied state is
+        not stored, because the log already covers it, unless a backup waits for it. A staged page is stored in any
+        case, and never together with changes of this replica's own state.
         """
         if self._staged is not None:
             staged, self._staged = self._staged, None
@@ -91,7 +93,7 @@ class Checkpointer:
         self._store_now = False
         self.truncated = self._retention.truncation.slot
         self._retention.compact(now)
-        self.applier.machine.forget(self._retention.compacted)  # memory waits for no receiver
+        self.applier.machine.forget(self._retention.compacted)  # receivers read storage, not the memory
         if not self.outgoing.defer_compaction(now):
             self._compacted = self._retention.compacted
         return StateWrite(
@@ -111,7 +113,7 @@ class Checkpointer:
             self._superseded_bytes, self._change_count = superseded_bytes, change_count
 
     def _replay(self, storage: Storage, recovered: Recovered) -> None:
-        """Apply the chosen slots behind the stored state, and verify the log up to it (rule 5)."""
+        """Apply the chosen slots after the stored state, and verify the log up to it (rule 5)."""
         applier = self.applier
         stored = applier.applied
         for (slot, _, value), chain in verified_log(storage, recovered):
@@ -129,7 +131,7 @@ class Checkpointer:
 
 
 def joined(write: Write | None, checkpoint: StateWrite | None) -> Write | None:
-    """Return one write of the acceptor's `write`, which holds votes, and of the state that is stored along with it."""
+    """Return one write that holds the records and votes of the acceptor's `write` and the state of `checkpoint`."""
     if write is None or checkpoint is None:
         return checkpoint if write is None else write
     return replace(checkpoint, promise=write.promise, accepts=write.accepts, chosen=write.chosen, votes=write.votes)

@@ -9,8 +9,8 @@
         |----------------------------->|
 
 The state is a function of the log, so a difference is a bug, broken memory, or damage that no checksum found. A
-replica in the minority takes its data for damaged. Where no digest has a majority, the leader ends, because its answers
-may be wrong.
+replica in the minority treats its data as damaged. If no digest has a majority, the leader ends its process, because
+its answers may be wrong.
 """
 
 from collections import Counter
@@ -28,17 +28,17 @@ from storage.base import CHAIN_BYTES, AppliedProgress, DamagedError, StorageErro
 EVERY_SLOTS = 16
 """Interval, in slots, at which digests are taken."""
 MAX_DIGESTS = 64
-"""Digests that are kept for peers that lag or are ahead."""
+"""Number of digests that are kept, because peers may lag or be ahead."""
 EVERY_MS = 1000
-"""Interval at which the leader asks."""
+"""Interval at which the leader sends a DigestRequest."""
 MAX_UNDECIDED = 5
-"""Rounds in a row in which digests may differ without a majority, because answers are late."""
+"""Consecutive rounds in which the digests may differ without a majority: a few late answers are normal."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class DivergenceCheck:
-    """The digests of one replica, and on the leader the answers of the others."""
+    """The digests of one replica, and on the leader the answers of the other replicas."""
 
     def __init__(self, node: NodeId) -> None:
         self._node = node
@@ -49,18 +49,18 @@ class DivergenceCheck:
         self._undecided = 0
 
     def note(self, progress: AppliedProgress) -> None:
-        """Note the digest of the state as of a slot."""
+        """Record the digest of the state that `progress` describes."""
         self._digests[progress.applied] = blake2b(_encode(progress), digest_size=CHAIN_BYTES).digest()
         if len(self._digests) > MAX_DIGESTS:
             del self._digests[next(iter(self._digests))]
 
     def due(self, membership: Membership, now: Time) -> DigestRequest | None:
-        """Return the question that the leader asks now, or None. Raise StorageError when the digests have differed
-        too often without a majority."""
+        """Return the request that the leader sends now, or None. Raise StorageError when the digests have differed
+        without a majority in more than MAX_UNDECIDED rounds."""
         newest = next(reversed(self._digests), 0)
         if now < self._asked_at + EVERY_MS * MS or newest in {0, self._slot}:
             return None
-        self._judge_last(membership)
+        self._finish_round(membership)
         self._asked_at, self._slot = now, newest
         self._answers = {self._node: self._digests[newest]}
         return DigestRequest(newest, self._digests[newest])
@@ -68,7 +68,7 @@ class DivergenceCheck:
     def receive(
         self, sender: NodeId, message: DigestRequest | DigestReply | DigestMismatch, membership: Membership
     ) -> list[Envelope]:
-        """Take a message. Return the answers. Raise DamagedError when a majority has another digest than this
+        """Handle a message, and return the answers. Raise DamagedError when a majority has another digest than this
         replica."""
         match message:
             case DigestRequest(slot=slot):
@@ -89,9 +89,9 @@ class DivergenceCheck:
         right = self._majority(membership)
         if right is None:
             return []
-        verdict = DigestMismatch(self._slot, right)
-        self._check(verdict)
-        return [Envelope(node, verdict) for node, digest in self._answers.items() if digest != right]
+        mismatch = DigestMismatch(self._slot, right)
+        self._check(mismatch)
+        return [Envelope(node, mismatch) for node, digest in self._answers.items() if digest != right]
 
     def _check(self, message: DigestMismatch) -> None:
         own = self._digests.get(message.slot, message.digest)
@@ -103,11 +103,11 @@ class DivergenceCheck:
 
     def _majority(self, membership: Membership) -> bytes | None:
         voters = [member.name for member in membership.members if member.role is MemberRole.VOTER]
-        held = Counter(digest for node, digest in self._answers.items() if node in voters)
-        right, count = max(held.items(), key=lambda item: item[1], default=(b"", 0))
+        counts = Counter(digest for node, digest in self._answers.items() if node in voters)
+        right, count = max(counts.items(), key=lambda item: item[1], default=(b"", 0))
         return right if 2 * count > len(voters) else None
 
-    def _judge_last(self, membership: Membership) -> None:
+    def _finish_round(self, membership: Membership) -> None:
         differ = len(set(self._answers.values())) > 1 and self._majority(membership) is None
         self._undecided = self._undecided + 1 if differ else 0
         if self._undecided > MAX_UNDECIDED:

@@ -1,4 +1,4 @@
-"""Which leader this replica follows, and how long ago the leader was heard."""
+"""The leader that this replica follows, and the age of the leader's last message."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ class LeaderWatch:
         self._replica = replica
         self._clock = clock
         self.leading: Ballot | None = None
-        """The ballot of the leader, None while no leader is known."""
+        """Ballot of the leader, None while no leader is known."""
         self._heard_at: Time | None = None
 
     def heard(self, sender: NodeId, now: Time) -> None:
-        """Note a message of `sender`."""
+        """Record the time of a message from `sender`."""
         if self.leading is not None and self.leading.node == sender:
             self._heard_at = now
 
     def changed(self) -> bool:
-        """Take over the leader that the protocol follows now. Return True when it is another one than before."""
+        """Take over the leader that the protocol follows now. Return True when the leader has changed."""
         leading = self._replica.leader_ballot
         if leading == self.leading:
             return False
@@ -32,7 +32,7 @@ class LeaderWatch:
         return True
 
     def age_ms(self) -> float | None:
-        """Return the time since the leader's last message: 0 on the leader, None before the first message."""
+        """Return the milliseconds since the leader's last message: 0 on the leader, None before the first message."""
         leading = self._replica.leader_ballot
         if leading is not None and leading.node == self._replica.node:
             return 0.0

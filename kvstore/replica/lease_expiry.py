@@ -1,10 +1,10 @@
 """Proposes the expiry of client leases while this replica is the leader.
 
-Only the leader measures how long a lease has left, in memory, from the moment at which it has applied the grant or the
-last keep-alive. The holder counts from the earlier moment at which it asked, so a lease never expires before its holder
-expects it. A new leader first has its ballot recorded as that of the leader (`RecordLeader`), and then gives every
-lease its whole length again. From then on an `ExpireLease` of the leader before has no effect, even if that leader was
-only stalled. The same holds for an `ExpireLease` of a lease that was kept alive meanwhile.
+Only the leader measures the remaining time of a lease, in memory, from the moment when the leader applies the grant or
+the last keep-alive. The holder counts from the moment of its request, which is earlier, so a lease never expires before
+its holder expects it. A new leader first records its ballot with a `RecordLeader` command, and then gives every lease
+its full TTL again. From then on an `ExpireLease` of an earlier leader has no effect, even if that leader was only
+paused. An `ExpireLease` of a lease that was kept alive in the meantime has no effect either.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,34 @@ from kvstore.state_machine.view import Records
 from paxos.types import MS, Ballot, Time
 
 RETRY_MS = 100
-"""A lease that is still there this long after its end was proposed is proposed again."""
+"""Time until the expiry of a lease is proposed again if the lease still exists."""
 MAX_ENDING = 500
-"""Records that may be deleted by proposed ends of leases at once. Writes of clients are applied in between."""
+"""Limit on the records of the leases whose expiry is proposed and not yet applied, so that client writes are applied in
+between."""
 
 SubmitCommand = Callable[[RecordLeader | ExpireLease, Callable[[Result | Refused], None]], None]
 
 
 class LeaseExpiry:
-    """The times at which client leases expire, known while this replica leads."""
+    """The times at which client leases expire, known only while this replica leads."""
 
     def __init__(self, submit: SubmitCommand) -> None:
-        """`submit` orders and applies a command."""
+        """Begin without a lease. `submit` has a command ordered and applied."""
         self._submit = submit
         self._leading: Ballot | None = None
         self._measures = False
+        """True once this leader's ballot is recorded in the state."""
         self._ends: dict[int, Time] = {}
         """Time at which each lease expires."""
         self._queue: list[tuple[Time, int]] = []
-        """The same in order. Entries that do not match `_ends` are out of date."""
+        """Heap of the same times with their leases. Entries that differ from `_ends` are out of date."""
         self._proposed: dict[int, int] = {}
-        """Number of records of each lease whose end is proposed. Lease 0 stands for the record of the leader."""
+        """Number of records of each lease whose expiry is proposed. The key 0 stands for the record of the leader."""
         self._ending = 0
-        """Sum of these numbers."""
+        """Sum of the numbers in `_proposed`."""
 
     def follow(self, leading: Ballot | None, records: Records, now: Time) -> None:
-        """Take over what was applied. `leading` is the ballot under which this replica leads, None when it does not
-        lead."""
+        """Follow the applied state. `leading` is the ballot under which this replica leads, None when it does not."""
         lease_index = records.lease_index
         if leading != self._leading:
             self._leading, self._measures = leading, False
@@ -60,7 +61,7 @@ class LeaseExpiry:
         lease_index.renewed.clear()
 
     def tick(self, records: Records, now: Time) -> None:
-        """Propose what is due: the record of this leader, or the end of leases."""
+        """Propose the commands that are due: the record of this leader, or the expiry of leases."""
         if self._leading is None or not records.lease_index.leases:
             return
         if not self._measures:
@@ -76,11 +77,11 @@ class LeaseExpiry:
                 self._propose(number, ExpireLease(number, lease.version, _name(self._leading)), lease.size)
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which `tick` has something to do; None while it waits for a command to be applied."""
+        """Return the time at which `tick` has work; None while there is none, or `MAX_ENDING` holds it up."""
         return self._queue[0][0] if self._queue and self._has_room else None
 
     def left_ms(self, lease: int, now: Time) -> float | None:
-        """Return the time that `lease` has left unless it is kept alive; None on a replica that does not measure it."""
+        """Return the remaining time of `lease` in milliseconds, or None on a replica that does not measure it."""
         end = self._ends.get(lease) if self._measures else None
         return max(0.0, (end - now) / MS) if end is not None else None
 
@@ -100,7 +101,7 @@ class LeaseExpiry:
 
     @property
     def _has_room(self) -> bool:
-        """True while further leases may be ended."""
+        """True while further expiries may be proposed."""
         return self._ending < MAX_ENDING
 
     def _propose(self, number: int, command: RecordLeader | ExpireLease, size: int) -> None:

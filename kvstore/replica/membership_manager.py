@@ -1,7 +1,7 @@
-"""Membership changes that the leader makes without being asked.
+"""Automatic membership changes, which the leader makes without a request.
 
-It enrols the data of new members, gives a member whose data was damaged a place for new data, and promotes a member
-that has caught up. These are changes like any other: they go through the log, one at a time.
+The leader enrols the data of new members, lets a member with damaged data return with new data, and promotes a member
+that has caught up. Like all membership changes, these go through the log, one at a time.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from paxos.configuration import ALPHA
 from paxos.replica import Replica
 from paxos.types import MS, NodeId, Time
 
-LOOK_MS = 100
-"""Interval at which the leader looks for a change that is due."""
+CHECK_INTERVAL_MS = 100
+"""Interval at which the leader checks whether a change is due."""
 
 
 class MembershipManager:
-    """The change that is due, and whether one is in progress."""
+    """The schedule of automatic membership changes: at most one is in progress."""
 
     def __init__(self) -> None:
-        self._look_at: Time = 0
-        self._under_way = False
+        self._next_check: Time = 0
+        self._in_progress = False
 
     def due(
         self,
@@ -34,37 +34,37 @@ class MembershipManager:
         replica: Replica,
         now: Time,
     ) -> Membership | None:
-        """Return the change that has to be made now, or None. `answered` must be called when the change has ended.
+        """Return the membership to propose now, or None. The caller must call `answered` with the result.
 
-        `proved` holds the incarnation that each linked member has proved to this replica, and the own.
-        `replacement_requests` holds the incarnation of damaged data, by member.
+        `proved` holds the incarnation that each linked member has proved to this replica, and that of this replica.
+        `replacement_requests` holds the incarnation of the damaged data of each member that asks for a replacement.
         """
-        if self._under_way or now < self._look_at:
+        if self._in_progress or now < self._next_check:
             return None
-        self._look_at = now + LOOK_MS * MS
-        present = memberships[-1]
-        if present.first > replica.chosen + 1:
-            return None
-        membership = present.membership
+        self._next_check = now + CHECK_INTERVAL_MS * MS
+        newest = memberships[-1]
+        if newest.first > replica.chosen + 1:
+            return None  # the last change is not in force yet
+        membership = newest.membership
         change = (
             displaced(membership, replacement_requests)
             or enrolled(membership, proved)
             or _promoted(membership, proved, replica)
         )
-        self._under_way = change is not None
+        self._in_progress = change is not None
         return change
 
     def answered(self, _: Result | Refused) -> None:
-        """Note that the change has ended, whether it was made or not. The next look shows what is left to do."""
-        self._under_way = False
+        """Record that the change has ended, made or refused. The next check finds any change that is still needed."""
+        self._in_progress = False
 
 
 def _promoted(membership: Membership, proved: Mapping[NodeId, int], replica: Replica) -> Membership | None:
-    """Return the membership with one member promoted that has caught up and is linked. A member without a link would be
-    missing in every majority from then on."""
+    """Return the membership with one learner promoted, or None. The learner has caught up and is linked: a voter
+    without a link would count as a failed one."""
     for member in membership.members:
-        here = member.incarnation and proved.get(member.name) == member.incarnation
+        linked = member.incarnation and proved.get(member.name) == member.incarnation
         caught_up = replica.chosen_by(member.name) + ALPHA >= replica.chosen
-        if member.role is MemberRole.LEARNER and member.joining and here and caught_up:
+        if member.role is MemberRole.LEARNER and member.joining and linked and caught_up:
             return membership.changed(replace(member, role=member.becomes, joining=False))
     return None

@@ -1,4 +1,4 @@
-"""The membership as this replica has applied it, and the own place in it."""
+"""The applied membership, and the role of this replica in it."""
 
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Member, MemberRole, Membership
@@ -18,7 +18,7 @@ class MembershipView:
 
     @property
     def newest(self) -> Membership:
-        """The membership by the last change that was applied. It may not be in force yet."""
+        """The membership after the last applied change, which may not be in force yet."""
         return self._checkpointer.applier.machine.membership
 
     @property
@@ -28,15 +28,14 @@ class MembershipView:
 
     @property
     def pending(self) -> bool:
-        """True while the last change of the membership is not in force."""
+        """True while the last membership change is not in force."""
         applier = self._checkpointer.applier
         memberships = applier.machine.memberships
         return bool(memberships) and memberships[-1].first > applier.applied + 1
 
     @property
     def neighbours(self) -> dict[NodeId, Member]:
-        """The peers to have a link with: the other members, and a member that is being removed until the change is in
-        force."""
+        """The peers to link with: the other members, and a removed member until its removal is in force."""
         memberships = self._checkpointer.applier.machine.memberships
         relevant = memberships if self.pending else memberships[-1:]
         return {
@@ -63,7 +62,7 @@ class MembershipView:
         return Standing.JOINING if member.joining else Standing(member.role.value)
 
     def update(self) -> None:
-        """Derive `refuses` anew, after the membership changed."""
+        """Update `refuses` after the membership has changed."""
         if not self.known:
             self.refuses = Reason.JOINING
         elif self.is_witness or self._checkpointer.applier.membership_only:
@@ -72,6 +71,6 @@ class MembershipView:
             self.refuses = None if self.newest.get(self._node) is not None else Reason.REMOVED
 
     def refusal(self, reason: Reason) -> Refused:
-        """Return a refusal that names the replicas which may answer instead."""
+        """Return a refusal that names the replicas that may answer instead."""
         members = (member for member in self.newest.members if member.purpose is not MemberRole.WITNESS)
         return Refused(reason, Outcome.FAILED, [member.name for member in members if member.name != self._node])

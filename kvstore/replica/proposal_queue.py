@@ -1,13 +1,13 @@
-"""Writes of this replica's clients, from the request until the command is applied here.
+"""Writes of this replica's clients, from the request until the command is applied on this replica.
 
-This is the only place where commands are sized, batched and packed on their way into a slot. A command waits here until
-a leader is known and takes more, so a command that times out earlier has left no trace. Then it leaves in a batch. The
-batch is repeated to the present leader until it is applied or no client waits for it. From then on the outcome of the
-command is unknown until it is applied (rule 23).
+Only this module batches and packs commands on their way into a slot. A command waits in the queue until a leader is
+known and has room; a command that times out in the queue has no effect. Otherwise the command is sent in a batch, which
+is repeated to the current leader until it is applied or no client waits for it. The outcome of a sent command is
+unknown until the command is applied (rule 23).
 
-The leader has a queue of its own (`paxos.proposer.Pipeline`), because several batches share a slot: those of all
-replicas, and those that arrive while the window of slots is full. A slot costs every acceptor a sync, whatever it
-holds. That queue joins whole batches and never opens one.
+The leader has a second queue (`paxos.proposer.Pipeline`), in which batches of all replicas wait to share a slot,
+because each slot costs every acceptor a sync, whatever its size. That queue combines whole batches and never unpacks
+one.
 """
 
 from collections import deque
@@ -32,8 +32,8 @@ class WriteRequest(msgspec.Struct):
 
 
 class SentBatch(msgspec.Struct):
-    """A batch that was proposed and is not applied yet. Its requests are in the order of their deadlines, so they time
-    out in order: the first `timed_out` of them have."""
+    """A batch that was proposed and is not applied yet. `requests` are in the order of their deadlines, and the first
+    `timed_out` of them have timed out."""
 
     data: bytes
     requests: list[WriteRequest]
@@ -54,7 +54,7 @@ class ProposalQueue:
         self._queue: deque[WriteRequest] = deque()
         self._sent: dict[int, SentBatch] = {}
         self.waiting = 0
-        """Number of requests that are not answered."""
+        """Number of unanswered requests."""
 
     def add(self, request: WriteRequest) -> None:
         """Queue a command."""
@@ -89,7 +89,7 @@ class ProposalQueue:
         return [sent.data for sent in self._sent.values()]
 
     def overdue(self, now: Time) -> list[bytes]:
-        """Return the batches that have to be sent again. The wait doubles each time."""
+        """Return the batches to send again, and double the wait of each of them."""
         overdue = [sent for sent in self._sent.values() if sent.repeat_at <= now]
         for sent in overdue:
             sent.wait *= 2
@@ -97,7 +97,7 @@ class ProposalQueue:
         return [sent.data for sent in overdue]
 
     def applied(self, sequence: int, results: list[Result]) -> None:
-        """Answer the requests of a batch that was applied."""
+        """Answer the requests of an applied batch."""
         sent = self._sent.pop(sequence, None)
         if sent is None:
             return
@@ -106,8 +106,8 @@ class ProposalQueue:
             request.reply(result)
 
     def expire(self, now: Time, reason: Reason) -> None:
-        """Refuse the requests whose deadline has passed: as failed, for `reason`, while the command is queued; as
-        unknown after it was sent."""
+        """Refuse the requests whose deadline has passed: those of queued commands as failed, for `reason`, and those of
+        sent commands as unknown."""
         while self._queue and self._queue[0].deadline <= now:
             self.waiting -= 1
             self._queue.popleft().reply(Refused(reason, Outcome.FAILED))
@@ -120,7 +120,7 @@ class ProposalQueue:
                 del self._sent[sequence]
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which `expire` or `overdue` has something to do."""
+        """Return the time at which `expire` or `overdue` has work, or None."""
         times = [min(sent.repeat_at, sent.requests[sent.timed_out].deadline) for sent in self._sent.values()]
         if self._queue:
             times.append(self._queue[0].deadline)

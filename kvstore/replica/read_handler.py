@@ -1,4 +1,4 @@
-"""Answers reads: at once where the applied state is known to be current, else once the leader gave a read index."""
+"""Answers reads: at once if the applied state is known to be current, else after the leader has sent a read index."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,8 @@ class ReadHandler:
         clock: Callable[[], Time],
         token: Count,
     ) -> None:
-        """`token` is the one before the first. No token of an earlier process or disk of this replica may be used
-        again, because answers to it may still arrive."""
+        """Begin without reads. Read index requests have the tokens after `token`. They must differ from all tokens that
+        this replica has used before, also with other data, because late answers may still arrive."""
         self._replica = replica
         self._checkpointer = checkpointer
         self._leader = leader
@@ -39,21 +39,21 @@ class ReadHandler:
         self._clock = clock
         self._token = token
         self._queues = {False: ReadQueue(), True: ReadQueue()}
-        """The reads that need a read index, by whether a quorum has to confirm it."""
+        """Queues of the reads that need a read index, by whether a quorum has to confirm the index."""
 
     @property
     def waiting(self) -> int:
-        """Number of reads that are not answered."""
+        """Number of unanswered reads."""
         return self._queues[False].waiting + self._queues[True].waiting
 
     def answer_now(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
-        """Answer `query` when no other replica has to be asked. Return False when it was not answered."""
+        """Answer `query` if no other replica has to be asked. Return False if `query` needs a read index."""
         if consistency is Consistency.STALE:
             self._answer(query, reply, "stale")
             return True
         if consistency is Consistency.LINEARIZABLE and self._is_current():
             answer = self._look_up(query)
-            if self._is_current():  # rule 18: the process may have slept since the first look
+            if self._is_current():  # rule 18: the process may have paused since the first check
                 self._stats.reads["lease"] += 1
                 reply(answer)
                 return True
@@ -64,14 +64,14 @@ class ReadHandler:
         self._queues[quorum].add(request)
 
     def request_indices(self, now: Time) -> None:
-        """Request an index for the queued reads."""
+        """Request a read index for the queued reads."""
         for quorum, queue in self._queues.items():
             if queue.begin(self._token + 1):
                 self._token += 1
                 self._replica.read(self._token, now, quorum=quorum)
 
     def answer(self, indexed: list[ReadReady]) -> None:
-        """Answer the reads whose index is applied."""
+        """Answer the reads whose read index is applied."""
         for read in indexed:
             for queue in self._queues.values():
                 for request in queue.indexed(read.token):
@@ -85,16 +85,16 @@ class ReadHandler:
                 self._replica.forget_read(token)
 
     def next_deadlines(self) -> list[Time | None]:
-        """Return the times at which `expire` has something to do."""
+        """Return the times at which `expire` has work."""
         return [queue.next_deadline() for queue in self._queues.values()]
 
     def _is_current(self) -> bool:
-        """Return True when the state is current without a read index. A slot that was chosen since the last step is
-        not applied yet."""
+        """Return True if this replica leads with a valid lease and has applied all chosen slots. A slot that was chosen
+        since the last step is not applied yet."""
         return self._replica.lease_holds(self._clock()) and self._checkpointer.applier.applied == self._replica.chosen
 
-    def _answer(self, query: Query, reply: ReadReply, way: str) -> None:
-        self._stats.reads[way] += 1
+    def _answer(self, query: Query, reply: ReadReply, confirmed_by: str) -> None:
+        self._stats.reads[confirmed_by] += 1
         reply(self._look_up(query))
 
     def _look_up(self, query: Query) -> QueryAnswer:

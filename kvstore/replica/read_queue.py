@@ -1,7 +1,7 @@
-"""Reads that need a read index from the leader. One request for an index serves all reads that wait.
+"""Reads that need a read index from the leader. One index request serves all waiting reads.
 
-Reads that arrive while a request is under way wait for the next one: an index is valid only for reads that began before
-it was requested.
+Reads that arrive while an index request is in progress wait for the next one: an index is valid only for reads that
+began before the index was requested.
 """
 
 from collections import deque
@@ -15,11 +15,11 @@ from kvstore.api.queries import Query
 from paxos.types import Count, Time
 
 ReadReply = Callable[[Any], None]
-"""Receives the answer to a read, as `kvstore.server.service.Replica.read` describes it."""
+"""Callback for the answer to a read, see `kvstore.server.service.ReplicaService.read`."""
 
 
 class ReadRequest(msgspec.Struct):
-    """A query. `reply` is called once, at `deadline` at the latest."""
+    """A read that waits. `reply` is called once, at `deadline` at the latest."""
 
     query: Query
     reply: ReadReply
@@ -27,7 +27,8 @@ class ReadRequest(msgspec.Struct):
 
 
 class ReadQueue:
-    """Reads of one kind, quorum or not: those of the index request under way, and those that wait for the next one."""
+    """Waiting reads of one kind, with or without a quorum: those of the index request in progress, and those for the
+    next one."""
 
     def __init__(self) -> None:
         self._requested: deque[ReadRequest] = deque()
@@ -36,7 +37,7 @@ class ReadQueue:
 
     @property
     def waiting(self) -> int:
-        """Number of reads that are not answered."""
+        """Number of unanswered reads."""
         return len(self._requested) + len(self._queued)
 
     def add(self, request: ReadRequest) -> None:
@@ -44,8 +45,8 @@ class ReadQueue:
         self._queued.append(request)
 
     def begin(self, token: Count) -> bool:
-        """Let all queued reads wait for the index under `token`. Return False, and do nothing, when no read is queued
-        or another request is under way."""
+        """Begin an index request with `token` for all queued reads. Return False, and do nothing, if no read is queued
+        or another index request is in progress."""
         if self._token is not None or not self._queued:
             return False
         self._token = token
@@ -53,7 +54,7 @@ class ReadQueue:
         return True
 
     def indexed(self, token: Count) -> deque[ReadRequest]:
-        """Return the reads that waited for the index under `token`. Return none for any other token."""
+        """End the index request with `token` and return its reads. Return no reads for any other token."""
         if token != self._token:
             return deque()
         self._token = None
@@ -61,7 +62,8 @@ class ReadQueue:
         return indexed
 
     def expire(self, now: Time) -> Count | None:
-        """Refuse the reads whose deadline has passed. Return the token under way when no read waits for it any more."""
+        """Refuse the reads whose deadline has passed. If the index request in progress has no reads left, end it and
+        return its token."""
         for requests in (self._requested, self._queued):
             while requests and requests[0].deadline <= now:
                 requests.popleft().reply(Refused(Reason.NO_LEADER, Outcome.FAILED))
@@ -71,6 +73,6 @@ class ReadQueue:
         return token
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which `expire` has something to do."""
+        """Return the time at which `expire` has work, or None."""
         requests = self._requested or self._queued
         return requests[0].deadline if requests else None

@@ -1,14 +1,15 @@
-"""Receives the state of a peer, page by page, where the log alone does not help.
+"""Receives a snapshot from a peer, page by page, when the log alone is not enough.
 
-That is the case when the slots that this replica lacks are truncated from the logs of its peers (rule 11), and when it
-does not know the membership yet: a replica that joins learns the membership, and the own role, from the state. A
-witness takes over the membership and no records.
+The log is not enough in two cases: the peers have truncated the slots that this replica lacks (rule 11), or this
+replica does not know the membership yet. A replica that joins learns the membership, and its own role, from the
+snapshot. A witness takes over the membership and no records.
 
-A page holds the rows behind some position. Rows never change, so each page may come from another replica, or from the
-same replica after a restart on either side. One thing may come between two pages: a source compacts, and drops a
-deletion behind position p of a key that a page before p holds. Therefore a source does not compact while a receiver
-asks, within bounds, and a receiver begins anew when a source has compacted behind p, unless all pages were compacted up
-to the same position. Storage verifies the same, see `storage.base.StatePage`.
+A page holds the rows after a position. Rows never change, so each page may come from another peer, or from the same
+peer after a restart of either side. Only compaction between two pages can break the sequence: the receiver has the rows
+up to position p, and the source drops the deletion, after p, of a key in these rows. Therefore a source defers
+compaction while a receiver asks, up to a time limit. A receiver starts again when it gets a page that is compacted
+beyond p, unless all pages are compacted up to the same position. Storage requires the same, see
+`storage.base.StatePage`.
 """
 
 import zlib
@@ -26,20 +27,20 @@ from paxos.types import MS, Ballot, NodeId, Slot, Time
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
 
 END = 2**62 - 1
-"""A position behind every change: the page behind it has no rows, only the progress, which holds the membership."""
+"""A position after every change. The page after it has no rows, only the progress, which holds the membership."""
 STATE_BYTES_PER_S = 16 << 20
-"""Rate at which a state is requested. Clients of the sender and of the receiver share their disks and cores with it."""
+"""Limit on the rate of a snapshot, which shares the disks and cores of both replicas with their clients."""
 RETRY_MS = 500
-"""A request without an answer goes to the next source after this time."""
+"""Time after which an unanswered request is repeated to the next source."""
 ALIVE_MS = 1000
-"""A peer whose last message is younger than this is alive, and can be asked for its state."""
+"""Age of a peer's last message up to which the peer counts as alive, and may be a source."""
 
 _rows_decoder = msgspec.msgpack.Decoder(list[Change])
 _progress_decoder = msgspec.msgpack.Decoder(AppliedProgress)
 
 
 def _page_of(message: SnapshotPage) -> StatePage | None:
-    """Return the page in `message`, or None when it was damaged on its way."""
+    """Return the page in `message`, or None when it was damaged in transit."""
     if zlib.crc32(message.rows) != message.checksum:
         return None
     try:
@@ -50,7 +51,7 @@ def _page_of(message: SnapshotPage) -> StatePage | None:
 
 
 class IncomingSnapshot:
-    """The pages of one state, from the first request to the last page."""
+    """A snapshot that is being received, from the first request to the last page."""
 
     def __init__(self, storage: Storage) -> None:
         """Continue from the pages that are already staged in `storage`."""
@@ -59,8 +60,9 @@ class IncomingSnapshot:
         self._requested_at: Time = 0
         self._unanswered = False
         self._due: Time | None = None
-        """Earliest time of the next request, or of the same request to another source; None for at once."""
+        """Earliest time of the next request, or of a repeated one. None means at once."""
         self._storing = False
+        """True while the last page is not durable."""
         recovered = storage.recovered()
         while self._after < recovered.staged:
             page = storage.read_state(self._after, PAGE_BYTES, staged=True)
@@ -71,11 +73,11 @@ class IncomingSnapshot:
         self._applier = Applier([])
         self._after = 0
         self._compacted = self._least = 0
-        """Positions up to which the first page, and the least compacted page, were compacted."""
+        """Positions up to which the first page, and the least compacted page, are compacted."""
 
     def request(self, sources: list[NodeId], now: Time, *, only_end: bool) -> tuple[NodeId, FetchSnapshot] | None:
-        """Return the request that is due, and its receiver. `sources` are in order of preference; with `only_end` the
-        request asks for no rows."""
+        """Return the request that is due, with the peer to ask. `sources` is in order of preference. With `only_end`,
+        the request asks for the progress and no rows."""
         if self._storing or (self._due is not None and now < self._due):
             return None
         if not sources:
@@ -88,29 +90,29 @@ class IncomingSnapshot:
         return self._source, FetchSnapshot(END if only_end else self._after)
 
     def take_end(self, sender: NodeId, message: SnapshotPage) -> AppliedProgress | None:
-        """Return the progress in the answer to a request with `only_end`."""
+        """Return the progress in the answer to a request with `only_end`, or None for any other message."""
         if sender != self._source or message.after != END:
             return None
         page = _page_of(message)
         return page.progress if page is not None else None
 
     def request_at_once(self) -> None:
-        """Let the next request wait no longer."""
+        """Make the next request due at once."""
         self._unanswered, self._due = False, None
 
     def take(
         self, sender: NodeId, message: SnapshotPage, applied: Slot, now: Time
     ) -> tuple[StagedPage, Applier | None] | None:
-        """Return the page in `message`, to be stored before the next request, and with the last page the whole state.
+        """Return the page in `message`, to store before the next request, and on the last page the received state.
 
-        Return None for a page that does not help: it answers another request, is damaged, may lack deletions, or ends
-        a state that is not beyond slot `applied`.
+        Return None for a page that is of no use: it answers another request, is damaged, may lack deletions, or
+        completes a state that is not newer than slot `applied`.
         """
         if self._storing or sender != self._source or message.after != self._after:
             return None
         page = _page_of(message)
         if page is None:
-            return None  # the request is repeated
+            return None  # the timeout repeats the request
         if not self._follows(page):
             self._give_up(now)
             return None
@@ -124,15 +126,15 @@ class IncomingSnapshot:
         return self._complete(staged, page.progress, applied, now)
 
     def stored(self) -> None:
-        """Note that the last page is durable."""
+        """Record that the last page is durable."""
         self._storing = False
 
     def next_deadline(self) -> Time | None:
-        """Return the time of the next request, unless storage has to answer first."""
+        """Return the time at which the next request is due, or None while storage has to answer first."""
         return None if self._storing else self._due
 
     def _follows(self, page: StatePage) -> bool:
-        """Return False when `page` may lack deletions of keys in the pages before."""
+        """Return False when `page` may lack deletions of keys in earlier pages."""
         alike = page.compacted == self._compacted == self._least
         return self._after == 0 or alike or page.compacted <= self._after
 
@@ -162,7 +164,7 @@ class IncomingSnapshot:
         return staged, applier
 
     def _give_up(self, now: Time) -> None:
-        """Begin anew with another source after RETRY_MS."""
+        """Start again with another source after RETRY_MS."""
         self._begin()
         self._unanswered, self._due = True, now + RETRY_MS * MS
 
@@ -172,34 +174,34 @@ class IncomingSnapshot:
 
 
 class SnapshotReceiver:
-    """Requests a state when the replica `node` needs one, and installs it."""
+    """The receiving side of snapshots: requests a snapshot when the replica `node` needs one, and installs it."""
 
     def __init__(self, node: NodeId, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
-        """Continue from the pages that the process before has staged in `storage`."""
+        """Continue from the pages that an earlier process has staged in `storage`."""
         self._node = node
         self._checkpointer = checkpointer
         self._replica = replica
         self._incoming = IncomingSnapshot(storage)
         self.keeps_records = False
-        """True when this replica needs the records too; False for a witness, and while the own role is not known."""
+        """True when this replica needs the records; False for a witness, and while this replica's role is unknown."""
 
     @property
     def needed(self) -> bool:
-        """True while the log alone does not help."""
+        """True while the log alone is not enough."""
         return self._replica.snapshot_source is not None or not self._checkpointer.applier.machine.memberships
 
     def request(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
     ) -> Envelope | None:
-        """Return the request that is due now. The sources are peers that are alive and keep records, the leader last.
+        """Return the request that is due now, or None. The sources are live peers with records, the leader last.
 
-        A replica that does not know the membership asks every peer in `linked`: only a leader sends unasked, and the
-        leader may be a member that is not in the settings of this replica.
+        A replica that does not know the membership asks every peer in `linked`, because it may have heard none of them:
+        only the leader sends messages without being asked, and the leader may be missing in this replica's settings.
         """
         if not self.needed:
             return None
-        cut_off_by, membership = self._replica.snapshot_source, self._checkpointer.applier.machine.membership
-        alive = {peer for peer, last in heard.items() if now - last < ALIVE_MS * MS or peer == cut_off_by}
+        snapshot_source, membership = self._replica.snapshot_source, self._checkpointer.applier.machine.membership
+        alive = {peer for peer, last in heard.items() if now - last < ALIVE_MS * MS or peer == snapshot_source}
         if not membership.members:
             alive.update(peer for peer in linked if peer != self._node)
         alive.difference_update(membership.configuration.witnesses)
@@ -209,7 +211,7 @@ class SnapshotReceiver:
         return Envelope(*request) if request is not None else None
 
     def take(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
-        """Take a page. Return True when it was the last page: the state of this replica is now that of the peer."""
+        """Handle a page. Return True when it was the last one, and the received state is now that of this replica."""
         if not self.needed:
             return False
         if message.after == END:
@@ -225,15 +227,15 @@ class SnapshotReceiver:
         return True
 
     def stored(self) -> None:
-        """Note that the last page is durable."""
+        """Record that the last page is durable."""
         self._incoming.stored()
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which a request is sent or repeated."""
+        """Return the time of the next request, or None."""
         return self._incoming.next_deadline() if self.needed else None
 
     def _take_end(self, sender: NodeId, message: SnapshotPage, now: Time) -> bool:
-        """Learn the own role from the membership: a witness needs nothing more, any other member needs the records."""
+        """Take this replica's role from the membership. A witness needs no more pages, any other member the records."""
         progress = self._incoming.take_end(sender, message)
         applier = witness_applier(progress) if progress is not None else None
         member = applier.machine.membership.get(self._node) if applier is not None else None

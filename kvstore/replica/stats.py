@@ -4,7 +4,7 @@ from collections import Counter
 
 
 class NodeStats:
-    """Numbers since the start of the process."""
+    """Counts since the start of the process."""
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()
@@ -12,6 +12,6 @@ class NodeStats:
         self.sent: Counter[str] = Counter()
         """Messages to peers, by type."""
         self.reads: Counter[str] = Counter()
-        """Reads, by the way in which the answer was known to be current."""
+        """Answered reads, by "stale" or the proof that the answer is current: "lease", "quorum" or "read_index"."""
         self.leader_changes = 0
         self.snapshots_installed = 0

@@ -255,7 +255,7 @@ MUTANTS = (
         (27,),
         "A member that joined, caught up and went away again becomes a voter.",
         "kvstore.replica.membership_manager._promoted",
-        "here and",
+        "linked and",
         "",
         RUNNING,
     ),

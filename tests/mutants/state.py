@@ -92,7 +92,7 @@ MUTANTS = (
         "Replicas that disagree about the members, the request ids or the log find themselves equal.",
         "kvstore.replica.divergence.DivergenceCheck.note",
         "(progress",
-        "((progress.applied, progress.revision, progress.digest)",
+        "((progress.applied, progress.position, progress.digest)",
         RUNNING,
     ),
     Mutant(

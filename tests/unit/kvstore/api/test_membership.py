@@ -17,7 +17,7 @@ from kvstore.api.membership import (
     newcomer,
     refusal,
 )
-from kvstore.replica.membership_manager import LOOK_MS, MembershipManager
+from kvstore.replica.membership_manager import CHECK_INTERVAL_MS, MembershipManager
 from paxos.configuration import ALPHA
 from paxos.options import Options
 from paxos.replica import Replica
@@ -98,7 +98,7 @@ def due(
     membership: Membership, proved: dict[str, int], chosen: int = 100, others: dict[str, int] | None = None
 ) -> Membership | None:
     replica = Leading(chosen, others or {})
-    return MembershipManager().due([MembershipVersion(40, membership)], proved, {}, replica, LOOK_MS * MS)
+    return MembershipManager().due([MembershipVersion(40, membership)], proved, {}, replica, CHECK_INTERVAL_MS * MS)
 
 
 def test_data_that_nobody_had_seen_is_enrolled() -> None:
@@ -138,7 +138,7 @@ def test_one_change_is_under_way_at_a_time_and_it_is_looked_for_now_and_then() -
     memberships, replica = [MembershipVersion(40, unseen)], Leading(100, {})
     steward = MembershipManager()
     assert steward.due(memberships, {"n3": 3}, {}, replica, 0) is not None
-    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS) is None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, CHECK_INTERVAL_MS * MS) is None
     steward.answered(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
-    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS - 1) is None
-    assert steward.due(memberships, {"n3": 3}, {}, replica, LOOK_MS * MS) is not None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, CHECK_INTERVAL_MS * MS - 1) is None
+    assert steward.due(memberships, {"n3": 3}, {}, replica, CHECK_INTERVAL_MS * MS) is not None

@@ -202,7 +202,7 @@ def test_a_log_that_differs_from_the_applied_one_is_reported_though_its_rows_are
         storage.write([Write(accepts=[PValue(3, Ballot(3, "n3"), b"another")], promise=Ballot(3, "n3"))])
     code, found = report(tmp_path)
     assert code == 1
-    assert found["damage"] == ["the log up to slot 6 is not the one that was applied: some of it was replaced or lost"]
+    assert found["damage"] == ["the log up to slot 6 is not the one that was applied: entries were replaced or lost"]
 
 
 def test_the_data_of_a_running_replica_is_left_alone(tmp_path: Path) -> None:

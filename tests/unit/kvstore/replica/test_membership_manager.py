@@ -14,7 +14,7 @@ from kvstore.api.membership import (
     genesis,
     newcomer,
 )
-from kvstore.replica.membership_manager import LOOK_MS
+from kvstore.replica.membership_manager import CHECK_INTERVAL_MS
 from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
 from paxos.replica import Replica
@@ -119,7 +119,7 @@ def test_a_follower_changes_nothing() -> None:
     host.follow()
     host.node.incarnations, host.node.replacement_requests = ALL, {"n3": 3}
     for nonce in range(2, 20):
-        host.later(LOOK_MS)
+        host.later(CHECK_INTERVAL_MS)
         host.receive("n2", Heartbeat(B1, nonce, 0))
         assert {type(one.message) for one in host.step()} <= {HeartbeatAck}
     assert host.node.waiting == 0
@@ -173,7 +173,7 @@ def test_a_change_that_was_not_made_is_seen_to_again() -> None:
     host = Steward({})
     first = host.write(Reconfigure(FOUNDERS.changed(Member("l1", "h:1", LEARNER, 9))))
     host.node.incarnations = ALL
-    host.later(LOOK_MS)
+    host.later(CHECK_INTERVAL_MS)
     host.settle()
     assert isinstance(first[0], Reconfigured)
     host.carry_on()
@@ -190,12 +190,12 @@ def test_a_change_whose_fate_is_unknown_is_looked_after_again() -> None:
     def due(now: int) -> Membership | None:
         return steward.due(memberships, ALL, {}, host.node.replica, host.now + now * 1_000_000)
 
-    assert due(2 * LOOK_MS) is not None
-    assert due(4 * LOOK_MS) is None
+    assert due(2 * CHECK_INTERVAL_MS) is not None
+    assert due(4 * CHECK_INTERVAL_MS) is None
     for answer in (Refused(Reason.TIMEOUT, Outcome.UNKNOWN), NotReconfigured("no"), Reconfigured(FOUNDERS, 1)):
         steward.answered(answer)
-        assert due(6 * LOOK_MS) is not None
-        steward._look_at = 0
+        assert due(6 * CHECK_INTERVAL_MS) is not None
+        steward._next_check = 0
 
 
 def test_rule_27_a_change_is_told_to_the_protocol_once_and_in_the_step_that_applies_it() -> None:

@@ -137,7 +137,7 @@ def test_rule_25_another_state_has_neither_a_log_nor_a_history_before_it() -> No
     one = retention(log_slots=2, history_revisions=0)
     apply(one, 1, 2)
     supersede(one, 1, 2)
-    one.jumped(Truncation(40, chain(40)), first_of(30))
+    one.restart(Truncation(40, chain(40)), first_of(30))
     assert (one.truncation, one.compacted) == (Truncation(40, chain(40)), first_of(30))
     assert compacted(one) == 30
     assert apply(one, 41, 42) == 40
