@@ -28,7 +28,7 @@ def test_a_wait_that_ends_while_the_processes_live_says_what_is_missing(tmp_path
         cluster.start()
         try:
             cluster.pause("n1")
-            with pytest.raises(NotReadyError, match="n1 is still starting: it replays its log"):
+            with pytest.raises(NotReadyError, match="n1 does not answer yet: it may be replaying its log"):
                 await cluster.wait_ready(timeout_s=0)
             assert cluster.runs("n1")
         finally:
