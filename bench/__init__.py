@@ -1,5 +1,5 @@
 """Measurements of speed, memory and fail-over on this machine, and a comparison with other stores.
 
-`python -m bench` lists the commands. It imports `kvstore.client`, `kvstore.api` and
-`kvstore.testing`; no product code imports it. Checks of correctness are in `tests/torture`.
+`python -m bench` lists the commands. The package imports `kvstore.client`, `kvstore.api` and `kvstore.testing`; no
+product code imports the package. Checks of correctness are in `tests/torture`.
 """

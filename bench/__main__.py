@@ -15,7 +15,7 @@ from bench.snapshot import SNAPSHOT
 app = typer.Typer(
     name="bench",
     help="Measure the store with real processes. Only ratios within one run on one machine are meaningful.",
-    epilog="Exit status: 0 within the limits, 1 beyond them or without a measurement.",
+    epilog="Exit status: 0 when all limits are met, 1 when one is exceeded or the measurement failed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

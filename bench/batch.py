@@ -1,4 +1,4 @@
-"""PUTs in large transactions: the throughput of the replicas when HTTP requests hardly count."""
+"""PUTs in large transactions: the throughput of the replicas when the cost of HTTP is negligible."""
 
 import statistics
 from pathlib import Path
@@ -22,13 +22,13 @@ BATCH = typer.Typer()
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The loads by number of connections, one in each round."""
+    """The results of all loads by number of connections, one result for each round."""
 
     size: int
     loads: dict[int, list[LoadResult]]
 
     def per_second(self, connections: int) -> float:
-        """Return PUTs per second, the median of the rounds."""
+        """Return the median of PUTs per second over the rounds."""
         return self.size * statistics.median(load.per_second for load in self.loads[connections])
 
     @property
@@ -55,7 +55,7 @@ def batch(
     nodes: Nodes = 3,
     json: Json = None,
 ) -> None:
-    """Measure PUTs per second in transactions of a hundred."""
+    """Measure PUTs per second when each transaction contains many PUTs."""
     check_platform()
     options = LoadOptions(mix=Mix(keys=KEYS, value_bytes=value_bytes, batch=size), urls=[], seconds=seconds)
     with scratch_directory() as directory:

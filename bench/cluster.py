@@ -1,4 +1,4 @@
-"""The cluster that is measured: started here or already running, and what is done to its replicas."""
+"""The measured cluster, which a command starts or finds running, and operations on its replicas."""
 
 import asyncio
 import shutil
@@ -24,21 +24,21 @@ from kvstore.testing.replica_status import leader_of
 DATABASE = "kvstore.db"
 LOG = "kvstore.db-wal"
 READY_S = 300.0
-"""Time that a replica with much data gets to start."""
+"""Timeout for the start of a replica with much data."""
 DISCONNECT_S = 10.0
-"""Time in which the others notice that a replica is gone."""
+"""Time for the other replicas to notice that a replica has ended."""
 
 At = Literal["leader", "follower", "all"]
 
 
 class ClusterTarget(msgspec.Struct, frozen=True):
-    """The endpoints of a cluster and the one of its leader."""
+    """The endpoints of a cluster and of its leader."""
 
     urls: list[str]
     leader: str
 
     def at(self, which: At) -> list[str]:
-        """Return the endpoints that get connections. Raises BenchError."""
+        """Return the endpoints to which a load connects. Raises BenchError."""
         if which == "all":
             return self.urls
         if which == "leader":
@@ -51,7 +51,7 @@ class ClusterTarget(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def started(directory: Path, nodes: int = 3) -> AsyncIterator[ProcessCluster]:
-    """Yield a new cluster with default settings whose replicas are ready, and stop it. Raises ClusterError."""
+    """Yield a new, ready cluster with default settings, and stop it at the end. Raises ClusterError."""
     cluster = ProcessCluster(nodes, directory)
     cluster.prepare()
     try:
@@ -63,7 +63,7 @@ async def started(directory: Path, nodes: int = 3) -> AsyncIterator[ProcessClust
 
 
 async def target_of(cluster: ProcessCluster) -> ClusterTarget:
-    """Return the endpoints of a cluster that was started here."""
+    """Return the endpoints of a cluster that this process started."""
     return ClusterTarget(cluster.endpoints, cluster.replicas[await cluster.wait_ready()].url)
 
 
@@ -95,7 +95,7 @@ async def _running(urls: list[str]) -> ClusterTarget:
 
 
 async def fill_keys(cluster: ProcessCluster, keys: int, value_bytes: int, prefix: str = "k") -> None:
-    """Put keys `k0`, `k1` and so on. Raises BenchError."""
+    """Put `keys` keys, named by `prefix` and a number. Raises BenchError."""
     leader = cluster.replicas[await cluster.wait_ready()].url
     try:
         await fill(leader, Mix(keys=keys, value_bytes=value_bytes, prefix=prefix))
@@ -113,12 +113,12 @@ async def kill_leader(cluster: ProcessCluster) -> None:
 
 
 async def replace_disk(cluster: ProcessCluster, name: str, timeout_s: float = DISCONNECT_S) -> None:
-    """Remove the data of a replica that has ended and have the cluster replace the member. Start it afterwards; it
-    then receives a snapshot. Raises BenchError when the others do not accept that in time."""
-    place = cluster.replicas[name]
-    shutil.rmtree(place.data)
+    """Remove the data of a stopped replica and replace the member. When the replica is started again, it receives a
+    snapshot. Raises BenchError when the cluster does not accept the replacement within `timeout_s`."""
+    replica = cluster.replicas[name]
+    shutil.rmtree(replica.data)
     deadline = time.monotonic() + timeout_s
-    async with Client([other.url for other in cluster.replicas.values() if other is not place]) as client:
+    async with Client([other.url for other in cluster.replicas.values() if other is not replica]) as client:
         while True:
             try:
                 await client.replace_member(name)
@@ -143,12 +143,12 @@ def file_mb(replica: LocalReplica) -> float:
 
 
 @asynccontextmanager
-async def repeated(act: Callable[[], None], interval_s: float) -> AsyncIterator[None]:
-    """Call `act` at intervals for the time of the block."""
+async def repeated(action: Callable[[], None], interval_s: float) -> AsyncIterator[None]:
+    """Call `action` every `interval_s` seconds during the block."""
 
     async def repeat() -> None:
         while True:
-            act()
+            action()
             await asyncio.sleep(interval_s)
 
     task = asyncio.create_task(repeat())

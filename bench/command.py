@@ -1,4 +1,4 @@
-"""The options, the output and the scratch directory that all commands share."""
+"""Options, output and scratch directory shared by all commands."""
 
 import asyncio
 import shutil
@@ -28,7 +28,9 @@ Nodes = Annotated[int, typer.Option(min=1, max=15, help="Number of replicas.")]
 Connections = Annotated[int, typer.Option(min=1, max=10_000, help="Number of requests in flight.")]
 Reads = Annotated[int, typer.Option(min=0, max=100, help="Percentage of GETs; the others are PUTs.")]
 Keys = Annotated[int, typer.Option(min=1, max=10_000_000, help="Number of keys.")]
-KeyDistribution = Annotated[Distribution, typer.Option("--distribution", help="How often each key is used.")]
+KeyDistribution = Annotated[
+    Distribution, typer.Option("--distribution", help="Distribution of the requests over the keys.")
+]
 ValueBytes = Annotated[int, typer.Option(min=16, max=1 << 20, help="Length of each value.")]
 
 _ON_DISK = "/var/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
@@ -36,7 +38,7 @@ _ON_DISK = "/var/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
 
 
 def run(measuring: Coroutine[None, None, T]) -> T:
-    """Run to the end. SIGTERM cancels as Ctrl-C does. Of an exception group the first exception is raised."""
+    """Run a coroutine. SIGTERM cancels it as Ctrl-C does. Raises the first exception of an exception group."""
 
     async def cancellable() -> T:
         task = asyncio.create_task(measuring)
@@ -56,7 +58,7 @@ def run(measuring: Coroutine[None, None, T]) -> T:
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Yield a new directory on a disk and remove it afterwards; after an error it is kept and named."""
+    """Yield a new directory on a disk and remove it at the end; after an error, keep it and print its path."""
     directory = Path(tempfile.mkdtemp(prefix="kvstore-bench-", dir=_ON_DISK))
     keep = False
     try:
@@ -72,7 +74,7 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line; an expected error ends it with a message and status 1."""
+    """Run a command line; after an expected error, print its message and exit with status 1."""
     try:
         app()
     except (BenchError, ClusterError, OSError) as error:
@@ -101,8 +103,8 @@ def figure_table(name: str, *columns: str) -> Table:
 
 
 def verdict(limit: str, *, met: bool) -> str:
-    """Return a line that says whether a limit is kept."""
-    return f"[green]within the limit[/green]: {limit}" if met else f"[red]beyond the limit[/red]: {limit}"
+    """Return a line of a report that says whether a limit or a guarantee is met."""
+    return f"[green]met[/green]: {limit}" if met else f"[red]not met[/red]: {limit}"
 
 
 def print_report(report: RenderableType) -> None:
@@ -111,13 +113,13 @@ def print_report(report: RenderableType) -> None:
 
 
 def write_json(path: Path | None, result: object) -> None:
-    """Write all figures to a file, if one is wanted."""
+    """Write a result as JSON to `path`, if it is given."""
     if path is not None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
 def finish(json: Path | None, result: object, report: RenderableType, *, within_limits: bool = True) -> None:
-    """Write and print a result. Raises typer.Exit with status 1 when it is beyond its limits."""
+    """Write and print a result. Raises typer.Exit with status 1 when a limit is exceeded."""
     write_json(json, result)
     print_report(report)
     if not within_limits:

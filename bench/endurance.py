@@ -1,4 +1,4 @@
-"""PUTs at full speed for minutes: whether throughput falls, the store stalls, or its files and memory grow."""
+"""PUTs at full speed for minutes: throughput over time, stalls, and growth of files and memory."""
 
 import time
 from pathlib import Path
@@ -40,7 +40,7 @@ ENDURANCE = typer.Typer()
 
 
 class FileSample(msgspec.Struct, frozen=True):
-    """Size of the files and resident memory of the largest replica, at a time of the run."""
+    """Largest files and largest resident memory of any replica at one time of the run."""
 
     seconds: float
     file_mb: float
@@ -48,7 +48,7 @@ class FileSample(msgspec.Struct, frozen=True):
 
 
 class EnduranceResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A long load with samples of files and memory. `span_s`: length of the spans whose throughput is compared."""
+    """A long load with samples of files and memory. Throughput is compared between spans of `span_s`."""
 
     load: LoadResult
     span_s: float
@@ -61,19 +61,19 @@ class EnduranceResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """Throughput of the last span by that of the first one."""
+        """Throughput of the last span divided by that of the first one."""
         return self.spans[-1] / self.spans[0]
 
     @property
     def growth(self) -> float:
-        """Largest size of the files in the last third of the run by that in the middle third."""
+        """Largest size of the files in the last third of the run divided by that in the middle third."""
         third = len(self.samples) // 3
         middle, last = self.samples[third : 2 * third], self.samples[2 * third :]
         return max(each.file_mb for each in last) / max(each.file_mb for each in middle)
 
     @property
     def limits(self) -> dict[str, bool]:
-        """Whether each limit is kept."""
+        """Whether each limit is met, by its description."""
         return {
             f"last span >= {RATIO_LIMIT} x first span ({self.ratio:.2f})": self.ratio >= RATIO_LIMIT,
             f"no stall > {STALL_LIMIT_MS} ms ({self.load.stall_ms:.0f} ms)": self.load.stall_ms <= STALL_LIMIT_MS,
@@ -92,7 +92,7 @@ def endurance(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Overwrite keys at full speed for minutes: throughput over time, stalls, growth of files and memory."""
+    """Overwrite keys at full speed for minutes; measure throughput over time, stalls, growth of files and memory."""
     check_platform()
     check_plot(plot)
     mix = Mix(keys=keys, value_bytes=value_bytes)

@@ -2,4 +2,4 @@
 
 
 class BenchError(Exception):
-    """A condition that prevents a measurement; the message names what to change."""
+    """A failed measurement or check; the message says what to change or to do."""

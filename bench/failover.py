@@ -39,18 +39,18 @@ class FailoverResult(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     clients: int
     outages_ms: list[float]
-    """For each kill the longest time without a successful write of any client, until all replicas are ready again."""
+    """For each kill, the longest time in which no client's write succeeded until all replicas were ready again."""
     acknowledged: int
     unknown: int
     refused: int
     lost: list[str]
     """Keys of acknowledged writes that could not be read back."""
     around: list[float]
-    """Writes per second in each BIN_S from BEFORE_S before a kill to AFTER_S after it, the mean of all kills."""
+    """Writes per second in each BIN_S from BEFORE_S before a kill to AFTER_S after the kill, the mean of all kills."""
 
     @property
     def within_limits(self) -> bool:
-        """Whether the outages are as short as promised with default settings."""
+        """Whether the outages are within the limits for default settings."""
         return percentile(self.outages_ms, 50) <= P50_LIMIT_MS and percentile(self.outages_ms, 99) <= P99_LIMIT_MS
 
 
@@ -62,7 +62,7 @@ class WritePulse:
         self._event = asyncio.Event()
         self.times = array("d")
         self.longest_s = 0.0
-        """Longest time between two successful writes since `restart`; the first one may lie before it."""
+        """Longest time between two successful writes since `restart`, the last write before `restart` included."""
 
     def beat(self, now: float) -> None:
         """Record a successful write."""
@@ -72,7 +72,7 @@ class WritePulse:
         self._event.set()
 
     def restart(self) -> None:
-        """Forget the longest time so far."""
+        """Reset `longest_s`."""
         self.longest_s = 0.0
 
     async def next(self) -> None:
@@ -82,7 +82,7 @@ class WritePulse:
 
 
 class SequentialWriter:
-    """A client that writes a new key each time, so that no write hides the loss of another one."""
+    """A client that writes a new key each time, so that no write hides the loss of an earlier one."""
 
     def __init__(self, name: str, endpoints: Sequence[str], pulse: WritePulse) -> None:
         self._name = name
@@ -120,7 +120,7 @@ def failover(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Kill the leader with SIGKILL while clients write: time without a successful write, and lost writes."""
+    """Kill the leader with SIGKILL while clients write; measure the time without a write, and lost writes."""
     check_plot(plot)
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("kills", total=kills)
@@ -191,11 +191,11 @@ async def _kill_leader(cluster: ProcessCluster, pulse: WritePulse) -> tuple[floa
 
 async def missing(endpoints: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Return the keys that cannot be read back with their value, which is the key."""
-    left = iter(keys)
+    remaining = iter(keys)
     lost: list[str] = []
 
     async def read(client: Client) -> None:
-        for key in left:
+        for key in remaining:
             record = await client.get(key)
             if record is None or record.value != key.encode():
                 lost.append(key)

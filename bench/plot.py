@@ -16,7 +16,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def check_plot(path: Path | None) -> None:
-    """Raise BenchError before a run whose plot could not be drawn."""
+    """Raise BenchError when a plot could not be drawn to `path` after the run."""
     if path is None:
         return
     if path.suffix not in {".svg", ".png"}:
@@ -28,7 +28,7 @@ def check_plot(path: Path | None) -> None:
 def draw_lines(
     path: Path | None, title: str, x: str, y: str, lines: Mapping[str, Points], *, log: bool = False
 ) -> None:
-    """Draw lines by name to a file, if one is wanted; `log` makes the vertical axis logarithmic."""
+    """Draw lines by name to `path`, if it is given; `log` makes the vertical axis logarithmic."""
     if path is None:
         return
     import matplotlib as mpl  # noqa: PLC0415 - only --plot needs it

@@ -11,11 +11,11 @@ from bench.errors import BenchError
 
 _UTIME, _STIME, _RSS = 14, 15, 24
 _AFTER_NAME = 3
-"""Number of the field after the name, which may hold spaces and ends in the last parenthesis."""
+"""Number of the first field after the process name, which may contain spaces and ends at the last parenthesis."""
 
 
 class ProcessUsage(NamedTuple):
-    """CPU time since the start, in user and kernel mode, and resident memory."""
+    """CPU time since the start of a process, in user and kernel mode, and resident memory."""
 
     cpu_s: float
     resident_bytes: int

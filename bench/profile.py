@@ -1,4 +1,4 @@
-"""CPU time of a request on the leader, by stage: from `/proc`, divided by samples of py-spy.
+"""CPU time of a request on the leader, by stage: read from `/proc` and split by samples of py-spy.
 
 https://github.com/benfred/py-spy
 """
@@ -32,7 +32,7 @@ _GRACE_S = 60.0
 
 
 class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
-    """CPU microseconds of the leader for each request. CPU times are of a load without sampling, samples of another."""
+    """CPU time of the leader for each request, from a load without sampling, split by the samples of another load."""
 
     connections: int
     reads: int

@@ -21,7 +21,7 @@ def find_program(program: str, install: str) -> str:
 
 
 async def output_of(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
-    """Run a program; return its exit status and output. It is killed when the time is over, which raises BenchError."""
+    """Run a program; return its exit status and output. After `timeout_s`, kill it and raise BenchError."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -42,7 +42,7 @@ async def output_of(command: Sequence[str], timeout_s: float) -> tuple[int | Non
 
 
 async def end(processes: Sequence[asyncio.subprocess.Process]) -> None:
-    """End processes with SIGTERM, and with SIGKILL those that do not end in time."""
+    """End processes with SIGTERM, and with SIGKILL if they still run after STOP_S."""
     running = [process for process in processes if process.returncode is None]
     for process in running:
         process.terminate()

@@ -29,7 +29,7 @@ class ReplicaStart(msgspec.Struct, frozen=True):
 
 
 class RestartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Starts of one replica and of all of them, and the resident memory of each replica in MB."""
+    """Starts of one replica and of all replicas, and the resident memory of each replica in MB."""
 
     keys: int
     value_bytes: int
@@ -52,7 +52,7 @@ class RestartResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def within_limits(self) -> bool:
-        """Whether start time and memory are as promised for a million keys of 100 bytes."""
+        """Whether start time and memory are within the limits for a million values of 100 bytes."""
         return self.median_s <= START_LIMIT_S and self.max_mb <= RESIDENT_LIMIT_MB
 
 
@@ -63,7 +63,7 @@ def restart(
     times: Annotated[int, typer.Option(min=1, help="Number of kills of one replica.")] = 3,
     json: Json = None,
 ) -> None:
-    """Kill and start replicas with much data: time until they are ready, and their memory."""
+    """Kill and start replicas with much data; measure the time until they are ready, and their memory."""
     check_platform()
     with scratch_directory() as directory:
         result = run(measure(directory, keys=keys, value_bytes=value_bytes, times=times, say=say))
@@ -73,7 +73,7 @@ def restart(
 async def measure(
     directory: Path, *, keys: int, value_bytes: int, times: int, say: Callable[[str], None]
 ) -> RestartResult:
-    """Kill one replica of a new cluster `times` times, another one each time, then all. Raises ClusterError."""
+    """Kill one replica at a time of a new cluster, in turn, `times` times, then all at once. Raises ClusterError."""
     async with started(directory / "cluster") as cluster:
         names = list(cluster.replicas)
         say(f"writing {keys:,} keys")

@@ -1,4 +1,4 @@
-"""Latency of writers while a replica with an empty disk receives a large snapshot."""
+"""Latency of PUTs while a replica with an empty disk receives a large snapshot."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ SNAPSHOT = typer.Typer()
 
 
 class WritePhase(msgspec.Struct, frozen=True):
-    """Length of a phase and the latencies of the writers in it."""
+    """Length of a phase and the latencies of its PUTs."""
 
     seconds: float
     latencies: LatencySummary
@@ -48,18 +48,18 @@ class SnapshotResult(msgspec.Struct, frozen=True, kw_only=True):
     """The leader before, at the end of the snapshot, and after."""
     errors: int
     at_rest_mb: dict[str, float]
-    """Resident memory of each replica before."""
+    """Resident memory of each replica before the snapshot."""
     max_mb: dict[str, float]
     """Largest resident memory of each replica during the snapshot."""
 
     @property
     def ratio(self) -> float:
-        """p99 during the snapshot by the larger one of before and after."""
+        """p99 during the snapshot divided by the larger p99 of before and after."""
         return self.during.latencies.p99_ms / max(self.before.latencies.p99_ms, self.after.latencies.p99_ms)
 
     @property
     def within_limits(self) -> bool:
-        """Whether writers notice as little as promised and the leader stays."""
+        """Whether p99 is within the limit, no PUT failed and the leader did not change."""
         return self.ratio <= P99_RATIO_LIMIT and len(set(self.leaders)) == 1 and not self.errors
 
 
@@ -70,7 +70,7 @@ def snapshot(
     seconds: Annotated[int, typer.Option(min=1, max=3600, help="Length of the phases before and after.")] = 30,
     json: Json = None,
 ) -> None:
-    """Send a large snapshot to a replica with an empty disk while clients write: the latency of their PUTs."""
+    """Send a large snapshot to a replica with an empty disk while clients write; measure the latency of PUTs."""
     check_platform()
     with scratch_directory() as directory:
         result = run(measure(directory, mib=mib, rate=rate or None, seconds=seconds, say=say))
@@ -131,10 +131,10 @@ async def _send_snapshot(
     return during, max_mb
 
 
-async def _phase(load: Generator, lasting: Awaitable[object]) -> WritePhase:
+async def _phase(load: Generator, activity: Awaitable[object]) -> WritePhase:
     load.recording.take_latencies()
     began = time.monotonic()
-    await lasting
+    await activity
     latencies = load.recording.take_latencies()
     if latencies is None:
         raise BenchError("no PUT was answered in a whole phase: check that the machine is otherwise idle")

@@ -1,7 +1,8 @@
 """Assignment of sampled stacks to the stages of a request.
 
-A sample belongs to the innermost frame that a rule matches. Time in C code (SQLite, sockets, encoders) counts for the
-Python function that called it. Rules match folders, and functions of the HTTP front end, so they survive most moves.
+A sample belongs to the stage of the innermost frame that a rule matches. Time in C code (SQLite, sockets, encoders)
+counts for the Python function that called it. Rules match folders and, in the HTTP front end, function names, so that
+most refactorings do not affect them.
 """
 
 import re
@@ -46,7 +47,7 @@ class StackSamples(msgspec.Struct, frozen=True):
 
 
 def read(stacks: Iterable[str]) -> dict[int, StackSamples]:
-    """Read the output of `py-spy record --format raw --threads` by thread id.
+    """Return the samples in the output of `py-spy record --format raw --threads`, by thread id.
 
     A line has the thread with its id in parentheses, the frames from the outermost to the innermost, all separated by
     semicolons, and the number of samples.
@@ -65,9 +66,9 @@ def read(stacks: Iterable[str]) -> dict[int, StackSamples]:
 
 
 def costs(cpu_us: Mapping[int, float], samples: Mapping[int, Counter[str]]) -> dict[str, float]:
-    """Divide the CPU time of each thread by its samples, the largest share first; a thread without samples is OTHER.
+    """Split the CPU time of each thread by its samples, the largest share first; a thread without samples is OTHER.
 
-    A sample also shows a thread that waits for a core or for the disk, so samples only divide CPU time.
+    Samples cannot measure CPU time, because they also show threads that wait for a core or for the disk.
     """
     shares: dict[str, float] = {}
     for thread, used in cpu_us.items():
@@ -83,9 +84,9 @@ def stage_of(stack: list[str]) -> str:
         parsed = _FRAME.match(frame)
         if parsed is None:
             continue
-        place = f"{parsed['path']} {parsed['function']}"
+        location = f"{parsed['path']} {parsed['function']}"
         for stage, pattern in RULES:
-            if pattern.search(place):
+            if pattern.search(location):
                 return stage
     return OTHER
 

@@ -6,7 +6,7 @@ import jinja2
 
 
 def render_page(file: Path, **values: object) -> str:
-    """Return the page of a template; values are escaped, and a missing one is an error."""
+    """Render the template `file`. Values are escaped; a missing value is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(file.parent),
         autoescape=True,

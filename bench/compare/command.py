@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.command import Json, finish, progress_bar, run, scratch_directory, write_json
-from bench.compare.contest import compare as contest
+from bench.compare.contest import compare as run_rounds
 from bench.compare.contest import fdatasyncs_per_second, load_count
 from bench.compare.model import ComparisonResult, ComparisonScenario, Measurement
 from bench.compare.report import comparison_report
@@ -31,9 +31,9 @@ def compare(
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page to FILE.")] = None,
 ) -> None:
-    """Compare with etcd and PySyncObj, and with itself at other sizes: each promise with its bar.
+    """Compare kvstore with etcd, with PySyncObj and with other sizes of itself, and check each promised ratio.
 
-    A round of all scenarios takes about five minutes. After Ctrl-C the figures so far are shown and written.
+    A round of all scenarios takes about five minutes. After Ctrl-C, the figures so far are shown and written.
     """
     check_platform()
     if html is not None and importlib.util.find_spec("jinja2") is None:
@@ -53,7 +53,7 @@ def compare(
                 write_json(json, result)
 
             try:
-                run(contest(directory, scenarios, result, show))
+                run(run_rounds(directory, scenarios, result, show))
             except KeyboardInterrupt:
                 result.failures["the rest"] = "the run was interrupted"
     result.conclude(scenarios)

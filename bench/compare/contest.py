@@ -28,7 +28,7 @@ STORES: dict[str, Callable[[Path], ComparedStore]] = {
 }
 
 KEPT = frozenset({GROWN})
-"""Stores that keep their data over the rounds, because it takes long to write; the others start empty each time."""
+"""Stores that keep their data between rounds, because writing it takes long; other stores start empty each time."""
 
 SYNC_S = 0.5
 BLOCK_BYTES = 4096
@@ -40,14 +40,14 @@ async def compare(
     result: ComparisonResult,
     on_load: Callable[[Measurement], None],
 ) -> None:
-    """Add the measurements of each scenario to `result`; a scenario that fails is noted there."""
+    """Add the measurements of each scenario to `result`, and the error of a scenario that fails."""
     for scenario in scenarios:
-        contest = _Contest(directory, scenario, result, on_load)
+        stores = _ScenarioStores(directory, scenario, result, on_load)
         try:
             check_tools(scenario)
             for number in range(1, result.rounds + 1):
                 for name in scenario.stores:
-                    await contest.turn(number, name)
+                    await stores.measure(number, name)
         except (BenchError, ClusterError, OSError) as error:
             result.failures[scenario.name] = str(error)
 
@@ -89,8 +89,8 @@ def fdatasyncs_per_second(file: Path, seconds: float = SYNC_S) -> float:
         file.unlink()
 
 
-class _Contest:
-    """The turns of the stores of one scenario."""
+class _ScenarioStores:
+    """The stores of one scenario, which are measured in turn."""
 
     def __init__(
         self,
@@ -105,21 +105,21 @@ class _Contest:
         self._on_load = on_load
         self._kept: dict[str, ComparedStore] = {}
 
-    async def turn(self, number: int, name: str) -> None:
-        """Measure all loads on one store. Raises BenchError or ClusterError."""
+    async def measure(self, number: int, name: str) -> None:
+        """Measure all loads on one store in one round. Raises BenchError or ClusterError."""
         data = self._directory / f"{self._scenario.name}-{number}"
         store = self._kept.get(name) or STORES[name](data)
         try:
             await store.start()
-            await self._loads(store, number, name)
+            await self._measure_loads(store, number, name)
         finally:
             await store.stop()
         if name in KEPT:
             self._kept[name] = store
         else:
-            shutil.rmtree(data, ignore_errors=True)  # PySyncObj has none
+            shutil.rmtree(data, ignore_errors=True)  # PySyncObj has no files
 
-    async def _loads(self, store: ComparedStore, number: int, name: str) -> None:
+    async def _measure_loads(self, store: ComparedStore, number: int, name: str) -> None:
         filled: WrkLoad | None = None
         for load_name in self._scenario.stores[name]:
             load = LOADS[load_name]

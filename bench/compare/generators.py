@@ -1,10 +1,10 @@
-"""Load generators that others wrote: wrk for HTTP, h2load for gRPC.
+"""External load generators: wrk for HTTP, h2load for gRPC.
 
 https://github.com/wg/wrk and https://nghttp2.org/documentation/h2load.1.html
 
 A gRPC call is a POST over HTTP/2. Its body is a byte for compression, four for the length, and the message in protobuf
 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). h2load sends one body to one path, so all calls of a
-load are for one key. It ignores trailers, where gRPC says how a call ended; the counters of etcd tell.
+load are for one key. h2load ignores trailers, which contain the status of a gRPC call, so etcd's counters are checked.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _REQUESTS = re.compile(r"^requests: .* (\d+) succeeded, (\d+) failed, (\d+) erro
 
 class WrkResult(msgspec.Struct, frozen=True):
     """Output of wrk. `errors`: broken connections, answers after more than 2 s, and answers that are not 2xx.
-    Latencies are None for several wrks at once, whose percentiles cannot be merged."""
+    Latencies are None for several wrk processes, whose percentiles cannot be merged."""
 
     requests: int
     seconds: float
@@ -43,7 +43,7 @@ class WrkResult(msgspec.Struct, frozen=True):
 
 
 class H2loadResult(msgspec.Struct, frozen=True):
-    """Output of h2load. `calls`: number of calls that etcd ended with status OK, warm-up included."""
+    """Output of h2load. `calls` is the number of calls that etcd ended with status OK, including the warm-up."""
 
     per_second: float
     errors: int
@@ -81,12 +81,12 @@ def gateway_request(operation: Operation, key: bytes, value: bytes) -> bytes:
 
 
 def write_requests(file: Path, requests: Iterable[bytes]) -> None:
-    """Write requests as `wrk.lua` reads them."""
+    """Write requests in the format that `wrk.lua` reads."""
     file.write_bytes(b"".join(b"%d\n%s" % (len(each), each) for each in requests))
 
 
 async def run_wrk(file: Path, connections: Mapping[str, int], seconds: int) -> WrkResult:
-    """Send the requests in `file` in turn, by one wrk for each URL with its connections. Raises BenchError."""
+    """Send the requests in `file` in turn, by one wrk process for each URL of `connections`. Raises BenchError."""
     program = find_wrk()
 
     async def one(url: str, count: int) -> WrkResult:
@@ -104,7 +104,7 @@ async def run_wrk(file: Path, connections: Mapping[str, int], seconds: int) -> W
 
 
 def parse_wrk(output: str) -> WrkResult:
-    """Parse the last line. Raises BenchError."""
+    """Parse the last line of the output of wrk. Raises BenchError."""
     lines = output.splitlines()
     try:
         return msgspec.json.decode(lines[-1] if lines else "", type=WrkResult)
@@ -117,7 +117,7 @@ async def run_h2load(
 ) -> H2loadResult:
     """Call etcd on `clients` connections with `streams` calls in flight each, after a second of warm-up.
 
-    Raises BenchError when h2load fails, or when calls did not end with status OK.
+    Raises BenchError when h2load fails, or when calls end with another status than OK.
     """
     method = _METHODS[operation]
     body = directory / f"{operation}.grpc"
@@ -141,8 +141,8 @@ async def run_h2load(
 async def _handled(url: str, method: str) -> tuple[int, int]:
     """Return the number of calls of a method that ended with status OK, and with another status."""
     name, labels = "grpc_server_handled_total", {"grpc_service": "etcdserverpb.KV", "grpc_method": method}
-    fine = await metric(url, name, {**labels, "grpc_code": "OK"})
-    return int(fine), int(await metric(url, name, labels) - fine)
+    ok = await metric(url, name, {**labels, "grpc_code": "OK"})
+    return int(ok), int(await metric(url, name, labels) - ok)
 
 
 def parse_h2load(output: str) -> tuple[float, int, int]:

@@ -1,4 +1,4 @@
-"""The kinds of loads of the comparison, and how each is made and measured."""
+"""The kinds of loads of the comparison, how each is run and measured."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ WARM_UP_S = 1
 
 
 class WrkLoad(msgspec.Struct, frozen=True):
-    """A closed loop by wrk, over HTTP."""
+    """A closed loop over HTTP, run by wrk."""
 
     operation: Operation
     connections: int = 64
@@ -31,7 +31,7 @@ class WrkLoad(msgspec.Struct, frozen=True):
 
 
 class GrpcLoad(msgspec.Struct, frozen=True):
-    """A closed loop by h2load on one key: `clients` connections with `streams` calls in flight each."""
+    """A closed loop on one key, run by h2load: `clients` connections with `streams` calls in flight each."""
 
     operation: Operation
     clients: int = 16
@@ -40,14 +40,14 @@ class GrpcLoad(msgspec.Struct, frozen=True):
 
 
 class InProcessLoad(msgspec.Struct, frozen=True):
-    """Sets in the process of the leader, for PySyncObj."""
+    """Set operations in the process of the leader, for PySyncObj."""
 
     outstanding: int = 256
     value_bytes: int = VALUE_BYTES
 
 
 class OpenLoad(msgspec.Struct, frozen=True):
-    """PUTs in an open loop by our own generator, at a `share` of the throughput that a closed loop of
+    """PUTs in an open loop by the generator of `bench.load`, at a `share` of the throughput that a closed loop of
     `closed_connections` reaches just before."""
 
     share: float = 0.5
@@ -60,7 +60,7 @@ AnyLoad = WrkLoad | GrpcLoad | InProcessLoad | OpenLoad
 
 
 class _GeneratorFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of a generator. `operations` includes a warm-up in the same process."""
+    """The figures of a generator. `operations` includes a warm-up that the same process runs."""
 
     operations: float
     per_second: float
@@ -71,7 +71,7 @@ class _GeneratorFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def fill(store: ComparedStore, load: WrkLoad, directory: Path) -> None:
-    """Put all keys of a load by wrk. Raises BenchError when that fails."""
+    """Put all keys of a load with wrk. Raises BenchError when some are not written."""
     seconds = 1
     put = msgspec.structs.replace(load, operation="put", at="leader", connections=64)
     while (made := await _wrk(store, put, directory, seconds)).operations < load.keys + put.connections:
@@ -81,15 +81,15 @@ async def fill(store: ComparedStore, load: WrkLoad, directory: Path) -> None:
 
 
 async def measure(store: ComparedStore, load: AnyLoad, directory: Path, seconds: int) -> StoreFigures:
-    """Make a load after a warm-up, and measure its cost for the members. Raises BenchError."""
+    """Run a load of `seconds` after a warm-up, and measure its cost for the members. Raises BenchError."""
     rate: float | None = None
     if isinstance(load, WrkLoad):
         await _wrk(store, load, directory, WARM_UP_S)
     elif isinstance(load, OpenLoad):
-        closed = await _own(store, load, load.closed_connections, None, seconds)
+        closed = await _own_generator(store, load, load.closed_connections, None, seconds)
         rate = closed.per_second * load.share
     began, used_before, fsyncs_before = time.perf_counter(), usage(store.process_ids), await store.fsyncs()
-    made = await _make(store, load, directory, seconds, rate)
+    made = await _run(store, load, directory, seconds, rate)
     used, fsyncs, elapsed_s = usage(store.process_ids), await store.fsyncs(), time.perf_counter() - began
     operations = max(1.0, made.operations)
     leader_fsyncs = fsyncs.leader - fsyncs_before.leader
@@ -108,7 +108,7 @@ async def measure(store: ComparedStore, load: AnyLoad, directory: Path, seconds:
     )
 
 
-async def _make(
+async def _run(
     store: ComparedStore, load: AnyLoad, directory: Path, seconds: int, rate: float | None
 ) -> _GeneratorFigures:
     match load:
@@ -121,7 +121,7 @@ async def _make(
         case InProcessLoad():
             return await _in_process(store, load, seconds)
         case OpenLoad():
-            return await _own(store, load, load.connections, rate, seconds)
+            return await _own_generator(store, load, load.connections, rate, seconds)
 
 
 async def _wrk(store: ComparedStore, load: WrkLoad, directory: Path, seconds: int) -> _GeneratorFigures:
@@ -156,7 +156,7 @@ async def _in_process(store: ComparedStore, load: InProcessLoad, seconds: int) -
     )
 
 
-async def _own(
+async def _own_generator(
     store: ComparedStore, load: OpenLoad, connections: int, rate: float | None, seconds: int
 ) -> _GeneratorFigures:
     mix = Mix(value_bytes=load.value_bytes, keys=KEYS)

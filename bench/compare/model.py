@@ -38,8 +38,8 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A promise: a figure of ours, or with `theirs` the ratio of two in each round, and its bar. A rate must reach the
-    bar, a latency must not exceed it; without a bar the row is only shown."""
+    """A row of the comparison: a figure of `ours`, or its ratio to the figure of `theirs` in each round. A rate must be
+    at least `bar`, a latency at most `bar`; a row without a bar is only shown."""
 
     title: str
     figure: Figure
@@ -62,11 +62,11 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class ComparisonScenario(msgspec.Struct, frozen=True):
-    """Stores that are measured in turn, each with its loads in this order, and the rows that follow from them."""
+    """Stores that are measured in turn, each with its loads in this order, and the rows computed from them."""
 
     name: str
     about: str
-    """Conditions that a reader must know."""
+    """Conditions of the measurement, for the report."""
     stores: dict[str, tuple[str, ...]]
     """Loads by store."""
     rows: tuple[Row, ...]
@@ -82,7 +82,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A row and what the rounds say about it. `values`: the ratio, or our figure, in each round."""
+    """The figures of a row over all rounds. `values` has the ratio, or the figure of ours, in each round."""
 
     scenario: str
     row: Row
@@ -90,11 +90,11 @@ class RowOutcome(msgspec.Struct, frozen=True, kw_only=True):
     theirs: Spread | None
     values: list[float]
     value: Spread
-    """Spread of `values`. The two loads of a ratio follow each other, so its median is robust."""
+    """Spread of `values`. The two loads of a ratio follow each other closely, so the median of ratios is robust."""
 
     @property
     def met(self) -> bool:
-        """Whether the median keeps the promise."""
+        """Whether the median meets the bar; true without a bar."""
         bar, median = self.row.bar, self.value.median
         return bar is None or (median <= bar if self.row.lower_is_better else median >= bar)
 
@@ -111,10 +111,10 @@ class ComparisonResult(msgspec.Struct, kw_only=True):
     rounds: int
     cores: int
     fdatasyncs_per_second: float
-    """Rate at which one writer overwrites and syncs a block on this disk."""
+    """Rate at which one writer overwrites and syncs a block of a file on this disk."""
     measurements: list[Measurement] = []
     failures: dict[str, str] = {}
-    """Reason why a scenario is incomplete, by its name."""
+    """Reasons for incomplete scenarios, by name of the scenario."""
     outcomes: list[RowOutcome] = []
 
     def of(self, scenario: str, case: Case) -> list[StoreFigures]:
@@ -148,6 +148,6 @@ class ComparisonResult(msgspec.Struct, kw_only=True):
 
 
 def figures(rounds: Sequence[StoreFigures], figure: str) -> list[float]:
-    """Return a figure of each round that has it."""
+    """Return a figure of each round, without the rounds that do not have it."""
     values = (getattr(one, figure) for one in rounds)
     return [value for value in values if value is not None]

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page without references to other files."""
+"""A comparison as one self-contained HTML page."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from bench.figures import Spread
 from bench.templates import render_page
 
 DECADES = 1.3
-"""Half of a strip is a factor of ten to this power: it reaches from a twentieth of the promise to twenty times it."""
+"""Half the length of a strip in decades: a strip reaches from a twentieth of the bar to twenty times the bar."""
 
 
 def render(result: ComparisonResult, scenarios: list[ComparisonScenario]) -> str:
@@ -33,7 +33,7 @@ def render(result: ComparisonResult, scenarios: list[ComparisonScenario]) -> str
 
 
 def _line(outcome: RowOutcome) -> dict[str, object]:
-    """Return a row of the table of promises; `dots` are the rounds in percent of a strip, kept at 50 and above."""
+    """Return a row of the table of promises. `dots` are positions of rounds in a strip; from 50 on the bar is met."""
     row = outcome.row
     middle, between = ratio(outcome)
     dots = [position(value, row.bar, lower_is_better=row.lower_is_better) for value in outcome.values if row.bar]
@@ -50,7 +50,7 @@ def _line(outcome: RowOutcome) -> dict[str, object]:
 
 
 def _side(value: Spread | None, figure: Figure) -> tuple[str, str]:
-    """Return the median and the range."""
+    """Return the median and the range as text."""
     if value is None:
         return "", ""
     scale = 1e6 if figure == "bytes_per_second" else 1.0

@@ -1,4 +1,4 @@
-"""PySyncObj as a store that is compared: three members with a dictionary in memory each."""
+"""PySyncObj as a compared store: three members, each with a dictionary in memory."""
 
 import asyncio
 import importlib.util
@@ -18,7 +18,7 @@ _LINE_BYTES = 1 << 28
 
 
 class MemberOptions(msgspec.Struct):
-    """The argument of a member: its address, the others, and whether its settings are tuned or the defaults."""
+    """The argument of a member: its address, the others' addresses, and whether its settings are tuned."""
 
     own: str
     others: list[str]
@@ -26,7 +26,7 @@ class MemberOptions(msgspec.Struct):
 
 
 class SetLoad(msgspec.Struct):
-    """Sets of `keys` keys in turn; `outstanding` is the number in flight."""
+    """A load that sets `keys` keys in turn, with `outstanding` set operations in flight."""
 
     warm_up_s: float
     seconds: float
@@ -36,7 +36,7 @@ class SetLoad(msgspec.Struct):
 
 
 class SetLoadResult(msgspec.Struct):
-    """The sets in the measured time and their latencies, in ascending order. A follower makes no load."""
+    """The set operations in the measured time, with ascending latencies. A member that does not lead runs no load."""
 
     leads: bool
     sets: int = 0
@@ -51,7 +51,7 @@ def check_installed() -> None:
 
 
 class PySyncObjMembers:
-    """Members as in `bench.compare.pysyncobj_member`. Nothing is durable."""
+    """Processes of `bench.compare.pysyncobj_member`. Nothing is durable."""
 
     def __init__(self, _: Path, *, tuned: bool) -> None:
         self._tuned = tuned
@@ -89,7 +89,7 @@ class PySyncObjMembers:
         return FsyncCounters(0, 0)
 
     async def load(self, load: SetLoad) -> SetLoadResult:
-        """Make a load in the process of the leader. Raises BenchError."""
+        """Run a load in the process of the leader. Raises BenchError."""
         for process in self._processes:
             if process.stdin is not None:
                 process.stdin.write(msgspec.json.encode(load) + b"\n")

@@ -1,8 +1,8 @@
 """A member of a PySyncObj cluster that replicates a dictionary: `python -m bench.compare.pysyncobj_member`.
 
-It prints `ready` once there is a leader, and then reads loads from standard input, one line of JSON each. The leader
-makes the load in its own process, without a client: the best case of PySyncObj. Nothing is durable: term and vote are
-in memory, and the journal is off.
+The member prints `ready` once there is a leader, and then reads loads from standard input, one line of JSON each. The
+leader runs the load in its own process, without a client, which is the best case of PySyncObj. Nothing is durable: term
+and vote are in memory, and the journal is off.
 """
 
 import sys
@@ -24,11 +24,11 @@ TUNED = {
     "sendBufferSize": 1 << 20,
     "recvBufferSize": 1 << 20,
 }
-"""The fastest settings that were found: no compaction within a run, larger batches, a shorter tick."""
+"""The fastest known settings: no compaction within a run, larger batches, a shorter tick."""
 
 
 class SetLoop:
-    """A closed loop of sets: each one is followed by the next when it is applied."""
+    """A closed loop of set operations: the next one starts when one is applied."""
 
     def __init__(self, store: ReplDict, load: SetLoad) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class SetLoop:
 
 
 def main() -> None:
-    """Join the other members, and make loads until standard input ends."""
+    """Join the other members, and run loads until standard input ends."""
     options = msgspec.json.decode(sys.argv[1], type=MemberOptions)
     store = ReplDict()
     configuration = SyncObjConf(**(TUNED if options.tuned else {}))

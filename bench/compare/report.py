@@ -33,7 +33,7 @@ def machine_line(result: ComparisonResult) -> str:
     """Return the conditions of the run."""
     return (
         f"{result.cores} cores, {result.fdatasyncs_per_second:,.0f} fdatasync/s of one writer; medians of "
-        f"{result.rounds} rounds of {result.seconds} s; the number in the name of a load is that of connections"
+        f"{result.rounds} rounds of {result.seconds} s; the number in a load's name is its number of connections"
     )
 
 
@@ -47,7 +47,7 @@ def in_unit(value: float, figure: Figure) -> str:
 
 
 def ratio(outcome: RowOutcome) -> tuple[str, str]:
-    """Return the median of the ratio and its range; for a row without another side the range of our figure."""
+    """Return median and range of the ratio; for a row without `theirs`, no median and the range of the figure."""
     value = outcome.value
     if outcome.theirs is None:
         return "", f"{value.least:.3g} - {value.most:.3g}"
@@ -71,7 +71,7 @@ def _promises(result: ComparisonResult) -> Table:
 
 
 def measured(result: ComparisonResult, scenario: ComparisonScenario) -> Iterator[tuple[Case, list[StoreFigures]]]:
-    """Yield the rounds of each store and load of a scenario."""
+    """Yield each measured case of a scenario, with its figures in all rounds."""
     cases = dict.fromkeys(one.case for one in result.measurements if one.scenario == scenario.name)
     for case in cases:
         yield case, result.of(scenario.name, case)

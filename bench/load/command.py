@@ -32,12 +32,12 @@ from bench.processes import check_platform
 LOAD = typer.Typer()
 
 Endpoints = Annotated[
-    str | None, typer.Option(metavar="URL,...", help="Replicas of a running cluster. Without it one is started.")
+    str | None, typer.Option(metavar="URL,...", help="Replicas of a running cluster; by default a new one is started.")
 ]
-Where = Annotated[At, typer.Option("--at", help="Replicas that get the connections; all: in turn.")]
+Where = Annotated[At, typer.Option("--at", help="Replicas to connect to; all distributes the connections in turn.")]
 
 RATE_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
-"""Rates of a sweep by the throughput of a closed loop, which an open loop may exceed: it has more connections."""
+"""Rates of a sweep, as shares of the throughput of a closed loop; at the last ones the store is saturated."""
 
 
 class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ def load(
     connections: Connections = 64,
     rate: Annotated[
         float | None,
-        typer.Option(min=1, help="Requests per second in an open loop. Without it each connection waits for answers."),
+        typer.Option(min=1, help="Requests per second in an open loop; by default a closed loop."),
     ] = None,
     reads: Reads = 0,
     keys: Keys = 10_000,
@@ -68,7 +68,8 @@ def load(
 ) -> None:
     """Measure throughput and latency of PUTs and GETs in a closed or an open loop.
 
-    In an open loop the latency of a request counts from when it was due. Keys that begin with bench- are overwritten.
+    In a closed loop each connection waits for its answer. In an open loop the latency of a request counts from the time
+    at which it was due. Keys that begin with bench- are overwritten.
     """
     check_platform()
     mix = _mix(reads, keys, distribution, value_bytes)
@@ -94,7 +95,7 @@ def sweep(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure latency over throughput: an open loop at growing rates, until the store is saturated.
+    """Measure latency over throughput, in an open loop at growing rates until the store is saturated.
 
     Keys that begin with bench- are overwritten.
     """
@@ -139,23 +140,23 @@ async def _sweep(options: LoadOptions, endpoints: str | None, at: At, nodes: int
 
 
 def load_report(result: LoadResult) -> RenderableType:
-    """Return throughput, latencies and what makes the figures doubtful."""
+    """Return throughput, latencies and warnings."""
     options = result.options
     loop = "closed loop" if options.rate is None else f"open loop at {options.rate:,.0f} requests per second"
     return Group(
-        f"{loop}, {options.connections} connections, {_described(options.mix)}: "
+        f"{loop}, {options.connections} connections, {_describe(options.mix)}: "
         f"{result.per_second:,.0f} answers per second for {options.seconds:g} s",
         latency_table(result),
-        *_remarks(result),
+        *_warnings(result),
     )
 
 
-def _described(mix: Mix) -> str:
+def _describe(mix: Mix) -> str:
     return f"{mix.reads} % GET, {mix.keys:,} keys ({mix.distribution}), values of {mix.value_bytes:,} bytes"
 
 
 def latency_table(result: LoadResult) -> Table:
-    """Return a row for each kind of requests."""
+    """Return a table with a row for each kind of request."""
     table = figure_table("ms", "requests", "mean", "p50", "p90", "p99", "p99.9", "max")
     kinds = (("PUT", result.put), ("GET", result.get), ("all", result.all if result.get and result.put else None))
     for name, each in kinds:
@@ -170,7 +171,7 @@ def percentile_cells(latencies: LatencySummary) -> list[str]:
     return [f"{value:.2f}" for value in values]
 
 
-def _remarks(result: LoadResult) -> Iterator[str]:
+def _warnings(result: LoadResult) -> Iterator[str]:
     if result.errors:
         bad = {status: count for status, count in result.statuses.items() if not 200 <= status < 300}
         yield f"[red]{result.errors} errors[/red]: {result.lost} requests without an answer, answers by status {bad}"
@@ -180,11 +181,11 @@ def _remarks(result: LoadResult) -> Iterator[str]:
             f"answered, {result.unsent:,} not sent; the latencies depend on the length of the load"
         )
     if result.generator_cpu > BUSY_LIMIT:
-        yield f"[yellow]the generator used {result.generator_cpu:.0%} of a core[/yellow] and may be the limit"
+        yield f"[yellow]the generator used {result.generator_cpu:.0%} of a core[/yellow] and may be the bottleneck"
 
 
 def sweep_report(result: SweepResult) -> RenderableType:
-    """Return a row for each rate."""
+    """Return a table with a row for each rate."""
     table = figure_table("requests/s", "answers/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "errors", "")
     for step in (result.closed, *result.steps):
         table.add_row(
@@ -196,7 +197,7 @@ def sweep_report(result: SweepResult) -> RenderableType:
         )
     sustained = max((step.per_second for step in result.steps if not step.saturated), default=0.0)
     return Group(
-        f"{_described(result.closed.options.mix)}; latencies count from when a request was due",
+        f"{_describe(result.closed.options.mix)}; latencies count from the time at which a request was due",
         table,
         f"the store sustains {sustained:,.0f} requests per second in an open loop, {result.closed.per_second:,.0f} in "
         f"a closed loop of {result.closed.options.connections} connections",

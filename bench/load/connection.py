@@ -30,7 +30,7 @@ class Connection:
 
     @property
     def open(self) -> bool:
-        """Whether this side has not closed the socket."""
+        """Whether the socket has not been closed on this side."""
         return self.socket.fileno() >= 0
 
     def send(self, request: bytes) -> bool:
@@ -47,7 +47,7 @@ class Connection:
         return self.send(self._unsent)
 
     def receive(self) -> bytes | None:
-        """Return the answer once it is complete. Raises ConnectionError when the replica closes, or sends more."""
+        """Receive; return a complete answer or None. Raises ConnectionError when the replica closes or sends more."""
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError(f"{self.address} closed the connection")

@@ -1,8 +1,8 @@
 """The load generator: non-blocking sockets and one poll for all of them.
 
-An answer counts as received when the poll that reports it returns, and a request as sent when its turn comes, so the
-generator's own work is in no latency of a closed loop. In an open loop it is: a request is due on time, whether the
-generator is busy or not.
+An answer counts as received when the poll that reports it returns, and a request of a closed loop as sent just before
+it is written, so these latencies exclude the generator's own work. Latencies of an open loop include that work, because
+a request is due at a fixed time even if the generator is busy.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from bench.load.recording import Recording
 from bench.load.wire import Requests
 
 GRACE_NS = 5_000_000_000
-"""Time after the end in which answers may still arrive. A replica ends each request within 3 s."""
+"""Time after the end of a load in which answers may still arrive. A replica ends each request within 3 s."""
 MAX_WAIT_S = 0.05
 FILL_BATCH_BYTES = 500_000
 UNTIL_STOPPED_S = 1e6
@@ -64,7 +64,7 @@ class Generator:
         self._poll.close()
 
     def stop(self) -> None:
-        """Let `run` end after the requests in flight; may be called from another thread."""
+        """Make `run` end after the requests in flight. Another thread may call this method."""
         self._stopping = True
 
     def fill(self) -> None:
@@ -80,7 +80,7 @@ class Generator:
             )
 
     def run(self, operations: Iterable[int] | None = None) -> Recording:
-        """Run the load, with `operations` (see `draw`) in a cycle."""
+        """Run the load; repeat `operations` (see `draw`) in a cycle."""
         endless = itertools.cycle(draw(self._options.mix) if operations is None else operations)
         start_ns = _clock()
         measured_ns = start_ns + int(1e9 * self._options.warm_up_s)
@@ -93,7 +93,7 @@ class Generator:
         return self.recording
 
     def _closed_loop(self, operations: Iterator[int], end_ns: int) -> None:
-        """Send the next request on each connection that was answered, until there are no more."""
+        """Send the next request on each connection whose answer has arrived, until `end_ns` or the last operation."""
         clock = self._measured_clock()
         for connection in list(self._connections.values()):
             self._send_next(connection, operations)
@@ -113,7 +113,7 @@ class Generator:
         while now < end_ns and not self._stopping:
             while free and due_ns <= now:
                 connection = free.pop()
-                if connection.open:  # one that broke while it was free is closed, its replacement is in the list
+                if connection.open:  # a broken one is closed, and its replacement is also in `free`
                     self._send(connection, next(operations), due_ns)
                     due_ns = next(due)
             wait_ns = min(due_ns, end_ns) - _clock() if free else MAX_WAIT_S * 1e9
@@ -125,7 +125,7 @@ class Generator:
         self._drain()
 
     def _measured_clock(self) -> Iterator[int]:
-        """Yield the present time again and again; note when the warm-up ends."""
+        """Yield the current time, again and again; begin the measured time when the warm-up is over."""
         while (now := _clock()) < self.recording.measured_ns:
             yield now
         self.recording.begin_measuring()
@@ -138,11 +138,11 @@ class Generator:
         while self._busy and _clock() < deadline:
             self._answered(MAX_WAIT_S)
         for connection in list(self._busy.values()):
-            self._lose(connection)
+            self._drop(connection)
 
     def _answered(self, timeout_s: float) -> list[Connection]:
         """Wait for answers; return the connections that are free again."""
-        # epoll's timeout is in milliseconds; select waits for the epoll object with a finer one.
+        # epoll's timeout is in milliseconds; select waits for the epoll object with a finer timeout.
         if timeout_s < 0.001:
             select.select([self._poll], [], [], timeout_s)
             timeout_s = 0.0
@@ -187,7 +187,7 @@ class Generator:
             if not connection.send(self._requests.make(operation, self._number)):
                 self._poll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
         except OSError:
-            return  # the next poll reports it
+            return  # the next poll reports the error
 
     def _open(self, address: tuple[str, int]) -> Connection:
         connection = Connection(address)
@@ -197,7 +197,7 @@ class Generator:
 
     def _replaced(self, broken: Connection) -> list[Connection]:
         """Return a new connection in place of a broken one, or nothing when the replica refuses it."""
-        self._lose(broken)
+        self._drop(broken)
         try:
             return [self._open(broken.address)]
         except OSError as error:
@@ -207,7 +207,7 @@ class Generator:
                 ) from error
             return []
 
-    def _lose(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         descriptor = connection.socket.fileno()
         del self._connections[descriptor]
         if self._busy.pop(descriptor, None) is not None:
@@ -231,7 +231,7 @@ async def fill(url: str, mix: Mix, connections: int = 16) -> None:
 
 @asynccontextmanager
 async def background_load(options: LoadOptions) -> AsyncIterator[Generator]:
-    """Run a load in a thread for the time of the block, whatever the length in `options`."""
+    """Run a load in a thread during the block; the length in `options` is ignored."""
     generator = Generator(msgspec.structs.replace(options, warm_up_s=0.0, seconds=UNTIL_STOPPED_S))
     running = asyncio.create_task(asyncio.to_thread(generator.run))
     try:

@@ -13,9 +13,9 @@ from bench.errors import BenchError
 Distribution = Literal["uniform", "zipf"]
 
 ZIPF_EXPONENT = 0.99
-"""The exponent of YCSB: of 10,000 keys the most frequent one gets a tenth of the requests."""
+"""The exponent of YCSB, with which the most frequent of 10,000 keys gets a tenth of the requests."""
 MIN_DRAWS = 1 << 16
-"""Least number of operations drawn before a load; they are repeated in a cycle."""
+"""Minimum number of operations drawn before a load, which repeats them in a cycle."""
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,9 +26,9 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     distribution: Distribution = "uniform"
     value_bytes: int = 100
     prefix: str = "bench-"
-    """Text of every key before its number."""
+    """Text before the number in every key."""
     batch: int = 1
-    """Number of neighbouring keys that each request puts; more than one are sent as a transaction."""
+    """Number of consecutive keys that each request puts; above 1 the request is a transaction."""
     seed: int = 1
 
 

@@ -1,4 +1,4 @@
-"""The generator in a process of its own, so that nothing else takes its time: `python -m bench.load.process`."""
+"""The generator in a process of its own, so that no other work delays it: `python -m bench.load.process`."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The figures of a load: counters while it runs, a summary afterwards."""
+"""The figures of a load: counters during the load, a summary at the end."""
 
 import time
 from bisect import bisect_left
@@ -12,10 +12,10 @@ from bench.errors import BenchError
 from bench.load.options import LoadOptions
 
 BIN_NS = 10_000_000
-"""Length of a bin of answers; a stall is as long as its empty bins."""
+"""Length of the bins in which answers are counted; a stall is a run of empty bins."""
 
 BUSY_LIMIT = 0.85
-"""CPU share above which the generator may be what limits a load."""
+"""CPU share above which the generator may be the bottleneck."""
 KEPT_UP = 0.95
 """Share of the requested rate below which a store is saturated."""
 
@@ -46,14 +46,14 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     """Requests whose connection broke, or without an answer within the grace period after the load."""
     unsent: int
-    """Requests of an open loop that were due while all connections were busy, to the end. Their latency is the time
-    that they waited."""
+    """Requests of an open loop that were due but found no free connection until the end. Their latency is their
+    waiting time."""
     stall_ms: float
     """Longest time without an answer, in steps of 10 ms."""
     bins: list[int]
     """Number of answers in each 10 ms."""
     generator_cpu: float
-    """CPU time of the generator by the measured time."""
+    """CPU time of the generator divided by the measured time."""
 
     @property
     def errors(self) -> int:
@@ -62,7 +62,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def saturated(self) -> bool:
-        """Whether an open loop got too few answers; its latencies then only grow with the length of the load."""
+        """Whether an open loop fell behind its rate; its latencies then grow with the length of the load."""
         rate = self.options.rate
         return rate is not None and self.per_second < KEPT_UP * rate
 
@@ -83,7 +83,7 @@ class Recording:
         self.unsent = 0
 
     def begin_measuring(self) -> None:
-        """Note the CPU time used before the measured time."""
+        """Record the CPU time used before the measured time."""
         self._cpu_s = time.process_time()
 
     def answered(self, operation: int, status: int, since_ns: int, now_ns: int) -> None:
@@ -101,22 +101,22 @@ class Recording:
             self._latencies_us[operation < 0][(self.end_ns - due_ns) // 1000] += 1
 
     def take_latencies(self) -> LatencySummary | None:
-        """Return the latencies since the last call, which may come from another thread."""
+        """Return the latencies since the last call. Another thread may call this method during the load."""
         taken, self._latencies_us = self._latencies_us, (Counter(), Counter())
         puts, gets = (
             Counter(dict(each)) for each in taken
-        )  # dict() copies in one step, whatever the other thread does
+        )  # dict() copies in one step, even while the other thread counts
         return summary(puts + gets)
 
     def result(self, options: LoadOptions) -> LoadResult:
-        """Return the figures once the measured time is over. Raises BenchError without any answer in that time."""
+        """Return the figures after the measured time. Raises BenchError if no answer arrived during that time."""
         puts, gets = self._latencies_us
         latencies = summary(puts + gets)
         first, end = ((instant - self.start_ns) // BIN_NS for instant in (self.measured_ns, self.end_ns))
         bins = [self._bins[number] for number in range(first, end)]
         if latencies is None or not any(bins):
             raise BenchError(
-                "no request was answered in the measured time: see the logs of the replicas, or add --seconds"
+                "no request was answered in the measured time: see the logs of the replicas, or raise --seconds"
             )
         return LoadResult(
             options=options,

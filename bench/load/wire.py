@@ -1,4 +1,4 @@
-"""HTTP requests as bytes that are made before a load, and the length of an answer."""
+"""HTTP requests as bytes, prepared before a load, and the length of an answer."""
 
 import re
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from bench.load.options import Mix
 
 ID_BYTES = 16
-"""Length of the number at the beginning of each value, which no other value of the load has."""
+"""Length of the unique number at the beginning of each value."""
 FILLER = b"v"
-"""Byte of which the rest of each value consists."""
+"""Byte that fills the rest of each value."""
 
 _MARK = b"#" * ID_BYTES
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")

@@ -1,8 +1,7 @@
 """Clients of the HTTP interface: `Client` for asyncio, and `SyncClient` for blocking code.
 
-A client sends each request to the replica that answers fastest, goes on to the next one when a replica fails, and
-repeats a write only where that is safe. The package imports `kvstore.api` and the format of backups, nothing of the
-server.
+A client sends each request to the replica that answers fastest, tries the next replica when one fails, and retries a
+write only where that is safe. The package imports `kvstore.api` and `kvstore.backup.stream`, nothing from the server.
 """
 
 from kvstore.client.caller import ConnectionLostError, Repeat, Request, never_resend

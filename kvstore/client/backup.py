@@ -1,4 +1,4 @@
-"""A backup from the first replica that sends one."""
+"""Backups, taken from the first replica that sends one."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -16,7 +16,7 @@ async def take_backup(
 ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
     """Yield the messages of a backup stream in order; the last one is a StreamEnd.
 
-    Raises Unavailable, perhaps after some messages: those are useless then.
+    Raises Unavailable, perhaps after some messages, which are then useless.
     """
     failures: list[str] = []
     for endpoint in caller.endpoints.ranked("GET"):
@@ -30,14 +30,14 @@ async def take_backup(
                     reader.finish()
                     return
                 accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
-        except (Rejected, Unavailable) as error:  # a replica of another release may accept what this one rejects
+        except (Rejected, Unavailable) as error:  # a replica of another release may accept the request
             failures.append(str(error))
         except StreamError as error:
             raise Unavailable(f"{endpoint}: {error}") from error
         except aiohttp.ClientConnectorError as error:
             failures.append(f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}")
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
-            why = f"the backup from {endpoint} broke off: {str(error) or 'timed out'}"
+            why = f"the backup from {endpoint} was interrupted: {str(error) or 'timed out'}"
             if reader.started:
                 raise Unavailable(f"{why}; take the backup again") from error
             failures.append(why)

@@ -1,15 +1,15 @@
-"""Batches concurrent writes of single keys into transactions.
+"""Batching of concurrent writes of single keys into transactions.
 
-A request costs client and replica some hundred microseconds, an operation of a transaction a few. So writes that arrive
-while requests are under way wait for the next request. A single write is sent at once, as an ordinary request, and is
-no slower for it. A caller does not notice the other writes of its batch:
+A request costs client and replica some hundred microseconds, an operation of a transaction only a few. So writes that
+begin at the same moment share a request, and so do writes that wait because MAX_REQUESTS requests are in flight. A lone
+write is sent at once, as an ordinary request. Batching does not change the result of a write:
 
-- A write that fails in a batch is sent again on its own, and so is each write of a batch that is rejected as a whole.
-  Each caller gets the response that it would have got without batching.
-- A batch contains one write of a key at most. All writes of a batch have the same revision: two writes of one key could
-  not be told apart by it, and a condition on that revision would hold for both.
+- A write whose condition fails in a batch is sent again on its own, and so is each write of a batch that is rejected as
+  a whole. Each caller gets the response that it would have got without batching.
+- A batch contains at most one write of a key. All writes of a batch get the same revision, so two writes of one key
+  would be indistinguishable by revision, and a condition on that revision would hold for both.
 
-Reads are not batched: a transaction that only reads goes through the log, to the disks of a majority, whereas a GET is
+Reads are not batched: a read-only transaction goes through the log, to the disks of a majority, whereas a GET is
 answered from memory.
 """
 
@@ -38,21 +38,21 @@ from kvstore.client.caller import Request
 from kvstore.client.errors import Rejected, Response, Unavailable, UnknownOutcome
 
 MAX_WEIGHT = 1000
-"""Maximum of operations and compares in one batch, which is the limit of a transaction. It also keeps the answer below
-the 64 KiB that replicas store of one (`kvstore.state_machine.idempotency`)."""
+"""Maximum weight of one batch: the limit of operations and compares in a transaction. It also keeps the response below
+64 KiB, the most that a replica stores for an idempotency key (`kvstore.state_machine.idempotency`)."""
 MAX_BYTES = 512 * 1024
-"""Maximum size of the body of one batch: half of the default limit of a replica."""
+"""Maximum size of the body of one batch: half of a replica's default limit."""
 MAX_REQUESTS = 4
-"""Maximum number of requests under way."""
+"""Maximum number of requests in flight."""
 GRACE_S = 0.1
-"""Time that a caller waits after its deadline: the request, which has the same deadline, raises a better message."""
+"""Extra time before the caller's own timeout, so that the request fails first, with a more precise message."""
 
 WriteResult = PutResult | DeleteResult | NotFound
 Send = Callable[[Request, float], Awaitable[Response]]
 
 
 class SingleWrite(msgspec.Struct, frozen=True):
-    """A write of one key: `operation` if all `compares` hold. `request` is the same as an ordinary request."""
+    """A write of one key: `operation`, executed if all `compares` hold, and the equivalent ordinary `request`."""
 
     operation: Put | LeasedPut | Delete
     compares: list[Compare]
@@ -60,14 +60,14 @@ class SingleWrite(msgspec.Struct, frozen=True):
 
     @property
     def is_batchable(self) -> bool:
-        """Whether the write can be part of a batch: a transaction cannot grant a lease."""
+        """Whether the write can be part of a batch; a transaction cannot grant a lease."""
         return not (isinstance(self.operation, LeasedPut) and self.operation.ttl_ms)
 
     @property
     def weight(self) -> int:
         """Share of MAX_WEIGHT that the write takes."""
-        own = 2 if isinstance(self.operation, Delete) else 1  # the result of a deletion is longer
-        return own + (1 + len(self.compares) if self.compares else 0)
+        operation = 2 if isinstance(self.operation, Delete) else 1  # the result of a deletion is longer
+        return operation + (1 + len(self.compares) if self.compares else 0)
 
     @property
     def batch_operation(self) -> Put | LeasedPut | Delete | Transact:
@@ -90,7 +90,7 @@ class SingleWrite(msgspec.Struct, frozen=True):
 
 
 class _QueuedWrite:
-    """A write whose caller waits for `done`."""
+    """A queued write, whose caller waits for `done`. With `alone` it is sent as an ordinary request."""
 
     def __init__(self, write: SingleWrite, deadline: float) -> None:
         self.write = write
@@ -101,7 +101,7 @@ class _QueuedWrite:
 
     @cached_property
     def packed(self) -> bytes:
-        """The encoded operation of a batch, made only when there is a batch."""
+        """The encoded `batch_operation`, computed only if the write is batched."""
         return pack_operation(self.write.batch_operation)
 
     def fail(self, error: Exception) -> None:
@@ -114,80 +114,81 @@ class _QueuedWrite:
 
 
 class WriteBatcher:
-    """Sends writes with `send`, which takes a request and its deadline."""
+    """A queue of writes. `send` sends one request and returns its response before a deadline."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self._send = send
         self._timeout_s = timeout_s
         self._queue: deque[_QueuedWrite] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Handle | None = None
 
     async def write(self, write: SingleWrite) -> WriteResult:
         """Execute `write` and return its result. Raises ClientError."""
         queued = _QueuedWrite(write, time.monotonic() + self._timeout_s)
         self._queue.append(queued)
-        if self._starting is None and len(self._under_way) < MAX_REQUESTS:
-            self._starting = asyncio.get_running_loop().call_soon(self._start)  # with writes of the same moment
+        if self._starting is None and len(self._in_flight) < MAX_REQUESTS:
+            self._starting = asyncio.get_running_loop().call_soon(self._start)  # after other tasks have queued writes
         try:
             async with asyncio.timeout(self._timeout_s + GRACE_S):
                 return await queued.done
         except TimeoutError:
             if queued.sent:
                 raise UnknownOutcome(
-                    f"no answer after {self._timeout_s:g} s; the write may have been done or not: read the key to see"
+                    f"no answer after {self._timeout_s:g} s; the write may or may not have been executed: read the key "
+                    "to find out"
                 ) from None
             raise Unavailable(
-                f"the write was not sent within {self._timeout_s:g} s, because too many writes are under way"
+                f"the write was not sent within {self._timeout_s:g} s: send fewer writes at a time, or raise timeout_ms"
             ) from None
 
     async def stop(self) -> None:
-        """Fail the waiting writes and cancel the requests under way."""
+        """Fail the queued writes and cancel the requests in flight."""
         while self._queue:
             self._queue.popleft().fail(Unavailable("the client was closed before the write was sent"))
-        for task in self._under_way:
+        for task in self._in_flight:
             task.cancel()
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
 
     def _start(self) -> None:
         self._starting = None
-        while len(self._under_way) < MAX_REQUESTS:
+        while len(self._in_flight) < MAX_REQUESTS:
             batch = self._next_batch()
             if not batch:
                 return
             task = asyncio.create_task(self._execute(batch))
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
+            self._in_flight.add(task)
+            task.add_done_callback(self._request_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+    def _request_done(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
         self._start()
 
     def _next_batch(self) -> list[_QueuedWrite]:
-        """Take the writes of the next request from the queue, in their order; none when the queue is empty."""
+        """Take the writes of the next request from the queue, in order; return no writes when the queue is empty."""
         batch: list[_QueuedWrite] = []
-        left: list[_QueuedWrite] = []
+        postponed: list[_QueuedWrite] = []
         keys: set[bytes] = set()
         weight = size = 0
         while self._queue and not (batch and batch[0].alone):
             each = self._queue.popleft()
-            if each.done.done():  # its caller was cancelled
+            if each.done.done():  # the caller was cancelled
                 continue
             key = each.write.operation.key
             if key in keys or (batch and each.alone):
-                left.append(each)
+                postponed.append(each)
                 keys.add(key)
                 continue
             if batch or self._queue:
                 weight += each.write.weight
                 size += 0 if each.alone else len(each.packed) + 1
                 if batch and (weight > MAX_WEIGHT or size > MAX_BYTES):
-                    left.append(each)
+                    postponed.append(each)
                     break
             batch.append(each)
             keys.add(key)
-        self._queue.extendleft(reversed(left))
+        self._queue.extendleft(reversed(postponed))
         return batch
 
     async def _execute(self, batch: list[_QueuedWrite]) -> None:
@@ -201,9 +202,13 @@ class WriteBatcher:
                 await self._execute_transaction(batch)
         except asyncio.CancelledError:
             for each in batch:
-                each.fail(UnknownOutcome("the client was closed; the write may have been done or not"))
+                each.fail(
+                    UnknownOutcome(
+                        "the client was closed; the write may or may not have been executed: read the key to find out"
+                    )
+                )
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised in the callers
+        except Exception as error:  # noqa: BLE001 - raised in the callers
             for each in batch:
                 each.fail(error)
 
@@ -212,10 +217,10 @@ class WriteBatcher:
         try:
             response = await self._send(request, max(each.deadline for each in batch))
         except Rejected:
-            self._send_alone(batch)
+            self._requeue_alone(batch)
             return
-        asked = Transact([], [each.write.batch_operation for each in batch], [])
-        results = unpack_results(response.body, asked).results
+        transaction = Transact([], [each.write.batch_operation for each in batch], [])
+        results = unpack_results(response.body, transaction).results
         failed = []
         for each, result in zip(batch, results, strict=True):
             written = each.write.batch_result_of(result)
@@ -223,9 +228,9 @@ class WriteBatcher:
                 failed.append(each)
             else:
                 each.succeed(written)
-        self._send_alone(failed)
+        self._requeue_alone(failed)
 
-    def _send_alone(self, failed: list[_QueuedWrite]) -> None:
+    def _requeue_alone(self, failed: list[_QueuedWrite]) -> None:
         for each in reversed(failed):
             each.alone, each.sent = True, False
             self._queue.appendleft(each)

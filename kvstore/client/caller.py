@@ -1,8 +1,8 @@
-"""Sends one request to the replicas, one replica after the other.
+"""Requests to the replicas, with retries.
 
-A request goes to one replica. If that replica certainly did not execute it, the request goes to the next replica; after
-the last one, further rounds follow with growing random pauses until the deadline. Reads are always repeated. A write of
-unknown outcome is repeated only where that is safe, see `Repeat`.
+A request goes to one replica at a time. If that replica certainly did not execute the request, the next replica gets
+it; after the last replica, further rounds follow with exponential, random back-off until the deadline. A read is always
+retried, a write of unknown outcome only where that is safe, see `Repeat`.
 """
 
 import os
@@ -36,21 +36,21 @@ from kvstore.client.errors import (
 )
 
 CONNECT_MS = 1000
-"""Timeout of a connection attempt; then the next replica is asked."""
+"""Timeout of a connection attempt; the next replica is tried then."""
 
 STREAM_MS = 30_000
-"""A stream on which nothing arrives for this time is broken."""
+"""Time without data after which a stream counts as broken."""
 
-_DECIDES_EARLIER_ATTEMPTS = (ConditionFailed, LockLost)
-"""Refusals that replicas store under the idempotency key: they also answer the earlier attempts of the same write."""
+_STORED_REFUSALS = (ConditionFailed, LockLost)
+"""Refusals that replicas store under the idempotency key: each is also the answer to earlier attempts of the write."""
 
 
 class ConnectionLostError(Exception):
-    """The connection broke after the request may have been sent."""
+    """A broken connection on which the request may have been sent."""
 
 
 async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Hide a broken connection from aiohttp, which would send a PUT or DELETE a second time on its own."""
+    """Hide a broken connection from aiohttp, which would otherwise send a PUT or DELETE a second time."""
     try:
         return await send(request)
     except aiohttp.ClientConnectorError:
@@ -72,23 +72,23 @@ def _trace_attempts() -> aiohttp.TraceConfig:
         context.trace_request_ctx.begun = True
 
     trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(begin)  # in spite of its name, aiohttp sends it before it writes the headers
+    trace.on_request_headers_sent.append(begin)  # despite its name, called before the headers are sent
     return trace
 
 
 class Repeat(Enum):
-    """Condition under which a write is sent again."""
+    """Rule for sending a write again."""
 
     UNDONE = auto()
-    """Only while the write was certainly not executed."""
+    """Send again only while the write was certainly not executed."""
     KNOWN = auto()
-    """Until an answer arrives: the request has an idempotency key, by which replicas recognise it."""
+    """Send again until an answer arrives: replicas recognise the request by its idempotency key."""
     HARMLESS = auto()
-    """Until an answer arrives: executing the request twice has the same effect as once."""
+    """Send again until an answer arrives: executing the request twice has the same effect as once."""
 
 
 class Request(NamedTuple):
-    """An HTTP request that any replica may answer; `path` includes the query. The answer may take `waits_s` longer than
+    """An HTTP request that any replica can answer; `path` includes the query. The answer may take `waits_s` longer than
     usual, because the replica waits for a lock."""
 
     method: Method
@@ -100,7 +100,7 @@ class Request(NamedTuple):
 
 
 class Caller:
-    """Sends requests to the replicas at `endpoints`."""
+    """An HTTP client of the replicas at `endpoints` that retries requests."""
 
     def __init__(self, endpoints: Sequence[str], *, timeout_ms: int, attempt_ms: int) -> None:
         self.endpoints = Endpoints(endpoints, time.monotonic)
@@ -128,7 +128,7 @@ class Caller:
     def open(
         self, endpoint: str, path: str, headers: Mapping[str, str] = MappingProxyType({})
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Open a GET whose body is a stream: it may take any time, as long as data arrives."""
+        """Open a GET whose response is a stream, which may take any time as long as data arrives."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_MS / 1000, sock_read=STREAM_MS / 1000)
         return self._open_session.get(
             URL(endpoint + path, encoded=True),
@@ -139,22 +139,28 @@ class Caller:
         )
 
     async def call(self, request: Request, deadline: float | None = None) -> Response:
-        """Return the response of the first replica that accepts the request; ask until `deadline` of the monotonic
-        clock. A refusal that follows an attempt of unknown outcome has that attempt's error as its cause."""
+        """Return the response of the first replica that accepts the request; try until `deadline` (monotonic clock).
+
+        A refusal after an attempt of unknown outcome raises UnknownOutcome, with two exceptions: a refusal that also
+        answers that attempt, and a Rejected for Repeat.HARMLESS, whose cause is then the error of that attempt.
+        """
         until = self.deadline() if deadline is None else deadline
         unknown: list[UnknownOutcome] = []
         try:
             return await self._ask_in_rounds(request, until, unknown)
         except (NotDone, IdempotencyKeyExpired) as error:
-            if not unknown or isinstance(error, _DECIDES_EARLIER_ATTEMPTS):
+            if not unknown or isinstance(error, _STORED_REFUSALS):
                 raise
             if request.repeat is Repeat.HARMLESS and isinstance(error, Rejected):
                 raise error from unknown[-1]
             raise UnknownOutcome(f"{unknown[-1]}; then {error}") from error
 
     async def _ask_in_rounds(self, request: Request, deadline: float, unknown: list[UnknownOutcome]) -> Response:
-        """Ask in rounds until the deadline. The first round needs no tenacity, which would make a read a quarter
-        slower: it becomes the first attempt only when it has failed."""
+        """Ask all replicas in rounds until the deadline.
+
+        The first round runs without tenacity, which would make a read a quarter slower. If that round fails, its error
+        becomes the result of tenacity's first attempt.
+        """
         try:
             return await self._ask_each(request, deadline, unknown)
         except Unavailable as error:
@@ -172,7 +178,7 @@ class Caller:
         raise first  # never reached: tenacity raises the last error
 
     async def _ask_each(self, request: Request, deadline: float, unknown: list[UnknownOutcome]) -> Response:
-        """Ask each replica once. Append the errors of attempts of unknown outcome to `unknown`."""
+        """Ask each replica once, until one accepts. Append errors of attempts of unknown outcome to `unknown`."""
         refusals: list[str] = []
         for endpoint in self.endpoints.in_turn(request.method):
             left_s = deadline - time.monotonic()

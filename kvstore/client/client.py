@@ -48,14 +48,15 @@ class Client:
     """An asyncio client of the replicas at `endpoints`, base addresses like `http://127.0.0.1:8001`. Use it in
     `async with`.
 
-    `timeout_ms` limits a call with all its repetitions, `attempt_ms` the wait for one replica; a replica ends each
+    `timeout_ms` is the timeout of a call with all its retries, `attempt_ms` that of one attempt; a replica ends each
     request within 3 s by itself. Each call can raise Unavailable, Rejected and, for writes, UnknownOutcome, see
     `kvstore.client.errors`.
 
-    With `exactly_once`, a write of unknown outcome is sent again under an idempotency key and executed once; it raises
-    UnknownOutcome at the deadline only. The first write then grants a lease, which takes two revisions of the store.
+    With `exactly_once`, a write has an idempotency key. A write of unknown outcome is sent again with the same key and
+    executed once; normally it raises UnknownOutcome only at the deadline. The client grants itself a lease before the
+    first write; the grant and the end of the lease take a revision of the store each.
 
-    Concurrent writes of single keys are sent in one request, see `kvstore.client.batching`.
+    Concurrent writes of single keys share a request, see `kvstore.client.batching`.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Client:
         *,
         revision: int | None = None,
     ) -> Record | None:
-        """Return the record of `key`, or None when the key is absent; as of `revision` if one is given. Raises
+        """Return the record of `key`, as of `revision` if one is given; None when the key is absent. Raises
         Compacted."""
         point = f"&revision={revision}" if revision is not None else ""
         response = await self._caller.call(Request("GET", f"{_path(key)}?consistency={consistency}{point}"))
@@ -119,11 +120,11 @@ class Client:
     ) -> PutResult:
         """Set `key` to `value`.
 
-        The conditions: the key is at `if_revision`, the key is absent, the holder of `fence` still has its lock. The
-        key is deleted with `lease`, or with a lease of its own after `ttl_s` seconds, whose number is the revision of
-        the key. Raises ConditionFailed, LockLost, NoSuchLease.
+        The write can depend on conditions: `if_revision` is the revision of the key, the key is absent, the holder of
+        `fence` still has the lock. The key is deleted when `lease` ends. `ttl_s` gives the key a lease of its own,
+        whose number is the revision of the key. Raises ConditionFailed, LockLost, NoSuchLease.
         """
-        if not isinstance(value, bytes):  # it would fail the batch, with the writes of other callers
+        if not isinstance(value, bytes):  # it would fail the whole batch, with writes of other callers
             raise TypeError(f"the value must be bytes, not {type(value).__name__}: encode text")
         if if_absent and if_revision is not None:
             raise ValueError("if_revision and if_absent exclude each other: an absent key has no revision")
@@ -141,7 +142,7 @@ class Client:
             if number is None and ttl_s is None
             else LeasedPut(name, value, number or 0, round(1000 * (ttl_s or 0)))
         )
-        query = _query(lease=number, ttl_s=ttl_s, **_guard(fence))
+        query = _query(lease=number, ttl_s=ttl_s, **_fence_options(fence))
         result = await self._batcher.write(
             SingleWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
         )
@@ -152,10 +153,10 @@ class Client:
     async def delete(
         self, key: bytes | str, *, if_revision: int | None = None, fence: FencingToken | None = None
     ) -> DeleteResult | None:
-        """Delete `key`; return None when it was absent. The conditions are those of `put`. Raises ConditionFailed,
-        LockLost."""
+        """Delete `key`; return None when the key was absent. The conditions are those of `put`. Raises
+        ConditionFailed, LockLost."""
         name = _bytes(key)
-        request = Request("DELETE", _path(name) + _query(**_guard(fence)), headers=_if_match(if_revision))
+        request = Request("DELETE", _path(name) + _query(**_fence_options(fence)), headers=_if_match(if_revision))
         result = await self._batcher.write(SingleWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
@@ -182,8 +183,8 @@ class Client:
     ) -> AsyncGenerator[KeyState, None]:
         """Yield the records of `span` in the order of their keys, all as of one revision.
 
-        `page` keys are requested at a time; after each page, `progress` is called with the number of keys so far. With
-        `keys_only` the values are empty. Raises Compacted, perhaps after some keys.
+        Each request returns up to `page` keys; after each one, `progress` is called with the number of keys so far.
+        With `keys_only` the values are empty. Raises Compacted, perhaps after some keys.
         """
         order = "desc" if reverse else "asc"
         query = f"{_span_query(span)}&limit={page}&order={order}&keys_only={str(keys_only).lower()}"
@@ -204,7 +205,7 @@ class Client:
     async def watch(
         self, span: Span = EVERY_KEY, *, from_revision: int | None = None
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Yield every change of the keys of `span`, once and in order, from `from_revision` on, or from now on.
+        """Yield every change of the keys of `span`, once and in order, from `from_revision` on, by default from now on.
 
         Continues at another replica when one fails. Raises Compacted when the history no longer contains changes that
         were not delivered.
@@ -237,8 +238,8 @@ class Client:
         """Hold the lock `name` during the block.
 
         Waits in a queue for `wait_s` seconds at most, then raises Locked; 0 does not wait, None has no limit. The lock
-        has a lease of `ttl_s` seconds, which is renewed: the lock is released this long after its holder is lost.
-        `holder` returns `value`.
+        has a lease of `ttl_s` seconds, which is renewed during the block; if its holder is lost, the lock is released
+        after this time. `holder` returns `value`.
         """
         async with self.lease(ttl_s) as lease:
             yield HeldLock(await acquire(self._caller, _bytes(name), lease, value, wait_s), lease)
@@ -258,42 +259,40 @@ class Client:
         return await self.holder(name)
 
     async def ask(self, request: Request, endpoint: str | None = None) -> Response:
-        """Send any other request: to the first replica that accepts it, or once to the replica at `endpoint`."""
+        """Send any request: to the first replica that accepts it, or once, to the replica at `endpoint`."""
         if endpoint is None:
             return await self._caller.call(request)
         return await self._caller.ask(endpoint, request, min(self._caller.attempt_s, self._caller.timeout_s))
 
     async def status(self, endpoint: str) -> Status:
-        """Return the status of the replica at `endpoint`, which is asked once. Raises Unavailable."""
+        """Return the status of the replica at `endpoint`, without retries. Raises Unavailable."""
         response = await self.ask(Request("GET", "/status"), endpoint)
         try:
             return msgspec.json.decode(response.body, type=Status)
         except msgspec.MsgspecError as error:
-            raise Unavailable(
-                f"{endpoint} did not answer with the status of a replica of this version: {error}"
-            ) from error
+            raise Unavailable(f"{endpoint} did not return the status of a replica of this version: {error}") from error
 
     async def members(self) -> MembersStatus:
         """Return the membership that the first available replica knows."""
         return await self._membership.show()
 
     async def members_at(self, endpoint: str) -> MembersStatus:
-        """Return the membership that the replica at `endpoint` knows, which is asked once."""
+        """Return the membership that the replica at `endpoint` knows, without retries."""
         return await self._membership.show_at(endpoint)
 
     async def add_member(self, name: str, address: str, role: MemberRole = MemberRole.VOTER) -> MembersStatus:
-        """Add the replica `name`, which its peers reach at `address`. A voter votes once it has caught up."""
+        """Add the replica `name`, whose address for peers is `address`. A voter votes once it has caught up."""
         return await self._membership.add(name, address, role)
 
     async def remove_member(self, name: str, *, force: bool = False) -> MembersStatus:
-        """Remove a member. Do not stop it before the change is in force: its vote is needed until then.
+        """Remove a member. Keep it running until the change is in force: its vote is needed until then.
 
-        `force` removes it even if no majority of the remaining members is connected.
+        With `force`, remove it even if no majority of the remaining members is connected.
         """
         return await self._membership.remove(name, force=force)
 
     async def replace_member(self, name: str, address: str | None = None, *, force: bool = False) -> MembersStatus:
-        """Replace a member whose data is lost, or a copy, by one with an empty disk; at `address` if that changes."""
+        """Replace a member, whose data was lost or copied, by one with an empty disk, at `address` if it changes."""
         return await self._membership.replace(name, address, force=force)
 
     async def promote_member(self, name: str) -> MembersStatus:
@@ -305,7 +304,7 @@ class Client:
     ) -> AsyncGenerator[StreamStart | StreamPage | StreamEnd, None]:
         """Yield the whole state of the first replica that sends it, see `kvstore.backup.stream`, up to a StreamEnd.
 
-        Raises Unavailable, perhaps after some messages: those are useless then.
+        Raises Unavailable, perhaps after some messages, which are then useless.
         """
         async for part in take_backup(self._caller, consistency):
             yield part
@@ -339,13 +338,13 @@ def _query(**options: bytes | float | None) -> str:
     return f"?{'&'.join(given)}" if given else ""
 
 
-def _guard(fence: FencingToken | None) -> dict[str, bytes | float | None]:
+def _fence_options(fence: FencingToken | None) -> dict[str, bytes | float | None]:
     return {"lock": fence.lock, "fence": fence.token} if fence is not None else {}
 
 
 def _compares(key: bytes, revision: int | None, fence: FencingToken | None) -> "list[Compare]":
-    at = [Compare(key, Target.REVISION, Relation.EQUAL, revision)] if revision is not None else []
-    return at + ([fence.holds] if fence is not None else [])
+    compares = [Compare(key, Target.REVISION, Relation.EQUAL, revision)] if revision is not None else []
+    return compares + ([fence.holds] if fence is not None else [])
 
 
 def _if_match(revision: int | None) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""The order in which replicas are asked: the fastest one first.
+"""The order in which replicas are asked: the fastest replica first.
 
 Every replica accepts every request, but one replica leads, some are nearer, and one may be down. Each response is
 timed, and the replica with the lowest moving average comes first. Reads and writes have separate averages, because
-their times differ. Every `TRIAL_EVERY`th request of a kind goes first to another replica, to measure that one, too. A
-replica that fails is asked last for a back-off time, which doubles with each failure in a row.
+their times differ. Every `TRIAL_EVERY`th request of a kind goes first to another replica, to keep its average current.
+After a failure a replica is asked last for a back-off time, which doubles with each consecutive failure.
 """
 
 from collections import Counter
@@ -24,13 +24,13 @@ class _EndpointState(msgspec.Struct):
     average_s: dict[str, float] = {}
     """Moving average of the response time, by kind of request."""
     measured: int = 0
-    """Number of the last response that was timed, counted over all replicas."""
+    """Number of the last timed response of this replica, counted over all replicas; 0 before the first one."""
     back_off_s: float = 0.0
     back_off_until: float = 0.0
 
 
 class Endpoints:
-    """Base addresses of the replicas. `now` returns the seconds of a monotonic clock."""
+    """Base addresses of the replicas, ranked by response time. `now` returns monotonic seconds."""
 
     def __init__(self, urls: Sequence[str], now: Callable[[], float]) -> None:
         if not urls:
@@ -61,16 +61,16 @@ class Endpoints:
         if self._requests[kind] % TRIAL_EVERY == 0:
             others = [url for url in ranked[1:] if self._states[url].back_off_until <= now]
             if others:
-                tried = min(others, key=lambda url: self._states[url].measured)
-                ranked.remove(tried)
-                ranked.insert(0, tried)
+                trial = min(others, key=lambda url: self._states[url].measured)
+                ranked.remove(trial)
+                ranked.insert(0, trial)
         return ranked
 
     def answered(self, url: str, kind: str, took_s: float) -> None:
         """Record that the replica answered a request of this `kind` after `took_s` seconds."""
         state = self._states[url]
-        before = state.average_s.get(kind, took_s)
-        state.average_s[kind] = before + WEIGHT * (took_s - before)
+        average_s = state.average_s.get(kind, took_s)
+        state.average_s[kind] = average_s + WEIGHT * (took_s - average_s)
         state.back_off_s = state.back_off_until = 0.0
         self._responses += 1
         state.measured = self._responses

@@ -1,4 +1,4 @@
-"""The errors of a client, and which responses mean which error.
+"""The errors of a client, and the mapping from responses to errors.
 
 ClientError
   NotDone             the request was not executed and never will be
@@ -20,14 +20,14 @@ from kvstore.api.json.documents import ProblemDocument
 _TYPE = "urn:kvstore:problem:"
 NO_SUCH_KEY = f"{_TYPE}no-such-key"
 _TRANSIENT = frozenset({408, 429})
-"""Statuses of the class 4xx that say nothing against the request: it came too slowly, or there were too many."""
+"""4xx statuses that do not reject the request itself: it arrived too slowly, or there were too many requests."""
 _FULL = 507
 
 Method = Literal["GET", "PUT", "POST", "DELETE"]
 
 
 class ClientError(Exception):
-    """A request ended without its result. The message says what is known and what to do."""
+    """A request ended without a result. The message says what is known and what to do."""
 
 
 class NotDone(ClientError):
@@ -52,7 +52,7 @@ class AnswerLost(UnknownOutcome):
 
 
 class IdempotencyKeyExpired(UnknownOutcome):
-    """Nothing was executed now; whether an earlier request with this idempotency key was, is not known any more."""
+    """The request was not executed. Whether an earlier one with its idempotency key was executed is no longer known."""
 
 
 class NoSuchMember(Rejected):
@@ -64,7 +64,7 @@ class NoSuchLease(Rejected):
 
 
 class Locked(Rejected):
-    """Another client holds the lock, and the time to wait for the lock is over."""
+    """Another client still holds the lock at the end of the waiting time."""
 
 
 class LockLost(Rejected):
@@ -101,7 +101,7 @@ _ERRORS: dict[str, type[ClientError]] = {
     "idempotency-key-expired": IdempotencyKeyExpired,
     "answer-not-kept": AnswerLost,
 }
-"""Errors for problem types, where the type alone decides."""
+"""Errors by problem type, for the types that alone determine the error."""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -113,8 +113,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 def accept(endpoint: str, method: Method, response: Response) -> Response:
-    """Return `response` if it is a result; raise the error that it stands for otherwise. The absence of a key is a
-    result."""
+    """Return `response` if it is a result, otherwise raise its error. The absence of a key is a result."""
     if response.status in {200, 201, 202}:
         return response
     problem = _problem(response)
@@ -125,7 +124,7 @@ def accept(endpoint: str, method: Method, response: Response) -> Response:
     if name in _ERRORS:
         raise _ERRORS[name](text)
     if name == "precondition-failed":
-        raise _failed(text, problem, response)
+        raise _condition_error(text, problem, response)
     if name == "compacted":
         raise Compacted(text, int(response.headers["KV-Oldest-Revision"]))
     if response.status == _FULL or (400 <= response.status < 500 and response.status not in _TRANSIENT):
@@ -135,7 +134,7 @@ def accept(endpoint: str, method: Method, response: Response) -> Response:
     return fail(method, text, None)
 
 
-def _failed(text: str, problem: ProblemDocument, response: Response) -> Rejected:
+def _condition_error(text: str, problem: ProblemDocument, response: Response) -> Rejected:
     if isinstance(problem.fence, int):
         return LockLost(text, problem.fence)
     revision = response.headers.get("KV-Revision")
@@ -150,8 +149,8 @@ def _problem(response: Response) -> ProblemDocument:
 
 
 def fail(method: Method, text: str, cause: BaseException | None) -> NoReturn:
-    """Raise the error of a request of which nothing is known: Unavailable for a read, which may always be repeated,
+    """Raise the error of a request of unknown outcome: Unavailable for a read, which can always be repeated,
     UnknownOutcome for a write (rule 23)."""
     if method == "GET":
         raise Unavailable(text) from cause
-    raise UnknownOutcome(f"{text}; the write may have been done or not: read the key to see") from cause
+    raise UnknownOutcome(f"{text}; the write may or may not have been executed: read the key to find out") from cause

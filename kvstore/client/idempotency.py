@@ -1,7 +1,7 @@
-"""Executes each request exactly once, however often it is sent (rule 22).
+"""Idempotency keys, with which a write is executed exactly once, however often it is sent (rule 22).
 
-The client grants itself a lease at its first write and numbers its writes. The idempotency key of a write is
-`<lease>.<number>`. Every replica recognises a key that was sent before, and answers with the stored answer.
+The client grants itself a lease before its first write and numbers its writes. The idempotency key of a write is
+`<lease>.<number>`. A replica that receives a known key returns the stored response instead of executing it again.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from kvstore.client.leases import grant, lease_path
 
 TTL_S = 600.0
 USED_S = TTL_S / 2
-"""Time after which another lease is granted: requests under the old lease can be repeated for the rest of its TTL."""
+"""Time after which a new lease is used. The rest of the TTL is for retries of requests under the old lease."""
 REVOKE_S = 0.5
-"""Timeout for the revocation of the lease when the client is closed. The lease would also expire."""
+"""Timeout for revoking the lease when the client is closed. A lease that is not revoked expires."""
 
 
 class IdempotentCaller:
-    """Sends each request with an idempotency key of its own."""
+    """A caller that gives each request an idempotency key of its own."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._granting = asyncio.Lock()
         self._lease = 0
-        """Number of the lease; 0 while there is none."""
+        """Number of the current lease; 0 without one."""
         self._used_until = 0.0
         self._number = 0
 
@@ -39,13 +39,13 @@ class IdempotentCaller:
             try:
                 return await self._caller.call(request._replace(headers=headers, repeat=Repeat.KNOWN), until)
             except IdempotencyKeyExpired:
-                # Caller raises it for a first attempt only, so nothing was executed. Either the lease has ended, or
-                # later requests have displaced this key. A new lease helps in both cases.
+                # Caller raises this error only if no earlier attempt can have been executed. Either the lease has
+                # ended, or later requests have displaced the key. A new lease helps in both cases.
                 if lease == self._lease:
                     self._lease = 0
 
     async def stop(self) -> None:
-        """Revoke the lease if a replica answers soon."""
+        """Revoke the lease if a replica answers within REVOKE_S."""
         if self._lease:
             request = Request("DELETE", lease_path(self._lease))
             with suppress(ClientError):
@@ -58,7 +58,9 @@ class IdempotentCaller:
                 try:
                     self._lease = (await grant(self._caller, TTL_S, deadline)).id
                 except UnknownOutcome as error:
-                    raise Unavailable(f"not sent, no lease was granted for an idempotency key: {error}") from error
+                    raise Unavailable(
+                        f"the write was not sent, no lease was granted for its idempotency key: {error}"
+                    ) from error
                 self._used_until, self._number = now + USED_S, 0
             self._number += 1
             return self._lease, self._number

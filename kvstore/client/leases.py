@@ -1,4 +1,4 @@
-"""Client leases: the keys of a lease are deleted with it, when it is revoked or not kept alive."""
+"""Client leases: the keys of a lease are deleted when it is revoked or expires."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from kvstore.client.errors import ClientError, NoSuchLease
 
 
 class AnyLease(Protocol):
-    """A lease of either client."""
+    """A lease of the asyncio or of the blocking client."""
 
     @property
     def id(self) -> int:
@@ -25,11 +25,11 @@ class AnyLease(Protocol):
 class Lease:
     """A client lease, which lives for `ttl_s` seconds from its grant or its last renewal.
 
-    `lost` is set when a lease that is renewed automatically has ended, or could not be renewed during a whole TTL.
+    `lost` is set when an automatically renewed lease has ended, or could not be renewed for a whole TTL.
     """
 
     def __init__(self, caller: Caller, number: int, ttl_s: float, asked_at: float) -> None:
-        """`asked_at` is the time of the request: the lease was granted later and lives longer than is assumed here."""
+        """`asked_at` is the time of the request, so that the lease expires later than the client assumes."""
         self._caller = caller
         self._lives_until = asked_at + ttl_s
         self._callbacks: list[Callable[[], None]] = []
@@ -105,7 +105,7 @@ class PendingLease:
 
 
 async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> Lease:
-    """Grant a lease. The request is repeated freely: a lease that no client knows expires."""
+    """Grant a lease. The request may be repeated: a second lease, which no client knows, expires."""
     asked_at = time.monotonic()
     body = msgspec.json.encode(GrantRequest(ttl_s=ttl_s))
     response = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)

@@ -1,4 +1,4 @@
-"""Locks with a queue: the first client in the queue holds the lock, as long as its lease lives."""
+"""Locks with a queue: the first client in the queue holds the lock until its lease ends."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from kvstore.client.errors import Locked
 from kvstore.client.leases import Lease
 
 _WAIT_S = 10.0
-"""Time that one request waits at a replica. The next request may go to another replica."""
+"""Maximum waiting time of one request at a replica. The next request may go to another replica."""
 
 
 class FencingToken(msgspec.Struct, frozen=True):
@@ -51,13 +51,15 @@ class HeldLock:
 
 async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_s: float | None) -> FencingToken:
     """Acquire the lock for `lease` and return the fencing token. Raises Locked after `wait_s` seconds; None waits
-    without limit. The queue entry is removed with the lease."""
+    without limit. The queue entry is removed when the lease ends."""
     until = time.monotonic() + wait_s if wait_s is not None else float("inf")
     while True:
-        turn_s = max(min(until - time.monotonic(), _WAIT_S), 0.0)
-        body = AcquireRequest(lease=lease.id, value_base64=value, wait_s=turn_s)
-        request = Request("POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=turn_s)
-        response = await caller.call(request, caller.deadline() + turn_s)
+        request_wait_s = max(min(until - time.monotonic(), _WAIT_S), 0.0)
+        body = AcquireRequest(lease=lease.id, value_base64=value, wait_s=request_wait_s)
+        request = Request(
+            "POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=request_wait_s
+        )
+        response = await caller.call(request, caller.deadline() + request_wait_s)
         entry = msgspec.json.decode(response.body, type=LockAcquiredDocument)
         if entry.held:
             return FencingToken(name, entry.fence)

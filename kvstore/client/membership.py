@@ -1,4 +1,4 @@
-"""Membership requests. A change may be repeated: it has the same effect as once."""
+"""Membership requests. A repeated change has the same effect as a single one."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.errors import Method, NoSuchMember
 
 _POLL_S = 0.05
-"""Interval between two looks at the membership while a change is not in force."""
+"""Polling interval of the membership until a change is in force."""
 
 
 class MembershipClient:
-    """Reads and changes the membership of the cluster."""
+    """Requests that read and change the membership of the cluster."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -28,7 +28,7 @@ class MembershipClient:
         return msgspec.json.decode(response.body, type=MembersStatus)
 
     async def show_at(self, endpoint: str) -> MembersStatus:
-        """Return the membership that the replica at `endpoint` knows, which is asked once."""
+        """Return the membership that the replica at `endpoint` knows, without retries."""
         response = await self._caller.ask(endpoint, Request("GET", "/members"), self._caller.attempt_s)
         return msgspec.json.decode(response.body, type=MembersStatus)
 
@@ -51,7 +51,7 @@ class MembershipClient:
         return await self._change("POST", f"{_path(name)}/promote")
 
     async def _change(self, method: Method, path: str, body: bytes = b"") -> MembersStatus:
-        """Make a change, wait until it is in force, or the deadline, and return the membership."""
+        """Request a change, wait until it is in force or the deadline has passed, and return the membership."""
         deadline = self._caller.deadline()
         try:
             response = await self._caller.call(Request(method, path, body, repeat=Repeat.HARMLESS), deadline)

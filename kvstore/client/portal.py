@@ -16,7 +16,7 @@ from kvstore.client.errors import UnknownOutcome
 T = TypeVar("T")
 
 BUFFERED = 1000
-"""Number of items of a stream that wait for a slow caller; then the stream is not read on."""
+"""Maximum number of buffered items of a stream; a full buffer stops the reading of the stream."""
 
 
 class _End:
@@ -27,10 +27,10 @@ class _End:
 
 
 class Portal:
-    """Runs coroutines for blocking callers in any thread, between `start` and `stop`.
+    """An event loop that runs coroutines for blocking callers in any thread, between `start` and `stop`.
 
-    It does the work of anyio's BlockingPortal, in which a caller waits for the event loop twice: for the start of its
-    task, then for the result. That made many threads four times slower, see `docs/decisions/0010-client.md`.
+    anyio's BlockingPortal does the same, but a caller waits for its event loop twice: for the start of the task, then
+    for the result. With many threads it is four times slower, see `docs/decisions/0010-client.md`.
     """
 
     def __init__(self, owner: str) -> None:
@@ -40,7 +40,7 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._process_id = 0
         self._submitting = threading.RLock()
-        """Held while a call is handed over: the event loop accepts it before it stops, or not at all."""
+        """Lock held while a call is submitted: the event loop accepts the call before it stops, or not at all."""
 
     def start(self) -> None:
         """Start the thread and its event loop."""
@@ -52,7 +52,7 @@ class Portal:
         self._process_id = os.getpid()
 
     def stop(self) -> None:
-        """Cancel all calls and end the thread. Does nothing when it has ended already, nor in a forked process."""
+        """Cancel all calls and end the thread; do nothing if the thread has ended, or in a forked process."""
         if self._forked:
             return
         with self._submitting:
@@ -76,7 +76,7 @@ class Portal:
             await self._stopping.wait()
 
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # at the end it cancels all tasks
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it cancels all tasks on exit
                 runner.run(serve())
         except BaseException as error:
             if ready.done():
@@ -84,8 +84,10 @@ class Portal:
             ready.set_exception(error)
 
     def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Start `function()` in the event loop. A cancellation of the future cancels it. Raises RuntimeError where it
-        cannot be called."""
+        """Start `function()` in the event loop. Cancelling the returned future cancels the coroutine.
+
+        Raises RuntimeError when the portal is not open, in its own thread, and in a forked process.
+        """
         if self._forked:
             raise RuntimeError(
                 f"{self._owner} was opened in process {self._process_id} and cannot be used after a fork: open another "
@@ -107,15 +109,15 @@ class Portal:
             return future.result()
         except CancelledError:
             raise UnknownOutcome(
-                f"{self._owner} was closed while the call was under way; a write may have been done or not: read the "
-                "key to see"
+                f"{self._owner} was closed during the call; a write may or may not have been executed: read the key to "
+                "find out"
             ) from None
         finally:
             future.cancel()
 
     @contextmanager
     def hold(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Return `manager` as a context manager for `with`. It does not see an exception of the block."""
+        """Enter and exit `manager` in the event loop; an exception of the block is not passed to `manager`."""
         held = self.call(manager.__aenter__)
         try:
             yield held
@@ -123,7 +125,7 @@ class Portal:
             self.call(partial(manager.__aexit__, None, None, None))
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """Yield each of `items` as soon as it is there."""
+        """Yield each of `items` as soon as it arrives."""
         queue: asyncio.Queue[T | _End] = asyncio.Queue(BUFFERED)
         filling = self.submit(partial(_fill, queue, items))
         try:
@@ -145,13 +147,13 @@ async def _fill(queue: "asyncio.Queue[T | _End]", items: AsyncGenerator[T, None]
         try:
             async for item in items:
                 await queue.put(item)
-        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+        except Exception as error:  # noqa: BLE001 - raised by `iterate`
             end = _End(error)
     await queue.put(end)
 
 
 async def _take_all(queue: "asyncio.Queue[T | _End]") -> list[T | _End]:
-    """Return all waiting items, at least one."""
+    """Wait for an item, then return all queued items."""
     items = [await queue.get()]
     while not queue.empty():
         items.append(queue.get_nowait())

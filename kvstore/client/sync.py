@@ -36,7 +36,7 @@ def _blocking(
 def _iterating(
     method: Callable[Concatenate[Client, P], AsyncGenerator[T, None]],
 ) -> "Callable[Concatenate[SyncClient, P], Generator[T, None, None]]":
-    """Return `method` as a method whose result is for `for`."""
+    """Return `method` as a blocking method that returns a generator."""
 
     @wraps(method)
     def call(self: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
@@ -48,7 +48,7 @@ def _iterating(
 def _holding(
     method: Callable[Concatenate[Client, P], AbstractAsyncContextManager[HeldLock]],
 ) -> "Callable[Concatenate[SyncClient, P], AbstractContextManager[SyncHeldLock]]":
-    """Return `method` as a method whose result is for `with`."""
+    """Return `method` as a blocking method that returns a context manager."""
 
     @contextmanager
     def hold(portal: Portal, manager: AbstractAsyncContextManager[HeldLock]) -> "Iterator[SyncHeldLock]":
@@ -63,7 +63,7 @@ def _holding(
 
 
 class SyncLease:
-    """A client lease, see `kvstore.client.Lease`. In `with` it is kept alive, and revoked at the end."""
+    """A client lease, see `kvstore.client.Lease`. `with` renews it during the block and revokes it at the end."""
 
     def __init__(self, portal: Portal, lease: Lease) -> None:
         self._portal = portal

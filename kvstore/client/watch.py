@@ -1,7 +1,7 @@
-"""A watch that goes on at another replica when the present one fails.
+"""A watch that continues at another replica when the current one fails.
 
-The changes of a revision are delivered when all of them have arrived, which the event id of the last one tells. So no
-change is delivered twice, and the next replica continues after the last delivered revision.
+Only the last change of a revision carries an event id. The client delivers the changes of a revision when this id has
+arrived, so the next replica can continue after the last delivered revision, and no change is delivered twice.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """One watch, served by one replica after the other."""
+    """One watch, served by one replica at a time."""
 
     def __init__(self, caller: Caller, query: str, from_revision: int | None) -> None:
         self._caller = caller
@@ -57,7 +57,7 @@ class Watch:
                 except aiohttp.ClientConnectorError as error:
                     why = f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}"
                 except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
-                    why = f"the watch at {endpoint} broke off: {str(error) or 'timed out'}"
+                    why = f"the watch at {endpoint} was interrupted: {str(error) or 'timed out'}"
                 failures.append(why)
                 self._caller.endpoints.failed(endpoint)
             if loop.time() > self._served_at + self._caller.timeout_s:

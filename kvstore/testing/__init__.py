@@ -7,9 +7,9 @@
         client.put("a", b"2")
 
 The replicas run the code of `kvstore serve`, on free ports of this machine, with their data in a temporary directory.
-The links between the replicas lead through proxies in this process, which can cut them. The replicas end with the
-program, even if it is killed. An error that leaves the `with` block carries the output of the replicas. For pytest
-there are the fixtures of `kvstore.testing.pytest_plugin`.
+Messages between replicas pass through proxies in this process, which can cut a link. The replicas end with the program,
+on Linux even if the program is killed. An exception that leaves the `with` block has the output of the replicas as a
+note. `kvstore.testing.pytest_plugin` has fixtures for pytest.
 
 ProcessCluster runs replicas in a directory that the caller names, without proxies: `kvstore cluster` and the benchmarks
 use it. The package is the top layer below `kvstore.cli`: it may import the server and the client.
@@ -46,8 +46,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a class when it is first used: pytest imports this package for its plugin, in each test run of each project
-    in whose environment kvstore is installed."""
+    """Load a class when it is first used, because pytest imports this package for its plugin in every environment in
+    which kvstore is installed."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,7 +2,7 @@
 
 The files are `secret`, `cluster.lock`, and for each replica `n1.toml` (settings), `n1.log` (output) and `n1/` (data).
 The settings of a replica that was added later contain `join = true`. The settings of a removed replica are renamed to
-`n1.toml.removed`. From these names the next run knows which replicas to start.
+`n1.toml.removed`. So the next run knows which replicas to start.
 """
 
 import fcntl
@@ -24,11 +24,11 @@ from kvstore.testing.machine import free_ports, is_free, make_secret
 HOST = "127.0.0.1"
 
 Routes = Mapping[tuple[str, str], Address]
-"""The address at which the first of two replicas dials the second, where that is not its peer listener: a proxy."""
+"""Addresses of proxies by (dialing replica, target). Without an entry a replica dials the target's peer address."""
 
 
 class ClusterError(Exception):
-    """A local cluster cannot start. The message says why and what to do."""
+    """A local cluster cannot start or is not ready. The message says why and what to do."""
 
 
 class LocalReplica(msgspec.Struct, frozen=True):
@@ -74,8 +74,7 @@ class ClusterDirectory:
     """The directory of a cluster that began with `nodes` replicas n1, n2, ...
 
     Clients are served on `port` and the following ports, peers on `peer_port` and the following ones; None chooses free
-    ports. `settings` holds for all replicas. `replicas` are the present ones: without those that were removed earlier,
-    with those that were added.
+    ports. `settings` applies to all replicas. `replicas` has the current replicas, with added and without removed ones.
     """
 
     def __init__(
@@ -122,8 +121,8 @@ class ClusterDirectory:
         self.write_settings(routes)
 
     def write_settings(self, routes: Routes = MappingProxyType({})) -> None:
-        """Write the secret and the settings of all replicas. A cluster that has a name keeps it: its data has the name,
-        too."""
+        """Write the secret and the settings of all replicas. An existing cluster name is kept, because the data
+        contains it."""
         self._settings = {**self._present_cluster_name(), **self._settings}
         self.path.mkdir(parents=True, exist_ok=True)
         make_secret(self.path / "secret")
@@ -131,7 +130,7 @@ class ClusterDirectory:
             replica.config.write_text(self._settings_of(replica, routes))
 
     def new_replica(self, name: str) -> LocalReplica:
-        """Choose free ports for a replica that is to be added."""
+        """Return a replica to add, with free ports."""
         taken = [address.port for replica in self.replicas.values() for address in (replica.listen, replica.peers)]
         listen, peers = free_ports(HOST, 2, taken)
         return LocalReplica(name, Address(HOST, listen), Address(HOST, peers), self.path, joins=True)
@@ -143,8 +142,7 @@ class ClusterDirectory:
         replica.config.write_text(self._settings_of(replica, {}))
 
     def mark_joining(self, name: str) -> None:
-        """Write the settings of a replica that was replaced: with an empty disk it joins through the present
-        members."""
+        """Write the settings of a replaced replica, which joins the running cluster with an empty disk."""
         self.add(replace(self.replicas[name], joins=True))
 
     def remove(self, name: str) -> None:
@@ -153,7 +151,7 @@ class ClusterDirectory:
         replica.config.rename(replica.removed)
 
     def _present_cluster_name(self) -> dict[str, str]:
-        """Return the setting `cluster` in the present settings files, if there is one: `kvstore restore` writes it."""
+        """Return the setting `cluster` from an existing settings file, if it is there: `kvstore restore` writes it."""
         for replica in self.replicas.values():
             try:
                 name = tomllib.loads(replica.config.read_text()).get("cluster")
@@ -220,12 +218,12 @@ class ClusterDirectory:
 
 
 def _joins(config: Path) -> bool:
-    """Return whether these are the settings of a replica that was added."""
+    """Return whether `config` has the settings of an added replica."""
     return config.exists() and tomllib.loads(config.read_text()).get("join", False) is True
 
 
 def _added_replicas(directory: Path) -> dict[str, LocalReplica]:
-    """Return the replicas that were added to the cluster in `directory`, with the addresses that they had last."""
+    """Return the replicas that were added to the cluster in `directory`, with their last addresses."""
     replicas = {}
     for config in sorted(directory.glob("*.toml")):
         if _joins(config):

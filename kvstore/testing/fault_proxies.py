@@ -17,7 +17,7 @@ from kvstore.testing.cluster_directory import HOST, LocalReplica
 
 CHUNK_BYTES = 64 * 1024
 QUEUED_CHUNKS = 256
-"""Chunks that are kept for one connection while its link is cut or delayed; then its sender has to wait."""
+"""Maximum number of buffered chunks of a connection whose link is cut or delayed; a full buffer blocks the sender."""
 
 Pair = tuple[str, str]
 """A direction: from the first replica to the second."""
@@ -49,7 +49,7 @@ class DirectedLink:
         self._delay_s = delay_s
 
     def heal(self) -> None:
-        """Deliver what was held back at once, and delayed data when it is due."""
+        """Deliver data held back by a cut at once, and delayed data when it is due."""
         self._delay_s = 0.0
         self._open.set()
 
@@ -61,8 +61,8 @@ class DirectedLink:
     async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """Copy `source` to `sink` until it ends, then close `sink`."""
         chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(QUEUED_CHUNKS)
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._deliver(chunks, sink))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._deliver(chunks, sink))
             chunk = await _read(source)
             while chunk:
                 self.held += self.is_cut
@@ -81,7 +81,7 @@ class DirectedLink:
             if not chunk:
                 sink.close()
                 return
-            with suppress(OSError):  # the end of a lost sink arrives in the other direction
+            with suppress(OSError):  # `carry` of the other direction notices a lost sink
                 sink.write(chunk)
                 await sink.drain()
 
@@ -128,8 +128,8 @@ class FaultProxies:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def leaving(self, names: Iterable[str]) -> list[Pair]:
-        """Return each direction from one of these replicas to one of the others; all directions when `names` are all
-        replicas."""
+        """Return each direction from one of these replicas to another replica; all directions when `names` contains
+        all replicas."""
         inside = set(names)
         if inside == set(self._replicas):
             return list(self.links)
@@ -154,16 +154,16 @@ class FaultProxies:
 
     async def _connect(self, pair: Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialer, target = pair
-        forth, back = self.links[dialer, target], self.links[target, dialer]
-        await forth.wait_open()
-        await back.wait_open()
+        forward, backward = self.links[dialer, target], self.links[target, dialer]
+        await forward.wait_open()
+        await backward.wait_open()
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._replicas[target].peers)
         except OSError:
             return
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(forth.carry(reader, far_writer))
-                both.create_task(back.carry(far_reader, writer))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(forward.carry(reader, far_writer))
+                tasks.create_task(backward.carry(far_reader, writer))
         finally:
             far_writer.close()

@@ -1,17 +1,17 @@
 """Replicas that the fork server of `multiprocessing` forks, so that their code is loaded once.
 
-A replica that loads its own code needs a second until it serves, nearly all of it for imports; a forked replica needs
-some hundredths of a second. It runs the server as `kvstore serve --config` does, and is a process like any other: it
-can be killed and paused, and prints to its log.
+A replica that loads its own code needs a second to start, nearly all of it for imports; a forked replica needs some
+hundredths of a second. A forked replica runs the server as `kvstore serve --config` does, and is a process like any
+other: it can be killed and paused, and prints to its log.
 
-Three habits of `multiprocessing` are corrected here:
+Three behaviours of `multiprocessing` are changed here:
 
 - Each child runs the main module of the program again. A script that starts a cluster would start one in each replica,
   and under the command `pytest` each replica would load pytest. So the main module is hidden while a child starts.
 - Each child has a copy of the pipe that keeps the fork server alive. A replica closes its copy. So the fork server ends
   with the program, even if the program is killed, and the system then kills the replicas. Only Linux does that; on
-  other systems, the replicas of a killed program go on.
-- At exit the program waits for its children, and a paused replica never ends. So all children are killed first.
+  other systems, the replicas of a killed program continue to run.
+- At exit, `multiprocessing` waits for all children, but a paused replica never ends. So all children are killed first.
 """
 
 import atexit
@@ -37,10 +37,10 @@ from storage.base import StorageError
 _CONTEXT = multiprocessing.get_context("forkserver")
 _NAME = "kvstore.testing"
 _REMOVE_S = 10.0
-"""Time after which the removal of a directory is given up."""
+"""Maximum time for removing a directory."""
 
 _lock = threading.RLock()
-"""Held during calls to `multiprocessing`: only one thread at a time may use its processes."""
+"""Lock held during calls to `multiprocessing`, whose processes only one thread at a time may use."""
 
 
 def ensure_running() -> None:
@@ -100,14 +100,14 @@ class ForkedCluster(ProcessCluster):
 
 
 def remove_after_program(directory: str) -> ForkedProcess:
-    """Start a process that removes `directory` if this program is killed. Kill that process when the program itself has
-    removed the directory."""
+    """Start a process that removes `directory` when this program has ended, even if it was killed. The caller kills the
+    process after removing the directory itself."""
     return ForkedProcess(_remove_after_program, directory)
 
 
 def _run_replica(config: str, log: str, environment: dict[str, str]) -> None:
     end_with_parent(signal.SIGKILL)  # a paused process handles no other signal
-    _leave_program()
+    _detach_from_program()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -126,7 +126,7 @@ def _run_replica(config: str, log: str, environment: dict[str, str]) -> None:
 def _remove_after_program(directory: str) -> None:
     program = multiprocessing.parent_process()
     assert program is not None  # noqa: S101 - this is a child
-    _leave_program(keep=program.sentinel)
+    _detach_from_program(keep=program.sentinel)
     program.join()
     deadline = time.monotonic() + _REMOVE_S
     while Path(directory).exists() and time.monotonic() < deadline:  # the last replicas may still write
@@ -134,9 +134,9 @@ def _remove_after_program(directory: str) -> None:
         time.sleep(0.05)
 
 
-def _leave_program(keep: int | None = None) -> None:
-    """Leave the terminal, whose Ctrl-C is for the program, and close all inherited files but `keep`, among them the
-    pipe that keeps the fork server alive. End here if the program has ended already."""
+def _detach_from_program(keep: int | None = None) -> None:
+    """Leave the terminal, whose Ctrl-C is for the program, and close all inherited files except `keep`, among them the
+    pipe that keeps the fork server alive. Exit if the program has ended already."""
     os.setsid()
     program = multiprocessing.parent_process()
     if program is None or not program.is_alive():

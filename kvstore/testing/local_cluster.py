@@ -1,4 +1,4 @@
-"""The cluster for tests, as a blocking class and as one for asyncio. Both run ProxiedCluster in a thread of its own."""
+"""The cluster for tests, as a blocking and as an asyncio class. Both run a ProxiedCluster in a thread of its own."""
 
 import asyncio
 import tempfile
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class _AnyLocalCluster:
-    """The part that does not depend on how a caller waits."""
+    """The common part of LocalCluster and AsyncLocalCluster."""
 
     def __init__(self, nodes: int = 3, settings: Mapping[str, int | str] | None = None) -> None:
-        fork_server.ensure_running()  # it loads its modules meanwhile
+        fork_server.ensure_running()  # it loads its modules in the background
         self._directory = tempfile.TemporaryDirectory(prefix="kvstore-")
         self._remover = fork_server.remove_after_program(self._directory.name)
         self.portal = Portal(type(self).__name__)
@@ -121,8 +121,8 @@ class LocalCluster(_AnyLocalCluster):
     clear = _blocking(ProxiedCluster.clear)
 
     def reset(self) -> None:
-        """Restore the first state, except the revision of the store: all replicas are ready, and there is no key, no
-        lease, no lock and no client."""
+        """Restore the initial state, except the revision of the store: make all replicas ready, close all clients, and
+        delete all keys, leases and locks."""
         self.revive()
         self._clients.close()
         self.clear()
@@ -169,8 +169,8 @@ class AsyncLocalCluster(_AnyLocalCluster):
     clear = _awaitable(ProxiedCluster.clear)
 
     async def reset(self) -> None:
-        """Restore the first state, except the revision of the store: all replicas are ready, and there is no key, no
-        lease, no lock and no client."""
+        """Restore the initial state, except the revision of the store: make all replicas ready, close all clients, and
+        delete all keys, leases and locks."""
         await self.revive()
         await self._clients.aclose()
         await self.clear()

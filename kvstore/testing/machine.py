@@ -1,4 +1,4 @@
-"""Services of the operating system for local clusters: free ports, a secret file, the end of a parent process."""
+"""Operating-system services for local clusters: free ports, a secret file, a signal at the end of the parent."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FREE_PORTS = range(12_000, 32_000)
-"""Ports to choose from. Above them, systems choose the ports of outgoing connections: such a connection could take the
-port of a dead replica."""
+"""Ports to choose from. Systems take the ports of outgoing connections from above this range; such a connection could
+otherwise occupy the port of a stopped replica."""
 _SHARES = 32
-"""Number of parts of FREE_PORTS. Each process uses the ports of one part: two processes could otherwise choose the same
+"""Number of parts of FREE_PORTS. Each process uses the ports of one part, so that two processes rarely choose the same
 port before either listens on it."""
 
 _PR_SET_PDEATHSIG = 1
@@ -50,7 +50,7 @@ def make_secret(path: Path) -> None:
 
 
 def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Have the system send this signal to the calling process when its parent ends, for any reason. Does nothing on
-    systems other than Linux."""
+    """Make Linux send this signal to the calling process when its parent ends, for any reason; do nothing on other
+    systems."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(_PR_SET_PDEATHSIG, number)

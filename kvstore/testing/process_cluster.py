@@ -25,16 +25,16 @@ from kvstore.testing.machine import end_with_parent
 from kvstore.testing.replica_status import describe_exit, leader_of, status_of, what_is_missing
 
 STOP_S = 10.0
-"""A replica that has not stopped so long after SIGTERM is killed."""
+"""Time after SIGTERM at which a replica that still runs is killed."""
 READY_S = 120.0
 """Default timeout of a wait for replicas or a leader. It is usually over within a second, but not on a busy machine."""
 POLL_S = 0.05
-"""Interval between two looks at the processes or their statuses."""
+"""Polling interval of processes and their statuses."""
 STATUS_MS = 500
-"""A status must arrive within this time: a paused replica never answers."""
+"""Timeout of a status request; a paused replica never answers."""
 
 _OWN_SETTINGS = {"node", "members", "join", "listen", "peer_listen", "data", "secret", "secret_file"}
-"""Settings that the cluster writes; a replica does not take them from the environment."""
+"""Settings that the cluster writes, so that a replica must not take them from the environment."""
 
 
 class NotReadyError(ClusterError):
@@ -67,8 +67,8 @@ class ReplicaProcess(Protocol):
 class ProcessCluster:
     """The processes of `nodes` replicas n1, n2, ... with their files in `directory`; see ClusterDirectory.
 
-    The order of use is `prepare`, `start`, `wait_ready`, anything, `stop`. A replica ends with the thread that started
-    it: call `start` in the main thread.
+    The order of use is `prepare`, `start`, `wait_ready`, any other calls, `stop`. A replica ends with the thread that
+    started it, so call `start` in the main thread.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ProcessCluster:
         self._files.prepare(routes)
 
     async def add(self, name: str, role: MemberRole = MemberRole.VOTER) -> LocalReplica:
-        """Add a replica to the running cluster and start it. It has not caught up on return, see `wait_joined`.
+        """Add a replica to the running cluster and start it, without waiting until it has caught up, see `wait_joined`.
 
         Raises ClientError when the cluster refuses the change.
         """
@@ -119,7 +119,7 @@ class ProcessCluster:
         return replica
 
     def mark_joining(self, name: str) -> None:
-        """Have a replica that was replaced join with an empty disk at its next start."""
+        """Make a replaced replica join the cluster with an empty disk at its next start."""
         self._files.mark_joining(name)
 
     async def remove(self, name: str) -> None:
@@ -141,12 +141,12 @@ class ProcessCluster:
                 if status.in_force and ready >= set(names):
                     return status
                 if time.monotonic() > deadline:
-                    missing = ", ".join(sorted(set(names) - ready)) or "the change of members"
+                    missing = ", ".join(sorted(set(names) - ready)) or "the membership change"
                     raise NotReadyError(f"not ready after {timeout_s:g} s: {missing}; see {self.directory}/*.log")
                 await asyncio.sleep(POLL_S)
 
     def start(self, names: Iterable[str] | None = None) -> None:
-        """Start those of these replicas that do not run, all by default."""
+        """Start these replicas, all by default, unless they run already."""
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -165,7 +165,7 @@ class ProcessCluster:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the parent only, which stops all in order
+                start_new_session=True,  # Ctrl-C reaches only the parent, which stops the replicas
                 preexec_fn=end_with_parent,  # noqa: PLW1509 - called before any thread is started
             )
 
@@ -174,7 +174,7 @@ class ProcessCluster:
         return [sys.executable, "-m", "kvstore", "serve", "--config", str(self.replicas[name].config)]
 
     def runs(self, name: str) -> bool:
-        """Return whether the process of this replica is there, paused or not."""
+        """Return whether the process of this replica exists, paused or not."""
         process = self._processes.get(name)
         return process is not None and process.poll() is None
 
@@ -196,15 +196,15 @@ class ProcessCluster:
             self._processes[name].wait()
 
     def pause(self, name: str) -> None:
-        """Stop a replica with SIGSTOP: it keeps its connections and does nothing."""
+        """Suspend a replica with SIGSTOP: it keeps its connections and does nothing."""
         self._processes[name].send_signal(signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        """Let a paused replica continue."""
+        """Resume a paused replica with SIGCONT."""
         self._processes[name].send_signal(signal.SIGCONT)
 
     async def stop(self, names: Iterable[str] | None = None) -> list[str]:
-        """End these replicas with SIGTERM, all by default, and wait. Return the names of those that had to be
+        """Stop these replicas, all by default, with SIGTERM and wait. Return the names of replicas that had to be
         killed."""
         running = [name for name in self._chosen(names) if self.runs(name)]
         for name in running:
@@ -213,12 +213,12 @@ class ProcessCluster:
         deadline = time.monotonic() + STOP_S
         while any(map(self.runs, running)) and time.monotonic() < deadline:  # noqa: ASYNC110 - an exit sets no event
             await asyncio.sleep(POLL_S)
-        stubborn = [name for name in running if self.runs(name)]
-        self.kill(*stubborn)
-        return stubborn
+        unstopped = [name for name in running if self.runs(name)]
+        self.kill(*unstopped)
+        return unstopped
 
     async def restart(self, name: str) -> None:
-        """Stop a replica in order and start it again."""
+        """Stop a replica with SIGTERM and start it again."""
         await self.stop([name])
         self.start([name])
 

@@ -15,11 +15,11 @@ from kvstore.testing.process_cluster import POLL_S, READY_S
 from kvstore.testing.replica_status import describe_exit, leader_of
 
 LOG_LINES = 40
-"""Number of lines of each replica in `logs`."""
+"""Maximum number of lines of each replica in `logs`."""
 
 
 class ProxiedCluster:
-    """Forked replicas, with a proxy of this process in each link between them."""
+    """Forked replicas whose links pass through proxies in this process."""
 
     def __init__(self, nodes: int, directory: Path, settings: Mapping[str, int | str]) -> None:
         self.processes = ForkedCluster(nodes, directory, settings=settings)
@@ -49,19 +49,19 @@ class ProxiedCluster:
         self.processes.kill(*filter(self.processes.runs, self._known(names)))
 
     async def pause(self, *names: str) -> None:
-        """Stop these replicas with SIGSTOP: they keep their connections and do nothing."""
+        """Suspend these replicas with SIGSTOP: they keep their connections and do nothing."""
         for name in self._known(names):
             self.processes.pause(name)
 
     async def resume(self, *names: str) -> None:
-        """Let these replicas continue, all by default."""
+        """Resume these replicas, all by default."""
         for name in self._known(names) or self.names:
             if self.processes.runs(name):
                 self.processes.resume(name)
 
     async def restart(self, *names: str) -> None:
-        """Start these replicas, all by default; a running replica is first stopped with SIGTERM. The replicas have not
-        caught up on return, see `wait_ready`."""
+        """Start these replicas, all by default, without waiting until they are ready, see `wait_ready`. A running
+        replica is first stopped with SIGTERM."""
         chosen = self._known(names) or self.names
         await self.processes.stop(chosen)
         self.processes.start(chosen)
@@ -97,7 +97,7 @@ class ProxiedCluster:
                         return leader
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise ClusterError(f"no replica leads after {timeout_s:g} s\n{self.logs()}") from None
+            raise ClusterError(f"there is no leader after {timeout_s:g} s\n{self.logs()}") from None
 
     async def revive(self) -> None:
         """Heal all links, resume or start all replicas, and wait until they are ready."""
@@ -122,7 +122,7 @@ class ProxiedCluster:
         return "\n".join(parts)
 
     def _known(self, names: Iterable[str]) -> list[str]:
-        """Return `names` as a list. Raises ValueError when one of them is no replica of this cluster."""
+        """Return `names` as a list. Raises ValueError for a name that no replica of this cluster has."""
         known = list(names)
         for name in known:
             if name not in self.names:

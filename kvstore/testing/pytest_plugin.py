@@ -1,8 +1,8 @@
 """Fixtures for pytest, available in every environment in which kvstore is installed.
 
 `kvstore_cluster` is a LocalCluster of three replicas. It is started once for all tests, in a second or two; before each
-test all replicas are made ready again and the store is emptied (its revision is not reset).
-`kvstore_clusters` makes clusters for one test, in about 0.3 s each: `kvstore_clusters(5, {"lease_ms": 900})`.
+test all replicas are made ready again and the store is emptied, but its revision is not reset.
+`kvstore_clusters` starts clusters for one test, in about 0.3 s each: `kvstore_clusters(5, {"lease_ms": 900})`.
 
 The report of a test that fails contains the output of the replicas.
 """
@@ -48,7 +48,7 @@ def kvstore_cluster(request: pytest.FixtureRequest, _kvstore_shared: LocalCluste
 
 @pytest.fixture
 def kvstore_clusters(request: pytest.FixtureRequest) -> Iterator[ClusterFactory]:
-    """A function that makes clusters of any size for one test."""
+    """A function that starts clusters of any size for one test."""
     from kvstore.testing import LocalCluster  # noqa: PLC0415 - as above
 
     with ExitStack() as running:

@@ -1,4 +1,4 @@
-"""Questions about the replicas of a local cluster: which one leads, what is missing, how a process ended."""
+"""The leader of a local cluster, reasons for not being ready, and exit statuses of processes."""
 
 import signal
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from kvstore.testing.cluster_directory import LocalReplica
 
 
 async def status_of(client: Client, replica: LocalReplica) -> Status | None:
-    """Return the status of `replica`; None when it does not answer in time, or another program listens there."""
+    """Return the status of `replica`; None if it does not answer in time, or another program answers on its port."""
     try:
         return await client.status(replica.url)
     except (ClientError, UnicodeDecodeError):  # msgspec raises the latter for JSON text that is not UTF-8
@@ -17,8 +17,8 @@ async def status_of(client: Client, replica: LocalReplica) -> Status | None:
 
 
 def leader_of(statuses: Mapping[str, Status | None]) -> str | None:
-    """Return the leader: of the replicas that claim to lead, the one with the highest ballot. The others have not
-    noticed yet that they were replaced."""
+    """Return the replica with the highest ballot among those that claim to lead; the others have not noticed yet that
+    they were replaced. Return None when no replica claims to lead."""
     leaders = [status for status in statuses.values() if status is not None and status.role == "leader"]
     return max(leaders, key=lambda status: int(status.ballot.partition(".")[0])).id if leaders else None
 
@@ -26,11 +26,11 @@ def leader_of(statuses: Mapping[str, Status | None]) -> str | None:
 def what_is_missing(statuses: Mapping[str, Status | None]) -> str:
     """Return, in words, why a cluster with these statuses is not ready."""
     reasons = [
-        f"{name} is still starting: it replays its log" if status is None else f"{name} catches up with the others"
+        f"{name} does not answer yet: it may be replaying its log" if status is None else f"{name} is catching up"
         for name, status in statuses.items()
         if status is None or not status.ready
     ]
-    return ", ".join(reasons) or "no replica leads"
+    return ", ".join(reasons) or "there is no leader"
 
 
 def describe_exit(code: int | None) -> str:

@@ -28,7 +28,7 @@ def test_a_wait_that_ends_while_the_processes_live_says_what_is_missing(tmp_path
         cluster.start()
         try:
             cluster.pause("n1")
-            with pytest.raises(NotReadyError, match="n1 is still starting: it replays its log"):
+            with pytest.raises(NotReadyError, match="n1 does not answer yet: it may be replaying its log"):
                 await cluster.wait_ready(timeout_s=0)
             assert cluster.runs("n1")
         finally:
@@ -168,7 +168,7 @@ def test_the_command_says_what_to_try_locks_its_directory_reports_a_death_and_st
         os.kill(int(replica[1]), signal.SIGKILL)
         assert "n1 died (killed by SIGKILL)" in read_until(process, "start it again with")
         os.killpg(process.pid, signal.SIGINT)  # as the terminal sends Ctrl-C
-        assert "the data stays in" in read_until(process, "stopped;")
+        assert "the data is in" in read_until(process, "stopped;")
     assert process.returncode == 0
 
 

@@ -16,7 +16,7 @@ from tests.torture.watching.command import WATCH
 app = typer.Typer(
     name="torture",
     help="Check with real processes that the store keeps its guarantees while replicas fail.",
-    epilog="Exit status: 0 when every guarantee and limit is kept, 1 otherwise.",
+    epilog="Exit status: 0 when every guarantee and limit is met, 1 otherwise.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""One request of a client, recorded with its outcome, and the keys that the clients of a run share."""
+"""Requests of a client, recorded with their outcomes, and the keys that the clients of a run share."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,17 +26,17 @@ PAIRS = 2
 PAIR = "pair"
 HALVES = ("a", "b")
 CALLS_PER_KEY = 150
-"""Mean number of calls before other keys are used: a longer history cannot be checked."""
+"""Mean number of calls of a key before new keys are used: a longer history takes too long to check."""
 
 
 class LastSeen(msgspec.Struct, frozen=True):
-    """The record of a key when any client read or put it last."""
+    """The record of a key that any client read or put last."""
 
     value: str
     revision: int
 
 
-class _Question(NamedTuple):
+class _CallArguments(NamedTuple):
     """The arguments of `call`."""
 
     kind: CallKind
@@ -89,29 +89,29 @@ async def call(
     writes = kind in WRITES
     expected = seen.value if kind in SWAPS and seen is not None else None
     outcome: CallOutcome = "refused"
-    shown, revision = None, None
+    read_value, revision = None, None
     try:
-        async with _request(http, url, _Question(kind, key, value, seen)) as response:
+        async with _request(http, url, _CallArguments(kind, key, value, seen)) as response:
             body, status, headers = await response.read(), response.status, response.headers
     except aiohttp.ClientConnectorError:
         pass  # nothing was sent
     except (ConnectionLostError, aiohttp.ClientError, TimeoutError):
         outcome = "unknown" if writes else "refused"
     else:
-        kind, outcome, shown, revision = _meaning(kind, status, headers, body)
+        kind, outcome, read_value, revision = _interpret(kind, status, headers, body)
     put = kind in WRITES and kind != "delete"
     returned_ns = time.monotonic_ns()
     return RecordedCall(
-        kind, key, replica, called_ns, returned_ns, outcome, value if put else shown, revision, expected
+        kind, key, replica, called_ns, returned_ns, outcome, value if put else read_value, revision, expected
     )
 
 
 def _request(
-    http: aiohttp.ClientSession, url: str, question: _Question
+    http: aiohttp.ClientSession, url: str, arguments: _CallArguments
 ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-    kind, key, value, seen = question
+    kind, key, value, seen = arguments
     if kind in {"pair", "pair-swap", "both"}:
-        return http.post(f"{url}/txn", data=_transaction(question))
+        return http.post(f"{url}/txn", data=_transaction(arguments))
     half = f"/{HALVES[sum(value.encode()) % 2]}" if kind == "half" else ""
     consistency = f"?consistency={kind}" if kind in {"quorum", "stale"} else ""
     target = URL(f"{url}/kv/{quote(key + half)}{consistency}", encoded=True)
@@ -122,9 +122,9 @@ def _request(
     return http.request(method, target, data=value if method == "PUT" else None, headers=headers)
 
 
-def _transaction(question: _Question) -> bytes:
+def _transaction(arguments: _CallArguments) -> bytes:
     """Return a transaction that reads or puts both keys of a pair; a swap compares the first key for both."""
-    kind, key, value, seen = question
+    kind, key, value, seen = arguments
     keys = [f"{key}/{half}" for half in HALVES]
     reads = [{"get": {"key": each}} for each in keys]
     if kind == "both":
@@ -136,10 +136,10 @@ def _transaction(question: _Question) -> bytes:
     return msgspec.json.encode({"compare": [{"key": keys[0], **condition}], "then": puts, "else": reads})
 
 
-def _meaning(
+def _interpret(
     kind: CallKind, status: int, headers: Mapping[str, str], body: bytes
 ) -> tuple[CallKind, CallOutcome, str | None, int | None]:
-    """Return the kind that an answer makes of a call, its outcome, the value that a read saw, and the revision."""
+    """Return kind, outcome, value read and revision of an answered call; a swap that fails has the kind of a read."""
     if status in {200, 201}:
         if kind not in WRITES and kind != "both":
             return kind, "answered", body.decode(), int(headers["KV-Revision"])
@@ -157,7 +157,7 @@ def _meaning(
 
 
 def _both(answer: _Body) -> tuple[str | None, int | None]:
-    """Return value and revision of a pair; for two different records a value that was never put."""
+    """Return value and revision of a pair; two different records make a value that was never put."""
     first, second = (each.get or _TransactionRecord() for each in answer.results)
     if first == second:
         return first.value, first.revision
@@ -180,7 +180,7 @@ class KeyPool:
         return f"g{group}/k{number}" if number < KEYS else f"g{group}/{PAIR}{number}"
 
     def draw_call(self, rng: Random, *, reads: bool = False) -> tuple[CallKind, str]:
-        """Return kind and key of the next call; with `reads` only a read."""
+        """Return kind and key of the next call, which is a read if `reads`."""
         key = self.draw(rng)
         if is_pair(key):
             return rng.choice(PAIR_READS if reads else PAIR_KINDS), key
@@ -196,7 +196,7 @@ class KeyPool:
         return self._seen.get(key)
 
     def note(self, done: RecordedCall) -> None:
-        """Remember the record that a call saw or left."""
+        """Remember the record that a call read or wrote."""
         if done.outcome != "answered" or done.kind in {"stale", "compare"}:
             return
         if done.kind == "delete" or done.value is None or done.revision is None:

@@ -1,4 +1,4 @@
-"""Members that are added, removed and replaced while clients work, half of the changes with a kill."""
+"""Membership changes while clients work; a replica is killed during every second change."""
 
 import asyncio
 import shutil
@@ -26,10 +26,10 @@ from tests.torture.history import HistoryVerdict, judge
 NODES = 3
 MIN_MEMBERS, MAX_MEMBERS = 3, 5
 PATIENCE_S = 90.0
-"""Time in which a change is made and new members have caught up, kills included."""
+"""Timeout of a membership change, and of the catch-up of all members after it."""
 READ_BACK_S = 300.0
 AFTERMATH_S = 0.5
-"""Time after recovery in which a request that met the kill may still fail."""
+"""Time after recovery in which a request that the kill affected may still fail."""
 
 CHURN = typer.Typer()
 
@@ -44,7 +44,7 @@ class ChangeKind(StrEnum):
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
-    """One change, and the replica that was killed meanwhile."""
+    """One change, and the replica that was killed during it."""
 
     kind: ChangeKind
     member: str
@@ -81,7 +81,7 @@ def churn(
     seed: Seed = None,
     json: Json = None,
 ) -> None:
-    """Add, remove and replace members under clients, every second time with a kill, and check every answer."""
+    """Add, remove and replace members while clients work, every second time with a kill, and check every answer."""
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("changes", total=changes)
 
@@ -101,7 +101,7 @@ async def measure(
     done: list[MembershipChange] = []
     async with started(directory / "cluster", NODES) as cluster:
         recorded = RecordingClients(
-            lambda: {name: place.url for name, place in cluster.replicas.items()}, seed, retries=True
+            lambda: {name: replica.url for name, replica in cluster.replicas.items()}, seed, retries=True
         )
         operator = _Operator(cluster, Random(seed))
         async with asyncio.TaskGroup() as group:
@@ -127,17 +127,17 @@ async def measure(
 
 
 class _Operator:
-    """Changes the members of a running cluster."""
+    """An operator that changes the members of a running cluster."""
 
     def __init__(self, cluster: ProcessCluster, rng: Random) -> None:
         self._cluster = cluster
         self._rng = rng
         self._number = NODES
         self.faults: list[tuple[int, int]] = []
-        """Begin and end of the time around each kill, in monotonic nanoseconds."""
+        """Begin and end of the outage that each kill causes, in monotonic nanoseconds."""
 
     async def change(self, *, with_kill: bool) -> MembershipChange:
-        """Make one change and wait until all members have caught up. Raises BenchError when that takes too long."""
+        """Make one change and wait until all members have caught up. Raises BenchError after PATIENCE_S."""
         began = time.monotonic()
         kind, member = self._draw()
         killed: str | None = None
@@ -179,13 +179,13 @@ class _Operator:
         data = self._cluster.replicas[member].data
         try:
             await self._cluster.remove(member)
-        except NoSuchMember:  # an earlier try removed it, and its answer was lost
+        except NoSuchMember:  # an earlier attempt removed the member, but its answer was lost
             await self._cluster.stop([member])
             self._cluster.replicas.pop(member)
         shutil.rmtree(data, ignore_errors=True)
 
     async def _kill(self, name: str) -> None:
-        """Kill a replica at some time during the change, and start it a while later."""
+        """Kill a replica at a random time during the change, and start it again at a random time after the kill."""
         await asyncio.sleep(self._rng.uniform(0, 2))
         self.faults.append((time.monotonic_ns(), 1 << 62))
         self._cluster.kill(name)
@@ -197,7 +197,7 @@ class _Operator:
         await self._cluster.wait_joined(*self._cluster.replicas, timeout_s=POLL_S)
         async with Client(self._cluster.endpoints) as client:
             for member in (await client.members()).members:
-                if member.name not in self._cluster.replicas:  # it was added, and the answer was lost
+                if member.name not in self._cluster.replicas:  # added by an attempt whose answer was lost
                     await client.remove_member(member.name)
 
     async def _retry(self, act: Callable[[], Awaitable[None]], failure: str) -> None:

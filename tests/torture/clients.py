@@ -1,7 +1,7 @@
 """Clients in closed loops that record every request.
 
-A client sends to a replica of its own and, for a while after that one failed it, to another one, so that a replica that
-hangs holds up its own clients only. A write of unknown outcome is never repeated.
+A client has a preferred replica. After a request to it failed, the client uses another one for a while, so a replica
+that hangs delays only the clients that prefer it. A write of unknown outcome is never repeated.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from tests.torture.history import WRITES, CallKind, RecordedCall
 MAX_THINK_S = 0.03
 """Longest pause between two requests."""
 PATIENCE_S = 5.0
-"""Time in which a refused write is tried at other replicas."""
+"""Time for which a refused write is retried at other replicas."""
 AVOID_S = 0.3, 1.5
-"""Range of the time for which a client avoids a replica that failed it."""
+"""Range of the time for which a client avoids a replica after a failed request."""
 READERS = 8
 
 
@@ -34,7 +34,7 @@ class FailedWrite(msgspec.Struct, frozen=True):
 
 
 class ReplicaChoice:
-    """The replica that a client asks next: its own, or another one while it avoids that."""
+    """The choice of the replica to ask next: the preferred one, or another one while the client avoids it."""
 
     def __init__(self, urls: Callable[[], Mapping[str, str]], number: int, rng: Random) -> None:
         self._urls = urls
@@ -48,10 +48,10 @@ class ReplicaChoice:
             urls = self._urls()
             names = sorted(urls)
             now = time.monotonic()
-            willing = [name for name in names if self._avoided.get(name, 0.0) <= now]
-            if willing:
-                own = names[self._number % len(names)]
-                name = own if own in willing else self._rng.choice(willing)
+            available = [name for name in names if self._avoided.get(name, 0.0) <= now]
+            if available:
+                preferred = names[self._number % len(names)]
+                name = preferred if preferred in available else self._rng.choice(available)
                 return name, urls[name]
             await asyncio.sleep(min(self._avoided[name] for name in names) - now)
 
@@ -64,7 +64,7 @@ class RecordingClients:
     """Clients that work until `stop`. `urls` returns the URLs of the present members by name.
 
     With `retries` a refused write is sent to other replicas, as `kvstore.client.Client` does. With `readers` every
-    second client of a replica only reads: while a leader is cut off its writers wait, and its reads are of interest.
+    second client of a replica only reads: while a leader is partitioned, its writers wait, but reads must be checked.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RecordingClients:
         """Number of calls before `read_back`."""
 
     def stop(self) -> None:
-        """Let each client end after its request in flight."""
+        """Make each client end after its request in flight."""
         self._stopping = True
 
     async def run(self, number: int) -> None:
@@ -119,17 +119,17 @@ class RecordingClients:
             await asyncio.sleep(MAX_THINK_S)
 
     async def read_back(self, timeout_s: float) -> None:
-        """Read each key through every replica. Raises TimeoutError when one of them does not answer."""
+        """Read each key through every replica. Raises TimeoutError when reads are not answered within `timeout_s`."""
         self.before_read_back = len(self.calls)
         keys = dict.fromkeys(each.key for each in self.calls)
-        left = iter([(key, name, url) for key in keys for name, url in self._urls().items()])
+        remaining = iter([(key, name, url) for key in keys for name, url in self._urls().items()])
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
             for _ in range(READERS):
-                group.create_task(self._read(left))
+                group.create_task(self._read(remaining))
 
-    async def _read(self, left: Iterator[tuple[str, str, str]]) -> None:
+    async def _read(self, remaining: Iterator[tuple[str, str, str]]) -> None:
         async with session() as http:
-            for key, name, url in left:
+            for key, name, url in remaining:
                 done = await call(http, name, url, whole(key), key, value="")
                 while done.outcome != "answered":
                     await asyncio.sleep(MAX_THINK_S)

@@ -1,9 +1,9 @@
 """A counter that clients increment with retries while the leader is killed: every increment must happen exactly once.
 
 An increment reads `n` and puts `n + 1` on the condition that the revision is unchanged. The condition alone is not
-enough: when the answer to a put is lost with the leader, the retry meets another revision, so its client would take the
-put as not done and increment again. With an idempotency key the retry gets the first answer. Without one the counter
-must come out too high: this control run shows that the check can fail."""
+enough: when the answer to a put is lost with the leader, the condition of the retry fails, so the client would take the
+put as not done and increment again. With an idempotency key the retry gets the first answer. The control run without
+keys must end with a counter that is too high, which shows that the check can fail."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ class CounterResult(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int
     """Increments that were made again after a lost answer, in a run without keys."""
     conflicts: int
-    """Puts that met another revision because several clients increment."""
+    """Puts whose condition failed because another client had incremented."""
     final: int
     seconds: float
 
@@ -52,8 +52,8 @@ class CounterResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncrementingClients:
-    """Clients that increment in shares. Each share is done by new clients that ask the leader first, so that many
-    answers are lost when it is killed."""
+    """Clients that increment in several parts. Each part is done by new clients that ask the leader first, so that many
+    answers are lost when the leader is killed."""
 
     def __init__(self, increments: int, *, with_key: bool) -> None:
         self._increments = increments
@@ -65,13 +65,13 @@ class IncrementingClients:
         self.done = self.unknown = self.repeated = self.conflicts = 0
 
     async def allow(self, goal: int, endpoints: list[str]) -> None:
-        """Let the clients increment until `goal`, at the first of `endpoints`."""
+        """Allow increments up to the number `goal`, sent to the first of `endpoints`."""
         async with self._changed:
             self._goal, self._endpoints = goal, endpoints
             self._changed.notify_all()
 
     async def reached(self, done: int) -> None:
-        """Wait until this number of increments has an outcome."""
+        """Wait until `done` increments have an outcome."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.done + self.unknown >= done)
 
@@ -113,7 +113,7 @@ def counter(
     kills: Annotated[int, typer.Option(min=0, help="Number of kills of the leader.")] = 20,
     clients: Clients = 8,
     without_key: Annotated[
-        bool, typer.Option("--without-key", help="The control run: no idempotency keys, and blind retries.")
+        bool, typer.Option("--without-key", help="Do the control run: no idempotency keys, and blind retries.")
     ] = False,
     nodes: Nodes = 3,
     json: Json = None,
@@ -192,7 +192,7 @@ def counter_report(result: CounterResult) -> RenderableType:
         f"increments {how}, {result.kills} kills of the leader, {result.seconds:.0f} s",
         f"{result.done:,} increments acknowledged, {result.unknown} of unknown outcome",
         f"the counter is {result.final:,} ({result.final - result.done:+,})",
-        f"{result.conflicts:,} puts met another revision; {result.repeated} increments repeated after a lost answer",
+        f"{result.conflicts:,} puts failed their condition; {result.repeated} increments repeated after a lost answer",
     ]
     if result.with_key:
         return Group(*lines, verdict("every increment exactly once", met=result.exact))

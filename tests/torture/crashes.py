@@ -1,4 +1,4 @@
-"""SIGKILL at random times in a cluster that truncates, compacts, installs snapshots and migrates all the time."""
+"""SIGKILL at random times in a cluster that constantly truncates, compacts, installs snapshots and migrates."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ from tests.torture.migration import migrate
 
 NODES = 3
 TIGHT: dict[str, int | str] = {"log_slots": 100, "history_revisions": 64}
-"""Settings with which housekeeping never pauses, and a replica that was down for a second or two needs a snapshot."""
+"""Settings with which compaction never pauses, and a replica that was down for a second or two needs a snapshot."""
 BALLAST, BALLAST_BYTES = 160, 100_000
-"""Keys that make a snapshot 60 pages long, so that kills meet its transfer."""
+"""Number and length of values that make a snapshot 60 pages long, so that kills happen during its transfer."""
 KILLS_PER_MIGRATION = 6
 OPEN_S = 30.0
 READY_S = 120.0
@@ -37,7 +37,7 @@ CRASHES = typer.Typer()
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """One SIGKILL, and what the victim was doing."""
+    """One SIGKILL, and the activities of the victim at that time."""
 
     victim: str
     under_way: list[str]
@@ -52,7 +52,7 @@ class CrashesResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: HistoryVerdict
     migrated_keys: int
     troubles: list[str]
-    """Replicas that ended by themselves, took their data for damaged, or did not come back; keys lost by migrations."""
+    """Replicas that ended by themselves, found their data damaged, or did not recover; keys lost by migrations."""
 
     def count(self, stage: str) -> int:
         """Return the number of kills during a stage."""
@@ -108,7 +108,7 @@ async def measure(
 
 
 class _Killer:
-    """Kills replicas of a running cluster and starts them again."""
+    """A nemesis that kills replicas of a running cluster and starts them again."""
 
     def __init__(self, cluster: ProcessCluster, rng: Random, note: Callable[[str, list[str]], None]) -> None:
         self._cluster = cluster
@@ -118,17 +118,17 @@ class _Killer:
         self.troubles: list[str] = []
 
     async def kill(self, kills: int) -> None:
-        """Kill replicas, mostly one at a time while the others go on."""
-        left = kills
-        while left > 0:
+        """Kill replicas, mostly one at a time while the others continue."""
+        remaining = kills
+        while remaining > 0:
             names = list(self._cluster.replicas)
             count = self._rng.choices([1, 2, len(names)], [7, 1, 2])[0]
-            victims = self._rng.sample(names, min(count, left))
-            left -= len(victims)
+            victims = self._rng.sample(names, min(count, remaining))
+            remaining -= len(victims)
             await self._kill(victims)
 
     async def _kill(self, victims: Sequence[str]) -> None:
-        """Kill replicas a while after they have opened their data, and start them after another while."""
+        """Kill replicas at a random time after they opened their data, and start them again some time later."""
         for name in victims:
             await self._opened(name)
         await asyncio.sleep(self._rng.choice([self._rng.uniform(0, 0.5), self._rng.uniform(0, 3)]))
@@ -157,7 +157,7 @@ async def _kill_under_load(
     cluster = ProcessCluster(NODES, directory, settings=TIGHT)
     cluster.prepare()
     recorded = RecordingClients(
-        lambda: {name: place.url for name, place in cluster.replicas.items()}, rng.randrange(1 << 32), retries=True
+        lambda: {name: replica.url for name, replica in cluster.replicas.items()}, rng.randrange(1 << 32), retries=True
     )
     killer = _Killer(cluster, rng, note)
     try:
@@ -173,8 +173,8 @@ async def _kill_under_load(
         troubles = [*killer.troubles, *await _read_back(cluster, recorded)]
     finally:
         await cluster.stop()
-    damaged = [place for place in cluster.replicas.values() if files.set_aside(place.data)]
-    troubles += [f"{place.name} took its data for damaged after a crash: see {place.log}" for place in damaged]
+    damaged = [replica for replica in cluster.replicas.values() if files.set_aside(replica.data)]
+    troubles += [f"{replica.name} found its data damaged after a crash: see {replica.log}" for replica in damaged]
     return recorded, troubles
 
 

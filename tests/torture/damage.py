@@ -1,6 +1,6 @@
 """Single flipped bits in the database or the write-ahead log of one replica: each must be detected or harmless.
 
-It is always the same replica, because a cluster of three tolerates one damaged replica.
+The damaged replica is always the same one, because a cluster of three tolerates one damaged replica.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.torture.write_journal import WriteJournal
 
 NODES = 3
 SETTINGS: dict[str, int | str] = {"log_slots": 300, "history_revisions": 300}
-"""Settings with which a small database holds a truncated log, a compacted history and a state."""
+"""Settings with which a small database contains a truncated log, a compacted history and applied state."""
 KEYS = 200
 MEANWHILE = 20
 """Number of keys that are put while the replica is down, and again when it is back."""
@@ -44,9 +44,9 @@ class FlipOutcome(StrEnum):
     DETECTED = "detected"
     """The replica set its data aside and received a snapshot."""
     REFUSED = "refused"
-    """The replica did not start and said why; an operator has to replace its disk."""
+    """The replica did not start and logged the reason; an operator has to replace its disk."""
     WRONG = "wrong"
-    """The replica answered with a wrong value, lost an acknowledged write, or did not come back."""
+    """The replica answered with a wrong value, lost an acknowledged write, or did not recover."""
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[
     cluster.prepare()
     journal = WriteJournal(KEYS, rng)
     done: list[Flip] = []
-    times = 0
+    times_set_aside = 0
     try:
         cluster.start()
         await cluster.wait_ready()
@@ -111,11 +111,16 @@ async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[
         await journal.put_all(cluster.endpoints)
         for _ in range(flips):
             await journal.put_some(cluster.endpoints, MEANWHILE)
-            if files.set_aside(cluster.replicas[victim].data) > times and done[-1].outcome is FlipOutcome.HARMLESS:
-                done[-1] = msgspec.structs.replace(done[-1], outcome=FlipOutcome.DETECTED, detail="while it served")
+            if (
+                files.set_aside(cluster.replicas[victim].data) > times_set_aside
+                and done[-1].outcome is FlipOutcome.HARMLESS
+            ):
+                done[-1] = msgspec.structs.replace(
+                    done[-1], outcome=FlipOutcome.DETECTED, detail="while the replica was serving"
+                )
             await _expect_back(cluster, victim)
             flip = await _flip(cluster, victim, journal, rng)
-            times = files.set_aside(cluster.replicas[victim].data)
+            times_set_aside = files.set_aside(cluster.replicas[victim].data)
             done.append(flip)
             on_flip(flip)
     finally:
@@ -124,30 +129,30 @@ async def measure(directory: Path, *, flips: int, seed: int, on_flip: Callable[[
 
 
 async def _flip(cluster: ProcessCluster, victim: str, journal: WriteJournal, rng: Random) -> Flip:
-    place = cluster.replicas[victim]
-    others = [other.url for other in cluster.replicas.values() if other is not place]
-    before = files.set_aside(place.data)
+    replica = cluster.replicas[victim]
+    others = [other.url for other in cluster.replicas.values() if other is not replica]
+    before = files.set_aside(replica.data)
     cluster.kill(victim)
-    file = place.data / rng.choice([DATABASE, LOG])
+    file = replica.data / rng.choice([DATABASE, LOG])
     size_bytes = file.stat().st_size
     bit = rng.randrange(8 * size_bytes)
     files.flip(file, bit)
-    log_end = place.log.stat().st_size
+    log_end = replica.log.stat().st_size
     await journal.put_some(others, MEANWHILE)
     cluster.start([victim])
     outcome, detail = FlipOutcome.HARMLESS, ""
     if not await _is_back(cluster, victim):
-        outcome, detail = FlipOutcome.REFUSED, _last_line(place.log, log_end)
+        outcome, detail = FlipOutcome.REFUSED, _last_line(replica.log, log_end)
         await replace_disk(cluster, victim)
         cluster.start([victim])
         if not await _is_back(cluster, victim):
-            detail = f"it did not come back with a new disk either: {detail}"
+            detail = f"the replica did not recover with an empty disk either: {detail}"
             return Flip(file.name, size_bytes, bit, FlipOutcome.WRONG, detail)
     await journal.put_some(cluster.endpoints, MEANWHILE)
-    wrong = await journal.violations(place.url, CATCH_UP_S)
-    if files.set_aside(place.data) > before:
-        outcome, detail = FlipOutcome.DETECTED, _last_line(place.log, log_end, containing="damaged")
-        await journal.put_all(cluster.endpoints)  # moves what it received from the log into the database
+    wrong = await journal.violations(replica.url, CATCH_UP_S)
+    if files.set_aside(replica.data) > before:
+        outcome, detail = FlipOutcome.DETECTED, _last_line(replica.log, log_end, containing="damaged")
+        await journal.put_all(cluster.endpoints)  # moves the received snapshot from the WAL into the database
     if wrong:
         outcome, detail = FlipOutcome.WRONG, "; ".join(wrong[:5])
     return Flip(file.name, size_bytes, bit, outcome, detail)
@@ -156,11 +161,11 @@ async def _flip(cluster: ProcessCluster, victim: str, journal: WriteJournal, rng
 async def _expect_back(cluster: ProcessCluster, name: str) -> None:
     if not await _is_back(cluster, name):
         ending = describe_exit(cluster.exit_of(name))
-        raise BenchError(f"{name} did not stay a member, its process: {ending}; see {cluster.replicas[name].log}")
+        raise BenchError(f"{name} is not a ready member any more (process: {ending}): see {cluster.replicas[name].log}")
 
 
 async def _is_back(cluster: ProcessCluster, name: str) -> bool:
-    """Wait until a replica votes and has caught up; return False when it ended or the time is over."""
+    """Wait until a replica votes and has caught up; return False when it ended, or after READY_S."""
     try:
         async with asyncio.timeout(READY_S):
             while True:

@@ -1,4 +1,4 @@
-"""The files of a replica that has ended: what it was doing, and damage to them."""
+"""The files of a replica that has ended: its last activities, and damage to the files."""
 
 import shutil
 import sqlite3
@@ -13,22 +13,22 @@ from bench.errors import BenchError
 
 LOCK = "lock"
 MAX_UNAPPLIED = 500
-"""A replica with more chosen slots that are not applied is replaying its log."""
+"""Number of chosen but not applied slots above which a replica is replaying its log."""
 
 
 def opened_since(data: Path, moment: float) -> bool:
-    """Return whether a replica has opened its data since `moment`, in seconds of the clock of `now`."""
+    """Return whether a replica has opened its data since `moment`, a time of `now`."""
     lock = data / LOCK
     return lock.exists() and lock.stat().st_mtime >= moment
 
 
 def now() -> float:
-    """Return the time by the clock of file systems."""
+    """Return the time of the clock that file timestamps use."""
     return time.time()
 
 
 def under_way(data: Path) -> list[str]:
-    """Return what a replica was doing when it was killed, by a copy of its files."""
+    """Return the activities of a replica at the time of its kill, according to a copy of its files."""
     with _copy(data) as connection:
         return list(_under_way(connection)) if connection is not None else ["starting"]
 
@@ -40,11 +40,11 @@ def _under_way(connection: sqlite3.Connection) -> Iterator[str]:
         return
     (chosen,) = connection.execute("SELECT chosen FROM acceptor").fetchone()
     (applied,) = connection.execute("SELECT applied FROM progress").fetchone()
-    cut, live, compacted, compact, staged = connection.execute(
+    truncated, live, compacted, compact, staged = connection.execute(
         "SELECT cut, live, compacted, compact, staged FROM bounds"
     ).fetchone()
     idle = {"a": "b", "b": "a"}[live]
-    if connection.execute("SELECT 1 FROM log WHERE slot <= ? LIMIT 1", (cut,)).fetchone():
+    if connection.execute("SELECT 1 FROM log WHERE slot <= ? LIMIT 1", (truncated,)).fetchone():
         yield "truncating"
     if compacted < compact:
         yield "compacting"
@@ -60,7 +60,7 @@ def _under_way(connection: sqlite3.Connection) -> Iterator[str]:
 
 @contextmanager
 def _copy(data: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open a copy of the database with its log, or yield None when there is none yet."""
+    """Open a copy of the database with its write-ahead log; yield None when there is no database yet."""
     if not (data / DATABASE).exists() or not (data / DATABASE).stat().st_size:
         yield None
         return
@@ -73,14 +73,14 @@ def _copy(data: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def downgrade(data: Path) -> None:
-    """Turn the data of a replica that was stopped into version 1 of the schema, which has no applied state.
+    """Convert the data of a stopped replica to version 1 of the schema, which has no applied state.
 
-    Raises BenchError when the log was truncated: the lost part is in the applied state only.
+    Raises BenchError when the log was truncated, because only the applied state contains the truncated part.
     """
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as connection:
-        ((cut,),) = connection.execute("SELECT cut FROM bounds")
-        if cut:
-            raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {cut}")
+        ((truncated,),) = connection.execute("SELECT cut FROM bounds")
+        if truncated:
+            raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {truncated}")
         tables = ("progress", "bounds", "records_a", "history_a", "records_b", "history_b")
         dropped = "".join(f"DROP TABLE {table}; " for table in tables)
         connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")

@@ -21,7 +21,7 @@ FULL_SPEED = typer.Typer()
 
 
 class FullSpeedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of requests, and what their answers prove."""
+    """The number of requests, and the verdict on their answers."""
 
     requests: int
     acknowledged: int

@@ -1,4 +1,4 @@
-"""The history of a run, as the clients recorded it, and its verdict."""
+"""The history of a run, as recorded by its clients, and its verdict."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -9,10 +9,10 @@ from tests.torture.command import first_lines
 from tests.torture.linearizability import FOREVER, Operation, Verdict, check
 
 CallKind = Literal["put", "swap", "delete", "get", "quorum", "stale", "compare", "pair", "pair-swap", "both", "half"]
-"""Kind of a request. A swap is a put on the condition that the key is as it was seen before; when the condition does
-not hold it is recorded as a compare, a read of the revision. The last four kinds are about a pair: two keys that are
-always put together in one transaction, so that they are one register. `both` reads them in a transaction, `half` one by
-GET."""
+"""Kind of a request. A swap is a put on the condition that the key has not changed since it was last seen; a swap whose
+condition fails is recorded as a compare, which reads the revision. The last four kinds are for a pair: two keys that
+are always put together in one transaction, so that they are one register. `both` reads the pair in a transaction,
+`half` reads one of its keys by GET."""
 CallOutcome = Literal["answered", "unknown", "refused"]
 """Outcome of a request. Unknown: a write that may have taken effect, or may later. Refused: a write without effect, or
 a read without an answer."""
@@ -81,24 +81,24 @@ def by_key(calls: Iterable[RecordedCall]) -> dict[str, list[RecordedCall]]:
 
 
 def judge(calls: Sequence[RecordedCall], on_key: Callable[[int, int], None] = lambda _, __: None) -> HistoryVerdict:
-    """Check a history. `on_key` gets the number of checked keys and of all keys: the search may take a while."""
+    """Return the verdict on a history. `on_key` gets the number of checked keys and of all keys, to show progress."""
     keys = by_key(calls)
     verdicts: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
-    for number, (key, its) in enumerate(keys.items()):
-        verdicts[check(list(operations(with_known_values(its))))[0]].append(key)
+    for number, (key, of_key) in enumerate(keys.items()):
+        verdicts[check(list(operations(with_known_values(of_key))))[0]].append(key)
         on_key(number + 1, len(keys))
     return HistoryVerdict(
         keys=len(keys),
         unverified=verdicts[Verdict.UNVERIFIED],
         illegal=sorted(verdicts[Verdict.ILLEGAL], key=lambda key: len(keys[key])),
         backwards=[*backwards(calls), *wrong_records(calls)],
-        lost=[line for its in keys.values() for line in lost(its)],
+        lost=[line for of_key in keys.values() for line in lost(of_key)],
     )
 
 
 def with_known_values(calls: Sequence[RecordedCall]) -> Iterator[RecordedCall]:
-    """Yield the calls of one key, compares with the value of the revision that they saw. A compare with a revision of
-    an unacknowledged write is omitted."""
+    """Yield the calls of one key. A compare gets the value of the revision that it saw, and is omitted when no
+    acknowledged write has that revision."""
     values = {call.revision: call.value for call in calls if call.kind in WRITES and call.revision is not None}
     for call in calls:
         if call.kind != "compare" or call.revision is None:
@@ -108,7 +108,7 @@ def with_known_values(calls: Sequence[RecordedCall]) -> Iterator[RecordedCall]:
 
 
 def operations(calls: Iterable[RecordedCall]) -> Iterator[Operation]:
-    """Yield the calls that constrain the order, for the checker: no refusals and no stale reads."""
+    """Yield the calls that constrain the order, for the checker, without refused calls and stale reads."""
     for call in calls:
         if call.outcome == "refused" or call.kind == "stale":
             continue
@@ -134,8 +134,8 @@ def _checker_kind(call: RecordedCall) -> str:
 def backwards(calls: Sequence[RecordedCall]) -> Iterator[str]:
     """Describe revisions that go back in real time.
 
-    A call that begins after an answer with some revision must have a revision at or above it, when it is a read of the
-    same key, and above it, when it is a write of any key."""
+    When a call begins after an answer with some revision has arrived, a read of the same key must return at least this
+    revision, and a write of any key a higher one."""
     answered = [call for call in calls if call.outcome == "answered" and call.revision and call.kind != "stale"]
     returning = iter(sorted(answered, key=lambda call: call.returned_ns))
     following = next(returning, None)
@@ -143,35 +143,35 @@ def backwards(calls: Sequence[RecordedCall]) -> Iterator[str]:
     of_key: dict[str, RecordedCall] = {}
     for call in sorted(answered, key=lambda call: call.called_ns):
         while following is not None and following.returned_ns < call.called_ns:
-            highest = _later(highest, following)
-            of_key[following.key] = _later(of_key.get(following.key), following)
+            highest = _higher(highest, following)
+            of_key[following.key] = _higher(of_key.get(following.key), following)
             following = next(returning, None)
         before = highest if call.kind in WRITES else of_key.get(call.key)
         if before is None:
             continue
         may_be_equal = call.kind not in WRITES and before.kind != "delete"
         if _revision(call) < _revision(before) or (_revision(call) == _revision(before) and not may_be_equal):
-            yield f"{_words(call)} was called after {_words(before)} had returned"
+            yield f"{_describe(call)} was called after {_describe(before)} had returned"
 
 
 def wrong_records(calls: Iterable[RecordedCall]) -> Iterator[str]:
-    """Describe records, also those of stale reads, that differ from what was put at their revision."""
+    """Describe records, also those of stale reads, that differ from the write of their revision."""
     put: dict[int, RecordedCall] = {}
     for call in calls:
         if call.kind in WRITES and call.revision is not None:
             other = put.setdefault(call.revision, call)
             if other is not call:
-                yield f"{_words(call)} and {_words(other)} have the same revision"
+                yield f"{_describe(call)} and {_describe(other)} have the same revision"
     for call in calls:
         source = put.get(call.revision or 0)
         if call.kind in WRITES or source is None:
             continue
         if call.key != source.key or (call.value != source.value and call.kind != "compare"):
-            yield f"{_words(call)} differs from what was put at this revision: {_words(source)}"
+            yield f"{_describe(call)} differs from the write of this revision: {_describe(source)}"
 
 
 def lost(calls: Sequence[RecordedCall]) -> Iterator[str]:
-    """Describe an acknowledged write of one key that its last read contradicts."""
+    """Describe an acknowledged write that the last read of the same key contradicts."""
     reads = (call for call in calls if call.kind in {"get", "both"} and call.outcome == "answered")
     last = max(reads, key=lambda call: call.called_ns, default=None)
     if last is None:
@@ -182,19 +182,19 @@ def lost(calls: Sequence[RecordedCall]) -> Iterator[str]:
         return
     if last.found:
         if _revision(last) < _revision(newest):
-            yield f"{_words(newest)}: the last read saw {_words(last)}"
+            yield f"{_describe(newest)}: the last read saw {_describe(last)}"
     elif newest.kind != "delete" and not any(call.kind == "delete" and call.outcome == "unknown" for call in calls):
-        yield f"{_words(newest)}: the last read at {last.replica} found no record, and no delete explains it"
+        yield f"{_describe(newest)}: the last read at {last.replica} found no record, and no delete explains it"
 
 
 def _revision(call: RecordedCall) -> int:
     return call.revision or 0
 
 
-def _later(one: RecordedCall | None, other: RecordedCall) -> RecordedCall:
+def _higher(one: RecordedCall | None, other: RecordedCall) -> RecordedCall:
     return other if one is None or _revision(other) > _revision(one) else one
 
 
-def _words(call: RecordedCall) -> str:
+def _describe(call: RecordedCall) -> str:
     value = "" if call.value is None else f" = {call.value}"
     return f"{call.kind} {call.key}{value} at {call.replica} with revision {call.revision}"

@@ -3,8 +3,8 @@
 Wing and Gong, "Testing and Verifying Concurrent Objects" (1993); Lowe, "Testing for Linearizability" (2017). Keys are
 independent, so a history is checked key by key (Herlihy and Wing 1990: linearizability is local).
 
-The search places the operations of a key one after the other. An operation may come next when it was called before the
-earliest return among the operations that are not placed. Four rules shorten the search; under each of them an order is
+The search places the operations of a key one after the other. An operation may come next if it was called before the
+earliest return among the operations that are not placed. Four rules shorten the search; with each of them, an order is
 found if and only if one exists:
 
 1. *An unknown write is placed right before a definite operation whose answer requires it.* Proof: in any legal order,
@@ -12,18 +12,18 @@ found if and only if one exists:
    operation saw it, the value after the next operation is the same, and it need not have taken effect. (An unknown
    delete observes nothing either.) It can also be removed when the answer of the next operation fits without it. Each
    removal makes the order shorter, so the process ends, and then the rule holds.
-2. *Of the unknown writes of one value the earliest called is placed first.* They never return, so two of them can be
-   exchanged: the earlier may stand wherever the later may, and the later anywhere after that.
-3. *An operation that sees the present value and leaves it is placed at once*: a get of the value, or a delete that
-   found no record where there is none. Moving it to the front of a legal order changes neither place.
-4. *A value is not replaced while a get of it is not placed*, unless a write of it is not placed either: no legal order
-   begins like that. (The rule ignores swaps that expect the value.)
+2. *Of the unknown writes of one value, the earliest called is placed first.* Unknown writes never return, so two of
+   them can be exchanged: the earlier one fits wherever the later one does, and the later one anywhere after that.
+3. *An operation that sees the current value and does not change it is placed at once*: a get of the value, or a delete
+   of an absent key. A legal order remains legal when the operation is moved to its front.
+4. *A value is not replaced while a get of the value is not placed*, unless a write of the value is not placed either:
+   no legal order begins like that. (The rule ignores swaps that expect the value.)
 
-A configuration consists of the first definite operation that is not placed, a mask of the placed ones after it, the
-value, and the placed unknown writes. Each is visited once, and not at all when it was visited with fewer unknown writes
-placed. Values that no operation saw count as one value. So the number of configurations depends on the number of
-concurrent operations, not on the length of the history. A swap of unknown outcome counts as an unknown put, without its
-condition."""
+A configuration consists of the first definite operation that is not placed, a mask of the placed operations after it,
+the value, and the placed unknown writes. A configuration is visited once, and not at all if the same one with fewer
+placed unknown writes was visited. Values that no operation saw count as one value. So the number of configurations
+depends on the number of concurrent operations, not on the length of the history. A swap of unknown outcome counts as an
+unknown put, without its condition."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -38,7 +38,7 @@ the same verdict on every machine."""
 
 ABSENT = 0
 UNSEEN = 1
-"""All values that no get saw."""
+"""All values that no get and no swap saw."""
 PRESENT = -1
 """The observation of a delete that found a record."""
 ANYTHING = -2
@@ -49,7 +49,7 @@ class Operation(msgspec.Struct, frozen=True):
     """One operation. `called` and `returned` are times of one clock."""
 
     kind: str
-    """put, delete, get, or swap: a put whose condition held."""
+    """One of put, delete, get and swap. A swap is a put whose condition was met."""
     key: bytes
     value: bytes | None
     """The value that was put or that a get saw; None for an absent key."""
@@ -91,7 +91,7 @@ def check_key(operations: Sequence[Operation], max_steps: int = MAX_STEPS) -> Ve
     """Search for an order of the operations of one key that respects real time and explains every answer.
 
     The first search lets unknown writes that leave the same value take effect any number of times, so that it need not
-    track which of them are placed. When it finds no order there is none.
+    track which of them are placed. If that search finds no order, there is none.
     """
     verdict = _search(_Search(operations, again=True), max_steps)
     return verdict if verdict is not Verdict.LINEARIZABLE else _search(_Search(operations, again=False), max_steps)
@@ -106,7 +106,7 @@ def _search(search: "_Search", max_steps: int) -> Verdict:
             return Verdict.LINEARIZABLE
         used = visited.setdefault((configuration.first, configuration.mask, configuration.value), [])
         if any(fewer & configuration.used == fewer for fewer in used):
-            continue  # a visit with fewer unknown writes placed had every choice of this one
+            continue  # a visit with fewer placed unknown writes had the same choices and more
         used.append(configuration.used)
         following = search.following(configuration)
         steps += 1 + len(following)
@@ -167,22 +167,22 @@ class _Search:
         ]
 
     def following(self, before: _Configuration) -> list[_Configuration]:
-        """Return the configurations after one more definite operation, or one of them that stands for all."""
+        """Return the configurations after one more definite operation; a single one where rule 3 applies."""
         candidates, horizon = self._candidates(before)
         for index in candidates:
             if self.definite[index].sees == self.definite[index].leaves == before.value:
                 return [_place(before, index, before.value, before.used)]
-        following, dear = [], []
+        following, costly = [], []
         for index in candidates:
             step = self.definite[index]
             if step.sees in {before.value, ANYTHING} or (step.sees == PRESENT and before.value != ABSENT):
                 following.append(_place(before, index, step.leaves, before.used))
             else:
-                dear += [
+                costly += [
                     _place(before, index, step.leaves, before.used | self._bits[unknown])
                     for unknown in self._explanations(before, step, horizon)
                 ]
-        return [after for after in following + dear if not self._dooms(before, after)]
+        return [after for after in following + costly if not self._is_dead_end(before, after)]
 
     def _candidates(self, configuration: _Configuration) -> tuple[list[int], int]:
         """Return the definite operations that may come next, and the earliest return among those that are not
@@ -200,18 +200,18 @@ class _Search:
             free ^= low
 
     def _explanations(self, configuration: _Configuration, step: _SearchStep, horizon: int) -> Iterator[int]:
-        """Yield the unknown writes to place before `step`, whose answer does not fit the present value."""
+        """Yield the unknown writes to place before `step`, whose answer does not fit the current value."""
         if step.sees != PRESENT:
             yield from self._spare(configuration, step.sees, horizon)
             return
-        dear = []
+        costly = []
         for value in range(UNSEEN, len(self._spares)):
             for unknown in self._spare(configuration, value, horizon):
                 if not self._awaited(configuration, value):
-                    yield unknown  # no get will see its value: it has no better use
+                    yield unknown  # no get will see its value, so it has no better use
                     return
-                dear.append(unknown)
-        yield from dear
+                costly.append(unknown)
+        yield from costly
 
     def _spare(self, configuration: _Configuration, value: int, horizon: int) -> Iterator[int]:
         """Yield the first unknown write of `value` that is not placed, if it may be placed now."""
@@ -221,8 +221,8 @@ class _Search:
                     yield unknown
                 return
 
-    def _dooms(self, before: _Configuration, after: _Configuration) -> bool:
-        """Return whether a step replaces a value that a get has yet to see and no write is left to restore (rule 4)."""
+    def _is_dead_end(self, before: _Configuration, after: _Configuration) -> bool:
+        """Return whether `after` replaces a value that a get has yet to see and that no write can restore (rule 4)."""
         value = before.value
         if after.value == value or not self._awaited(after, value):
             return False

@@ -1,4 +1,4 @@
-"""Lists of all keys while clients write: every list must be one revision; its cost for the replica and the writers."""
+"""Lists of all keys while clients write: consistency of each list, memory of the replica, latency of the writers."""
 
 import asyncio
 import http.client
@@ -31,7 +31,7 @@ LIST = typer.Typer()
 
 
 class ReceivedList(msgspec.Struct, frozen=True, kw_only=True):
-    """One list."""
+    """Times and content of a received list."""
 
     seconds: float
     first_s: float
@@ -39,7 +39,7 @@ class ReceivedList(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     megabytes: float
     wrong: str
-    """A violation: a key twice, out of order, or of a later revision."""
+    """Description of a key that is duplicate, out of order, or of a later revision; empty without one."""
 
 
 class ListingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +62,12 @@ class ListingResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """p99 of PUTs during the lists by that before."""
+        """p99 of PUTs during the lists divided by p99 before the lists."""
         return self.during.p99_ms / self.before.p99_ms
 
     @property
     def sound(self) -> bool:
-        """Whether every list has all keys at one revision."""
+        """Whether every list contains all keys at one revision."""
         return all(not each.wrong and each.keys == self.lists[0].keys for each in self.lists)
 
     @property
@@ -88,12 +88,12 @@ def list_(
     *,
     keys: Keys = 1_000_000,
     value_bytes: ValueBytes = 100,
-    rate: Annotated[float, typer.Option(min=1, help="PUTs per second meanwhile.")] = 500.0,
+    rate: Annotated[float, typer.Option(min=1, help="PUTs per second during the run.")] = 500.0,
     lists: Annotated[int, typer.Option(min=1, help="Number of lists, one after the other.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of the measurement before the lists.")] = 15.0,
     json: Json = None,
 ) -> None:
-    """List a million keys as NDJSON while clients write: each list must have all keys at one revision."""
+    """List a million keys as NDJSON while clients write; each list must contain all keys at one revision."""
     check_platform()
     with scratch_directory() as directory:
         measuring = measure(
@@ -102,7 +102,7 @@ def list_(
         result = run(measuring)
         finish(json, result, list_report(result), within_limits=result.within_limits or not result.sound)
         if not result.sound:
-            raise BenchError("a list does not have all keys at one revision: please report this bug")
+            raise BenchError("a list does not contain all keys at one revision: please report this bug")
 
 
 async def measure(
@@ -165,7 +165,7 @@ class ListAnswer(msgspec.Struct, frozen=True):
 
 
 def _get(url: str) -> ListAnswer:
-    """Receive a list without looking at it, so that the load in the other thread is not held up."""
+    """Receive a list without parsing it, so that the load in the other thread is not delayed."""
     parsed = URL(url)
     connection = http.client.HTTPConnection(parsed.host or "", parsed.port)
     began = time.perf_counter()

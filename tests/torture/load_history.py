@@ -21,7 +21,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 class LoadHistory:
-    """The calls of a load, in the order in which they ended. The unique beginning of a value stands for all of it."""
+    """The calls of a load, in the order in which they ended. A value is represented by its unique beginning."""
 
     def __init__(self, mix: Mix) -> None:
         self._prefix = mix.prefix
@@ -30,7 +30,7 @@ class LoadHistory:
 
     def answered(self, connection: Connection, answer: bytes, now_ns: int) -> None:
         """Record a request with its answer."""
-        outcome, value, revision = self._meaning(connection, answer)
+        outcome, value, revision = self._interpret(connection, answer)
         self._add(connection, now_ns, outcome, value, revision)
 
     def lost(self, connection: Connection, now_ns: int) -> None:
@@ -39,7 +39,7 @@ class LoadHistory:
         value = None if reads else _name(connection.number)
         self._add(connection, now_ns, "refused" if reads else "unknown", value, None)
 
-    def _meaning(self, connection: Connection, answer: bytes) -> tuple[CallOutcome, str | None, int | None]:
+    def _interpret(self, connection: Connection, answer: bytes) -> tuple[CallOutcome, str | None, int | None]:
         head, _, body = answer.partition(b"\r\n\r\n")
         reads = connection.operation < 0
         put = None if reads else _name(connection.number)
@@ -56,7 +56,7 @@ class LoadHistory:
         return "refused" if problem.outcome == "failed" else "unknown", put, None
 
     def _name_of(self, value: bytes) -> str:
-        """Return the unique beginning of a value, or all of a value that is not of this load."""
+        """Return the unique beginning of a value, or the whole value if it is not of this load."""
         return (value[:ID_BYTES] if value[ID_BYTES:] == self._rest else value).decode(errors="replace")
 
     def _add(

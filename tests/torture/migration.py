@@ -18,7 +18,7 @@ SLOTS = 4000
 """Number of slots to replay; a replay stores its progress every thousand slots."""
 FILL_S = 90.0
 MAX_KILLS = 6
-"""Kills during one migration; then it may end, and the data is downgraded again."""
+"""Maximum number of kills during one migration, which may end then; afterwards the data is downgraded again."""
 READY_S = 120.0
 READERS = 8
 
@@ -27,19 +27,19 @@ async def migrate(
     directory: Path, kills: int, rng: Random, on_kill: Callable[[str, list[str]], None]
 ) -> tuple[int, list[str]]:
     """Kill replicas of a new cluster during migrations; return the number of keys that were compared each time, and
-    descriptions of what was wrong. Raises ClusterError."""
+    descriptions of violations. Raises ClusterError."""
     wrong: list[str] = []
     async with started(directory) as cluster:
         leader = await cluster.wait_ready()
         await _fill(cluster, leader)
         expected = await _read(cluster, leader)
-        left = kills
-        while left > 0:
+        remaining = kills
+        while remaining > 0:
             await cluster.stop()
-            for place in cluster.replicas.values():
-                files.downgrade(place.data)
-            for _ in range(min(left, rng.randint(1, MAX_KILLS))):
-                left -= 1
+            for replica in cluster.replicas.values():
+                files.downgrade(replica.data)
+            for _ in range(min(remaining, rng.randint(1, MAX_KILLS))):
+                remaining -= 1
                 await _kill_one(cluster, rng, on_kill)
             cluster.start()
             await cluster.wait_ready(timeout_s=READY_S)
@@ -48,9 +48,9 @@ async def migrate(
                 differing = [key for key in expected if found[key] != expected[key]]
                 wrong += [f"{key} differs at {name} after a migration" for key in differing]
     wrong += [
-        f"{name} took its data for damaged during a migration: see {place.log}"
-        for name, place in cluster.replicas.items()
-        if files.set_aside(place.data)
+        f"{name} found its data damaged during a migration: see {replica.log}"
+        for name, replica in cluster.replicas.items()
+        if files.set_aside(replica.data)
     ]
     return len(expected), wrong
 
@@ -67,7 +67,7 @@ async def _fill(cluster: ProcessCluster, leader: str) -> None:
 
 
 async def _kill_one(cluster: ProcessCluster, rng: Random, on_kill: Callable[[str, list[str]], None]) -> None:
-    """Start all replicas, and kill one of them at a random time after it has opened its data."""
+    """Start all replicas, and kill one at a random time after it has opened its data."""
     name = rng.choice(list(cluster.replicas))
     data = cluster.replicas[name].data
     if cluster.runs(name):

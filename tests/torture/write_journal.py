@@ -1,4 +1,4 @@
-"""A client that remembers every value that it wrote, and checks what a replica returns."""
+"""A client that records every value that it writes, and checks the values that a replica returns."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ VALUE_BYTES = 1000
 
 
 class WriteJournal:
-    """The values of keys `k0`, `k1` and so on."""
+    """The values written to keys `k0`, `k1` and so on."""
 
     def __init__(self, keys: int, rng: Random) -> None:
         self._keys = [f"k{number}" for number in range(keys)]
@@ -36,10 +36,10 @@ class WriteJournal:
         await self._put(endpoints, self._rng.sample(self._keys, count))
 
     async def _put(self, endpoints: Sequence[str], keys: Sequence[str]) -> None:
-        left = iter(keys)
+        remaining = iter(keys)
 
         async def put(client: Client) -> None:
-            for key in left:
+            for key in remaining:
                 value = self._rng.randbytes(VALUE_BYTES)
                 self._all[key].add(value)
                 try:
@@ -57,16 +57,16 @@ class WriteJournal:
                 group.create_task(put(client))
 
     async def violations(self, url: str, patience_s: float) -> list[str]:
-        """Read every key from one replica, linearizable, then stale until it has caught up; describe wrong answers."""
-        left = iter(self._last)
+        """Read every key from one replica, linearizable, then stale until it is current; describe wrong answers."""
+        remaining = iter(self._last)
         wrong: list[str] = []
         async with Client([url]) as client, asyncio.TaskGroup() as group:
             for _ in range(CONCURRENCY):
-                group.create_task(self._read(client, left, patience_s, wrong))
+                group.create_task(self._read(client, remaining, patience_s, wrong))
         return wrong
 
-    async def _read(self, client: Client, left: Iterator[str], patience_s: float, wrong: list[str]) -> None:
-        for key in left:
+    async def _read(self, client: Client, remaining: Iterator[str], patience_s: float, wrong: list[str]) -> None:
+        for key in remaining:
             try:
                 value = await self._get(client, key, Consistency.LINEARIZABLE)
                 if not self._is_current(key, value):

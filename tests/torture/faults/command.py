@@ -28,23 +28,24 @@ FAULTS = typer.Typer()
 def faults(
     *,
     fault: Annotated[
-        list[Fault] | None, typer.Option(help="A fault to make, may be repeated; by default all that are possible.")
+        list[Fault] | None,
+        typer.Option(help="A fault to inject, may be repeated; by default all that are possible here."),
     ] = None,
-    seconds: Annotated[int, typer.Option(min=5, max=86_400, help="Time for which faults are made.")] = 60,
-    kills: Annotated[int, typer.Option(min=0, help="Instead of --seconds: number of kills with SIGKILL.")] = 0,
+    seconds: Annotated[int, typer.Option(min=5, max=86_400, help="Time during which faults are injected.")] = 60,
+    kills: Annotated[int, typer.Option(min=0, help="Run until this number of SIGKILLs, not for --seconds.")] = 0,
     nodes: Annotated[int, typer.Option(min=3, max=15, help="Number of replicas.")] = 3,
     clients: Clients = 8,
     seed: Seed = None,
     json: Json = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write an HTML page to FILE.")] = None,
 ) -> None:
-    """Make faults in a cluster under clients and check every answer: linearizable, and no acknowledged write lost."""
+    """Inject faults while clients work; check that answers are linearizable and no acknowledged write is lost."""
     options = FaultsOptions(
         faults=fault or [], seconds=seconds, kills=kills, nodes=nodes, clients=clients, seed=drawn(seed)
     )
     impossible = run(impossible_faults(options))
     with scratch_directory() as directory:
-        result, calls = run(_run_shown(directory, options, impossible))
+        result, calls = run(_run_with_status(directory, options, impossible))
         write_json(json, report_of(result))
         if html is not None:
             html.write_text(render(result))
@@ -55,12 +56,12 @@ def faults(
             raise BenchError(f"the verdict is {result.verdict}, see above; the history of the clients is in {history}")
 
 
-async def _run_shown(
+async def _run_with_status(
     directory: Path, options: FaultsOptions, impossible: dict[Fault, str]
 ) -> tuple[FaultsResult, list[RecordedCall]]:
-    """Run with a status line."""
+    """Run, with a status line."""
     goal = f"{options.kills} kills" if options.kills else f"{options.seconds} s"
-    # Without a refresh thread: replicas are started by a fork, which must not happen beside other threads.
+    # No refresh thread: starting a replica forks this process, which must have no other threads then.
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
 
         def show(run: FaultsRun) -> None:
@@ -82,8 +83,8 @@ def _status_line(run: FaultsRun, goal: str) -> str:
 
 
 def write_history(path: Path, calls: Iterable[RecordedCall], result: FaultsResult) -> None:
-    """Write calls in the order in which they began, one line of JSON each: those of the illegal key with the fewest
-    calls, or of all keys when there is none."""
+    """Write calls in the order in which they began, one line of JSON each: the calls of the illegal key with the fewest
+    calls, or all calls when no key is illegal."""
     illegal = result.history.illegal[:1]
     chosen = by_key(calls)[illegal[0]] if illegal else calls
     encoder = msgspec.json.Encoder()
@@ -93,7 +94,7 @@ def write_history(path: Path, calls: Iterable[RecordedCall], result: FaultsResul
 
 def faults_report(result: FaultsResult) -> RenderableType:
     """Return the faults, the calls and the verdict."""
-    table = Table("fault", "made", "effective", "effect", box=SIMPLE_HEAD, show_edge=False)
+    table = Table("fault", "injected", "effective", "effect", box=SIMPLE_HEAD, show_edge=False)
     for fault in dict.fromkeys(each.fault for each in result.faults):
         made = [each for each in result.faults if each.fault is fault]
         effect = f"{sum(each.effect for each in made):,} {made[0].what}"

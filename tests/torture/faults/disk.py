@@ -1,4 +1,4 @@
-"""Faults of one replica's disk: strace, attached to the running process, changes the results of its system calls.
+"""Disk faults of one replica: strace, attached to the running process, changes the results of system calls.
 
 https://man7.org/linux/man-pages/man1/strace.1.html, section "Tampering".
 """
@@ -24,7 +24,7 @@ WRITES = "pwrite64"
 class SyscallInjection:
     """Injection into the system calls `calls` of a process, from `attach` to `detach`.
 
-    `how` is what strace does to them: `error=EIO`, or `delay_enter=50000` in microseconds. strace writes to `log`.
+    `how` is an argument of strace: `error=EIO`, or `delay_enter=50000` in microseconds. strace writes to `log`.
     """
 
     def __init__(self, process_id: int, calls: str, how: str, log: Path) -> None:
@@ -42,7 +42,7 @@ class SyscallInjection:
             )
 
     async def attach(self) -> str:
-        """Wait until strace is attached; return why it could not attach, or an empty string."""
+        """Wait until strace is attached; return an empty string, or the reason why strace could not attach."""
         deadline = time.monotonic() + ATTACH_S
         while "attached" not in self._output():
             if self._strace.poll() is not None or time.monotonic() > deadline:
@@ -68,7 +68,7 @@ class SyscallInjection:
 
 
 async def why_not() -> str:
-    """Return why disk faults are impossible here, or an empty string; strace is tried on a process of our own."""
+    """Return why disk faults are impossible here, or an empty string, after trying strace on a child process."""
     if shutil.which("strace") is None:
         return "strace is not installed: run apt install strace"
     sleeper = subprocess.Popen(["sleep", "60"])  # noqa: ASYNC220 - starts at once; from POSIX

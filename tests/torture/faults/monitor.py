@@ -1,4 +1,4 @@
-"""The states of the replicas over time, as they report them."""
+"""The states of the replicas over time, as reported by them."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ POLL_S = 0.1
 
 
 class StateSpan(msgspec.Struct):
-    """Time in which a replica had a state: leader, follower, candidate, silent, paused or down. In seconds of the
-    run."""
+    """Time in which a replica had a state, in seconds of the run: leader, follower, candidate, paused, down, or silent
+    without an answer."""
 
     state: str
     began_s: float
@@ -36,12 +36,12 @@ class ReplicaMonitor:
 
     @property
     def leader(self) -> str | None:
-        """The leader by the last statuses."""
+        """The leader according to the last statuses."""
         return leader_of(self._statuses)
 
     @property
     def recovered(self) -> bool:
-        """Whether all replicas follow a leader by the last statuses."""
+        """Whether all replicas follow a leader according to the last statuses."""
         return self.leader is not None and all(status and status.ready for status in self._statuses.values())
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class ReplicaMonitor:
 
 
 def extend(spans: list[StateSpan], state: str, asked_s: float, known_s: float) -> None:
-    """Add a state that was found between two times."""
+    """Add a state that was observed between two times."""
     if spans and spans[-1].state == state:
         spans[-1].ended_s = known_s
         return
@@ -76,5 +76,5 @@ def extend(spans: list[StateSpan], state: str, asked_s: float, known_s: float) -
 
 def leader_changes(spans: Mapping[str, list[StateSpan]]) -> int:
     """Return how often another replica became the leader."""
-    reigns = sorted((span.began_s, name) for name, its in spans.items() for span in its if span.state == "leader")
-    return sum(before[1] != after[1] for before, after in pairwise(reigns))
+    leaders = sorted((span.began_s, name) for name in spans for span in spans[name] if span.state == "leader")
+    return sum(before[1] != after[1] for before, after in pairwise(leaders))

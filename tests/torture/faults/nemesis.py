@@ -1,4 +1,4 @@
-"""The nemesis: it makes the planned faults in a running cluster, ends them, and records their effects."""
+"""The nemesis, which injects the planned faults into a running cluster and records their effects."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ END_S = 10.0
 
 
 class MadeFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that was made. Times are seconds of the run."""
+    """A fault that was injected. Times are seconds of the run."""
 
     fault: Fault
     victims: list[str]
@@ -26,7 +26,7 @@ class MadeFault(msgspec.Struct, frozen=True, kw_only=True):
     began_s: float
     ended_s: float
     effect: int
-    """Count of `what`; 0 means that the fault had no effect."""
+    """Number of events, which `what` names; 0 means that the fault had no effect."""
     what: str
 
     @property
@@ -36,7 +36,7 @@ class MadeFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultEffect(msgspec.Struct, frozen=True):
-    """The count of what a fault did."""
+    """The number of events that a fault caused, and their name."""
 
     count: int
     what: str
@@ -44,7 +44,7 @@ class FaultEffect(msgspec.Struct, frozen=True):
 
 
 class Nemesis:
-    """The maker of faults, one at a time. `now` returns seconds of the run."""
+    """An injector of faults, one at a time. `now` returns seconds of the run."""
 
     def __init__(self, cluster: ProcessCluster, proxies: FaultProxies, now: Callable[[], float]) -> None:
         self._cluster = cluster
@@ -56,10 +56,10 @@ class Nemesis:
         self.under_way = ""
         self.kills = 0
         self.troubles: list[str] = []
-        """Replicas that ended by themselves, or went on although their disk had failed."""
+        """Replicas that ended by themselves, or continued although their disk had failed."""
 
     async def make(self, plan: FaultPlan, leader: str | None) -> None:
-        """Make a fault for as long as planned."""
+        """Inject a fault for its planned duration."""
         self.restart_ended()
         victims = plan.victims(leader)
         self.under_way = f"{plan.fault} {' '.join(victims)}"
@@ -80,7 +80,7 @@ class Nemesis:
         self.restart_ended()
 
     def restart_ended(self) -> None:
-        """Start replicas that ended by themselves, and record them: no fault excuses that."""
+        """Start replicas that ended by themselves, and record them: no fault explains their end."""
         for name in self._cluster.replicas:
             if not self._cluster.runs(name):
                 ending = describe_exit(self._cluster.exit_of(name))
@@ -100,7 +100,9 @@ class Nemesis:
                 return await self._pause(plan, victims)
             case Fault.PARTITION:
                 pairs = self._proxies.leaving(victims)
-                return await self._cut(plan, [*pairs, *((to, by) for by, to in pairs)], "in both directions")
+                return await self._cut(
+                    plan, [*pairs, *((target, source) for source, target in pairs)], "in both directions"
+                )
             case Fault.ONE_WAY:
                 return await self._cut(plan, *self._one_way(plan, victims))
             case Fault.SLOW_NETWORK:
@@ -142,7 +144,7 @@ class Nemesis:
         pairs = self._proxies.leaving(victims)
         if plan.outward:
             return pairs, "messages from the victims"
-        return [(to, by) for by, to in pairs], "messages to the victims"
+        return [(target, source) for source, target in pairs], "messages to the victims"
 
     async def _cut(self, plan: FaultPlan, pairs: Sequence[Pair], detail: str) -> FaultEffect:
         links = [self._proxies.links[pair] for pair in pairs]
@@ -155,7 +157,7 @@ class Nemesis:
 
     async def _slow_network(self, plan: FaultPlan, victims: Sequence[str]) -> FaultEffect:
         pairs = self._proxies.leaving(victims)
-        links = [self._proxies.links[way] for pair in pairs for way in (pair, pair[::-1])]
+        links = [self._proxies.links[each] for pair in pairs for each in (pair, pair[::-1])]
         before = sum(link.delayed for link in links)
         for link in links:
             link.delay(plan.delay_ms / 1000)
@@ -191,7 +193,7 @@ class Nemesis:
             injection.detach()
         for name, injection in zip(victims, injections, strict=True):
             if injection.count and self._cluster.runs(name):
-                self.troubles.append(f"{name} still runs after {error} of {calls}")
+                self.troubles.append(f"{name} still runs although {calls} failed with {error}")
         await asyncio.sleep(plan.lasting_s)
         self._cluster.start(victims)
         return FaultEffect(sum(one.count for one in injections), "calls failed", f"{error} of {calls}")

@@ -1,7 +1,7 @@
-"""A run as one HTML page without references to other files.
+"""A run as one self-contained HTML page.
 
-Shapes are SVG without text, stretched to the available width; all text is HTML beside them. So the page is readable at
-any width and follows the reader's colour scheme, which the images of a plotting library do not."""
+Shapes are SVG without text, stretched to the available width; all text is HTML beside the shapes. So the page is
+readable at any width and follows the reader's colour scheme, unlike the images of a plotting library."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from tests.torture.faults.plan import Fault
 from tests.torture.faults.result import BIN_S, LATENCY_BIN_S, FaultsResult
 
 MAX_BINS = 600
-"""Number of bins that a screen can show."""
+"""Maximum number of bins in a plot, as many as a screen can show."""
 MAX_LABELS = 60
-"""Number of faults with room for the names of the victims; with more the names are only in the tooltips."""
+"""Maximum number of faults labelled with their victims; with more faults, only tooltips name the victims."""
 HEIGHT = 1000
 """Height of a drawing, in its own units."""
 
@@ -117,7 +117,7 @@ def _tiles(result: FaultsResult) -> dict[str, str]:
 
 
 def family_of(fault: Fault) -> str:
-    """Return what a fault breaks: a process, the network or a disk."""
+    """Return the kind of component that a fault affects: process, network or disk."""
     return next(family for family, some in FAMILIES.items() if fault in some)
 
 
@@ -165,13 +165,13 @@ def _block(total_s: float, replicas: int, kind: str, fault: MadeFault) -> TimeBl
     effect = f"{fault.effect:,} {fault.what}" if fault.effect else "without effect"
     detail = f", {fault.detail}" if fault.detail else ""
     title = f"{fault.words}{detail}: {fault.began_s:.1f} to {fault.ended_s:.1f} s, {effect}"
-    return TimeBlock(kind, *_stretch(fault.began_s, fault.ended_s, total_s), title, label)
+    return TimeBlock(kind, *_percent_span(fault.began_s, fault.ended_s, total_s), title, label)
 
 
 def _states(result: FaultsResult, name: str, total_s: float) -> Iterator[TimeBlock]:
     for span in result.spans[name]:
         title = f"{name} {span.state}: {span.began_s:.1f} to {span.ended_s:.1f} s"
-        yield TimeBlock(span.state, *_stretch(span.began_s, span.ended_s, total_s), title)
+        yield TimeBlock(span.state, *_percent_span(span.began_s, span.ended_s, total_s), title)
 
 
 def _cuts(result: FaultsResult, name: str, block: partial[TimeBlock]) -> Iterator[TimeBlock]:
@@ -180,7 +180,7 @@ def _cuts(result: FaultsResult, name: str, block: partial[TimeBlock]) -> Iterato
             yield block("cut", fault)
 
 
-def _stretch(began_s: float, ended_s: float, total_s: float) -> tuple[float, float]:
+def _percent_span(began_s: float, ended_s: float, total_s: float) -> tuple[float, float]:
     began_s, ended_s = min(began_s, total_s), min(ended_s, total_s)
     return round(100 * began_s / total_s, 3), round(100 * (ended_s - began_s) / total_s, 3)
 

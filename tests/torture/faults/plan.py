@@ -11,15 +11,15 @@ class Fault(StrEnum):
     """A kind of fault."""
 
     KILL = "kill"
-    """SIGKILL, and a start after a while."""
+    """SIGKILL, and a later start."""
     PAUSE = "pause"
     """SIGSTOP for longer than a leader lease, then SIGCONT."""
     STORM = "storm"
-    """SIGKILL and a start at once, again and again, often within the leader lease of the last life."""
+    """SIGKILL and an immediate start, repeatedly, often before the leader lease of the killed process has expired."""
     PARTITION = "partition"
     """Replicas lose the links to the others in both directions; clients still reach them."""
     ONE_WAY = "one-way"
-    """FaultProxies are cut in one direction."""
+    """The victims lose one direction of their links; if all replicas are victims, only a ring of links remains."""
     SLOW_NETWORK = "slow-network"
     """Messages between replicas are delayed."""
     DISK_FULL = "disk-full"
@@ -44,23 +44,23 @@ class Reach(StrEnum):
 
 
 class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault to come. All fields are drawn for every fault, whether it uses them or not."""
+    """One planned fault. All fields are drawn for every fault, even those that the fault does not use."""
 
     fault: Fault
     hasty: bool
-    """Whether it comes before the cluster has recovered from the last one."""
+    """Whether the fault may begin before the cluster has recovered from the previous one."""
     calm_s: float
-    """Time before it."""
+    """Pause before the fault."""
     lasting_s: float
     reach: Reach
     leader_first: bool
-    """Whether the leader is among the victims."""
+    """Whether the leader is the first victim."""
     order: tuple[str, ...]
     """Replicas in the order in which they become victims."""
     outward: bool
-    """One-way: whether the victims' own messages are lost, or those to them."""
+    """One-way: whether messages from the victims are held back, rather than messages to them."""
     on_write: bool
-    """EIO: whether writes fail, or syncs."""
+    """EIO: whether writes fail, rather than syncs."""
     delay_ms: int
     """Delay of each message or sync."""
     beat_s: float
@@ -80,10 +80,10 @@ LASTING_S = {
     Fault.STORM: (2.0, 6.0),
 }
 LASTING_ELSE_S = 0.7, 3.0
-"""Range of the length of the other faults, longer than a leader lease of default length."""
+"""Range of the length of the other faults, longer than the default leader lease."""
 DELAY_MS = 5, 300
 BEAT_S = 0.05, 2.0
-"""A replica needs up to a second to start: in some storms it only starts, in others it also votes."""
+"""A replica needs up to a second to start: in some storms it never finishes, in others it also votes."""
 _REACHES = (Reach.ONE, Reach.ONE, Reach.ONE, Reach.MINORITY, Reach.MINORITY, Reach.ALL)
 
 

@@ -16,7 +16,7 @@ LATENCY_BIN_S = 0.5
 
 MIN_CALLS_PER_S = 10
 MIN_ANSWERED_PER_S = 5
-"""With fewer answers on average a run proves nothing."""
+"""Mean rate of answers below which a run proves nothing."""
 MAX_UNVERIFIED_SHARE = 0.001
 
 
@@ -28,7 +28,7 @@ class RunVerdict(StrEnum):
     ILLEGAL = "illegal"
     """No order explains the answers, or revisions go back."""
     DOWN = "down"
-    """A replica ended by itself, did not end when its disk failed, or did not come back."""
+    """A replica ended by itself, did not end when its disk failed, or did not recover."""
     VOID = "void"
     """Too few calls or faults to prove anything."""
     UNVERIFIED = "unverified"
@@ -44,7 +44,7 @@ class RunVerdict(StrEnum):
 _SENTENCES = {
     RunVerdict.LOST: "Acknowledged writes are lost. Please report this bug.",
     RunVerdict.ILLEGAL: "No order explains the answers. Please report this bug.",
-    RunVerdict.DOWN: "A replica misbehaved. Please report this bug with its log.",
+    RunVerdict.DOWN: "A replica ended by itself, ignored a disk failure, or did not recover. Please report this bug.",
     RunVerdict.VOID: "The run proves nothing: it had too few calls or faults.",
     RunVerdict.UNVERIFIED: "The run does not prove enough: too many keys could not be verified.",
     RunVerdict.OK: "No acknowledged write was lost, and an order explains every answer.",
@@ -67,7 +67,7 @@ class LatencyBin(msgspec.Struct, frozen=True):
 
 
 class FaultsResult(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a run. Times are seconds since the first client started."""
+    """Faults, calls and verdicts of a run. Times are seconds since the first client started."""
 
     command: str
     seed: int
@@ -76,7 +76,7 @@ class FaultsResult(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     clients: int
     seconds: float
-    """Time for which faults were made."""
+    """Time during which faults were injected."""
     asked: list[Fault]
     """Faults named by the user, or all that are possible."""
     impossible: dict[Fault, str]
@@ -85,7 +85,7 @@ class FaultsResult(msgspec.Struct, frozen=True, kw_only=True):
     kills: int
     """Number of processes ended with SIGKILL."""
     troubles: list[str]
-    """Descriptions of replicas that ended by themselves or did not come back."""
+    """Descriptions of replicas that ended by themselves, ignored a disk failure, or did not recover."""
     spans: dict[str, list[StateSpan]]
     bins: list[OutcomeBin]
     latencies: list[LatencyBin]
@@ -119,7 +119,7 @@ class FaultsResult(msgspec.Struct, frozen=True, kw_only=True):
         return next((verdict for verdict in RunVerdict if verdict in reasons), RunVerdict.OK)
 
     def reasons(self) -> list[tuple[RunVerdict, str]]:
-        """Return why the run is not good."""
+        """Return the reasons why the verdict is not OK, each with the verdict that it causes."""
         history = self.history
         unverified = len(history.unverified)
         reasons = [
@@ -136,16 +136,20 @@ class FaultsResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def _void(self) -> Iterator[str]:
         if self.calls < MIN_CALLS_PER_S * self.seconds:
-            yield f"only {self.calls} calls in {self.seconds:.0f} s: add --clients, or use a machine that is less busy"
+            yield f"only {self.calls} calls in {self.seconds:.0f} s: raise --clients, or use a less busy machine"
         if self.count("answered") < MIN_ANSWERED_PER_S * self.seconds:
             yield f"only {self.count('answered')} calls answered in {self.seconds:.0f} s: name fewer faults"
         if not self.effective:
-            yield "no fault had an effect: add --seconds"
+            yield "no fault had an effect: raise --seconds"
         effective = {fault.fault for fault in self.faults if fault.effect}
         for fault in self.asked:
             if fault not in effective:
                 tried = sum(each.fault is fault for each in self.faults)
-                yield f"{fault} had no effect in {tried} attempts" if tried else f"{fault} did not come: add --seconds"
+                yield (
+                    f"{fault} had no effect in {tried} attempts"
+                    if tried
+                    else f"{fault} was never injected: raise --seconds"
+                )
 
 
 class FaultsReport(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ READY_S = 60.0
 READ_BACK_S = 300.0
 SHOW_S = 0.25
 RECOVERY_S = 10.0
-"""Longest time that a plan waits for recovery from the last fault."""
+"""Maximum time that a fault waits for recovery from the previous one."""
 
 
 class FaultsOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class FaultsOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultsRun(msgspec.Struct, frozen=True):
-    """The parts of a run under way."""
+    """The parts of a run in progress."""
 
     began_ns: int
     clients: RecordingClients
@@ -57,7 +57,7 @@ class FaultsRun(msgspec.Struct, frozen=True):
     monitor: ReplicaMonitor
 
     def now(self) -> float:
-        """Return the seconds of the run."""
+        """Return the time since the start of the run, in seconds."""
         return (time.monotonic_ns() - self.began_ns) / 1e9
 
 
@@ -79,7 +79,7 @@ async def run_faults(
     say: Callable[[str], None],
 ) -> tuple[FaultsResult, list[RecordedCall]]:
     """Run in a new cluster. `show` gets the run several times a second, `say` the name of each later part. Raises
-    ClusterError when no cluster comes up."""
+    ClusterError when the cluster does not start."""
     asked = options.faults or [fault for fault in Fault if fault not in impossible]
     cluster = ProcessCluster(options.nodes, directory)
     async with FaultProxies(cluster.replicas) as proxies:
@@ -121,7 +121,7 @@ async def run_faults(
 
 def _new_run(cluster: ProcessCluster, proxies: FaultProxies, seed: int) -> FaultsRun:
     began_ns = time.monotonic_ns()
-    urls = {name: place.url for name, place in cluster.replicas.items()}
+    urls = {name: replica.url for name, replica in cluster.replicas.items()}
     clients = RecordingClients(lambda: urls, seed, readers=True)
     nemesis = Nemesis(cluster, proxies, lambda: (time.monotonic_ns() - began_ns) / 1e9)
     monitor = ReplicaMonitor(cluster, began_ns / 1e9, nemesis.paused.__contains__)
@@ -135,13 +135,13 @@ async def _make_faults(
     cluster: ProcessCluster,
     show: Callable[[FaultsRun], None],
 ) -> None:
-    """Make faults while clients work."""
+    """Inject faults while clients work."""
     async with asyncio.TaskGroup() as group:
         for number in range(options.clients):
             group.create_task(run.clients.run(number))
         helpers = [group.create_task(run.monitor.run()), group.create_task(_keep_showing(run, show))]
         for plan in schedule(options.seed, asked, list(cluster.replicas)):
-            await _rest(plan, run)
+            await _wait_before(plan, run)
             if run.now() >= options.seconds if not options.kills else run.nemesis.kills >= options.kills:
                 break
             await run.nemesis.make(plan, run.monitor.leader)
@@ -152,7 +152,7 @@ async def _make_faults(
             task.cancel()
 
 
-async def _rest(plan: FaultPlan, run: FaultsRun) -> None:
+async def _wait_before(plan: FaultPlan, run: FaultsRun) -> None:
     if not plan.hasty:
         with suppress(TimeoutError):
             async with asyncio.timeout(RECOVERY_S):
@@ -168,7 +168,7 @@ async def _keep_showing(run: FaultsRun, show: Callable[[FaultsRun], None]) -> No
 
 
 async def _read_back(cluster: ProcessCluster, clients: RecordingClients) -> list[str]:
-    """Wait until all replicas are ready and read every key; return what prevented it."""
+    """Wait until all replicas are ready and read every key; return descriptions of failures."""
     try:
         await cluster.wait_ready(timeout_s=READY_S)
         await clients.read_back(READ_BACK_S)

@@ -1,1 +1,1 @@
-"""Malformed requests: a replica must stay up, answer good requests meanwhile, and keep its memory."""
+"""Malformed requests: a replica must stay up, answer good requests meanwhile, and not grow in memory."""

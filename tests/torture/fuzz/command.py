@@ -21,7 +21,7 @@ def fuzz(
     seed: Seed = None,
     json: Json = None,
 ) -> None:
-    """Send malformed requests: replicas must stay up, answer good requests meanwhile, and keep their memory."""
+    """Send malformed requests: replicas must stay up, answer good requests meanwhile, and not grow in memory."""
     check_platform()
     with scratch_directory() as directory, progress_bar() as bar:
         task = bar.add_task("requests", total=requests)

@@ -12,15 +12,15 @@ import msgspec
 from tests.torture.fuzz.malformed import SENTINEL, Attempt
 
 ANSWER_S = 10.0
-"""Time for an answer that must come. A replica ends each request within 3 s; the rest is for a busy machine."""
+"""Time for a required answer. A replica ends each request within 3 s; the rest is for a busy machine."""
 PATIENCE_S = 0.3
-"""Time for an answer that may come."""
+"""Time for an optional answer."""
 REFUSALS = (503, 507)
 """Statuses from 500 on that a correct replica may answer: unavailable, and out of space."""
 MAX_READ = 4 << 20
 
 _NO_LINGER = struct.pack("ii", 1, 0)
-"""Option to close with a reset, so that a hundred thousand connections leave no port in TIME_WAIT."""
+"""Socket option to close with a reset, so that a hundred thousand connections leave no port in TIME_WAIT."""
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n:]+: [^\r\n]*\r\n)*)\r\n")
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)\r\n")
 
@@ -30,7 +30,7 @@ class NotHttpError(Exception):
 
 
 class FuzzAnswer(msgspec.Struct, frozen=True):
-    """An answer. `fields`: headers by name in lower case; `whole`: it was received completely."""
+    """An answer. `fields` has headers by lower-case name; `whole` means that the answer is complete."""
 
     status: int
     fields: dict[bytes, bytes]
@@ -71,7 +71,7 @@ async def _send(writer: asyncio.StreamWriter, attempt: Attempt) -> None:
 
 
 async def _receive(reader: asyncio.StreamReader, received: bytearray, attempt: Attempt) -> bool:
-    """Receive until all required answers are there, and a while longer; return True when the replica closed."""
+    """Receive required answers, or optional ones for PATIENCE_S; return True when the replica closed the connection."""
     try:
         async with asyncio.timeout(ANSWER_S) as limit:
             due = True
@@ -93,7 +93,7 @@ async def _receive(reader: asyncio.StreamReader, received: bytearray, attempt: A
 
 
 def _has_all(answers: list[FuzzAnswer], attempt: Attempt) -> bool:
-    """Return whether all required answers are there; a stream need not end."""
+    """Return whether all required answers have arrived; a stream need not end."""
     final = [answer for answer in answers if answer.status != 100]
     if any(b"transfer-encoding" in answer.fields for answer in final):
         return True
@@ -148,7 +148,7 @@ def _chunks(received: bytes, at: int) -> tuple[bytes, int, bool]:
 
 
 def violation(attempt: Attempt, found: FuzzExchange, types: Collection[str]) -> str | None:
-    """Describe what is wrong with the answers, or return None. `types`: problem types that the replica describes."""
+    """Describe an error in the answers, or return None. `types` has the problem types that the replica documents."""
     final = [answer for answer in found.answers if answer.status != 100]
     if attempt.cut:
         return None
@@ -158,7 +158,7 @@ def violation(attempt: Attempt, found: FuzzExchange, types: Collection[str]) -> 
         if (answer.status, answer.body) != (200, SENTINEL[1]):
             return f"good request {number + 1} was answered with status {answer.status} {answer.body[:200]!r}"
     if len(final) < attempt.good:
-        return f"of {attempt.good} good requests {len(final)} were answered"
+        return f"only {len(final)} of {attempt.good} good requests were answered"
     return next((why for answer in final if (why := _problem_violation(answer, types)) is not None), None)
 
 

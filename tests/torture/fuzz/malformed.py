@@ -1,7 +1,7 @@
 """Malformed requests, drawn from a random generator: equal generators draw equal bytes.
 
-Each family breaks one thing, around calls that the replica describes in its /openapi.json. Requests are also mutated,
-truncated, sent in pieces, and pipelined behind others.
+Each family corrupts one part of a call that /openapi.json describes. Requests are also mutated, truncated, sent in
+pieces, and pipelined behind others.
 """
 
 import json
@@ -15,7 +15,7 @@ import msgspec
 SENTINEL = (b"/kv/fuzz/sentinel", b"still here")
 """Path and value of a key that no malformed request writes; good requests read it."""
 HARMFUL = re.compile(rb"DELETE [^ ]*/kv/\?")
-"""A request that would delete a range of keys if it turned out well-formed."""
+"""A request that would delete a range of keys if a change made it well-formed."""
 
 NUMBERS = (b"0", b"-1", b"1e309", b"9" * 30, b"0" * 18 + b"1" + b"9" * 30, b"NaN", b"18446744073709551616", b"1.5")
 TEXTS = (
@@ -141,7 +141,7 @@ class DescribedCall(msgspec.Struct, frozen=True):
 
 
 def calls_of(document: dict[str, Any]) -> list[DescribedCall]:
-    """Return the calls of /openapi.json that do no harm, however they are changed."""
+    """Return the calls of /openapi.json without the one that deletes ranges."""
     calls = [
         DescribedCall(method.upper().encode(), path, _queries(operation), _body(operation))
         for path, operations in document["paths"].items()
@@ -155,7 +155,7 @@ def _queries(operation: dict[str, Any]) -> list[bytes]:
 
 
 def _body(operation: dict[str, Any]) -> bytes | None:
-    """Return the example of the body, with addresses that lead nowhere."""
+    """Return the example of the body, with unreachable addresses."""
     if "requestBody" not in operation:
         return None
     (content,) = operation["requestBody"]["content"].values()
@@ -176,7 +176,7 @@ GOOD = request(b"GET", SENTINEL[0], [])
 
 
 class RequestForge:
-    """Makes attempts out of well-formed calls."""
+    """A generator of attempts, made from well-formed calls."""
 
     def __init__(self, calls: list[DescribedCall]) -> None:
         self._calls = calls
@@ -269,7 +269,7 @@ class RequestForge:
         body: bytes | None = None,
         sure: bool = True,
     ) -> Attempt:
-        """Return an attempt with correct framing, if `sure`."""
+        """Return an attempt, which must be answered if `sure`: its framing is correct."""
         target = fill(call.path, rng) + query
         data = request(call.method, target, fields or [], call.body if body is None else body)
         return Attempt("", [data], whole=sure)

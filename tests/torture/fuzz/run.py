@@ -1,4 +1,4 @@
-"""A cluster under malformed requests, with good requests and a check of memory and logs beside them."""
+"""A cluster under malformed requests, with concurrent good requests and checks of memory and logs."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from tests.torture.fuzz.malformed import SENTINEL, Attempt, RequestForge, calls_
 GROWTH_LIMIT_MB = 50.0
 CONNECTIONS = 64
 WARM_UP = 2_000
-"""Number of attempts before memory is first measured, after which connections, parsers and caches exist."""
+"""Number of attempts before the first measurement of memory, so that connections, parsers and caches exist."""
 SAMPLES = 20
 MAX_VIOLATIONS = 20
 """Number of violations that ends a run."""
@@ -34,7 +34,7 @@ _ALARMS = (" ERROR ", " CRITICAL ", "Traceback")
 
 
 class FuzzViolation(msgspec.Struct, frozen=True):
-    """A wrong answer: number and family of the attempt, the beginning of what was sent, and the reason."""
+    """A wrong answer: number and family of the attempt, the first bytes sent, and the reason."""
 
     number: int
     family: str
@@ -64,7 +64,7 @@ class FuzzResult(msgspec.Struct, frozen=True, kw_only=True):
     cut: int
     """Attempts that the client cut off."""
     checks: int
-    """Number of values that were written and read back meanwhile."""
+    """Number of values that were written and read back during the run."""
     slowest_ms: float
     """Longest time of such a check."""
     memory: list[MemorySample]
@@ -72,7 +72,7 @@ class FuzzResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def growth_mb(self) -> float:
-        """Growth of the replica that grew most, at the end."""
+        """Growth of memory until the end, of the replica that grew most."""
         first, last = self.memory[0].resident_mb, self.memory[-1].resident_mb
         return max(last[name] - first[name] for name in first)
 
@@ -92,10 +92,10 @@ class _FuzzRun:
         self.closed = self.unanswered = self.cut = self.checks = self.done = 0
         self.slowest_ms = 0.0
         self._on_attempt = on_attempt
-        self._addresses = [place.listen for place in cluster.replicas.values()]
+        self._addresses = [replica.listen for replica in cluster.replicas.values()]
 
     async def attempt_all(self, forge: RequestForge, types: set[str], numbers: Iterator[int]) -> None:
-        """Make one attempt after the other, until no number is left."""
+        """Make one attempt for each of `numbers`."""
         for number in numbers:
             if len(self.violations) >= MAX_VIOLATIONS:
                 return
@@ -158,11 +158,11 @@ class _FuzzRun:
         self.memory.append(MemorySample(self.done, sizes))
 
     def check_logs(self) -> None:
-        """Count a replica that ended or logged an error as a violation."""
-        for name, place in self.cluster.replicas.items():
+        """Record a replica that ended or logged an error as a violation."""
+        for name, replica in self.cluster.replicas.items():
             if not self.cluster.runs(name):
                 self._check_failed(f"{name} has ended")
-            lines = place.log.read_text(errors="replace").splitlines()
+            lines = replica.log.read_text(errors="replace").splitlines()
             alarm = next((line for line in lines if any(alarm in line for alarm in _ALARMS)), None)
             if alarm is not None:
                 self._check_failed(f"{name} logged: {alarm}")
@@ -205,7 +205,7 @@ async def measure(
 
 
 async def _attempt(run: _FuzzRun, forge: RequestForge, types: set[str]) -> None:
-    """Make all attempts, with a sample of memory after the warm-up and in each part of the rest."""
+    """Make all attempts, and sample memory after the warm-up and at regular intervals after it."""
     warm_up = min(WARM_UP, run.attempts // 2)
     ends = {warm_up, *(run.attempts * part // SAMPLES for part in range(1, SAMPLES + 1))}
     numbers = itertools.count()

@@ -30,7 +30,7 @@ KEYS = 1000
 WRITERS = 16
 VALUE_BYTES = 50
 SAMPLED = 100
-"""Number of watchers whose receptions are timed."""
+"""Approximate number of watchers whose receptions are timed."""
 SETTLE_S = 2.0
 END_S = 60.0
 
@@ -48,7 +48,7 @@ class WatchDelays(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. Before the kills all watchers and writers are at the leader, afterwards anywhere."""
+    """A run. Before the kills all watchers and writers use the leader, after the kills any replica."""
 
     watchers: int
     rate: float
@@ -80,7 +80,7 @@ def watch(
     ] = 10.0,
     json: Json = None,
 ) -> None:
-    """Watch by a thousand watchers while leaders are killed: each must receive every change once and in order."""
+    """Run a thousand watchers while leaders are killed; each must receive every change once and in order."""
     check_platform()
     with scratch_directory() as directory:
         result = run(measure(directory, watchers=watchers, rate=rate, kills=kills, seconds=seconds, say=say))
@@ -91,7 +91,7 @@ def watch(
 
 
 class PacedWriters:
-    """Clients that put keys in turn at even intervals, at the leader until it fails them."""
+    """Clients that put keys in turn at even intervals, at the leader until a request fails."""
 
     def __init__(self, endpoints: list[str], rate: float) -> None:
         self._endpoints = endpoints
@@ -146,7 +146,7 @@ async def measure(
                 before = await _interval(seconds)
                 after = None
                 if kills:
-                    await asyncio.sleep(SETTLE_S)  # the events of the interval arrive
+                    await asyncio.sleep(SETTLE_S)  # until the events of the interval have arrived
                     for number in range(kills):
                         await kill_leader(cluster)
                         say(f"kill {number + 1} of {kills}: {len(writers.acknowledged):,} PUTs acknowledged")
@@ -200,7 +200,7 @@ async def _start_watchers(urls: list[str], watchers: int) -> asyncio.subprocess.
 
 
 async def _observations(process: asyncio.subprocess.Process, last: int) -> Observations:
-    """Return what the watchers received up to the revision `last`. Raises BenchError."""
+    """Return the observations of the watchers up to the revision `last`. Raises BenchError."""
     async with asyncio.timeout(END_S):
         output, _ = await process.communicate(b"%d\n" % last)
     if process.returncode:
@@ -236,7 +236,7 @@ def watch_report(result: WatchResult) -> RenderableType:
     table = figure_table("from answer to event", "PUT/s", "p50 ms", "p99 ms", "max ms")
     for name, phase in (
         ("at the leader, before the kills", result.before),
-        ("anywhere, after the kills", result.after),
+        ("at any replica, after the kills", result.after),
     ):
         if phase is not None:
             times = (f"{time_ms:.1f}" for time_ms in (phase.p50_ms, phase.p99_ms, phase.max_ms))
@@ -247,7 +247,7 @@ def watch_report(result: WatchResult) -> RenderableType:
         f"{result.watchers:,} watchers, {result.kills} kills of the leader, {result.resumed:,} watches resumed",
         f"{result.acknowledged:,} PUTs acknowledged, {result.failed} not; {found.changes:,} changes, "
         f"{found.events:,} events",
-        f"{found.lost} lost, {found.doubled} doubled, {found.disordered} out of order, {found.wrong} wrong; "
+        f"{found.lost} lost, {found.doubled} duplicated, {found.disordered} out of order, {found.wrong} wrong; "
         f"{len(result.differing)} keys differ from their last event",
         *first_lines([*found.examples, *result.differing]),
         verdict("every change once and in order", met=result.correct),

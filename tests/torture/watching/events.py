@@ -1,7 +1,8 @@
-"""The events that the watchers received, which must be every change exactly once and in order.
+"""The events that watchers received, and the check that each watcher received every change once and in order.
 
 All watchers of a replica receive the same chunks, so each chunk is parsed once, and a watcher is represented by its
-steps from one revision to the next. The truth is what was acknowledged to the writers and what any watcher saw."""
+steps from one revision to the next. The expected changes are the acknowledged writes and all changes that any watcher
+saw."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,7 @@ class EventChunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Observations(msgspec.Struct, frozen=True, kw_only=True):
-    """The events that all watchers received."""
+    """Everything that the watchers received."""
 
     watchers: int
     chunks: list[EventChunk]
@@ -55,7 +56,7 @@ class Observations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers of events by what is wrong with them."""
+    """Numbers of events, and of violations by kind."""
 
     events: int
     changes: int
@@ -63,7 +64,7 @@ class WatchVerdict(msgspec.Struct, frozen=True, kw_only=True):
     doubled: int
     disordered: int
     wrong: int
-    """Events that differ from what was put at their revision, torn revisions, and watches whose events were gone."""
+    """Events that differ from the write of their revision, torn revisions, and watches whose events were gone."""
     examples: list[str]
 
     @property
@@ -88,18 +89,20 @@ def parse(body: bytes) -> EventChunk:
 
 
 def judge(acknowledged: Mapping[int, tuple[str, str]], seen: Observations) -> WatchVerdict:
-    """Compare with the acknowledged puts, key and value by revision."""
-    truth: dict[int, tuple[str, str | None]] = dict(acknowledged)
+    """Compare the observations with the acknowledged puts: key and value by revision."""
+    expected: dict[int, tuple[str, str | None]] = dict(acknowledged)
     examples: list[str] = []
     wrong = seen.forgotten
     for chunk, count in zip(seen.chunks, seen.counts, strict=True):
         for event in chunk.events:
             change = event.key, event.value
-            if truth.setdefault(event.revision, change) != change:
+            if expected.setdefault(event.revision, change) != change:
                 wrong += count
-                examples.append(f"revision {event.revision} was received as {change}, put as {truth[event.revision]}")
+                examples.append(
+                    f"revision {event.revision} was received as {change}, put as {expected[event.revision]}"
+                )
         wrong += count * chunk.torn
-    order = sorted(truth)
+    order = sorted(expected)
     index = {revision: number for number, revision in enumerate([0, *order])}
     lost = doubled = disordered = 0
     for before, after, count in _steps(seen):

@@ -1,8 +1,8 @@
 """A process with all watchers: `python -m tests.torture.watching.watchers`.
 
-It uses plain sockets and one poll, as the load generator of `bench` does: a thousand watchers of a thousand changes per
-second receive a million events per second, too many to parse each. A watcher whose connection ends resumes at another
-replica after the last event id that it received, as every client does.
+The process uses plain sockets and one poll, as the load generator of `bench` does: a thousand watchers of a thousand
+changes per second receive a million events per second, too many to parse each. A watcher whose connection ends resumes
+at another replica after the last event id that it received, as every client does.
 """
 
 import random
@@ -23,7 +23,7 @@ PAUSE_NS = 100_000_000
 """Time between two attempts of a watcher to connect."""
 CONNECT_S = 2.0
 CATCH_UP_S = 30.0
-"""Time in which all watchers reach the last revision, once it is known."""
+"""Time for all watchers to reach the last revision, once it is known."""
 
 
 class WatcherOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class WatcherOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Watcher:
-    """A watch. `event`: revision of its last event; `resume`: its last event id."""
+    """A watch. `event` is the revision of the last event, `resume` the last event id; a `headed` watch is served."""
 
     __slots__ = ("address", "event", "headed", "number", "received", "resume", "socket")
 
@@ -78,7 +78,7 @@ class WatcherPool:
         return sum(watcher.headed for watcher in self._all)
 
     def run(self, until: int | None, seconds: float) -> None:
-        """Receive for so long, or until all watchers have received the revision `until`."""
+        """Receive for `seconds`, or until all watchers have received the revision `until`."""
         deadline_ns = time.monotonic_ns() + int(1e9 * seconds)
         while (now_ns := time.monotonic_ns()) < deadline_ns:
             if until is not None and all(watcher.event >= until for watcher in self._all):
@@ -93,7 +93,7 @@ class WatcherPool:
                 self._receive_events(self._open[descriptor], now_ns)
 
     def observations(self) -> Observations:
-        """Return what all watchers received."""
+        """Return everything that the watchers received."""
         return Observations(
             watchers=len(self._all),
             chunks=self._chunks,
@@ -163,7 +163,7 @@ class WatcherPool:
         return True
 
     def _parse_chunks(self, watcher: _Watcher, now_ns: int) -> None:
-        """Parse the chunks of HTTP, which are those that the replica wrote."""
+        """Parse HTTP chunks; each one is a write of the replica."""
         received, start = watcher.received, 0
         while (line := received.find(b"\r\n", start)) >= 0:
             length = int(received[start:line], 16)

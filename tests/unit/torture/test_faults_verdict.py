@@ -33,7 +33,7 @@ def test_a_good_run_is_ok() -> None:
         (judged(unverified=["a", "b", "c"]), RunVerdict.UNVERIFIED, "3 of 2000 keys could not be verified"),
         (result(counts={"get": {"answered": 99}}), RunVerdict.VOID, "only 99 calls in 10 s"),
         (result(counts={"get": {"answered": 49, "refused": 99}}), RunVerdict.VOID, "only 49 calls answered in 10 s"),
-        (result(faults=[made(Fault.KILL)]), RunVerdict.VOID, "pause did not come"),
+        (result(faults=[made(Fault.KILL)]), RunVerdict.VOID, "pause was never injected"),
         (
             result(faults=[made(Fault.KILL), made(Fault.PAUSE, effect=0)]),
             RunVerdict.VOID,

@@ -102,7 +102,7 @@ def test_a_wrong_answer_is_a_violation(received: bytes, why: str) -> None:
 def test_good_requests_before_garbage_must_be_answered_rightly() -> None:
     pipelined = Attempt("pipelined noise", [GOOD * 2], good=2)
     assert judged(pipelined, VALUE * 2 + refused(INVALID_KEY), closed=True) is None
-    assert judged(pipelined, VALUE, closed=True) == "of 2 good requests 1 were answered"
+    assert judged(pipelined, VALUE, closed=True) == "only 1 of 2 good requests were answered"
     wrong = judged(pipelined, VALUE + response(200, b"another value"))
     assert wrong is not None
     assert wrong.startswith("good request 2")

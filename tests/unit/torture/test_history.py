@@ -73,7 +73,7 @@ def test_one_revision_belongs_to_one_write() -> None:
     twice = judge([call("put", (0, 10), "a", 1), call("put", (5, 20), "b", 1, key="other")])
     assert "have the same revision" in twice.backwards[0]
     other = judge([call("put", (0, 10), "a", 1), call("stale", (5, 20), "b", 1)])
-    assert "differs from what was put at this revision" in other.backwards[0]
+    assert "differs from the write of this revision" in other.backwards[0]
 
 
 def test_an_acknowledged_put_that_the_last_read_does_not_show_is_lost() -> None:

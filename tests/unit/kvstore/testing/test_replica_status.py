@@ -28,8 +28,8 @@ def status(name: str, *, ready: bool, role: str = "follower", ballot: str = "1.n
 
 def test_what_is_missing_is_told_for_each_replica_that_is_not_ready() -> None:
     text = what_is_missing({"n1": None, "n2": status("n2", ready=False), "n3": status("n3", ready=True)})
-    assert text == "n1 is still starting: it replays its log, n2 catches up with the others"
-    assert what_is_missing({"n1": status("n1", ready=True)}) == "no replica leads"
+    assert text == "n1 does not answer yet: it may be replaying its log, n2 is catching up"
+    assert what_is_missing({"n1": status("n1", ready=True)}) == "there is no leader"
 
 
 def test_of_two_replicas_that_claim_to_lead_the_one_with_the_highest_ballot_does() -> None:
