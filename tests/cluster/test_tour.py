@@ -49,8 +49,8 @@ def run(command: str, endpoints: list[str]) -> str:
 
 
 def check(command: str, expected: str, endpoints: list[str]) -> None:
-    """Assert that `command` prints what the page shows. One with a timeout is tried again with more time: a busy machine
-    may need it."""
+    """Assert that `command` prints what the page shows. One with a timeout is tried again with more time, which a busy
+    machine may need."""
     printed = run(command, endpoints)
     if printed != expected and "timeout " in command:
         printed = run(re.sub(r"\btimeout (\d+)", r"timeout \g<1>0", command), endpoints)
