@@ -249,7 +249,7 @@ class Node:
         self._messages.append(Envelope(to, state_message(after, page)))
 
     def tick(self) -> None:
-        """Do the work that is due. The driver calls this at `next_deadline` at the latest; an earlier call does no harm."""
+        """Do the work that is due. The driver calls this at `next_deadline` at the latest; earlier calls do no harm."""
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
