@@ -115,14 +115,14 @@ class FaultProxies:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # As in Transport.stop: a connection that was just accepted is never closed if the server is closed first.
+        # As in Transport.stop: accept no more, and let asyncio finish accepted connections before the server is closed.
         for listener in chain.from_iterable(server.sockets for server in self._servers):
             asyncio.get_running_loop().remove_reader(listener)
         await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for _ in range(2):
-            await asyncio.sleep(0)  # their tasks are made, then begin
+            await asyncio.sleep(0)  # the tasks of accepted connections are created, then begin
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

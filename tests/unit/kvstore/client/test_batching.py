@@ -113,7 +113,7 @@ def test_a_write_that_fails_in_a_batch_has_the_server_s_message_and_the_others_s
             kinds = [ConditionFailed, ConditionFailed, LockLost, ConditionFailed]
             assert [type(result) for result in results[1:5]] == kinds
             assert [result.revision for result in (results[1], results[2], results[4])] == [1, None, 1]
-            assert "GET it, and repeat" in str(results[1])
+            assert "GET the key, and repeat" in str(results[1])
             assert results[3].fence == 0
 
     run(scenario)

@@ -31,7 +31,7 @@ def test_a_lease_is_kept_alive_and_revoked_by_the_caller() -> None:
         assert [found async for found in client.list()] == [KeyState(b"a", Record(b"", 2, 2, 1), 1)]
         await lease.revoke()
         assert await client.get("a") is None
-        with pytest.raises(NoSuchLease, match="POST /leases gives another"):
+        with pytest.raises(NoSuchLease, match="POST /leases grants a new one"):
             await lease.keep_alive()
         await lease.revoke()  # it is over, as it shall be
 
@@ -78,7 +78,7 @@ def test_each_holder_of_a_lock_has_a_greater_fencing_token() -> None:
             assert await client.holder("deploy") == LockHolder(held.fence, held.lease.id, b"me\xff")
             await client.put("a", b"1", fence=held.fence)
             assert await client.txn(Transact([held.fence.holds], [], [])) == TransactResult(True, 3, [])
-            with pytest.raises(Locked, match="with fence"):
+            with pytest.raises(Locked, match="holds the lock, fence 2"):
                 async with client.lock("deploy", wait_s=0):
                     raise AssertionError("held twice")
         with pytest.raises(LockLost) as lost:
