@@ -4,9 +4,10 @@ The core does no I/O and reads no clock. A host passes every event, with the cur
 out the `Ready` that `Replica.take` returns: messages to send, records to make durable, values to apply. The same code
 therefore runs in the server, in the simulator and in the explorer.
 
-Import rules: `paxos` imports only the standard library and msgspec. `storage` may import `paxos.types` and
-`paxos.ready`, the client's side of `kvstore` only `paxos.types` and `paxos.configuration`, and the replica and its host
-everything. Nothing imports `paxos.lecture`, the material for teaching. docs/architecture.md has the whole table.
+Import rules: `paxos` imports only the standard library and msgspec. The replica, its peer links and its server may
+import all of `paxos` except `paxos.lecture`, the material for teaching, which nothing imports. Other packages may
+import only `paxos.types`; `storage` also imports `paxos.ready`, and `kvstore.api` also `paxos.configuration`.
+docs/architecture.md has the whole table.
 
 The names below are loaded on first use, because clients import `paxos.types` and need no replica.
 """

@@ -29,15 +29,15 @@ class Acceptor:
     def pre_vote(self, sender: NodeId, message: PreVote, now: Time, *, may_be_candidate: bool) -> None:
         """Tell `sender` whether this acceptor would promise now; change nothing (rule 13).
 
-        A sender that may not be a candidate gets a reply too: it may know neither the leader nor that it was replaced,
-        and the reply tells it how far its log lags.
+        A sender that may not be a candidate gets a reply too. It may not know yet that it lost its vote, and the reply
+        shows it how far its log lags.
         """
         willing = may_be_candidate and not self.grant.refuses(sender, now) and message.from_slot >= self.log.floor
         self._out.send(sender, PreVoteReply(message.nonce, willing, self.promised, self.log.chosen))
 
     def prepare(self, sender: NodeId, message: Prepare, now: Time) -> None:
-        """Promise, or reject with the reason. A repeated Prepare, or a Prepare for the next page, gets an answer that
-        depends on the promise already made."""
+        """Promise, or reject with the reason. A repeated Prepare, or a Prepare for the next page, is answered under the
+        promise already made."""
         ballot, from_slot = message.ballot, message.from_slot
         if ballot < self.promised or (ballot > self.promised and self.grant.refuses(ballot.node, now)):
             self._reject(sender, ballot)
@@ -65,7 +65,7 @@ class Acceptor:
         if held is not None and held.ballot == ballot:
             require(held.value == message.value, f"two values for slot {slot} under ballot {ballot}")
         else:
-            require(held is None or held.ballot < ballot, f"slot {slot} was accepted above the promise {ballot}")
+            require(held is None or held.ballot < ballot, f"slot {slot} holds a value of a ballot above {ballot}")
             pvalue = PValue(slot, ballot, message.value)
             self.log.put(pvalue)
             self._out.accept(pvalue)
@@ -83,7 +83,7 @@ class Acceptor:
     def heartbeat(self, sender: NodeId, message: Heartbeat, now: Time) -> bool:
         """Acknowledge a leader and grant it a lease, unless a higher ballot is promised.
 
-        Returns True if the sender leads as far as this acceptor knows, whether or not it gets a lease.
+        Returns True unless a higher ballot is promised, whether or not the lease is granted.
         """
         if message.ballot < self.promised:
             self._reject(sender, message.ballot)
@@ -94,16 +94,16 @@ class Acceptor:
         return True
 
     def votes(self, ballot: Ballot) -> int:
-        """Return how many of its votes for `ballot` this acceptor still knows of, encoded as in ForgottenVotes.
+        """Return the votes for `ballot` that this acceptor still knows of, encoded as in ForgottenVotes.
 
-        A chosen slot counts as accepted: nothing that this acceptor says can lose its value any more.
+        A chosen slot counts as accepted, because its value can no longer change.
         """
         if ballot > self.promised:
             return 0
         return 1 + max(self.log.chosen, self._accepted if ballot == self.promised else self.log.last)
 
     def _promise(self, ballot: Ballot) -> None:
-        require(ballot > self.promised, "a promise never goes down")
+        require(ballot > self.promised, f"the promise would go down from {self.promised} to {ballot}")
         self.promised = ballot
         self._accepted = 0
         self._out.promise(ballot)

@@ -12,8 +12,8 @@ class Candidate:
     """One attempt to become leader, from the first PreVote to the last Promise."""
 
     def __init__(self, context: RoleContext, nonce: Count, acceptor: Acceptor, timeout: Time) -> None:
-        """Create a candidate that gives up a phase after `timeout`. No other attempt of this replica has its
-        `nonce`."""
+        """Create a candidate that gives up a phase after `timeout`. `nonce` is unique among the attempts of this
+        replica."""
         self._timeout = timeout
         self._node = context.node
         self._configurations = context.configurations
@@ -77,8 +77,8 @@ class Candidate:
         return now >= self.expires or not can_reach_quorum(self._unwilling, self._deciding)
 
     def tick(self, now: Time) -> None:
-        """Ask the members that have not answered again. The own acceptor is not asked again: its answer cannot be lost,
-        it only waits for the disk."""
+        """Send the request again to the members that have not answered. The own acceptor needs no second request: its
+        answer cannot be lost and only waits for the disk."""
         if now < self._resend_at:
             return
         if self.phase1 is None:

@@ -3,13 +3,12 @@
 A configuration that is chosen in slot s decides the slots from s + ALPHA on (Lamport, "Paxos Made Simple", section 3:
 the servers that execute instance i + alpha are determined by the state after instance i). A leader proposes a slot only
 after it has applied every slot that could have changed the configuration of that slot, so two members never disagree
-about the voters of a slot. Phase 1 and leases cover every slot from some slot on, so they need a majority of each
+about the voters of a slot. Phase 1 and a lease cover all slots from a first one on, so each needs a majority of every
 configuration that decides one of these slots (rule 27).
 
-A voter that is removed still votes in the slots of its old configurations; otherwise the last of two voters could never
-be removed. The votes of an unverified member do not count, although it still counts in the size of its old
-configurations: its disk was replaced, so the process with its name may know nothing of the promises made before (rule
-28).
+A voter that is removed still votes in the slots of its old configurations; otherwise one of two voters could never be
+removed. The votes of an unverified member do not count, although it still counts in the size of its old configurations:
+its disk may have been replaced, so the process with its name may know nothing of the promises made before (rule 28).
 """
 
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ from paxos.errors import require
 from paxos.types import Configuration, NodeId, Slot
 
 ALPHA = 32
-"""Slots from the one in which a configuration is chosen to the first one that it decides. The value is part of the
-meaning of the log: it is the same on every replica and never changes. A leader has at most ALPHA slots in flight."""
+"""Distance from the slot in which a configuration is chosen to the first slot that the configuration decides. The value
+is part of the meaning of the log: it is the same on every replica and never changes. A leader has at most ALPHA slots
+in flight."""
 
 
 class ConfigurationVersion(NamedTuple):
@@ -32,7 +32,7 @@ class ConfigurationVersion(NamedTuple):
 
 
 class ConfigurationHistory:
-    """The configurations that `node` knows of, without those whose slots are all decided."""
+    """The configurations that `node` knows of, without those whose slots are all chosen."""
 
     def __init__(self, node: NodeId, versions: Sequence[ConfigurationVersion]) -> None:
         """Start with `versions` in order of their slots. A replica without state has one version without voters."""
@@ -40,7 +40,7 @@ class ConfigurationHistory:
         self.node = node
         self._versions = list(versions)
         self.others: list[NodeId] = []
-        """The other members of all configurations here, voters and learners."""
+        """Members of these configurations, voters and learners, other than `node`."""
         self._update_members()
 
     @property
@@ -54,7 +54,7 @@ class ConfigurationHistory:
         return self._versions[-1].first
 
     def at(self, slot: Slot) -> Configuration:
-        """Return the configuration that decides `slot`."""
+        """Return the configuration that decides `slot`, or the oldest known one if `slot` is before it."""
         for version in reversed(self._versions):
             if version.first <= slot:
                 return version.configuration
@@ -71,8 +71,8 @@ class ConfigurationHistory:
     def may_be_candidate(self, sender: NodeId) -> bool:
         """Return True if an acceptor may promise to `sender`.
 
-        A member without a vote in the newest configuration may be a candidate by an earlier one, but its disk may have
-        been replaced since. It would count its own vote, which is worth nothing then.
+        A member that is a voter only in an earlier configuration may try to lead, but its disk may have been replaced
+        since. It would count its own vote, although the other members no longer count that vote (rule 28).
         """
         return sender in self.newest.voters and sender not in self.newest.witnesses
 
@@ -85,7 +85,10 @@ class ConfigurationHistory:
 
     def add(self, version: ConfigurationVersion) -> None:
         """Add a configuration that was chosen. Raises InvariantError if it is out of order."""
-        require(version.first > self._versions[-1].first, "configurations are chosen in order")
+        require(
+            version.first > self._versions[-1].first,
+            f"a configuration first in force at slot {version.first} was added after one at {self._versions[-1].first}",
+        )
         self._versions.append(version)
         self._update_members()
 
@@ -98,8 +101,8 @@ class ConfigurationHistory:
         """Forget configurations that decide only slots before `slot`. Return True if any was forgotten."""
         if len(self._versions) == 1 or self._versions[1].first > slot:
             return False
-        follow = zip(self._versions, self._versions[1:], strict=False)
-        self._versions = [version for version, later in follow if later.first > slot] + self._versions[-1:]
+        pairs = zip(self._versions, self._versions[1:], strict=False)
+        self._versions = [version for version, later in pairs if later.first > slot] + self._versions[-1:]
         self._update_members()
         return True
 

@@ -24,8 +24,8 @@ class ElectionTimer:
 
     @property
     def candidate_timeout(self) -> Time:
-        """Time after which a candidate gives up: one lease, doubled with each failure so that slow disks can elect a
-        leader."""
+        """Time after which a candidate gives up: one lease, doubled with each failure so that replicas with slow disks
+        can elect a leader."""
         return self._lease << min(self._failures, 6)
 
     def leader_seen(self, until: Time) -> None:
@@ -34,13 +34,13 @@ class ElectionTimer:
         self.due = until + self._jitter()
 
     def postpone(self, now: Time) -> None:
-        """Postpone the next attempt after a promise to another candidate, so that it has time to become leader. The
-        time doubles with each call until there is a leader."""
+        """Postpone the next attempt, so that another candidate or leader has time to lead. The delay doubles with each
+        call until a leader is seen."""
         longest = self._next_delay()
         self.due = max(self.due, now + longest + self._rng.randint(longest // 8, longest))
 
     def back_off(self, now: Time) -> None:
-        """Schedule the next attempt after an attempt or a leadership failed. The delay doubles each time."""
+        """Schedule the next attempt after a failed attempt or the end of a leadership. The delay doubles each time."""
         longest = self._next_delay()
         self.due = now + self._rng.randint(longest // 4, longest)
 

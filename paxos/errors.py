@@ -11,7 +11,8 @@ class ForgottenVotesError(InvariantError):
     that is left (rule 5)."""
 
 
-def require(holds: bool, rule: str) -> None:
-    """Raise InvariantError unless `holds`. Unlike an assert statement, this also works under `python -O`."""
+def require(holds: bool, violation: str) -> None:
+    """Raise InvariantError with the message `violation` unless `holds`. Unlike an assert statement, this also works
+    under `python -O`."""
     if not holds:
-        raise InvariantError(rule)
+        raise InvariantError(violation)

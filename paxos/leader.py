@@ -60,7 +60,8 @@ class Leader:
         own_reads: ReadIndexTracker,
         now: Time,
     ) -> None:
-        """Begin to lead after `phase1` was won. Read indexes of this replica's own reads go to `own_reads`."""
+        """Begin to lead: a majority has completed its promises in `phase1`. Read indexes of this replica's own reads go
+        to `own_reads`."""
         self._node = context.node
         self._configurations = context.configurations
         self._options = context.options
@@ -88,12 +89,12 @@ class Leader:
 
     @property
     def established(self) -> bool:
-        """True once all recovered values and one no-op of this ballot are chosen. Only then is the chosen prefix at
+        """True once all recovered values and one no-op of this ballot are chosen. From then on the chosen prefix is at
         least as long as that of any earlier leader (rule 10)."""
         return self._learner.chosen >= self.pipeline.own_noop
 
     def lease_holds(self, now: Time) -> bool:
-        """Return True if the leader may answer a read from its state without any message (rule 18)."""
+        """Return True if the leader may answer a linearizable read from its state without any message (rule 18)."""
         return now < self.lease.until and self.established
 
     def configuration_ended(self) -> None:
@@ -103,8 +104,8 @@ class Leader:
     def reconfigure(self) -> bool:
         """Take a newly chosen configuration into account.
 
-        Returns False if the promises of phase 1 are no majority of the new configuration, so that its slots need a new
-        phase 1.
+        Returns False if the members that promised in phase 1 are no majority of the new configuration, so that its
+        slots need a new phase 1.
         """
         self.lease.reconfigure(self._configurations.since(self._learner.chosen + 1))
         for voter in self._configurations.newest.unverified:
@@ -114,7 +115,7 @@ class Leader:
         return self._phase1.covers(self._configurations.newest)
 
     def promised(self, sender: NodeId, message: Promise) -> None:
-        """Take a promise that arrives after the election."""
+        """Process a promise that arrives after the election."""
         if message.ballot == self.ballot and self._configurations.is_voter(sender):
             self._phase1.add_late_promise(sender, message, self.pipeline.next_slot)
 
@@ -130,8 +131,8 @@ class Leader:
             self._learner.decide(message.slot)
 
     def acknowledged(self, sender: NodeId, message: HeartbeatAck, now: Time) -> None:
-        """Take an answer to a heartbeat: it may extend the lease and confirm reads. Answer ForgottenVotes if the sender
-        knows of fewer votes than were counted before the heartbeat left (rule 5)."""
+        """Process an answer to a heartbeat, which may extend the lease and confirm reads. Answer ForgottenVotes if the
+        sender knows of fewer votes than were counted before the heartbeat left (rule 5)."""
         if message.ballot != self.ballot:
             return
         self._last_ack_at[sender] = now
@@ -148,7 +149,7 @@ class Leader:
         return self._chosen_by.get(member, 0)
 
     def read(self, origin: NodeId, token: Count, *, quorum: bool) -> None:
-        """Add a read index request of `origin`. `flush`, or a later answer to a heartbeat, answers it."""
+        """Add a read index request of `origin`. It is answered by `flush` or, later, by `acknowledged`."""
         self._reads.setdefault((origin, token), PendingRead(origin, token, quorum))
 
     def flush(self, now: Time, applied: Slot) -> None:
@@ -192,8 +193,8 @@ class Leader:
         return self._heartbeat_due if resend is None else min(self._heartbeat_due, resend)
 
     def release(self, *, choose_successor: bool) -> None:
-        """Give up the lease. The successor, if there is one, is the voter with the longest chosen prefix among those
-        that answered the last few heartbeats."""
+        """Give up the lease. With `choose_successor`, name as successor the voter with the longest chosen prefix among
+        those that may lead and answered the last few heartbeats."""
         successor = ""
         if choose_successor and self._last_ack_at:
             newest = max(self._last_ack_at.values()) - 3 * self._options.heartbeat_ms * MS

@@ -58,7 +58,7 @@ class Learner:
             self._advance()
 
     def announce(self, ballot: Ballot, upto: Slot) -> None:
-        """Take the announcement of the leader of `ballot` that all slots up to `upto` are chosen."""
+        """Process the announcement of the leader of `ballot` that all slots up to `upto` are chosen."""
         self._announced = max(self._announced, (ballot, upto))
         self._advance()
         self.note_chosen(ballot.node, upto)
@@ -73,10 +73,10 @@ class Learner:
         self._advance()
 
     def learn(self, message: Learn) -> None:
-        """Take chosen values from a peer.
+        """Store chosen values from a peer.
 
-        They are stored as accepted under the ballot with which the peer holds them. As with every accepted value, the
-        promise rises to that ballot, so that no older leader can replace them (rule 8).
+        Each value is stored as accepted under the ballot with which the peer holds it. As with every accepted value,
+        the promise rises to that ballot, so that no older leader can replace the value (rule 8).
         """
         for pvalue in message.entries:
             if pvalue.slot > self.chosen:
@@ -89,7 +89,7 @@ class Learner:
             self._truncated, self._truncated_by = upto, source
 
     def install_snapshot(self, slot: Slot) -> None:
-        """Go on after `slot`: the host has a snapshot as of that slot."""
+        """Continue after `slot`: the host has a snapshot as of that slot."""
         self._log.skip_to(slot)
         self._out.skip_to(slot)
         self._decided = {decided for decided in self._decided if decided > slot}
@@ -98,8 +98,8 @@ class Learner:
     def fetch(self, now: Time) -> None:
         """Send a Fetch for the next missing slots if one is due.
 
-        There is one request at a time. The next one follows when the chosen prefix has grown, or after a timeout, and
-        then goes to another peer. A duplicated answer therefore causes no further request.
+        There is one request at a time. The next one follows when the chosen prefix has grown. After a timeout the
+        request goes to another peer. A duplicated answer therefore causes no further request.
         """
         if (
             self._known_chosen <= self.chosen
@@ -116,7 +116,7 @@ class Learner:
             self._send_fetch(others[self._unanswered % len(others)], now)
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which an unanswered Fetch is repeated, None if there is none."""
+        """Return the time at which the unanswered Fetch is repeated, None if there is none."""
         return self._fetching[1] if self._fetching is not None else None
 
     def _send_fetch(self, peer: NodeId, now: Time) -> None:
@@ -127,7 +127,9 @@ class Learner:
         held = self._log.get(pvalue.slot)
         if held is not None and held.ballot >= pvalue.ballot:
             require(
-                held.value == pvalue.value, f"slot {pvalue.slot} is chosen and holds another value of a higher ballot"
+                held.value == pvalue.value,
+                f"slot {pvalue.slot} is chosen with a value of ballot {pvalue.ballot}, but holds another value of "
+                f"ballot {held.ballot}",
             )
         else:
             self._acceptor.adopt(pvalue)

@@ -19,8 +19,8 @@ from paxos.types import ZERO, Ballot, Configuration, Count, NodeId, Time
 class LeaseGrant:
     """The acceptor's side of a leader lease.
 
-    It is in memory only. A restarted acceptor may have granted a lease just before it stopped, so it refuses every
-    candidate for one whole lease (rule 17).
+    The grant is in memory only. A restarted acceptor may have granted a lease just before it stopped, so it refuses
+    every candidate for one whole lease (rule 17).
     """
 
     def __init__(self, options: Options, now: Time, *, restarted: bool) -> None:
@@ -51,8 +51,8 @@ class LeaderLease:
     """The leader's side of a leader lease: the heartbeat rounds that each voter answered, and the end of the lease."""
 
     def __init__(self, options: Options, configurations: list[Configuration]) -> None:
-        """Start without grants. `configurations` are all that decide a slot which is not yet chosen: a new leader would
-        need a majority of each, so the lease does too."""
+        """Start without grants. `configurations` are those that decide the slots not yet chosen: a new leader would
+        need a majority of each, so the lease needs one too."""
         self._length = options.lease_for_leader
         self._deciding = configurations
         self._sent: dict[Count, Time] = {}

@@ -6,7 +6,7 @@ from paxos.types import Ballot, PValue, Slot
 
 
 class Log:
-    """Accepted values by slot, from `floor` on. Storage holds the older ones, as far as they are not truncated.
+    """Accepted values by slot, from `floor` on. Storage holds the older values that are not truncated.
 
     The chosen prefix, `chosen`, only grows, and the values up to it never change.
     """
@@ -46,7 +46,8 @@ class Log:
             self.last = max(self.last, slot)
 
     def choose_next(self) -> PValue:
-        """Advance the chosen prefix by one slot, whose value in memory is the chosen one, and return that value."""
+        """Advance the chosen prefix by one slot and return the value of the slot. The caller knows that the value in
+        memory is the chosen one."""
         pvalue = self._held[self.chosen + 1]
         self.chosen += 1
         self._chosen_bytes += len(pvalue.value)
@@ -55,7 +56,7 @@ class Log:
 
     def skip_to(self, slot: Slot) -> None:
         """Drop all values up to `slot` and set the chosen prefix there: a snapshot contains their effect."""
-        require(slot > self.chosen, "the chosen prefix never goes down")
+        require(slot > self.chosen, f"the chosen prefix would go down from {self.chosen} to {slot}")
         self._held = {held: pvalue for held, pvalue in self._held.items() if held > slot}
         self._chosen_bytes = 0
         self.chosen = slot
@@ -65,7 +66,7 @@ class Log:
     def page(self, from_slot: Slot) -> tuple[tuple[PValue, ...], Slot]:
         """Return the accepted values from `from_slot` on that fit one page, and the first slot of the next page (0 if
         there is none). Raises InvariantError if `from_slot` is below the floor (rule 11)."""
-        require(from_slot >= self.floor, "a page below the floor would look like slots without a value")
+        require(from_slot >= self.floor, f"a page from slot {from_slot} on lacks the values below slot {self.floor}")
         pvalues: list[PValue] = []
         room = self._options.page_bytes
         for slot in range(from_slot, self.last + 1):

@@ -1,6 +1,7 @@
 """The messages between replicas.
 
-Phase 1 runs once for each new leader and covers every slot from the first one that it does not know to be chosen:
+Phase 1 runs once for each new leader and covers every slot from the first one that the leader does not know to be
+chosen:
 
     candidate               acceptors
         | PreVote              |      would you promise? (changes nothing, deposes nobody)
@@ -50,7 +51,7 @@ log, the replica fetches a snapshot of the peer's state instead, page by page:
         |<----------------------------|
 
 A replica that does not lead forwards commands to the leader with Propose and asks for read indexes with ReadIndex. An
-acceptor answers Reject if a higher promise or a lease grant forbids what was asked.
+acceptor answers Reject if a higher promise or a lease grant forbids the request.
 
 Every message may be lost, duplicated, delayed and reordered, and may be sent again without harm. The sender is not a
 field: it is the peer that the connection has authenticated (rule 9).
@@ -84,9 +85,9 @@ class PreVote(Message, frozen=True, tag="Canvass"):
 class PreVoteReply(Message, frozen=True, tag="CanvassReply"):
     """Acceptor to candidate, in answer to PreVote.
 
-    `willing` is True if neither a grant to another node nor the wait after a restart forbids a promise, and the
-    acceptor has the slots in memory. `promised` and `chosen` are its promise and its chosen prefix: the candidate
-    chooses a ballot above `promised` and fetches the slots up to `chosen`.
+    `willing` is True if the sender of the PreVote may be a candidate, neither a grant to another node nor the wait
+    after a restart forbids a promise, and the acceptor has the slots in memory. `promised` and `chosen` are its promise
+    and its chosen prefix: the candidate uses a ballot above `promised` and fetches the slots up to `chosen`.
     """
 
     nonce: Count
@@ -96,10 +97,8 @@ class PreVoteReply(Message, frozen=True, tag="CanvassReply"):
 
 
 class Prepare(Message, frozen=True):
-    """Phase 1a, candidate to acceptors: asks for a promise of `ballot` for every slot from `from_slot` on.
-
-    It also asks for the next page of a promise that did not fit one message. It leaves once the candidate's round is
-    durable (rule 2).
+    """Phase 1a, candidate to acceptors: asks for a promise of `ballot` for every slot from `from_slot` on, or for the
+    next page of a promise that did not fit one message. It leaves once the candidate's round is durable (rule 2).
     """
 
     ballot: Ballot
@@ -151,7 +150,7 @@ class Reject(Message, frozen=True):
     """Acceptor to a candidate or leader: refuses a request under `ballot`.
 
     If `promised` is above `ballot`, the ballot is preempted. Otherwise, if `floor` is set, the acceptor no longer has
-    the slots asked for in memory, and the candidate must first fetch the slots up to `floor` - 1 (rule 11). Otherwise a
+    all requested slots in memory, and the candidate must first fetch the slots up to `floor` - 1 (rule 11). Otherwise a
     grant or the wait after a restart forbids a promise for now.
     """
 
@@ -169,10 +168,10 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatAck(Message, frozen=True):
-    """Acceptor to leader, in answer to Heartbeat: its promise is not above `ballot`.
+    """Acceptor to leader, in answer to Heartbeat: the acceptor has promised no ballot above `ballot`.
 
-    If `granted`, it also refuses other candidates for one lease. `chosen` is its chosen prefix, and `votes` its votes
-    for this ballot, encoded as in ForgottenVotes.
+    If `granted`, the acceptor also refuses other candidates for one lease. `chosen` is its chosen prefix, and `votes`
+    its votes for this ballot, encoded as in ForgottenVotes.
     """
 
     ballot: Ballot
@@ -195,7 +194,7 @@ class ForgottenVotes(Message, frozen=True, tag="Forgotten"):
 
 
 class ReleaseLease(Message, frozen=True, tag="Release"):
-    """Leader to all: it stops leading under `ballot` and ends its grants.
+    """Leader to all: the sender stops leading under `ballot`, and every grant to it ends.
 
     The replica named `successor` becomes a candidate at once; "" names none.
     """
@@ -205,7 +204,7 @@ class ReleaseLease(Message, frozen=True, tag="Release"):
 
 
 class Fetch(Message, frozen=True):
-    """Any replica to any: asks for chosen slots from `from_slot` on. The receiver answers Learn if it knows of any."""
+    """Any replica to any: asks for chosen slots from `from_slot` on. A receiver that knows of any answers Learn."""
 
     from_slot: Slot
 
@@ -213,8 +212,8 @@ class Fetch(Message, frozen=True):
 class Learn(Message, frozen=True):
     """Answer to Fetch: chosen slots in order and without a gap, as many as fit one page.
 
-    `chosen` is the sender's chosen prefix. The sender's log is truncated up to slot `truncated`; if that covers the
-    slot asked for, `entries` is empty and the receiver needs a snapshot.
+    `chosen` is the sender's chosen prefix. The sender's log is truncated up to slot `truncated`; if that includes the
+    requested slot, `entries` is empty and the receiver needs a snapshot.
     """
 
     entries: tuple[PValue, ...]
@@ -223,7 +222,7 @@ class Learn(Message, frozen=True):
 
 
 class FetchSnapshot(Message, frozen=True, tag="FetchState"):
-    """Any replica to any: asks for the rows of the receiver's state after position `after`. Answered by
+    """Any replica to any: asks for the rows of the receiver's state after position `after`. The receiver answers
     SnapshotPage."""
 
     after: Count
@@ -233,8 +232,8 @@ class SnapshotPage(Message, frozen=True, tag="State"):
     """One page of the sender's state, from host to host; the core ignores it.
 
     `rows` are packed rows after position `after`, and `checksum` is their CRC-32. Rows that were superseded up to
-    position `compacted` are left out. Only the last page has `end`, the packed progress that the whole state stands
-    for.
+    position `compacted` are left out. On the last page `end` is the packed progress of the whole state; on the other
+    pages it is empty.
     """
 
     after: Count
@@ -267,7 +266,7 @@ class DigestReply(Message, frozen=True, tag="Compared"):
 class DigestMismatch(Message, frozen=True, tag="Diverged"):
     """Leader to a replica, from host to host: a majority has this digest as of `slot`.
 
-    A receiver with another digest has a state that does not follow from the log, and ends (rule 24).
+    The state of a receiver with another digest does not follow from the log, so its process ends (rule 24).
     """
 
     slot: Slot
@@ -275,15 +274,15 @@ class DigestMismatch(Message, frozen=True, tag="Diverged"):
 
 
 class Propose(Message, frozen=True):
-    """Replica to leader: asks to order these payloads. There is no answer: the sender sees them applied, or sends
-    again."""
+    """Replica to leader: asks to order these payloads. There is no answer: the sender sees the payloads applied, or
+    sends them again."""
 
     payloads: tuple[bytes, ...]
 
 
 class ReadIndex(Message, frozen=True):
-    """Replica to leader: asks for a read index, the slot to apply before a current read. If `quorum`, no lease is
-    trusted."""
+    """Replica to leader: asks for a read index, the slot to apply before a linearizable read. If `quorum`, the leader
+    must not trust its lease."""
 
     token: Count
     quorum: bool

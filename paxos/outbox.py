@@ -29,7 +29,7 @@ class Outbox:
         self._write.accepts.append(pvalue)
 
     def choose(self, slot: Slot, value: bytes) -> None:
-        """Have the value of the next chosen slot applied, and store the new chosen prefix with the next write."""
+        """Pass the value of the next chosen slot to the host, and store the new chosen prefix with the next write."""
         self._ready.chosen.append((slot, value))
         self._write.chosen = slot
 
@@ -38,18 +38,18 @@ class Outbox:
         self._write.chosen = slot
 
     def answer_read(self, token: int, slot: Slot, confirmed_by: str) -> None:
-        """Let the host answer the reads of `token` once it has applied `slot`."""
+        """Tell the host to answer the reads of `token` once it has applied `slot`."""
         self._ready.reads.append(ReadReady(token, slot, confirmed_by))
 
     def serve_fetch(self, to: NodeId, from_slot: Slot, upto: Slot) -> None:
-        """Let the host send chosen slots from storage."""
+        """Tell the host to send the chosen slots `from_slot` .. `upto` from storage."""
         self._ready.fetches.append(ServeFetch(to, from_slot, upto))
 
     def take(self) -> Ready:
         """Return the collected work and start anew.
 
-        A new chosen prefix alone starts no transaction: it waits for the next record. After a crash a leader announces
-        it again.
+        A new chosen prefix alone starts no transaction: it waits for the next record. If a crash loses it, a leader
+        announces it again.
         """
         ready, write = self._ready, self._write
         self._ready = Ready()

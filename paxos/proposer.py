@@ -1,4 +1,4 @@
-"""The proposer: phase 1 for all slots from one on, then phase 2 for several slots at a time.
+"""The proposer: phase 1 for all slots from a first one on, then phase 2 for several slots at a time.
 
 "If the proposer receives a response to its prepare requests from a majority of acceptors, then it can issue a proposal
 with number n and value v, where v is the value of the highest-numbered proposal among the responses, or is any value if
@@ -22,7 +22,7 @@ class Phase1:
     again."""
 
     def __init__(self, ballot: Ballot, from_slot: Slot, configurations: list[Configuration]) -> None:
-        """Start without promises. `configurations` are all that decide a slot from `from_slot` on (rule 27)."""
+        """Start without promises. `configurations` are those that decide the slots from `from_slot` on (rule 27)."""
         self.ballot = ballot
         self.from_slot = from_slot
         self._deciding = configurations
@@ -33,7 +33,7 @@ class Phase1:
         self._highest: dict[Slot, PValue] = {}
 
     def add_promise(self, sender: NodeId, message: Promise) -> None:
-        """Take one page of a promise. Pages count in order and once each (rule 9)."""
+        """Add one page of a promise. Pages count in order and once each (rule 9)."""
         if self.awaiting.get(sender) != message.from_slot:
             return
         for pvalue in message.accepted:
@@ -51,10 +51,10 @@ class Phase1:
         return is_quorum_of_each(self.promised, self._deciding)
 
     def add_late_promise(self, sender: NodeId, message: Promise, next_slot: Slot) -> None:
-        """Take a promise that arrives after the election.
+        """Add a promise that arrives after the election.
 
-        It counts only if all its values are for slots before `next_slot`, whose values the leader has proposed already.
-        A value for a later slot could have changed what the leader must propose.
+        The promise counts only if all its values are for slots before `next_slot`, for which the leader has already
+        made its proposals. A value for a later slot would restrict the proposal that the leader may make there.
         """
         if self.awaiting.get(sender) != message.from_slot or message.next_slot:
             return
@@ -63,8 +63,8 @@ class Phase1:
             self.promised.add(sender)
 
     def covers(self, configuration: Configuration) -> bool:
-        """Return True if the promises include a majority of `configuration`, which was chosen later. Promises of
-        members that it removed no longer count."""
+        """Drop the promises of members that are no voters of `configuration`, which was chosen later. Return True if
+        the remaining promises are a majority of it."""
         self.promised &= set(configuration.voters)
         return is_quorum(self.promised, configuration)
 
@@ -145,9 +145,9 @@ class Pipeline:
         A slot takes all queued payloads that fit. The configuration of a slot is known only once the slot ALPHA before
         it is applied, so the last slot that may begin is `applied` + ALPHA (rule 27).
 
-        A new batch starts only if the queue holds at least as many bytes as are in flight, or `min_batch_bytes`. A slot
-        costs each acceptor one sync, whatever its size, and under load the clients whose commands one slot has answered
-        send their next commands one by one. Larger batches save syncs.
+        A slot with new payloads begins only if the queue holds at least as many bytes as are in flight, or
+        `min_batch_bytes`. Under load, the clients that a chosen slot has answered send their next commands one after
+        another; waiting for more of these commands makes larger slots, and fewer syncs.
         """
         self._drop_applied(applied)
         begun = []
@@ -180,8 +180,9 @@ class Pipeline:
         return True
 
     def _drop_applied(self, applied: Slot) -> None:
-        """End the proposals of applied slots. Most have their majority already. But a slot that was chosen under an
-        earlier ballot may be applied without votes for this ballot, and its voters may since have been removed."""
+        """End the proposals of applied slots. Most of them have ended with their majority. But a slot that was chosen
+        under an earlier ballot may be applied without votes for this ballot, and its voters may have been removed
+        since."""
         while self._in_flight and (oldest := next(iter(self._in_flight))) <= applied:
             self._end(oldest)
 
@@ -189,7 +190,7 @@ class Pipeline:
         self._in_flight_bytes -= len(self._in_flight.pop(slot).value)
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
-        """Return the slots to send again now, with their values and the voters that have not answered. The time to the
+        """Return the slots to send again now, with their values and the voters that have not accepted. The time to the
         next repetition doubles each time."""
         again = []
         for slot, proposal in self._in_flight.items():
@@ -211,7 +212,7 @@ class Pipeline:
         return first.proposed_at if first is not None else None
 
     def _next_value(self) -> bytes:
-        """Return a value of the queued payloads: as many as fit in a slot, at least one."""
+        """Take as many queued payloads as fit in a slot, at least one, and return them as its value."""
         payloads = [self._queue.popleft()]
         size = len(payloads[0])
         while self._queue and size + len(self._queue[0]) <= self._options.max_batch_bytes:

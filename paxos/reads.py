@@ -19,7 +19,8 @@ class IndexRequest(msgspec.Struct):
 
 
 class ReadIndexTracker:
-    """The reads of this replica that wait for an index or for the slot of their index, by the host's token."""
+    """The reads of this replica that wait for a read index, or for the chosen prefix to reach it. The host identifies a
+    read, or several together, by a token."""
 
     def __init__(self, retry: Time) -> None:
         self._retry = retry
@@ -50,13 +51,13 @@ class ReadIndexTracker:
         return [(token, request.quorum) for token, request in due]
 
     def index(self, token: Count, slot: Slot, confirmed_by: str = "") -> None:
-        """Take the read index `slot` for `token`. If this replica leads, `confirmed_by` is "lease" or "quorum"."""
+        """Record the read index `slot` of `token`. If this replica leads, `confirmed_by` is "lease" or "quorum"."""
         request = self._requested.pop(token, None)
         if request is not None:
             self._indexed[token] = (slot, confirmed_by or ("quorum" if request.quorum else "read_index"))
 
     def reached(self, chosen: Slot) -> list[tuple[Count, Slot, str]]:
-        """Return the reads whose index is within the chosen prefix: token, index and confirmation, each read once."""
+        """Return and drop the reads whose index is within the chosen prefix: token, index and confirmation."""
         if not self._indexed:
             return []
         ready = [(token, slot, confirmed_by) for token, (slot, confirmed_by) in self._indexed.items() if slot <= chosen]

@@ -22,13 +22,13 @@ class Write(msgspec.Struct):
     """Records to store in one transaction, and the votes that leave once it is durable (rules 1, 2, 3 and 8).
 
     Writes become durable in the order in which they were made; several may share a transaction. A Write without records
-    still waits for all earlier ones, because its votes depend on them.
+    still waits for all earlier Writes, because its votes depend on their records.
     """
 
     promise: Ballot | None = None
     """The new promise, None if it has not changed."""
     accepts: list[PValue] = []
-    """Accepted values. A later one for the same slot replaces an earlier one."""
+    """Accepted values. A later value of a slot replaces an earlier one."""
     chosen: Slot | None = None
     """The new chosen prefix, None if it has not changed."""
     votes: list[Envelope] = []
@@ -37,7 +37,8 @@ class Write(msgspec.Struct):
 class ReadReady(msgspec.Struct, frozen=True, gc=False):
     """A confirmed read: reads of `token` may be answered from any state that has applied `slot`.
 
-    `confirmed_by` is "lease" or "quorum" if this replica leads or the read needs a quorum, otherwise "read_index".
+    `confirmed_by` says how the leader was confirmed. On the leader it is "lease" or "quorum". On another replica it is
+    "quorum" if the read demanded a quorum, otherwise "read_index".
     """
 
     token: int
@@ -72,7 +73,7 @@ class Ready(msgspec.Struct):
     """The work of one step, with its fields in the order in which the host must do the work.
 
     `kvstore.replica.node.Node.step` takes a Ready from the core, applies `chosen`, answers `reads`, and returns a Ready
-    that its driver carries out: there `write` also holds the state, and `chosen` and `reads` are already done.
+    for its driver. In that Ready, `write` also holds records of the state, and `chosen` and `reads` are already done.
     """
 
     messages: list[Envelope] = []
@@ -82,8 +83,8 @@ class Ready(msgspec.Struct):
     """Records to store. Their votes leave when they are durable."""
 
     chosen: list[tuple[Slot, bytes]] = []
-    """Chosen slots and their values, to apply in this order. A chosen value need not wait for the own disk: a majority
-    has it."""
+    """Chosen slots and their values, to apply in this order. A chosen value need not wait for the disk of this replica:
+    a majority has stored it."""
 
     reads: list[ReadReady] = []
     """Reads that may be answered once `chosen` is applied."""

@@ -90,7 +90,7 @@ class Replica:
         first_due = self._acceptor.grant.until if restarted else now
         self._roles = RoleState(context, self._acceptor, self._learner, self._reads, rng=rng, first_due=first_due)
         self._delivered: Slot = chosen
-        """Slots up to here were passed to the host, which has applied them by the time of its next call."""
+        """Slots up to this one were passed to the host, which has applied them by the time of its next call."""
 
     # Status
 
@@ -122,7 +122,8 @@ class Replica:
 
     @property
     def caught_up(self) -> bool:
-        """True if a leader is known, and this replica knows every slot that it has heard to be chosen."""
+        """True if a leader is known and this replica lacks no slot that a peer has reported as chosen; on the leader,
+        once it is established."""
         leader = self._roles.leader
         if leader is not None:
             return leader.established
@@ -130,7 +131,7 @@ class Replica:
 
     @property
     def snapshot_source(self) -> NodeId | None:
-        """A peer whose snapshot this replica needs, because the peer truncated the slots that it lacks; otherwise
+        """A peer that has truncated slots which this replica lacks, so that this replica needs its snapshot; otherwise
         None."""
         return self._learner.snapshot_source if self._roles.leader is None else None
 
@@ -149,7 +150,7 @@ class Replica:
         return self._roles.leader.chosen_by(member) if self._roles.leader is not None else 0
 
     def lease_holds(self, now: Time) -> bool:
-        """Return True if a read of the applied state is current without any message (rule 18)."""
+        """Return True if a read of the applied state is linearizable without any message (rule 18)."""
         return self._roles.leader is not None and self._roles.leader.lease_holds(now)
 
     def next_deadline(self) -> Time:
@@ -161,7 +162,7 @@ class Replica:
     # Events
 
     def propose(self, payloads: tuple[bytes, ...]) -> bool:
-        """Have payloads ordered, here or by the known leader.
+        """Queue payloads if this replica leads, or send them to the known leader.
 
         Returns False, without any effect, if no leader is known or the queue is full. True is no guarantee: the caller
         sees the payloads applied, or proposes them again.
@@ -174,7 +175,7 @@ class Replica:
         return False
 
     def read(self, token: Count, now: Time, *, quorum: bool) -> None:
-        """Request the slot to apply before a current read. The answer is a ReadReady with this token."""
+        """Request the slot to apply before a linearizable read. The answer is a ReadReady with this token."""
         self._reads.begin(token, now, quorum=quorum)
 
     def forget_read(self, token: Count) -> None:
@@ -186,7 +187,8 @@ class Replica:
         self._roles.tick(now)
 
     def hand_over(self, now: Time) -> None:
-        """Stop leading in favour of the best prepared voter, and never try to lead again. Used for a clean shutdown."""
+        """Hand leadership over to the voter with the longest log, if this replica leads, and never try to lead again:
+        the process is about to shut down."""
         self._roles.retire(now)
 
     def reconfigure(self, version: ConfigurationVersion, now: Time) -> None:
@@ -195,20 +197,20 @@ class Replica:
         self._roles.reconfigure(version.first, now)
 
     def install_snapshot(self, slot: Slot, versions: Sequence[ConfigurationVersion], now: Time) -> None:
-        """Go on after `slot`: the host has installed a snapshot as of that slot, with these configurations.
+        """Continue after `slot`: the host has installed a snapshot as of that slot, with these configurations.
 
-        An attempt to lead from an earlier slot is abandoned. Raises InvariantError on a leader, which needs no
-        snapshot.
+        An attempt to lead is abandoned, because it began at an earlier slot. Raises InvariantError on a leader, which
+        needs no snapshot.
         """
-        require(self._roles.leader is None, "a leader knows every chosen slot")
+        require(self._roles.leader is None, "a leader was given a snapshot")
         self.configurations.replace(versions)
         self._delivered = slot
         self._learner.install_snapshot(slot)
         self._roles.abandon_attempt(now)
 
     def forget_configurations(self) -> None:
-        """Learn nothing until `install_snapshot`: the host has no state to go on from. Accept values as before."""
-        require(self.role is Role.FOLLOWER, "a leader or candidate has a state")
+        """Treat no slot as chosen until `install_snapshot`, because the host has no state. Accept values as before."""
+        require(self.role is Role.FOLLOWER, f"a {self.role} was told to forget its configurations")
         self.configurations.replace([ConfigurationVersion(1, Configuration(()))])
 
     def take(self, now: Time) -> Ready:
@@ -267,7 +269,7 @@ class Replica:
                 self._learner.note_chosen(sender, message.chosen)
                 self._learner.note_truncated(sender, message.truncated)
             case FetchSnapshot() | SnapshotPage() | DigestRequest() | DigestReply() | DigestMismatch():
-                pass  # for the hosts
+                pass  # the hosts process these messages
             case _:
                 assert_never(message)
         if self._acceptor.promised != promised:

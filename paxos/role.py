@@ -1,6 +1,6 @@
 """The role of a replica: follower, candidate or leader, and the changes between these roles.
 
-Every replica accepts and learns; the role is what it does besides.
+Every replica is an acceptor and a learner in each of these roles.
 
     follower  -> candidate   the election timer is due, and the replica may lead
     candidate -> leader      a majority completed its promises
@@ -85,7 +85,7 @@ class RoleState:
         return self.candidate.next_deadline() if self.candidate is not None else self.election_timer.due
 
     def tick(self, now: Time) -> None:
-        """Renew the lease, continue an attempt to lead, or begin one, as time demands."""
+        """Renew the lease, continue an attempt to lead, or begin one, if that is due."""
         if self.leader is not None:
             self.leader.tick(now)
             if self.leader.stalled(now):
@@ -98,7 +98,7 @@ class RoleState:
             self._start_election(now)
 
     def retire(self, now: Time) -> None:
-        """Hand over to the best prepared voter, and never try to lead again."""
+        """Hand leadership over to the voter with the longest log, and never try to lead again."""
         self._retired = True
         self.candidate = None
         if self.leader is not None:
@@ -106,7 +106,7 @@ class RoleState:
             self._step_down(now)
 
     def reconfigure(self, first: Slot, now: Time) -> None:
-        """Take a new configuration into account, which decides the slots from `first` on (rule 27)."""
+        """Take a new configuration into account. It decides the slots from `first` on (rule 27)."""
         self.abandon_attempt(now)
         if self.leader is None:
             return
@@ -119,7 +119,7 @@ class RoleState:
             self._new_candidate().prepare(self.highest_round, now)
 
     def abandon_attempt(self, now: Time) -> None:
-        """Stop an attempt to lead whose first slot or majorities have changed, and schedule the next one."""
+        """Stop an attempt to lead, because its first slot or its majorities have changed, and schedule the next one."""
         if self.candidate is not None:
             self.candidate = None
             self.election_timer.back_off(now)
@@ -152,7 +152,7 @@ class RoleState:
             self._reads.leader_changed(now)
 
     def answered(self, sender: NodeId, message: PreVoteReply | Promise | Reject, now: Time) -> None:
-        """Take an acceptor's answer to this replica as candidate or leader."""
+        """Process an acceptor's answer to this replica as candidate or leader."""
         if isinstance(message, PreVoteReply):
             self.highest_round = max(self.highest_round, message.promised.round)
             self._learner.note_chosen(sender, message.chosen)
@@ -199,8 +199,8 @@ class RoleState:
     def _probe_members(self) -> None:
         """Send a PreVote to every known member, without an attempt to lead.
 
-        A replica that may not lead and has no contact with a leader learns from the replies how far its log lags. From
-        the slots that it fetches then it may learn of new members, and of the leader.
+        A replica that may not lead and has no contact with a leader learns from the replies how far its log lags. The
+        slots that it then fetches may contain new members, among them the leader.
         """
         for other in self._context.others:
             self._context.out.send(other, PreVote(0, self._learner.chosen + 1))
@@ -220,7 +220,8 @@ class RoleState:
 
     def _lead(self, phase1: Phase1, now: Time) -> None:
         require(
-            self._acceptor.promised == phase1.ballot, "elected under a ballot below the promise of the own acceptor"
+            self._acceptor.promised == phase1.ballot,
+            f"elected under ballot {phase1.ballot}, below the promise {self._acceptor.promised} of the own acceptor",
         )
         self.candidate = None
         self.leader = Leader(self._context, phase1, self._acceptor, self._learner, own_reads=self._reads, now=now)
@@ -230,7 +231,7 @@ class RoleState:
     def _preempted(self, leader: Leader, message: Reject, now: Time) -> None:
         """Step down after an acceptor promised a higher ballot.
 
-        While the lease holds no other node can lead, so this replica runs phase 1 again under a ballot above that
+        While the lease holds, no other node can lead, so this replica runs phase 1 again under a ballot above that
         promise. Otherwise another node may be about to lead, and this replica waits.
         """
         if message.promised <= leader.ballot:

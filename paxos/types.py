@@ -10,11 +10,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 NodeId = Annotated[str, msgspec.Meta(min_length=0, max_length=32)]
-"""Name of a member, such as `n1`, of at most 32 characters. Members must use the same spelling, because names are
-compared."""
+"""Name of a member, such as `n1`, of at most 32 characters. Names are compared as strings, so every member must spell
+a name in the same way."""
 
 Slot = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-"""Position in the replicated log, from 1. As a prefix of the log, 0 is the empty prefix."""
+"""Position in the replicated log, counted from 1. Where a slot stands for a prefix of the log, 0 is the empty
+prefix."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """A nonce, a token or a sequence number."""
@@ -27,8 +28,8 @@ MS = 1_000_000
 
 
 class Ballot(NamedTuple):
-    """Number of one attempt to lead. Ballots are totally ordered, and unique because they include the candidate's name
-    (rule 7)."""
+    """Number of one attempt to lead. Ballots are totally ordered, and two nodes never create the same one, because a
+    ballot includes the name of its node (rule 7)."""
 
     round: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     node: NodeId
@@ -45,7 +46,7 @@ NOOP = b""
 
 
 class PValue(NamedTuple):
-    """A value accepted for a slot under a ballot: the entry of the log, of a Promise and of a Learn."""
+    """A value accepted for a slot under a ballot: an entry of the log, of a Promise or of a Learn."""
 
     slot: Slot
     ballot: Ballot
@@ -77,7 +78,7 @@ _payloads_decoder = msgspec.msgpack.Decoder(list[bytes])
 
 
 def pack(payloads: Sequence[bytes]) -> bytes:
-    """Return the value of a slot that holds these payloads in this order; NOOP for none."""
+    """Return the value of a slot that holds `payloads` in this order; NOOP if there are none."""
     return _payloads_encoder.encode(payloads) if payloads else NOOP
 
 

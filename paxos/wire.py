@@ -2,10 +2,10 @@
 
 A release supports a range of versions, and a connection uses the highest version that both ends support, so that
 replicas can be upgraded one after the other. The types in `paxos.messages` are those of VERSION. A release that changes
-them raises VERSION, and keeps the codec of the version before until no replica of the cluster can need it:
+them raises VERSION, and keeps the codec of the previous version until no replica of the cluster can need it:
 
     VERSION             msgpack, strictly decoded into the declared types
-    earlier versions    a codec of their own, which omits new fields and fills in old ones
+    earlier versions    a codec each: encoding omits the fields that the version lacks, decoding fills them in
 
 The reader of a socket limits the length first (MAX_MESSAGE_BYTES); `decode` validates types, ranges and the lengths of
 names. Bad bytes of a peer raise WireError and no other error. The reasons are in docs/decisions/0006-versions.md.
@@ -23,7 +23,7 @@ VERSION = 2
 """Version of the types in `paxos.messages`. Version 1 was never released."""
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Length of the longest message: a batch of 1 MiB, exceeded by one value, with room to spare."""
+"""Limit of the length of a message. A page of 1 MiB that one large value exceeds still fits, with room to spare."""
 
 
 class WireError(ValueError):
@@ -33,8 +33,8 @@ class WireError(ValueError):
 class Codec(NamedTuple):
     """The codec of one version.
 
-    `encode` returns no bytes for a message that the version does not have; such a message is not sent, as if it were
-    lost. `decode` raises msgspec.MsgspecError or UnicodeDecodeError.
+    `encode` returns b"" for a message that the version does not have. Such a message is not sent, as if the network had
+    lost it. `decode` raises msgspec.MsgspecError or UnicodeDecodeError.
     """
 
     encode: Callable[[AnyMessage], bytes]
@@ -56,7 +56,7 @@ class Versions(NamedTuple):
         return f"version {self.highest}" if self.lowest == self.highest else f"versions {self.lowest} to {self.highest}"
 
     def common(self, other: "Versions") -> int | None:
-        """Return the highest version that both support, None if there is none."""
+        """Return the highest version that both ranges contain, None if there is none."""
         best = min(self.highest, other.highest)
         return best if best >= max(self.lowest, other.lowest) else None
 
@@ -70,7 +70,7 @@ def register(version: int, codec: Codec) -> None:
     """Support one more version, adjacent to the supported ones. Call it before the first connection. Raises
     InvariantError if the versions would have a gap."""
     lowest, highest = supported()
-    require(version in {lowest - 1, highest + 1}, "versions without a gap")
+    require(version in {lowest - 1, highest + 1}, f"version {version} would leave a gap: {supported()} is supported")
     _codecs[version] = codec
 
 

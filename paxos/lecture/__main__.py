@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no scene {unknown[0]!r}: choose from {', '.join(SCENES)}")
     names = given.scene or list(SCENES)
     if given.svg is not None and len(names) != 1:
-        parser.error("--svg draws one scene: name the scene")
+        parser.error(f"--svg draws one scene, but {len(names)} are selected: name one SCENE")
     if given.rounds is not None and ("duel" not in names or given.rounds < 1):
-        parser.error("--rounds is for the scene duel, and must be 1 or more")
+        parser.error(f"--rounds {given.rounds}: needs the scene duel, and a number of at least 1")
     for name in names:
         scene = _play(name, given.rounds)
         if given.step:
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(render(scene))
         else:
             try:
-                _paint(scene.stages, given.svg)
+                _write_svg(scene.stages, given.svg)
             except OSError as error:
-                parser.error(f"{error.filename} cannot be written: {error.strerror}; name another file")
+                parser.error(f"{error.filename} cannot be written: {error.strerror}; name another file with --svg")
     return 0
 
 
@@ -83,7 +83,7 @@ def _step_through(scene: Scene) -> None:
     sys.stdout.write(f"{scene.summary}\n\n")
 
 
-def _paint(stages: Sequence[Stage], file: Path) -> None:
+def _write_svg(stages: Sequence[Stage], file: Path) -> None:
     for number, stage in enumerate(stages, 1):
         path = file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}")
         path.write_text(picture(stage))

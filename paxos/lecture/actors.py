@@ -1,7 +1,7 @@
 """The processes of the lecture: single roles of the production code, and whole replicas.
 
-All decisions are made by the code of the server: Acceptor, Phase1 and Pipeline (the two phases of a proposer), Learner
-and Replica. An actor passes arriving messages to them and collects the messages that they send. Its disk is
+The code of the server makes all decisions: Acceptor, Phase1 and Pipeline (the two phases of a proposer), Learner and
+Replica. An actor passes arriving messages to this code and collects the messages to send. The disk of an actor is
 instantaneous: records are durable at once, and the votes that depend on them leave at once.
 """
 
@@ -84,7 +84,7 @@ class AcceptorActor(Actor):
 
 
 class LearnerActor(Actor):
-    """A process that is only a learner: it stores proposed values and learns from the proposer which ones are
+    """A process that is only a learner: it stores proposed values and learns from the proposer which values are
     chosen."""
 
     def __init__(self, name: NodeId, acceptors: Sequence[NodeId]) -> None:
@@ -123,7 +123,8 @@ class ProposerActor(Actor):
         learners: Sequence[NodeId] = (),
         proposers: Sequence[NodeId] = (),
     ) -> None:
-        """Create a proposer. `learners` get the values and learn which are chosen, `proposers` only the latter."""
+        """Create a proposer. It sends its values and its Chosen messages to `learners`, and only the Chosen messages to
+        `proposers`."""
         super().__init__(name)
         self._configuration = configuration_of(acceptors)
         self._acceptors = acceptors
@@ -191,7 +192,7 @@ class ProposerActor(Actor):
         recovered = phase1.recovered()
         if self._single:
             recovered = recovered or [pack([self._wanted[0].encode()])]
-        # One slot in flight with one value each; the product has larger windows and batches.
+        # One slot in flight, with one value; the product has a larger window and larger batches.
         options = Options(window=1, max_batch_bytes=1)
         self.pipeline = Pipeline(phase1.from_slot, recovered, self._configurations, options)
         if not self._single:
@@ -260,8 +261,8 @@ class ReplicaActor(Actor):
         return self.act(now)
 
     def act(self, now: Time) -> Outgoing:
-        """Carry out the work of the replica and return the messages to send. Its votes for itself are passed back to it
-        without a message."""
+        """Carry out the work of the replica and return the messages to send. A vote of the replica for itself is passed
+        back without a message."""
         outgoing: Outgoing = []
         while True:
             ready = self.replica.take(now)
@@ -277,10 +278,10 @@ class ReplicaActor(Actor):
                 self._stored |= {pvalue.slot: pvalue for pvalue in ready.write.accepts}
             outgoing += [self._page(fetch) for fetch in ready.fetches if isinstance(fetch, ServeFetch)]
             outgoing += [vote for vote in votes if vote.to != self.name]
-            own = [vote for vote in votes if vote.to == self.name]
-            for vote in own:
+            own_votes = [vote for vote in votes if vote.to == self.name]
+            for vote in own_votes:
                 self.replica.receive(self.name, vote.message, now)
-            if not own and not ready.messages and not votes:
+            if not own_votes and not ready.messages and not votes:
                 return outgoing
 
     def _page(self, fetch: ServeFetch) -> Envelope:

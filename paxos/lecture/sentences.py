@@ -44,10 +44,10 @@ def label(message: AnyMessage) -> str:
         case Reject(ballot=ballot, promised=promised):
             return f"Reject({ballot}: promised {promised})" if promised > ballot else f"Reject({ballot}: not now)"
         case _:
-            return _label_of_replicas(message)
+            return _replica_label(message)
 
 
-def _label_of_replicas(message: AnyMessage) -> str:
+def _replica_label(message: AnyMessage) -> str:
     match message:
         case Heartbeat(ballot=ballot, nonce=nonce):
             return f"Heartbeat({ballot}, round {nonce})"
@@ -80,10 +80,10 @@ def _pvalue(pvalue: PValue) -> str:
 def sentence(actor: Actor, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
     """Return a sentence that says what `actor` did with `message` and why. `outgoing` are the messages that it sent."""
     name = actor.name
-    refusal = _answer(outgoing, Reject)
+    refusal = _first_of(outgoing, Reject)
     match message:
         case Prepare() | Accept() | Heartbeat() if refusal is not None:
-            return _refused(name, refusal)
+            return _refusal_sentence(name, refusal)
         case Prepare(ballot=ballot):
             return (
                 f"{name} has promised no ballot above {ballot}: it promises, stores the promise before it answers, and "
@@ -100,23 +100,23 @@ def sentence(actor: Actor, sender: NodeId, message: AnyMessage, outgoing: Outgoi
         case Reject(ballot=ballot, promised=promised) if promised < ballot:
             return f"{sender} does not promise now, because it may have granted a lease."
         case Promise() | Accepted() | Reject() if isinstance(actor, ProposerActor):
-            return _of_proposers(actor, sender, message, outgoing)
+            return _proposer_sentence(actor, sender, message, outgoing)
         case _:
-            return _of_replicas(name, sender, message, outgoing)
+            return _replica_sentence(name, sender, message, outgoing)
 
 
-def _answer(outgoing: Outgoing, kind: type[M]) -> M | None:
+def _first_of(outgoing: Outgoing, kind: type[M]) -> M | None:
     """Return the first message of this kind, None if there is none."""
     return next((act.message for act in outgoing if isinstance(act.message, kind)), None)
 
 
-def _refused(name: NodeId, refusal: Reject) -> str:
+def _refusal_sentence(name: NodeId, refusal: Reject) -> str:
     if refusal.promised > refusal.ballot:
         return f"{name} has promised {refusal.promised}: it refuses the lower ballot and reports its promise (rule 8)."
     return f"{name} may have granted a lease: until that ends it promises to no other candidate (rules 16 and 17)."
 
 
-def _of_proposers(
+def _proposer_sentence(
     proposer: ProposerActor, sender: NodeId, message: Promise | Accepted | Reject, outgoing: Outgoing
 ) -> str:
     name, phase1 = proposer.name, proposer.phase1
@@ -135,10 +135,10 @@ def _of_proposers(
                 return f"Slot {slot} is chosen already: a further vote changes nothing."
             return f"A majority has accepted slot {slot} under {ballot}: the value is chosen and will never change."
         case _:
-            return _promised(proposer, phase1.recovered(), outgoing)
+            return _promise_sentence(proposer, phase1.recovered(), outgoing)
 
 
-def _promised(proposer: ProposerActor, recovered: list[bytes], outgoing: Outgoing) -> str:
+def _promise_sentence(proposer: ProposerActor, recovered: list[bytes], outgoing: Outgoing) -> str:
     name = proposer.name
     if proposer.pipeline is None:
         return f"{name} needs promises of a majority, because any two majorities have an acceptor in common."
@@ -153,7 +153,7 @@ def _promised(proposer: ProposerActor, recovered: list[bytes], outgoing: Outgoin
     return f"A majority has promised, and none of its acceptors has accepted a value: {name} may propose its own value."
 
 
-def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
+def _replica_sentence(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
     match message:
         case Promise() | Accepted():
             return f"{name} counts each sender once and needs a majority (rule 9)."
@@ -164,34 +164,32 @@ def _of_replicas(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Ou
         case Learn():
             return f"{name} takes the values as chosen, which closes the gap in its log (rule 12)."
         case _:
-            return _of_leases(name, sender, message, outgoing)
+            return _lease_sentence(name, sender, message, outgoing)
 
 
-def _of_leases(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
+def _lease_sentence(name: NodeId, sender: NodeId, message: AnyMessage, outgoing: Outgoing) -> str:
     match message:
         case PreVote():
             return f"{name} says whether it would promise. This changes nothing and deposes nobody (rule 13)."
         case PreVoteReply(willing=True):
             return f"{sender} would promise. {name} prepares once a majority would (rule 13)."
         case PreVoteReply():
-            return f"{sender} has granted a lease and would not promise. {name} needs a majority that would (rule 13)."
-        case Heartbeat() if (ack := _answer(outgoing, HeartbeatAck)) is not None and not ack.granted:
+            return f"{sender} would not promise: it may have granted a lease. {name} needs a majority (rule 13)."
+        case Heartbeat() if (ack := _first_of(outgoing, HeartbeatAck)) is not None and not ack.granted:
             return f"{name} answers without a grant, because its grant to another leader has not ended (rule 16)."
         case Heartbeat():
             return f"{name} grants a lease: until it ends, {name} promises to no other candidate (rules 15 and 16)."
         case HeartbeatAck(granted=True):
-            return (
-                f"With grants of a majority, the lease of {name} counts from the time it sent the heartbeat (rule 15)."
-            )
+            return f"The lease of {name} counts from the time its heartbeat left, if a majority grants it (rule 15)."
         case HeartbeatAck():
-            return f"{sender} follows {name} without a grant: for its lease {name} needs grants of others (rule 16)."
+            return f"{sender} follows {name} but grants no lease: {name} needs grants of other acceptors (rule 16)."
         case Reject(ballot=ballot, promised=promised):
             return f"{promised} is above {ballot}: {name} no longer leads, and must find the new leader."
-        case ReadIndex() if _answer(outgoing, ReadIndexReply) is not None:
-            return f"{name} leads: under its lease it knows which slot to apply, without asking another replica."
+        case ReadIndex() if _first_of(outgoing, ReadIndexReply) is not None:
+            return f"{name} leads: under its lease it answers with its chosen prefix, without asking another replica."
         case ReadIndexReply():
             return f"{name} may answer its reads once it has applied that slot."
         case ReleaseLease():
-            return f"{sender} stops leading and releases its lease: {name} need not wait for the end of its grant."
+            return f"{sender} stops leading and releases its lease: the grant of {name} to {sender} ends at once."
         case _:
             return f"{name} takes note."

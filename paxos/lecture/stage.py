@@ -109,9 +109,9 @@ class Stage:
         to: NodeId | None = None,
         most: int | None = None,
     ) -> None:
-        """Deliver the matching messages in flight in the order in which they left, at most `most`. Messages that they
-        cause stay in flight."""
-        for flying in list(self._fitting(kind, sender, to))[:most]:
+        """Deliver the matching messages in flight in the order in which they left, at most `most`. The answers to them
+        stay in flight."""
+        for flying in list(self._matching(kind, sender, to))[:most]:
             self._flying.remove(flying)
             self.arrive(flying)
 
@@ -119,17 +119,17 @@ class Stage:
         self, kind: type[Message] | None = None, *, sender: NodeId | None = None, to: NodeId | None = None
     ) -> None:
         """Lose the matching messages in flight."""
-        for flying in list(self._fitting(kind, sender, to)):
+        for flying in list(self._matching(kind, sender, to)):
             self._flying.remove(flying)
             self._draw(flying, lost=True, why="The message is lost. Its sender may send it again without harm.")
 
     def run(self) -> None:
-        """Deliver all messages in flight, and all messages that they cause."""
+        """Deliver all messages in flight, and all messages that are sent in answer."""
         while self._flying:
             self.deliver(most=1)
 
     def departed(self) -> list[Flying]:
-        """Return the messages in flight and remove them: the script delivers them by `arrive`."""
+        """Return the messages in flight and remove them from the stage: the script passes them to `arrive`."""
         departed, self._flying = self._flying, []
         return departed
 
@@ -138,7 +138,7 @@ class Stage:
         self.now += int(ms * MS)
 
     def clock(self, number: int) -> str:
-        """Return the time of a row since the first row, as text; empty if it equals the time of the row before."""
+        """Return the time from the first row to row `number`, as text; "" if the row before has the same time."""
         if not self.timed or (number > 0 and self.times[number] == self.times[number - 1]):
             return ""
         return f"{(self.times[number] - self.times[0]) / MS:.0f} ms"
@@ -167,10 +167,10 @@ class Stage:
         play()
         self.drawing = True
 
-    def _fitting(self, kind: type[Message] | None, sender: NodeId | None, to: NodeId | None) -> Iterator[Flying]:
+    def _matching(self, kind: type[Message] | None, sender: NodeId | None, to: NodeId | None) -> Iterator[Flying]:
         for flying in self._flying:
-            fits = (kind is None or isinstance(decode(flying.data), kind)) and sender in {None, flying.sender}
-            if fits and to in {None, flying.to}:
+            matches = (kind is None or isinstance(decode(flying.data), kind)) and sender in {None, flying.sender}
+            if matches and to in {None, flying.to}:
                 yield flying
 
     def _take(self, actor: Actor, outgoing: Outgoing) -> None:

@@ -1,4 +1,4 @@
-"""The diagram as a self-contained SVG, for light and dark themes."""
+"""The diagram as a self-contained SVG, for light and dark colour schemes."""
 
 from collections.abc import Iterator
 from html import escape

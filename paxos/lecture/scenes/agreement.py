@@ -39,7 +39,7 @@ def _one_before() -> Stage:
     stage = Stage("previous-value: a value left by an earlier proposer")
     first, second = stage.cast(ProposerActor("p1", ACCEPTORS), ProposerActor("p2", ACCEPTORS))
     stage.cast(*map(AcceptorActor, ACCEPTORS))
-    _leave(stage, first, 1, "x", at="a1")
+    _accept_at_one(stage, first, 1, "x", at="a1")
     stage.crash(first)
     stage.act(second, second.prepare(2, "y"))
     stage.deliver(Prepare)
@@ -54,7 +54,7 @@ def _two_before() -> Stage:
     stage = Stage("previous-value: of several values, the one of the highest ballot")
     first, second, third = stage.cast(*(ProposerActor(name, ACCEPTORS) for name in ("p1", "p2", "p3")))
     stage.cast(*map(AcceptorActor, ACCEPTORS))
-    _leave(stage, first, 1, "x", at="a1")
+    _accept_at_one(stage, first, 1, "x", at="a1")
     stage.crash(first)
     stage.act(second, second.prepare(2, "y"))
     stage.deliver(Prepare, to="a2")
@@ -75,7 +75,7 @@ def _two_before() -> Stage:
     return stage
 
 
-def _leave(stage: Stage, proposer: ProposerActor, number: int, value: str, at: str) -> None:
+def _accept_at_one(stage: Stage, proposer: ProposerActor, number: int, value: str, at: str) -> None:
     """Have `value` accepted by the acceptor `at` only, and lose the answer."""
     stage.act(proposer, proposer.prepare(number, value))
     stage.deliver(Prepare)

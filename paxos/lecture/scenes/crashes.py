@@ -19,13 +19,13 @@ def crashes() -> Scene:
     rows: list[tuple[str, ...]] = [("f", "acceptors", "down", "proposers", "down", "chosen", "after a restart")]
     for f in range(1, MOST + 1):
         for acceptors_down, proposers_down in ((f, 0), (f + 1, 0), (0, f), (f, f)):
-            played = _play(f, acceptors_down, proposers_down)
+            result = _play(f, acceptors_down, proposers_down)
             numbers = (f, 2 * f + 1, acceptors_down, f + 1, proposers_down)
-            rows.append((*map(str, numbers), played.chosen or "nothing", played.later))
+            rows.append((*map(str, numbers), result.chosen or "nothing", result.later))
     return Scene([_play(1, 1, 0).stage, _play(1, 2, 0).stage, _play(1, 0, 1).stage], table(*rows))
 
 
-class _Played(NamedTuple):
+class _RunResult(NamedTuple):
     """The result of one run."""
 
     stage: Stage
@@ -35,7 +35,7 @@ class _Played(NamedTuple):
     """Values that the learner learned after one acceptor had restarted."""
 
 
-def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
+def _play(f: int, acceptors_down: int, proposers_down: int) -> _RunResult:
     stage = Stage(
         f"crashes: f = {f}, {acceptors_down} of {2 * f + 1} acceptors and {proposers_down} of {f + 1} proposers down"
     )
@@ -46,7 +46,7 @@ def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
     for acceptor in acceptors[len(acceptors) - acceptors_down :]:
         stage.crash(acceptor)
     for number, proposer in enumerate(proposers[:proposers_down], 1):
-        _die_amid(stage, proposer, number)
+        _crash_after_one_accept(stage, proposer, number)
     last = proposers[proposers_down]
     stage.act(last, last.prepare(proposers_down + 1, f"v{proposers_down + 1}"))
     stage.run()
@@ -54,11 +54,11 @@ def _play(f: int, acceptors_down: int, proposers_down: int) -> _Played:
     if chosen:
         stage.remark("A majority of the acceptors is up, so the value is chosen.")
     else:
-        _bring_back(stage, last, acceptors, acceptors[-acceptors_down])
-    return _Played(stage, chosen, " ".join(learner.learned[bool(chosen) :]))
+        _restart(stage, last, acceptors, acceptors[-acceptors_down])
+    return _RunResult(stage, chosen, " ".join(learner.learned[bool(chosen) :]))
 
 
-def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
+def _crash_after_one_accept(stage: Stage, proposer: ProposerActor, number: int) -> None:
     """Crash `proposer` after one acceptor has accepted its value."""
     stage.act(proposer, proposer.prepare(number, f"v{number}"))
     stage.deliver(Prepare)
@@ -69,9 +69,7 @@ def _die_amid(stage: Stage, proposer: ProposerActor, number: int) -> None:
     stage.crash(proposer)
 
 
-def _bring_back(
-    stage: Stage, proposer: ProposerActor, acceptors: Sequence[AcceptorActor], first: AcceptorActor
-) -> None:
+def _restart(stage: Stage, proposer: ProposerActor, acceptors: Sequence[AcceptorActor], first: AcceptorActor) -> None:
     """Restart the acceptor `first`, which completes a majority."""
     promised = sum(acceptor.acceptor.promised.node == proposer.name for acceptor in acceptors)
     stage.remark(f"{promised} of {len(acceptors)} acceptors have promised, which is not a majority. Nothing is chosen.")

@@ -18,8 +18,8 @@ ACCEPTORS = ("a1", "a2", "a3")
 ROUNDS = 3
 SEEDS = 1000
 DELAY_MS = (20, 400)
-"""Range of the message delay in the duels with random delays. The network is slow: on a fast one duels would be
-rare."""
+"""Range of the message delay in the duels with random delays. The delays are long because duels are rare on a fast
+network."""
 
 
 def duel(rounds: int = ROUNDS, seeds: int = SEEDS) -> Scene:
@@ -33,7 +33,8 @@ def _endless(rounds: int) -> Stage:
     stage.cast(*map(AcceptorActor, ACCEPTORS))
     number = 5
     stage.act(pair[0], pair[0].prepare(number, "x"))
-    _offer(stage)
+    stage.deliver(Prepare)
+    stage.deliver(Promise)
     for each in range(rounds):
         loser, winner = pair[each % 2], pair[1 - each % 2]
         number += 1
@@ -45,11 +46,6 @@ def _endless(rounds: int) -> Stage:
         stage.deliver(Reject)
     stage.remark("This may go on for ever: no wrong value is chosen, but no value is chosen at all.")
     return stage
-
-
-def _offer(stage: Stage) -> None:
-    stage.deliver(Prepare)
-    stage.deliver(Promise)
 
 
 class _Duel:
@@ -85,36 +81,36 @@ class _Duel:
         proposer = self.pair[index]
         self.round += 1
         self.stage.act(proposer, proposer.prepare(self.round, "xy"[index]))
-        self._carry()
+        self._schedule_arrivals()
 
-    def _carry(self) -> None:
+    def _schedule_arrivals(self) -> None:
         """Schedule the arrival of each message that has just left, each after its own delay."""
         for flying in self.stage.departed():
             delay_ms = self._rng.randint(*DELAY_MS)
             self._at(self.stage.now + delay_ms * MS, partial(self._arrive, flying))
 
     def _arrive(self, flying: Flying) -> None:
-        outbid = [proposer.preempted_by for proposer in self.pair]
+        preempted_before = [proposer.preempted_by for proposer in self.pair]
         self.stage.arrive(flying)
-        for index, (proposer, before) in enumerate(zip(self.pair, outbid, strict=True)):
+        for index, (proposer, before) in enumerate(zip(self.pair, preempted_before, strict=True)):
             if proposer.preempted_by is not None and before is None:
                 election = self._elections[index]
                 election.back_off(self.stage.now)
                 self._at(election.due, partial(self._run, index))
-        self._carry()
+        self._schedule_arrivals()
 
 
 def _ending(rng: Random, *, drawing: bool = True) -> tuple[Stage, int, float]:
     """Play one duel; return the stage, the number of ballots and the duration in milliseconds."""
-    fight = _Duel(rng, drawing=drawing)
-    ballots = fight.play()
-    return fight.stage, ballots, (fight.stage.now - fight.begun) / MS
+    run = _Duel(rng, drawing=drawing)
+    ballots = run.play()
+    return run.stage, ballots, (run.stage.now - run.begun) / MS
 
 
 def _distribution(seeds: int) -> str:
-    found = [_ending(Random(seed), drawing=False)[1:] for seed in range(seeds)]
-    ballots = Counter(min(count, 7) for count, _ in found)
-    times = sorted(ms for _, ms in found)
+    results = [_ending(Random(seed), drawing=False)[1:] for seed in range(seeds)]
+    ballots = Counter(min(count, 7) for count, _ in results)
+    times = sorted(ms for _, ms in results)
     most = max(ballots.values())
     rows = [
         (f"{count}{' or more' if count == 7 else ''}", f"{ballots[count]:,}", "#" * round(50 * ballots[count] / most))

@@ -17,7 +17,7 @@ def lease() -> Scene:
     n1, n2, n3 = stage.cast(*(ReplicaActor(name, NAMES, OPTIONS, stage.now) for name in NAMES))
     stage.offstage(lambda: elect(stage, n1))
     stage.note(n1, "was elected before this scene")
-    _beat(stage, n1)
+    _heartbeat_round(stage, n1)
     _show_lease(stage, n1)
     stage.remark("A read at the leader needs no message: under its lease no other leader can be elected.")
     stage.act(n1, n1.read(1, stage.now))
@@ -38,12 +38,12 @@ def lease() -> Scene:
     )
 
 
-def _beat(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor | None = None) -> None:
-    """Play the next round of heartbeats with its answers. No message reaches `deaf`."""
+def _heartbeat_round(stage: Stage, leader: ReplicaActor, disconnected: ReplicaActor | None = None) -> None:
+    """Play the next round of heartbeats with its answers. No message reaches `disconnected`."""
     stage.wait(OPTIONS.heartbeat_ms)
     stage.act(leader, leader.tick(stage.now))
-    if deaf is not None:
-        stage.lose(to=deaf.name)
+    if disconnected is not None:
+        stage.lose(to=disconnected.name)
     stage.run()
 
 
@@ -52,17 +52,19 @@ def _show_lease(stage: Stage, actor: ReplicaActor) -> None:
     stage.note(actor, f"has a lease for another {left_ms:.0f} ms" if left_ms > 0 else "has no lease")
 
 
-def _disconnect(stage: Stage, leader: ReplicaActor, deaf: ReplicaActor) -> None:
-    def while_deaf() -> None:
-        while stage.now < deaf.replica.next_deadline():
-            _beat(stage, leader, deaf)
+def _disconnect(stage: Stage, leader: ReplicaActor, disconnected: ReplicaActor) -> None:
+    def while_disconnected() -> None:
+        while stage.now < disconnected.replica.next_deadline():
+            _heartbeat_round(stage, leader, disconnected)
 
-    stage.offstage(while_deaf)
-    stage.remark(f"Meanwhile {deaf.name} was disconnected. {leader.name} has renewed its lease with the others.")
-    stage.act(deaf, deaf.tick(stage.now))
+    stage.offstage(while_disconnected)
+    stage.remark(
+        f"Meanwhile {disconnected.name} was disconnected. {leader.name} has renewed its lease with the others."
+    )
+    stage.act(disconnected, disconnected.tick(stage.now))
     stage.run()
-    stage.remark(f"No majority would promise, so {deaf.name} sends no Prepare, and {leader.name} still leads.")
-    _beat(stage, leader)
+    stage.remark(f"No majority would promise, so {disconnected.name} sends no Prepare, and {leader.name} still leads.")
+    _heartbeat_round(stage, leader)
 
 
 def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
@@ -80,9 +82,9 @@ def _pause(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
 def _hand_over(stage: Stage, leader: ReplicaActor, successor: ReplicaActor) -> None:
     def for_a_while() -> None:
         for _ in range(OPTIONS.lease_ms // OPTIONS.heartbeat_ms):
-            _beat(stage, leader)
+            _heartbeat_round(stage, leader)
 
-    _beat(stage, leader)
+    _heartbeat_round(stage, leader)
     stage.offstage(for_a_while)
     stage.remark(f"{leader.name} shuts down cleanly: it releases its lease and names a successor.")
     stage.act(leader, leader.hand_over(stage.now))

@@ -34,11 +34,11 @@ def multi() -> Scene:
     stage.deliver(Reject)
     stage.remark('p2 begins at the first slot that it does not know to be chosen. a1 reports "c", so "c" is kept.')
     stage.run()
-    return Scene([stage], f"The learner has learned {', '.join(learner.learned)}.\n\n{_counted()}")
+    return Scene([stage], f"The learner has learned {', '.join(learner.learned)}.\n\n{_message_table()}")
 
 
-def _counted() -> str:
-    """Play as many values by basic Paxos and by Multi-Paxos, and tabulate the messages."""
+def _message_table() -> str:
+    """Play the same numbers of values by basic Paxos and by Multi-Paxos, and tabulate the messages."""
     rows = [("values", "messages of basic Paxos", "of Multi-Paxos", "per value")]
     for many in MANY:
         values = [f"v{number}" for number in range(1, many + 1)]
@@ -59,8 +59,8 @@ def _count(values: Sequence[str], *, single: bool) -> int:
 
 
 def broadcast() -> Scene:
-    """Play totally ordered broadcast by whole replicas: the order is that of the leader's slots, whatever the
-    sender."""
+    """Play totally ordered broadcast by whole replicas: every replica delivers the messages in the order of the
+    leader's slots."""
     stage = Stage("broadcast: three senders, one order")
     names = ("n1", "n2", "n3")
     n1, n2, n3 = stage.cast(*(ReplicaActor(name, names, Options(window=1), stage.now) for name in names))

@@ -104,7 +104,7 @@ def test_a_learnt_value_that_is_held_under_a_higher_ballot_is_not_stored_again()
 
 def test_rule_10_two_values_for_a_chosen_slot_end_the_process() -> None:
     bench = Bench(promised=B2, tail=[PValue(1, B2, b"a")])
-    with pytest.raises(InvariantError, match="holds another value of a higher ballot"):
+    with pytest.raises(InvariantError, match="holds another value of ballot 2"):
         bench.receive("n2", Learn((PValue(1, B1, b"b"),), 1, 0))
 
 

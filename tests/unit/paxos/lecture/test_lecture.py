@@ -203,10 +203,10 @@ def test_all_scenes_or_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "says"),
     [
         (["x"], "no scene 'x'"),
-        (["--svg", "f"], "name the scene"),
+        (["--svg", "f"], "name one SCENE"),
         (["a", "basic"], "no scene 'a'"),
-        (["basic", "--rounds", "2"], "for the scene duel"),
-        (["duel", "--rounds", "0"], "1 or more"),
+        (["basic", "--rounds", "2"], "needs the scene duel"),
+        (["duel", "--rounds", "0"], "at least 1"),
         (["basic", "--svg", "f", "--step"], "not allowed with"),
         (["basic", "--svg", "no/such/folder/f.svg"], "No such file or directory; name another file"),
     ],
