@@ -68,12 +68,12 @@ class Node:
         limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Load the state from `storage`. Afterwards only the driver uses `storage`.
+        """Load the state from `storage`, which only the driver uses afterwards.
 
         `memberships` holds the first membership of a new cluster, and is empty for a replica that joins a cluster; a
         stored membership takes precedence. `clock` is read at each event. `max_waiting` is the maximum number of
         unanswered requests. Commands that would make the state larger than `quota_bytes` are refused. `on_batch` is
-        called with the number of commands in each applied slot. Raise StorageError when the stored data cannot be used.
+        called with the number of commands in each applied slot. Raises StorageError if the stored data is unusable.
         """
         recovered = storage.recovered()
         identity = recovered.identity
@@ -103,9 +103,8 @@ class Node:
             restarted=self._boot > 1,
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
-        self._proposals = ProposalQueue(
-            self.origin, self._boot, max_batch_bytes=options.max_batch_bytes, repeat_ms=REPEAT_MS
-        )
+        batch_bytes = options.max_batch_bytes
+        self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
         self._lease_expiry = LeaseExpiry(self._submit)
         token = (self._boot + rng.getrandbits(29)) << 32
