@@ -11,31 +11,32 @@ from tests.unit.bench.reports import shown
 HTTP, LIBRARY = "/x/kvstore/server/http", "/x/lib/python3.11/site-packages"
 
 
-@pytest.mark.parametrize(
-    ("innermost", "stage"),
-    [
-        ("target (/x/kvstore/server/http/target.py:3)", "parse HTTP"),
-        (f"Parser.feed ({HTTP}/protocol.py:3)", "parse HTTP"),
-        (f"Connection.data_received ({HTTP}/connection.py:3)", "parse HTTP"),
-        (f"Keys._put ({HTTP}/kv.py:3)", "HTTP front end"),
-        (f"Answer.prepare ({HTTP}/answer.py:3)", "answer"),
-        (f"Protocol._respond ({HTTP}/protocol.py:3)", "answer"),
-        (f"start ({LIBRARY}/aiohttp/web_protocol.py:3)", "HTTP library"),
-        (f"observe ({LIBRARY}/prometheus_client/metrics.py:3)", "metrics"),
-        ("Node.step (/x/kvstore/replica/node.py:3)", "replica"),
-        ("EventLoop._work (/x/kvstore/server/event_loop.py:3)", "server"),
-        ("Outgoing._flush (/x/kvstore/peers/connection.py:3)", "peer links"),
-        ("encode (/x/paxos/wire.py:3)", "peer links"),
-        ("Leader.propose (/x/paxos/leader.py:3)", "paxos"),
-        ("StateMachine.apply (/x/kvstore/state_machine/state_machine.py:3)", "apply"),
-        ("Writer._take (/x/storage/writer.py:3)", "storage: SQLite and fsync"),
-        ("Runner.run (/usr/lib/python3.11/asyncio/runners.py:3)", "event loop"),
-        ("strange", OTHER),
-        ("f (/somewhere/else.py)", OTHER),
-    ],
-)
-def test_a_sample_belongs_to_the_stage_of_its_innermost_frame(innermost: str, stage: str) -> None:
-    assert stage_of([innermost]) == stage
+STAGES = [
+    ("target (/x/kvstore/server/http/target.py:3)", "parse HTTP"),
+    (f"Parser.feed ({HTTP}/protocol.py:3)", "parse HTTP"),
+    (f"Connection.data_received ({HTTP}/connection.py:3)", "parse HTTP"),
+    (f"Keys._put ({HTTP}/kv.py:3)", "HTTP front end"),
+    (f"Answer.prepare ({HTTP}/answer.py:3)", "answer"),
+    (f"Protocol._respond ({HTTP}/protocol.py:3)", "answer"),
+    (f"start ({LIBRARY}/aiohttp/web_protocol.py:3)", "HTTP library"),
+    (f"observe ({LIBRARY}/prometheus_client/metrics.py:3)", "metrics"),
+    ("Node.step (/x/kvstore/replica/node.py:3)", "replica"),
+    ("EventLoop._work (/x/kvstore/server/event_loop.py:3)", "server"),
+    ("Outgoing._flush (/x/kvstore/peers/connection.py:3)", "peer links"),
+    ("encode (/x/paxos/wire.py:3)", "peer links"),
+    ("Leader.propose (/x/paxos/leader.py:3)", "paxos"),
+    ("StateMachine.apply (/x/kvstore/state_machine/state_machine.py:3)", "apply"),
+    ("Writer._take (/x/storage/writer.py:3)", "storage: SQLite and fsync"),
+    ("Runner.run (/usr/lib/python3.11/asyncio/runners.py:3)", "event loop"),
+    ("strange", OTHER),
+    ("f (/somewhere/else.py)", OTHER),
+]
+
+
+def test_a_sample_belongs_to_the_stage_of_its_innermost_frame(subtests: pytest.Subtests) -> None:
+    for innermost, stage in STAGES:
+        with subtests.test(innermost):
+            assert stage_of([innermost]) == stage
 
 
 def test_a_frame_that_no_rule_knows_belongs_to_its_caller() -> None:

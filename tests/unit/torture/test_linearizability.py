@@ -115,14 +115,16 @@ ILLEGAL: dict[str, list[Operation]] = {
 }
 
 
-@pytest.mark.parametrize("name", LEGAL)
-def test_a_legal_history_passes(name: str) -> None:
-    assert check(LEGAL[name]) == (Verdict.LINEARIZABLE, None)
+def test_a_legal_history_passes(subtests: pytest.Subtests) -> None:
+    for name, history in LEGAL.items():
+        with subtests.test(name):
+            assert check(history) == (Verdict.LINEARIZABLE, None)
 
 
-@pytest.mark.parametrize("name", ILLEGAL)
-def test_an_illegal_history_fails_and_the_key_is_named(name: str) -> None:
-    assert check(ILLEGAL[name]) == (Verdict.ILLEGAL, K)
+def test_an_illegal_history_fails_and_the_key_is_named(subtests: pytest.Subtests) -> None:
+    for name, history in ILLEGAL.items():
+        with subtests.test(name):
+            assert check(history) == (Verdict.ILLEGAL, K)
 
 
 def test_each_key_has_a_verdict() -> None:

@@ -304,7 +304,8 @@ def test_the_module_lists_all_commands_and_imports_none_of_them() -> None:
     assert not imported & {"aiohttp", "kvstore.cli.keys", "kvstore.client", "pydantic"}
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(name: str) -> None:
-    text = " ".join(cli.load_command(name).help.split())
-    assert text.startswith(cli.COMMANDS[name].summary)
+def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(subtests: pytest.Subtests) -> None:
+    for name in cli.COMMANDS:
+        with subtests.test(name):
+            text = " ".join(cli.load_command(name).help.split())
+            assert text.startswith(cli.COMMANDS[name].summary)

@@ -93,37 +93,38 @@ RECORD = CommandedStore(Put(b"k", b"old"), Put(b"k", b"m"), Put(b"x", b""))
 """`k` has value m, version 2, revision 2, create revision 1."""
 
 
-@pytest.mark.parametrize(
-    ("target", "relation", "operand", "there", "absent"),
-    [
-        ("exists", "eq", 1, True, False),
-        ("exists", "eq", 0, False, True),
-        ("value", "eq", b"m", True, False),
-        ("value", "eq", b"old", False, False),
-        ("value", "ne", b"old", True, True),
-        ("value", "ne", b"m", False, True),
-        ("value", "lt", b"n", True, False),
-        ("value", "lt", b"m", False, False),
-        ("value", "gt", b"", True, False),
-        ("version", "eq", 2, True, False),
-        ("version", "eq", 0, False, True),
-        ("version", "gt", 1, True, False),
-        ("version", "gt", 2, False, False),
-        ("revision", "eq", 2, True, False),
-        ("revision", "lt", 2, False, True),
-        ("revision", "ne", 2, False, True),
-        ("create_revision", "eq", 1, True, False),
-        ("create_revision", "lt", 1, False, True),
-        ("create_revision", "eq", 2, False, False),
-        ("value", "eq", 3, False, False),
-        ("value", "ne", 3, False, True),
-        ("version", "lt", b"z", False, False),
-    ],
-)
-def test_a_condition_on_a_key(target: str, relation: str, operand: int | bytes, there: bool, absent: bool) -> None:
-    for key, expected in ((b"k", there), (b"none", absent)):
-        compare = Compare(key, Target(target), Relation(relation), operand)
-        assert transactions.holds(compare, RECORD.machine) is expected
+CONDITIONS: list[tuple[str, str, int | bytes, bool, bool]] = [
+    ("exists", "eq", 1, True, False),
+    ("exists", "eq", 0, False, True),
+    ("value", "eq", b"m", True, False),
+    ("value", "eq", b"old", False, False),
+    ("value", "ne", b"old", True, True),
+    ("value", "ne", b"m", False, True),
+    ("value", "lt", b"n", True, False),
+    ("value", "lt", b"m", False, False),
+    ("value", "gt", b"", True, False),
+    ("version", "eq", 2, True, False),
+    ("version", "eq", 0, False, True),
+    ("version", "gt", 1, True, False),
+    ("version", "gt", 2, False, False),
+    ("revision", "eq", 2, True, False),
+    ("revision", "lt", 2, False, True),
+    ("revision", "ne", 2, False, True),
+    ("create_revision", "eq", 1, True, False),
+    ("create_revision", "lt", 1, False, True),
+    ("create_revision", "eq", 2, False, False),
+    ("value", "eq", 3, False, False),
+    ("value", "ne", 3, False, True),
+    ("version", "lt", b"z", False, False),
+]
+
+
+def test_a_condition_on_a_key(subtests: pytest.Subtests) -> None:
+    for target, relation, operand, there, absent in CONDITIONS:
+        with subtests.test(target=target, relation=relation, operand=operand):
+            for key, expected in ((b"k", there), (b"none", absent)):
+                compare = Compare(key, Target(target), Relation(relation), operand)
+                assert transactions.holds(compare, RECORD.machine) is expected
 
 
 @pytest.mark.parametrize(

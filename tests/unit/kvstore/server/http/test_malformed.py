@@ -45,19 +45,21 @@ NOT_HTTP = {
 }
 
 
-@pytest.mark.parametrize("what", NOT_HTTP)
-def test_what_is_not_http_gets_a_problem_and_the_end(what: str) -> None:
+def test_what_is_not_http_gets_a_problem_and_the_end(subtests: pytest.Subtests) -> None:
     async def scenario(store: Store) -> None:
-        async with await store.wire() as wire:
-            reply = await wire.ask(NOT_HTTP[what])
-            assert reply.status == 400
-            assert reply.headers["connection"] == "close"
-            problem = reply.problem()
-            assert problem["type"] == "urn:kvstore:problem:malformed-request"
-            assert problem.get("outcome", "failed") == "failed"
-            assert await wire.closed() == b""
-        assert store.replica.arrived.empty()
-        assert (await store.call("GET", "/livez")).status == 200
+        for what, sent in NOT_HTTP.items():
+            async with await store.wire() as wire:
+                with subtests.test(what):
+                    reply = await wire.ask(sent)
+                    assert reply.status == 400
+                    assert reply.headers["connection"] == "close"
+                    problem = reply.problem()
+                    assert problem["type"] == "urn:kvstore:problem:malformed-request"
+                    assert problem.get("outcome", "failed") == "failed"
+                    assert await wire.closed() == b""
+            with subtests.test(what, after=True):
+                assert store.replica.arrived.empty()
+                assert (await store.call("GET", "/livez")).status == 200
 
     run(scenario)
 

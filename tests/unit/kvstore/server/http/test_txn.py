@@ -119,39 +119,39 @@ def nested(depth: int) -> dict[str, Any]:
 PUT = {"put": {"key": "a", "value": ""}}
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"", "not that of a transaction"),
-        (b"\xff", "not that of a transaction"),
-        (b"[]", "Expected `object`"),
-        ({"if": []}, "unknown field `if`"),
-        ({"then": [{}]}, r"$.then[0] is not one of put, get, delete, list, txn"),
-        ({"then": [{**PUT, "get": {"key": "a"}}]}, "is not one of"),
-        ({"then": [PUT, {"put": {"key": "a"}}]}, "$.then[1].put has no value"),
-        ({"then": [{"put": {"value": "a"}}]}, "$.then[0].put has no key"),
-        ({"then": [{"put": {"key": 3, "value": "a"}}]}, "$.then[0].put.key"),
-        ({"then": [{"put": {"key": "", "value": "a"}}]}, "$.then[0].put.key has 0 bytes"),
-        ({"then": [{"put": {"key": "k" * 1025, "value": "a"}}]}, "has 1025 bytes"),
-        ({"then": [{"put": {"key": "a", "key_base64": "YQ==", "value": ""}}]}, "has key and key_base64"),
-        ({"then": [{"put": {"key_base64": "Y", "value": ""}}]}, "$.then[0].put.key_base64"),
-        ({"else": [{"delete": {}}]}, "$.else[0].delete has to name its keys in one way"),
-        ({"else": [{"delete": {"key": "a", "prefix": "b"}}]}, "in one way"),
-        ({"else": [{"list": {"key": "a"}}]}, "get reads one key"),
-        ({"else": [{"list": {"prefix": "a", "limit": 0}}]}, "$.else[0].list.limit is 0"),
-        ({"compare": [{"key": "a"}]}, "$.compare[0] compares nothing"),
-        ({"compare": [{"key": "a", "version": "x"}]}, "$.compare[0].version"),
-        ({"compare": [{"key": "a", "version": {"ge": 1}}]}, "unknown field `ge`"),
-        (nested(9), "nested more than 8 deep"),
-        ({"then": [PUT] * (MAX_OPERATIONS + 1)}, "$ has 1001 compares and operations"),
-        ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1002"),
-        ({"compare": [{"key": "a", "revision": 2**64}]}, "$.compare[0].revision"),
-        ({"compare": [{"key": "a", "version": {"gt": -1}}]}, "$.compare[0].version.gt"),
-    ],
-)
-def test_a_body_that_is_no_transaction_is_refused_with_the_place(body: Any, says: str) -> None:
-    with pytest.raises(InvalidTransactionError, match=re.escape(says)):
-        transaction_of(body if isinstance(body, bytes) else json.dumps(body).encode())
+NO_TRANSACTIONS: list[tuple[Any, str]] = [
+    (b"", "not that of a transaction"),
+    (b"\xff", "not that of a transaction"),
+    (b"[]", "Expected `object`"),
+    ({"if": []}, "unknown field `if`"),
+    ({"then": [{}]}, r"$.then[0] is not one of put, get, delete, list, txn"),
+    ({"then": [{**PUT, "get": {"key": "a"}}]}, "is not one of"),
+    ({"then": [PUT, {"put": {"key": "a"}}]}, "$.then[1].put has no value"),
+    ({"then": [{"put": {"value": "a"}}]}, "$.then[0].put has no key"),
+    ({"then": [{"put": {"key": 3, "value": "a"}}]}, "$.then[0].put.key"),
+    ({"then": [{"put": {"key": "", "value": "a"}}]}, "$.then[0].put.key has 0 bytes"),
+    ({"then": [{"put": {"key": "k" * 1025, "value": "a"}}]}, "has 1025 bytes"),
+    ({"then": [{"put": {"key": "a", "key_base64": "YQ==", "value": ""}}]}, "has key and key_base64"),
+    ({"then": [{"put": {"key_base64": "Y", "value": ""}}]}, "$.then[0].put.key_base64"),
+    ({"else": [{"delete": {}}]}, "$.else[0].delete has to name its keys in one way"),
+    ({"else": [{"delete": {"key": "a", "prefix": "b"}}]}, "in one way"),
+    ({"else": [{"list": {"key": "a"}}]}, "get reads one key"),
+    ({"else": [{"list": {"prefix": "a", "limit": 0}}]}, "$.else[0].list.limit is 0"),
+    ({"compare": [{"key": "a"}]}, "$.compare[0] compares nothing"),
+    ({"compare": [{"key": "a", "version": "x"}]}, "$.compare[0].version"),
+    ({"compare": [{"key": "a", "version": {"ge": 1}}]}, "unknown field `ge`"),
+    (nested(9), "nested more than 8 deep"),
+    ({"then": [PUT] * (MAX_OPERATIONS + 1)}, "$ has 1001 compares and operations"),
+    ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1002"),
+    ({"compare": [{"key": "a", "revision": 2**64}]}, "$.compare[0].revision"),
+    ({"compare": [{"key": "a", "version": {"gt": -1}}]}, "$.compare[0].version.gt"),
+]
+
+
+def test_a_body_that_is_no_transaction_is_refused_with_the_place(subtests: pytest.Subtests) -> None:
+    for body, says in NO_TRANSACTIONS:
+        with subtests.test(says), pytest.raises(InvalidTransactionError, match=re.escape(says)):
+            transaction_of(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def test_as_many_operations_as_are_allowed() -> None:
