@@ -13,11 +13,11 @@ def refuse_body(request: HttpRequest, limits: HttpLimits) -> None:
     if length is not None:
         if int(length) > limits.max_value_bytes:
             raise too_large(limits)
-    elif headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+    elif b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
         raise Problem(
             UNSUPPORTED, "The only supported transfer coding is chunked. Send the value as it is to be stored."
         )
-    if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+    if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
         raise Problem(
             EXPECTATION_FAILED, "The only supported expectation is 100-continue. Leave the header Expect out."
         )

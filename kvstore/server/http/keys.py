@@ -169,7 +169,7 @@ class KeyWriteCall:
         options = self._options
         key, key_base64 = text_or_base64(self._key)
         # A lease of the key's own is named by the revision that it is granted in.
-        lease = options.lease or result.revision if options.lease or options.ttl_ms else UNSET
+        lease = UNSET if options is NO_OPTIONS else options.lease or (result.revision if options.ttl_ms else UNSET)
         document = KeyPutDocument(
             key=key, key_base64=key_base64, revision=result.revision, version=result.version, lease=lease
         )

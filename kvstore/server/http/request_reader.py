@@ -107,7 +107,7 @@ class RequestReader:
         """See httptools."""
         if len(name) + len(value) > MAX_LINE_BYTES:
             raise MalformedRequestError(f"a header line is longer than {MAX_LINE_BYTES} bytes")
-        name, value, headers = name.lower(), value.rstrip(b" \t"), self._headers
+        name, value, headers = name.lower(), value.rstrip(), self._headers
         if name in headers:
             if name == b"host":
                 raise MalformedRequestError("there is more than one Host header")
