@@ -26,7 +26,7 @@ MAX_BACKUPS = 2
 
 
 class BackupHandlers:
-    """Streams backups. `stopping` returns True while the front end is shutting down."""
+    """Handlers of backups. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica

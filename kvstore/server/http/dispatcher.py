@@ -91,7 +91,7 @@ class Exchange:
 
 
 class Dispatcher:
-    """Answers the requests of all connections of one front end."""
+    """Dispatcher of the requests of all connections of one front end."""
 
     def __init__(
         self, find_route: Callable[[str], tuple[str, Route]], metrics: Metrics, in_flight: InFlight, limits: HttpLimits
@@ -153,7 +153,7 @@ class Dispatcher:
         self.finish(exchange, problem.response(exchange.request.method))
 
     def drop(self, exchange: Exchange) -> None:
-        """Forget a request that has not begun."""
+        """Drop a request that has not begun."""
         self._release(exchange)
         exchange.call, exchange.takes_body = None, False
 

@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventHandlers:
-    """Streams the activity of a replica."""
+    """Handlers of the streams of the activity of a replica."""
 
     def __init__(self, replica: ReplicaService, metrics: Metrics) -> None:
         self._replica = replica

@@ -7,21 +7,21 @@ from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem
 
 
 class InFlight:
-    """Counts the requests of keys, transactions, leases and locks that are in progress on one replica."""
+    """Counter of the requests of keys, transactions, leases and locks in progress on one replica."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.count = 0
 
     def enter(self) -> None:
-        """Count one more request. Raises Problem instead if there are as many as allowed."""
+        """Count one more request, or raise Problem if the limit is reached."""
         if self.count >= self._most:
             detail = f"This replica takes {self._most} requests at a time (max_in_flight). Try again more slowly."
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
         self.count += 1
 
     def leave(self, count: int = 1) -> None:
-        """Count `count` requests less."""
+        """Count `count` requests as done."""
         self.count -= count
 
     @contextmanager

@@ -52,7 +52,7 @@ _VALUE_FIELDS = (
 
 
 class KeyHandlers:
-    """Makes the calls of requests for keys."""
+    """Handlers of requests for keys."""
 
     def __init__(self, replica: ReplicaService, lists: KeyListHandlers) -> None:
         self._replica = replica

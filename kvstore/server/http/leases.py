@@ -31,7 +31,7 @@ PATH = "/leases"
 
 
 class LeaseHandlers:
-    """Grants, renews, revokes and shows leases."""
+    """Handlers that grant, renew, revoke and show leases."""
 
     def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         self._replica = replica

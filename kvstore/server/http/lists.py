@@ -70,7 +70,7 @@ class _Wanted(NamedTuple):
 
 
 class KeyListHandlers:
-    """Lists keys. `stopping` returns True while the front end is shutting down."""
+    """Handlers of lists of keys. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica

@@ -61,7 +61,7 @@ class _Waiter(NamedTuple):
 
 
 class LockHandlers:
-    """Acquires, releases and shows locks."""
+    """Handlers that acquire, release and show locks."""
 
     def __init__(self, replica: ReplicaService, in_flight: InFlight) -> None:
         """`in_flight` counts these requests except while they wait in a queue."""

@@ -54,7 +54,7 @@ _UNSPECIFIED = {"0.0.0.0", "::"}  # noqa: S104 - an address to listen on, to whi
 
 
 class MemberHandlers:
-    """Shows and changes the membership."""
+    """Handlers that show and change the membership."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica

@@ -31,7 +31,7 @@ _NOT_A_MEMBER = {
 
 
 class StatusPages:
-    """Serves the pages. `stopping` returns True while the front end is shutting down."""
+    """Handlers of the pages. `stopping` returns True while the front end is shutting down."""
 
     def __init__(self, replica: ReplicaService, metrics: Metrics, stopping: Callable[[], bool]) -> None:
         self._replica = replica

@@ -22,7 +22,7 @@ MAX_RESPONSE_BYTES = 8 << 20
 
 
 class TransactionHandlers:
-    """Makes the calls of transactions."""
+    """Handlers of transactions."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica

@@ -40,7 +40,7 @@ _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 
 
 class WatchHandlers:
-    """Streams the changes of keys to clients."""
+    """Handlers of watches."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
