@@ -60,8 +60,8 @@ class Staging(NamedTuple):
 
 
 class HardState(NamedTuple):
-    """The hard state of one replica. Its fields only go up, apart from `compact` and `staging`, which an installed
-    snapshot sets anew."""
+    """The hard state of one replica. Its fields only go up, except `compact` and `staging`, which an installed snapshot
+    replaces."""
 
     promised: Ballot = ZERO
     """The promise."""
@@ -191,9 +191,9 @@ def _may_follow(position: int, before: int, base: int) -> bool:
     return before < position and (position <= base or follows(position, max(before, base)))
 
 
-def misuse(what: str) -> StorageError:
+def misuse(violation: str) -> StorageError:
     """Return the error for a write that breaks the contract."""
     return StorageError(
-        f"{what}: the write was refused and nothing of it was stored. This is a bug in kvstore, not damage of the "
+        f"{violation}: the write was refused and nothing of it was stored. This is a bug in kvstore, not damage of the "
         "data: start the replica again and report this message"
     )

@@ -33,8 +33,8 @@ class KeySpace:
         self.compacted = manifest.compacted
         """Base of the live tables."""
         self.incomplete_below = manifest.hard_state.compact
-        """While the base is below this position, records that are alive at the base may be missing: a compaction round
-        has begun to remove them, perhaps before the last restart."""
+        """Position that the base must reach before the state can be read. Below it, records that are alive at the base
+        may be missing: a compaction round has begun to remove them, perhaps before the last restart."""
         self.staging = manifest.hard_state.staging
         """Extent of the staged snapshot in the idle tables, whose base is `staging.compacted`."""
         self.has_spent_runs = self.live.begins_before(self.compacted)

@@ -20,11 +20,11 @@ class MemberRole(StrEnum):
     """The role of a member (rule 29)."""
 
     VOTER = "voter"
-    """Votes, leads and serves clients."""
+    """A member that votes, may lead and serves clients."""
     WITNESS = "witness"
-    """Votes and keeps the log. It never leads, has no records and serves no client."""
+    """A member that votes and keeps the log. It never leads, has no records and serves no client."""
     LEARNER = "learner"
-    """Has the records and serves clients. It never votes."""
+    """A member that has the records and serves clients. It never votes."""
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
