@@ -23,8 +23,8 @@ _DEFAULT_REMEDY = "start the replica again, and report this message if it appear
 def damaged(path: Path, damage: str) -> DamagedError:
     """Return the error for damaged data. Damaged data is not treated as absent: it may contain votes (rule 5)."""
     return DamagedError(
-        f"{path}: {damage}. Votes may be lost, so the replica does not use this data. A replica with peers sets the data "
-        "aside and gets a snapshot from them; for a single replica use `kvstore restore` with a backup"
+        f"{path}: {damage}. Votes may be lost, so the replica does not use this data. A replica with peers sets the "
+        "data aside and gets a snapshot from them; for a single replica use `kvstore restore` with a backup"
     )
 
 
