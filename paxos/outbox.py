@@ -46,7 +46,7 @@ class Outbox:
         self._ready.fetches.append(ServeFetch(to, from_slot, upto))
 
     def take(self) -> Ready:
-        """Return the collected work and start anew.
+        """Return the collected work and forget it.
 
         A new chosen prefix alone starts no transaction: it waits for the next record. If a crash loses it, a leader
         announces it again.

@@ -4,6 +4,6 @@
 `storage.memory` in memory, for the simulator and as the model of the tests. `storage.inspection` reads the data of a
 stopped replica without changing it.
 
-Import rules: `storage` imports `paxos.types` and `paxos.ready`, nothing of `kvstore`. The replica and the state machine
-import only `storage.base`; the server, the backup tools and the command line import the rest.
+Import rules: `storage` imports `paxos.types` and `paxos.ready`, and nothing of `kvstore`. The replica and the state
+machine import only `storage.base`; the server, the backup tools and the command line may import the other modules.
 """

@@ -1,8 +1,8 @@
 """The contract between a replica and its storage.
 
 Storage holds the acceptor's records (its promise and the accepted entries), the state that results from the applied
-entries (changes of keys, by position), and how far the log is applied. One transaction may hold records of all three,
-so that the applied slot and the state never differ (rule 6).
+entries (changes of keys, by position), and the slot up to which the log is applied. One transaction may hold records of
+all three kinds, so that the applied slot and the state always agree (rule 6).
 
     log     slots       | truncated | kept for lagging peers | applied, chosen, last >
     state   positions   | only records that are alive | compacted: every change after it >
@@ -10,8 +10,8 @@ so that the applied slot and the state never differ (rule 6).
 The log up to the applied slot is kept for a while, for peers that lag a little, and then truncated. A peer that lacks
 truncated slots gets a snapshot of the state. Superseded records are kept for a while, as history, and then compacted.
 
-A revision may hold several changes. Each change has a position, `revision * 2**20 + sub-revision`. The next position is
-the next sub-revision of the same revision, or the first one of the next revision, see `follows`.
+A revision may hold several changes. Each change has a position, `revision * 2**20 + sub-revision`. The position of the
+next change has the next sub-revision of the same revision, or is the first one of the next revision, see `follows`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ LAST_SUB_REVISION = (1 << SUB_REVISION_BITS) - 1
 
 CHAIN_BYTES = 16
 GENESIS = bytes(CHAIN_BYTES)
-"""The chain, a running hash over the values of the log, before the first slot."""
+"""Initial value of the chain, the running hash over the values of the log."""
 
 
 class StorageError(Exception):
@@ -74,7 +74,7 @@ def end_of(revision: int) -> int:
 
 
 def follows(position: int, before: int) -> bool:
-    """Return True if `position` is a next position after `before`: no change can lie between them."""
+    """Return True if a change at `position` may come next after a change at `before`: no change lies between them."""
     return position == before + 1 or position == first_of(revision_of(before) + 1)
 
 
@@ -94,14 +94,15 @@ class Change(NamedTuple):
 
 
 class AppliedProgress(msgspec.Struct, frozen=True):
-    """The progress of the state machine: all slots up to `applied` are applied, and gave the rows up to `position`."""
+    """The progress of the state machine: it has applied all slots up to `applied`, which made the rows up to
+    `position`."""
 
     applied: Slot = 0
     position: int = 0
     chain: bytes = GENESIS
     """Running hash over the values of the applied slots."""
     digest: int = 0
-    """Sum over the digests of all records that are alive."""
+    """Sum of the digests of all records that are alive."""
     extra: bytes = b""
     """State that is not in rows; opaque to the storage."""
 
@@ -116,24 +117,24 @@ class Truncation(NamedTuple):
 class StatePage(NamedTuple):
     """Rows of the state after some position, in order.
 
-    Several pages make up a state only if `compacted` is the same in all of them, or, for each page, not above the
-    position that the pages before it reach. Otherwise deletions of keys in earlier pages are missing.
+    A page may follow earlier pages of the same state only if its `compacted` is at most the position after which the
+    page begins, or the same in all pages so far. Otherwise deletions of keys in the earlier pages may be missing.
     """
 
     changes: list[Change]
     compacted: int
-    """Position up to which superseded records and deletions are left out; after it the page has every change. A record
-    up to this position that was superseded shortly after it may be left out too. For a staged state this is the lowest
-    value of its pages."""
+    """Position up to which superseded records and deletions are left out; after this position the page has every
+    change. A record up to this position may be left out even if a change after this position superseded it. A page of a
+    staged state has the lowest value of the staged pages."""
     progress: AppliedProgress | None
-    """Set on the last page: this page and those before it are the whole state as of this progress."""
+    """Set on the last page: all pages together are the whole state as of this progress."""
 
 
 class StagedPage(msgspec.Struct, frozen=True):
-    """A page of a peer's snapshot, which will replace the own state.
+    """A page of a peer's snapshot, which will replace the state of this replica.
 
-    The first page, with `after` 0, drops any pages staged before. The transaction that stores the last page, which has
-    `progress`, atomically replaces the state by the staged one.
+    The first page, with `after` 0, drops all pages staged before. The last page has `progress`: the transaction that
+    stores it replaces the state by the staged one.
     """
 
     after: int
@@ -142,19 +143,18 @@ class StagedPage(msgspec.Struct, frozen=True):
 
 
 class StateWrite(Write):
-    """A Write with the records of the state machine.
-
-    A write without changes and progress leaves the state as it is. The truncation point and `compact` never go down.
-    """
+    """A Write with the records of the state machine. The truncation point and `compact` never go down."""
 
     changes: list[Change] = msgspec.field(default_factory=list)
     """Changes in order and without a gap, from the stored position to the position of `progress`."""
 
     progress: AppliedProgress | None = None
-    """New progress, not below the stored one. Its `applied` is at most the chosen prefix that is stored with it."""
+    """New progress, not below the stored one; None if the state does not change. Its `applied` is at most the chosen
+    prefix that is stored with it."""
 
     truncate: Truncation | None = None
-    """New truncation point, at most the applied slot. The rows up to it are removed later, in slices."""
+    """New truncation point, at most the applied slot; None for no change. The rows up to the point are removed later,
+    in slices."""
 
     compact: int = 0
     """Position up to which superseded records and deletions are no longer needed, 0 for no change. Their rows are
@@ -183,7 +183,7 @@ class Recovered(msgspec.Struct):
     staged: int = 0
     """Highest position of the staged pages, 0 if no snapshot is staged."""
     staged_compacted: int = 0
-    """Position up to which the first staged page is compacted, and so the whole snapshot."""
+    """Position up to which the staged snapshot is compacted once it is installed: that of its first page."""
     replaces: int = 0
     """Incarnation of the damaged data that this data replaces, 0 for none."""
 
@@ -201,16 +201,17 @@ class Storage(Protocol):
     def read(self, from_slot: Slot, upto: Slot, max_bytes: int) -> list[PValue]:
         """Return the accepted entries of slots `from_slot` .. `upto` in order.
 
-        Returns at least one entry if there is one, then as many as keep the sum of the values within `max_bytes`.
-        Returns none if `from_slot` is truncated. Raises DamagedError if a row fails its checksum, or a row of the
-        chosen prefix is missing (rule 5).
+        Returns at least one entry if there is one, and further entries while the sum of the values stays within
+        `max_bytes`. Returns no entry if `from_slot` is truncated. Raises DamagedError if a row fails its checksum, or a
+        row of the chosen prefix is missing (rule 5).
         """
 
     def read_state(self, after: int, max_bytes: int, *, staged: bool = False) -> StatePage:
         """Return the rows of the state after position `after`, or those of the staged snapshot.
 
-        Returns at least one row if there is one, then as many as keep the sum of keys and values within `max_bytes`. A
-        page of the staged snapshot never has `progress`. Raises DamagedError if a row fails its checksum.
+        Returns at least one row if there is one, and further rows while the sum of keys and values stays within
+        `max_bytes`. A page of the staged snapshot never has `progress`. Raises DamagedError if a row fails its
+        checksum.
         """
 
     def write(self, writes: Sequence[Write]) -> None:
@@ -224,7 +225,7 @@ class Storage(Protocol):
     def maintain(self) -> bool:
         """Do one slice of deferred work: remove truncated, compacted and replaced rows.
 
-        Returns False if no work is left. `write` does slices too, so that the storage stays bounded under any load.
+        Returns False if no work is left. `write` also does slices, so that the storage stays bounded under any load.
         """
 
     def close(self) -> None:
@@ -232,7 +233,8 @@ class Storage(Protocol):
 
 
 def has_records(write: Write) -> bool:
-    """Return True if `write` has anything to store. Votes alone only wait for earlier writes."""
+    """Return True if `write` has anything to store. A write with only votes waits for earlier writes and stores
+    nothing."""
     if write.promise is not None or write.accepts or write.chosen is not None:
         return True
     return isinstance(write, StateWrite) and (
@@ -242,7 +244,7 @@ def has_records(write: Write) -> bool:
 
 
 def scan(storage: Storage, from_slot: Slot, upto: Slot, page_bytes: int = 1 << 20) -> Iterator[PValue]:
-    """Yield the accepted entries of slots `from_slot` .. `upto`, reading a page at a time to limit memory."""
+    """Yield the accepted entries of slots `from_slot` .. `upto`; read one page at a time to limit memory."""
     while from_slot <= upto:
         page = storage.read(from_slot, upto, page_bytes)
         if not page:

@@ -1,13 +1,12 @@
-"""Compaction: it moves the base of the live state tables towards the present.
+"""Compaction: it moves the base of the live state tables to a later position, see `storage.state_tables`.
 
 Changes between the old and the new base that are still alive become records; records that they superseded are removed.
 Compaction works in rounds over many revisions: of a key that is written often, only the last change becomes a row, and
 the removed rows lie close together.
 
-A round is divided into pieces, each within a transaction. It first adds records, then removes superseded ones, and
-moves the base last. A round that is interrupted is harmless: until the base has moved, added records are ignored, and
-the history still has every change. Only a reader that needs the state as of the old base must wait once removal has
-begun.
+A round is divided into pieces, each within a transaction. A round first adds records, then removes superseded ones, and
+moves the base last. An interrupted round is harmless: until the base has moved, added records are ignored, and the
+history still has every change. Only a reader of the state must wait, from the first removal to the move of the base.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,8 +21,8 @@ T = TypeVar("T")
 UNIT_BYTES = 4096
 ROUND_BYTES = 8 << 20
 ROUND_KEYS = 16 << 10
-"""Limits of a round, in keys and in bytes of their last changes, which the round keeps in memory. The run of changes
-that reaches a limit is the last one of the round."""
+"""Limits of a round, in bytes and in keys: the round keeps the last change of each key in memory. The run of changes
+that reaches a limit is the last run of the round."""
 PIECE_UNITS = 256
 """Approximate units in one piece of a round."""
 _CHANGES_PER_UNIT = 4
@@ -36,12 +35,12 @@ def units_of(size: int) -> int:
 
 
 def compact(space: KeySpace, target: int) -> Iterator[int]:
-    """Do one round towards position `target`, piece by piece; yield the units of each piece.
+    """Do one round towards position `target`, piece by piece, and yield the units of each piece.
 
-    The caller has a transaction open around each piece. Raises DamagedError.
+    The caller has a transaction open while a piece runs. Raises DamagedError.
     """
     live = space.live
-    yield 1 + live.drop_records_behind(space.compacted, NO_END)
+    yield 1 + live.drop_records_after(space.compacted, NO_END)
     round_ = _Round(space.compacted, target)
     while not round_.complete:
         run = next(live.runs(round_.reached, target))
@@ -69,7 +68,7 @@ class _Round:
         self.superseded: list[int] = []
         """Positions of the records to remove."""
         self.large: dict[int, int] = {}
-        """Estimated units of the large ones among these records: a record is probably as large as the change that
+        """Estimated units of the large records among `superseded`: a record is probably as large as the change that
         superseded it."""
         self._base, self._target = base, target
         self._kept_bytes = 0

@@ -1,4 +1,4 @@
-"""The data directory of a replica: created durably, and locked by one process at a time (rule 28).
+"""The data directory of a replica: its durable creation, and its lock, which one process at a time holds (rule 28).
 
 The lock file has two lines: the process that holds or last held the lock, and the lock record. The record says which
 data belongs in the directory, so that missing, older or other data is detected before the replica votes.
@@ -22,7 +22,7 @@ DATA_MODE = 0o600
 
 
 def make_directory(directory: Path) -> None:
-    """Create `directory` and its missing parents so that they survive a power failure. Raises OSError."""
+    """Create `directory` and its missing parents; a power failure does not undo that. Raises OSError."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -31,7 +31,7 @@ def make_directory(directory: Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Create an empty file, readable only by its owner, unless it exists, so that it survives a power failure. Raises
+    """Create an empty file, readable only by its owner, unless it exists; a power failure does not undo that. Raises
     OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, DATA_MODE))
     sync_directory(path.parent)
@@ -100,30 +100,30 @@ def read_lock_record(lock: IO[str]) -> LockRecord:
         ) from error
     if record.version > LOCK_RECORD_VERSION:
         raise StorageError(
-            f"{lock.name} was written by a newer version of this program (lock record {record.version}, this one knows "
-            f"up to {LOCK_RECORD_VERSION}): start that version"
+            f"{lock.name} was written by a newer version of this program (lock record {record.version}, this version "
+            f"knows up to {LOCK_RECORD_VERSION}): start that version"
         )
     return record
 
 
 def set_aside(directory: Path) -> Path:
-    """Move damaged data to a new subdirectory, note that in the lock record, and return the subdirectory.
+    """Move damaged data to a new subdirectory, record that in the lock record, and return the subdirectory.
 
     The program never reads the moved data again; an operator may examine it. Raises StorageError and OSError.
     """
     with closing(lock_directory(directory, "repair")) as lock:
-        place = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
-        place.mkdir(mode=0o700)
+        destination = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
+        destination.mkdir(mode=0o700)
         lock.update_record(replaces=lock.record.incarnation or lock.record.replaces)
         for path in sorted(directory.glob(f"{DATA_FILE}*")):
-            path.rename(place / path.name)
+            path.rename(destination / path.name)
         sync_directory(directory)
         lock.update_record(boot=0, incarnation=0, open=False)
-    return place
+    return destination
 
 
 def lock_directory(directory: Path, holder: str) -> DirectoryLock:
-    """Lock `directory` until the lock is closed or the process ends, in whatever way.
+    """Lock `directory` until the lock is closed or the process ends, even by a crash.
 
     `holder` describes this process in the StorageError of a second process. Raises StorageError if another process
     holds the lock, DamagedError if the lock record is unreadable, and OSError.

@@ -20,11 +20,11 @@ _REMEDIES = {
 _DEFAULT_REMEDY = "start the replica again, and report this message if it appears again"
 
 
-def damaged(path: Path, what: str) -> DamagedError:
+def damaged(path: Path, damage: str) -> DamagedError:
     """Return the error for damaged data. Damaged data is not treated as absent: it may contain votes (rule 5)."""
     return DamagedError(
-        f"{path}: {what}. Votes may be lost, so the replica does not use this data. A replica with peers sets the data "
-        "aside and gets a snapshot from them; for a single replica use `kvstore restore` with a backup"
+        f"{path}: {damage}. Votes may be lost, so the replica does not use this data. A replica with peers sets the "
+        "data aside and gets a snapshot from them; for a single replica use `kvstore restore` with a backup"
     )
 
 

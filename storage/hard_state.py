@@ -1,6 +1,6 @@
 """The hard state: everything that storage holds besides the rows of the log and of the state.
 
-The functions here compute the hard state that a write leads to and refuse a write that breaks the contract. Every
+The functions in this module compute the hard state after a write and refuse a write that breaks the contract. Every
 Storage uses them.
 """
 
@@ -27,7 +27,7 @@ class Staging(NamedTuple):
     position: int = 0
     """Highest position of the staged pages, 0 if none is staged."""
     compacted: int = 0
-    """Position up to which the first page is compacted, and so the whole snapshot once it is installed."""
+    """Position up to which the first page is compacted; the whole snapshot is, once it is installed."""
     lowest: int = 0
     """Lowest position up to which a staged page is compacted. Records superseded between `lowest` and `compacted` may
     be staged; they are removed when the snapshot is installed."""
@@ -60,8 +60,8 @@ class Staging(NamedTuple):
 
 
 class HardState(NamedTuple):
-    """The hard state of one replica. Its fields only go up, apart from `compact` and `staging`, which an installed
-    snapshot sets anew."""
+    """The hard state of one replica. Its fields only go up, except `compact` and `staging`, which an installed snapshot
+    replaces."""
 
     promised: Ballot = ZERO
     """The promise."""
@@ -87,7 +87,7 @@ class HardState(NamedTuple):
         return hard_state
 
     def recovered(self, identity: StoredIdentity, log_bytes: int) -> Recovered:
-        """Return the durable state as the opener of the storage gets it."""
+        """Return the durable state that the storage reports when it is opened."""
         return Recovered(
             identity,
             self.promised,
@@ -121,7 +121,7 @@ def _after_votes(hard_state: HardState, write: Write) -> HardState:
 
 def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
     if write.staged is not None and (write.changes or write.progress is not None):
-        raise misuse("one write has a staged page and changes of the own state")
+        raise misuse("a write has both a staged page and changes of the own state")
     if write.progress is not None:
         hard_state = _after_progress(hard_state, write, write.progress)
     elif write.changes:
@@ -186,13 +186,14 @@ def _after_page(hard_state: HardState, staged: StagedPage) -> HardState:
 
 
 def _may_follow(position: int, before: int, base: int) -> bool:
-    """Return True if no change is missing between `before` and `position`. Up to `base` changes may be left out."""
+    """Return True if no change is missing between the positions `before` and `position`. Changes at positions up to
+    `base` may be left out."""
     return before < position and (position <= base or follows(position, max(before, base)))
 
 
-def misuse(what: str) -> StorageError:
+def misuse(violation: str) -> StorageError:
     """Return the error for a write that breaks the contract."""
     return StorageError(
-        f"{what}: the write was refused and nothing of it was stored. This is a bug in kvstore, not damage of the "
+        f"{violation}: the write was refused and nothing of it was stored. This is a bug in kvstore, not damage of the "
         "data: start the replica again and report this message"
     )

@@ -1,7 +1,7 @@
 """Inspection of the data of a stopped replica, without changing or locking it.
 
-A database with an empty write-ahead log is opened in place as immutable. Otherwise, or if its schema is old, SQLite
-would have to write to the file, so a temporary copy is inspected.
+A database of the current schema with an empty write-ahead log is opened in place, as immutable. In all other cases
+SQLite would have to write to the file, so a temporary copy is inspected.
 """
 
 import shutil
@@ -54,7 +54,9 @@ class Inspection:
             raise schema.older_copy(self._path, found.boot, self._record.boot)
         if self._record.incarnation not in {0, found.incarnation}:
             raise damaged(
-                self._path, "the file is not the data that belongs in this directory, but other data of the replica"
+                self._path,
+                f"the file has other data of the replica (incarnation {found.incarnation:x}) than the lock record "
+                f"names ({self._record.incarnation:x})",
             )
         return found
 

@@ -19,7 +19,7 @@ from storage.manifest import Manifest
 from storage.state_tables import NAMES, StateTables, size_of
 
 NO_END = 2**63 - 1
-"""A position above every other one."""
+"""The highest possible position."""
 
 
 class KeySpace:
@@ -33,14 +33,14 @@ class KeySpace:
         self.compacted = manifest.compacted
         """Base of the live tables."""
         self.incomplete_below = manifest.hard_state.compact
-        """While the base is below this position, records that are alive at the base may be missing: a compaction round,
-        perhaps of an earlier run of the process, has begun to remove them."""
+        """Position that the base must reach before the state can be read. Below it, records that are alive at the base
+        may be missing: a compaction round has begun to remove them, perhaps before the last restart."""
         self.staging = manifest.hard_state.staging
         """Extent of the staged snapshot in the idle tables, whose base is `staging.compacted`."""
         self.has_spent_runs = self.live.begins_before(self.compacted)
         """True if the live tables may have runs before their base, which are no longer needed."""
         self._check_end(manifest.hard_state.progress.position)
-        self.idle_has_garbage = self.idle.holds_behind(self.staging.position)
+        self.idle_has_garbage = self.idle.holds_rows_after(self.staging.position)
         """True if the idle tables may have rows that are not staged."""
 
     def _check_end(self, position: int) -> None:
@@ -67,8 +67,8 @@ class KeySpace:
         progress, changes = staged.page.progress, staged.page.changes
         self.staging = self.staging.after(staged)
         upto = self.staging.position if progress is None else NO_END
-        self.idle.drop_records_behind(staged.after, upto)
-        self.idle.drop_runs_behind(staged.after, upto)
+        self.idle.drop_records_after(staged.after, upto)
+        self.idle.drop_runs_after(staged.after, upto)
         records = bisect_right(changes, self.staging.compacted, key=attrgetter("position"))
         self.idle.add(changes[:records])
         self.idle.append(changes[records:])
@@ -90,7 +90,7 @@ class KeySpace:
         return self.compacted < self.incomplete_below
 
     def move_base(self, position: int) -> None:
-        """Set the base of the live tables to `position`, as of which their records are complete."""
+        """Set the base of the live tables to `position`. Their records as of this position are complete."""
         self.compacted = position
         self.has_spent_runs = True
 
@@ -108,7 +108,7 @@ class KeySpace:
 
 
 def _page(tables: StateTables, base: int, after: int, upto: int, max_bytes: int) -> tuple[list[Change], bool]:
-    """Return rows after `after`, at least one if there is one, and True if they reach `upto`."""
+    """Return rows after position `after`, at least one if there is one, and True if no row up to `upto` is left."""
     page: list[Change] = []
     for change in tables.changes(base, after, upto):
         max_bytes -= size_of(change)

@@ -34,8 +34,8 @@ def load_extent(connection: sqlite3.Connection, truncated: Slot) -> tuple[Slot, 
 def load_entries(
     connection: sqlite3.Connection, path: Path, from_slot: Slot, upto: Slot, max_bytes: int, *, chosen: Slot
 ) -> list[PValue]:
-    """Return a page of entries, see `Storage.read`; `from_slot` is not truncated. Raises DamagedError if a row fails
-    its checksum, or a slot up to the chosen prefix `chosen` is missing."""
+    """Return a page of entries, see `Storage.read`. `from_slot` must not be truncated. Raises DamagedError if a row
+    fails its checksum, or a slot of the chosen prefix, which ends at `chosen`, is missing."""
     page: list[PValue] = []
     expected = max(from_slot, 1)
     with closing(

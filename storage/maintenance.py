@@ -1,7 +1,7 @@
-"""Maintenance: it removes rows that are no longer valid, in slices.
+"""Maintenance: it removes invalid rows, in slices.
 
-These are truncated entries of the log, compacted records and changes, and rows of a replaced state. The manifest alone
-decides which rows are valid, and it is durable before any row is removed, so nothing waits for maintenance.
+Invalid rows are truncated entries of the log, compacted records and changes, and rows of a replaced state. The manifest
+alone decides which rows are valid, and it is durable before any row is removed, so nothing waits for maintenance.
 
 The size of a slice is measured in units, see `storage.compaction.units_of`.
 """
@@ -32,7 +32,7 @@ class Maintenance:
         """Slot up to which the log has no rows."""
         self._round: tuple[StateTables, Iterator[int]] | None = None
         self._goal = 0
-        """Position up to which rounds of compaction follow each other without a new backlog."""
+        """Position up to which one round of compaction follows another without waiting for a new backlog."""
         self._stored_bytes = 0
         """Bytes of changes that were stored since the goal was set."""
 
@@ -42,11 +42,11 @@ class Maintenance:
 
     def pending(self, hard_state: HardState) -> bool:
         """Return True if there may be rows to remove."""
-        return self._space.compacted < hard_state.compact or self.pressing(hard_state)
+        return self._space.compacted < hard_state.compact or self.pending_under_load(hard_state)
 
-    def pressing(self, hard_state: HardState) -> bool:
-        """Return True if there may be rows to remove under load: as `pending`, without a backlog too small for a round
-        of compaction."""
+    def pending_under_load(self, hard_state: HardState) -> bool:
+        """Return True if there may be rows to remove under load: as `pending`, but False if the only work is a round of
+        compaction with a small backlog."""
         space = self._space
         return (
             self._log_removed < hard_state.truncation.slot
@@ -82,11 +82,12 @@ class Maintenance:
         return self._current_round() is not None or base < self._goal or self._stored_bytes >= BACKLOG_BYTES
 
     def _current_round(self) -> Iterator[int] | None:
-        """Return the rest of the round that has begun, if its tables are still the live ones."""
+        """Return the remaining pieces of the round that has begun, None if there is no such round or its tables are no
+        longer the live ones."""
         return self._round[1] if self._round is not None and self._round[0] is self._space.live else None
 
     def _compact(self, units: int, target: int) -> int:
-        """Do pieces of a round, beginning one if necessary; return their units."""
+        """Do pieces of the current round, or of a new one, of about `units`; return the units done."""
         pieces = self._current_round()
         if pieces is None:
             if self._space.compacted >= self._goal:
@@ -134,7 +135,7 @@ class Maintenance:
         )
         bound, used = self._bound(source, (after, upto), units)
         if bound is not None:
-            idle.drop_records_behind(after, bound)
+            idle.drop_records_after(after, bound)
             return used
         source = (
             "SELECT last AS number, length(changes) AS size "  # noqa: S608
@@ -144,12 +145,12 @@ class Maintenance:
         if bound is None:
             self._space.idle_has_garbage &= upto < NO_END
         else:
-            idle.drop_runs_behind(after, bound)
+            idle.drop_runs_after(after, bound)
         return used
 
     def _bound(self, source: str, values: tuple[int, ...], units: int) -> tuple[int | None, int]:
-        """Return the last row of `source` within `units`, at least the first row, and the units up to it. Returns None
-        for the row if `source` has none."""
+        """Return the number of the last row of the query `source` within `units`, at least of the first row, and the
+        units up to this row. Returns None and 0 if the query has no rows."""
         bound, used = self._connection.execute(
             "SELECT coalesce(max(number) FILTER (WHERE units <= ?), min(number)), "  # noqa: S608
             "coalesce(max(units) FILTER (WHERE units <= ?), min(units), 0) FROM ("

@@ -1,4 +1,4 @@
-"""The manifest: the hard state and the location of the state's rows, in the three one-row tables of the database.
+"""The manifest: the hard state and the location of the state's rows, in three one-row tables of the database.
 
 A row is written when its content has changed, and verified when it is loaded.
 """
@@ -79,7 +79,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
 
 
 def progress_fields(progress: AppliedProgress) -> tuple[int, int, bytes, str, bytes]:
-    """Return the columns of table progress. The digest is text: it may exceed an integer of SQLite."""
+    """Return the columns of table progress. The digest is text, because it may exceed SQLite's largest integer."""
     return progress.applied, progress.position, progress.chain, str(progress.digest), progress.extra
 
 

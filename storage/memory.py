@@ -12,8 +12,8 @@ from storage.hard_state import HardState, Staging
 
 
 class MemoryStorage:
-    """A Storage in memory. Writes are durable at once, and no work is deferred. The caller models what a crash may
-    lose."""
+    """A Storage in memory. Writes are durable at once, and no work is deferred. Its user simulates the losses of a
+    crash."""
 
     def __init__(self, cluster: str, node: NodeId, incarnation: int = 1, *, members: tuple[NodeId, ...] = ()) -> None:
         self._log: dict[Slot, PValue] = {}

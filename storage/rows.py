@@ -13,13 +13,13 @@ from storage.errors import damaged
 def checksum(fields: str, *blobs: bytes) -> int:
     """Return the CRC-32 of a row.
 
-    `fields` are its numbers and names, separated by spaces, which none of them contains. If there are several blobs,
-    `fields` include their lengths.
+    `fields` are the numbers and names of the row, separated by spaces; no name contains a space. If there are several
+    blobs, `fields` include their lengths.
     """
-    found = zlib.crc32(fields.encode())
+    crc = zlib.crc32(fields.encode())
     for blob in blobs:
-        found = zlib.crc32(blob, found)
-    return found
+        crc = zlib.crc32(blob, crc)
+    return crc
 
 
 def with_checksum(*fields: int | str | bytes) -> tuple[int | str | bytes, ...]:
@@ -50,10 +50,10 @@ def only_row(connection: sqlite3.Connection, path: Path, table: str) -> tuple[An
 class BatchInsert:
     """An INSERT of many rows, up to 256 with one statement. The first column of each row is a number of at least 0.
 
-    Python's sqlite3 module releases the interpreter lock at each step of a statement, and may wait up to 5 ms to get it
-    back from a busy thread. With one statement for each row this wait would dominate. There are statements for 1, 4,
-    16, 64 and 256 rows, and unused parameters are -1. NULL would be slower: the module searches an adapter for it and
-    raises three exceptions. Figures: docs/decisions/0005-state-in-sqlite.md
+    Python's sqlite3 module releases the interpreter lock at each step of a statement, and may wait up to 5 ms to get
+    the lock back from a busy thread. With one statement for each row this wait would dominate. There are statements for
+    1, 4, 16, 64 and 256 rows, and unused parameters are -1. NULL would be slower: for each NULL the module searches for
+    an adapter and raises three exceptions internally. Figures: docs/decisions/0005-state-in-sqlite.md
     """
 
     _SIZES = (1, 4, 16, 64, 256)

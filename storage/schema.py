@@ -1,4 +1,4 @@
-"""The tables, their migrations, and the check of whose data a file holds.
+"""The tables, their migrations, and the check that a file holds the data of this node and cluster.
 
     identity   one row: cluster, node, incarnation, boot, and the first members, separated by commas
     acceptor   one row: the promise (round, node) and the chosen prefix
@@ -44,8 +44,8 @@ def claim(
     """Create or upgrade the tables for `node` and count the boot, all in one transaction; return the identity.
 
     `members` are stored in a new file and ignored for an existing one. Raises StorageError if the file belongs to
-    another node or cluster or has a newer version, and DamagedError if it is damaged or has not reached `last_boot`:
-    then data was lost, or the file was replaced by an older copy (rule 28).
+    another node or cluster or has a newer version. Raises DamagedError if the file is damaged, or has not reached
+    `last_boot` because data was lost or the file was replaced by an older copy (rule 28).
     """
     database = Database(connection, recursive_triggers=False, execute_plugins=False)
     with database.atomic():
@@ -92,13 +92,13 @@ def _refuse_other_names(path: Path, found: StoredIdentity, cluster: str, node: N
 
 
 def upgrade(database: Database, path: Path) -> int:
-    """Migrate the tables to the current version and return the version found, 0 for a new file. Writes nothing if the
-    version is current. Raises StorageError if it is newer."""
+    """Migrate the tables to the current version and return the version before, 0 for a new file. Writes nothing if the
+    version is current. Raises StorageError if the version is newer."""
     found: int = database.execute("PRAGMA user_version").fetchone()[0]
     if found > VERSION:
         raise StorageError(
-            f"{path} was written by a newer version of this program (schema {found}, this one knows up to {VERSION}): "
-            "start that version"
+            f"{path} was written by a newer version of this program (schema {found}, this version knows up to "
+            f"{VERSION}): start that version"
         )
     for migrate in _MIGRATIONS[found:]:
         migrate(database)
@@ -134,7 +134,7 @@ def _create(
 
 
 _MIGRATIONS = (_create_tables, _create_state)
-"""The migrations: each turns the schema version of its index into the next one. A released migration never changes."""
+"""The migrations, by the schema version that each turns into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)
 """Current version of the schema. A file of a newer version is refused."""

@@ -2,8 +2,8 @@
 
 The settings serve rules 1, 4 and 5. WAL mode with synchronous=FULL syncs the write-ahead log at each commit. SQLite's
 automatic checkpoint ignores a failed sync, so it is off; `write` makes explicit checkpoints, which report the failure.
-One connection locks the file exclusively: with several connections a WAL can be corrupted (SQLite 3.7.0 to 3.51.2), and
-no second process may open the data.
+One connection locks the file exclusively, because several connections can corrupt a WAL (SQLite 3.7.0 to 3.51.2) and
+because no second process may open the data.
 
 Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
 """
@@ -111,7 +111,7 @@ def refuse_broken_wal(path: Path) -> None:
     frame = wal.unreachable(log)
     if frame is not None:
         where = f"frame {frame}" if frame else "the header"
-        raise damaged(log, f"{where} of the write-ahead log is damaged and hides the transactions behind it")
+        raise damaged(log, f"{where} of the write-ahead log is damaged and hides the transactions after it")
 
 
 def wal_of(path: Path) -> Path:
@@ -153,7 +153,7 @@ def _checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
 
 
 class SqliteStorage:
-    """A Storage in one SQLite file, opened by `open_storage`. Any thread may use it, one at a time.
+    """A Storage in one SQLite file, opened by `open_storage`. Any thread may use it, but only one at a time.
 
     After any error it refuses further calls: the content of the disk is only known after the file is opened again (rule
     4).
@@ -203,8 +203,8 @@ class SqliteStorage:
             return self._space.page(after, max_bytes, self._manifest)
 
     def _compact_further(self) -> None:
-        """Do one slice of compaction, so that a reader that waits for compaction makes progress with each call. Go on
-        while records at the base are missing."""
+        """Do one slice of compaction, so that a reader that waits for compaction makes progress with each call, and
+        further slices while records at the base are missing."""
         if self._space.compacted < self._manifest.hard_state.compact:
             self._maintain_slice()
         while self._space.incomplete:
@@ -243,7 +243,7 @@ class SqliteStorage:
 
     def _make_room(self, writes: Sequence[Write]) -> None:
         """Remove invalid rows at the positions of a staged page, in separate transactions, so that the transaction of
-        the page is short. The removed rows are never read, so an interruption is harmless."""
+        the page is short. No reader needs the removed rows, so an interruption is harmless."""
         staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
         if staged is None or not self._space.idle_has_garbage:
             return
@@ -257,12 +257,12 @@ class SqliteStorage:
             self._checkpoint_when_due(removed)
 
     def _maintain_with_write(self, hard_state: HardState, stored: int) -> int:
-        """Do maintenance of three times the units stored, once that makes up a slice; return the units removed.
+        """Do maintenance of three times the units stored, once these add up to a slice; return the units removed.
 
-        A change costs three rows in the long run: its run is removed, it becomes a record, and the record that it
-        superseded is removed. So the file stays bounded under any load.
+        A change causes three row operations in the long run: its run is removed, it becomes a record, and the record
+        that it superseded is removed. Maintenance at this rate keeps the file bounded under any load.
         """
-        if not self._maintenance.pressing(hard_state):
+        if not self._maintenance.pending_under_load(hard_state):
             self._owed_units = 0
             return 0
         self._owed_units += 3 * stored + _UNITS_PER_WRITE
@@ -287,9 +287,9 @@ class SqliteStorage:
     def _checkpoint_when_due(self, removed: int, stored_bytes: int = 0) -> None:
         """Limit the length of the WAL with a checkpoint.
 
-        The size of the file is no measure: after a checkpoint SQLite overwrites the file from its start, because
-        syncing an overwritten file takes half as long as syncing a growing one. The length is estimated, with one page
-        for each removed row, and read from the file when the estimate reaches the limit.
+        The size of the file does not tell this length: after a checkpoint SQLite overwrites the file from its start,
+        because syncing an overwritten file takes half as long as syncing a growing one. The length is estimated, with
+        one page for each removed row, and read from the file when the estimate reaches the limit.
         """
         self._wal_bytes += (_FRAMES_PER_COMMIT + removed) * _FRAME_BYTES + stored_bytes
         if self._wal_bytes < CHECKPOINT_BYTES:

@@ -3,9 +3,9 @@
     records_x   one row for each record that is alive at the base, by its position
     history_x   one row for each run of changes after the base, packed
 
-Storing a change is cheap: it is packed together with the other changes of its commit. It becomes a row of its own only
-if it is still alive when compaction moves the base past it, see `storage.compaction`. Records after the base and runs
-before it are ignored: they are left over from moving the base, or written in advance of the next move.
+Storing a change is cheap: it is packed together with the other changes of its commit. A change becomes a row of its own
+only if it is still alive when compaction moves the base past it, see `storage.compaction`. Runs before the base are
+ignored: they were not removed yet. Records after the base are ignored: they were written in advance of its next move.
 """
 
 import json
@@ -70,8 +70,8 @@ class StateTables:
         return row[0] if row is not None else 0
 
     def changes(self, base: int, after: int, upto: int) -> Iterator[Change]:
-        """Yield the rows after position `after` up to `upto`, in order: records up to `base`, then every change. Raises
-        DamagedError."""
+        """Yield the rows after position `after` up to `upto`, in order: records up to position `base`, then every
+        change. Raises DamagedError."""
         yield from self._records(after, min(base, upto))
         reached = max(after, base)
         for run in self.runs(reached, upto):
@@ -117,14 +117,14 @@ class StateTables:
             (json.dumps(list(positions)),),
         )
 
-    def drop_records_behind(self, after: int, upto: int) -> int:
+    def drop_records_after(self, after: int, upto: int) -> int:
         """Remove the records after position `after` up to `upto`; return their number."""
         return self._execute(
             f"DELETE FROM {self.records} WHERE position > ? AND position <= ?",  # noqa: S608 -- table names are constants, here and below
             (after, upto),
         ).rowcount
 
-    def drop_runs_behind(self, after: int, upto: int) -> int:
+    def drop_runs_after(self, after: int, upto: int) -> int:
         """Remove the runs with a change after position `after` up to `upto`; return their number."""
         return self._execute(
             f"DELETE FROM {self.history} WHERE {self._from_run} AND last > ? AND first <= ?",  # noqa: S608
@@ -149,8 +149,8 @@ class StateTables:
             (after, upto),
         )
 
-    def holds_behind(self, position: int) -> bool:
-        """Return True if there is a record or a run after `position`."""
+    def holds_rows_after(self, position: int) -> bool:
+        """Return True if a record or a run ends after `position`."""
         row = self._execute(f"SELECT max(position) FROM {self.records}").fetchone()  # noqa: S608
         return max(row[0] or 0, self.end()) > position
 

@@ -1,8 +1,8 @@
 """Detection of damage in SQLite's write-ahead log (WAL), before SQLite opens the file (rule 5).
 
-SQLite reads frames up to the first one with a wrong checksum and silently ignores the rest, because a crash during a
-write leaves such a torn end behind. But a flipped bit in an early frame looks the same to SQLite, and the ignored
-frames may hold committed votes.
+SQLite reads frames up to the first frame with a wrong checksum and silently ignores the rest, because a crash during a
+write leaves such a torn end. But a flipped bit in an early frame looks the same to SQLite, and the ignored frames may
+hold committed votes.
 
 The two cases differ, because a transaction is synced before the next one begins: a torn write is always in the last
 transaction. If, at or after the first bad frame, a current frame follows a current commit frame, a durable transaction
@@ -103,8 +103,8 @@ class _Log:
     def _headers(self, salt: bytes) -> Iterator[_Frame]:
         frame_bytes = _FRAME.size + self._page_bytes
         for start in range(_HEADER.size, len(self._content) - frame_bytes + 1, frame_bytes):
-            _, pages_after_commit, its_salt, *sums = _FRAME.unpack_from(self._content, start)
-            yield _Frame(its_salt == salt, pages_after_commit > 0, (sums[0], sums[1]))
+            _, pages_after_commit, frame_salt, *sums = _FRAME.unpack_from(self._content, start)
+            yield _Frame(frame_salt == salt, pages_after_commit > 0, (sums[0], sums[1]))
 
     @property
     def intact(self) -> int:

@@ -7,8 +7,8 @@
         |      on_durable(writes, seconds)|                              |
         |<--------------------------------|                              |
 
-Writes that arrive during a transaction share the next one (group commit). This adds no delay at low load and saves
-syncs at high load. When the thread is idle it does maintenance, slice by slice: a write waits for at most one slice.
+Writes that arrive during a transaction share the next one. This group commit adds no delay at low load and saves syncs
+at high load. An idle thread does maintenance, slice by slice: a write waits for at most one slice.
 """
 
 import threading
@@ -24,13 +24,13 @@ from paxos.types import PValue, Slot
 from storage.base import StatePage, Storage, has_records
 
 IDLE_S = 0.1
-"""Time without a job after which maintenance begins. Under load the writes themselves do maintenance, and less of it:
+"""Time without a job after which maintenance begins. Under load the writes do maintenance, and less of it, because
 values that are soon superseded never become rows."""
 
 
 class _Read(NamedTuple):
     run: Callable[[], Callable[[], None]]
-    """Function that reads, and returns the callback to post."""
+    """Function that reads from the storage and returns the callback to post."""
 
 
 class _Stop:
@@ -43,13 +43,13 @@ _Job = Write | _Read | _Stop
 class Writer:
     """The storage thread. It stores and reads in the order of the calls.
 
-    It reports through `post`, which it calls from its own thread, and which must run the callbacks in order in the
-    thread of the host, as `call_soon_threadsafe` of an event loop does:
+    The thread reports by callbacks through `post`, which must run them in order in the thread of the host, as
+    `call_soon_threadsafe` of an event loop does:
 
     - `on_durable(writes, seconds)`: these writes are durable, in the order of `submit`. They shared a transaction that
-      took `seconds`; 0.0 if none of them had records, so that the disk was not used.
+      took `seconds`, 0.0 if none of the writes had records.
     - `on_failure(error)`: the storage failed, and the current transaction may or may not be durable (rule 4). This is
-      the last report: nothing is stored or read any more, and the process must end.
+      the last callback: the thread stores and reads nothing any more, and the process must end.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Writer:
         self._queue.put(_Read(lambda: partial(done, self._storage.read_state(after, max_bytes, staged=staged))))
 
     def stop(self) -> None:
-        """Finish the queued jobs, close the storage and wait for that. Later jobs are ignored."""
+        """Finish the queued jobs, close the storage, and return when the thread has ended. Later jobs are ignored."""
         self._queue.put(_Stop())
         self._thread.join()
 

@@ -1,11 +1,13 @@
 """The vocabulary that servers and clients share: commands, queries, results, errors and JSON documents.
 
-Imports nothing of this project but `paxos.types` and `paxos.configuration`. Every other package may import it.
+The package imports nothing of this project but `paxos.types` and `paxos.configuration`. Every package of `kvstore` may
+import it.
 
     commands      commands of log entries, their results, and the stored form of both
-    queries       reads; results has the answers to them, errors the reasons for no answer
+    queries       reads; `results` has the answers, `errors` the reasons why a request is not answered
     key_range     spans of keys
-    membership    members, their roles, and which changes are allowed
-    status        the documents of `GET /status` and `GET /members`; json has those of keys and values
+    limits        bounds on keys, values, leases and transactions
+    membership    members, their roles, and the allowed changes
+    status        the documents of `GET /status` and `GET /members`; `json` has the other JSON documents
     framing       payloads in a stream of bytes
 """

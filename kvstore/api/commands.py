@@ -1,10 +1,10 @@
-"""Commands that a log entry asks of the state machine, their results, and the stored form of both.
+"""The commands of log entries, their results, and the stored form of both.
 
-A replica gathers the commands of its clients in batches. A batch is packed once, by the replica that made it. It is
-sent and stored as opaque bytes, and unpacked once on each replica, when it is applied.
+A replica gathers the commands of its clients in batches. It packs a batch once. The batch is sent and stored as opaque
+bytes, and unpacked once on each replica, when it is applied.
 
-The tag of a command is stored in the log, and the tag and the fields of a result in the answers that are kept for
-idempotent commands. A class that is renamed keeps its tag, so that every release reads every log alike.
+The log stores the tags of commands. The answers that are kept for idempotent commands store the tags and the fields of
+results. A class that is renamed keeps its tag, so that every release reads every log alike.
 """
 
 from enum import StrEnum
@@ -17,40 +17,40 @@ from kvstore.api.membership import Membership
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Set `key` to `value`."""
+    """Command that sets `key` to `value`."""
 
     key: bytes
     value: bytes
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Remove `key`."""
+    """Command that deletes `key`."""
 
     key: bytes
 
 
 class DeleteSpan(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Remove all keys of `span` in one revision."""
+    """Command that deletes all keys of `span` in one revision."""
 
     span: Span
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Read `key` in a transaction."""
+    """Operation of a transaction that reads `key`."""
 
     key: bytes
 
 
 class List(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Read the first `limit` keys of `span` in a transaction."""
+    """Operation of a transaction that reads the first `limit` keys of `span`."""
 
     span: Span
     limit: int
 
 
 class LeasedPut(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Set `key` to `value`, attached to `lease`: the key is deleted when the lease ends. With `lease` 0 a new lease of
-    `ttl_ms` is granted, which ends when the key is detached from it."""
+    """Command that sets `key` to `value` and attaches the key to `lease`: the key is deleted when the lease ends. With
+    `lease` 0 a new lease of `ttl_ms` is granted, which ends when the key is detached from it."""
 
     key: bytes
     value: bytes
@@ -59,8 +59,9 @@ class LeasedPut(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False
 
 
 class Target(StrEnum):
-    """Property of a record that a condition compares. An absent key does not exist, has version, revision and create
-    revision 0, and a value that is not equal to any and neither less nor greater. A key without a lease has lease 0."""
+    """Property of a record that a condition compares. Of an absent key, existence, version, revision and create
+    revision are 0, and the value is NOT_EQUAL to every operand and neither EQUAL, LESS nor GREATER. The lease of a key
+    without a lease is 0."""
 
     EXISTS = "exists"
     VALUE = "value"
@@ -82,9 +83,10 @@ class Relation(StrEnum):
 
 
 class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A condition on a key or on all keys of a span. `operand` is bytes for a value, and 1 or 0 for existence.
+    """A condition on a key or on all keys of a span. `operand` is bytes for a value, 1 or 0 for existence, and a number
+    for the other targets.
 
-    Over a span, a condition holds when it holds for each present key; EXISTS holds when any key is present.
+    A condition on a span holds if it holds for each present key. Existence of a span is 1 if any key is present.
     """
 
     on: bytes | Span
@@ -94,8 +96,8 @@ class Compare(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Do `then` if all `compares` hold, else `otherwise`, in one revision. Each operation sees the effects of those
-    before it."""
+    """Command that does the operations of `then` if all `compares` hold, otherwise those of `otherwise`, in one
+    revision. Each operation sees the effects of the operations before it."""
 
     compares: list[Compare]
     then: "list[Operation]"
@@ -103,40 +105,40 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Reconfigure(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Make `membership` the membership of the cluster."""
+    """Command that makes `membership` the membership of the cluster."""
 
     membership: Membership
 
 
 class GrantLease(msgspec.Struct, frozen=True, array_like=True, tag="Grant", gc=False):
-    """Grant a lease that lasts `ttl_ms`, and again as long after each KeepLeaseAlive."""
+    """Command that grants a lease with a time to live of `ttl_ms`."""
 
     ttl_ms: int
 
 
 class KeepLeaseAlive(msgspec.Struct, frozen=True, array_like=True, tag="KeepAlive", gc=False):
-    """Let `lease` last its whole length from now on."""
+    """Command that restarts the time to live of `lease`."""
 
     lease: int
 
 
 class RevokeLease(msgspec.Struct, frozen=True, array_like=True, tag="Revoke", gc=False):
-    """End `lease`, and delete the keys and locks that are attached to it."""
+    """Command that ends `lease`, deletes the keys that are attached to it, and releases its locks."""
 
     lease: int
 
 
 class RecordLeader(msgspec.Struct, frozen=True, array_like=True, tag="Lead", gc=False):
-    """Record `leader`, a ballot as `round.node`, as the leader that decides when leases expire. Nothing happens unless
-    the record has been written `replaced` times before."""
+    """Command that records `leader`, a ballot as `round.node`, as the leader that decides when leases expire. It has no
+    effect unless the record was written exactly `replaced` times before."""
 
     leader: str
     replaced: int
 
 
 class ExpireLease(msgspec.Struct, frozen=True, array_like=True, tag="Expire", gc=False):
-    """End `lease` because its time is over by the clock of `leader`. Nothing happens when another leader is recorded,
-    or when the lease was kept alive since it had this `version`."""
+    """Command that ends `lease`, whose time to live is over by the clock of `leader`. It has no effect if another
+    leader is recorded, or if the lease was kept alive since it had this `version`."""
 
     lease: int
     version: int
@@ -144,8 +146,8 @@ class ExpireLease(msgspec.Struct, frozen=True, array_like=True, tag="Expire", gc
 
 
 class AcquireLock(msgspec.Struct, frozen=True, array_like=True, tag="Acquire", gc=False):
-    """Acquire the lock `name` for `lease`; with `queue`, wait in the queue for it when another lease holds it. With
-    `lease` 0 a new lease of `ttl_ms` is granted. `value` describes the holder to others."""
+    """Command that acquires the lock `name` for `lease`; with `queue`, it enters the queue for the lock if another
+    lease holds it. With `lease` 0 a new lease of `ttl_ms` is granted. `value` describes the holder to other clients."""
 
     name: bytes
     lease: int
@@ -155,15 +157,15 @@ class AcquireLock(msgspec.Struct, frozen=True, array_like=True, tag="Acquire", g
 
 
 class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, tag="Release", gc=False):
-    """Release the lock `name`, or leave the queue for it, for `lease`."""
+    """Command that releases the lock `name`, if `lease` holds it, or removes `lease` from the queue for the lock."""
 
     name: bytes
     lease: int
 
 
 class Idempotent(msgspec.Struct, frozen=True, array_like=True, tag="Once"):
-    """Do `command`, unless a command with this `number` of `lease` was done before: then return the same result again.
-    `fingerprint` is a hash of the request, and shows when another request has the same number."""
+    """Command that does `command` once: if a command with this `number` of `lease` was done before, its result is
+    returned again. `fingerprint` is a hash of the request, which detects a different request with the same number."""
 
     lease: int
     number: int
@@ -180,13 +182,14 @@ KeyCommand = RepeatableCommand | KeepLeaseAlive | RecordLeader | ExpireLease | I
 Command = KeyCommand | Reconfigure
 
 MAX_KEYS = 100_000
-"""Keys that one command may read or change. Nothing else is applied meanwhile, and a key takes a few microseconds."""
+"""Limit of the keys that one command may read or change. No other command is applied meanwhile, and a key takes a few
+microseconds."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """The value of a key. `revision` is that of the last put, `create_revision` that of the first put since the key was
-    absent, `version` the number of puts since then, and `sub_revision` the place of the last put among the changes of
-    its revision, from 0."""
+    """The value of a key. `revision` is that of the last put, `create_revision` that of the put that created the key,
+    `version` the number of puts since the key was created, and `sub_revision` the index of the last put among the
+    changes of its revision, from 0."""
 
     value: bytes
     revision: int
@@ -217,14 +220,15 @@ class NotFound(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class DeleteSpanResult(msgspec.Struct, frozen=True, tag="SpanDeleted", gc=False):
-    """The number of keys that were deleted at `revision`. If none were, `revision` is that of the store."""
+    """The keys of the span were deleted at `revision`. `deleted` is their number; if it is 0, `revision` is that of the
+    store."""
 
     revision: int
     deleted: int
 
 
 class KeyState(msgspec.Struct, frozen=True, tag="Found"):
-    """The state of a key: its record, None when it is absent, and the lease that it is attached to, 0 for none."""
+    """The state of a key: its record, None if the key is absent, and the lease that it is attached to, 0 for none."""
 
     key: bytes
     record: Record | None
@@ -232,15 +236,15 @@ class KeyState(msgspec.Struct, frozen=True, tag="Found"):
 
 
 class ListedKeys(msgspec.Struct, frozen=True, tag="Listed"):
-    """The first keys of a span. `more` is True when the span has further keys."""
+    """The first keys of a span. `more` is True if the span has further keys."""
 
     found: list[KeyState]
     more: bool
 
 
 class TransactResult(msgspec.Struct, frozen=True, tag="Transacted"):
-    """Whether the compares held, and the results of the operations. `revision` is that of the changes; without changes
-    it is that of the store."""
+    """The transaction was done. `succeeded` is True if all compares held, and `results` are those of the operations.
+    `revision` is that of the changes; without changes it is that of the store."""
 
     succeeded: bool
     revision: int
@@ -248,11 +252,11 @@ class TransactResult(msgspec.Struct, frozen=True, tag="Transacted"):
 
 
 class TooManyKeys(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done, because the command might have read more than MAX_KEYS keys."""
+    """Nothing was done: the command might read or change more than MAX_KEYS keys."""
 
 
 class LeaseGranted(msgspec.Struct, frozen=True, tag="Granted", gc=False):
-    """The lease exists, and lasts `ttl_ms`."""
+    """The lease was granted or kept alive, with a time to live of `ttl_ms`."""
 
     lease: int
     ttl_ms: int
@@ -272,14 +276,14 @@ class LeaseNotFound(msgspec.Struct, frozen=True, tag="NoSuchLease", gc=False):
 
 
 class LeaseFull(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Nothing was done: no more keys or locks may be attached to the lease."""
+    """Nothing was done: the lease has as many keys or locks as may be attached to it."""
 
     lease: int
 
 
 class AcquireResult(msgspec.Struct, frozen=True, tag="Placed", gc=False):
-    """`lease` holds the lock if `held`, else it waits in the queue for the lock. The fencing token of a holder is
-    greater than those of all holders before it."""
+    """`lease` holds the lock if `held`, otherwise it waits in the queue for the lock. The fencing token of a holder is
+    greater than the tokens of all earlier holders."""
 
     lease: int
     fencing_token: int = msgspec.field(name="fence")
@@ -304,14 +308,13 @@ class LockNotHeld(msgspec.Struct, frozen=True, tag="NotHeld", gc=False):
 
 
 class LeaderResult(msgspec.Struct, frozen=True, tag="Said", gc=False):
-    """Whether the command of the leader was done."""
+    """The result of a RecordLeader or ExpireLease: `done` is False if the command had no effect."""
 
     done: bool
 
 
 class AnswerExpired(msgspec.Struct, frozen=True, tag="KeyExpired", gc=False):
-    """Nothing was done: the lease has ended, or the number is too old, so it is not known whether the command was done
-    before."""
+    """Nothing was done: the lease has ended, or the number is too old to know whether the command was done before."""
 
 
 class IdempotencyKeyReused(msgspec.Struct, frozen=True, tag="KeyReused", gc=False):
@@ -358,7 +361,8 @@ class CommandBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Commands that one replica took from its clients. A batch is applied once, however often it is ordered.
 
     (`origin`, `boot`, `sequence`) is the request id: the node with its incarnation, the number of its start, and a
-    number that grows by one with each batch. The origin repeats no batch below `settled_below`.
+    number that grows by one with each batch. The origin no longer repeats batches with a sequence below
+    `settled_below`.
     """
 
     origin: str
@@ -378,7 +382,7 @@ def pack_batch(batch: CommandBatch) -> bytes:
 
 
 def unpack_batch(data: bytes) -> CommandBatch:
-    """Return the batch in `data`. Raise msgspec.DecodeError for other bytes, which no replica proposes."""
+    """Return the batch in `data`. Raises msgspec.DecodeError for other bytes, which no replica proposes."""
     try:
         return _decoder.decode(data)
     except UnicodeDecodeError as error:  # msgspec raises it for a malformed string

@@ -1,4 +1,4 @@
-"""Reasons for which a request ends without its answer."""
+"""Reasons why a request is not answered as asked."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,9 +8,9 @@ class Outcome(StrEnum):
     """The effect of a request that was not answered as asked."""
 
     FAILED = "failed"
-    """It has no effect and never will."""
+    """The request has no effect and never will have one."""
     UNKNOWN = "unknown"
-    """It may have been done, or may still be done (rule 23)."""
+    """The request may have been done, or may still be done (rule 23)."""
 
 
 class Reason(StrEnum):
@@ -35,8 +35,8 @@ class Reason(StrEnum):
 
 
 class Refused(Exception):
-    """A request ended without its answer. The outcome of a read is always FAILED. `instead` names replicas that can
-    answer, when this replica never will."""
+    """A request that was not answered as asked. The outcome of a read is always FAILED. If this replica can never
+    answer, `instead` names replicas that can."""
 
     def __init__(self, reason: Reason, outcome: Outcome, instead: Sequence[str] = ()) -> None:
         super().__init__(f"{reason} ({outcome})")

@@ -1,4 +1,4 @@
-"""Frames: how a stream of bytes is divided into payloads. Pure; used by peer links and by the backup stream.
+"""Frames, which divide a stream of bytes into payloads: for the links between replicas and for the backup stream.
 
 A frame is the payload's length in 4 bytes, big-endian, followed by the payload.
 """
@@ -19,7 +19,7 @@ def frame(payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into payloads of at most `max_bytes`. The bound may change between two payloads."""
+    """Divider of a stream of bytes into payloads of at most `max_bytes`. The bound may change between two payloads."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes

@@ -4,7 +4,7 @@ import msgspec
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The keys from `start` on and before `end`; to the last key when `end` is None."""
+    """The keys from `start` up to, not including, `end`. There is no upper bound if `end` is None."""
 
     start: bytes
     end: bytes | None

@@ -1,4 +1,4 @@
-"""Bounds that hold at every front end, and that clients may rely on."""
+"""Bounds that every front end enforces and that clients may rely on."""
 
 MAX_KEY_BYTES = 1024
 """Longest key, and longest name of a lock; the shortest has one byte."""
@@ -11,10 +11,11 @@ MAX_TTL_S = 365 * 24 * 3600
 MAX_LOCK_WAIT_S = 60
 """Longest wait for a lock in one request."""
 MAX_LOCK_VALUE_BYTES = 1024
-"""Longest value of a holder of a lock: a GET shows those of many, and is answered in one go."""
+"""Longest value that describes the holder of a lock. It is short because one answer contains the values of many
+leases."""
 
 MAX_LISTED = 1000
-"""Most records or leases of one page, and of one list in a transaction."""
+"""Most records or leases in one page, and in one list of a transaction."""
 MAX_OPERATIONS = 1000
 """Most compares and operations of a transaction, nested ones included."""
 MAX_DEPTH = 8

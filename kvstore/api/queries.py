@@ -8,14 +8,15 @@ from kvstore.api.key_range import Span
 
 
 class Consistency(StrEnum):
-    """How current the answer to a read must be."""
+    """Consistency of the answer to a read."""
 
     LINEARIZABLE = "linearizable"
-    """As current as the moment the request arrived, by the leader lease or by a read index."""
+    """The answer has every write that was acknowledged before the request arrived. The leader lease or a read index
+    ensures that."""
     QUORUM = "quorum"
-    """As LINEARIZABLE, but confirmed by a majority for this read, so that it depends on no clock."""
+    """As LINEARIZABLE, but a majority confirms the leader for this read, so that the answer depends on no clock."""
     STALE = "stale"
-    """The state that this replica has applied, at once."""
+    """The answer comes at once, from the state that this replica has applied."""
 
 
 class Lookup(msgspec.Struct, frozen=True, gc=False):
@@ -26,8 +27,9 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scan(msgspec.Struct, frozen=True, gc=False):
-    """A read of the first `limit` keys of `span` as of `revision`, or as of now for None. With `reverse` it reads
-    the last keys, in descending order. The answer ends early at SCAN_BYTES, but has at least one key."""
+    """A read of the first `limit` keys of `span` as of `revision`, or of the present state if it is None. With
+    `reverse`, the read is of the last keys, in descending order. The answer ends early at SCAN_BYTES, but has at least
+    one key."""
 
     span: Span
     limit: int
@@ -55,8 +57,8 @@ class LockLookup(msgspec.Struct, frozen=True, gc=False):
 
 
 SCAN_BYTES = 1 << 20
-"""Bytes of keys and values in the answer to a Scan."""
+"""Limit of the bytes of keys and values in the answer to a Scan; a single key and value may exceed it."""
 
 
 Query = bytes | Lookup | Scan | LeaseLookup | LeaseScan | LockLookup
-"""Any read. Bytes stand for the present record of that key."""
+"""Any read. Bytes are a key, whose present record is read."""

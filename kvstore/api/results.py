@@ -6,7 +6,7 @@ from kvstore.api.commands import KeyState, Record
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The record of a key, None when it is absent. `applied` is the last slot that the replica had applied, and
+    """The record of a key, None if the key is absent. `applied` is the last slot that the replica had applied, and
     `revision` the revision of the store at that slot. `age_ms` is the time since the leader's last message: 0 on the
     leader, None before the first message. `lease` is the lease that the key is attached to now, 0 for none."""
 
@@ -18,7 +18,8 @@ class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScanAnswer(msgspec.Struct, frozen=True):
-    """The keys of a span, in order. `more` is True when the span has further keys. The rest is as in ReadAnswer."""
+    """The keys of a span, in order. `more` is True if the span has further keys. The other fields are as in
+    ReadAnswer."""
 
     found: list[KeyState]
     more: bool
@@ -28,7 +29,7 @@ class ScanAnswer(msgspec.Struct, frozen=True):
 
 
 class RevisionUnavailable(msgspec.Struct, frozen=True):
-    """The revision is not in `oldest` .. `newest`: it is compacted, or was not reached yet."""
+    """The revision of the query is not in `oldest` .. `newest`: it is compacted, or was not reached yet."""
 
     oldest: int
     newest: int
@@ -46,8 +47,7 @@ class LeaseStatus(msgspec.Struct, frozen=True):
 
 
 class LeasesAnswer(msgspec.Struct, frozen=True):
-    """The leases that were asked for, none when there is no such lease. `more` is True when there are further
-    leases."""
+    """The leases of the query that have not ended. `more` is True if there are further leases."""
 
     leases: list[LeaseStatus]
     more: bool
@@ -63,8 +63,8 @@ class QueueEntryStatus(msgspec.Struct, frozen=True):
 
 
 class LockAnswer(msgspec.Struct, frozen=True):
-    """The first entries of the queue for a lock. The first entry holds the lock; `more` is True when there are
-    others."""
+    """The first entries of the queue for a lock, of which the first one holds the lock. `more` is True if the queue has
+    further entries."""
 
     queue: list[QueueEntryStatus]
     more: bool

@@ -14,11 +14,11 @@ class Standing(StrEnum):
     WITNESS = "witness"
     LEARNER = "learner"
     JOINING = "joining"
-    """It is catching up, and then takes the role that it was added with."""
+    """The replica is catching up, and then takes the role with which it was added."""
     WAITING = "waiting"
-    """It was started to join, and has not learned the membership from any member yet."""
+    """The replica was started to join, and has not learned the membership from any member yet."""
     REFUSED = "refused"
-    """The members that it reaches do not know it: it was removed, or never added."""
+    """The members that the replica reaches do not know it: it was removed, or never added."""
     REMOVED = "removed"
 
 
@@ -26,8 +26,9 @@ class MemberStatus(msgspec.Struct, frozen=True):
     """One member as this replica sees it.
 
     `role` is the present role, and `becomes` the role of a `joining` learner once it has caught up. `incarnation` is
-    that of its data, in hexadecimal, "0" before it was enrolled. `heard_ms_ago` is the time since its last message:
-    None before the first message, 0 for the replica itself. `chosen` and `lag`, in slots, are known to the leader only.
+    that of its data, in hexadecimal, "0" before the member is enrolled. `heard_ms_ago` is the time since its last
+    message: None before the first message, 0 for the replica itself. Only the leader knows `chosen` and `lag`, both in
+    slots.
     """
 
     name: str
@@ -41,7 +42,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     chosen: int | None = None
     lag: int | None = None
     wire_version: int | None = None
-    """Version of the messages that are sent to it."""
+    """Version of the messages that are sent to the member."""
 
 
 class MembersStatus(msgspec.Struct, frozen=True):

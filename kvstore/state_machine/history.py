@@ -1,7 +1,7 @@
-"""The changes of the latest revisions, and through them the state of each key as of any of these revisions.
+"""The changes of the latest revisions, from which the record of a key as of any of these revisions is found.
 
 A change holds the record that it replaced. So the record of a key as of a revision is the one that the first later
-change of the key replaced, or the present record when there is no later change.
+change of the key replaced, or the present record if there is no later change.
 """
 
 from bisect import bisect_right
@@ -14,13 +14,13 @@ from kvstore.api.commands import Record
 from storage.base import end_of, revision_of
 
 FEW = 64
-"""Changes of one key that are followed backwards, before the history is searched forwards."""
+"""Changes of one key that `History.as_of` follows backwards before it searches the history forwards."""
 _position = attrgetter("position")
 
 
 class KeyChange(msgspec.Struct, frozen=True, gc=False):
-    """A change of `key` at `position`: the key had the record `old` and has `record` now, None for an absent key.
-    `previous` is the position of the change of this key before, 0 for none."""
+    """A change of `key` at `position`, from the record `old` to `record`; None stands for an absent key. `previous` is
+    the position of the previous change of the key in the history, 0 for none."""
 
     position: int
     key: bytes
@@ -35,7 +35,7 @@ class KeyChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class History:
-    """The changes behind the compacted position."""
+    """The changes after the compacted position."""
 
     def __init__(self) -> None:
         self._changes: list[KeyChange] = []
@@ -44,11 +44,11 @@ class History:
         self._latest: dict[bytes, int] = {}
         """Position of the last change of each key."""
         self.compacted = 0
-        """Position up to which changes are dropped: the end of the earliest revision as of which keys are known."""
+        """Position up to which changes are dropped: the end of the earliest revision that can be read."""
 
     @property
     def oldest(self) -> int:
-        """The earliest revision as of which keys are known. All later changes are in the history."""
+        """The earliest revision that can be read. All later changes are in the history."""
         return revision_of(self.compacted)
 
     def add(self, position: int, key: bytes, record: Record | None, old: Record | None) -> None:
@@ -61,7 +61,7 @@ class History:
         if upto <= self.compacted:
             return []
         self.compacted = upto
-        first, self._dropped = self._dropped, self._index_behind(upto)
+        first, self._dropped = self._dropped, self._index_after(upto)
         gone = []
         for change in self._changes[first : self._dropped]:
             if self._latest[change.key] == change.position:
@@ -73,11 +73,11 @@ class History:
         return gone
 
     def keys(self) -> Iterable[bytes]:
-        """Return the keys that have a change."""
+        """Return the keys that have a change in the history."""
         return self._latest
 
     def holds(self, key: bytes) -> bool:
-        """Return True when `key` has a change."""
+        """Return True if `key` has a change in the history."""
         return key in self._latest
 
     def as_of(self, key: bytes, revision: int, present: Record | None) -> Record | None:
@@ -86,15 +86,15 @@ class History:
         for _ in range(FEW):
             if position <= start:
                 return present
-            change = self._changes[self._index_behind(position - 1)]
+            change = self._changes[self._index_after(position - 1)]
             present, position = change.old, change.previous
         # The key changes often, so its first change behind the revision is near.
-        return next((change.old for change in self.behind(start) if change.key == key), present)
+        return next((change.old for change in self.after(start) if change.key == key), present)
 
-    def behind(self, position: int) -> Iterator[KeyChange]:
-        """Yield the changes behind `position`, in order. None may be added or dropped meanwhile."""
-        for index in range(self._index_behind(position), len(self._changes)):
+    def after(self, position: int) -> Iterator[KeyChange]:
+        """Yield the changes after `position`, in order. No change may be added or dropped meanwhile."""
+        for index in range(self._index_after(position), len(self._changes)):
             yield self._changes[index]
 
-    def _index_behind(self, position: int) -> int:
+    def _index_after(self, position: int) -> int:
         return bisect_right(self._changes, position, lo=self._dropped, key=_position)

@@ -1,9 +1,9 @@
 """Commands that are done once, however often a client repeats them (rule 22).
 
 A client numbers its requests within a client lease. The answer to a request is kept in a record that is attached to
-the lease, so every replica has it after every restart, and it is deleted when the lease ends. The answers to the last
-`KEPT` numbers of each lease are kept. An older number, or a number of a lease that has ended, is refused, because its
-command may have been done before.
+the lease. So every replica has the answer, even after a restart, and it is deleted when the lease ends. The answers to
+the last `KEPT` numbers of each lease are kept. An older number, or a number of a lease that has ended, is refused,
+because its command may have been done before.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,12 +28,12 @@ from kvstore.state_machine.lease_index import IndexedLease, answer_key
 from kvstore.state_machine.view import Records
 
 KEPT = 1000
-"""Numbers of a lease whose answers are kept."""
+"""Limit of the numbers of one lease whose answers are kept: the highest ones."""
 MAX_KEPT_BYTES = 64 << 10
-"""Bytes of a kept answer. All replicas store it, and it is part of each snapshot."""
+"""Limit of the bytes of a kept answer. All replicas store the answer, and it is part of each snapshot."""
 
 _NOT_DONE = (TooManyKeys, LeaseNotFound, LeaseFull, LockHeld, LockNotHeld)
-"""Results of commands that had no effect. They are not kept: the command may succeed when it is repeated."""
+"""Results of commands that had no effect. They are not kept, because the command may succeed when it is repeated."""
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -73,7 +73,7 @@ def _packed(fingerprint: bytes, result: KeyResult, records: Records) -> bytes:
 
 
 def _outdated(lease: IndexedLease, top: int) -> Iterable[int]:
-    """Return the numbers that were kept while `top` was the highest number, and are kept no longer."""
+    """Return the numbers whose answers are to be deleted since the highest number has grown from `top`."""
     upto, grown = lease.top - KEPT, lease.top - top
     if grown > KEPT:
         return sorted(number for number in lease.answers if number <= upto)

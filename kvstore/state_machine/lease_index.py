@@ -1,12 +1,12 @@
 """Client leases, and the keys, locks and kept answers that are attached to them.
 
-All of it is stored in records, like the keys of clients: in the same storage, snapshots, backups, compaction and
-digest. The keys of these internal records begin with byte 0, which no client may use. The index here is made of the
-records, and made anew when they are loaded.
+All of them are stored as records, like the keys of clients: in the same storage, snapshots, backups and digest. The
+keys of these internal records begin with byte 0, which no client may use. The index is built from the records, and
+rebuilt after they are loaded.
 
-    0 1 lease           a lease: its length, and whether it ends when nothing is attached to it any more
+    0 1 lease           a lease: its time to live, and whether it ends when nothing is attached to it any more
     0 2 lease key       `key` is attached to the lease
-    0 3 token name      an entry in the queue for the lock `name`, by its fencing token: the lease, and a value
+    0 3 token name      an entry in the queue for the lock `name`: the lease, and a value; `token` is its fencing token
     0 4 lease number    a kept answer, see `kvstore.state_machine.idempotency`
     0 5                 the leader that decides when leases expire
 """
@@ -24,12 +24,12 @@ _LEASE, _KEY, _QUEUE_ENTRY, _ANSWER = b"\0\1", b"\0\2", b"\0\3", b"\0\4"
 LEADER_KEY = b"\0\5"
 _NUMBER = struct.Struct(">Q")
 _NUMBERS = struct.Struct(">QQ")
-_BEHIND_NUMBER = len(_LEASE) + _NUMBER.size
+_AFTER_NUMBER = len(_LEASE) + _NUMBER.size
 
 
 class LeaseTerms(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Length of a lease. A `bound` lease was granted for a key or a lock, and ends when nothing is attached to it any
-    more."""
+    """Terms of a lease: its time to live, and whether it is `bound`. A bound lease was granted for one key or lock, and
+    ends when nothing is attached to it any more."""
 
     ttl_ms: int
     bound: bool
@@ -43,7 +43,7 @@ class QueueEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class IndexedLease(msgspec.Struct):
-    """A lease that has not ended. `version` grows each time that it is kept alive."""
+    """A lease that has not ended. `version` grows each time that the lease is kept alive."""
 
     terms: LeaseTerms
     version: int
@@ -61,7 +61,8 @@ class IndexedLease(msgspec.Struct):
         return 1 + len(self.keys) + len(self.queue_entries) + len(self.answers)
 
     def records(self, lease: int) -> Iterator[bytes]:
-        """Return the keys of all records of the lease, its own last."""
+        """Return the keys of all records that belong to `lease`, the number of this lease; the lease's own record comes
+        last."""
         return chain(
             (attached_key(lease, key) for key in sorted(self.keys)),
             (queue_entry_key(token, name) for token, name in sorted(self.queue_entries.items())),
@@ -106,7 +107,7 @@ def pack(value: LeaseTerms | QueueEntry) -> bytes:
 
 
 class LeaseIndex:
-    """Leases, attached keys and locks, by their names."""
+    """Index of leases, attached keys and locks."""
 
     def __init__(self, records: Iterable[tuple[bytes, Record]] = ()) -> None:
         """Index these internal records."""
@@ -114,9 +115,9 @@ class LeaseIndex:
         self.lease_of: dict[bytes, int] = {}
         """Lease of each key that is attached to one."""
         self.locks: dict[bytes, dict[int, QueueEntry]] = {}
-        """Queue for each lock that is held, by fencing token. The first entry holds the lock."""
+        """Queue for each lock that is held: its entries by fencing token. The first entry holds the lock."""
         self.queue_changes = 0
-        """Number of entries that were added to queues or removed from them."""
+        """Number of times that an entry was added to a queue or removed from one."""
         self.renewed: list[int] = []
         """Leases that were granted or kept alive since this list was last cleared."""
         for key, record in sorted(records):  # the record of a lease comes before those that are attached to it
@@ -128,7 +129,7 @@ class LeaseIndex:
         if kind == LEADER_KEY:
             return
         (number,) = _NUMBER.unpack_from(key, len(kind))
-        rest = key[_BEHIND_NUMBER:]
+        rest = key[_AFTER_NUMBER:]
         if kind == _LEASE:
             self.renewed.append(number)
             lease = self.leases.get(number)
@@ -151,7 +152,7 @@ class LeaseIndex:
         """Remove the internal record under `key`."""
         kind = key[:2]
         (number,) = _NUMBER.unpack_from(key, len(kind))
-        rest = key[_BEHIND_NUMBER:]
+        rest = key[_AFTER_NUMBER:]
         if kind == _LEASE:
             del self.leases[number]
         elif kind == _KEY:

@@ -1,7 +1,7 @@
 """Commands on client leases and on locks.
 
-They are deterministic (rule 21). The leader decides when a lease expires, by a log entry that counts only while this
-leader is the one that was recorded last (see `kvstore.replica.lease_expiry`).
+They are deterministic (rule 21). The leader decides when a lease expires: it orders an ExpireLease, which has an effect
+only while this leader is the one that was recorded last (see `kvstore.replica.lease_expiry`).
 """
 
 from collections import defaultdict
@@ -36,11 +36,12 @@ from kvstore.state_machine.lease_index import LEADER_KEY, LeaseTerms, QueueEntry
 from kvstore.state_machine.view import Records
 
 MAX_ATTACHED = 10_000
-"""Keys, and locks, that may be attached to one lease. They end together, and nothing else is applied meanwhile."""
+"""Limit of the keys, and of the locks, that are attached to one lease. They end in one command, and no other command is
+applied meanwhile."""
 
 
 def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
-    """Do `command`, or nothing."""
+    """Do `command` and return its result. A refused command changes nothing."""
     match command:
         case GrantLease(ttl_ms=ttl_ms):
             return LeaseGranted(_grant(ttl_ms, records), ttl_ms)
@@ -63,17 +64,17 @@ def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
 
 
 def put_leased(command: LeasedPut, records: Records) -> PutResult:
-    """Put a key, after `refusal_of` has found that its lease exists and is not full."""
+    """Put a key with a lease. The caller has checked with `refusal_of` that the lease exists and is not full."""
     lease = command.lease or _grant(command.ttl_ms, records, bound=True)
     return records.put(command.key, command.value, lease)
 
 
 def refusal_of(operations: Iterable[Operation], records: Records) -> LeaseNotFound | LeaseFull | None:
     """Return the reason why a key of `operations`, in any of their branches, cannot be attached to its lease."""
-    more: defaultdict[int, set[bytes]] = defaultdict(set)
+    keys_of: defaultdict[int, set[bytes]] = defaultdict(set)
     for put in _leased(operations):
-        more[put.lease].add(put.key)
-    for lease, keys in more.items():
+        keys_of[put.lease].add(put.key)
+    for lease, keys in keys_of.items():
         found = records.lease_index.leases.get(lease)
         if found is None:
             return LeaseNotFound(lease)
@@ -92,32 +93,32 @@ def _leased(operations: Iterable[Operation]) -> Iterator[LeasedPut]:
 
 
 def end(lease: int, records: Records) -> int:
-    """End `lease`, and delete all that is attached to it. Return the number of deleted keys."""
+    """End `lease`: delete its attached keys, queue entries and kept answers. Return the number of deleted keys."""
     ending = records.lease_index.leases[lease]
     keys = sorted(ending.keys)
-    for own in list(ending.records(lease)):
-        records.delete_internal(own)
+    for record_key in list(ending.records(lease)):
+        records.delete_internal(record_key)
     for key in keys:
         records.delete(key)
     return len(keys)
 
 
 def end_if_unused(lease: int, records: Records) -> None:
-    """End a bound lease to which no key and no lock is attached any more."""
+    """End `lease` if it is bound and no key or lock is attached to it any more."""
     found = records.lease_index.leases.get(lease)
     if found is not None and found.terms.bound and not found.keys and not found.queue_entries:
         end(lease, records)
 
 
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
-    """Grant a lease. Its number is the revision, in which no other lease is granted."""
+    """Grant a lease and return its number: the revision of the command, which grants no other lease."""
     lease = records.command_revision
     records.put_internal(lease_key(lease), pack(LeaseTerms(ttl_ms, bound)))
     return lease
 
 
 def _keep_alive(lease: int, records: Records) -> LeaseGranted | LeaseNotFound:
-    """Write the record of the lease anew, which raises its version: see `ExpireLease`."""
+    """Write the record of the lease again, which raises its version, see `ExpireLease`."""
     found = records.lease_index.leases.get(lease)
     if found is None:
         return LeaseNotFound(lease)

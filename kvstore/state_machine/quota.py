@@ -1,4 +1,4 @@
-"""Size of commands: the room that a command takes in a batch, and the growth of the state by it."""
+"""Size of commands: the room that a command takes in a batch, and the growth of the state that it causes."""
 
 from typing import assert_never
 
@@ -62,7 +62,7 @@ def size_bytes(command: Command | Operation) -> int:
 
 
 def exceeds_quota(command: KeyCommand, command_bytes: int, machine: StateMachine, quota_bytes: int) -> bool:
-    """Return True when `command`, of `command_bytes` in a batch, may enlarge the state beyond `quota_bytes`."""
+    """Return True if `command`, of `command_bytes` in a batch, may enlarge the state beyond `quota_bytes`."""
     if machine.size_bytes + GROWTH * command_bytes <= quota_bytes:
         return False
     growth = growth_of(command, machine)
@@ -70,7 +70,8 @@ def exceeds_quota(command: KeyCommand, command_bytes: int, machine: StateMachine
 
 
 def growth_of(command: KeyCommand | Operation, records: Records) -> int:
-    """Return the bytes by which the state may grow at most. The kept answer to an Idempotent command is not counted."""
+    """Return the most bytes by which `command` may enlarge the state. The kept answer to an Idempotent command is not
+    counted."""
     match command:
         case Put(key=key, value=value):
             return records.growth(key, value)

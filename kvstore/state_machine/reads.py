@@ -25,7 +25,7 @@ MAX_QUEUE_ENTRIES = 1001
 def look_up(
     query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
 ) -> ReadAnswer | ScanAnswer | RevisionUnavailable:
-    """Answer `query` from a state that has applied the slots up to `applied`. `age_ms` is part of the answer."""
+    """Answer `query` from the state, which has applied the slots up to `applied`. `age_ms` is part of the answer."""
     newest, oldest = machine.revision, machine.history.oldest
     revision = newest if query.revision is None else query.revision
     if not oldest <= revision <= newest:
@@ -39,8 +39,8 @@ def look_up(
 def look_up_lease(
     query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
 ) -> LeasesAnswer | LockAnswer:
-    """Answer `query` from the present state. `left_ms` returns the time that a lease has left, or None where it is
-    not known."""
+    """Answer `query` from the present state. `left_ms` returns the time that a lease has left, None if this replica
+    does not know it."""
     lease_index, revision = machine.lease_index, machine.revision
     if isinstance(query, LockLookup):
         queue = lease_index.locks.get(query.name, {})

@@ -1,7 +1,8 @@
 """The state machine: the same chosen commands, applied in order, give the same state on every replica.
 
-It is deterministic (rule 21): no clock, no randomness, no order of a set. The request ids of batches are part of the
-state, so a batch that was ordered twice, because its origin repeated it to a new leader, is applied once (rule 22).
+The state machine is deterministic (rule 21): it uses no clock, no randomness and no order of a set. The request ids of
+batches are part of the state, so a batch that was ordered twice, because its origin repeated it to a new leader, is
+applied once (rule 22).
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ from paxos.types import Slot
 from storage.base import LAST_SUB_REVISION, SUB_REVISION_BITS, Change, first_of, revision_of, sub_revision_of
 
 RECORD_BYTES = 64
-"""Bytes that a record takes beside its key and value, for the quota."""
+"""Bytes that the quota counts for a record beside its key and value."""
 
 DIGEST_MASK = 2**64 - 1
 """Digests are sums modulo DIGEST_MASK + 1."""
@@ -60,7 +61,7 @@ class Origin:
         self.applied = set(applied)
 
     def admit(self, sequence: int, settled_below: int) -> bool:
-        """Note a batch as applied. Return False for a batch that was applied before."""
+        """Record a batch as applied. Return False if it was applied before."""
         if sequence < self.settled or sequence in self.applied:
             return False
         self.applied.add(sequence)
@@ -85,14 +86,14 @@ class StateMachine:
     """Keys and their records, and a revision that grows by one with each command that changes a record."""
 
     def __init__(self, memberships: list[MembershipVersion]) -> None:
-        """Begin without records. `memberships` are the members that the cluster begins with."""
+        """Start without records. `memberships` are those with which the cluster starts."""
         self.memberships = memberships
-        """Memberships that decide the next slots. The last one may be not in force yet."""
+        """Memberships that decide the next slots. The last one may not be in force yet."""
         self.records: dict[bytes, Record] = {}
         self.position = 0
         """Position of the last change."""
         self.digest = 0
-        """Sum of `digest_of` over all records. Equal states have equal digests, in whatever order they were made."""
+        """Sum of `digest_of` over all records. States with the same records have the same digest."""
         self.size_bytes = 0
         """Bytes of the records: keys, values and `RECORD_BYTES` for each."""
         self.superseded_bytes = 0
@@ -101,11 +102,11 @@ class StateMachine:
         """Changes since this list was last taken, in order."""
         self._origins: dict[str, Origin] = {}
         self.history = History()
-        """The latest changes. How many are kept is not part of the state."""
+        """The latest changes. Their number is not part of the state: replicas may keep more or fewer."""
         self.change_count = 0
         """Number of changes that were made or loaded."""
         self._sorted: SortedList[bytes] | None = SortedList()
-        """All keys that are present, or were as of a revision in the history; None while a state is loaded."""
+        """Keys of all records and of all changes in the history, in order; None while a state is loaded."""
         self._internal: dict[bytes, Record] = {}
         self._lease_index: LeaseIndex | None = LeaseIndex()
         """Index of the internal records; None while a state is loaded."""
@@ -130,7 +131,7 @@ class StateMachine:
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """The client leases, and all that is attached to them."""
+        """The client leases, with their attached keys, locks and kept answers."""
         if self._lease_index is None:
             self._lease_index = LeaseIndex(self._internal.items())
         return self._lease_index
@@ -140,14 +141,14 @@ class StateMachine:
         return self._internal.get(key)
 
     def keys(self, span: Span) -> Iterator[bytes]:
-        """Yield the present keys of `span`, in order. Nothing may change meanwhile."""
+        """Yield the present keys of `span`, in order. No record may change meanwhile."""
         return (
             key for key in self._in_order().irange(span.start, span.end, inclusive=(True, False)) if key in self.records
         )
 
     def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
-        """Yield the keys of `span` with their records as of `revision`, which must not be compacted, in order.
-        Nothing may change meanwhile."""
+        """Yield the keys of `span`, in order, with their records as of `revision`, which must not be compacted. No
+        record may change meanwhile."""
         for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
             record = self.history.as_of(key, revision, self.records.get(key))
             if record is not None:
@@ -160,7 +161,7 @@ class StateMachine:
                 self._sorted.remove(key)
 
     def sort(self) -> None:
-        """Order the keys and build the lease index after loading, so that no request waits for it."""
+        """Order the keys and build the lease index after loading, so that no request waits for that."""
         self._in_order()
         _ = self.lease_index
 
@@ -180,8 +181,8 @@ class StateMachine:
         return self.memberships[-1].membership if self.memberships else Membership()
 
     def apply(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
-        """Apply a batch that was ordered in `slot`, and return the results of its commands, in order. Return None for a
-        batch that was applied before or comes from an earlier process of its origin: no client waits for it."""
+        """Apply a batch that was ordered in `slot`, and return the results of its commands, in order. Return None if
+        the batch was applied before or comes from an earlier process of its origin: then no client waits for it."""
         origin = self._origins.get(batch.origin)
         if origin is None or origin.boot < batch.boot:
             origin = self._origins[batch.origin] = Origin(batch.boot)
@@ -190,7 +191,7 @@ class StateMachine:
         return [self._apply(command, slot) for command in batch.commands]
 
     def load(self, change: Change) -> None:
-        """Take over a stored change. Changes are loaded in the order of their positions."""
+        """Load a stored change. Changes must be loaded in the order of their positions."""
         position, key, value, create_revision, version, _ = change
         internal = is_internal(key)
         records = self._internal if internal else self.records
@@ -221,7 +222,7 @@ class StateMachine:
         )
 
     def unpack_origins(self, packed: bytes) -> None:
-        """Take over the result of `pack_origins`. Raise msgspec.DecodeError for other bytes."""
+        """Load the result of `pack_origins`. Raises msgspec.DecodeError for other bytes."""
         self._origins = {
             origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
         }
@@ -254,9 +255,10 @@ class StateMachine:
                 return run_lease(command, self)
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
-        """Set `key` to `value`, and attach it to `lease`, or detach it for 0.
+        """Set `key` to `value`, and attach the key to `lease`, or detach it if `lease` is 0.
 
-        Each PUT runs this code on every replica, so it calls no helpers."""
+        Every replica runs this code for each PUT, so it inlines small helpers.
+        """
         position = self._first if self.position < self._first else self.position + 1
         self.position = position
         self.change_count += 1
@@ -318,7 +320,7 @@ class StateMachine:
         self.lease_index.delete(key)
 
     def _remove(self, key: bytes, old: Record) -> int:
-        """Note that the record `old` is gone. Return the position of this change."""
+        """Add the deletion of the record `old` to the changes. Return the position of the deletion."""
         position = max(self.position + 1, self._first)
         self.position = position
         self.change_count += 1
@@ -328,7 +330,7 @@ class StateMachine:
         return position
 
     def _attach(self, key: bytes, lease: int) -> None:
-        """Attach `key` to `lease`, or to none for 0, and detach it from its lease before."""
+        """Detach `key` from its lease, if it has one, and attach it to `lease` unless that is 0."""
         before = self.lease_index.lease_of.get(key, 0)
         if before:
             self.delete_internal(attached_key(before, key))
@@ -338,8 +340,8 @@ class StateMachine:
             self.put_internal(attached_key(lease, key), b"")
 
     def _end_unused(self) -> None:
-        """End bound leases that nothing is attached to. Only at the end of a command, because a transaction may attach
-        something to a lease again."""
+        """End the bound leases to which nothing is attached any more. This happens at the end of a command, because a
+        transaction may attach a key to the lease again."""
         for lease in self._detached_from:
             end_if_unused(lease, self)
         self._detached_from.clear()
@@ -364,7 +366,7 @@ def position_of(record: Record) -> int:
 
 
 def digest_of(key: bytes, record: Record) -> int:
-    """Return the share of a record in the digest, 32 bits."""
+    """Return the 32-bit number that a record adds to the digest."""
     numbers = _pack_numbers(record.revision, record.sub_revision, record.create_revision, record.version)
     return crc32(record.value, crc32(numbers + key))
 

@@ -1,6 +1,6 @@
 """Commands that read and change many keys in one revision.
 
-They are deterministic (rule 21): the results depend only on the records, and keys are taken in order.
+They are deterministic (rule 21): the results depend only on the records, and keys are processed in order.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ _PLAIN = frozenset({Put, Delete, Get})
 def run(
     command: DeleteSpan | LeasedPut | Transact, records: Records
 ) -> DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull:
-    """Do all of `command`, or nothing."""
+    """Do all of `command` and return its result, or do nothing and return the reason."""
     if not _is_plain(command):
         if not _is_bounded(command, records):
             return TooManyKeys()
@@ -60,15 +60,15 @@ def run(
 
 
 def _is_plain(command: Operation) -> bool:
-    """Return True for a transaction on single keys without leases, as batches of writes are. Nothing can refuse it."""
+    """Return True for a transaction on single keys without leases, such as a batch of writes. It is never refused."""
     if not isinstance(command, Transact) or any(isinstance(compare.on, Span) for compare in command.compares):
         return False
     return _PLAIN.issuperset(map(type, command.then)) and _PLAIN.issuperset(map(type, command.otherwise))
 
 
 def _is_bounded(command: Operation, records: Records) -> bool:
-    """Return True when `command` reads at most MAX_KEYS keys, whichever way its conditions turn out. The count stops
-    there."""
+    """Return True if `command` reads or deletes at most MAX_KEYS keys of spans, counted over its conditions and both
+    branches. Counting stops at the limit."""
     left = MAX_KEYS
     for span, limit in _spans(command):
         left -= sum(1 for _ in islice(records.keys(span), min(limit, left + 1)))
@@ -78,7 +78,7 @@ def _is_bounded(command: Operation, records: Records) -> bool:
 
 
 def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
-    """Yield the spans that `operation` reads key by key, each with the largest number of keys."""
+    """Yield the spans that `operation` reads key by key, each with the largest number of keys to read."""
     match operation:
         case DeleteSpan(span=span):
             yield span, MAX_KEYS + 1
@@ -143,7 +143,7 @@ def found(key: bytes, records: Records) -> KeyState:
 
 
 def holds(compare: Compare, records: Records) -> bool:
-    """Return True when the condition holds now, see `Compare`."""
+    """Return True if the condition holds now, see `Compare`."""
     on = compare.on
     if isinstance(on, bytes):
         return _holds_for(on, compare, records)
@@ -161,7 +161,7 @@ def _holds_for(key: bytes, compare: Compare, records: Records) -> bool:
 
 
 def _number(target: Target, key: bytes, record: Record | None, records: Records) -> int:
-    """Return the property of the record that is compared, for all targets but the value."""
+    """Return the property of the record that `target` names, for all targets except the value."""
     match target:
         case Target.EXISTS:
             return int(record is not None)
@@ -181,7 +181,8 @@ def _number(target: Target, key: bytes, record: Record | None, records: Records)
 
 
 def _relates(found: int | bytes, relation: Relation, operand: int | bytes) -> bool:
-    """Return False for operands of different types. Front ends refuse them, but no log entry may stop a replica."""
+    """Return True if `found` has `relation` to `operand`; False if their types differ. Front ends refuse such an
+    operand, but no log entry may stop a replica."""
     if isinstance(found, bytes) != isinstance(operand, bytes):
         return False
     match relation:

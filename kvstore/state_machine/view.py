@@ -21,25 +21,25 @@ class Records(Protocol):
 
     @property
     def lease_index(self) -> LeaseIndex:
-        """The client leases, and all that is attached to them."""
+        """The client leases, with their attached keys, locks and kept answers."""
 
     def get(self, key: bytes) -> Record | None:
-        """Return the record of `key`."""
+        """Return the record of `key`, None if it is absent."""
 
     def keys(self, span: Span) -> Iterator[bytes]:
         """Yield the keys of `span`, in order."""
 
     def growth(self, key: bytes, value: bytes) -> int:
-        """Return the bytes by which a put would change the size of the state."""
+        """Return the bytes by which a put would enlarge the state; less than 0 if the state would shrink."""
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
-        """Set `key` to `value`, and attach it to `lease`, or detach it for 0."""
+        """Set `key` to `value`, and attach the key to `lease`, or detach it if `lease` is 0."""
 
     def delete(self, key: bytes) -> DeleteResult | NotFound:
         """Remove `key`."""
 
     def internal(self, key: bytes) -> Record | None:
-        """Return the internal record under `key`."""
+        """Return the internal record under `key`, None if it is absent."""
 
     def put_internal(self, key: bytes, value: bytes) -> None:
         """Set the internal record under `key` to `value`."""

@@ -161,5 +161,5 @@ def test_files_of_a_newer_schema_are_refused_by_name(tmp_path: Path) -> None:
     before = (data / DATA_FILE).read_bytes()
     command = subprocess.run(cluster.command("n1"), capture_output=True, check=False)
     assert command.returncode == 1
-    assert b"was written by a newer version of this program (schema 99, this one knows up to" in command.stderr
+    assert b"was written by a newer version of this program (schema 99, this version knows up to" in command.stderr
     assert (data / DATA_FILE).read_bytes() == before

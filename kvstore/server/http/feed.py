@@ -71,7 +71,7 @@ class WatchFeed:
             return None
         found: list[KeyChange] = []
         room = REPLAY_BYTES
-        for event in history.behind(watcher.position):
+        for event in history.after(watcher.position):
             if (room < 0 or len(found) >= REPLAY_EVENTS) and event.revision != found[-1].revision:
                 end = found[-1].position
                 break
@@ -126,7 +126,7 @@ class WatchFeed:
         if group.position < history.compacted:
             self._dismiss(span, group, list(group.watchers))
             return
-        chunk = render(event for event in history.behind(group.position) if event.key in span)
+        chunk = render(event for event in history.after(group.position) if event.key in span)
         group.position = max(group.position, end)
         if chunk:
             self._send(span, group, chunk)

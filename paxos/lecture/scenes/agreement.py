@@ -76,7 +76,7 @@ def _two_before() -> Stage:
 
 
 def _accept_at_one(stage: Stage, proposer: ProposerActor, number: int, value: str, at: str) -> None:
-    """Have `value` accepted by the acceptor `at` only, and lose the answer."""
+    """Let only the acceptor `at` accept `value`, and lose its answer."""
     stage.act(proposer, proposer.prepare(number, value))
     stage.deliver(Prepare)
     stage.deliver(Promise)

@@ -78,7 +78,7 @@ def broadcast() -> Scene:
 
 
 def elect(stage: Stage, actor: ReplicaActor) -> None:
-    """Have `actor` elected."""
+    """Make `actor` the leader."""
     stage.now = actor.replica.next_deadline()
     stage.act(actor, actor.tick(stage.now))
     stage.run()

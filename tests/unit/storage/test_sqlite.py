@@ -189,7 +189,7 @@ def test_a_newer_lock_file_is_refused_and_left_as_it_is(directory: Path) -> None
 def test_a_newer_schema_is_refused(directory: Path) -> None:
     fill(directory)
     change(directory, "PRAGMA user_version = 3")
-    with pytest.raises(StorageError, match=r"newer version of this program \(schema 3, this one knows up to 2\)"):
+    with pytest.raises(StorageError, match=r"newer version of this program \(schema 3, this version knows up to 2\)"):
         open_storage(directory, "test", "n1", MEMBERS)
 
 

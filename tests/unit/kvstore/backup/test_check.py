@@ -176,7 +176,7 @@ def put_other_data(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
-        (damage_log_file, "write-ahead log is damaged and hides the transactions behind it"),
+        (damage_log_file, "write-ahead log is damaged and hides the transactions after it"),
         (lose_database, "the database is missing"),
         (lose_log_file, "the write-ahead log is missing"),
         (truncate, "malformed"),

@@ -162,7 +162,7 @@ def test_rule_26_what_memory_holds_of_the_past_waits_for_nobody() -> None:
     replica.checkpointer.outgoing.requested("n2", FetchSnapshot(0), NOW)
     replica.apply(A, Put(b"a", b"2"))
     assert replica.sync().compact == 0
-    assert list(replica.checkpointer.applier.machine.history.behind(0)) == []
+    assert list(replica.checkpointer.applier.machine.history.after(0)) == []
 
 
 # A start

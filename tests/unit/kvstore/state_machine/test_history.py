@@ -86,10 +86,10 @@ def test_the_past_is_forgotten_whole() -> None:
         history.add(first_of(number), b"k%d" % (number % 3), None, None)
         assert history.compact(first_of(number - 5)) == []
         assert len(history._changes) <= 12
-    assert [event.revision for event in history.behind(0)] == [996, 997, 998, 999, 1000]
-    assert [event.revision for event in history.behind(first_of(998))] == [999, 1000]
+    assert [event.revision for event in history.after(0)] == [996, 997, 998, 999, 1000]
+    assert [event.revision for event in history.after(first_of(998))] == [999, 1000]
     assert sorted(history.compact(first_of(1000))) == [b"k0", b"k1", b"k2"]
-    assert (list(history.behind(0)), list(history.keys())) == ([], [])
+    assert (list(history.after(0)), list(history.keys())) == ([], [])
 
 
 keys = st.sampled_from([b"a", b"b", b"c", b"d"])

@@ -65,7 +65,7 @@ def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
     store = CommandedStore(GrantLease(5000), LeasedPut(b"a", b"1", 1), AcquireLock(b"lock", 1, 0, b"me", True))
     assert store.keys == [b"a"]
     assert [key for key, _ in store.machine.as_of(EVERY_KEY, 2)] == [b"a"]
-    assert [event.key for event in store.machine.history.behind(0)] == [b"a"]
+    assert [event.key for event in store.machine.history.after(0)] == [b"a"]
     assert list(store.machine.records) == [b"a"]
     store.do(DeleteSpan(EVERY_KEY))
     assert list(store.machine.lease_index.locks) == [b"lock"]
