@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, BinaryIO
 
 import msgspec
+import orjson
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,7 +40,7 @@ def write_text(text: str) -> None:
 def write_json(document: Any) -> None:
     """Write a document as indented JSON."""
     with standard_output() as out:
-        out.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        out.write(orjson.dumps(msgspec.to_builtins(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def write_json_line(document: Any) -> None:
