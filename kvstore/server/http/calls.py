@@ -11,7 +11,7 @@ from kvstore.server.http.response import HttpResponse, StreamedResponse
 
 
 class ReplicaCall(Protocol):
-    """A request that the replica answers with one reply. A connection may have many of them in progress."""
+    """A request that the replica answers with one reply. A connection may have many reads in progress."""
 
     takes_body: bool
     """False if the body of the request has no meaning and is discarded."""

@@ -4,9 +4,8 @@
                                    -> request_received -> waits for its turn -> Dispatcher.begin
     answered      -> writes the responses that are ready, up to the first one that is not
 
-Up to `MAX_EXCHANGES` requests of keys and transactions are in progress at a time. Any other request waits for all
-requests before it, and those after it wait for its response. While this bound is reached, or the client does not read
-its responses, the connection is not read.
+Up to `MAX_EXCHANGES` reads of keys are in progress at a time. Any other request waits for those before it, and those
+after it wait for its response. While this bound is reached, or the client does not read, the connection is not read.
 """
 
 import asyncio
@@ -201,11 +200,12 @@ class HttpConnection(asyncio.Protocol):
         if self._receiving is not None and self._body_timer is None:
             self._wait_for_body(self._receiving)
         self._advance()
+        if self._unread and not self._is_full:  # no reply will come: all requests so far were refused
+            self._loop.call_soon(self._resume_reading)
 
     @property
     def _is_full(self) -> bool:
-        """True while nothing more is to be parsed: there are many requests, the last one must be alone, or the client
-        does not read its responses."""
+        """True while nothing is to be parsed: too many requests, one that must be alone, or a client that is behind."""
         exchanges = self._exchanges
         if len(exchanges) >= MAX_EXCHANGES or self._writable is not None:
             return True
@@ -222,8 +222,9 @@ class HttpConnection(asyncio.Protocol):
             self._continuing = exchange
 
     def _time_out_body(self, exchange: Exchange) -> None:
-        self._dispatcher.refuse(exchange, too_slow(self._limits))
-        self._advance()
+        if exchange.response is None:
+            self._dispatcher.refuse(exchange, too_slow(self._limits))
+            self._advance()
 
     def _stop_receiving(self, cause: str) -> None:
         """Accept no more requests: the bytes are not HTTP, or end in the middle of a request."""
@@ -264,11 +265,11 @@ class HttpConnection(asyncio.Protocol):
                 return
 
     def _write(self) -> bool:
-        """Write the responses that are ready, in order. Return True if more requests may begin after them."""
+        """Write the responses that are ready until the client is behind. Return True if more requests may begin."""
         transport, exchanges, written = self._transport, self._exchanges, False
         if transport is None:
             return False
-        while exchanges and (response := exchanges[0].response) is not None:
+        while exchanges and (response := exchanges[0].response) is not None and self._writable is None:
             exchange = exchanges.popleft()
             self._begun -= 1
             written = True

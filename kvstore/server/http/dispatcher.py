@@ -20,7 +20,7 @@ from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.cross_site import refuse_cross_site
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
-from kvstore.server.http.problems import MALFORMED, Problem, internal_error, refusal
+from kvstore.server.http.problems import MALFORMED, SAFE_METHODS, Problem, internal_error, refusal
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_target import split_target
 from kvstore.server.http.response import HttpResponse, StreamedResponse
@@ -117,7 +117,8 @@ class Dispatcher:
                 refuse_body(request, self._limits)
                 exchange.takes_body = True
             exchange.call = call
-            exchange.is_alone = isinstance(call, TaskCall)
+            # RFC 9112, 9.3.2: only safe requests may be in progress together. A GET shall see the PUT before it.
+            exchange.is_alone = isinstance(call, TaskCall) or request.method not in SAFE_METHODS
         except Exception as error:  # noqa: BLE001  whatever fails, the client gets a response
             self.finish(exchange, _problem(error, request).response(request.method))
         return exchange

@@ -58,8 +58,10 @@ class RequestReader:
         """Number of header lines whose name occurred before."""
         self._held = 0
         """Bytes of an incomplete head, or of an incomplete line of a chunked body."""
-        self._skipped = 0
-        """Bytes still missing of a body that httptools does not parse."""
+        self._body_head = b""
+        """Head for the second parser of a request for an upgrade, see `_parse_body`; empty if none is needed."""
+        self._is_resuming = False
+        """True while the second parser parses that head."""
         self._has_ended = False
         """True once a complete request ends the connection: further bytes are ignored."""
         self._ends = False
@@ -68,14 +70,13 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Parse `data`. Raises MalformedRequestError, after which nothing may be fed."""
         while data and not self._has_ended:
-            if self._skipped:
-                data = self._receive_skipped(data)
-                continue
             self._held += len(data)
             try:
                 self._parser.feed_data(data)
             except HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
+                if self._body_head:
+                    self._parse_body()
                 continue
             except HttpParserError as error:
                 if self._has_ended:
@@ -85,15 +86,12 @@ class RequestReader:
                 raise MalformedRequestError(f"a head, or a line of a body, is longer than {MAX_HEAD_BYTES} bytes")
             return
 
-    def _receive_skipped(self, data: bytes) -> bytes:
-        """Receive the body of a request for an upgrade, which httptools ends with the head. Return the bytes after
-        it."""
-        body, rest = data[: self._skipped], data[self._skipped :]
-        self._skipped -= len(body)
-        self._receiver.body_received(body)
-        if not self._skipped:
-            self._receiver.request_received()
-        return rest
+    def _parse_body(self) -> None:
+        """Parse the body of a request for an upgrade with a second parser: httptools ends such a request with its
+        head."""
+        head, self._body_head = self._body_head, b""
+        self._parser, self._is_resuming = HttpRequestParser(self), True
+        self._parser.feed_data(head)
 
     # Called by httptools
 
@@ -119,6 +117,9 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """See httptools."""
+        if self._is_resuming:
+            self._is_resuming, self._target, self._headers = False, b"", {}
+            return
         parser, headers, target = self._parser, self._headers, self._target.decode("latin-1")
         self._target, self._headers, self._repeated, self._held = b"", {}, 0, 0
         keep_alive = parser.should_keep_alive()
@@ -129,11 +130,9 @@ class RequestReader:
             _check(method, target, version, headers)
         if method == "CONNECT":
             keep_alive = False  # the client would take all further bytes for a tunnel
+        elif parser.should_upgrade():  # the header Upgrade is ignored
+            self._body_head = _head_of_body(headers)
         self._ends = not keep_alive
-        if parser.should_upgrade() and keep_alive:
-            if b"transfer-encoding" in headers:
-                raise MalformedRequestError("a request for an upgrade has a body in chunks")
-            self._skipped = int(headers.get(b"content-length", b"0"))
         request = HttpRequest(self._client, method, target, version, headers)
         request.keep_alive = keep_alive
         self._receiver.head_received(request)
@@ -145,12 +144,21 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self._body_head:
+            return
         self._held = 0
         self._has_ended = self._ends
         if self._headers:
             self._headers, self._repeated = {}, 0
-        if not self._skipped:
-            self._receiver.request_received()
+        self._receiver.request_received()
+
+
+def _head_of_body(headers: dict[bytes, bytes]) -> bytes:
+    """Return a head for a parser that shall parse only the body with these headers; empty if there is no body."""
+    for name in (b"content-length", b"transfer-encoding"):
+        if name in headers:
+            return b"PUT / HTTP/1.1\r\n%b: %b\r\n\r\n" % (name, headers[name])
+    return b""
 
 
 def _check(method: str, target: str, version: str, headers: dict[bytes, bytes]) -> None:

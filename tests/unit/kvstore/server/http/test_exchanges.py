@@ -173,13 +173,48 @@ def test_one_connection_has_a_bounded_number_of_requests_in_progress() -> None:
         store.replica.gate.clear()
         count = 3 * connection.MAX_EXCHANGES
         async with await store.wire() as wire:
-            wire.send(b"".join(request("PUT", f"/kv/{number}", body=b"v") for number in range(count)))
+            wire.send(b"".join(request("GET", f"/kv/{number}") for number in range(count)))
             await store.replica.arrived.get()
             assert (await store.call("GET", "/livez")).status == 200  # a while later
             assert store.replica.arrived.qsize() == connection.MAX_EXCHANGES - 1
             store.replica.gate.set()
-            for number in range(count):
-                assert (await wire.reply()).body.startswith(b'{"key":"%d",' % number)
+            assert [(await wire.reply()).status for _ in range(count)] == [404] * count
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("write", [("PUT", "/kv/a"), ("DELETE", "/kv/a"), ("POST", "/txn")])
+def test_a_write_is_not_in_progress_with_requests_before_or_after_it(write: tuple[str, str]) -> None:
+    """RFC 9112, 9.3.2. A client that sends a PUT and a GET at once reads what it wrote."""
+
+    async def scenario(store: Store) -> None:
+        store.replica.gate.clear()
+        async with await store.wire() as wire:
+            get = request("GET", "/kv/a")
+            wire.send(get + get + request(*write, body=b'{"then": [{"put": {"key": "a", "value": ""}}]}') + get)
+            for begun in (2, 1, 1):
+                for _ in range(begun):
+                    await store.replica.arrived.get()
+                assert (await store.call("GET", "/livez")).status == 200
+                assert store.replica.arrived.empty()
+                late, store.replica.gate = store.replica.gate, asyncio.Event()
+                late.set()
+                for _ in range(begun):
+                    await wire.reply()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "refused", [request("GET", "/kv/%"), request("POST", "/kv/a", body=b"x"), request("GET", "/n")]
+)
+def test_any_number_of_requests_that_are_refused_at_once_are_answered(refused: bytes) -> None:
+    async def scenario(store: Store) -> None:
+        count = 5000
+        async with await store.wire() as wire:
+            wire.send(refused * count)
+            assert {(await wire.reply()).status for _ in range(count)} <= {400, 404, 405}
+            assert (await wire.ask(request("GET", "/livez"))).status == 200
 
     run(scenario)
 
@@ -201,19 +236,44 @@ def test_a_client_that_does_not_read_its_responses_is_not_read_either() -> None:
     run(scenario)
 
 
+def test_the_bytes_of_responses_are_not_made_while_the_client_does_not_read() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.records[b"a"] = Record(bytes(MIB), 1, 1, 1)
+        count = connection.MAX_EXCHANGES
+        store.replica.gate.clear()
+        async with await store.wire() as wire:
+            wire.reader._limit = 1  # type: ignore[attr-defined]  # it reads no further than it must
+            wire.send(request("GET", "/kv/a") * count)
+            for _ in range(count):
+                await store.replica.arrived.get()
+            store.replica.gate.set()
+            while "_in_flight 0.0" not in store.metrics.render().decode():
+                assert (await store.call("GET", "/livez")).status == 200
+            (served,) = (each for each in store.frontend._connections if each._exchanges)
+            assert served._transport is not None
+            assert served._transport.get_write_buffer_size() < 2 * MIB
+            wire.reader._limit = 4 * MIB  # type: ignore[attr-defined]
+            for _ in range(count):
+                assert len((await wire.reply()).body) == MIB
+
+    run(scenario)
+
+
 def test_responses_keep_their_order_when_replies_do_not() -> None:
     async def scenario(store: Store) -> None:
+        store.replica.records[b"b"] = Record(b"2", 1, 1, 1)
         async with await store.wire() as wire:
             store.replica.gate.clear()
-            wire.send(request("PUT", "/kv/a", body=b"1"))
+            wire.send(request("GET", "/kv/a"))
             await store.replica.arrived.get()
             late, store.replica.gate = store.replica.gate, asyncio.Event()
             store.replica.gate.set()
-            wire.send(request("PUT", "/kv/b", body=b"2") + request("GET", "/livez") + request("GET", "/kv/b"))
-            assert (await store.call("GET", "/livez")).status == 200
+            wire.send(request("GET", "/kv/b") + request("GET", "/livez") + request("GET", "/kv/b"))
+            assert await store.replica.arrived.get() == b"b"
             late.set()
-            bodies = [(await wire.reply()).body[:11] for _ in range(4)]
-            assert bodies == [b'{"key":"a",', b'{"key":"b",', b"ok\n", b"2"]
+            replies = [await wire.reply() for _ in range(4)]
+            assert [reply.status for reply in replies] == [404, 200, 200, 200]
+            assert [reply.body for reply in replies[1:]] == [b"2", b"ok\n", b"2"]
 
     run(scenario)
 
@@ -258,6 +318,24 @@ def test_a_body_that_is_still_coming_counts_as_in_flight() -> None:
         assert (await store.call("GET", "/kv/a")).status == 200
 
     run(scenario, HttpLimits(max_in_flight=1))
+
+
+def test_a_body_that_is_refused_for_its_length_is_not_refused_again_for_its_slowness() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.gate.clear()
+        put = request("PUT", "/kv/a", "Transfer-Encoding: chunked")
+        async with await store.wire() as wire, await store.wire() as other:
+            wire.send(request("GET", "/kv/a") + put)
+            await store.replica.arrived.get()
+            wire.send(b"9\r\n123456789\r\n")
+            assert (await store.call("GET", "/livez")).status == 200
+            assert (await other.ask(put)).status == 408  # and so its time is over, too
+            store.replica.gate.set()
+            assert [(await wire.reply()).status for _ in range(2)] == [404, 413]
+        requests = store.metrics.render().decode()
+        assert requests.count('method="PUT",route="/kv/",status="408"} 1.0') == 1
+
+    run(scenario, HttpLimits(max_value_bytes=8, body_timeout_ms=1000))
 
 
 def test_a_client_that_waits_for_100_is_told_after_the_responses_before_it() -> None:

@@ -59,6 +59,15 @@ MANY = (
     (CHUNKED + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nHost: b\r\nX: y\r\n\r\n", ("PUT", "/kv/a", b"abcde")),
     (request("PUT", "/kv/a", *UPGRADE, body=b"GET /kv/b"), ("PUT", "/kv/a", b"GET /kv/b")),
     (request("GET", "/kv/a", *UPGRADE), ("GET", "/kv/a", b"")),
+    (request("PUT", "/kv/a", *UPGRADE, "Content-Length: 0"), ("PUT", "/kv/a", b"")),
+    (
+        request("PUT", "/kv/a", *UPGRADE, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n2\r\nde\r\n0\r\nX: y\r\n\r\n",
+        ("PUT", "/kv/a", b"abcde"),
+    ),
+    (
+        b"PUT /kv/a HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx",
+        ("PUT", "/kv/a", b"x"),
+    ),
     (b"\r\n" + request("OPTIONS", "*"), ("OPTIONS", "*", b"")),
     (request("GET", "http://[::1]:80/kv/a"), ("GET", "http://[::1]:80/kv/a", b"")),
     (
@@ -111,6 +120,24 @@ def test_what_follows_a_last_request_is_not_looked_at(data: bytes, kept: bool) -
 
 
 @pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (request("PUT", "/kv/a", "Connection: close, upgrade", "Upgrade: h2c", "Content-Length: 5"), b"hello"),
+        (
+            request("PUT", "/kv/a", "Connection: close, upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked"),
+            b"5\r\nhello\r\n0\r\n\r\n",
+        ),
+        (b"PUT /kv/a HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\n", b"hello"),
+    ],
+)
+def test_the_last_request_of_a_connection_keeps_its_body_if_it_asks_for_an_upgrade(head: bytes, body: bytes) -> None:
+    for pieces in ([head + body], [head, body], [bytes([byte]) for byte in head + body]):
+        found = read(*pieces, request("GET", "/kv/b"))
+        assert found.whole == [("PUT", "/kv/a", b"hello")]
+        assert not found.heads[0].keep_alive
+
+
+@pytest.mark.parametrize(
     ("pieces", "cause"),
     [
         ([request("GET", "/kv/a", *(f"X{number}: y" for number in range(MAX_FIELDS)))], "header lines"),
@@ -122,7 +149,6 @@ def test_what_follows_a_last_request_is_not_looked_at(data: bytes, kept: bool) -
         ([CHUNKED + b"0\r\nX: ", *[b"a" * 1024] * 65], f"longer than {MAX_HEAD_BYTES}"),
         ([CHUNKED + b"3;", *[b"a" * 1024] * 65], f"longer than {MAX_HEAD_BYTES}"),
         ([b"\r\n" * 512] * 65, f"longer than {MAX_HEAD_BYTES}"),
-        ([request("PUT", "/kv/a", *UPGRADE, "Transfer-Encoding: chunked") + b"0\r\n\r\n"], "upgrade"),
         ([b"PUT /kv/a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"], "HTTP/1.0"),
         ([request("GET", "http://h:x/")], "target"),
         ([request("GET", "http://h@[::1/")], "target"),
