@@ -32,6 +32,7 @@ VALUE_BYTES = 50
 SAMPLED = 100
 """Approximate number of watchers whose receptions are timed."""
 SETTLE_S = 2.0
+POLL_S = 0.05
 END_S = 60.0
 
 WATCH = typer.Typer()
@@ -143,7 +144,7 @@ async def measure(
                     group.create_task(writers.run(number))
                 await asyncio.sleep(SETTLE_S)
                 say(f"writing for {seconds:g} s")
-                before = await _interval(seconds)
+                before = await _interval(seconds, writers)
                 after = None
                 if kills:
                     await asyncio.sleep(SETTLE_S)  # until the events of the interval have arrived
@@ -152,7 +153,7 @@ async def measure(
                         say(f"kill {number + 1} of {kills}: {len(writers.acknowledged):,} PUTs acknowledged")
                     await asyncio.sleep(SETTLE_S)
                     say(f"writing for {seconds:g} s")
-                    after = await _interval(seconds)
+                    after = await _interval(seconds, writers)
                 writers.stopping = True
             seen = await _observations(process, max(writers.acknowledged))
         finally:
@@ -174,9 +175,13 @@ async def measure(
     )
 
 
-async def _interval(seconds: float) -> tuple[int, int]:
+async def _interval(seconds: float, writers: PacedWriters) -> tuple[int, int]:
+    """Return the begin and the end of an interval. On a busy machine it lasts until some PUTs were acknowledged."""
     began_ns = time.monotonic_ns()
+    enough = len(writers.acknowledged) + 10
     await asyncio.sleep(seconds)
+    while len(writers.acknowledged) < enough:  # noqa: ASYNC110 - writers set no event
+        await asyncio.sleep(POLL_S)
     return began_ns, time.monotonic_ns()
 
 

@@ -124,7 +124,7 @@ def test_a_background_load_runs_until_the_block_ends() -> None:
     store = RecordingStore()
 
     async def story() -> int:
-        async with asyncio.timeout(30), background_load(options(address)) as load:
+        async with asyncio.timeout(300), background_load(options(address)) as load:
             while load.recording.statuses.total() < 50:  # noqa: ASYNC110 - a counter in another thread sets no event
                 await asyncio.sleep(0.001)
         return load.recording.statuses.total()

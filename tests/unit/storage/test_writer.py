@@ -16,7 +16,7 @@ from storage.writer import Writer
 from tests.unit.storage.states import WriteMaker
 
 B1 = Ballot(1, "n1")
-PATIENCE_S = 30
+PATIENCE_S = 300
 
 
 class SteppedStorage(MemoryStorage):

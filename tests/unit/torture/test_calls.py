@@ -200,7 +200,7 @@ def test_every_second_client_of_a_replica_only_reads() -> None:
         done = answer(200, '{"revision": 1, "results": [{}, {}]}', "KV-Revision: 1")
         async with replica(*[done] * 1000) as (url, _):
             clients = RecordingClients(lambda: {"n1": url}, seed=1, readers=True)
-            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(300), asyncio.TaskGroup() as group:
                 group.create_task(clients.run(number))
                 while clients.answered < 30:  # noqa: ASYNC110 - a counter sets no event
                     await asyncio.sleep(0.001)
@@ -216,7 +216,7 @@ def test_a_client_leaves_a_replica_that_fails_it_for_another_one() -> None:
         done = answer(200, '{"revision": 1, "results": [{}, {}]}', "KV-Revision: 1")
         async with replica(*[FAILED] * 1000) as (bad, _), replica(*[done] * 1000) as (good, __):
             clients = RecordingClients(lambda: {"bad": bad, "good": good}, seed=1)
-            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(300), asyncio.TaskGroup() as group:
                 group.create_task(clients.run(0))
                 while clients.answered < 3:  # noqa: ASYNC110 - a counter sets no event
                     await asyncio.sleep(0.001)

@@ -54,7 +54,7 @@ async def written(answers: dict[str, Handler]) -> RecordingClients:
         await server.start_server()
     recorded = RecordingClients(lambda: {name: url(server) for name, server in servers.items()}, seed=1, retries=True)
     task = asyncio.create_task(recorded.run(0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         while not (recorded.acknowledged or recorded.failures):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
     recorded.stop()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from random import Random
 from xml.etree import ElementTree as ET
@@ -23,6 +24,7 @@ from paxos.lecture.actors import AcceptorActor, Actor, LearnerActor, Outgoing, P
 from paxos.lecture.scenes import SCENES, crashes, duel
 from paxos.lecture.scenes.agreement import ACCEPTORS
 from paxos.lecture.scenes.log import elect
+from paxos.lecture.scenes.scene import Scene
 from paxos.lecture.sentences import label, sentence
 from paxos.lecture.stage import Arrow, Flying, Stage
 from paxos.lecture.text import WIDTH
@@ -50,9 +52,23 @@ ROOT = LECTURE.parents[1]
 HOW = "if that is meant: python -m tests.unit.paxos.lecture.golden"
 
 
+@cache  # the duel alone is hundreds of elections
+def played(name: str) -> tuple[Scene, Counter[str]]:
+    """Return the scene, and the labels of the messages that were encoded for it."""
+    sent: Counter[str] = Counter()
+
+    def tap(message: AnyMessage) -> bytes:
+        sent[label(message)] += 1
+        return encode(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paxos.lecture.stage, "encode", tap)
+        return SCENES[name](), sent
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene_prints_what_is_kept(name: str) -> None:
-    assert render(SCENES[name]()) == (KEPT / f"{name}.txt").read_text(), HOW
+    assert render(played(name)[0]) == (KEPT / f"{name}.txt").read_text(), HOW
 
 
 def test_the_document_shows_every_scene_as_it_is() -> None:
@@ -63,7 +79,7 @@ def test_the_document_shows_every_scene_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene_fits_a_terminal_and_says_why_at_each_arrow(name: str) -> None:
-    scene = SCENES[name]()
+    scene, _ = played(name)
     assert max(map(len, render(scene).splitlines())) <= WIDTH
     arrows = [row for stage in scene.stages for row in stage.rows if isinstance(row, Arrow)]
     assert arrows
@@ -71,16 +87,9 @@ def test_a_scene_fits_a_terminal_and_says_why_at_each_arrow(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_every_arrow_went_over_the_wire(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: Counter[str] = Counter()
-
-    def tap(message: AnyMessage) -> bytes:
-        sent[label(message)] += 1
-        return encode(message)
-
-    monkeypatch.setattr(paxos.lecture.stage, "encode", tap)
-    stages = SCENES[name]().stages
-    drawn = Counter(row.label for stage in stages for row in stage.rows if isinstance(row, Arrow))
+def test_every_arrow_went_over_the_wire(name: str) -> None:
+    scene, sent = played(name)
+    drawn = Counter(row.label for stage in scene.stages for row in stage.rows if isinstance(row, Arrow))
     assert drawn <= sent
     if name == "basic":
         assert drawn == sent
@@ -88,7 +97,7 @@ def test_every_arrow_went_over_the_wire(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_message_leaves_before_what_led_to_it(name: str) -> None:
-    for stage in SCENES[name]().stages:
+    for stage in played(name)[0].stages:
         arrows = [(number, row) for number, row in enumerate(stage.rows) if isinstance(row, Arrow)]
         assert all(0 <= arrow.sent <= number for number, arrow in arrows)
         for _, answer in arrows:
@@ -181,7 +190,7 @@ def test_every_duel_with_delays_ends_in_one_value() -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_a_picture_has_every_arrow_and_no_outside_address(name: str, tmp_path: Path) -> None:
     assert main([name, "--svg", str(tmp_path / "scene.svg")]) == 0
-    scene = SCENES[name]()
+    scene, _ = played(name)
     for number, stage in enumerate(scene.stages, 1):
         text = (tmp_path / ("scene.svg" if number == 1 else f"scene-{number}.svg")).read_text()
         root = ET.fromstring(text)
@@ -192,9 +201,9 @@ def test_a_picture_has_every_arrow_and_no_outside_address(name: str, tmp_path: P
 
 def test_all_scenes_or_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ignored", "basic"]) == 0
-    assert capsys.readouterr().out == render(SCENES["ignored"]()) + render(SCENES["basic"]())
+    assert capsys.readouterr().out == render(played("ignored")[0]) + render(played("basic")[0])
     assert main([]) == 0
-    assert capsys.readouterr().out == "".join(render(play()) for play in SCENES.values())
+    assert capsys.readouterr().out == "".join(render(played(name)[0]) for name in SCENES)
     assert main(["duel", "--rounds", "1"]) == 0
     assert "Prepare(7.p1)" not in capsys.readouterr().out
 

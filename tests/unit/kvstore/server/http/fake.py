@@ -36,7 +36,7 @@ from kvstore.state_machine.reads import look_up, look_up_lease
 from kvstore.state_machine.state_machine import StateMachine
 from storage.base import StatePage
 
-HANGS_S = 30.0
+HANGS_S = 300.0
 
 STATUS = Status(
     id="n1",
