@@ -46,7 +46,8 @@ MUTANTS = (
         "promised=recovered.promised,",
         (
             "promised=max(\n"
-            "    (entry.ballot for entry in scan(storage, from_slot, recovered.last)), default=Ballot(0, '')\n"
+            "    (entry.ballot for entry in scan(storage, from_slot, recovered.last)),\n"
+            "    default=type(recovered.promised)(0, ''),\n"
             "),"
         ),
     ),
