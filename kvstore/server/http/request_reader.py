@@ -26,6 +26,9 @@ _ABSOLUTE = re.compile(
     r"(?:[/?#].*)?"
 )
 
+_IN_TARGET = ("in url", "Expected HTTP/")
+"""Parts of llhttp's messages about a byte that must not be in a request target, or about a space in a target."""
+
 
 class MalformedRequestError(Exception):
     """The bytes are not a valid request. The message says why. The bytes after them have no meaning."""
@@ -186,4 +189,7 @@ def _malformed(error: HttpParserError) -> MalformedRequestError:
     cause = error.__context__ if isinstance(error, HttpParserCallbackError) else None
     if isinstance(cause, MalformedRequestError):
         return cause
-    return MalformedRequestError(str(error)[:200])
+    text = str(error)[:200]
+    if any(part in text for part in _IN_TARGET):
+        text += ". Percent-encode every byte of a key but letters, digits and -._~"
+    return MalformedRequestError(text)

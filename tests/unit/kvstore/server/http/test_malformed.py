@@ -45,6 +45,15 @@ NOT_HTTP = {
 }
 
 
+@pytest.mark.parametrize("target", ["/kv/\u00e9", "/kv/a b", "/kv/a\x01"])
+def test_a_key_that_is_not_escaped_is_answered_with_the_rule(target: str) -> None:
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            assert "Percent-encode" in (await wire.ask(request("GET", target))).problem()["detail"]
+
+    run(scenario)
+
+
 def test_what_is_not_http_gets_a_problem_and_the_end(subtests: pytest.Subtests) -> None:
     async def scenario(store: Store) -> None:
         for what, sent in NOT_HTTP.items():
