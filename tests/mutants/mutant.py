@@ -4,6 +4,7 @@ import ast
 import io
 import textwrap
 import tokenize
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
 from functools import cache
@@ -119,7 +120,30 @@ def _tokens(source: str) -> list[tokenize.TokenInfo]:
     with suppress(tokenize.TokenError, IndentationError):
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             found.append(token)  # noqa: PERF402 - keeps the tokens before the error
-    return [token for token in found if token.string]
+    return [token for token in _joined(found, source) if token.string]
+
+
+def _joined(tokens: list[tokenize.TokenInfo], source: str) -> Iterator[tokenize.TokenInfo]:
+    """Yield the tokens with every f-string as one token, as before Python 3.12."""
+    lines, depth, first = source.splitlines(keepends=True), 0, (0, 0)
+    for token in tokens:
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_START":
+            first = token.start if depth == 0 else first
+            depth += 1
+        elif kind == "FSTRING_END":
+            depth -= 1
+            if depth == 0:
+                text = _text(lines, first, token.end)
+                yield tokenize.TokenInfo(tokenize.STRING, text, first, token.end, token.line)
+        elif depth == 0:
+            yield token
+
+
+def _text(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    part = lines[start[0] - 1 : end[0]]
+    part[-1] = part[-1][: end[1]]
+    return "".join([part[0][start[1] :], *part[1:]])
 
 
 def _strings(tokens: list[tokenize.TokenInfo]) -> list[str]:
