@@ -111,7 +111,7 @@ class ClusterView(msgspec.Struct, frozen=True):
 
 
 class ClusterObserver:
-    """Maker of the views of a cluster, which remembers the last MOST_EVENTS changes."""
+    """Builder of the views of a cluster, which keeps the last MOST_EVENTS changes."""
 
     def __init__(self) -> None:
         self._events: deque[ClusterEvent] = deque(maxlen=MOST_EVENTS)

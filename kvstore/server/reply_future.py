@@ -1,4 +1,4 @@
-"""A replica's reply, for whoever can wait for it."""
+"""The reply of a replica as an awaitable, for callers that run in a task."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Reply = TypeVar("Reply")
 
 
 async def reply_of(ask: Callable[[Callable[["Reply | Refused"], None]], object]) -> "Reply":
-    """What `ask` is told by the function that it is given. Raises Refused."""
+    """Call `ask` with a callback, and return the reply that the callback receives. Raises Refused."""
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     ask(partial(_settle, future))
     return await future
