@@ -15,7 +15,7 @@ from kvstore.api.queries import Query
 from paxos.types import Count, Time
 
 ReadReply = Callable[[Any], None]
-"""Receives the answer to a read, as `kvstore.server.service.Replica.read` describes it."""
+"""Receives the answer to a read, as `kvstore.server.service.ReplicaService.read` describes it."""
 
 
 class ReadRequest(msgspec.Struct):
