@@ -78,7 +78,7 @@ class ReplicaService(Protocol):
 
 
 class Service:
-    """The implementation of Replica, on top of NodeDriver."""
+    """The implementation of ReplicaService, on top of NodeDriver."""
 
     def __init__(self, driver: NodeDriver, settings: Settings) -> None:
         self._driver = driver
