@@ -46,7 +46,7 @@ class BrowserPage:
                 await self._send(next(self._numbers), "Page.handleJavaScriptDialog", {"accept": True})
 
     async def do(self, method: str, **params: Any) -> dict[str, Any]:
-        """What the browser answers."""
+        """Send a command of the DevTools protocol and return its result."""
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._send(number, method, params)
@@ -66,7 +66,7 @@ class BrowserPage:
         await self.do("Page.navigate", url=url)
 
     async def value(self, script: str) -> Any:
-        """What the expression is, a promise awaited."""
+        """Return the value of an expression; a promise is awaited."""
         result = await self.do("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
@@ -80,7 +80,7 @@ class BrowserPage:
             await asyncio.sleep(LOOK_S)
 
     async def picture(self) -> bytes:
-        """What it looks like, as PNG."""
+        """Return a screenshot of the whole page as PNG."""
         shot = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 

@@ -1,4 +1,4 @@
-"""What `kill -9` leaves: every write that was acknowledged, and a service as long as a majority lives."""
+"""After `kill -9`, every acknowledged write is kept, and the cluster serves while a majority lives."""
 
 import asyncio
 import itertools
@@ -81,7 +81,7 @@ def test_all_killed_at_once_under_load_come_back_with_every_acknowledged_write(t
 
 
 async def assert_unavailable(client: HttpClient, name: str) -> None:
-    """Whoever needs a majority is told so, in time; whoever does not goes on."""
+    """Assert that calls that need a majority fail in time, and that stale reads still work."""
     path = target(b"k")
     calls = [("PUT", path), ("DELETE", path), ("GET", path), ("HEAD", path), ("GET", f"{path}?consistency=quorum")]
     for reply in await asyncio.gather(*(client.ask(method, name, path) for method, path in calls)):

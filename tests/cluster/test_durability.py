@@ -55,7 +55,7 @@ class SyscallTrace(msgspec.Struct):
 
 
 def parse(path: Path) -> SyscallTrace:
-    """What strace wrote. A call during which another thread did something takes two lines."""
+    """Parse the output of strace. A call that another thread interrupted takes two lines."""
     trace = SyscallTrace()
     begun: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(path.read_text().splitlines()):

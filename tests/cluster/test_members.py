@@ -35,7 +35,7 @@ async def page(cluster: ProcessCluster, name: str, path: str) -> tuple[int, dict
 
 
 async def detail(cluster: ProcessCluster, name: str, path: str) -> str:
-    """What a page says that is not there for now."""
+    """Return the detail of a page that is unavailable for now; empty if the page is available."""
     async with HttpClient(cluster, CallHistory()) as client:
         reply = await client.ask("GET", name, path)
     return str(reply.problem()["detail"]) if reply.status == 503 else ""
@@ -139,7 +139,7 @@ def test_one_that_was_removed_while_it_was_down_is_told_by_its_peers(tmp_path: P
 
 
 def test_down_to_one_and_up_again(tmp_path: Path) -> None:
-    """Of two voters both have to decide that one leaves."""
+    """The removal of one of two voters needs the votes of both."""
 
     async def story() -> None:
         async with running(tmp_path) as cluster:

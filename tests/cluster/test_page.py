@@ -39,7 +39,7 @@ async def put(page: BrowserPage, key: str, value: str) -> None:
 
 
 async def shown_value(page: BrowserPage, key: str) -> str:
-    """What the row of `key` shows."""
+    """Return the value that the row of `key` shows."""
     found: str = await page.until(
         f"""[...document.querySelectorAll("#records tr")]
           .find((row) => row.children[0].textContent === {json.dumps(key)})?.children[1].textContent"""

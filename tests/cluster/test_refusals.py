@@ -1,4 +1,4 @@
-"""Who and what a running cluster refuses, with a reason, unharmed."""
+"""A running cluster refuses foreign replicas and malformed peers, logs the reason, and serves on."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def command(cluster: ProcessCluster, name: str, *flags: str) -> list[str]:
 
 
 async def refused(cluster: ProcessCluster, name: str, *flags: str) -> str:
-    """What a process that does not start says last."""
+    """Return the output of a replica that refuses to start."""
     process = await asyncio.create_subprocess_exec(
         *command(cluster, name, *flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -1,4 +1,4 @@
-"""What a settled cluster does not send, by its own counters."""
+"""A settled cluster sends no unnecessary messages, by its own counters."""
 
 import asyncio
 import itertools

@@ -43,7 +43,7 @@ class Upgraded(ProcessCluster):
         await self.wait_ready()
 
     async def versions(self) -> set[int | None]:
-        """Of the messages on all links."""
+        """Return the versions of the messages on all links."""
         async with self.status_client() as client:
             statuses = await self.statuses(client)
         return {
@@ -111,7 +111,7 @@ async def _speak(cluster: Upgraded, version: int) -> bool:
 
 
 def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) -> None:
-    """It had a log and no state, and each knew of another part of it to be chosen."""
+    """The first schema had a log and no state, and each replica knew another chosen prefix."""
     ballot = Ballot(4, "n2")
     batches = [
         CommandBatch("n1", 5, number, number, [Put(b"k%d" % (number % 5), b"v%d" % number)]) for number in range(1, 21)

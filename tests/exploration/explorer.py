@@ -43,7 +43,7 @@ PLACES = 4
 
 
 class ExplorationResult(msgspec.Struct):
-    """What an exploration visited. `exhausted` is False when the limit of states or a violation ended it; `goals`
+    """Counts of an exploration. `exhausted` is False when the limit of states or a violation ended it; `goals`
     counts the states and transitions in which something worth exploring happened."""
 
     states: int = 0
