@@ -30,6 +30,11 @@ def test_a_faulty_cluster_stays_linearizable_and_recovers(first: int) -> None:
     assert found.summary.operations > 0
 
 
+def test_a_change_of_the_members_that_was_requested_during_the_faults_may_come_while_the_leader_is_watched() -> None:
+    """Seed 971524061: a replica still proposes the change more than half a second after the last fault."""
+    assert failure(draw(971524061)) is None
+
+
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed: str) -> None:
     """Rule 21: nothing rests on the order of sets or of hashing."""
