@@ -135,6 +135,28 @@ def test_the_end_of_a_session_gives_the_lock_to_the_client_that_waits(
     assert ask(endpoint, "DELETE", f"/leases/{granted['lease']}")[0] == 200
 
 
+def test_a_lock_that_was_lost_in_an_outage_can_be_acquired_again_by_the_same_client() -> None:
+    """Consul 4902: after an outage of the whole cluster, the client took the lock for held for ever."""
+    with LocalCluster() as failing:
+        client = failing.client(timeout_ms=PATIENCE_MS)
+        with client.lock("deploy", ttl_s=1) as held:
+            failing.kill(*failing.names)
+            held.lost.wait()
+            failing.revive()
+        with client.lock("deploy", ttl_s=60) as again:
+            assert again.fence.token > held.fence.token
+
+
+def test_a_client_that_waits_for_longer_than_its_lease_still_gets_the_lock(cluster: LocalCluster) -> None:
+    """etcd 12334: a candidate that waited for longer than the TTL of its lease could never win."""
+    endpoint = cluster.endpoint("n1")
+    _, held = ask(endpoint, "POST", "/locks/campaign", {"ttl_s": 3})  # nobody renews this lease
+    status, granted = ask(cluster.endpoint("n2"), "POST", "/locks/campaign", {"ttl_s": 1, "wait_s": 60})
+    assert (status, granted["held"]) == (200, True)
+    assert granted["fence"] > held["fence"]
+    ask(endpoint, "DELETE", f"/leases/{granted['lease']}")
+
+
 def test_a_request_for_a_held_lock_leaves_nothing_behind(cluster: LocalCluster, client: SyncClient) -> None:
     """kazoo 732: an attempt that did not wait left its entry in the queue, and later got the lock for nobody."""
     with client.lock("once", ttl_s=600):
@@ -169,6 +191,23 @@ def test_a_member_that_was_added_with_a_wrong_address_stops_nothing_and_can_be_r
         assert ask(endpoint, "DELETE", "/members/n9")[0] == 200
         assert [member.name for member in client.members().members] == ["n1"]
         client.put("a", b"last")
+
+
+def test_a_replica_that_is_not_ready_answers_every_call_or_says_why() -> None:
+    """rqlite 1698: a request for the list of nodes ended a node that was still loading."""
+    with LocalCluster() as starting:
+        starting.client().put("a", b"1")
+        starting.kill("n2", "n3")
+        endpoint = starting.endpoint("n1")
+        while ask(endpoint, "GET", "/readyz")[0] == 200:
+            pass
+        for path in ("/status", "/members", "/metrics", "/livez", "/kv/a?consistency=stale", "/"):
+            assert ask(endpoint, "GET", path)[0] == 200
+        for path in ("/readyz", "/leases", "/locks/deploy", "/kv/", "/kv/a"):
+            status, problem = ask(endpoint, "GET", path)
+            assert (status, problem["status"]) == (503, 503)
+            assert problem["detail"]
+        starting.revive()
 
 
 # HTTP
