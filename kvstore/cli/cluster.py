@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kvstore.cli.cluster_events import ChangeDetector, Observation
 from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.parameters import whole_number
 from kvstore.client import Client
 from kvstore.server.config import voters_warnings
 from kvstore.testing.cluster_directory import ClusterError, LocalReplica
@@ -28,9 +29,16 @@ NEXT_REPORT_S = 30.0
 
 
 def cluster(
-    nodes: Annotated[int, typer.Option(min=1, max=15, help="Number of replicas, fixed once there is data.")] = 3,
-    port: Annotated[int, typer.Option(min=1, max=65500, help="Client port of n1; n2 uses the next port.")] = 8001,
-    peer_port: Annotated[int, typer.Option(min=1, max=65500, help="Peer port of n1; n2 uses the next port.")] = 9001,
+    nodes: Annotated[
+        int, typer.Option(parser=whole_number(1, 15), metavar="N", help="Number of replicas, fixed once there is data.")
+    ] = 3,
+    port: Annotated[
+        int,
+        typer.Option(parser=whole_number(1, 65500), metavar="PORT", help="Client port of n1; n2 uses the next port."),
+    ] = 8001,
+    peer_port: Annotated[
+        int, typer.Option(parser=whole_number(1, 65500), metavar="PORT", help="Peer port of n1; n2 uses the next port.")
+    ] = 9001,
     data: Annotated[
         Path, typer.Option(help="Directory for data, logs and settings. The next run continues with this data.")
     ] = Path("data"),

@@ -16,6 +16,7 @@ from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.export import PrefixOption
 from kvstore.cli.output import count_of_keys, write_text
+from kvstore.cli.parameters import whole_number
 from kvstore.cli.terminal import progress_bar
 from kvstore.client import Client
 
@@ -76,7 +77,9 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is standard input.")],
     endpoints: Endpoints = DEFAULT,
     prefix: PrefixOption = "",
-    from_line: Annotated[int, typer.Option(min=1, help="Skip the lines before this one.")] = 1,
+    from_line: Annotated[
+        int, typer.Option(parser=whole_number(1, 10**12), metavar="N", help="Skip the lines before this one.")
+    ] = 1,
 ) -> None:
     """Set the keys in an exported file.
 

@@ -20,6 +20,7 @@ from kvstore.api.queries import Consistency
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, count_of_keys, printable, standard_output, write_json, write_text
+from kvstore.cli.parameters import revision_number, ttl_seconds, whole_number
 from kvstore.client import Client, FencingToken
 
 VALUE_CHARS = 60
@@ -31,8 +32,12 @@ ReadConsistency = Annotated[
     Consistency,
     typer.Option(help="`quorum` asks a majority for each read; `stale` reads one replica, and needs no majority."),
 ]
-Revision = Annotated[int | None, typer.Option(min=1, help="Read as of this revision of the store.")]
-IfRevision = Annotated[int | None, typer.Option(min=1, help="Only if the key is at this revision.")]
+Revision = Annotated[
+    int | None, typer.Option(parser=revision_number, metavar="N", help="Read as of this revision of the store.")
+]
+IfRevision = Annotated[
+    int | None, typer.Option(parser=revision_number, metavar="N", help="Only if the key is at this revision.")
+]
 LockName = Annotated[
     str | None,
     typer.Option("--lock", metavar="NAME", envvar="KVSTORE_LOCK", help="Only while --fence holds this lock."),
@@ -41,7 +46,8 @@ FenceToken = Annotated[
     int | None,
     typer.Option(
         "--fence",
-        min=1,
+        parser=revision_number,
+        metavar="N",
         envvar="KVSTORE_FENCE",
         help="Fencing token of --lock. The command that `kvstore lock` runs has both in its environment.",
     ),
@@ -83,10 +89,12 @@ def put(
     if_revision: IfRevision = None,
     *,
     lease: Annotated[
-        int | None, typer.Option(min=1, metavar="ID", help="Attach the key to this lease, whose end deletes it.")
+        int | None,
+        typer.Option(parser=revision_number, metavar="ID", help="Attach the key to this lease, whose end deletes it."),
     ] = None,
     ttl: Annotated[
-        float | None, typer.Option(metavar="S", help="Attach the key to a new lease of this many seconds.")
+        float | None,
+        typer.Option(parser=ttl_seconds, metavar="S", help="Attach the key to a new lease of this many seconds."),
     ] = None,
     lock: LockName = None,
     fence: FenceToken = None,
@@ -177,7 +185,12 @@ def list_(
     endpoints: Endpoints = DEFAULT,
     consistency: ReadConsistency = Consistency.LINEARIZABLE,
     revision: Revision = None,
-    limit: Annotated[int, typer.Option(min=1, help="Print at most this many keys; --json prints all.")] = 1000,
+    limit: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(1, 10**12), metavar="N", help="Print at most this many keys; --json prints all."
+        ),
+    ] = 1000,
     *,
     json: JsonLines = False,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 from kvstore.api.json.documents import LeaseDocument, LeaseGrantedDocument, LeasePageDocument, RangeDeletedDocument
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.output import Json, count_of_keys, printable, write_json, write_text
+from kvstore.cli.parameters import revision_number, ttl_seconds
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, ClientError
 from kvstore.client.caller import Repeat, Request
@@ -22,12 +23,15 @@ lease = typer.Typer(
     "to it.",
 )
 
-LeaseId = Annotated[int, typer.Argument(min=1, metavar="ID", help="ID of the lease.")]
+LeaseId = Annotated[int, typer.Argument(parser=revision_number, metavar="ID", help="ID of the lease.")]
 
 
 @lease.command()
 def grant(
-    ttl: Annotated[float, typer.Argument(metavar="SECONDS", help="TTL of the lease, which each renewal restarts.")],
+    ttl: Annotated[
+        float,
+        typer.Argument(parser=ttl_seconds, metavar="SECONDS", help="TTL of the lease, which each renewal restarts."),
+    ],
     endpoints: Endpoints = DEFAULT,
     *,
     json: Json = False,

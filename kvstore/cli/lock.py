@@ -18,6 +18,7 @@ from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.keys import VALUE_CHARS
 from kvstore.cli.output import printable, write_json
+from kvstore.cli.parameters import ttl_seconds, wait_seconds
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, HeldLock, Locked, LockLost
 from kvstore.client.caller import Request
@@ -36,11 +37,14 @@ def lock(
     ttl: Annotated[
         float,
         typer.Option(
-            metavar="S", help="Lease TTL in seconds: the lock is released this long after its holder is lost."
+            parser=ttl_seconds,
+            metavar="S",
+            help="Lease TTL in seconds: the lock is released this long after its holder is lost.",
         ),
     ] = 10.0,
     wait: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Give up after this many seconds; by default never.")
+        float | None,
+        typer.Option(parser=wait_seconds, metavar="S", help="Give up after this many seconds; by default never."),
     ] = None,
     *,
     value: Annotated[

@@ -15,6 +15,7 @@ from kvstore.api.status import MembersStatus, MemberStatus
 from kvstore.cli.connect import DEFAULT, Endpoints, client_of, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import Json, write_json, write_text
+from kvstore.cli.parameters import wait_seconds
 from kvstore.cli.terminal import show_table, table
 from kvstore.client import Client, ClientError, Unavailable
 
@@ -27,7 +28,9 @@ Force = Annotated[
     bool, typer.Option("--force", help="Make the change even if the connected members are no majority afterwards.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the member has caught up and has its final role.")]
-WaitTimeout = Annotated[float, typer.Option("--timeout-s", min=0, metavar="S", help="Limit of --wait in seconds.")]
+WaitTimeout = Annotated[
+    float, typer.Option("--timeout-s", parser=wait_seconds, metavar="S", help="Limit of --wait in seconds.")
+]
 
 
 def member_names(context: typer.Context, incomplete: str) -> list[str]:

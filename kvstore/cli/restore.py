@@ -11,6 +11,7 @@ import typer
 from kvstore.backup.file import Backup, BackupError, BackupInfo, MisuseError
 from kvstore.backup.restore import refuse_used, restore_node
 from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.parameters import whole_number
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
 from kvstore.server.config_sources import load
 from kvstore.testing.cluster_directory import ClusterDirectory
@@ -33,7 +34,10 @@ def restore(
     node: Annotated[str | None, typer.Option(help="Name of the member whose data is created.")] = None,
     members: Annotated[str | None, typer.Option(help="All members, the same for each run: n1=host:port,n2=...")] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, max=15, help="Create the data of this many members, for `kvstore cluster`.")
+        int | None,
+        typer.Option(
+            parser=whole_number(1, 15), metavar="N", help="Create data of this many members, for `kvstore cluster`."
+        ),
     ] = None,
 ) -> None:
     """Create the data of a new cluster from a backup.

@@ -10,6 +10,7 @@ from kvstore.api.json.documents import event_document
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.keys import VALUE_CHARS, JsonLines, Prefix, span_of
 from kvstore.cli.output import printable, write_json_line
+from kvstore.cli.parameters import revision_number
 from kvstore.cli.terminal import show
 from kvstore.client import Client, WatchEvent
 
@@ -18,7 +19,10 @@ def watch(
     prefix: Prefix = "",
     endpoints: Endpoints = DEFAULT,
     from_revision: Annotated[
-        int | None, typer.Option(min=1, help="Begin with this past revision; by default with new changes.")
+        int | None,
+        typer.Option(
+            parser=revision_number, metavar="N", help="Begin with this past revision; by default with new changes."
+        ),
     ] = None,
     *,
     json: JsonLines = False,

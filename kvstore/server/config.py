@@ -5,13 +5,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from annotated_types import Ge, Le
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from kvstore.api.numbers import check_integer, parse_integer
 from kvstore.replica.retention import RetentionLimits
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
@@ -229,6 +240,15 @@ class Settings(BaseSettings):
         """Use the arguments only: `load` orders the sources and records the source of each value."""
         return (init_settings,)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _parse_number(cls, given: object, info: ValidationInfo) -> object:
+        """Parse a number strictly: pydantic would also take `1_000`, ` 5 `, 5.0 and True."""
+        bounds = bounds_of(cls.model_fields[info.field_name or ""])
+        if bounds is None:
+            return given
+        return parse_integer(given, *bounds) if isinstance(given, str) else check_integer(given, *bounds)
+
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         problems = [*_membership_problems(self), *_timing_problems(self), *_secret_problems(self)]
@@ -259,6 +279,13 @@ class Settings(BaseSettings):
     def warnings(self) -> list[str]:
         """Return one line, with advice, for each setting that is valid but not recommended."""
         return voters_warnings(len(self.members))
+
+
+def bounds_of(field: FieldInfo) -> tuple[int, int] | None:
+    """Return the bounds of a number, None for other settings."""
+    lower = [bound.ge for bound in field.metadata if isinstance(bound, Ge) and isinstance(bound.ge, int)]
+    upper = [bound.le for bound in field.metadata if isinstance(bound, Le) and isinstance(bound.le, int)]
+    return (lower[0], upper[0]) if lower and upper else None
 
 
 def voters_warnings(voters: int) -> list[str]:

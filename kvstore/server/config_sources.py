@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from annotated_types import Ge, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from kvstore.server.config import ENV_PREFIX, ConfigError, Settings
+from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, bounds_of
 
 _SECRETS = {"secret", "secret_file"}
 
@@ -67,7 +66,7 @@ def explain(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
             lines.append(f"{name}{origin} is not a setting{_suggestion(name)}")
         else:
             where = "".join(f".{part}" for part in problem["loc"][1:] if part != "[key]")
-            lines.append(f"{name}{where}{origin}: {text}{_hint(name)}")
+            lines.append(f"{name}{where}{origin}: {text}")
     return lines
 
 
@@ -79,12 +78,6 @@ def _origins_in(text: str, origins: Mapping[str, str]) -> str:
 def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ": remove it, or see all settings with `kvstore serve --help`"
-
-
-def _hint(name: str) -> str:
-    field = Settings.model_fields.get(name)
-    allowed = bounds_of(field) if field is not None else ""
-    return f"; allowed: {allowed}" if allowed else ""
 
 
 def flag_of(name: str) -> str:
@@ -105,18 +98,16 @@ def unit_of(field: FieldInfo) -> str:
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
-def bounds_of(field: FieldInfo) -> str:
-    """Return the bounds of a number, such as `20 to 600000`; empty for other settings."""
-    lower = [str(bound.ge) for bound in field.metadata if isinstance(bound, Ge)]
-    upper = [str(bound.le) for bound in field.metadata if isinstance(bound, Le)]
-    return f"{lower[0]} to {upper[0]}" if lower and upper else ""
-
-
 def settings_table() -> str:
     """Return the settings as a Markdown table."""
     rows = [
         f"| `{name}` | {f'`{default}`' if (default := default_of(field)) else ''} | {unit_of(field)} "
-        f"| {bounds_of(field)} | {field.description} |"
+        f"| {_allowed(field)} | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(["| setting | default | unit | allowed | meaning |", "|---|---|---|---|---|", *rows])
+
+
+def _allowed(field: FieldInfo) -> str:
+    bounds = bounds_of(field)
+    return f"{bounds[0]} to {bounds[1]}" if bounds is not None else ""

@@ -11,7 +11,7 @@ def refuse_body(request: HttpRequest, limits: HttpLimits) -> None:
     headers = request.headers
     length = headers.get(b"content-length")
     if length is not None:
-        if int(length) > limits.max_value_bytes:
+        if _exceeds(length, limits.max_value_bytes):
             raise too_large(limits)
     elif b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
         raise Problem(
@@ -21,6 +21,13 @@ def refuse_body(request: HttpRequest, limits: HttpLimits) -> None:
         raise Problem(
             EXPECTATION_FAILED, "The only supported expectation is 100-continue. Leave the header Expect out."
         )
+
+
+def _exceeds(length: bytes, most: int) -> bool:
+    """Return whether the header Content-Length names more than `most` bytes. The parser of HTTP has seen to it that the
+    header has digits only, but leading zeros are allowed (RFC 9110, 8.6), and `int` refuses thousands of digits."""
+    digits = length.lstrip(b"0")
+    return len(digits) > len(str(most)) or int(digits or b"0") > most
 
 
 def too_large(limits: HttpLimits) -> Problem:

@@ -14,12 +14,13 @@ from kvstore.api.json.documents import (
     key_document,
 )
 from kvstore.api.limits import MAX_LISTED, MAX_REVISION
+from kvstore.api.numbers import InvalidNumberError, parse_integer
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan
 from kvstore.api.results import LeasesAnswer, LeaseStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
-from kvstore.server.http.query_parameters import consistency_in, integer_in, is_integer, parse_query, refuse_parameters
+from kvstore.server.http.query_parameters import consistency_in, integer_in, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
 from kvstore.server.http.response import HttpResponse, json_response
@@ -43,16 +44,18 @@ class LeaseHandlers:
 
     async def _handle(self, request: HttpRequest, path: str, query: str) -> HttpResponse:
         with self._in_flight.counted():
-            number, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
+            name, _, verb = path.removeprefix(PATH).removeprefix("/").partition("/")
             if path == PATH:
                 return await self._answer_for_all(request, query)
-            if not is_integer(number, 1, MAX_REVISION):
-                raise Problem(NO_SUCH_RESOURCE, f"A lease has a number, as in {PATH}/17.")
+            try:
+                lease = parse_integer(name, 1, MAX_REVISION)
+            except InvalidNumberError as error:
+                raise Problem(NO_SUCH_RESOURCE, f"A lease has a number, as in {PATH}/17: {error}.") from None
             if verb == "keepalive":
-                return await self._keep_alive(request, int(number), query)
+                return await self._keep_alive(request, lease, query)
             if verb:
                 raise Problem(NO_SUCH_RESOURCE, f"The paths of leases are {PATH}, {PATH}/17 and {PATH}/17/keepalive.")
-            return await self._answer_for_one(request, int(number), query)
+            return await self._answer_for_one(request, lease, query)
 
     async def _answer_for_all(self, request: HttpRequest, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):

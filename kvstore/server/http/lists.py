@@ -5,7 +5,7 @@ The cursor of a page holds its revision and its last key, so that any replica ca
 
 import asyncio
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Annotated, NamedTuple
@@ -22,7 +22,7 @@ from kvstore.api.json.documents import (
     record_document,
 )
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.limits import MAX_LISTED, MAX_REVISION
+from kvstore.api.limits import MAX_KEY_BYTES, MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import RevisionUnavailable, ScanAnswer
 from kvstore.server.http.problems import INVALID_QUERY, Problem, revision_unavailable
@@ -42,8 +42,8 @@ _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "re
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
-    revision: Annotated[int, msgspec.Meta(ge=0, le=MAX_REVISION)]
-    last: bytes
+    revision: Annotated[int, msgspec.Meta(ge=1, le=MAX_REVISION)]
+    last: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_KEY_BYTES)]
 
     def pack(self) -> str:
         return urlsafe_b64encode(msgspec.msgpack.encode(self)).decode()
@@ -160,7 +160,7 @@ def _behind(scan: Scan, cursor: _Cursor) -> Scan:
 
 def _cursor(text: str) -> _Cursor:
     try:
-        return msgspec.msgpack.decode(urlsafe_b64decode(text), type=_Cursor)
+        return msgspec.msgpack.decode(b64decode(text, altchars=b"-_", validate=True), type=_Cursor)
     except (ValueError, msgspec.MsgspecError):
         detail = "The cursor is not from an earlier page. Leave it out for the first page."
         raise Problem(INVALID_QUERY, detail) from None

@@ -8,10 +8,9 @@ from urllib.parse import parse_qsl
 
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.limits import MAX_REVISION
+from kvstore.api.numbers import InvalidNumberError, parse_integer, parse_seconds
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import INVALID_QUERY, Problem
-
-_MAX_DIGITS = 19
 
 _COMMON = {f"consistency={level}": level for level in Consistency}
 
@@ -102,14 +101,21 @@ def integer_in(found: Mapping[str, str], name: str, least: int, most: int) -> in
     value = found.get(name)
     if value is None:
         return None
-    if not is_integer(value, least, most):
-        raise Problem(INVALID_QUERY, f"{name}={value!r} is not a number from {least} to {most}.")
-    return int(value)
+    try:
+        return parse_integer(value, least, most)
+    except InvalidNumberError as error:
+        raise Problem(INVALID_QUERY, f"{name}={error}.") from None
 
 
-def is_integer(text: str, least: int, most: int) -> bool:
-    """Return whether `text` is a number from `least` to `most` in decimal digits, and not too long to be parsed."""
-    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and least <= int(text) <= most
+def seconds_in(found: Mapping[str, str], name: str, least: float, most: float) -> float | None:
+    """Return the parameter `name`, None if it is not given. Raises Problem unless it is from `least` to `most`."""
+    value = found.get(name)
+    if value is None:
+        return None
+    try:
+        return parse_seconds(value, least, most)
+    except InvalidNumberError as error:
+        raise Problem(INVALID_QUERY, f"{name}={error}.") from None
 
 
 def bytes_in(found: Mapping[str, str], name: str) -> bytes | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kvstore.api.commands import Compare, Delete, LeasedPut, Put, Relation, Target
 from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION, MAX_TTL_S, MIN_TTL_S
 from kvstore.server.http.problems import INVALID_QUERY, Problem
-from kvstore.server.http.query_parameters import bytes_in, integer_in, parse_query
+from kvstore.server.http.query_parameters import bytes_in, integer_in, parse_query, seconds_in
 
 _GUARD = ("lock", "fence")
 
@@ -30,23 +30,10 @@ def options_of(query: str, command: type[Put | Delete]) -> WriteOptions:
     """Return the options of a write of a key. Raises Problem."""
     found = parse_query(query, ("lease", "ttl_s", *_GUARD) if command is Put else _GUARD)
     lease = integer_in(found, "lease", 1, MAX_REVISION) or 0
-    ttl_ms = 0
-    if "ttl_s" in found:
-        if lease:
-            raise Problem(INVALID_QUERY, "A key has one lease: give lease, or ttl_s for a new one.")
-        ttl_ms = _ttl_ms(found["ttl_s"])
-    return WriteOptions(lease, ttl_ms, _guard(found))
-
-
-def _ttl_ms(text: str) -> int:
-    try:
-        ttl_s = float(text)
-    except ValueError:
-        ttl_s = 0.0
-    if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
-        detail = f"ttl_s={text[:80]!r} is not a number of seconds from {MIN_TTL_S} to {MAX_TTL_S}."
-        raise Problem(INVALID_QUERY, detail)
-    return round(ttl_s * 1000)
+    ttl_s = seconds_in(found, "ttl_s", MIN_TTL_S, MAX_TTL_S) or 0.0
+    if lease and ttl_s:
+        raise Problem(INVALID_QUERY, "A key has one lease: give lease, or ttl_s for a new one.")
+    return WriteOptions(lease, round(1000 * ttl_s), _guard(found))
 
 
 def _guard(found: dict[str, str]) -> Compare | None:

@@ -4,7 +4,6 @@ An idempotency key is `<lease>.<number>`: a lease from `POST /leases`, and a num
 see `kvstore.state_machine.idempotency`.
 """
 
-import re
 from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from kvstore.api.commands import (
     TooManyKeys,
 )
 from kvstore.api.errors import Outcome
+from kvstore.api.numbers import InvalidNumberError, parse_integer, shown
 from kvstore.server.http.problems import (
     ANSWER_NOT_KEPT,
     IDEMPOTENCY_KEY_EXPIRED,
@@ -40,7 +40,8 @@ from kvstore.state_machine.leases import MAX_ATTACHED
 
 NAME = "Idempotency-Key"
 HEADER = NAME.lower().encode()
-_KEY = re.compile(r'"?([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})"?')
+_MAX_NUMBER = 10**18 - 1
+_USAGE = "17.1: a lease from POST /leases, a dot, and a number from 1 that grows with each new request"
 _CONDITIONS = (b"if-match", b"if-none-match")
 
 
@@ -56,11 +57,15 @@ class IdempotencyKey(NamedTuple):
         given = request.header(HEADER)
         if given is None:
             return None
-        found = _KEY.fullmatch(given.strip())
-        if found is None:
-            usage = "17.1: a lease from POST /leases, a dot, and a number from 1 that grows with each new request"
-            raise Problem(INVALID_IDEMPOTENCY_KEY, f"{NAME} is invalid: {given[:80]!r}. Write {usage}.")
-        return cls(int(found[1]), int(found[2]))
+        text = given.strip()
+        if len(text) >= 2 and text[0] == text[-1] == '"':
+            text = text[1:-1]
+        lease, _, number = text.partition(".")
+        try:
+            return cls(parse_integer(lease, 1, _MAX_NUMBER), parse_integer(number, 1, _MAX_NUMBER))
+        except InvalidNumberError as error:
+            cause = f"{NAME} is invalid: {shown(given)}, {error}"
+            raise Problem(INVALID_IDEMPOTENCY_KEY, f"{cause}. Write {_USAGE}.") from None
 
 
 def once(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kvstore.server.config import Address, ConfigError, Settings, parse_address, voters_warnings
-from kvstore.server.config_sources import bounds_of, load, settings_table
+from kvstore.server.config import Address, ConfigError, Settings, bounds_of, parse_address, voters_warnings
+from kvstore.server.config_sources import load, settings_table
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
@@ -154,8 +154,16 @@ def test_settings_that_contradict_each_other_are_refused_with_what_to_change(
         ({"listen": "localhost:0"}, "write host:port"),
         ({"listen": "localhost:65536"}, "write host:port"),
         ({"listen": ":80"}, "write host:port"),
-        ({"lease_ms": "soon"}, "lease_ms (from --lease-ms): must be a valid integer"),
-        ({"window": 0}, "allowed: 1 to 4096"),
+        ({"lease_ms": "soon"}, "lease_ms (from --lease-ms): 'soon' is not a whole number from 20 to 600000: write"),
+        ({"window": 0}, "window (from --window): 0 is not a whole number from 1 to 4096"),
+        ({"lease_ms": "1_000"}, "'1_000' is not a whole number"),
+        ({"lease_ms": " 500 "}, "' 500 ' is not a whole number"),
+        ({"lease_ms": "+500"}, "'+500' is not a whole number"),
+        ({"lease_ms": "0500"}, "'0500' is not a whole number"),
+        ({"lease_ms": "1e3"}, "'1e3' is not a whole number"),
+        ({"lease_ms": 500.0}, "500.0 is not a whole number"),
+        ({"window": True}, "True is not a whole number"),
+        ({"lease_ms": "9" * 5000}, "(5000 characters) is not a whole number"),
         ({"log_level": "loud"}, "must be 'debug', 'info', 'warning' or 'error'"),
     ],
 )

@@ -1,0 +1,81 @@
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvstore.api.numbers import (
+    InvalidNumberError,
+    check_integer,
+    check_seconds,
+    parse_integer,
+    parse_seconds,
+    shown,
+)
+
+NO_NUMBERS = [
+    *("", " ", "a", "1_000", " 5", "5 ", "5\n", "\t5", "+5", "-5", "-0", "007", "00", "0x10", "0b1", "1e3", "1E3"),
+    *("٣", "\uff15", "²", "1,000", "1.000,5", "5s", "nan", "NaN", "inf", "-inf", "Infinity", "true", "None"),
+    *("\x005", "5\x00", "\u200b5"),
+]
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "5.0", ".5", "5.", "1.5"])
+def test_a_whole_number_has_one_spelling(text: str) -> None:
+    with pytest.raises(InvalidNumberError, match="is not a whole number from 0 to 5000: write decimal digits only"):
+        parse_integer(text, 0, 5000)
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, ".5", "5.", "1.2.3", "1." + "0" * 21, "1" * 13])
+def test_seconds_are_plain_decimal_digits(text: str) -> None:
+    with pytest.raises(InvalidNumberError, match="is not a number of seconds from 0 to 5000: write decimal digits"):
+        parse_seconds(text, 0, 5000)
+
+
+@given(st.integers(0, 2**43))
+def test_plain_digits_are_taken(number: int) -> None:
+    assert parse_integer(str(number), 0, 2**43) == number
+
+
+@given(st.floats(0.001, 10**9, allow_nan=False))
+def test_the_python_spelling_of_a_number_of_seconds_is_taken(number: float) -> None:
+    assert parse_seconds(repr(number), 0, 10**9) == number
+
+
+@given(st.text(), st.integers(0, 10), st.integers(10, 10**6))
+def test_no_text_gives_a_number_out_of_bounds_or_another_error(text: str, least: int, most: int) -> None:
+    parsers: list[Callable[[str, int, int], float]] = [parse_integer, parse_seconds]
+    for parse in parsers:
+        try:
+            assert least <= parse(text, least, most) <= most
+        except InvalidNumberError:
+            continue
+
+
+@pytest.mark.parametrize("text", ["0", "6", "10", "9" * 5000])
+def test_a_number_out_of_bounds_is_refused_with_the_bounds(text: str) -> None:
+    with pytest.raises(InvalidNumberError, match=r"is not a whole number from 1 to 5$"):
+        parse_integer(text, 1, 5)
+
+
+@pytest.mark.parametrize("value", [True, False, 5.0, "5", None, b"5", math.nan, 0, 6, 10**4000, -1])
+def test_an_argument_is_an_int_within_bounds(value: object) -> None:
+    with pytest.raises(InvalidNumberError, match="is not a whole number from 1 to 5"):
+        check_integer(value, 1, 5)
+
+
+@pytest.mark.parametrize("value", [True, "5", None, math.nan, math.inf, -math.inf, 0.99, 5.01, 10**4000])
+def test_an_argument_of_seconds_is_a_finite_number_within_bounds(value: object) -> None:
+    with pytest.raises(InvalidNumberError, match="is not a number of seconds from 1 to 5"):
+        check_seconds(value, 1, 5)
+
+
+def test_numbers_within_bounds_are_taken() -> None:
+    assert (check_integer(5, 1, 5), check_seconds(5, 1, 5), check_seconds(1.5, 1, 5)) == (5, 5, 1.5)
+    assert (parse_integer("5", 1, 5), parse_seconds("5", 1, 5), parse_seconds("1.50", 1, 5)) == (5, 5.0, 1.5)
+
+
+def test_a_long_value_is_shortened_in_messages() -> None:
+    assert shown("9" * 5000) == "'" + "9" * 40 + "'... (5000 characters)"
+    assert len(shown(10**5000)) < 50
