@@ -17,7 +17,12 @@ IMPURE = frozenset(
 PURE = frozenset({"msgspec", "sortedcontainers"})
 BELOW_REPLICA = ("kvstore.state_machine", "kvstore.api", "storage", "paxos.types")
 
-REPLICA_PROCESS = ("kvstore.server.config", "kvstore.server.config_sources", "kvstore.server.process")
+REPLICA_PROCESS = (
+    "kvstore.server.config",
+    "kvstore.server.config_sources",
+    "kvstore.server.output",
+    "kvstore.server.process",
+)
 """The modules that start a replica need no other part of the server."""
 
 RNG_TYPE = "random.Random"

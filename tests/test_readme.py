@@ -184,6 +184,7 @@ def test_the_operations_page_has_every_metric() -> None:
             data_bytes=0,
             queues={},
             dropped_frames=0,
+            dropped_log_lines=0,
         )
     )
     families = set(re.findall(r"^# TYPE (kvstore_\w+)", metrics.render().decode(), re.MULTILINE))

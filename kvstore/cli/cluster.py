@@ -16,6 +16,7 @@ from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.parameters import whole_number
 from kvstore.client import Client
 from kvstore.server.config import voters_warnings
+from kvstore.server.output import install
 from kvstore.testing.cluster_directory import ClusterError, LocalReplica
 from kvstore.testing.process_cluster import NotReadyError, ProcessCluster
 from kvstore.testing.replica_status import status_of
@@ -67,6 +68,8 @@ async def _run(local: ProcessCluster, console: Console) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
     local.start()
+    install("stdout")  # a pipe that nobody reads must not keep Ctrl-C from stopping the replicas
+    install("stderr")
     reporting = asyncio.create_task(_report(local, console))
     stopping = asyncio.create_task(stop_requested.wait())
     try:

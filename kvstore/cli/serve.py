@@ -1,7 +1,6 @@
 """`kvstore serve`, which has a flag for each setting."""
 
 import inspect
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +27,6 @@ def serve(config: _Config = None, **flags: str | None) -> None:
         settings = load(flags, config)
     except ConfigError as error:
         fail("\nkvstore: ".join(error.problems), ExitStatus.USAGE)
-    for warning in settings.warnings():
-        sys.stderr.write(f"kvstore: warning: {warning}\n")
 
     from kvstore.server import process  # noqa: PLC0415 - --help starts faster without the server
 

@@ -57,6 +57,9 @@ class CounterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     dropped_frames: int
     """Messages that were dropped because the peer was not connected, its queue was full, or they were too long."""
 
+    dropped_log_lines: int
+    """Lines for standard error that were not written, because nobody read them in time."""
+
 
 class Metrics:
     """The metrics of one replica."""
@@ -177,6 +180,11 @@ class _SnapshotCollector(Collector):
             "kvstore_link_dropped_messages",
             "Messages that were dropped instead of sent",
             value=counters.dropped_frames,
+        )
+        yield CounterMetricFamily(
+            "kvstore_log_dropped_lines",
+            "Lines for standard error that were dropped: nobody read them in time, or the disk of the log is full",
+            value=counters.dropped_log_lines,
         )
         yield CounterMetricFamily(
             "kvstore_chosen_slots", "Length of the chosen prefix of the log", value=counters.chosen

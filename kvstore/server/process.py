@@ -21,6 +21,7 @@ from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, boot_clock
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
+from kvstore.server.output import install
 from kvstore.server.service import Service
 from kvstore.server.startup import limits_of, options_of, refuse_other_founders, retention_of
 from paxos.messages import AnyMessage
@@ -183,9 +184,12 @@ def _load(settings: Settings, storage: SqliteStorage) -> ReplicaServer:
 
 
 def serve(settings: Settings) -> None:
-    """Run one replica until SIGTERM or SIGINT. Raises the error that ended it, such as StorageError or OSError."""
+    """Run one replica until SIGTERM or SIGINT. Raises the error that ended it, such as StorageError or OSError.
+
+    From the first call on, `sys.stderr` of this process is a NonblockingOutput.
+    """
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=install("stderr")
     )
     for warning in settings.warnings():
         log.warning("%s", warning)

@@ -12,6 +12,7 @@ from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, address_of, boot_clock
 from kvstore.server.metrics import CounterSnapshot
+from kvstore.server.output import dropped_log_lines
 from kvstore.server.trace import Trace
 from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
@@ -188,6 +189,7 @@ class Service:
                 "link_bytes": self._transport.queued_bytes,
             },
             dropped_frames=self._transport.stats.dropped_frames,
+            dropped_log_lines=dropped_log_lines(),
         )
 
     @property

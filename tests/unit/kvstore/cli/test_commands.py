@@ -83,13 +83,6 @@ def test_serve_rejects_wrong_settings_without_starting(served: list[Settings]) -
     assert not served
 
 
-def test_serve_warns_about_an_even_number_of_voters(served: list[Settings]) -> None:
-    code, _, err = run("serve", "--members", "n1=a:1,n2=b:1", "--secret", "0123456789abcdef")
-    assert code == 0
-    assert err.startswith("kvstore: warning: 2 voters")
-    assert served
-
-
 @pytest.mark.parametrize("error", [StorageError("the disk is gone: buy one"), OSError("the disk is gone: buy one")])
 def test_a_replica_that_cannot_run_ends_with_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(_: Settings) -> None:

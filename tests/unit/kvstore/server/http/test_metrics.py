@@ -15,6 +15,7 @@ SNAPSHOT = CounterSnapshot(
     data_bytes=4096,
     queues={"inbox": 3},
     dropped_frames=8,
+    dropped_log_lines=9,
 )
 
 
@@ -47,6 +48,7 @@ def test_what_a_replica_counts_is_pulled_at_each_scrape() -> None:
     assert found["process_resident_memory_bytes{}"] > 0
     assert found["kvstore_queue_depth{queue=inbox}"] == 3
     assert found["kvstore_link_dropped_messages_total{}"] == 8
+    assert found["kvstore_log_dropped_lines_total{}"] == 9
     seen.append(
         CounterSnapshot(**{name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__} | {"chosen": 13})
     )
