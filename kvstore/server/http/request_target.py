@@ -5,6 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 from kvstore.api.limits import MAX_KEY_BYTES, RESERVED_KEY
 from kvstore.server.http.problems import INVALID_KEY, MALFORMED, Problem
+from kvstore.server.http.request import HttpRequest
 
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
@@ -23,6 +24,15 @@ def split_target(target: str) -> tuple[str, str]:
         raise Problem(MALFORMED, "The request target has a fragment. Write # in a key as %23.")
     path, _, query = target.partition("?")
     return path, query
+
+
+def authority_of(request: HttpRequest) -> bytes | None:
+    """Return the host, with its port, that a request is sent to: the one in an absolute target replaces the header
+    Host (RFC 9112, 3.2.2). None if the request names none."""
+    found = _AUTHORITY.match(request.target)
+    if found is None:
+        return request.headers.get(b"host")
+    return found[0].partition("://")[2].rpartition("@")[2].encode("latin-1")
 
 
 def decode_key(escaped: str) -> bytes:

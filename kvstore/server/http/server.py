@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from kvstore.server.http import backup, events, leases, locks, members, transactions, watch
 from kvstore.server.http.connection import HttpConnection
+from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.dispatcher import OTHER, Dispatcher, Route
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.keys import PATH as KEYS
@@ -26,7 +27,13 @@ IDLE_GRACE_MS = 500
 class Frontend:
     """The HTTP server of `replica`. It belongs to the event loop in which it is started."""
 
-    def __init__(self, replica: ReplicaService, metrics: Metrics, limits: HttpLimits | None = None) -> None:
+    def __init__(
+        self,
+        replica: ReplicaService,
+        metrics: Metrics,
+        limits: HttpLimits | None = None,
+        names: HostNames | None = None,
+    ) -> None:
         self._replica = replica
         self._limits = limits or HttpLimits()
         in_flight = InFlight(self._limits.max_in_flight)
@@ -55,7 +62,7 @@ class Frontend:
             members.PATH: member_route,
         }
         """The routes of all paths below a path. The path here names the route in the metrics."""
-        self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits)
+        self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits, names or HostNames())
         self._connections: set[HttpConnection] = set()
         self._all_left = asyncio.Event()
         self._all_left.set()
