@@ -77,7 +77,7 @@ class HttpConnection(asyncio.Protocol):
         """See asyncio.Protocol. A client that closes its side may still wait for its responses."""
         if self._body.exchange is not None:
             self._refuse_rest(malformed("the body ends early"))
-        elif self._reader.held and not self._ignores_input:
+        elif self._reader.is_within_head and not self._ignores_input:
             self._refuse_rest(malformed("the head ends early: an empty line ends it"))
         self._writer.client_closes()
         self._advance()

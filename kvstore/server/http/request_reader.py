@@ -127,6 +127,11 @@ class RequestReader:
                 raise MalformedRequestError(cause, HEAD_TOO_LARGE)
             return
 
+    @property
+    def is_within_head(self) -> bool:
+        """True if a part of a head was fed."""
+        return bool(self.held or self._target or self._headers)
+
     def forget(self) -> None:
         """Drop the bytes of an incomplete head. Nothing may be fed after this."""
         self._target, self._headers, self.held = b"", {}, 0

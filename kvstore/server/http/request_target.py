@@ -41,10 +41,8 @@ def decode_key(escaped: str) -> bytes:
     Raises Problem for a broken escape, a length outside of 1 to MAX_KEY_BYTES, and a first byte of 0.
     """
     if "%" in escaped:
-        broken = _BROKEN_ESCAPE.search(escaped)
-        if broken is not None:
-            escape = escaped[broken.start() : broken.start() + 3]
-            raise Problem(INVALID_KEY, f"{escape!r} is not an escape. Write % as %25, and any byte as %XX.")
+        if (broken := broken_escape_in(escaped)) is not None:
+            raise Problem(INVALID_KEY, f"{broken!r} is not an escape. Write % as %25, and any byte as %XX.")
         key = unquote_to_bytes(escaped)
     else:
         key = escaped.encode("utf-8", "surrogateescape")
@@ -53,3 +51,9 @@ def decode_key(escaped: str) -> bytes:
     if key.startswith(b"\0"):
         raise Problem(INVALID_KEY, RESERVED_KEY)
     return key
+
+
+def broken_escape_in(text: str) -> str | None:
+    """Return the first `%` that two hexadecimal digits do not follow, with the characters behind it; None without."""
+    broken = _BROKEN_ESCAPE.search(text)
+    return text[broken.start() : broken.start() + 3] if broken is not None else None

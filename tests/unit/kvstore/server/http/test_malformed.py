@@ -47,6 +47,7 @@ NOT_HTTP = {
 OTHER_STATUS = {
     "unknown method": (501, "unknown-method"),
     "lower case method": (501, "unknown-method"),
+    "connect to nothing": (505, "unsupported-version"),
     "http/0.9": (505, "unsupported-version"),
     "http/2 preface": (505, "unsupported-version"),
     "http/2.0": (505, "unsupported-version"),
