@@ -34,6 +34,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 from kvstore.peers.connection import LINGER_S, AcceptedLink, DialledLink, Link
 from kvstore.peers.handshake import LocalEnd
 from kvstore.peers.handshake_messages import Channel, LinkRefusal, LinkRefused, ProcessIdentity
+from kvstore.peers.listener import listening_socket
 from paxos import wire
 from paxos.messages import AnyMessage
 
@@ -119,7 +120,7 @@ class Transport:
         host, port = self.address
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: AcceptedLink(self), host, port)
+            self._server = await loop.create_server(lambda: AcceptedLink(self), sock=listening_socket(host, port))
         except OSError as error:
             why = f"cannot listen for peers on {host}:{port} ({error.strerror})"
             advice = "stop the process that uses the port, or give this replica another peer address"

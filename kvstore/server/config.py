@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from kvstore.api.numbers import check_integer, parse_integer
 from kvstore.replica.retention import RetentionLimits
+from kvstore.server.http.authority import Authority, parse_authority
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
@@ -37,6 +38,7 @@ FRAME_ROOM_BYTES = 64 * 1024
 """Bytes of a frame that are reserved for keys, request ids and other fields beside the values."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared here, never bound by default
 
 
@@ -100,8 +102,29 @@ def check_name(name: str) -> str:
     return name
 
 
+def _parse_names(names: object) -> object:
+    """Parse a comma-separated list, or the strings of a list; leave other values to the type validation."""
+    parts = names.split(",") if isinstance(names, str) else names
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        return names
+    return tuple(_public_name(part.strip()) for part in parts if part.strip())
+
+
+def _public_name(text: str) -> Authority:
+    try:
+        name = parse_authority(text)
+    except ValueError:
+        name = Authority("", None)
+    if not _HOST.fullmatch(name.host) and not name.is_address:
+        raise ValueError(
+            f"{text!r} is not a host: write each name, or name:port, without http:// and *, like kv.example.com"
+        )
+    return name
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 Listen = Annotated[Address, BeforeValidator(_parse_listen)]
+PublicNames = Annotated[tuple[Authority, ...], BeforeValidator(_parse_names)]
 Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
 
 
@@ -139,6 +162,11 @@ class Settings(BaseSettings):
         "address in `members`",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
+    public_names: PublicNames = Field(
+        (),
+        description="host names in the URLs by which clients reach this replica, beside IP addresses, `localhost` and "
+        "the hosts in `members`: `kv.example.com,kv.internal:8443`; other names are refused with 421",
+    )
     peer_listen: Listen | None = Field(
         None,
         description="address of the peer listener, if it differs from the address of this replica in `members`: "
@@ -197,7 +225,7 @@ class Settings(BaseSettings):
         "requests",
         1,
         1_000_000,
-        "maximum number of requests in progress on one replica; further requests are refused with 429",
+        "maximum number of complete requests in progress on one replica; further requests are refused with 429",
     )
     quota_bytes: int = _number(
         2 << 30,

@@ -23,7 +23,7 @@ from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
 from kvstore.server.output import install
 from kvstore.server.service import Service
-from kvstore.server.startup import limits_of, options_of, refuse_other_founders, retention_of
+from kvstore.server.startup import host_names_of, limits_of, options_of, refuse_other_founders, retention_of
 from paxos.messages import AnyMessage
 from paxos.types import NodeId
 from storage.base import DamagedError, StorageError
@@ -58,7 +58,7 @@ class ReplicaServer:
         self.ended = self.driver.ended
         self.service = Service(self.driver, settings)
         metrics.watch(self.service.snapshot)
-        self._frontend = Frontend(self.service, metrics, limits_of(settings))
+        self._frontend = Frontend(self.service, metrics, limits_of(settings), host_names_of(settings))
 
     async def start(self) -> None:
         """Listen for peers and clients. Raises OSError if it cannot listen on an address."""

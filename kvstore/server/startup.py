@@ -3,6 +3,7 @@
 from kvstore.api.membership import Membership
 from kvstore.replica.retention import RetentionLimits
 from kvstore.server.config import Settings
+from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from storage.base import StorageError, StoredIdentity
@@ -25,6 +26,12 @@ def options_of(settings: Settings) -> Options:
 def limits_of(settings: Settings) -> HttpLimits:
     """Return the limits of the HTTP front end."""
     return HttpLimits(max_value_bytes=settings.max_value_bytes, max_in_flight=settings.max_in_flight)
+
+
+def host_names_of(settings: Settings) -> HostNames:
+    """Return the names by which clients may address this replica."""
+    hosts = {address.host for address in (*settings.members.values(), settings.listen, settings.peer_bind)}
+    return HostNames(hosts, settings.public_names)
 
 
 def retention_of(settings: Settings) -> RetentionLimits:

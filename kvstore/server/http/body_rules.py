@@ -1,22 +1,16 @@
 """The rules for the body of a request that are checked when its head is complete."""
 
 from kvstore.server.http.limits import HttpLimits
-from kvstore.server.http.problems import BODY_TOO_SLOW, EXPECTATION_FAILED, UNSUPPORTED, VALUE_TOO_LARGE, Problem
+from kvstore.server.http.problems import BODY_TOO_SLOW, EXPECTATION_FAILED, VALUE_TOO_LARGE, Problem
 from kvstore.server.http.request import HttpRequest
 
 
-def refuse_body(request: HttpRequest, limits: HttpLimits) -> None:
-    """Raise Problem for a body that is too long, has another transfer coding than chunked, or an unknown
-    expectation."""
+def refuse_body(request: HttpRequest, most: int) -> None:
+    """Raise Problem for a body of more than `most` bytes, and for an unknown expectation."""
     headers = request.headers
     length = headers.get(b"content-length")
-    if length is not None:
-        if _exceeds(length, limits.max_value_bytes):
-            raise too_large(limits)
-    elif b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-        raise Problem(
-            UNSUPPORTED, "The only supported transfer coding is chunked. Send the value as it is to be stored."
-        )
+    if length is not None and _exceeds(length, most):
+        raise too_large(most)
     if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
         raise Problem(
             EXPECTATION_FAILED, "The only supported expectation is 100-continue. Leave the header Expect out."
@@ -30,10 +24,11 @@ def _exceeds(length: bytes, most: int) -> bool:
     return len(digits) > len(str(most)) or int(digits or b"0") > most
 
 
-def too_large(limits: HttpLimits) -> Problem:
+def too_large(most: int) -> Problem:
     """Return 413 for a body over the limit."""
     detail = (
-        f"A body may have at most {limits.max_value_bytes} bytes (max_value_bytes). Split it into several requests."
+        f"The body of this request may have at most {most} bytes (for values and transactions: max_value_bytes). "
+        "Split it into several requests."
     )
     return Problem(VALUE_TOO_LARGE, detail)
 

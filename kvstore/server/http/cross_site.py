@@ -1,34 +1,104 @@
-"""Protection against cross-site requests: a browser must not write here for a page of another site.
+"""Protection against web pages: a browser must not read or write here for a page of another site.
 
-A client that reaches a replica may write to it, so a web page that a person on that network visits must not write
-through the person's browser. Browsers send a POST for another site without asking, and name the site of the page in
-headers (https://www.w3.org/TR/fetch-metadata/). Before a PUT or DELETE they ask, which this server does not answer.
+A client that reaches a replica may use it, so a page that a person on that network visits must not use it through the
+person's browser. Two rules hold for every request, on every path:
+
+Host. A page can give its own name the address of a replica (DNS rebinding), and is then of the same site as the
+replica. So a request must name the replica by an IP address, by localhost, or by a configured name; otherwise 421.
+
+Origin. Browsers send some writes for another site without asking, and name the site of the page in headers
+(https://www.w3.org/TR/fetch-metadata/): `Sec-Fetch-Site` decides; where it is missing, `Origin` must be the host that
+the request came to, or a public name. Before a PUT or DELETE they ask, which this server does not answer.
 """
 
+from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from kvstore.server.http.problems import FOREIGN_PAGE, SAFE_METHODS, Problem
+from kvstore.server.http.authority import Authority, parse_authority
+from kvstore.server.http.problems import FOREIGN_PAGE, MALFORMED, SAFE_METHODS, UNKNOWN_HOST, Problem, ProblemKind
 from kvstore.server.http.request import HttpRequest
+from kvstore.server.http.request_target import authority_of
 
-_OWN = frozenset({b"same-origin", b"none"})
-
-
-def refuse_cross_site(request: HttpRequest) -> None:
-    """Raise Problem for a write that a browser sends for a page of another site."""
-    headers = request.headers
-    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if (site is None and origin is None) or request.method in SAFE_METHODS:
-        return
-    foreign = site is not None and site not in _OWN
-    if not foreign and origin is not None:
-        foreign = _host_of(origin) != headers.get(b"host", b"")
-    if foreign:
-        detail = "A browser sent this write for a page of another site. Use the page /ui, or another HTTP client."
-        raise Problem(FOREIGN_PAGE, detail)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_OWN_SITES = frozenset({b"same-origin", b"none"})
+_CACHED = 1024
 
 
-def _host_of(origin: bytes) -> bytes | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:  # an invalid IPv6 address
-        return None
+class HostNames:
+    """The names by which clients may address a replica.
+
+    `members` are hosts of members: they are accepted in Host. `public` are names, or `name:port`, that are accepted in
+    Host and in Origin. The port does not matter in Host; in Origin it is the one that is named, or a default port.
+    """
+
+    def __init__(self, members: Iterable[str] = (), public: Iterable[Authority] = ()) -> None:
+        self._public = frozenset(public)
+        self._names = {host.lower().removesuffix(".") for host in members} | {name.host for name in self._public}
+        self._judged = lru_cache(_CACHED)(self._judge)
+        """Function `_judge` with the latest results: nearly all requests have one of a few Host headers."""
+
+    def refuse(self, request: HttpRequest) -> None:
+        """Raise Problem for a request that breaks one of the two rules."""
+        headers = request.headers
+        host = headers.get(b"host") if request.target[:1] == "/" else authority_of(request)
+        if host is not None:
+            problem = self._judged(host)
+            if problem is not None:
+                raise Problem(*problem)
+        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+        if (site is None and origin is None) or request.method in SAFE_METHODS:
+            return
+        if site is not None:
+            if site not in _OWN_SITES:
+                raise _foreign(f"Sec-Fetch-Site is {_shown(site)}")
+        elif origin is not None and not self._is_own(origin, host or b""):
+            raise _foreign(f"Origin is {_shown(origin)}, Host is {_shown(host or b'')}")
+
+    def _judge(self, host: bytes) -> tuple[ProblemKind, str] | None:
+        """Return the problem of a request to `host`, None if it names this replica. An empty host names nobody: no
+        browser sends it."""
+        try:
+            found = parse_authority(host.decode("latin-1"))
+        except ValueError as error:
+            return MALFORMED, f"The header Host is invalid: {error}."
+        name = found.host
+        if not name or name in self._names or name == "localhost" or name.endswith(".localhost") or found.is_address:
+            return None
+        detail = (
+            f"{name} is not a name of this replica. Add it to the setting public_names, or use an IP address, "
+            "localhost, or the host of a member."
+        )
+        return UNKNOWN_HOST, detail
+
+    def _is_own(self, origin: bytes, host: bytes) -> bool:
+        """Return whether a page of `origin` is of this replica, which the request addresses as `host`.
+
+        The scheme does not matter: a proxy may terminate TLS. A Host without a port has the default port of either.
+        """
+        try:
+            parts = urlsplit(origin.decode("latin-1"))
+            page, asked = parse_authority(parts.netloc), parse_authority(host.decode("latin-1"))
+        except ValueError:
+            return False
+        default = _DEFAULT_PORTS.get(parts.scheme)
+        if default is None or not page.host:
+            return False
+        port = page.port or default
+        if (page.host, port) == (asked.host, asked.port or default):
+            return True
+        return Authority(page.host, port) in self._public or (
+            port == default and Authority(page.host, None) in self._public
+        )
+
+
+def _foreign(why: str) -> Problem:
+    detail = (
+        f"A browser sent this write for a page of another site ({why}). Use the page /ui, or another HTTP client; if "
+        "the page is of this store, add its host to the setting public_names."
+    )
+    return Problem(FOREIGN_PAGE, detail)
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:80].decode("latin-1"))

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 from kvstore.api.errors import Refused
 from kvstore.server.http.body_rules import refuse_body
 from kvstore.server.http.calls import ReplicaCall, TaskCall
-from kvstore.server.http.cross_site import refuse_cross_site
+from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
-from kvstore.server.http.problems import MALFORMED, SAFE_METHODS, Problem, internal_error, refusal
+from kvstore.server.http.problems import SAFE_METHODS, Problem, internal_error, refusal
+from kvstore.server.http.received_bytes import ReceivedBytes
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_target import split_target
 from kvstore.server.http.response import HttpResponse, StreamedResponse
@@ -29,6 +30,9 @@ from kvstore.server.metrics import Metrics
 OTHER = "other"
 """Route of a path that does not exist, and method of a request without one, in the metrics."""
 _NO_ROUTE = "malformed"
+MAX_DOCUMENT_BYTES = 64 * 1024
+"""Longest body of a call that is no write of keys: a lease, a lock or a member. A request may wait for a lock for a
+minute with its body in memory."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +57,10 @@ class Exchange:
     __slots__ = (
         "_dispatcher",
         "call",
+        "held_bytes",
         "is_alone",
-        "is_counted",
         "is_whole",
+        "max_body_bytes",
         "owner",
         "reply",
         "request",
@@ -78,8 +83,10 @@ class Exchange:
         """True for a request that cannot begin without its body."""
         self.is_whole = False
         """True once the body is complete."""
-        self.is_counted = False
-        """True while the request is counted as in flight."""
+        self.max_body_bytes = 0
+        """Longest body that the call takes."""
+        self.held_bytes = 0
+        """Bytes of the complete body that are counted in ReceivedBytes."""
         self.started = perf_counter()
         self.reply: Any = None
         self.response: HttpResponse | StreamedResponse | None = None
@@ -94,13 +101,20 @@ class Dispatcher:
     """Dispatcher of the requests of all connections of one front end."""
 
     def __init__(
-        self, find_route: Callable[[str], tuple[str, Route]], metrics: Metrics, in_flight: InFlight, limits: HttpLimits
+        self,
+        find_route: Callable[[str], tuple[str, Route]],
+        metrics: Metrics,
+        in_flight: InFlight,
+        limits: HttpLimits,
+        names: HostNames,
     ) -> None:
         """`find_route` returns the route of a path, with its name for the metrics."""
         self._find_route = find_route
         self._metrics = metrics
         self._in_flight = in_flight
         self._limits = limits
+        self._names = names
+        self.received = ReceivedBytes(limits.max_received_bytes)
         self._replied: list[Exchange] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,39 +124,45 @@ class Dispatcher:
         exchange = Exchange(self, owner, request)
         try:
             path, query = split_target(request.target)
-            refuse_cross_site(request)
+            self._names.refuse(request)
             exchange.route, route = self._find_route(path)
             call = route(request, path, query)
+            is_task = isinstance(call, TaskCall)
             if call.takes_body:
-                refuse_body(request, self._limits)
+                exchange.max_body_bytes = MAX_DOCUMENT_BYTES if is_task else self._limits.max_value_bytes
+                refuse_body(request, exchange.max_body_bytes)
                 exchange.takes_body = True
             exchange.call = call
             # RFC 9112, 9.3.2: only safe requests may be in progress together. A GET shall see the PUT before it.
-            exchange.is_alone = isinstance(call, TaskCall) or request.method not in SAFE_METHODS
+            exchange.is_alone = is_task or request.method not in SAFE_METHODS
         except Exception as error:  # noqa: BLE001  whatever fails, the client gets a response
             self.finish(exchange, _problem(error, request).response(request.method))
         return exchange
 
-    def reserve(self, exchange: Exchange) -> None:
-        """Count a request as in flight, or refuse it. The count bounds the memory for bodies."""
+    def hold_body(self, exchange: Exchange) -> None:
+        """Count the body of a complete request until its response, or refuse the request."""
+        size = len(exchange.request.body)
         try:
-            self._in_flight.enter()
-            exchange.is_counted = True
+            self.received.take(size)
         except Problem as problem:
             self.refuse(exchange, problem)
+        else:
+            exchange.held_bytes = size
 
     def begin(self, exchange: Exchange) -> None:
         """Handle a complete request. Its connection is told of the response, but never before this returns."""
         call = exchange.call
         if isinstance(call, TaskCall):
-            self._release(exchange)  # its handler counts it, while it does not wait
             task = asyncio.get_running_loop().create_task(self._run(exchange, call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        if not exchange.is_counted:
-            self.reserve(exchange)
-        if call is not None and exchange.is_counted:
+        try:
+            self._in_flight.enter()
+        except Problem as problem:
+            self.refuse(exchange, problem)
+            return
+        if call is not None:
             try:
                 call.ask(exchange.replied)
             except Exception as error:  # noqa: BLE001  see above
@@ -155,18 +175,19 @@ class Dispatcher:
 
     def drop(self, exchange: Exchange) -> None:
         """Drop a request that has not begun."""
-        self._release(exchange)
+        self._release_body(exchange)
         exchange.call, exchange.takes_body = None, False
 
-    def _release(self, exchange: Exchange) -> None:
-        if exchange.is_counted:
-            exchange.is_counted = False
-            self._in_flight.leave()
+    def _release_body(self, exchange: Exchange) -> None:
+        exchange.request.body = b""
+        if exchange.held_bytes:
+            self.received.give_back(exchange.held_bytes)
+            exchange.held_bytes = 0
 
-    def malformed(self, cause: str) -> HttpResponse:
-        """Return the response to bytes that are not HTTP, and count it in the metrics."""
-        self._metrics.observe_request(OTHER, _NO_ROUTE, MALFORMED.status, 0.0)
-        return malformed(cause).response("UNKNOWN")
+    def refuse_bytes(self, problem: Problem) -> HttpResponse:
+        """Return the response to bytes that are no complete request, and count it in the metrics."""
+        self._metrics.observe_request(OTHER, _NO_ROUTE, problem.kind.status, 0.0)
+        return problem.response("UNKNOWN")
 
     def replied(self, exchange: Exchange) -> None:
         """Answer a request to which the replica has replied, in the next turn of the event loop."""
@@ -200,13 +221,10 @@ class Dispatcher:
     def finish(self, exchange: Exchange, response: HttpResponse | StreamedResponse, now: float | None = None) -> None:
         """Set the response of a request and count it in the metrics. Every response to a request is set here."""
         exchange.response = response
+        if exchange.held_bytes:
+            self._release_body(exchange)
         seconds = (now or perf_counter()) - exchange.started
         self._metrics.observe_request(exchange.request.method, exchange.route, response.status, seconds)
-
-
-def malformed(cause: str) -> Problem:
-    """Return 400 for bytes that are not HTTP."""
-    return Problem(MALFORMED, f"The bytes on this connection are not valid HTTP/1.1: {cause}.")
 
 
 def _response(exchange: Exchange) -> HttpResponse:

@@ -10,9 +10,12 @@ class HttpLimits(msgspec.Struct, frozen=True):
     """Longest body of a request, and so longest value."""
 
     max_in_flight: int = 1024
-    """Most requests of keys, transactions, leases and locks in progress; more are refused with 429. The default is four
-    times the number of connections with the best throughput. With max_value_bytes it bounds the memory for bodies to
-    1 GiB."""
+    """Most complete requests of keys, transactions, leases and locks in progress; more are refused with 429. The
+    default is four times the number of connections with the best throughput."""
+
+    max_received_bytes: int = 256 * 1024 * 1024
+    """Most bytes of requests in memory: incomplete ones, and the bodies of complete ones without a response. See
+    `received_bytes`."""
 
     body_timeout_ms: int = 10_000
     """Time after the headers of a request within which its body must arrive."""

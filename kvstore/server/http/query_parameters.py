@@ -1,16 +1,20 @@
 """The query of a request. An unknown or repeated parameter is refused: to ignore it would do something else than asked.
 
+A query is percent-encoded as RFC 3986 says, like a path: `+` is a plus sign, and a space is `%20`. HTML forms write a
+space as `+`, but a key may begin with `c++`, and must have one spelling.
+
 All queries are parsed here, so that the tests can hold the parameters against `/openapi.json`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.limits import MAX_REVISION
 from kvstore.api.numbers import InvalidNumberError, parse_integer, parse_seconds
 from kvstore.api.queries import Consistency
 from kvstore.server.http.problems import INVALID_QUERY, Problem
+from kvstore.server.http.request_target import broken_escape_in
 
 _COMMON = {f"consistency={level}": level for level in Consistency}
 
@@ -20,18 +24,26 @@ def parse_query(query: str, known: Collection[str]) -> dict[str, str]:
     if not query:
         return {}
     usage = f"Known here: {', '.join(known) if known else 'none'}."
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="surrogateescape")
-    except ValueError:
-        raise Problem(INVALID_QUERY, f"The query is not of the form name=value&name=value. {usage}") from None
     found: dict[str, str] = {}
-    for name, value in pairs:
+    for pair in query.split("&"):
+        name, equals, value = (_decode(part) for part in pair.partition("="))
+        if not equals:
+            raise Problem(INVALID_QUERY, f"The query is not of the form name=value&name=value. {usage}")
         if name not in known:
             raise Problem(INVALID_QUERY, f"The parameter {name!r} is unknown. {usage}")
         if name in found:
             raise Problem(INVALID_QUERY, f"The parameter {name!r} is repeated. {usage}")
         found[name] = value
     return found
+
+
+def _decode(escaped: str) -> str:
+    """Return a name or a value without its escapes. Raises Problem for a broken one."""
+    if "%" not in escaped:
+        return escaped
+    if (broken := broken_escape_in(escaped)) is not None:
+        raise Problem(INVALID_QUERY, f"{broken!r} is not an escape. Write % as %25, and any byte as %XX.")
+    return unquote(escaped, errors="surrogateescape")
 
 
 def refuse_parameters(query: str) -> None:

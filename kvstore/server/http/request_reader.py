@@ -7,8 +7,24 @@ and the rules that llhttp leaves to its users: exactly one Host, the form of the
 import re
 from typing import Protocol
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
+from kvstore.server.http.problems import (
+    HEAD_TOO_LARGE,
+    MALFORMED,
+    TARGET_TOO_LONG,
+    UNKNOWN_METHOD,
+    UNKNOWN_TRANSFER_CODING,
+    UNSUPPORTED_VERSION,
+    Problem,
+    ProblemKind,
+)
 from kvstore.server.http.request import ClientConnection, HttpRequest
 
 MAX_LINE_BYTES = 8190
@@ -18,6 +34,8 @@ MAX_FIELDS = 100
 MAX_HEAD_BYTES = 64 * 1024
 """Longest head, trailer, or line before a chunk, where it comes in more than one piece."""
 
+_REQUEST_LINE = re.compile(rb"(?:^|\n)([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) [!-~]+ HTTP/1\.[01]\r\n")
+_KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"})
 _VISIBLE = re.compile("[!-~]+")
 _ABSOLUTE = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://"
@@ -30,8 +48,21 @@ _IN_TARGET = ("in url", "Expected HTTP/")
 """Parts of llhttp's messages about a byte that must not be in a request target, or about a space in a target."""
 
 
+_VERSION_ERRORS = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+"""llhttp's messages about another version; the second one is about the first bytes of HTTP/2."""
+
+
 class MalformedRequestError(Exception):
-    """The bytes are not a valid request. The message says why. The bytes after them have no meaning."""
+    """The bytes are not a valid request, or one that is not supported. The bytes after them have no meaning."""
+
+    def __init__(self, cause: str, kind: ProblemKind = MALFORMED) -> None:
+        super().__init__(cause)
+        self.problem = malformed(cause) if kind is MALFORMED else Problem(kind, f"{cause[:1].upper()}{cause[1:]}.")
+
+
+def malformed(cause: str) -> Problem:
+    """Return 400 for bytes that are not HTTP."""
+    return Problem(MALFORMED, f"The bytes on this connection are not valid HTTP/1.1: {cause}.")
 
 
 class RequestReceiver(Protocol):
@@ -59,8 +90,10 @@ class RequestReader:
         """Headers of the head that is parsed; after it, the trailers, which are ignored."""
         self._repeated = 0
         """Number of header lines whose name occurred before."""
-        self._held = 0
+        self.held = 0
         """Bytes of an incomplete head, or of an incomplete line of a chunked body."""
+        self.has_surplus = False
+        """True if there were bytes behind a request that ends the connection."""
         self._body_head = b""
         """Head for the second parser of a request for an upgrade, see `_parse_body`; empty if none is needed."""
         self._is_resuming = False
@@ -72,8 +105,11 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Parse `data`. Raises MalformedRequestError, after which nothing may be fed."""
-        while data and not self._has_ended:
-            self._held += len(data)
+        while data:
+            if self._has_ended:
+                self.has_surplus = True
+                return
+            self.held += len(data)
             try:
                 self._parser.feed_data(data)
             except HttpParserUpgrade as upgrade:
@@ -83,11 +119,22 @@ class RequestReader:
                 continue
             except HttpParserError as error:
                 if self._has_ended:
+                    self.has_surplus = True
                     return
-                raise _malformed(error) from None
-            if self._held > MAX_HEAD_BYTES:
-                raise MalformedRequestError(f"a head, or a line of a body, is longer than {MAX_HEAD_BYTES} bytes")
+                raise _malformed(error, data) from None
+            if self.held > MAX_HEAD_BYTES:
+                cause = f"a head, or a line of a body, is longer than {MAX_HEAD_BYTES} bytes"
+                raise MalformedRequestError(cause, HEAD_TOO_LARGE)
             return
+
+    @property
+    def is_within_head(self) -> bool:
+        """True if a part of a head was fed."""
+        return bool(self.held or self._target or self._headers)
+
+    def forget(self) -> None:
+        """Drop the bytes of an incomplete head. Nothing may be fed after this."""
+        self._target, self._headers, self.held = b"", {}, 0
 
     def _parse_body(self) -> None:
         """Parse the body of a request for an upgrade with a second parser: httptools ends such a request with its
@@ -102,12 +149,13 @@ class RequestReader:
         """See httptools."""
         self._target = self._target + part if self._target else part
         if len(self._target) > MAX_LINE_BYTES:
-            raise MalformedRequestError(f"the request target is longer than {MAX_LINE_BYTES} bytes")
+            cause = f"the request target is longer than {MAX_LINE_BYTES} bytes"
+            raise MalformedRequestError(cause, TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools."""
         if len(name) + len(value) > MAX_LINE_BYTES:
-            raise MalformedRequestError(f"a header line is longer than {MAX_LINE_BYTES} bytes")
+            raise MalformedRequestError(f"a header line is longer than {MAX_LINE_BYTES} bytes", HEAD_TOO_LARGE)
         name, value, headers = name.lower(), value.rstrip(), self._headers
         if name in headers:
             if name == b"host":
@@ -116,7 +164,7 @@ class RequestReader:
             value = b"%b, %b" % (headers[name], value)
         headers[name] = value
         if len(headers) + self._repeated > MAX_FIELDS:
-            raise MalformedRequestError(f"there are more than {MAX_FIELDS} header lines")
+            raise MalformedRequestError(f"there are more than {MAX_FIELDS} header lines", HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -124,7 +172,7 @@ class RequestReader:
             self._is_resuming, self._target, self._headers = False, b"", {}
             return
         parser, headers, target = self._parser, self._headers, self._target.decode("latin-1")
-        self._target, self._headers, self._repeated, self._held = b"", {}, 0, 0
+        self._target, self._headers, self._repeated, self.held = b"", {}, 0, 0
         keep_alive = parser.should_keep_alive()
         # Without a Connection header only HTTP/1.1 is kept alive; get_http_version formats a string.
         version = "1.1" if keep_alive and b"connection" not in headers else parser.get_http_version()
@@ -142,14 +190,14 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         """See httptools."""
-        self._held = 0
+        self.held = 0
         self._receiver.body_received(data)
 
     def on_message_complete(self) -> None:
         """See httptools."""
         if self._body_head:
             return
-        self._held = 0
+        self.held = 0
         self._has_ended = self._ends
         if self._headers:
             self._headers, self._repeated = {}, 0
@@ -166,14 +214,18 @@ def _head_of_body(headers: dict[bytes, bytes]) -> bytes:
 
 def _check(method: str, target: str, version: str, headers: dict[bytes, bytes]) -> None:
     if version not in ("1.1", "1.0"):
-        raise MalformedRequestError(f"the version is HTTP/{version}")
+        raise MalformedRequestError(f"the version is HTTP/{version}: use HTTP/1.1", UNSUPPORTED_VERSION)
     if version == "1.1":
         if b"host" not in headers:
             raise MalformedRequestError("there is no Host header")
     elif b"transfer-encoding" in headers:
         raise MalformedRequestError("HTTP/1.0 has no Transfer-Encoding")
-    if not headers.get(b"transfer-encoding", b"chunked").lower().endswith(b"chunked"):
+    codings = headers.get(b"transfer-encoding", b"chunked").lower()
+    if not codings.endswith(b"chunked"):
         raise MalformedRequestError("the last transfer coding is not chunked")
+    if codings != b"chunked":
+        cause = f"the transfer codings are {codings.decode('latin-1')[:80]}: use chunked alone"
+        raise MalformedRequestError(cause, UNKNOWN_TRANSFER_CODING)
     if target[:1] == "/":
         return  # llhttp has seen to it that there are visible characters only
     if not _VISIBLE.fullmatch(target):
@@ -185,11 +237,20 @@ def _check(method: str, target: str, version: str, headers: dict[bytes, bytes]) 
         raise MalformedRequestError("the request target is neither a path nor a whole URL")
 
 
-def _malformed(error: HttpParserError) -> MalformedRequestError:
+def _malformed(error: HttpParserError, data: bytes) -> MalformedRequestError:
+    """Return the error for `data`, in which httptools found `error`."""
     cause = error.__context__ if isinstance(error, HttpParserCallbackError) else None
     if isinstance(cause, MalformedRequestError):
         return cause
     text = str(error)[:200]
+    if isinstance(error, HttpParserInvalidMethodError):
+        methods: list[bytes] = _REQUEST_LINE.findall(data)
+        unknown = next((method.decode() for method in methods if method not in _KNOWN_METHODS), None)
+        if unknown is not None:
+            what = f"the method {unknown} is unknown: methods are in capital letters, as in GET"
+            return MalformedRequestError(what, UNKNOWN_METHOD)
+    if text in _VERSION_ERRORS:
+        return MalformedRequestError("the version is not supported: use HTTP/1.1", UNSUPPORTED_VERSION)
     if any(part in text for part in _IN_TARGET):
         text += ". Percent-encode every byte of a key but letters, digits and -._~"
     return MalformedRequestError(text)

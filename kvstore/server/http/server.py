@@ -4,8 +4,10 @@ import asyncio
 import socket
 from contextlib import suppress
 
+from kvstore.peers.listener import listening_socket
 from kvstore.server.http import backup, events, leases, locks, members, transactions, watch
 from kvstore.server.http.connection import HttpConnection
+from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.dispatcher import OTHER, Dispatcher, Route
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.keys import PATH as KEYS
@@ -16,9 +18,6 @@ from kvstore.server.http.status_pages import StatusPages
 from kvstore.server.metrics import Metrics
 from kvstore.server.service import ReplicaService
 
-BACKLOG = 1024
-"""Connections that the kernel queues while the replica is busy; more are refused."""
-
 IDLE_GRACE_MS = 500
 """Time for which a shutdown waits for a request on an idle connection, before the connection is closed."""
 
@@ -26,7 +25,13 @@ IDLE_GRACE_MS = 500
 class Frontend:
     """The HTTP server of `replica`. It belongs to the event loop in which it is started."""
 
-    def __init__(self, replica: ReplicaService, metrics: Metrics, limits: HttpLimits | None = None) -> None:
+    def __init__(
+        self,
+        replica: ReplicaService,
+        metrics: Metrics,
+        limits: HttpLimits | None = None,
+        names: HostNames | None = None,
+    ) -> None:
         self._replica = replica
         self._limits = limits or HttpLimits()
         in_flight = InFlight(self._limits.max_in_flight)
@@ -55,7 +60,7 @@ class Frontend:
             members.PATH: member_route,
         }
         """The routes of all paths below a path. The path here names the route in the metrics."""
-        self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits)
+        self._dispatcher = Dispatcher(self._find_route, metrics, in_flight, self._limits, names or HostNames())
         self._connections: set[HttpConnection] = set()
         self._all_left = asyncio.Event()
         self._all_left.set()
@@ -66,14 +71,12 @@ class Frontend:
         """Listen, and return the port; 0 selects a free one. Raises OSError if that fails."""
         loop = asyncio.get_running_loop()
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            self._socket = listening_socket(host, port)
         except OSError as error:
             where = f"cannot listen for clients on {host} port {port}: {error.strerror or error}"
             raise OSError(
                 error.errno, f"{where}; stop the program that listens there, or choose another address or port"
             ) from error
-        self._socket.setblocking(False)
         self._listener = await loop.create_server(self._connect, sock=self._socket)
         bound: int = self._socket.getsockname()[1]
         return bound

@@ -26,6 +26,7 @@ from kvstore.server.http.problems import (
     SAFE_METHODS,
     STOPPING,
     TIMEOUT,
+    UNKNOWN_HOST,
     UNSUPPORTED,
     VALUE_TOO_LARGE,
     WITNESS,
@@ -143,7 +144,7 @@ class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-ANY = (MALFORMED, INVALID_QUERY, INTERNAL)
+ANY = (MALFORMED, INVALID_QUERY, UNKNOWN_HOST, INTERNAL)
 """Problems of any request."""
 ASKING = (OVERLOADED, NO_LEADER, TIMEOUT, STOPPING, NOT_READY, WITNESS, REMOVED)
 """Problems of a request that needs a majority, or the state of a replica."""

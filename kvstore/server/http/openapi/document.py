@@ -33,8 +33,10 @@ A replicated, linearizable key-value store. Every replica answers every request.
 
 The error response to a write says in `outcome` whether the write had no effect (`failed`) or may have been done
 (`unknown`). Without a majority a request ends within 3 s with 503. Another path is answered with 404
-(`no-such-resource`), another method with 405 (`method-not-allowed`) and an `Allow` header. Bytes that are not HTTP are
-answered with 400 (`malformed-request`) and the end of the connection."""
+(`no-such-resource`), another method with 405 (`method-not-allowed`) and an `Allow` header. A request to an
+unknown host name is answered with 421 (`unknown-host`). Bytes that are not HTTP/1.1 are answered with 400
+(`malformed-request`), 414 (`target-too-long`), 431 (`head-too-large`), 501 (`unknown-method`,
+`unknown-transfer-coding`) or 505 (`unsupported-version`), and the end of the connection."""
 
 _REFERENCE = "#/components/schemas/{name}"
 _ONE_OF: Schema = {"minProperties": 1, "maxProperties": 1}

@@ -68,7 +68,7 @@ def _pattern(template: str) -> str:
 def _is_of_no_call(operations: dict[str, Any], headers: dict[str, str], body: bytes) -> bool:
     """404 where there is nothing, 405 with all that is there. What is malformed may be told first."""
     problem = json.loads(body)
-    if problem["status"] in (400, 403, 429, 503):
+    if problem["status"] in (400, 403, 421, 429, 503):
         return True
     if not operations:
         return _is(problem, NO_SUCH_RESOURCE)

@@ -26,6 +26,7 @@ from kvstore.api.membership import Member, Membership, MembershipVersion, refusa
 from kvstore.api.queries import Consistency, LeaseLookup, LeaseScan, LockLookup, Lookup, Query
 from kvstore.api.results import QueryAnswer, ReadAnswer
 from kvstore.api.status import MembersStatus, MemberStatus, Status
+from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
@@ -276,12 +277,21 @@ class Store:
 Scenario = Callable[[Store], Awaitable[None]]
 
 
-def run(scenario: Scenario, limits: HttpLimits | None = None, loops: Callable[[], Any] = uvloop.new_event_loop) -> None:
+NAMES = HostNames(members=["a", "store", "xn--"])
+"""The names of the store in the requests of the tests."""
+
+
+def run(
+    scenario: Scenario,
+    limits: HttpLimits | None = None,
+    loops: Callable[[], Any] = uvloop.new_event_loop,
+    names: HostNames = NAMES,
+) -> None:
     """Run `scenario` against a fresh front end; a stall fails instead of hanging."""
 
     async def main() -> None:
         replica, metrics = FakeReplica(), Metrics()
-        frontend = Frontend(replica, metrics, limits)
+        frontend = Frontend(replica, metrics, limits, names)
         port = await frontend.start("127.0.0.1", 0)
         try:
             async with asyncio.timeout(HANGS_S):

@@ -12,7 +12,17 @@ from jsonschema_rs import Draft202012Validator
 from kvstore.server import http
 from kvstore.server.http.openapi.document import kinds
 from kvstore.server.http.openapi.operations import OPERATIONS as API_OPERATIONS
-from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_MEMBER, NO_SUCH_RESOURCE, Problem
+from kvstore.server.http.problems import (
+    HEAD_TOO_LARGE,
+    METHOD_NOT_ALLOWED,
+    NO_SUCH_MEMBER,
+    NO_SUCH_RESOURCE,
+    TARGET_TOO_LONG,
+    UNKNOWN_METHOD,
+    UNKNOWN_TRANSFER_CODING,
+    UNSUPPORTED_VERSION,
+    Problem,
+)
 from kvstore.server.http.response import HttpResponse
 from tests.unit.kvstore.server.http.described import DOCUMENT, faults, operations_of
 from tests.unit.kvstore.server.http.fake import Reply, Store, request, run
@@ -20,7 +30,15 @@ from tests.unit.kvstore.server.http.fake import Reply, Store, request, run
 JSON = b"Content-Type: application/json\r\n"
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE")
 OPERATIONS = [(path, method.upper()) for path, operations in DOCUMENT["paths"].items() for method in operations]
-OF_NO_CALL = {METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE}
+OF_NO_CALL = {
+    HEAD_TOO_LARGE,
+    METHOD_NOT_ALLOWED,
+    NO_SUCH_RESOURCE,
+    TARGET_TOO_LONG,
+    UNKNOWN_METHOD,
+    UNKNOWN_TRANSFER_CODING,
+    UNSUPPORTED_VERSION,
+}
 FILLED = {"{file}": "app.js", "{key}": "a", "{name}": "n9", "{id}": "9"}
 
 

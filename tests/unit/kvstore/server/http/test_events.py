@@ -118,7 +118,7 @@ def test_the_page_and_its_parts_come_from_here_and_may_load_nothing_else(path: s
         ({"Sec-Fetch-Site": "same-site"}, True),
         ({"Origin": "http://elsewhere.example"}, True),
         ({"Origin": "null"}, True),
-        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://here"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://here"}, False),
         ({"Sec-Fetch-Site": "none"}, False),
         ({"Sec-Fetch-Site": "same-origin"}, False),
         ({}, False),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvstore.api.commands import Record
-from kvstore.server.http import connection
+from kvstore.server.http.exchange_queue import MAX_EXCHANGES
 from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
@@ -171,12 +171,12 @@ def _one_by_one(requests: list[bytes]) -> bytes:
 def test_one_connection_has_a_bounded_number_of_requests_in_progress() -> None:
     async def scenario(store: Store) -> None:
         store.replica.gate.clear()
-        count = 3 * connection.MAX_EXCHANGES
+        count = 3 * MAX_EXCHANGES
         async with await store.wire() as wire:
             wire.send(b"".join(request("GET", f"/kv/{number}") for number in range(count)))
             await store.replica.arrived.get()
             assert (await store.call("GET", "/livez")).status == 200  # a while later
-            assert store.replica.arrived.qsize() == connection.MAX_EXCHANGES - 1
+            assert store.replica.arrived.qsize() == MAX_EXCHANGES - 1
             store.replica.gate.set()
             assert [(await wire.reply()).status for _ in range(count)] == [404] * count
 
@@ -239,7 +239,7 @@ def test_a_client_that_does_not_read_its_responses_is_not_read_either() -> None:
 def test_the_bytes_of_responses_are_not_made_while_the_client_does_not_read() -> None:
     async def scenario(store: Store) -> None:
         store.replica.records[b"a"] = Record(bytes(MIB), 1, 1, 1)
-        count = connection.MAX_EXCHANGES
+        count = MAX_EXCHANGES
         store.replica.gate.clear()
         async with await store.wire() as wire:
             wire.reader._limit = 1  # type: ignore[attr-defined]  # it reads no further than it must
@@ -249,7 +249,7 @@ def test_the_bytes_of_responses_are_not_made_while_the_client_does_not_read() ->
             store.replica.gate.set()
             while "_in_flight 0.0" not in store.metrics.render().decode():
                 assert (await store.call("GET", "/livez")).status == 200
-            (served,) = (each for each in store.frontend._connections if each._exchanges)
+            (served,) = (each for each in store.frontend._connections if each._queue)
             assert served._transport is not None
             assert served._transport.get_write_buffer_size() < 2 * MIB
             wire.reader._limit = 4 * MIB  # type: ignore[attr-defined]
@@ -297,25 +297,31 @@ def test_what_waits_on_a_connection_is_not_counted_as_in_flight() -> None:
     async def scenario(store: Store) -> None:
         store.replica.gate.clear()
         async with await store.wire() as wire:
-            wire.send(request("GET", "/kv/a") * 2 * connection.MAX_EXCHANGES)
+            wire.send(request("GET", "/kv/a") * 2 * MAX_EXCHANGES)
             await store.replica.arrived.get()
             assert (await store.call("GET", "/livez")).status == 200
             store.replica.gate.set()
-            replies = [await wire.reply() for _ in range(2 * connection.MAX_EXCHANGES)]
+            replies = [await wire.reply() for _ in range(2 * MAX_EXCHANGES)]
             assert {reply.status for reply in replies} == {404}
 
-    run(scenario, HttpLimits(max_in_flight=connection.MAX_EXCHANGES))
+    run(scenario, HttpLimits(max_in_flight=MAX_EXCHANGES))
 
 
-def test_a_body_that_is_still_coming_counts_as_in_flight() -> None:
+def test_a_request_is_in_flight_only_once_it_is_complete() -> None:
+    """Heads of PUTs without a body must not keep others from reading and writing."""
+
     async def scenario(store: Store) -> None:
-        async with await store.wire() as slow, await store.wire() as other:
-            assert (await slow.ask(request("PUT", "/kv/a", "Content-Length: 3", "Expect: 100-continue"))).status == 100
-            assert (await other.ask(request("GET", "/kv/a"))).status == 429
-            refused = await other.ask(request("PUT", "/kv/a", "Content-Length: 3"))
-            assert (refused.status, refused.headers["connection"]) == (429, "close")
-            assert (await slow.ask(b"abc")).status == 201
-        assert (await store.call("GET", "/kv/a")).status == 200
+        heads = [await store.wire() for _ in range(10)]
+        for wire in heads:
+            first = await wire.ask(request("PUT", "/kv/a", "Content-Length: 3", "Expect: 100-continue"))
+            assert first.status == 100
+            wire.send(b"ab")
+        async with await store.wire() as other:
+            assert (await other.ask(request("GET", "/kv/a"))).status == 404
+            assert (await other.ask(request("PUT", "/kv/b", body=b"1"))).status == 201
+        assert (await heads[0].ask(b"c")).status == 201
+        for wire in heads:
+            wire.writer.close()
 
     run(scenario, HttpLimits(max_in_flight=1))
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvstore.api.commands import Record
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.server.http import connection
+from kvstore.server.http import response_writer
 from kvstore.server.http.limits import HttpLimits
 from tests.unit.kvstore.server.http.fake import Store, Wire, request, run
 
@@ -131,7 +131,7 @@ def test_a_client_that_leaves_while_its_413_lingers() -> None:
 
 
 def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CLIENT_READ_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(response_writer, "CLIENT_READ_TIMEOUT_S", 0.02)
 
     async def scenario(store: Store) -> None:
         store.replica.records[b"a"] = Record(bytes(32 * MIB), 1, 1, 1)

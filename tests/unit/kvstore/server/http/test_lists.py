@@ -195,3 +195,39 @@ def test_too_many_at_once_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(store.replica.records) == 2
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "found"),
+    [
+        ("c%2B%2B", "c++", True),
+        ("c++", "c%2B%2B", True),
+        ("c++", "c%20%20", False),
+        ("a%20b", "a%20", True),
+        ("a%20b", "a+", False),
+        ("%2525", "%2525", True),
+        ("%FF", "%FF", True),
+        ("a;b", "a;", True),
+        ("a=b", "a=", True),
+    ],
+)
+def test_a_query_is_percent_encoded_like_a_path(key: str, prefix: str, found: bool) -> None:
+    """A plus sign is a plus sign: `?prefix=c++` must not look for two spaces."""
+
+    async def scenario(store: Store) -> None:
+        assert (await store.call("PUT", f"/kv/{key}", b"v")).status == 201
+        for target in (f"/kv/?prefix={prefix}", f"/kv/?start={prefix}&end={prefix}~"):
+            page = json.loads((await store.call("GET", target)).body)
+            assert bool(page["records"]) is found
+        assert json.loads((await store.call("DELETE", f"/kv/?prefix={prefix}")).body)["deleted"] == int(found)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("query", ["prefix=100%", "prefix=%zz", "prefix=%f", "%=1", "prefix=a&&limit=1", "prefix", "&"])
+def test_a_query_with_a_broken_escape_or_without_a_value_is_refused(query: str) -> None:
+    async def scenario(store: Store) -> None:
+        reply = await store.call("GET", f"/kv/?{query}")
+        assert (reply.status, reply.problem()["type"]) == (400, "urn:kvstore:problem:invalid-query")
+
+    run(scenario)

@@ -8,7 +8,7 @@ import uvloop
 
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
-from tests.unit.kvstore.server.http.fake import FakeReplica, Store, Wire, request, run
+from tests.unit.kvstore.server.http.fake import NAMES, FakeReplica, Store, Wire, request, run
 
 LOOPS = pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 PUT = request("PUT", "/kv/a", body=b"1")
@@ -17,7 +17,7 @@ LONG_MS = 60_000
 
 def test_a_port_in_use_is_told_with_what_to_do() -> None:
     async def scenario(store: Store) -> None:
-        second = Frontend(FakeReplica(), Metrics())
+        second = Frontend(FakeReplica(), Metrics(), names=NAMES)
         with pytest.raises(OSError, match=rf"127\.0\.0\.1 port {store.port}: .*in use.*choose another"):
             await second.start("127.0.0.1", store.port)
 
@@ -26,7 +26,7 @@ def test_a_port_in_use_is_told_with_what_to_do() -> None:
 
 def test_ipv6() -> None:
     async def main() -> None:
-        frontend = Frontend(FakeReplica(), Metrics())
+        frontend = Frontend(FakeReplica(), Metrics(), names=NAMES)
         port = await frontend.start("::1", 0)
         reader, writer = await asyncio.open_connection("::1", port)
         assert (await Wire(reader, writer).ask(PUT)).status == 201
@@ -134,14 +134,14 @@ def test_clients_that_follow_goodbyes_lose_nothing_in_rolling_restarts(loops: Ca
 
     async def main() -> None:
         ports = [0, 0]
-        frontends = [Frontend(FakeReplica(), Metrics()) for _ in ports]
+        frontends = [Frontend(FakeReplica(), Metrics(), names=NAMES) for _ in ports]
         for i, frontend in enumerate(frontends):
             ports[i] = await frontend.start("127.0.0.1", 0)
         ended = asyncio.Event()
         clients = [asyncio.create_task(_client(ports, ended)) for _ in range(16)]
         for i in (0, 1, 0, 1):
             await frontends[i].stop(LONG_MS)
-            frontends[i] = Frontend(FakeReplica(), Metrics())
+            frontends[i] = Frontend(FakeReplica(), Metrics(), names=NAMES)
             await frontends[i].start("127.0.0.1", ports[i])
         ended.set()
         written = await asyncio.gather(*clients)
