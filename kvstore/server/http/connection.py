@@ -335,7 +335,7 @@ class HttpConnection(asyncio.Protocol):
     def write(self, chunk: bytes) -> None:
         """See ClientConnection."""
         if chunk and self._transport is not None:  # an empty chunk would end the stream
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self._transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))  # copies no chunk
 
     async def drain(self) -> None:
         """See ClientConnection."""

@@ -1,0 +1,94 @@
+"""Paces the background work of the event loop, so that writes and heartbeats wait at most one slice of it.
+
+    submit(kind, work) -> the queue of its kind -> a turn: SLICE_S of work at most -> a rest of REST times its length
+
+Background work is all work that a reader can wait for: events for watchers, exports, backups, and pages of snapshots.
+The kinds take turns, so a thousand watchers and one backup have the same share of the time. Within a kind the order is
+first come, first served: a reader that submits one small piece of work after the other shares with the others.
+
+The rests leave the time to the foreground. There is no rest while nothing happens there: an idle replica sends a
+backup at full speed, and the first write after that waits for one slice.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+
+SLICE_S = 0.001
+"""Time after which a turn starts no more work. Its last piece of work may take longer: the piece ends first."""
+REST = 3
+"""Length of the rest after a turn in multiples of the length of the turn, while there is work in the foreground."""
+
+Work = Callable[[], object]
+
+
+class BackgroundKind(IntEnum):
+    """The kinds of background work."""
+
+    EVENTS = 0
+    """New events for watchers that have all events before them."""
+    REPLAY = 1
+    """Events for watchers that lack earlier ones."""
+    EXPORT = 2
+    """Records of long lists."""
+    BACKUP = 3
+    """Pages of backups."""
+
+
+class Pacer:
+    """Scheduler of the background work of one event loop, in which it must be made.
+
+    `foreground` returns a number that differs from the last one if there was work in the foreground since then. `clock`
+    returns seconds.
+    """
+
+    def __init__(self, foreground: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._foreground = foreground
+        self._clock = clock
+        self._queues: dict[BackgroundKind, deque[Work]] = {kind: deque() for kind in BackgroundKind}
+        self._order = list(BackgroundKind)
+        """All kinds. The kind that had a turn last is the last one."""
+        self._seen = foreground()
+        self._is_scheduled = False
+        self._rests_until = 0.0
+
+    def submit(self, kind: BackgroundKind, work: Work) -> None:
+        """Call `work` in a later turn. It should take less than a slice, and submit itself again to go on."""
+        self._queues[kind].append(work)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._schedule()
+
+    def _schedule(self) -> None:
+        rest_s = self._rests_until - self._clock()
+        if rest_s > 0:
+            self._loop.call_later(rest_s, self._turn)
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        begun = self._clock()
+        try:
+            self._work_until(begun + SLICE_S)
+        finally:
+            ended, foreground = self._clock(), self._foreground()
+            if foreground != self._seen:
+                self._rests_until = ended + REST * (ended - begun)
+                self._seen = foreground
+            self._is_scheduled = any(self._queues.values())
+            if self._is_scheduled:
+                self._schedule()
+
+    def _work_until(self, end: float) -> None:
+        for kind in list(self._order):
+            queue = self._queues[kind]
+            if queue:
+                self._order.remove(kind)
+                self._order.append(kind)
+            while queue:
+                queue.popleft()()
+                if self._clock() >= end:
+                    return
