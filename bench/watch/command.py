@@ -22,7 +22,7 @@ from bench.processes import check_platform
 from bench.watch.readers import ReaderOptions
 from kvstore.api.status import Status
 from kvstore.client import Client
-from kvstore.testing.process_cluster import ProcessCluster
+from kvstore.testing.process_cluster import POLL_S, ProcessCluster
 
 P99_RATIO_LIMIT = 2.0
 GROWTH_LIMIT_MB = 100.0
@@ -199,11 +199,26 @@ async def _phase(cluster: ProcessCluster, leader: str, generator: Generator, act
     began = time.monotonic()
     async with repeated(sample, SAMPLE_S):
         await activity
-    seconds = time.monotonic() - began
+        seconds = time.monotonic() - began
+        await _one_more_answer(generator)
     latencies = generator.recording.take_latencies()
     if latencies is None:
         raise BenchError("no PUT was answered in a whole phase: see the logs of the replicas, or raise --seconds")
     return WatchPhase(seconds, latencies, largest)
+
+
+async def _one_more_answer(generator: Generator) -> None:
+    """Wait until the PUT in flight is answered: its latency belongs to the phase."""
+    recording = generator.recording
+
+    def finished() -> int:
+        return recording.lost + sum(dict(recording.statuses).values())
+
+    before = finished()
+    while True:
+        if finished() != before:
+            return
+        await asyncio.sleep(POLL_S)
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
+from typing import TypeVar
 
 SLICE_S = 0.001
 """Time after which a turn starts no more work. Its last piece of work may take longer: the piece ends first."""
@@ -22,6 +24,7 @@ REST = 3
 """Length of the rest after a turn in multiples of the length of the turn, while there is work in the foreground."""
 
 Work = Callable[[], object]
+T = TypeVar("T")
 
 
 class BackgroundKind(IntEnum):
@@ -62,6 +65,12 @@ class Pacer:
             self._is_scheduled = True
             self._schedule()
 
+    async def run(self, kind: BackgroundKind, work: Callable[[], T]) -> T:
+        """Call `work` in a later turn and return its result. Raises what `work` raises."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self.submit(kind, partial(_settle, done, work))
+        return await done
+
     def _schedule(self) -> None:
         rest_s = self._rests_until - self._clock()
         if rest_s > 0:
@@ -92,3 +101,12 @@ class Pacer:
                 queue.popleft()()
                 if self._clock() >= end:
                     return
+
+
+def _settle(done: "asyncio.Future[T]", work: Callable[[], T]) -> None:
+    if done.done():
+        return  # nobody waits any more
+    try:
+        done.set_result(work())
+    except Exception as error:  # noqa: BLE001  raised where the result is awaited
+        done.set_exception(error)
