@@ -173,6 +173,7 @@ class WatchFeed:
         """Tell all watchers that were sent nothing since the last time the present revision. This also finds the
         connections that are dead."""
         self._progress_round += 1
+        self._pages.fresh = self._replica.position
         for span, group in list(self._groups.items()):
             self._release(span, group)
         self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
