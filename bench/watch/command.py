@@ -46,7 +46,7 @@ class WatchPhase(msgspec.Struct, frozen=True):
     resident_mb: float
 
 
-class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
+class WatcherLoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """The phases of a run: the same PUTs without and with watchers."""
 
     watchers: int
@@ -123,7 +123,7 @@ async def measure(
     bytes_per_s: int | None,
     seconds: int,
     say: Callable[[str], None],
-) -> WatchResult:
+) -> WatcherLoadResult:
     """Run PUTs at the leader of a new cluster without watchers, then with them. Raises BenchError or ClusterError."""
     async with started(directory / "cluster") as cluster:
         leader = await cluster.wait_ready()
@@ -152,7 +152,7 @@ async def measure(
         after_mb = resident_mb(cluster, [leader])[leader]
         after = await _status(url)
         recording = generator.recording
-    return WatchResult(
+    return WatcherLoadResult(
         watchers=watchers,
         behind=behind,
         bytes_per_s=bytes_per_s,
@@ -274,7 +274,7 @@ async def _hear(process: asyncio.subprocess.Process) -> bytes:
     return line
 
 
-def watch_report(result: WatchResult) -> RenderableType:
+def watch_report(result: WatcherLoadResult) -> RenderableType:
     """Return the latencies and the memory without and with watchers."""
     table = figure_table("PUTs at the leader", "s", "PUT/s", "p50 ms", "p99 ms", "max ms", "resident MB")
     for name, phase in (("alone", result.alone), ("with watchers", result.meanwhile)):

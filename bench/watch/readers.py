@@ -31,7 +31,7 @@ class ReaderOptions(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_s: int | None
 
 
-class _Reader:
+class _WatchSocket:
     """One watcher. `revision` is the last event id that was received completely."""
 
     __slots__ = ("revision", "socket", "tail")
@@ -69,10 +69,10 @@ class ReaderPool:
         """Connect all watchers. Raises OSError."""
         self._options = options
         self._poll = select.epoll()
-        self._readers: dict[int, _Reader] = {}
+        self._readers: dict[int, _WatchSocket] = {}
         self._behind: set[int] = set()
         for _ in range(options.watchers):
-            reader = _Reader(options.address)
+            reader = _WatchSocket(options.address)
             number = reader.socket.fileno()
             self._readers[number] = reader
             self._behind.add(number)

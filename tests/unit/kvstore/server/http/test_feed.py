@@ -19,7 +19,7 @@ from kvstore.state_machine.state_machine import StateMachine
 BUFFER_BYTES = 64 * 1024
 
 
-class FakeClient:
+class SlowClient:
     """A connection whose write buffer is behind above BUFFER_BYTES, as that of asyncio."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class CountingPacer(Pacer):
         super().submit(kind, work)
 
 
-class Replica:
+class FedReplica:
     """A state machine, a feed of its changes, and watchers."""
 
     def __init__(self) -> None:
@@ -89,15 +89,15 @@ class Replica:
         for listener in self.listeners:
             listener()
 
-    def watch(self, span: Span = EVERY_KEY, position: int = 0) -> tuple[Watcher, FakeClient]:
-        client = FakeClient()
+    def watch(self, span: Span = EVERY_KEY, position: int = 0) -> tuple[Watcher, SlowClient]:
+        client = SlowClient()
         connection: Any = client
         watcher = Watcher(span, position, connection)
         self.feed.follow(watcher)
         return watcher, client
 
 
-async def settle(replica: Replica) -> None:
+async def settle(replica: FedReplica) -> None:
     """Wait until the feed has nothing to do."""
     while True:
         if not replica.pacer._is_scheduled and replica.feed._timer is None:
@@ -105,9 +105,9 @@ async def settle(replica: Replica) -> None:
         await asyncio.sleep(0.001)
 
 
-def run(scenario: Callable[[Replica], Awaitable[None]]) -> None:
+def run(scenario: Callable[[FedReplica], Awaitable[None]]) -> None:
     async def main() -> None:
-        replica = Replica()
+        replica = FedReplica()
         try:
             async with asyncio.timeout(60):
                 await scenario(replica)
@@ -121,7 +121,7 @@ def test_stopped_watchers_hold_a_bounded_number_of_bytes_and_the_same_ones() -> 
     """Values of 1 MB for 200 watchers that do not read: each has at most its write buffer and one frame, and all share
     the bytes."""
 
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         watched = [replica.watch() for _ in range(200)]
         await settle(replica)
         for number in range(12):
@@ -140,7 +140,7 @@ def test_stopped_watchers_hold_a_bounded_number_of_bytes_and_the_same_ones() -> 
 def test_a_watcher_that_reads_again_goes_on_where_it_was() -> None:
     """Also within an event whose page has left the cache."""
 
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         watcher, client = replica.watch()
         for number in range(5):
             replica.put(b"k%d" % number, b"x" * 300_000)
@@ -159,7 +159,7 @@ def test_a_watcher_that_reads_again_goes_on_where_it_was() -> None:
 
 
 def test_a_watcher_whose_events_are_compacted_is_lost_and_the_feed_tells_whether_within_an_event() -> None:
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         watcher, client = replica.watch()
         replica.put(b"a", b"x" * 300_000)
         await settle(replica)
@@ -185,7 +185,7 @@ def test_watchers_that_catch_up_share_each_page(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(event_pages, "encode_page", count)
 
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         for number in range(1000):
             replica.put(b"k%d" % number)
         watched = [replica.watch() for _ in range(60)]
@@ -206,7 +206,7 @@ def test_watchers_that_catch_up_share_each_page(monkeypatch: pytest.MonkeyPatch)
 def test_one_turn_writes_one_frame_to_a_watcher() -> None:
     """So a watcher that lacks much delays no other one."""
 
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         for number in range(2000):
             replica.put(b"k%d" % number)
         _, client = replica.watch()
@@ -218,7 +218,7 @@ def test_one_turn_writes_one_frame_to_a_watcher() -> None:
 
 
 def test_a_watcher_of_other_keys_is_not_woken() -> None:
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         watcher, client = replica.watch(Span(b"quiet", None))
         await settle(replica)
         advanced = replica.pacer.counts[BackgroundKind.REPLAY]
@@ -236,7 +236,7 @@ def test_a_watcher_of_other_keys_is_not_woken() -> None:
 
 
 def test_watchers_that_come_at_different_times_miss_nothing() -> None:
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         clients = []
         for number in range(50):
             clients.append(replica.watch(Span(b"k", None), replica.position)[1])
@@ -251,7 +251,7 @@ def test_watchers_that_come_at_different_times_miss_nothing() -> None:
 
 
 def test_progress_is_told_to_those_that_were_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         _, busy = replica.watch()
         _, quiet = replica.watch(Span(b"quiet", None))
         await settle(replica)
@@ -268,7 +268,7 @@ def test_progress_is_told_to_those_that_were_sent_nothing(monkeypatch: pytest.Mo
 
 
 def test_watchers_leave_when_the_client_is_gone_or_the_feed_ends() -> None:
-    async def scenario(replica: Replica) -> None:
+    async def scenario(replica: FedReplica) -> None:
         gone, client = replica.watch()
         staying, _ = replica.watch()
         await settle(replica)
