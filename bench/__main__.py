@@ -11,6 +11,7 @@ from bench.load.command import LOAD
 from bench.profile import PROFILE
 from bench.restart import RESTART
 from bench.snapshot import SNAPSHOT
+from bench.watch.command import WATCH
 
 app = typer.Typer(
     name="bench",
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (LOAD, BATCH, COMPARE, FAILOVER, ENDURANCE, RESTART, SNAPSHOT, PROFILE):
+for commands in (LOAD, BATCH, COMPARE, FAILOVER, ENDURANCE, RESTART, SNAPSHOT, WATCH, PROFILE):
     app.add_typer(commands)
 
 

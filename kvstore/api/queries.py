@@ -28,13 +28,14 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
 class Scan(msgspec.Struct, frozen=True, gc=False):
     """A read of the first `limit` keys of `span` as of `revision`, or of the present state if it is None. With
-    `reverse`, the read is of the last keys, in descending order. The answer ends early at SCAN_BYTES, but has at least
-    one key."""
+    `reverse`, the read is of the last keys, in descending order. The answer ends early at `max_bytes` of keys and
+    values, but has at least one key."""
 
     span: Span
     limit: int
     revision: int | None = None
     reverse: bool = False
+    max_bytes: int = 1 << 20
 
 
 class LeaseLookup(msgspec.Struct, frozen=True, gc=False):
@@ -54,10 +55,6 @@ class LockLookup(msgspec.Struct, frozen=True, gc=False):
     """A read of the holder of the lock `name` and of the queue for it."""
 
     name: bytes
-
-
-SCAN_BYTES = 1 << 20
-"""Limit of the bytes of keys and values in the answer to a Scan; a single key and value may exceed it."""
 
 
 Query = bytes | Lookup | Scan | LeaseLookup | LeaseScan | LockLookup

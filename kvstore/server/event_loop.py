@@ -18,6 +18,7 @@ from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
 from kvstore.server.config import Address, parse_address
+from kvstore.server.pacer import Pacer
 from kvstore.server.reply_future import reply_of
 from kvstore.server.trace import Trace
 from paxos import wire
@@ -81,6 +82,9 @@ class NodeDriver:
         self._notified = 0
         """Position of the last change that was reported to the listeners."""
         self._listeners: list[Callable[[], None]] = []
+        self.foreground = 0
+        """Number of events and reads so far; a write leads to events."""
+        self.pacer = Pacer(lambda: self.foreground)
         self.trace: Trace | None = None
         """Record of messages and slots while a live page is open; None otherwise."""
         self._followed: tuple[int, bool] | None = None
@@ -145,6 +149,7 @@ class NodeDriver:
     def _handle(self, event: Callable[[], None]) -> None:
         if self.ended.done():
             return
+        self.foreground += 1
         try:
             event()
         except Exception as error:  # noqa: BLE001 - after any failure this replica must not vote

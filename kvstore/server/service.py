@@ -13,6 +13,7 @@ from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, address_of, boot_clock
 from kvstore.server.metrics import CounterSnapshot
 from kvstore.server.output import dropped_log_lines
+from kvstore.server.pacer import Pacer
 from kvstore.server.trace import Trace
 from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
@@ -49,6 +50,10 @@ class ReplicaService(Protocol):
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each change of the state from now on."""
+
+    @property
+    def pacer(self) -> Pacer:
+        """The scheduler of all background work on the event loop."""
 
     def trace(self, trace: Trace | None) -> None:
         """Record messages and slots in `trace` from now on; None stops recording."""
@@ -97,6 +102,8 @@ class Service:
         """See ReplicaService."""
         if not self._node.read(query, consistency, reply):
             self._driver.wake()
+        if consistency is not Consistency.STALE:
+            self._driver.foreground += 1
 
     @property
     def history(self) -> History:
@@ -116,6 +123,11 @@ class Service:
     def on_change(self, listener: Callable[[], None]) -> None:
         """See ReplicaService."""
         self._driver.on_change(listener)
+
+    @property
+    def pacer(self) -> Pacer:
+        """See ReplicaService."""
+        return self._driver.pacer
 
     def trace(self, trace: Trace | None) -> None:
         """See ReplicaService."""

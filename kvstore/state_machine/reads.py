@@ -5,7 +5,7 @@ from heapq import nsmallest
 from itertools import islice
 
 from kvstore.api.commands import KeyState
-from kvstore.api.queries import SCAN_BYTES, LeaseLookup, LeaseScan, LockLookup, Lookup, Scan
+from kvstore.api.queries import LeaseLookup, LeaseScan, LockLookup, Lookup, Scan
 from kvstore.api.results import (
     LeasesAnswer,
     LeaseStatus,
@@ -65,7 +65,7 @@ def _status(
 
 def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[KeyState], bool]:
     found: list[KeyState] = []
-    room = SCAN_BYTES
+    room = scan.max_bytes
     for key, record in machine.as_of(scan.span, revision, reverse=scan.reverse):
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):

@@ -16,6 +16,7 @@ from kvstore.server.http.query_parameters import parse_consistency
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.response import StreamedResponse
 from kvstore.server.http.stream import send
+from kvstore.server.pacer import BackgroundKind
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 
@@ -69,7 +70,7 @@ class BackupHandlers:
             if page.compacted > max(after, compacted):
                 yield pack(StreamFailure(_TOO_SLOW.format(status.id)))
                 return
-            yield pack(StreamPage(after, page.changes))
+            yield await self._replica.pacer.run(BackgroundKind.BACKUP, partial(pack, StreamPage(after, page.changes)))
             if page.progress is not None:
                 yield pack(StreamEnd(page.progress))
                 return

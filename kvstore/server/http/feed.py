@@ -1,36 +1,36 @@
-"""The changes of keys on their way to watchers. They are encoded once for all watchers of the same range.
+"""The events on their way to watchers. All of them are sent in turns of the pacer of the replica.
 
-    replica --- changed ---> WatchFeed --- every few ms ---> a group for each range ---> its watchers, each a connection
-                                                                                     |            ^
-                                                            slow: leaves the group   v            | up to date again
-                                                                              reads the history on its own
+                 follow
+    a watcher ----------> REPLAY: one frame in each turn, until it has all events
+                             |            ^
+                             v            | more events than one page
+                          parked ----> EVENTS: one frame, once there are events of its keys
+                             :
+                             v
+                          leaves: it is slow or gone, the events are compacted, or the feed has ended
 
-A watcher has a position: all events up to it were written to its connection, and none after it.
+A watcher has a position: all events up to it were written to its connection, and none after it except the frames of
+the next page that are counted in `frames`. The feed writes no frame to a connection that is behind, so the memory of a
+watcher that does not read is bounded by the write buffer of its connection. It follows again when it has read.
 """
 
 import asyncio
-import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
-from kvstore.api.json.documents import event_document
 from kvstore.api.key_range import Span
+from kvstore.server.http.event_pages import EventPages
 from kvstore.server.http.request import ClientConnection
-from kvstore.server.http.response import encode
+from kvstore.server.pacer import BackgroundKind
 from kvstore.server.service import ReplicaService
-from kvstore.state_machine.history import KeyChange
 from storage.base import revision_of
 
 PAUSE_S = 0.01
-PAUSE_ROUNDS = 2
-"""Pause between two rounds to the watchers, so that the changes of that time are sent together: PAUSE_S, or
-PAUSE_ROUNDS times the length of a round, if that is longer."""
+"""Shortest time between two rounds to the parked watchers, so that the events of that time are sent together."""
 PROGRESS_S = 10.0
 """Interval in which an idle watch is told the present revision, from which a client can resume."""
-REPLAY_EVENTS = 500
-REPLAY_BYTES = 256 * 1024
-"""Bounds of one piece of the history that is sent to a watcher."""
 
 
 class Watcher:
@@ -39,61 +39,50 @@ class Watcher:
     def __init__(self, span: Span, position: int, client: ClientConnection) -> None:
         self.span = span
         self.position = position
+        self.frames = 0
+        """Number of frames that were written of the page after the position."""
         self.client = client
+        self.is_lost = False
+        """True if the events after the position are compacted."""
+        self.progress_round = 0
+        """Last round of progress in which the watcher was sent anything."""
         self.left = asyncio.Event()
-        """Event that is set when the watcher has left its group: it is slow or gone, or the feed has ended."""
+        """Event that is set when the watcher has left the feed."""
+        self.advance: Callable[[], None] = self.left.set
+        """Function of the feed that sends the next frame."""
 
 
 class _Group(msgspec.Struct):
-    """Watchers of one range that have the same position."""
+    """The parked watchers of one range. There is no event of the range between the position of any of them and that of
+    the group."""
 
     position: int
     watchers: dict[Watcher, None]
+    is_due: bool = False
+    """True while a look for new events is submitted."""
 
 
 class WatchFeed:
-    """The watchers of this replica that are up to date."""
+    """The watchers of this replica."""
 
     def __init__(self, replica: ReplicaService) -> None:
         self._replica = replica
+        self._pacer = replica.pacer
+        self._pages = EventPages(replica)
         self._groups: dict[Span, _Group] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._progress: asyncio.TimerHandle | None = None
+        self._progress_round = 0
         self._next = 0.0
         self.ended = False
         replica.on_change(self._changed)
 
-    def replay(self, watcher: Watcher) -> bytes | None:
-        """Return the next events of the history for a watcher, and advance its position; empty if it is up to date,
-        None if some of the events are compacted."""
-        history, end = self._replica.history, self._replica.position
-        if watcher.position < history.compacted:
-            return None
-        found: list[KeyChange] = []
-        room = REPLAY_BYTES
-        for event in history.after(watcher.position):
-            if (room < 0 or len(found) >= REPLAY_EVENTS) and event.revision != found[-1].revision:
-                end = found[-1].position
-                break
-            if event.key in watcher.span:
-                found.append(event)
-                room -= len(event.record.value) if event.record is not None else 0
-        watcher.position = max(watcher.position, end)
-        return render(found)
-
     def follow(self, watcher: Watcher) -> None:
-        """Send all further events to `watcher`, which is up to date, until it leaves."""
+        """Send all events after its position to `watcher`, until it leaves."""
         watcher.left.clear()
-        if self.ended:
-            watcher.left.set()
-            return
-        group = self._groups.get(watcher.span)
-        if group is not None and group.position != watcher.position:
-            self._advance(watcher.span, group)
-            group = self._groups.get(watcher.span)
-        if group is None:
-            group = self._groups[watcher.span] = _Group(watcher.position, {})
-        group.watchers[watcher] = None
+        watcher.advance = partial(self._advance, watcher)
+        watcher.progress_round = self._progress_round
+        self._pacer.submit(BackgroundKind.REPLAY, watcher.advance)
         if self._progress is None:
             self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
 
@@ -108,75 +97,83 @@ class WatchFeed:
             if timer is not None:
                 timer.cancel()
 
-    def _changed(self) -> None:
-        if self._timer is None and self._groups:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time(), self._next), self._go_round)
-
-    def _go_round(self) -> None:
-        self._timer = None
-        begun = time.perf_counter()
-        for span, group in list(self._groups.items()):
-            self._advance(span, group)
-        self._next = asyncio.get_running_loop().time() + max(PAUSE_S, PAUSE_ROUNDS * (time.perf_counter() - begun))
-
-    def _advance(self, span: Span, group: _Group) -> None:
-        """Send the new events to all watchers of a group."""
-        history, end = self._replica.history, self._replica.position
-        if group.position < history.compacted:
-            self._dismiss(span, group, list(group.watchers))
-            return
-        chunk = render(event for event in history.after(group.position) if event.key in span)
-        group.position = max(group.position, end)
-        if chunk:
-            self._send(span, group, chunk)
-
-    def _send(self, span: Span, group: _Group, chunk: bytes) -> None:
-        leaving = []
-        for watcher in group.watchers:
-            client = watcher.client
-            if not client.is_gone:
-                client.write(chunk)
-                watcher.position = group.position
-            if client.is_gone or client.is_behind:
-                leaving.append(watcher)
-        self._dismiss(span, group, leaving)
-
-    def _dismiss(self, span: Span, group: _Group, watchers: Iterable[Watcher]) -> None:
-        for watcher in watchers:
-            watcher.position = group.position if not watcher.client.is_gone else watcher.position
-            del group.watchers[watcher]
+    def _advance(self, watcher: Watcher) -> None:
+        """Send the next frame to a watcher. Then the watcher leaves, is parked, or goes on in a later turn."""
+        client = watcher.client
+        if self.ended or client.is_gone:
             watcher.left.set()
-        if not group.watchers:
-            self._groups.pop(span, None)
+            return
+        page = self._pages.after(watcher.span, watcher.position)
+        if page is None:
+            watcher.is_lost = True
+            watcher.left.set()
+            return
+        if page.frames:
+            client.write(page.frames[watcher.frames])
+            watcher.frames += 1
+            watcher.progress_round = self._progress_round
+        if watcher.frames == len(page.frames):
+            watcher.position, watcher.frames = page.end, 0
+        if client.is_behind:
+            watcher.left.set()
+        elif not (page.is_open and self._park(watcher)):
+            self._pacer.submit(BackgroundKind.REPLAY, watcher.advance)
+
+    def _park(self, watcher: Watcher) -> bool:
+        """Park a watcher that has all events up to the last round. Return False if it lacks some."""
+        group = self._groups.get(watcher.span)
+        if watcher.position < max(self._pages.fresh, group.position if group is not None else 0):
+            return False
+        if watcher.progress_round != self._progress_round:
+            watcher.progress_round = self._progress_round
+            watcher.client.write(b"id: %d\n\n" % revision_of(watcher.position))
+        if group is None:
+            group = self._groups[watcher.span] = _Group(watcher.position, {})
+        group.watchers[watcher] = None
+        if watcher.position < self._replica.position:
+            self._changed()
+        return True
+
+    def _changed(self) -> None:
+        if self._timer is None and self._groups and not self.ended:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._next), self._begin_round)
+
+    def _begin_round(self) -> None:
+        """Look for new events of the parked watchers."""
+        self._timer = None
+        self._next = asyncio.get_running_loop().time() + PAUSE_S
+        self._pages.fresh = self._replica.position
+        for span, group in self._groups.items():
+            if not group.is_due:
+                group.is_due = True
+                self._pacer.submit(BackgroundKind.EVENTS, partial(self._look, span, group))
+
+    def _look(self, span: Span, group: _Group) -> None:
+        """Let the watchers of a group go on if there are events for them."""
+        group.is_due = False
+        if self._groups.get(span) is not group:
+            return
+        page = self._pages.after(span, group.position)
+        if page is None or page.frames:
+            self._release(span, group)
+            return
+        group.position = page.end
+        if not page.is_open:
+            group.is_due = True
+            self._pacer.submit(BackgroundKind.EVENTS, partial(self._look, span, group))
+
+    def _release(self, span: Span, group: _Group) -> None:
+        del self._groups[span]
+        for watcher in group.watchers:
+            watcher.position = max(watcher.position, group.position)
+            self._pacer.submit(BackgroundKind.EVENTS, watcher.advance)
 
     def _tell_progress(self) -> None:
-        """Tell all watchers the present revision. This also finds the connections that are dead."""
+        """Tell all watchers that were sent nothing since the last time the present revision. This also finds the
+        connections that are dead."""
+        self._progress_round += 1
+        self._pages.fresh = self._replica.position
         for span, group in list(self._groups.items()):
-            self._advance(span, group)
-            if group.watchers:
-                self._send(span, group, b"id: %d\n\n" % revision_of(group.position))
-        self._progress = None
-        if self._groups:
-            self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
-
-
-def render(events: Iterable[KeyChange]) -> bytes:
-    """Return the changes as server-sent events. The last one of a revision has the revision as its id: a client that
-    resumes after an id has seen all changes of that revision."""
-    parts: list[bytes] = []
-    last: KeyChange | None = None
-    for event in events:
-        if last is not None:
-            parts.append(_lines(last, ends=event.revision != last.revision))
-        last = event
-    if last is not None:
-        parts.append(_lines(last, ends=True))
-    return b"".join(parts)
-
-
-def _lines(event: KeyChange, *, ends: bool) -> bytes:
-    document = event_document(event.key, event.record, event.revision)
-    kind = b"put" if event.record is not None else b"delete"
-    identity = b"id: %d\n" % event.revision if ends else b""
-    return b"%bevent: %b\ndata: %b\n\n" % (identity, kind, encode(document))
+            self._release(span, group)
+        self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)

@@ -4,7 +4,6 @@ The cursor of a page holds its revision and its last key, so that any replica ca
 """
 
 import asyncio
-import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -25,16 +24,20 @@ from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.api.limits import MAX_KEY_BYTES, MAX_LISTED, MAX_REVISION
 from kvstore.api.queries import Consistency, Scan
 from kvstore.api.results import RevisionUnavailable, ScanAnswer
-from kvstore.server.http.problems import INVALID_QUERY, Problem, revision_unavailable
+from kvstore.server.http.problems import INVALID_QUERY, OVERLOADED, RETRY_AFTER, Problem, revision_unavailable
 from kvstore.server.http.query_parameters import choice_in, consistency_in, integer_in, key_range_in, parse_query
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
 from kvstore.server.http.stream import send
+from kvstore.server.pacer import BackgroundKind
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 
 STREAMED = 250
-"""Records that a stream reads at once. It then pauses for as long as that took, to leave time for other requests."""
+STREAMED_BYTES = 64 * 1024
+"""Bounds of the records that a stream reads in one turn of the pacer. The last record may exceed the second one."""
+MAX_STREAMS = 100
+"""Streams that one replica sends at the same time. Each may hold the longest record in memory."""
 NDJSON = "application/x-ndjson"
 _NDJSON_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
@@ -68,6 +71,11 @@ class _Wanted(NamedTuple):
         scan = self.scan
         return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
 
+    def streamed(self) -> "_Wanted":
+        """Return the same list in the small pages of a stream."""
+        scan = msgspec.structs.replace(self.scan, limit=min(self.scan.limit, STREAMED), max_bytes=STREAMED_BYTES)
+        return self._replace(scan=scan)
+
 
 class KeyListHandlers:
     """Handlers of lists of keys. `stopping` returns True while the front end is shutting down."""
@@ -75,6 +83,7 @@ class KeyListHandlers:
     def __init__(self, replica: ReplicaService, stopping: Callable[[], bool]) -> None:
         self._replica = replica
         self._stopping = stopping
+        self._streams = 0
 
     async def handle(self, request: HttpRequest, query: str) -> HttpResponse | StreamedResponse:
         """Return a page; or, if the client accepts NDJSON, send all records. Raises Problem or Refused."""
@@ -88,28 +97,38 @@ class KeyListHandlers:
         return json_response(200, document, b"KV-Revision: %d\r\n" % page.revision)
 
     async def _page(self, wanted: _Wanted) -> ScanAnswer:
-        answer = await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency))
-        if isinstance(answer, RevisionUnavailable):
-            raise revision_unavailable(answer, wanted.scan.revision or 0, wanted.consistency)
-        if not isinstance(answer, ScanAnswer):
-            raise TypeError(f"a list was answered with {answer!r}")
-        return answer
+        return _found(await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency)), wanted)
+
+    async def _paced_page(self, wanted: _Wanted) -> tuple[ScanAnswer, bytes]:
+        """Return a page and its lines. If the page may be stale, both are made in a turn of the pacer."""
+        rendered: asyncio.Queue[tuple[object, bytes]] = asyncio.Queue()
+
+        def reply(answer: object) -> None:
+            rendered.put_nowait((answer, _rendered(answer, wanted)))
+
+        ask = partial(self._replica.read, wanted.scan, wanted.consistency, reply)
+        await self._replica.pacer.run(BackgroundKind.EXPORT, ask)
+        answer, lines = await rendered.get()
+        return _found(answer, wanted), lines
 
     async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse:
         """Send a record on each line. The last line has the revision and the number of records, or an error. A page is
         read when the client has read the one before it."""
-        wanted = wanted.at_most(STREAMED)
-        first = await self._page(wanted)
-        return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, wanted))
+        if self._streams >= MAX_STREAMS:
+            detail = f"This replica sends {MAX_STREAMS} lists as NDJSON, its limit. List at another replica."
+            raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
+        self._streams += 1
+        try:
+            wanted = wanted.streamed()
+            first, lines = await self._paced_page(wanted)
+            return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, lines, wanted))
+        finally:
+            self._streams -= 1
 
-    async def _lines(self, page: ScanAnswer, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
-        count, begun = 0, time.perf_counter()
+    async def _lines(self, page: ScanAnswer, lines: bytes, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
+        count = 0
         while True:
-            lines = b"".join(encode(record) + b"\n" for record in _records(page, wanted))
-            busy_s = time.perf_counter() - begun
             yield lines
-            await asyncio.sleep(busy_s)
-            begun = time.perf_counter()
             count += len(page.found)
             if not page.more or count == wanted.most:
                 end = RecordStreamEndDocument(revision=page.revision, count=count, more=page.more)
@@ -122,10 +141,25 @@ class KeyListHandlers:
             if wanted.most is not None:
                 wanted = wanted.at_most(wanted.most - count)
             try:
-                page = await self._page(wanted)
+                page, lines = await self._paced_page(wanted)
             except (Problem, Refused) as error:
                 yield _error(str(error), count)
                 return
+
+
+def _found(answer: object, wanted: _Wanted) -> ScanAnswer:
+    if isinstance(answer, Refused):
+        raise answer
+    if isinstance(answer, RevisionUnavailable):
+        raise revision_unavailable(answer, wanted.scan.revision or 0, wanted.consistency)
+    if not isinstance(answer, ScanAnswer):
+        raise TypeError(f"a list was answered with {answer!r}")
+    return answer
+
+
+def _rendered(answer: object, wanted: _Wanted) -> bytes:
+    records = _records(answer, wanted) if isinstance(answer, ScanAnswer) else []
+    return b"".join(encode(record) + b"\n" for record in records)
 
 
 def _records(page: ScanAnswer, wanted: _Wanted) -> list[RecordDocument]:

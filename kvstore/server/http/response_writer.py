@@ -125,7 +125,7 @@ class ResponseWriter:
     def write(self, chunk: bytes) -> None:
         """See ClientConnection."""
         if chunk and self.transport is not None:  # an empty chunk would end the stream
-            self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self.transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))  # copies no chunk
 
     async def drain(self) -> None:
         """See ClientConnection."""

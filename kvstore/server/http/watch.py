@@ -81,25 +81,23 @@ class WatchHandlers:
             self._count -= 1
 
     async def _events(self, request: HttpRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
-        """Yield past events until the watcher is up to date; then the feed writes to the client itself."""
+        """Yield what comes before and after the events. The feed writes the events to the client itself."""
         client = request.client
         watcher = Watcher(span, end_of(first - 1), client)
         yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
         while not self._feed.ended:
-            chunk = self._feed.replay(watcher)
-            if chunk is None:
+            self._feed.follow(watcher)
+            await watcher.left.wait()
+            await client.drain()
+            if watcher.is_lost:
+                if watcher.frames:
+                    raise ConnectionAbortedError("the rest of an event is compacted")
                 document = WatchLostDocument(
                     oldest_revision=self._replica.history.oldest + 1,
                     detail="Events were compacted before you read them.",
                 )
                 yield b"event: lost\ndata: %b\n\n" % encode(document)
                 return
-            if chunk:
-                yield chunk
-                continue
-            self._feed.follow(watcher)
-            await watcher.left.wait()
-            await client.drain()
         yield b": this replica is shutting down, continue at another one\n\n"
 
 

@@ -73,11 +73,10 @@ def test_keys_are_listed_in_either_order_within_their_span() -> None:
     assert scan(machine, Scan(Span(b"x", None), 2)) == ([], False)
 
 
-def test_a_list_ends_where_it_becomes_too_long_after_one_key_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvstore.state_machine.reads.SCAN_BYTES", 10)
+def test_a_list_ends_where_it_becomes_too_long_after_one_key_at_least() -> None:
     machine = machine_of(Put(b"a", bytes(30)), Put(b"b", bytes(4)), Put(b"c", bytes(4)), Put(b"d", b""))
-    assert scan(machine, Scan(EVERY_KEY, 9)) == ([b"a"], True)
-    assert scan(machine, Scan(Span(b"b", None), 9)) == ([b"b", b"c"], True)
+    assert scan(machine, Scan(EVERY_KEY, 9, max_bytes=10)) == ([b"a"], True)
+    assert scan(machine, Scan(Span(b"b", None), 9, max_bytes=10)) == ([b"b", b"c"], True)
 
 
 def test_the_past_is_forgotten_whole() -> None:

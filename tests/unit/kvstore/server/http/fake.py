@@ -30,6 +30,7 @@ from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
+from kvstore.server.pacer import Pacer
 from kvstore.server.trace import Trace
 from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
@@ -69,6 +70,7 @@ class FakeReplica:
         self.machine = StateMachine([])
         self.records = self.machine.records
         self._sequence = 0
+        self.pacer = Pacer(lambda: 0)
         self.tapped: Trace | None = None
         self.hearers: list[Callable[[], None]] = []
         self.reads: list[tuple[bytes, Consistency]] = []

@@ -31,7 +31,9 @@ from kvstore.api.json.transaction_packing import pack_transaction
 from kvstore.api.json.transaction_parsing import transaction_of
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.client import Client, Compacted, ConditionFailed, Rejected, Unavailable, WatchEvent
-from kvstore.server.http import feed
+from kvstore.server.http import event_pages
+from kvstore.server.http.event_pages import EventPage, EventPages
+from kvstore.state_machine.history import History
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -160,21 +162,22 @@ def test_a_watch_goes_on_where_it_was_when_it_breaks(monkeypatch: pytest.MonkeyP
     """Not in the midst of a revision: what came of that comes again, and is handed on once."""
 
     async def scenario(store: Store) -> None:
-        whole, breaks = feed.render, [True]
+        whole, breaks = event_pages.encode_page, [True]
 
-        def cut(events: object) -> bytes:
-            chunk = whole(events)  # type: ignore[arg-type]
-            if chunk.count(b"event: ") < 3 or not breaks:
-                return chunk
+        def cut(history: History, head: int, span: Span, start: int) -> EventPage:
+            page = whole(history, head, span, start)
+            events = b"".join(page.frames)
+            if events.count(b"event: ") < 3 or not breaks:
+                return page
             breaks.clear()
             asyncio.get_running_loop().call_later(0.05, disconnect)
-            return chunk[: chunk.index(b"\n\n") + 2]
+            return EventPage(page.end, (events[: events.index(b"\n\n") + 2],), page.is_open)
 
         def disconnect() -> None:
             for connection in list(store.frontend._connections):
                 connection.abort()
 
-        monkeypatch.setattr(feed, "render", cut)
+        monkeypatch.setattr(event_pages, "encode_page", cut)
         async with client_of(store) as client:
             watching = asyncio.create_task(take(client, 4, from_revision=1))
             await client.put("a", b"")
@@ -319,13 +322,16 @@ def test_a_watch_tells_each_change(monkeypatch: pytest.MonkeyPatch, as_json: boo
     def prepare(store: Store) -> None:
         filled(store)
         store.replica.write(Delete(b"a/1"), lambda _: None)
-        replay = feed.WatchFeed.replay
-        rounds: list[bytes | None] = []
+        after = EventPages.after
+        pages: list[EventPage] = []
 
-        def once(self: feed.WatchFeed, watcher: feed.Watcher) -> bytes | None:
-            rounds.append(replay(self, watcher) if not rounds else None)
-            return rounds[-1]
+        def once(self: EventPages, span: Span, position: int) -> EventPage | None:
+            page = after(self, span, position)
+            if pages or page is None:
+                return None
+            pages.append(EventPage(page.end, page.frames, False))
+            return pages[-1]
 
-        monkeypatch.setattr(feed.WatchFeed, "replay", once)
+        monkeypatch.setattr(EventPages, "after", once)
 
     at(prepare, command)

@@ -9,12 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from kvstore.api.commands import DeleteSpan, Put, Record, Transact
+from kvstore.api.commands import DeleteSpan, Put, Transact
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.server.http import feed
-from kvstore.server.http.feed import render
-from kvstore.state_machine.history import History, KeyChange
+from kvstore.server.http import event_pages, feed
+from kvstore.state_machine.history import History
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -98,7 +97,7 @@ def test_only_what_is_watched_comes(query: str, seen: list[str]) -> None:
 
 
 def test_a_watch_begins_in_the_past_and_goes_on_into_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "REPLAY_EVENTS", 2)
+    monkeypatch.setattr(event_pages, "MAX_SCANNED", 2)
 
     async def scenario(store: Store) -> None:
         await put(store, *"abcdefg")
@@ -287,14 +286,3 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await store.call("GET", "/watch?prefix=")).status == 503
 
     run(scenario)
-
-
-def test_events_are_rendered_as_the_standard_has_them() -> None:
-    record = Record(b"line\nline", 3, 3, 1)
-    events = [KeyChange(first_of(3), b"a\nb", record, None, 0), KeyChange(first_of(4), b"a\nb", None, record, 0)]
-    assert render(events) == (
-        b"id: 3\nevent: put\n"
-        b'data: {"key":"a\\nb","value":"line\\nline","revision":3,"create_revision":3,"version":1}\n\n'
-        b'id: 4\nevent: delete\ndata: {"key":"a\\nb","revision":4}\n\n'
-    )
-    assert render([]) == b""
