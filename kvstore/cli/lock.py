@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Annotated
 from urllib.parse import quote
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -137,7 +136,7 @@ def _signals_to(process: asyncio.subprocess.Process) -> Iterator[None]:
 def _show(name: str, endpoints: str, *, json: bool) -> None:
     async def ask(client: Client) -> LockDocument:
         answer = await client.ask(Request("GET", f"/locks/{quote(os.fsencode(name), safe='')}"))
-        return msgspec.json.decode(answer.body, type=LockDocument)
+        return answer.decode(LockDocument)
 
     state = with_client(endpoints, ask)
     if json:
