@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["AnyMessage", "Options", "Ready", "Replica", "Role"]
 
 _MODULES = {
-    "AnyMessage": "paxos.messages",
-    "Options": "paxos.options",
-    "Ready": "paxos.ready",
-    "Replica": "paxos.replica",
-    "Role": "paxos.role",
+    "AnyMessage": "messages",
+    "Options": "options",
+    "Ready": "ready",
+    "Replica": "replica",
+    "Role": "role",
 }
 
 
@@ -37,4 +37,4 @@ def __getattr__(name: str) -> object:
     """Load an exported name."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
+from kvstore.api.address import InvalidAddressError, parse_base_urls
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.output import printable
 from kvstore.client import (
@@ -98,12 +99,12 @@ def _message(error: ClientError, subject: Subject) -> str:
 
 
 def client_of(endpoints: str, *, exactly_once: bool = False, timeout_ms: int = 10_000) -> Client:
-    """Return a client of `endpoints`. Raises ValueError for an invalid URL.
+    """Return a client of `endpoints`. Raises InvalidAddressError.
 
     `exactly_once` takes a lease for idempotency keys, so it is for commands that send many writes.
     """
-    urls = [endpoint.strip() for endpoint in endpoints.split(",") if endpoint.strip()]
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url} is not a base URL: write --endpoints http://127.0.0.1:8001, for example")
+    try:
+        urls = parse_base_urls(endpoints.split(","))
+    except InvalidAddressError as error:
+        raise InvalidAddressError(f"--endpoints: {error}, with one comma between several") from None
     return Client(urls, exactly_once=exactly_once, timeout_ms=timeout_ms)

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated
 
-import msgspec
 import typer
 
 from kvstore.api.json.documents import LeaseDocument, LeaseGrantedDocument, LeasePageDocument, RangeDeletedDocument
@@ -65,7 +64,7 @@ def keepalive(
 
     async def renew(client: Client) -> LeaseGrantedDocument:
         request = Request("POST", f"/leases/{lease_id}/keepalive", repeat=Repeat.HARMLESS)
-        return msgspec.json.decode((await client.ask(request)).body, type=LeaseGrantedDocument)
+        return (await client.ask(request)).decode(LeaseGrantedDocument)
 
     async def renew_forever(client: Client) -> None:
         outage = Outage()
@@ -97,7 +96,7 @@ def revoke(lease_id: LeaseId, endpoints: Endpoints = DEFAULT, *, json: Json = Fa
 
     async def ask(client: Client) -> RangeDeletedDocument:
         request = Request("DELETE", f"/leases/{lease_id}", repeat=Repeat.HARMLESS)
-        return msgspec.json.decode((await client.ask(request)).body, type=RangeDeletedDocument)
+        return (await client.ask(request)).decode(RangeDeletedDocument)
 
     revoked = with_client(endpoints, ask, subject=Subject(lease=lease_id))
     if json:
@@ -139,7 +138,7 @@ async def _all(client: Client) -> list[LeaseDocument]:
     while more:
         after = found[-1].id if found else 0
         answer = await client.ask(Request("GET", f"/leases?after={after}"), leader)
-        page = msgspec.json.decode(answer.body, type=LeasePageDocument)
+        page = answer.decode(LeasePageDocument)
         found += page.leases
         more = page.more
     return found
@@ -147,7 +146,7 @@ async def _all(client: Client) -> list[LeaseDocument]:
 
 async def _one(client: Client, lease_id: int) -> LeaseDocument:
     answer = await client.ask(Request("GET", f"/leases/{lease_id}"), await _leader(client))
-    return msgspec.json.decode(answer.body, type=LeaseDocument)
+    return answer.decode(LeaseDocument)
 
 
 async def _leader(client: Client) -> str | None:

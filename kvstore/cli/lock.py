@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 from urllib.parse import quote
 
-import msgspec
 import typer
 from rich.text import Text
 
@@ -167,7 +166,7 @@ def _tell_left() -> None:
 def _show(name: str, endpoints: str, *, json: bool) -> None:
     async def ask(client: Client) -> LockDocument:
         answer = await client.ask(Request("GET", f"/locks/{quote(os.fsencode(name), safe='')}"))
-        return msgspec.json.decode(answer.body, type=LockDocument)
+        return answer.decode(LockDocument)
 
     state = with_client(endpoints, ask)
     if json:

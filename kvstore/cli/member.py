@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kvstore.api.address import loopback_warnings, parse_address
 from kvstore.api.membership import MemberRole
 from kvstore.api.status import MembersStatus, MemberStatus
 from kvstore.cli.connect import DEFAULT, Endpoints, client_of, with_client
@@ -94,6 +95,10 @@ def add(
             "Replace CLIENTS by the host:port for clients. All members use the same secret, lease_ms and "
             "clock_drift_ppm."
         )
+    for warning in loopback_warnings(
+        {each.name: parse_address(each.address) for each in added.members if each.address}
+    ):
+        sys.stderr.write(f"kvstore: warning: {warning}\n")
     if wait:
         _wait(endpoints, name, timeout_s)
 

@@ -1,13 +1,12 @@
 """Backups, taken from the first replica that sends one."""
 
-import os
 from collections.abc import AsyncGenerator
 
 import aiohttp
 
 from kvstore.api.queries import Consistency
 from kvstore.backup.stream import StreamDecoder, StreamEnd, StreamError, StreamPage, StreamStart
-from kvstore.client.caller import Caller, ConnectionLostError
+from kvstore.client.caller import Caller, ConnectionLostError, cannot_connect
 from kvstore.client.errors import Rejected, Response, Unavailable, accept
 
 
@@ -29,13 +28,13 @@ async def take_backup(
                             yield part
                     reader.finish()
                     return
-                accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
+                accept(endpoint, "GET", Response(response.status, response.headers, await response.read(), endpoint))
         except (Rejected, Unavailable) as error:  # a replica of another release may accept the request
             failures.append(str(error))
         except StreamError as error:
             raise Unavailable(f"{endpoint}: {error}") from error
         except aiohttp.ClientConnectorError as error:
-            failures.append(f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}")
+            failures.append(cannot_connect(endpoint, error))
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
             why = f"the backup from {endpoint} was interrupted: {str(error) or 'timed out'}"
             if reader.started:

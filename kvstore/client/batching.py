@@ -77,10 +77,10 @@ class SingleWrite(msgspec.Struct, frozen=True):
     def result_of(self, response: Response) -> WriteResult:
         """Return the result in the response to `request`."""
         if not isinstance(self.operation, Delete):
-            return msgspec.json.decode(response.body, type=PutResult)
+            return response.decode(PutResult)
         if response.status == 404:
             return NotFound(0)
-        return msgspec.json.decode(response.body, type=DeleteResult)
+        return response.decode(DeleteResult)
 
     def batch_result_of(self, result: OperationResult) -> WriteResult | None:
         """Return the result of `batch_operation`; None when a condition failed."""
@@ -220,7 +220,8 @@ class WriteBatcher:
             self._requeue_alone(batch)
             return
         transaction = Transact([], [each.write.batch_operation for each in batch], [])
-        results = unpack_results(response.body, transaction).results
+        with response.of_a_replica():
+            results = unpack_results(response.body, transaction).results
         failed = []
         for each, result in zip(batch, results, strict=True):
             written = each.write.batch_result_of(result)

@@ -6,6 +6,8 @@ retried, a write of unknown outcome only where that is safe, see `Repeat`.
 """
 
 import os
+import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -57,6 +59,16 @@ async def never_resend(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise ConnectionLostError(str(error) or type(error).__name__) from error
+
+
+def cannot_connect(endpoint: str, error: aiohttp.ClientConnectorError) -> str:
+    """Return the message about a failed connection attempt."""
+    cause = error.os_error
+    if isinstance(cause, ssl.SSLError):
+        return f"cannot connect to {endpoint}: TLS failed ({cause.reason}), and a replica itself speaks http only"
+    if isinstance(cause, socket.gaierror):
+        return f"cannot connect to {endpoint}: the host is unknown ({cause.strerror})"
+    return f"cannot connect to {endpoint}: {os.strerror(cause.errno) if cause.errno else cause}"
 
 
 class _Attempt(msgspec.Struct):
@@ -226,9 +238,10 @@ class Caller:
                 allow_redirects=False,
                 trace_request_ctx=attempt,
             ) as response:
-                return Response(response.status, response.headers, await response.read())
+                body = await response.read()
+                return Response(response.status, response.headers, body, endpoint, request.method)
         except aiohttp.ClientConnectorError as error:
-            raise Unavailable(f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}") from error
+            raise Unavailable(cannot_connect(endpoint, error)) from error
         except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
             if not attempt.begun:
                 raise Unavailable(f"cannot connect to {endpoint}: {str(error) or 'timed out'}") from error

@@ -7,8 +7,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import msgspec
-
 from kvstore.api.commands import (
     Compare,
     Delete,
@@ -27,15 +25,16 @@ from kvstore.api.commands import (
 from kvstore.api.json.documents import RecordPageDocument
 from kvstore.api.json.transaction_packing import pack_transaction, unpack_results
 from kvstore.api.key_range import EVERY_KEY, Span
-from kvstore.api.limits import MAX_TTL_S, MIN_TTL_S, PROVISIONAL_TTL_S
+from kvstore.api.limits import PROVISIONAL_TTL_S
 from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
+from kvstore.client.arguments import check_revision, check_timeout_ms, check_ttl_s, check_wait_s
 from kvstore.client.backup import take_backup
 from kvstore.client.batching import SingleWrite, WriteBatcher
 from kvstore.client.caller import Caller, Request
-from kvstore.client.errors import Response, Unavailable
+from kvstore.client.errors import Response
 from kvstore.client.idempotency import IdempotentCaller
 from kvstore.client.leases import AnyLease, Lease, PendingLease, grant, list_leases
 from kvstore.client.locks import FencingToken, HeldLock, LockHolder, acquire, give_full_ttl, holder_of
@@ -68,6 +67,8 @@ class Client:
         attempt_ms: int = 4_000,
         exactly_once: bool = True,
     ) -> None:
+        check_timeout_ms("timeout_ms", timeout_ms)
+        check_timeout_ms("attempt_ms", attempt_ms)
         self._caller = Caller(endpoints, timeout_ms=timeout_ms, attempt_ms=attempt_ms)
         self._idempotent = IdempotentCaller(self._caller) if exactly_once else None
         self._batcher = WriteBatcher(self._send, self._caller.timeout_s)
@@ -99,14 +100,13 @@ class Client:
     ) -> Record | None:
         """Return the record of `key`, as of `revision` if one is given; None when the key is absent. Raises
         Compacted."""
+        check_revision("revision", revision)
         point = f"&revision={revision}" if revision is not None else ""
         response = await self._caller.call(Request("GET", f"{_path(key)}?consistency={consistency}{point}"))
         if response.status == 404:
             return None
-        headers = response.headers
-        return Record(
-            response.body, int(headers["KV-Revision"]), int(headers["KV-Create-Revision"]), int(headers["KV-Version"])
-        )
+        revisions = (response.number(f"KV-{name}") for name in ("Revision", "Create-Revision", "Version"))
+        return Record(response.body, *revisions)
 
     async def put(
         self,
@@ -131,8 +131,10 @@ class Client:
             raise ValueError("if_revision and if_absent exclude each other: an absent key has no revision")
         if lease is not None and ttl_s is not None:
             raise ValueError("lease and ttl_s exclude each other: ttl_s gives the key a lease of its own")
+        check_ttl_s(ttl_s)
         name = _bytes(key)
         number = lease if lease is None or isinstance(lease, int) else lease.id
+        check_revision("lease", number)
         compares = _compares(name, if_revision, fence)
         headers = _if_match(if_revision)
         if if_absent:
@@ -164,12 +166,13 @@ class Client:
     async def delete_span(self, span: Span) -> DeleteSpanResult:
         """Delete all keys of `span`, in one revision."""
         response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}"))
-        return msgspec.json.decode(response.body, type=DeleteSpanResult)
+        return response.decode(DeleteSpanResult)
 
     async def txn(self, transaction: Transact) -> TransactResult:
         """Execute `transaction` atomically."""
         response = await self._send(Request("POST", "/txn", pack_transaction(transaction)))
-        return unpack_results(response.body, transaction)
+        with response.of_a_replica():
+            return unpack_results(response.body, transaction)
 
     async def list(
         self,
@@ -187,13 +190,15 @@ class Client:
         Each request returns up to `page` keys; after each one, `progress` is called with the number of keys so far.
         With `keys_only` the values are empty. Raises Compacted, perhaps after some keys.
         """
+        check_revision("revision", revision)
+        check_revision("page", page)
         order = "desc" if reverse else "asc"
         query = f"{_span_query(span)}&limit={page}&order={order}&keys_only={str(keys_only).lower()}"
         point = f"&revision={revision}" if revision is not None else ""
         count = 0
         while True:
             response = await self._caller.call(Request("GET", f"/kv/?{query}&consistency={consistency}{point}"))
-            found = msgspec.json.decode(response.body, type=RecordPageDocument)
+            found = response.decode(RecordPageDocument)
             count += len(found.records)
             if progress is not None:
                 progress(count)
@@ -213,6 +218,7 @@ class Client:
         no replica serves the watch, and with None when one does again. Raises Compacted when the history no longer
         contains changes that were not delivered.
         """
+        check_revision("from_revision", from_revision)
         watch = Watch(self._caller, _span_query(span), from_revision, on_outage)
         async for event in watch.follow():
             yield event
@@ -220,7 +226,7 @@ class Client:
     async def revision(self, consistency: Consistency = Consistency.LINEARIZABLE) -> int:
         """Return the revision of the last change of the store; 0 when there was none."""
         response = await self._caller.call(Request("GET", f"/kv/?limit=1&keys_only=true&consistency={consistency}"))
-        return int(response.headers["KV-Revision"])
+        return response.number("KV-Revision")
 
     def lease(self, ttl_s: float = 10.0) -> PendingLease:
         """Grant a lease of `ttl_s` seconds.
@@ -228,6 +234,7 @@ class Client:
         `await client.lease()` returns a lease that the caller keeps alive and revokes; `async with client.lease()`
         renews it every third of its TTL, and revokes it at the end.
         """
+        check_ttl_s(ttl_s)
         return PendingLease(lambda: grant(self._caller, ttl_s))
 
     async def leases(self) -> "builtins.list[Lease]":
@@ -245,8 +252,8 @@ class Client:
         after this time. A client that is lost while it waits is dropped from the queue within PROVISIONAL_TTL_S
         seconds. `holder` returns `value`.
         """
-        if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
-            raise ValueError(f"the TTL of a lock is {MIN_TTL_S} to {MAX_TTL_S:,} seconds, not {ttl_s}")
+        check_wait_s(wait_s)
+        check_ttl_s(ttl_s)
         async with self.lease(min(ttl_s, PROVISIONAL_TTL_S)) as lease:
             fence = await acquire(self._caller, _bytes(name), lease, value, wait_s)
             await give_full_ttl(self._caller, fence, lease, ttl_s)
@@ -274,11 +281,7 @@ class Client:
 
     async def status(self, endpoint: str) -> Status:
         """Return the status of the replica at `endpoint`, without retries. Raises Unavailable."""
-        response = await self.ask(Request("GET", "/status"), endpoint)
-        try:
-            return msgspec.json.decode(response.body, type=Status)
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"{endpoint} did not return the status of a replica of this version: {error}") from error
+        return (await self.ask(Request("GET", "/status"), endpoint)).decode(Status)
 
     async def members(self) -> MembersStatus:
         """Return the membership that the first available replica knows."""
@@ -347,6 +350,7 @@ def _query(**options: bytes | float | None) -> str:
 
 
 def _fence_options(fence: FencingToken | None) -> dict[str, bytes | float | None]:
+    check_revision("token", fence.token if fence is not None else None)
     return {"lock": fence.lock, "fence": fence.token} if fence is not None else {}
 
 
@@ -356,4 +360,5 @@ def _compares(key: bytes, revision: int | None, fence: FencingToken | None) -> "
 
 
 def _if_match(revision: int | None) -> dict[str, str]:
+    check_revision("if_revision", revision)
     return {"If-Match": f'"{revision}"'} if revision is not None else {}

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from kvstore.api.address import parse_base_urls
+
 TRIAL_EVERY = 50
 WEIGHT = 0.2
 """Weight of the latest response in the moving average."""
@@ -33,9 +35,8 @@ class Endpoints:
     """Base addresses of the replicas, ranked by response time. `now` returns monotonic seconds."""
 
     def __init__(self, urls: Sequence[str], now: Callable[[], float]) -> None:
-        if not urls:
-            raise ValueError("a client needs at least one endpoint, like http://127.0.0.1:8001")
-        self.urls = tuple(url.rstrip("/") for url in urls)
+        """Raises InvalidAddressError if `urls` has none, or one that is no base URL."""
+        self.urls = parse_base_urls(urls)
         self._states = {url: _EndpointState() for url in self.urls}
         self._requests: Counter[str] = Counter()
         self._responses = 0

@@ -9,13 +9,17 @@ ClientError
     AnswerLost          the request was executed; its result is unknown
 """
 
-from typing import Literal, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NoReturn, TypeVar
 
 import msgspec
 from multidict import CIMultiDictProxy
 
 from kvstore.api.errors import Outcome
 from kvstore.api.json.documents import ProblemDocument
+from kvstore.api.limits import MAX_REVISION
+from kvstore.api.numbers import parse_integer
 
 _TYPE = "urn:kvstore:problem:"
 NO_SUCH_KEY = f"{_TYPE}no-such-key"
@@ -24,6 +28,7 @@ _TRANSIENT = frozenset({408, 429})
 _FULL = 507
 
 Method = Literal["GET", "PUT", "POST", "DELETE"]
+T = TypeVar("T")
 
 
 class ClientError(Exception):
@@ -105,11 +110,34 @@ _ERRORS: dict[str, type[ClientError]] = {
 
 
 class Response(msgspec.Struct, frozen=True):
-    """The HTTP response of a replica."""
+    """The HTTP response to a request of `method` from `endpoint`, which may be another program than a replica."""
 
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
+    endpoint: str = "the endpoint"
+    method: Method = "GET"
+
+    def decode(self, form: type[T]) -> T:
+        """Return the document in the body. Raises Unavailable, or UnknownOutcome for a write, if it is another one."""
+        with self.of_a_replica():
+            return msgspec.json.decode(self.body, type=form)
+
+    def number(self, name: str) -> int:
+        """Return the number in the header `name`. Raises as `decode`."""
+        with self.of_a_replica():
+            if name not in self.headers:
+                raise ValueError(f"without the header {name}")
+            return parse_integer(self.headers[name], 0, MAX_REVISION)
+
+    @contextmanager
+    def of_a_replica(self) -> Iterator[None]:
+        """Turn the errors of code that reads the response into Unavailable, or UnknownOutcome for a write."""
+        try:
+            yield
+        except (ValueError, KeyError) as error:
+            text = f"{self.endpoint} answered {self.status}, but not as a replica of this release ({error})"
+            fail(self.method, f"{text}: check the endpoint", error)
 
 
 def accept(endpoint: str, method: Method, response: Response) -> Response:
@@ -126,7 +154,7 @@ def accept(endpoint: str, method: Method, response: Response) -> Response:
     if name == "precondition-failed":
         raise _condition_error(text, problem, response)
     if name == "compacted":
-        raise Compacted(text, int(response.headers["KV-Oldest-Revision"]))
+        raise Compacted(text, response.number("KV-Oldest-Revision"))
     if response.status == _FULL or (400 <= response.status < 500 and response.status not in _TRANSIENT):
         raise AnswerLost(text) if problem.outcome is Outcome.UNKNOWN else Rejected(text)
     if problem.outcome is Outcome.FAILED:
@@ -137,8 +165,7 @@ def accept(endpoint: str, method: Method, response: Response) -> Response:
 def _condition_error(text: str, problem: ProblemDocument, response: Response) -> Rejected:
     if isinstance(problem.fence, int):
         return LockLost(text, problem.fence)
-    revision = response.headers.get("KV-Revision")
-    return ConditionFailed(text, int(revision) if revision is not None else None)
+    return ConditionFailed(text, response.number("KV-Revision") if "KV-Revision" in response.headers else None)
 
 
 def _problem(response: Response) -> ProblemDocument:

@@ -122,7 +122,7 @@ async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> 
     asked_at = time.monotonic()
     body = msgspec.json.encode(GrantRequest(ttl_s=ttl_s))
     response = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
-    granted = msgspec.json.decode(response.body, type=LeaseGrantedDocument)
+    granted = response.decode(LeaseGrantedDocument)
     return Lease(caller, granted.id, granted.ttl_s, asked_at)
 
 
@@ -133,7 +133,7 @@ async def list_leases(caller: Caller) -> list[Lease]:
         asked_at = time.monotonic()
         after = leases[-1].id if leases else 0
         response = await caller.call(Request("GET", f"/leases?after={after}"))
-        page = msgspec.json.decode(response.body, type=LeasePageDocument)
+        page = response.decode(LeasePageDocument)
         leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in page.leases]
         if not page.more:
             return leases

@@ -60,7 +60,7 @@ async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_
             "POST", _path(name), msgspec.json.encode(body), repeat=Repeat.HARMLESS, waits_s=request_wait_s
         )
         response = await caller.call(request, caller.deadline() + request_wait_s)
-        entry = msgspec.json.decode(response.body, type=LockAcquiredDocument)
+        entry = response.decode(LockAcquiredDocument)
         if entry.held:
             return FencingToken(name, entry.fence)
         if time.monotonic() >= until:
@@ -88,7 +88,7 @@ async def give_full_ttl(caller: Caller, fence: FencingToken, lease: Lease, ttl_s
 async def holder_of(caller: Caller, name: bytes) -> LockHolder | None:
     """Return the present holder of the lock; None when the lock is free."""
     response = await caller.call(Request("GET", _path(name)))
-    holder = msgspec.json.decode(response.body, type=LockDocument).holder
+    holder = response.decode(LockDocument).holder
     if holder is None:
         return None
     return LockHolder(FencingToken(name, holder.fence), holder.lease, holder.value_bytes)

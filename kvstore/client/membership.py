@@ -25,12 +25,12 @@ class MembershipClient:
     async def show(self) -> MembersStatus:
         """Return the membership that the first available replica knows."""
         response = await self._caller.call(Request("GET", "/members"))
-        return msgspec.json.decode(response.body, type=MembersStatus)
+        return response.decode(MembersStatus)
 
     async def show_at(self, endpoint: str) -> MembersStatus:
         """Return the membership that the replica at `endpoint` knows, without retries."""
         response = await self._caller.ask(endpoint, Request("GET", "/members"), self._caller.attempt_s)
-        return msgspec.json.decode(response.body, type=MembersStatus)
+        return response.decode(MembersStatus)
 
     async def add(self, name: str, address: str, role: MemberRole) -> MembersStatus:
         """Add a member."""
@@ -55,7 +55,7 @@ class MembershipClient:
         deadline = self._caller.deadline()
         try:
             response = await self._caller.call(Request(method, path, body, repeat=Repeat.HARMLESS), deadline)
-            changed: MembersStatus = msgspec.json.decode(response.body, type=MembersStatus)
+            changed = response.decode(MembersStatus)
         except NoSuchMember as error:
             if error.__cause__ is None:
                 raise

@@ -5,7 +5,6 @@ arrived, so the next replica can continue after the last delivered revision, and
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -14,7 +13,9 @@ import msgspec
 
 from kvstore.api.commands import Record
 from kvstore.api.json.documents import KeyDeletionDocument, RecordDocument, WatchLostDocument
-from kvstore.client.caller import Caller, ConnectionLostError
+from kvstore.api.limits import MAX_REVISION
+from kvstore.api.numbers import parse_integer
+from kvstore.client.caller import Caller, ConnectionLostError, cannot_connect
 from kvstore.client.errors import Compacted, Response, Unavailable, accept
 
 _PAUSE_S = 0.1
@@ -66,7 +67,7 @@ class Watch:
                 except Unavailable as error:
                     why = str(error)
                 except aiohttp.ClientConnectorError as error:
-                    why = f"cannot connect to {endpoint}: {os.strerror(error.errno or 0)}"
+                    why = cannot_connect(endpoint, error)
                 except (ConnectionLostError, aiohttp.ClientError, TimeoutError) as error:
                     why = f"the watch at {endpoint} was interrupted: {str(error) or 'timed out'}"
                 failures.append(why)
@@ -98,40 +99,45 @@ class Watch:
         headers = {"Last-Event-ID": str(self._delivered)} if self._delivered is not None else {}
         async with self._caller.open(endpoint, f"/watch?{self._query}", headers) as response:
             if response.status != 200:
-                accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
+                accept(endpoint, "GET", Response(response.status, response.headers, await response.read(), endpoint))
             self._served()
-            self._delivered = int(response.headers["KV-Revision"])
+            answer = Response(response.status, response.headers, b"", endpoint)
+            self._delivered = answer.number("KV-Revision")
             pending: list[WatchEvent] = []
             buffer = bytearray()
             async for data in response.content.iter_any():
                 buffer += data
-                for fields in _take_events(buffer):
+                for fields in _take_events(answer, buffer):
                     if fields.get("event") == "lost":
-                        lost = msgspec.json.decode(fields["data"], type=WatchLostDocument)
+                        with answer.of_a_replica():
+                            lost = msgspec.json.decode(fields["data"], type=WatchLostDocument)
                         raise Compacted(lost.detail, lost.oldest_revision)
                     if "data" in fields:
-                        pending.append(_watch_event(fields["event"], fields["data"]))
+                        pending.append(_watch_event(answer, fields))
                     if "id" in fields:
                         for event in pending:
                             yield event
                         pending = []
-                        self._delivered = int(fields["id"])
+                        with answer.of_a_replica():
+                            self._delivered = parse_integer(fields["id"], 0, MAX_REVISION)
 
 
-def _take_events(buffer: bytearray) -> Iterator[dict[str, str]]:
+def _take_events(answer: Response, buffer: bytearray) -> Iterator[dict[str, str]]:
     """Remove all complete server-sent events from `buffer` and yield their fields. Comments are skipped."""
     while (end := buffer.find(_END)) >= 0:
-        lines = bytes(buffer[:end]).decode().split("\n")
+        with answer.of_a_replica():
+            lines = bytes(buffer[:end]).decode().split("\n")
+            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
         del buffer[: end + len(_END)]
-        fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
         if fields:
             yield fields
 
 
-def _watch_event(kind: str, data: str) -> WatchEvent:
-    if kind == "put":
-        document = msgspec.json.decode(data, type=RecordDocument)
-        found = document.found
-        return WatchEvent(document.revision, found.key, found.record)
-    deleted = msgspec.json.decode(data, type=KeyDeletionDocument)
-    return WatchEvent(deleted.revision, deleted.key_bytes, None)
+def _watch_event(answer: Response, fields: dict[str, str]) -> WatchEvent:
+    with answer.of_a_replica():
+        if fields["event"] == "put":
+            document = msgspec.json.decode(fields["data"], type=RecordDocument)
+            found = document.found
+            return WatchEvent(document.revision, found.key, found.record)
+        deleted = msgspec.json.decode(fields["data"], type=KeyDeletionDocument)
+        return WatchEvent(deleted.revision, deleted.key_bytes, None)

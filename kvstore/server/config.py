@@ -1,9 +1,10 @@
 """The settings of a replica. Flags, environment variables, file keys and documentation are derived from this table."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import (
@@ -22,7 +23,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from kvstore.api.numbers import check_integer, parse_integer
+from kvstore.api.address import Address, loopback_warnings, parse_address, parse_peer_address
+from kvstore.api.numbers import check_integer, parse_integer, shown
 from kvstore.replica.retention import RetentionLimits
 from kvstore.server.http.authority import Authority, parse_authority
 from kvstore.server.http.limits import HttpLimits
@@ -39,7 +41,6 @@ FRAME_ROOM_BYTES = 64 * 1024
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared here, never bound by default
 
 
 class ConfigError(Exception):
@@ -50,45 +51,34 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-class Address(NamedTuple):
-    """Host and port. An IPv6 host is written in brackets: `[::1]:9001`."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def overlaps(self, other: "Address") -> bool:
-        """Return whether a machine could not listen on both addresses at once."""
-        same_host = self.host == other.host or bool(_WILDCARDS & {self.host, other.host})
-        return self.port == other.port and same_host
+def _parse_listen(given: object) -> object:
+    """Return the address of a listener; raise ValueError for other values than text."""
+    return given if isinstance(given, Address) else parse_address(_text(given))
 
 
-def parse_address(text: str) -> Address:
-    """Parse `host:port`. Raises ValueError."""
-    host, _, port = text.strip().rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not host or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text!r} is not an address: write host:port with a port of 1 to 65535, like 127.0.0.1:9001")
-    return Address(host, int(port))
+def _parse_peer(given: object) -> object:
+    """Return the address of a member; raise ValueError for other values than text."""
+    return given if isinstance(given, Address) else parse_peer_address(_text(given))
 
 
-def _parse_listen(text: object) -> object:
-    """Parse a string; leave other values to the type validation."""
-    return parse_address(text) if isinstance(text, str) else text
+def _text(given: object) -> str:
+    if isinstance(given, str):
+        return given
+    raise ValueError(f'{shown(given)} is not an address: write "host:port" as text, like "127.0.0.1:9001"')
 
 
 def _parse_members(text: object) -> object:
     if not isinstance(text, str):
         return text
     members: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in text.split(","):
         name, equals, address = part.partition("=")
+        if not part.strip():
+            raise ValueError("it is empty, or has an empty part: write name=host:port, with one comma between members")
         if not equals:
-            raise ValueError(f"{part!r} is not a member: write name=host:port, with commas between members")
+            raise ValueError(f"{shown(part)} is not a member: write name=host:port, with commas between members")
         if name.strip() in members:
-            raise ValueError(f"two members are named {name.strip()!r}: give each member its own name")
+            raise ValueError(f"two members are named {shown(name.strip())}: give each member its own name")
         members[name.strip()] = address
     return members
 
@@ -97,7 +87,7 @@ def check_name(name: str) -> str:
     """Return `name` if it is a valid name of a member. Raises ValueError otherwise."""
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is not a name: use 1 to 32 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+            f"{shown(name)} is not a name: use 1 to 32 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
         )
     return name
 
@@ -125,7 +115,8 @@ def _public_name(text: str) -> Authority:
 Name = Annotated[str, AfterValidator(check_name)]
 Listen = Annotated[Address, BeforeValidator(_parse_listen)]
 PublicNames = Annotated[tuple[Authority, ...], BeforeValidator(_parse_names)]
-Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
+Peer = Annotated[Address, BeforeValidator(_parse_peer)]
+Members = Annotated[dict[Name, Peer], BeforeValidator(_parse_members)]
 
 
 def _number(default: int, unit: str, least: int, most: int, description: str) -> Any:
@@ -306,7 +297,7 @@ class Settings(BaseSettings):
 
     def warnings(self) -> list[str]:
         """Return one line, with advice, for each setting that is valid but not recommended."""
-        return voters_warnings(len(self.members))
+        return [*voters_warnings(len(self.members)), *loopback_warnings(self.members)]
 
 
 def bounds_of(field: FieldInfo) -> tuple[int, int] | None:
@@ -333,14 +324,13 @@ def _membership_problems(settings: Settings) -> Iterator[str]:
     if settings.node not in members:
         yield f"node {settings.node!r} is not in members ({', '.join(members)}): set node to one of them, or add it"
         return
-    owners: dict[Address, str] = {}
-    for name, address in members.items():
-        other = owners.setdefault(address, name)
-        if other != name:
-            yield f"members {other} and {name} have the same address, {address}: give each member its own host or port"
-    if settings.listen in owners:
+    for (name, address), (other, same) in itertools.combinations(members.items(), 2):
+        if address.is_same(same):
+            yield f"members {name} and {other} have the same address, {address}: give each member its own host or port"
+    owner = next((name for name, address in members.items() if settings.listen.is_same(address)), None)
+    if owner is not None:
         yield (
-            f"listen is {settings.listen}, which is also the peer address of {owners[settings.listen]} in members: "
+            f"listen is {settings.listen}, which is also the peer address of {owner} in members: "
             "use another port for clients"
         )
     elif settings.listen.overlaps(settings.peer_bind):

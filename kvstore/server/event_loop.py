@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
+from kvstore.api.address import Address, parse_address
 from kvstore.api.membership import Member
 from kvstore.api.status import Standing
 from kvstore.peers.handshake_messages import Channel
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
-from kvstore.server.config import Address, parse_address
 from kvstore.server.pacer import Pacer
 from kvstore.server.reply_future import reply_of
 from kvstore.server.trace import Trace

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
-from kvstore.server.config import Address, parse_address
+from kvstore.api.address import Address, parse_address
 from kvstore.testing.machine import free_ports, is_free, make_secret
 
 HOST = "127.0.0.1"

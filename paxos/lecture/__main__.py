@@ -18,7 +18,7 @@ from paxos.lecture.text import WIDTH, draw, steps
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status: 0, or 2 on wrong usage."""
     parser = argparse.ArgumentParser(
-        prog="python -m paxos.lecture",
+        prog=f"python -m {__package__}",
         description="Scripted runs of the proposers, acceptors and learners of the server, as diagrams. Each process "
         "has a lane, and time runs downwards. Each arrow is a message that was encoded, sent and decoded.",
     )

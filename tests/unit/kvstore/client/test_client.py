@@ -1,6 +1,7 @@
 """The client against scripted replicas: requests that it repeats, requests that it never repeats, and its errors."""
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from kvstore.api.commands import DeleteResult, PutResult, Record
 from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, MemberStatus, Status
-from kvstore.client import Client, NoSuchMember, Rejected, Unavailable, UnknownOutcome, caller
+from kvstore.client import Client, FencingToken, NoSuchMember, Rejected, Unavailable, UnknownOutcome, caller
 from kvstore.client.endpoints import TRIAL_EVERY
 from tests.unit.kvstore.client.scripted import ScriptedReplica, SilentReplica, problem, serving, value
 
@@ -187,7 +188,7 @@ def test_status_is_asked_of_one_replica_once() -> None:
 
     async def call(client: Client) -> None:
         assert await client.status(replica.url) == status
-        with pytest.raises(Unavailable, match="did not return the status of a replica"):
+        with pytest.raises(Unavailable, match="not as a replica of this release"):
             await client.status(replica.url)
         with pytest.raises(Unavailable):
             await client.status(replica.url)
@@ -287,3 +288,58 @@ def test_the_fastest_replica_is_found_and_asked_from_then_on(monkeypatch: pytest
 
     asyncio.run(run())
     assert (len(slow.asked), len(fast.asked)) == (TRIAL_EVERY - 1, 11)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.get("k", revision=True),
+        lambda client: client.get("k", revision=0),
+        lambda client: client.put("k", b"", if_revision=1.0),
+        lambda client: client.put("k", b"", lease=2**43 + 1),
+        lambda client: client.put("k", b"", ttl_s=math.nan),
+        lambda client: client.put("k", b"", ttl_s=math.inf),
+        lambda client: client.put("k", b"", ttl_s=0),
+        lambda client: client.put("k", b"", fence=FencingToken(b"l", 0)),
+        lambda client: client.delete("k", if_revision=-1),
+        lambda client: anext(client.watch(from_revision=0)),
+        lambda client: anext(client.list(page=0)),
+        lambda client: client.lease(math.nan),
+        lambda client: client.lock("l", wait_s=math.nan).__aenter__(),
+        lambda client: client.lock("l", ttl_s=-1).__aenter__(),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_before_anything_is_sent(call: Callable[[Client], Any]) -> None:
+    async def scenario() -> None:
+        async with Client([free_url()], exactly_once=False) as client:
+            with pytest.raises(ValueError, match=r"=.* is not a (whole number|number of seconds) from"):
+                await call(client)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 1.5, True, math.inf, 10**12])
+def test_a_timeout_out_of_bounds_is_refused(timeout: Any) -> None:
+    for name in ("timeout_ms", "attempt_ms"):
+        with pytest.raises(ValueError, match=f"{name}="):
+            Client(**{name: timeout})
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        (web.Response(body=b"<html>"), lambda client: client.get("k")),
+        (web.Response(headers={"KV-Revision": "x"}), lambda client: client.get("k")),
+        (web.Response(headers={"KV-Revision": "9" * 5000}), lambda client: client.revision()),
+        (web.Response(body=b"<html>"), lambda client: anext(client.list())),
+        (web.Response(body=b"<html>"), lambda client: client.members()),
+        (web.Response(body=b"<html>"), lambda client: client.holder("l")),
+    ],
+)
+def test_another_program_than_a_replica_is_named_with_its_address(
+    answer: web.Response, call: Callable[[Client], Any]
+) -> None:
+    with pytest.raises(
+        Unavailable, match=r"http://127.0.0.1:\d+ answered 200, but not as a replica .*check the endpoint"
+    ):
+        talk(ScriptedReplica(answer), call=call)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kvstore.server.config import Address, ConfigError, Settings, bounds_of, parse_address, voters_warnings
+from kvstore.api.address import Address, parse_address
+from kvstore.server.config import ConfigError, Settings, bounds_of, voters_warnings
 from kvstore.server.config_sources import load, settings_table
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
@@ -115,7 +116,13 @@ def test_the_secret_is_never_printed() -> None:
             "n1 and n2 have the same address, a:1",
             "its own host or port",
         ),
+        (
+            {"members": "n1=localhost:1,n2=127.0.0.1:1,n3=a:2", "secret": SECRET},
+            "n1 and n2 have the same address",
+            "its own host or port",
+        ),
         ({"listen": "127.0.0.1:9001"}, "peer address of n1", "another port for clients"),
+        ({"listen": "localhost:9001"}, "peer address of n1", "another port for clients"),
         (
             {"listen": "127.0.0.1:9002", "members": THREE, "secret": SECRET},
             "peer address of n2",
@@ -149,7 +156,16 @@ def test_settings_that_contradict_each_other_are_refused_with_what_to_change(
         ({"node": "-n"}, "is not a name"),
         ({"members": "n1"}, "write name=host:port"),
         ({"members": "n1=a:1,n1=b:1"}, "two members are named 'n1'"),
-        ({"members": ""}, "members (from --members)"),
+        ({"members": ""}, "members (from --members): it is empty"),
+        ({"members": "n1=a:1,,n3=c:1"}, "members (from --members): it is empty, or has an empty part"),
+        ({"members": "n1=a:1,"}, "has an empty part"),
+        ({"members": "n1=a:1;n2=b:1"}, "more than one colon"),
+        ({"members": "n1=0.0.0.0:9001"}, "no address to connect to, only one to listen on"),
+        ({"members": "n1=[::]:9001"}, "no address to connect to, only one to listen on"),
+        ({"members": {"n1": 9001}}, 'write "host:port" as text'),
+        ({"members": "n1=http://a:1"}, "leave http:// away"),
+        ({"listen": 8001}, 'write "host:port" as text'),
+        ({"listen": "::1:8001"}, "written in brackets"),
         ({"listen": "localhost"}, "write host:port"),
         ({"listen": "localhost:0"}, "write host:port"),
         ({"listen": "localhost:65536"}, "write host:port"),
@@ -199,6 +215,13 @@ def test_an_even_number_of_voters_is_warned_about(voters: int, tolerated: int) -
     assert f"{voters} voters tolerate the loss of {tolerated}," in line
     assert f"use {voters - 1} or {voters + 1} members" in line
     assert voters_warnings(voters - 1) == []
+
+
+def test_a_loopback_address_in_a_cluster_of_several_hosts_is_warned_about() -> None:
+    settings = load({"members": "n1=localhost:1,n2=10.0.0.2:1,n3=10.0.0.3:1", "secret": SECRET}, None)
+    (line,) = settings.warnings()
+    assert "n1=localhost:1" in line
+    assert "use the name or the IP address of its host" in line
 
 
 @given(host=st.sampled_from(["h", "10.0.0.1", "::1", "fe80::1%eth0"]), port=st.integers(1, 65535))

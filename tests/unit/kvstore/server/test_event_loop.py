@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from kvstore.api.address import Address
 from kvstore.api.commands import Put, PutResult, Result
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
-from kvstore.server.config import Address, Settings
+from kvstore.server.config import Settings
 from kvstore.server.event_loop import boot_clock
 from kvstore.server.process import ReplicaServer
 from kvstore.server.reply_future import reply_of

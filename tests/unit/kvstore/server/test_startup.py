@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.api.address import Address
 from kvstore.api.membership import Membership
-from kvstore.server.config import Address, Settings
+from kvstore.server.config import Settings
 from kvstore.server.startup import refuse_other_founders
 from storage.base import StorageError, StoredIdentity
 

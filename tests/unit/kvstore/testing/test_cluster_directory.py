@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.server.config import Address
+from kvstore.api.address import Address
 from kvstore.server.config_sources import load
 from kvstore.testing.cluster_directory import ClusterDirectory, ClusterError
 

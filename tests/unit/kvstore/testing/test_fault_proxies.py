@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kvstore.server.config import Address
+from kvstore.api.address import Address
 from kvstore.testing.cluster_directory import HOST, LocalReplica
 from kvstore.testing.fault_proxies import DirectedLink, FaultProxies
 

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
+from kvstore.api.address import Address
 from kvstore.api.status import Status
 from kvstore.client import Client
-from kvstore.server.config import Address
 from kvstore.testing.cluster_directory import HOST, LocalReplica
 from kvstore.testing.replica_status import describe_exit, leader_of, status_of, what_is_missing
 from tests.unit.kvstore.client.scripted import ScriptedReplica, serving

@@ -1,0 +1,202 @@
+"""The addresses that a person types: `host:port` of listeners and members, and base URLs of replicas for clients.
+
+An address is checked where it is taken, and has one form afterwards: lower case, canonical IP addresses, no spaces.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+from kvstore.api.numbers import InvalidNumberError, parse_integer, shown
+
+_MAX_NAME_CHARS = 253
+_LABEL = re.compile("[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+"""A host that programs take for an IPv4 address, each in its own way unless it has the usual four numbers."""
+_URL = re.compile("(?:([^:/?#]*)://)?([^/?#]*)(.*)", re.DOTALL)
+_PORTS = {"http": 80, "https": 443}
+
+_FORM = "write host:port with a port of 1 to 65535, like 127.0.0.1:9001"
+_URL_FORM = "write http://host:port, like http://127.0.0.1:8001"
+
+
+class InvalidAddressError(ValueError):
+    """Error for a text that is no address. The message begins with the text, and ends with the right form."""
+
+
+class Address(NamedTuple):
+    """Host and port. An IPv6 host is written in brackets: `[::1]:9001`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_unspecified(self) -> bool:
+        """Whether the host is `0.0.0.0` or `::`, which is an address to listen on and not to connect to."""
+        ip = _ip_of(self.host)
+        return ip is not None and ip.is_unspecified
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host means the machine itself, on every machine."""
+        ip = _ip_of(self.host)
+        return ip is not None and ip.is_loopback
+
+    def is_same(self, other: "Address") -> bool:
+        """Return whether the addresses are certainly those of one listener; `localhost` is 127.0.0.1."""
+        mine, theirs = _ip_of(self.host) or self.host, _ip_of(other.host) or other.host
+        return self.port == other.port and mine == theirs
+
+    def overlaps(self, other: "Address") -> bool:
+        """Return whether a machine could not listen on both addresses at once."""
+        wildcard = self.is_unspecified or other.is_unspecified
+        return self.is_same(other) or (wildcard and self.port == other.port)
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that `text` spells, to listen on. Raises InvalidAddressError."""
+    try:
+        return _host_and_port(text.strip())
+    except ValueError as error:
+        raise InvalidAddressError(f"{_shown(text)} is not an address: {error}; {_FORM}") from None
+
+
+def parse_peer_address(text: str) -> Address:
+    """Return the address that `text` spells, to connect to. Raises InvalidAddressError."""
+    address = parse_address(text)
+    if _is_no_target(address):
+        raise InvalidAddressError(
+            f"{_shown(text)} is no address to connect to, only one to listen on: write the name or the IP address of "
+            "the host, and set peer_listen to listen on all its addresses"
+        )
+    return address
+
+
+def parse_base_url(text: str) -> str:
+    """Return the base URL of a replica in its one form, `http://host:port`. Raises InvalidAddressError."""
+    try:
+        return _base_url(text.strip())
+    except ValueError as error:
+        raise InvalidAddressError(f"{_shown(text)} is not a base URL: {error}; {_URL_FORM}") from None
+
+
+def parse_base_urls(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return base URLs in their order, each once. Raises InvalidAddressError, for an empty list too."""
+    if isinstance(texts, str):
+        raise InvalidAddressError(
+            f"{shown(texts)} is one text: give a list of base URLs, like ['http://10.0.0.1:8001']"
+        )
+    urls = tuple(dict.fromkeys(map(parse_base_url, texts)))
+    if not urls:
+        raise InvalidAddressError("a client needs at least one endpoint, like http://127.0.0.1:8001")
+    return urls
+
+
+def loopback_warnings(members: Mapping[str, Address]) -> list[str]:
+    """Return a warning if some members, but not all, have an address that means the machine itself."""
+    loopback = [f"{name}={address}" for name, address in members.items() if address.is_loopback]
+    if not loopback or len(loopback) == len(members):
+        return []
+    return [
+        (
+            f"members has {', '.join(loopback)}, an address that means the machine itself on every machine, beside "
+            "members on other machines, which cannot connect to it: use the name or the IP address of its host"
+        )
+    ]
+
+
+def _shown(text: str) -> str:
+    """Return `text` for a message, without a password."""
+    return shown(f"...{text[text.rindex('@') :]}" if "@" in text else text)
+
+
+def _base_url(given: str) -> str:
+    """Return the base URL in `given`. Raises ValueError with the reason why there is none."""
+    match = _URL.fullmatch(given)
+    scheme, authority, path = match.groups() if match is not None else ("", "", "")
+    if scheme is None or scheme.lower() not in _PORTS:
+        raise ValueError("http:// or https:// must precede the host")
+    if "@" in authority:
+        raise ValueError("a replica asks for no user name and no password")
+    if path not in {"", "/"}:
+        raise ValueError(f"leave {shown(path)} away, because each request adds its own path")
+    default = "" if re.search(":[^]:]*$", authority) else f":{_PORTS[scheme.lower()]}"
+    address = _host_and_port(authority + default)
+    if _is_no_target(address):
+        raise ValueError("it is an address to listen on, to which nothing connects")
+    return f"{scheme.lower()}://{str(address).removesuffix(default)}"
+
+
+def _host_and_port(given: str) -> Address:
+    """Return the address in `given`. Raises ValueError with the reason why there is none."""
+    scheme, separator, _ = given.partition("://")
+    if separator:
+        raise ValueError(f"leave {scheme[:20]}:// away")
+    if given.startswith("["):
+        host, bracket, rest = given[1:].partition("]")
+        if not bracket:
+            raise ValueError("the bracket ] is missing")
+        host, separator, port = _ipv6(host), rest[:1], rest[1:]
+    else:
+        host, separator, port = given.partition(":")
+        if ":" in port:
+            raise ValueError("it has more than one colon, and an IPv6 address is written in brackets, like [::1]:9001")
+        host = _ipv4_or_name(host)
+    if separator != ":" or not port:
+        raise ValueError("the port is missing")
+    try:
+        return Address(host, parse_integer(port, 1, 65535))
+    except InvalidNumberError as error:
+        raise ValueError(f"the port {error}") from None
+
+
+def _ipv6(host: str) -> str:
+    try:
+        return str(IPv6Address(host))
+    except ValueError:
+        raise ValueError(f"{shown(host)} is no IPv6 address") from None
+
+
+def _ipv4_or_name(host: str) -> str:
+    name = host.lower()
+    if _ENDS_IN_NUMBER.fullmatch(name):
+        try:
+            return str(IPv4Address(name))
+        except ValueError:
+            raise ValueError(f"{shown(host)} is no IPv4 address of four numbers from 0 to 255") from None
+    labels = name.removesuffix(".").split(".")
+    if len(name) <= _MAX_NAME_CHARS and all(map(_LABEL.fullmatch, labels)):
+        return name
+    raise ValueError(_why_no_name(host))
+
+
+def _why_no_name(host: str) -> str:
+    if not host:
+        return "the host is missing"
+    if len(host) > _MAX_NAME_CHARS:
+        return f"{shown(host)} is too long, a host has at most {_MAX_NAME_CHARS} characters"
+    if not host.isascii() and all(char.isalnum() or char in "-." for char in host):
+        with suppress(UnicodeError):
+            return f"write the host in ASCII, {host.encode('idna').decode()}"
+    return f"{shown(host)} is no name of a host, which has letters, digits and - between dots"
+
+
+def _is_no_target(address: Address) -> bool:
+    ip = _ip_of(address.host)
+    return ip is not None and (ip.is_unspecified or ip.is_multicast)
+
+
+def _ip_of(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that a host means on every machine, None for other names."""
+    if host.removesuffix(".") == "localhost":
+        return IPv4Address("127.0.0.1")
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
