@@ -61,7 +61,7 @@ from typing import Annotated
 
 import msgspec
 
-from paxos.types import Ballot, Count, NodeId, PValue, Slot
+from paxos.types import Ballot, Count, NodeId, Position, PValue, Slot
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False, forbid_unknown_fields=True):
@@ -225,7 +225,7 @@ class FetchSnapshot(Message, frozen=True, tag="FetchState"):
     """Any replica to any: asks for the rows of the receiver's state after position `after`. The receiver answers
     SnapshotPage."""
 
-    after: Count
+    after: Position
 
 
 class SnapshotPage(Message, frozen=True, tag="State"):
@@ -236,9 +236,9 @@ class SnapshotPage(Message, frozen=True, tag="State"):
     pages it is empty.
     """
 
-    after: Count
+    after: Position
     rows: bytes
-    compacted: Count
+    compacted: Position
     end: bytes
     checksum: Count
 

@@ -20,6 +20,9 @@ prefix."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """A nonce, a token or a sequence number."""
 
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""Position of a change in the state of the host, opaque to the protocol."""
+
 Time = int
 """Time on the local monotonic clock in nanoseconds. Times of different machines are never compared."""
 

@@ -1,8 +1,9 @@
 """The data directories of a new cluster, created from a backup.
 
-All members start with the records, the applied slot and the log hash of the backup, so that they form one cluster. They
-start without promises, log and idempotency keys, and with members that have not proved their data yet. The name of the
-new cluster differs from the old one, so that the replicas of the two clusters refuse each other at any address.
+All members start with the same records, applied slot and log hash, so that they form one cluster. They start without
+promises and log, and with members that have not proved their data yet. Replicas of the old cluster are refused, because
+the new one has another name. Replicas of another restore are refused, because the state has a mark, which peers compare
+(see `kvstore.peers.compatibility`).
 """
 
 import shutil
@@ -13,7 +14,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kvstore.api.membership import genesis
-from kvstore.backup.file import Backup, BackupError, BackupInfo, MisuseError
+from kvstore.backup.file import BackupError, MisuseError
+from kvstore.backup.renumbering import RestoredState
 from kvstore.replica.applier import PAGE_BYTES, Applier
 from paxos.types import NodeId
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite
@@ -21,12 +23,14 @@ from storage.directory import sync_directory
 from storage.sqlite import open_storage
 
 
-def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> None:
+def restore_node(
+    state: RestoredState, directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]
+) -> None:
     """Create `directory` atomically with the data of `node`, one of the `members` of the new `cluster`.
 
     Raises BackupError and StorageError, and MisuseError if the directory exists or `cluster` is the old name.
     """
-    if cluster == backup.info.cluster:
+    if cluster == state.info.cluster:
         raise MisuseError(
             f"the backup is of cluster {cluster}: give the new cluster another name with --cluster, so that it refuses "
             "replicas of the old one"
@@ -36,7 +40,7 @@ def restore_node(backup: Backup, directory: Path, cluster: str, node: NodeId, me
     try:
         _remove(partial)
         with closing(open_storage(partial, cluster, node, members)) as storage:
-            for staged in _pages(backup, members):
+            for staged in _pages(state, members):
                 storage.write([StateWrite(staged=staged)])
         partial.rename(directory)  # fails if the directory was created meanwhile
         sync_directory(directory.parent)
@@ -57,20 +61,23 @@ def _remove(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _pages(backup: Backup, members: Collection[NodeId]) -> Iterator[StagedPage]:
+def _pages(state: RestoredState, members: Collection[NodeId]) -> Iterator[StagedPage]:
     """Yield the state as pages of a snapshot without superseded revisions. The last page has the progress."""
-    compacted = backup.info.progress.position
+    progress = _progress(state, members)
+    compacted = progress.position
     after = 0
     page: list[Change] = []
     size_bytes = 0
-    for change in backup.changes():
+    for change in state.changes():
         size_bytes += len(change.key) + len(change.value or b"")
         if page and size_bytes > PAGE_BYTES:
             yield StagedPage(after, StatePage(page, compacted, None))
             after, page, size_bytes = page[-1].position, [], 0
         page.append(change)
-    yield StagedPage(after, StatePage(page, compacted, _progress(backup.info, members)))
+    yield StagedPage(after, StatePage(page, compacted, progress))
 
 
-def _progress(info: BackupInfo, members: Collection[NodeId]) -> AppliedProgress:
-    return replace(info.progress, extra=Applier(genesis(members)).progress().extra)
+def _progress(state: RestoredState, members: Collection[NodeId]) -> AppliedProgress:
+    applier = Applier(genesis(members))
+    applier.restored = state.mark
+    return replace(state.progress, extra=applier.progress().extra)

@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kvstore.peers.compatibility import RESTORED, differing
 from kvstore.peers.handshake_messages import (
     MAX_CLUSTER_CHARS,
     MAX_COMPATIBILITY_CHARS,
@@ -253,9 +254,17 @@ class Listener:
             text = f"{hello.node!r} is not a member known to {local.node!r}, which knows {members}"
             advice = f"add it with `kvstore member add {hello.node} ADDRESS`, or stop it if it was removed"
             raise LinkRefused(LinkRefusal.UNKNOWN_NODE, f"{text}: {advice}")
-        if _conflict(hello.compatibility, local.compatibility):
+        conflicts = differing(hello.compatibility, local.compatibility)
+        if conflicts:
             text = f"{hello.node!r} has {hello.compatibility}; {local.node!r} has {local.compatibility}"
             advice = "stop all replicas and start them with equal settings"
+            if RESTORED in conflicts:
+                theirs, ours = conflicts[RESTORED]
+                text = f"{hello.node!r} was restored as {theirs}, {local.node!r} as {ours}"
+                advice = (
+                    "move the data of one away, and restore it as the other was: from the same backup, and with "
+                    "--above and the number before the colon"
+                )
             raise LinkRefused(LinkRefusal.COMPATIBILITY, f"{text}: {advice}")
 
     def _challenge(self, hello: bytes) -> bytes:
@@ -298,12 +307,6 @@ def _refuse_other_release(local: LocalEnd, payload: bytes) -> None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return
     _common_version(local, hello.node, wire.Versions(hello.version, hello.version))
-
-
-def _conflict(theirs: str, ours: str) -> bool:
-    """Return whether a setting that both strings name has different values."""
-    here, there = (dict(pair.split("=", 1) for pair in pairs.split() if "=" in pair) for pairs in (ours, theirs))
-    return any(there[name] != here[name] for name in there.keys() & here.keys())
 
 
 def _wrong_secret(node: str, peer: str) -> LinkRefused:

@@ -39,6 +39,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     origins: bytes
     memberships: list[MembershipVersion]
     membership_only: bool = False
+    restored: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -80,6 +81,8 @@ class Applier:
         """Number of payloads that are not valid command batches. Every replica skips the same payloads."""
         self.membership_only = False
         """True for a witness: it applies membership changes and keeps no records."""
+        self.restored = ""
+        """Mark of the restored state with which the cluster began, empty for a cluster that began without data."""
 
     def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[CommandBatch, list[Result] | None]]:
         """Apply the next slot. Yield each command batch with its results, see `StateMachine.apply`."""
@@ -111,7 +114,7 @@ class Applier:
     def progress(self) -> AppliedProgress:
         """Return the progress to store together with the changes so far."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.membership_only))
+        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.membership_only, self.restored))
         return AppliedProgress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
@@ -135,9 +138,14 @@ class Applier:
             extra = _decoder.decode(progress.extra)
             machine.unpack_origins(extra.origins)
             machine.memberships = extra.memberships
-            self.membership_only = extra.membership_only
+            self.membership_only, self.restored = extra.membership_only, extra.restored
         self.applied, self.chain = progress.applied, progress.chain
         machine.sort()
+
+
+def restored_mark(progress: AppliedProgress) -> str:
+    """Return the mark of the restored state with which the cluster began, empty for one that began without data."""
+    return _decoder.decode(progress.extra).restored if progress.extra else ""
 
 
 def witness_applier(progress: AppliedProgress) -> Applier | None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from kvstore.api.limits import MAX_REVISION
 from kvstore.api.membership import MemberRole, configurations_of
 from kvstore.replica.applier import PAGE_BYTES, Applier, witness_applier
 from kvstore.replica.checkpointer import Checkpointer
@@ -24,9 +25,9 @@ from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.ready import Envelope
 from paxos.replica import Replica
 from paxos.types import MS, Ballot, NodeId, Slot, Time
-from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError
+from storage.base import AppliedProgress, Change, StagedPage, StatePage, Storage, StorageError, first_of
 
-END = 2**62 - 1
+END = first_of(MAX_REVISION - 1)
 """A position after every change. The page after it has no rows, only the progress, which holds the membership."""
 STATE_BYTES_PER_S = 16 << 20
 """Limit on the rate of a snapshot, which shares the disks and cores of both replicas with their clients."""

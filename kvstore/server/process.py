@@ -16,6 +16,7 @@ from kvstore.api.membership import genesis
 from kvstore.peers.compatibility import compatibility_of
 from kvstore.peers.handshake_messages import LIFE_BITS, ProcessIdentity
 from kvstore.peers.transport import Transport
+from kvstore.replica.applier import restored_mark
 from kvstore.replica.node import Node
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, boot_clock
@@ -116,7 +117,9 @@ def _make_transport(
         cluster=settings.cluster,
         identity=ProcessIdentity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
         secret=settings.shared_secret(),
-        compatibility=compatibility_of(settings.lease_ms, settings.clock_drift_ppm, own.members),
+        compatibility=compatibility_of(
+            settings.lease_ms, settings.clock_drift_ppm, own.members, restored_mark(recovered.progress)
+        ),
         replaces=recovered.replaces,
         listen=settings.peer_bind,
         peers={},

@@ -86,6 +86,11 @@ def attached_key(lease: int, key: bytes) -> bytes:
     return _KEY + _NUMBER.pack(lease) + key
 
 
+def attached_key_in(record_key: bytes) -> bytes | None:
+    """Return the key that the record under `record_key` attaches to a lease, or None for any other record."""
+    return record_key[_AFTER_NUMBER:] if record_key.startswith(_KEY) else None
+
+
 def queue_entry_key(fencing_token: int, name: bytes) -> bytes:
     """Return the key of the entry with `fencing_token` in the queue for the lock `name`."""
     return _QUEUE_ENTRY + _NUMBER.pack(fencing_token) + name

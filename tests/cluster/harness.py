@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
@@ -101,11 +101,13 @@ class HttpClient:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, method: str, name: str, target: str, body: bytes | None = None) -> HttpReply:
+    async def ask(
+        self, method: str, name: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpReply:
         """Return the response of replica `name`. Raises NotSent or NoAnswer."""
         url = URL(self._urls[name] + target, encoded=True)
         try:
-            async with self._session.request(method, url, data=body) as response:
+            async with self._session.request(method, url, data=body, headers=headers) as response:
                 return HttpReply(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSent(repr(error)) from error

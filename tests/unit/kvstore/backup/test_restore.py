@@ -8,31 +8,53 @@ from typing import Any
 import pytest
 
 from kvstore.api.commands import (
+    AcquireLock,
+    AcquireResult,
+    AnswerExpired,
     Command,
     CommandBatch,
-    ExpireLease,
+    Compare,
     GrantLease,
     Idempotent,
+    KeepLeaseAlive,
     LeaderResult,
     LeasedPut,
+    LeaseNotFound,
     Put,
     PutResult,
     RecordLeader,
+    Relation,
+    Result,
+    Target,
+    Transact,
+    TransactResult,
 )
+from kvstore.api.key_range import EVERY_KEY
 from kvstore.api.membership import genesis
-from kvstore.backup.file import Backup, BackupError, MisuseError
+from kvstore.api.queries import Lookup, Scan
+from kvstore.api.results import ReadAnswer, RevisionUnavailable
+from kvstore.backup.file import Backup, BackupError, BackupWriter, MisuseError
+from kvstore.backup.renumbering import MAX_ABOVE, RestoredState
 from kvstore.backup.restore import restore_node
-from kvstore.replica.applier import PAGE_BYTES, Applier, load_state
-from storage.base import Recovered
+from kvstore.replica.applier import PAGE_BYTES, Applier, load_state, restored_mark
+from kvstore.replica.snapshot_receive import END
+from kvstore.replica.snapshot_send import state_message
+from kvstore.state_machine.reads import look_up
+from paxos import wire
+from paxos.messages import FetchSnapshot
+from storage.base import Recovered, revision_of
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, make_backup
 
 MEMBERS = ("n1", "n2")
+ABOVE = 1000
 
 
-def restore(path: Path, directory: Path, node: str = "n1", cluster: str = "new") -> None:
+def restore(path: Path, directory: Path, node: str = "n1", cluster: str = "new", above: int = ABOVE) -> RestoredState:
     with Backup(path) as backup:
-        restore_node(backup, directory, cluster, node, MEMBERS)
+        state = RestoredState(backup, above)
+        restore_node(state, directory, cluster, node, MEMBERS)
+        return state
 
 
 def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Applier]:
@@ -40,19 +62,19 @@ def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Applier]:
         return storage.recovered(), load_state(storage, [])
 
 
-def test_a_node_begins_with_the_records_and_with_nothing_of_the_old_cluster(tmp_path: Path) -> None:
-    old = make_backup(tmp_path / "b.db", *COMMANDS)
-    restore(tmp_path / "b.db", tmp_path / "new" / "n1")
+def test_a_node_begins_with_the_values_and_with_nothing_of_the_old_cluster(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    state = restore(tmp_path / "b.db", tmp_path / "new" / "n1")
     recovered, applier = opened(tmp_path / "new" / "n1")
-    found = {
-        key: (record.value, record.revision, record.create_revision, record.version)
-        for key, record in applier.machine.records.items()
+    machine = applier.machine
+    assert {key: record.value for key, record in machine.records.items()} == {
+        key: value for key, (value, *_) in RECORDS.items()
     }
-    assert found == RECORDS
-    assert (applier.applied, applier.chain, applier.machine.revision) == (6, old.chain, 6)
-    assert (recovered.chosen, recovered.last, recovered.truncation.slot, recovered.promised.round) == (6, 6, 6, 0)
+    assert (applier.applied, applier.chain, machine.revision) == (ABOVE, state.progress.chain, ABOVE + 4)
+    assert (recovered.chosen, recovered.last, recovered.truncation.slot, recovered.promised.round) == (*[ABOVE] * 3, 0)
     assert recovered.identity.members == MEMBERS
-    assert applier.machine.memberships == genesis(MEMBERS)
+    assert machine.memberships == genesis(MEMBERS)
+    assert applier.restored == restored_mark(recovered.progress) == state.mark
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
 
 
@@ -71,33 +93,96 @@ def test_request_ids_of_the_old_cluster_do_not_exist_in_the_new_one(tmp_path: Pa
     """In the old cluster n1 had reached its 17th start; in the new one it begins with its first, which must count."""
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1")
-    _, applier = opened(tmp_path / "n1")
-    assert applier.machine.apply(CommandBatch("n1", 1, 1, 1, [Put(b"a", b"3")]), 7) == [PutResult(7, 3)]
+    assert do(tmp_path / "n1", Put(b"new", b"3")) == [PutResult(ABOVE + 5, 1)]
 
 
-def test_leases_and_what_hangs_on_them_are_there_and_are_no_keys(tmp_path: Path) -> None:
-    commands = (
+def do(directory: Path, *commands: Command) -> list[Result]:
+    """Apply commands as the first ones of a restored cluster."""
+    _, applier = opened(directory)
+    results = applier.machine.apply(CommandBatch("n1", 1, 1, 1, list(commands)), applier.applied + 1)
+    assert results is not None
+    return results
+
+
+def test_no_number_of_the_old_cluster_has_a_meaning_in_the_new_one(tmp_path: Path) -> None:
+    """The old cluster has a lease 1, a fencing token 2, and entity tags and versions of keys, and has given out more of
+    them after the backup."""
+    commands: list[Command] = [
         GrantLease(5000),
-        LeasedPut(b"a", b"1", 1),
-        Idempotent(1, 1, b"f", Put(b"b", b"2")),
+        AcquireLock(b"deploy", 1, 0, b"", queue=False),
+        Idempotent(1, 1, b"f", Put(b"a", b"2")),
+        LeasedPut(b"session", b"1", 1),
         RecordLeader("9.n1", 0),
-    )
+    ]
     make_backup(tmp_path / "b.db", *commands)
     with Backup(tmp_path / "b.db") as backup:
         assert backup.info.records == 2
     with closing(sqlite3.connect(tmp_path / "b.db")) as connection:
-        assert connection.execute("SELECT key, value FROM readable").fetchall() == [("a", "1"), ("b", "2")]
+        assert connection.execute("SELECT key, value FROM readable").fetchall() == [("a", "2"), ("session", "1")]
     restore(tmp_path / "b.db", tmp_path / "n1")
-    _, applier = opened(tmp_path / "n1")
-    machine = applier.machine
-    assert (machine.lease_index.lease_of, list(machine.lease_index.leases[1].answers)) == ({b"a": 1}, [1])
-    new: list[Command] = [RecordLeader("1.n1", 1), Idempotent(1, 1, b"f", Put(b"b", b"2")), ExpireLease(1, 1, "1.n1")]
-    assert machine.apply(CommandBatch("n1", 1, 1, 1, new), 5) == [
-        LeaderResult(True),
-        PutResult(3, 1),
+    results = do(
+        tmp_path / "n1",
+        KeepLeaseAlive(1),
+        Idempotent(1, 1, b"f", Put(b"a", b"2")),
+        Transact([Compare(b"a", Target.REVISION, Relation.EQUAL, 3)], [Put(b"a", b"old")], []),
+        Transact([Compare(b"a", Target.CREATE_REVISION, Relation.EQUAL, 3)], [Put(b"a", b"old")], []),
+        Transact([Compare(b"a", Target.VERSION, Relation.EQUAL, 1)], [Put(b"a", b"old")], []),
+        AcquireLock(b"deploy", 0, 5000, b"", queue=False),
+        Put(b"a", b"new"),
+        Transact([Compare(b"a", Target.VERSION, Relation.EQUAL, 2)], [Put(b"a", b"old")], []),
+        RecordLeader("1.n1", 0),
+    )
+    revision = ABOVE + 2
+    refused = TransactResult(False, revision, [])
+    assert results == [
+        LeaseNotFound(1),
+        AnswerExpired(),
+        refused,
+        refused,
+        refused,
+        AcquireResult(revision + 1, revision + 1, True),
+        PutResult(revision + 2, ABOVE - 5 + 2),
+        TransactResult(False, revision + 2, []),
         LeaderResult(True),
     ]
-    assert list(machine.records) == [b"b"]
+
+
+def test_the_past_of_the_old_cluster_cannot_be_read(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    restore(tmp_path / "b.db", tmp_path / "n1")
+    _, applier = opened(tmp_path / "n1")
+    assert applier.machine.history.oldest == applier.machine.revision
+    for query in (Lookup(b"a", 6), Scan(EVERY_KEY, 10, 6), Lookup(b"a", ABOVE)):
+        assert look_up(query, applier.machine, applier.applied, None) == RevisionUnavailable(ABOVE + 4, ABOVE + 4)
+    assert isinstance(look_up(Lookup(b"a", ABOVE + 4), applier.machine, applier.applied, None), ReadAnswer)
+
+
+def test_a_backup_of_a_restored_cluster_is_restored(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    restore(tmp_path / "b.db", tmp_path / "n1")
+    _, applier = opened(tmp_path / "n1")
+    with closing(open_storage(tmp_path / "n1", "new", "n1", MEMBERS)) as storage:
+        changes = storage.read_state(0, 1 << 20).changes
+    with BackupWriter(tmp_path / "again.db") as writer:
+        writer.add(changes)
+        writer.finish(applier.progress(), cluster="new", node="n1", kvstore="0", taken_at="2026-01-03T00:00:00+00:00")
+    again = restore(tmp_path / "again.db", tmp_path / "n2", cluster="newer", above=2 * ABOVE)
+    assert (again.records, again.info.revision, again.revision) == (3, ABOVE + 4, 2 * ABOVE + 4)
+
+
+def test_a_state_at_the_highest_revisions_is_sent_to_peers(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    restore(tmp_path / "b.db", tmp_path / "n1", above=MAX_ABOVE)
+    with closing(open_storage(tmp_path / "n1", "new", "n1", MEMBERS)) as storage:
+        whole = storage.read_state(0, 1 << 20)
+        after = whole.changes[-2].position
+        assert revision_of(after) > 2**42
+        for position, rows in ((after, whole.changes[-1:]), (END, [])):
+            assert wire.decode(wire.encode(FetchSnapshot(position))) == FetchSnapshot(position)
+            page = storage.read_state(position, 1 << 20)
+            assert (page.changes, page.progress) == (rows, whole.progress)
+            message = state_message(position, page)
+            assert wire.decode(wire.encode(message)) == message
 
 
 @pytest.mark.parametrize("values", [0, 1, 5])
@@ -106,7 +191,7 @@ def test_a_state_of_many_pages_or_of_none_is_restored(tmp_path: Path, values: in
     restore(tmp_path / "b.db", tmp_path / "n1")
     recovered, applier = opened(tmp_path / "n1")
     assert len(applier.machine.records) == values
-    assert recovered.progress.applied == values
+    assert recovered.progress.applied == ABOVE
 
 
 def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
@@ -139,7 +224,7 @@ def test_a_failed_restore_leaves_no_directory_and_a_killed_one_is_repeated(
     monkeypatch.undo()
     assert [child.name for child in tmp_path.iterdir()] == ["b.db"]
     restore(tmp_path / "b.db", tmp_path / "n1")
-    assert opened(tmp_path / "n1")[1].applied == 6
+    assert opened(tmp_path / "n1")[1].applied == ABOVE
 
 
 def _fail(*_: object) -> None:

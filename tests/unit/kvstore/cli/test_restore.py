@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.api.commands import LeasedPut
+from kvstore.backup.check import check
 from tests.unit.kvstore.backup.states import COMMANDS, make_backup
 from tests.unit.kvstore.cli.command_line import run
 
@@ -22,13 +24,32 @@ def restore(file: Path, *flags: str) -> tuple[int, str, str]:
 
 def test_one_node_is_created_from_the_settings_of_serve_without_a_secret(file: Path, tmp_path: Path) -> None:
     data = tmp_path / "n2"
-    code, out, err = restore(file, f"--data={data}", "--cluster=new", "--node=n2", f"--members={TWO}")
+    code, out, err = restore(file, f"--data={data}", "--cluster=new", "--node=n2", f"--members={TWO}", "--above=1000")
     assert (code, err) == (0, "")
     assert out == (
         f"{data} is node n2 of cluster new: 3 keys of cluster old at revision 6, taken 2026-01-02T03:04:05+00:00\n"
-        "next: do the same for n1, then run `kvstore serve` with these settings\n"
+        "revisions continue after 1,004; entity tags, leases, fences and watch positions from before are refused\n"
+        "next: do the same for n1 with --above 1000, then run `kvstore serve` with these settings\n"
     )
     assert (data / "kvstore.db").exists()
+
+
+def test_keys_of_leases_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS, LeasedPut(b"session", b"1", 0, 5000))
+    code, out, _ = restore(tmp_path / "b.db", f"--data={tmp_path}/n1", "--cluster=new")
+    assert code == 0
+    assert "3 keys of cluster old at revision 7, taken 2026-01-02T03:04:05+00:00, without 1 key of leases\n" in out
+
+
+def test_a_restore_is_above_an_earlier_one_of_the_same_backup(file: Path, tmp_path: Path) -> None:
+    revisions = []
+    for name in ("first", "second"):
+        code, out, _ = restore(file, f"--data={tmp_path}/{name}", f"--cluster={name}", "--nodes=2")
+        assert code == 0
+        revisions.append(int(out.split("revisions continue after ")[1].split(";")[0].replace(",", "")))
+        states = [check(tmp_path / name / node).state for node in ("n1", "n2")]
+        assert [found and found.revision for found in states] == [revisions[-1]] * 2
+    assert 6 < revisions[0] < revisions[1]
 
 
 def test_settings_come_from_the_file_of_serve(file: Path, tmp_path: Path) -> None:
@@ -59,6 +80,8 @@ def test_nodes_creates_all_members_of_a_cluster_on_this_machine(file: Path, tmp_
         (["--data={}/new", "--nodes=3"], "--nodes needs --data and --cluster"),
         (["--cluster=new", "--data={}/new", "--nodes=3", "--node=n1"], "excludes --config, --node and --members"),
         (["--cluster=new", "--data={}/new", "--node=n9"], "node 'n9' is not in members"),
+        (["--cluster=new", "--data={}/new", "--above=5"], "--above 5 is less than the revision of the backup, 6"),
+        (["--cluster=new", "--data={}/new", "--nodes=3", "--above=9999999999999"], "beyond the limit"),
         (["--cluster=NEW", "--data={}/new"], "'NEW' is not a name"),
         (["--cluster=NEW", "--data={}/new", "--nodes=3"], "'NEW' is not a name"),
     ],

@@ -119,6 +119,12 @@ def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
             "'n1' has members=n1,n2 lease_ms=500; 'n2' has members=n1,n2,n3",
         ),
         (
+            dialer(local("n1", compatibility="lease_ms=500 restored=7:a")),
+            listener(local("n2", compatibility="lease_ms=500 restored=8:b")),
+            LinkRefusal.COMPATIBILITY,
+            "'n1' was restored as 7:a, 'n2' as 8:b: move the data of one away, and restore it as the other was",
+        ),
+        (
             dialer(local("n2")),
             listener(),
             LinkRefusal.OWN_ID,
