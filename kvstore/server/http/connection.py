@@ -20,7 +20,7 @@ from kvstore.server.http.dispatcher import Dispatcher, Exchange, malformed
 from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_reader import MalformedRequestError, RequestReader
-from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_head
+from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_chunk, stream_head
 
 LINGERING_S = 2.0
 """Time after the last response for which the connection is read, and what comes is discarded. To close a connection
@@ -329,13 +329,13 @@ class HttpConnection(asyncio.Protocol):
             raise ConnectionResetError("the client is gone")
         self._streaming = endless
         request = self._exchanges[0].request
-        request.keep_alive = request.keep_alive and not self._stopping()
-        self._transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE))
+        request.keep_alive = request.keep_alive and request.version != "1.0" and not self._stopping()
+        self._transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE, request.version))
 
     def write(self, chunk: bytes) -> None:
         """See ClientConnection."""
         if chunk and self._transport is not None:  # an empty chunk would end the stream
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self._transport.write(stream_chunk(chunk, self._exchanges[0].request.version))
 
     async def drain(self) -> None:
         """See ClientConnection."""
@@ -347,7 +347,7 @@ class HttpConnection(asyncio.Protocol):
     def end_stream(self) -> None:
         """See ClientConnection."""
         if self._transport is not None:
-            self._transport.write(b"0\r\n\r\n")
+            self._transport.write(stream_chunk(b"", self._exchanges[0].request.version))
 
     def _wake_writer(self) -> None:
         if self._writable is not None and not self._writable.done():

@@ -36,7 +36,7 @@ from kvstore.server.service import ReplicaService
 STREAMED = 250
 """Records that a stream reads at once. It then pauses for as long as that took, to leave time for other requests."""
 NDJSON = "application/x-ndjson"
-_NDJSON_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
+_NDJSON_FIELDS = b"Content-Type: %b\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
 
