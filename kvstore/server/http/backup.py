@@ -21,7 +21,7 @@ from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 
 PATH = "/backup"
-_FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
+_FIELDS = b"Content-Type: application/octet-stream\r\n"
 MAX_BACKUPS = 2
 """BackupHandlers that one replica sends at the same time."""
 

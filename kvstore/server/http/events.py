@@ -30,7 +30,7 @@ PATH = "/events"
 INTERVAL_S = 0.25
 MAX_READERS = 100
 RECONNECT_MS = 1000
-_FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+_FIELDS = b"Content-Type: text/event-stream\r\n"
 
 
 class Served(msgspec.Struct, frozen=True):

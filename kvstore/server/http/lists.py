@@ -39,7 +39,7 @@ STREAMED_BYTES = 64 * 1024
 MAX_STREAMS = 100
 """Streams that one replica sends at the same time. Each may hold the longest record in memory."""
 NDJSON = "application/x-ndjson"
-_NDJSON_FIELDS = b"Content-Type: %b\r\nCache-Control: no-store\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
+_NDJSON_FIELDS = b"Content-Type: %b\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
 

@@ -10,6 +10,8 @@ import msgspec
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STREAM = b"Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"
+"""Header lines that make proxies pass a stream on at once: one that compresses it, or nginx, would hold it back."""
 _JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 encode = msgspec.json.Encoder().encode
 """Function that returns the JSON of a document."""
@@ -75,10 +77,16 @@ class StreamedResponse:
         self.fields = fields
 
 
-def stream_head(fields: bytes, connection: bytes) -> bytes:
-    """Return the head of a response in chunks."""
+def stream_head(fields: bytes, connection: bytes, version: str) -> bytes:
+    """Return the head of a stream. A stream to HTTP/1.0, which has no chunks, ends with its connection."""
+    coding = b"" if version == "1.0" else b"Transfer-Encoding: chunked\r\n"
     date = _date(int(time.time()))
-    return b"%b%bTransfer-Encoding: chunked\r\nDate: %b\r\n%b\r\n" % (_STATUS_LINES[200], fields, date, connection)
+    return b"%b%b%b%bDate: %b\r\n%b\r\n" % (_STATUS_LINES[200], fields, _STREAM, coding, date, connection)
+
+
+def stream_chunk(chunk: bytes, version: str) -> tuple[bytes, ...]:
+    """Return a part of a stream in pieces, none of them a copy of `chunk`. The empty chunk is the end of the stream."""
+    return (chunk,) if version == "1.0" else (b"%x\r\n" % len(chunk), chunk, b"\r\n")
 
 
 @lru_cache(maxsize=1)

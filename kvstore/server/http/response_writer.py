@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kvstore.server.http.dispatcher import Exchange
 from kvstore.server.http.exchange_queue import ExchangeQueue
-from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_head
+from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_chunk, stream_head
 
 LINGERING_S = 2.0
 """Time after the last response for which the connection is read, and the bytes are discarded. To close a connection
@@ -119,13 +119,13 @@ class ResponseWriter:
             raise ConnectionResetError("the client is gone")
         self._streaming = endless
         request = self._queue.first.request
-        request.keep_alive = request.keep_alive and not self._stopping()
-        self.transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE))
+        request.keep_alive = request.keep_alive and request.version != "1.0" and not self._stopping()
+        self.transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE, request.version))
 
     def write(self, chunk: bytes) -> None:
         """See ClientConnection."""
         if chunk and self.transport is not None:  # an empty chunk would end the stream
-            self.transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))  # copies no chunk
+            self.transport.writelines(stream_chunk(chunk, self._queue.first.request.version))
 
     async def drain(self) -> None:
         """See ClientConnection."""
@@ -137,7 +137,7 @@ class ResponseWriter:
     def end_stream(self) -> None:
         """See ClientConnection."""
         if self.transport is not None:
-            self.transport.write(b"0\r\n\r\n")
+            self.transport.writelines(stream_chunk(b"", self._queue.first.request.version))
 
     # Flow control
 

@@ -1,9 +1,12 @@
-"""Responses of unknown length, sent in chunks."""
+"""Responses of unknown length, sent in chunks.
+
+To HTTP/1.0 (nginx speaks it to the servers behind it by default) they are sent as they are, and end with their
+connection. So each stream has an end of its own, or ids from which a client continues: a client knows that it has all.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from kvstore.server.http.problems import MALFORMED, Problem
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.response import StreamedResponse
 
@@ -13,11 +16,8 @@ async def send(
 ) -> StreamedResponse:
     """Send all of `chunks`, each after the client has read enough of those before it.
 
-    `fields` are the header lines, each with its CRLF. See ClientConnection for `endless`. Raises Problem before the
-    first byte for HTTP/1.0, whose clients could not detect that a stream is incomplete.
+    `fields` are the header lines, each with its CRLF. See ClientConnection for `endless`.
     """
-    if request.version == "1.0":
-        raise Problem(MALFORMED, "The response is a stream. Send the request with HTTP/1.1.")
     client = request.client
     try:
         client.begin_stream(fields, endless=endless)

@@ -35,7 +35,7 @@ PATH = "/watch"
 MAX_WATCHES = 10_000
 RECONNECT_MS = 1000
 
-_FIELDS = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nKV-Revision: %d\r\n"
+_FIELDS = b"Content-Type: text/event-stream\r\nKV-Revision: %d\r\n"
 _NAMES = ("key", "prefix", "start", "end", "from_revision", "consistency")
 
 

@@ -263,17 +263,6 @@ def test_a_watch_that_cannot_be_is_refused(query: str) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("target", ["/watch?prefix=", "/kv/?prefix=", "/backup"])
-def test_a_stream_needs_http_1_1(target: str) -> None:
-    async def scenario(store: Store) -> None:
-        async with await store.wire() as wire:
-            reply = await wire.ask(f"GET {target} HTTP/1.0\r\nAccept: application/x-ndjson\r\n\r\n".encode())
-            assert reply.status == 400
-            assert "HTTP/1.1" in reply.problem()["detail"]
-
-    run(scenario)
-
-
 def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
         assert (await store.call("POST", "/watch?prefix=")).headers["allow"] == "GET"
