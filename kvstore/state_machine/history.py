@@ -45,6 +45,8 @@ class History:
         """Position of the last change of each key."""
         self.compacted = 0
         """Position up to which changes are dropped: the end of the earliest revision that can be read."""
+        self.shown: int | None = None
+        """Position of the last change that readers may see, while a log entry is applied in steps; None for all."""
 
     @property
     def oldest(self) -> int:
@@ -89,11 +91,15 @@ class History:
             change = self._changes[self._index_after(position - 1)]
             present, position = change.old, change.previous
         # The key changes often, so its first change behind the revision is near.
-        return next((change.old for change in self.after(start) if change.key == key), present)
+        changes = self._changes
+        later = (changes[index] for index in range(self._index_after(start), len(changes)))
+        return next((change.old for change in later if change.key == key), present)
 
     def after(self, position: int) -> Iterator[KeyChange]:
-        """Yield the changes after `position`, in order. No change may be added or dropped meanwhile."""
-        for index in range(self._index_after(position), len(self._changes)):
+        """Yield the changes after `position` that readers may see, in order. No change may be added or dropped
+        meanwhile."""
+        end = len(self._changes) if self.shown is None else self._index_after(self.shown)
+        for index in range(self._index_after(position), end):
             yield self._changes[index]
 
     def _index_after(self, position: int) -> int:
