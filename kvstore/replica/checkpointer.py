@@ -15,6 +15,8 @@ from paxos.ready import Write
 from paxos.types import Slot, Time
 from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
+FORGOTTEN = 2000
+"""Most changes that one step drops from the history: more than it adds, see `kvstore.replica.node.APPLIED_RECORDS`."""
 CHANGE_BYTES = 128
 """Bytes that one change takes in the history, in addition to the record that it superseded."""
 
@@ -101,7 +103,7 @@ class Checkpointer:
         self._store_now = False
         self.truncated = self._retention.truncation.slot
         self._retention.compact(now)
-        self.applier.machine.forget(self._retention.compacted)  # receivers read storage, not the memory
+        self.applier.machine.forget(self._retention.compacted, FORGOTTEN)  # receivers read storage, not the memory
         if not self.outgoing.defer_compaction(now):
             self._compacted = self._retention.compacted
         return StateWrite(

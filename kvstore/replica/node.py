@@ -26,7 +26,7 @@ from kvstore.replica.retention import RetentionLimits
 from kvstore.replica.snapshot_receive import SnapshotReceiver
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES, state_message
 from kvstore.replica.stats import NodeStats
-from kvstore.state_machine.quota import exceeds_quota, size_bytes
+from kvstore.state_machine.quota import exceeds_quota, size_bytes, work_of
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
     Accept,
@@ -106,7 +106,7 @@ class Node:
             restarted=self._boot > 1,
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
-        batch_bytes = options.max_batch_bytes
+        batch_bytes = min(options.max_batch_bytes, options.bulk_bytes)
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
         self._lease_expiry = LeaseExpiry(self._submit)
@@ -176,7 +176,8 @@ class Node:
         elif not isinstance(command, Reconfigure) and exceeds_quota(command, size, self.machine, self._quota_bytes):
             reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
-            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
+            work = work_of(command, size, self.machine)
+            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout, work))
 
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
         """Answer `query`. `reply` is called exactly once, with the answer or Refused.

@@ -58,19 +58,24 @@ class History:
         self._changes.append(KeyChange(position, key, record, old, self._latest.get(key, 0)))
         self._latest[key] = position
 
-    def compact(self, upto: int) -> list[bytes]:
-        """Drop the changes up to position `upto`. Return the keys that have no change left."""
-        if upto <= self.compacted:
+    def compact(self, upto: int, most: int | None = None) -> list[bytes]:
+        """Raise `compacted` to `upto`, and drop changes up to it, at most `most`: a revision may have changed many keys.
+        Later calls drop the rest. Return the keys that have no change left."""
+        self.compacted = max(self.compacted, upto)
+        first, end = self._dropped, self._index_after(self.compacted)
+        if most is not None:
+            end = min(end, first + most)
+        if first == end:
             return []
-        self.compacted = upto
-        first, self._dropped = self._dropped, self._index_after(upto)
         gone = []
-        for change in self._changes[first : self._dropped]:
+        for index in range(first, end):
+            change = self._changes[index]
             if self._latest[change.key] == change.position:
                 del self._latest[change.key]
                 gone.append(change.key)
-        if self._dropped > len(self._changes) // 2:
-            del self._changes[: self._dropped]
+        self._dropped = end
+        if end > len(self._changes) // 2:
+            del self._changes[:end]
             self._dropped = 0
         return gone
 

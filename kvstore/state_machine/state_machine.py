@@ -167,9 +167,9 @@ class StateMachine:
             if record is not None:
                 yield key, record
 
-    def forget(self, upto: int) -> None:
-        """Drop the history up to position `upto`."""
-        for key in self.history.compact(upto):
+    def forget(self, upto: int, most: int | None = None) -> None:
+        """Drop the history up to position `upto`, at most `most` changes; later calls drop the rest."""
+        for key in self.history.compact(upto, most):
             if self._sorted is not None and key not in self.records:
                 self._sorted.remove(key)
 

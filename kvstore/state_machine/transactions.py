@@ -86,7 +86,7 @@ def _is_plain(command: Operation) -> bool:
 def _is_bounded(command: Operation, records: Records) -> Steps[bool]:
     """Return True if `command` reads or deletes at most MAX_KEYS keys of spans, counted over its conditions and both
     branches. Keys are counted only where a bound on their number is too high, and only up to the limit."""
-    spans = list(_spans(command))
+    spans = list(spans_of(command))
     if sum(min(records.most_keys(span), limit) for span, limit in spans) <= MAX_KEYS:
         return True
     left = MAX_KEYS
@@ -100,7 +100,7 @@ def _is_bounded(command: Operation, records: Records) -> Steps[bool]:
     return True
 
 
-def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
+def spans_of(operation: Operation) -> Iterator[tuple[Span, int]]:
     """Yield the spans that `operation` reads key by key, each with the largest number of keys to read."""
     match operation:
         case DeleteSpan(span=span):
@@ -114,7 +114,7 @@ def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
             for branch in (then, otherwise):
                 for each in branch:
                     if not isinstance(each, Put | LeasedPut | Get | Delete):
-                        yield from _spans(each)
+                        yield from spans_of(each)
         case _:
             return
 

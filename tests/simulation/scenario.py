@@ -207,6 +207,7 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "stall_ms": 2 * lease_ms,
         "window": rng.choice((1, 4, 16)),
         "max_batch_bytes": rng.choice((64, 1 << 20)),
+        "bulk_bytes": 100,
         "page_bytes": rng.choice((60, 1 << 20)),
         "recent_slots": rng.choice((1, 8, 1024)),
         "min_batch_bytes": rng.choice((1, 1 << 16)),
