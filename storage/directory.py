@@ -88,7 +88,7 @@ def read_lock_record(lock: IO[str]) -> LockRecord:
     """Return the lock record in an open lock file. Raises DamagedError if it is unreadable, StorageError if its version
     is newer than this program."""
     line = lock.read().partition("\n")[2].strip()
-    if line.isdecimal():
+    if line.isascii() and line.isdecimal() and len(line) < 19:
         return LockRecord(boot=int(line))  # the format of the first releases
     try:
         record = msgspec.json.decode(line or "{}", type=LockRecord)

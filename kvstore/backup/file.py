@@ -20,6 +20,7 @@ import msgspec
 from sqlite_utils import Database
 
 from kvstore.api.commands import Record
+from kvstore.api.text_files import kind_of
 from kvstore.state_machine.lease_index import is_internal
 from kvstore.state_machine.digest import DIGEST_MASK, digest_of
 from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, revision_of, sub_revision_of
@@ -30,6 +31,9 @@ FORMAT = 1
 APPLICATION_ID = 0x6B76_626B
 """Application id of the database, the bytes `kvbk`, by which this module and the tool `file` recognise a backup."""
 
+_SQLITE = b"SQLite format 3\0"
+"""The first bytes of a database."""
+_GIVE = "give a file made by `kvstore backup`"
 _CLIENT_KEYS = "substr(key, 1, 1) <> x'00'"
 _COLUMNS = "revision, number, key, value, create_revision, version"
 
@@ -165,7 +169,8 @@ class Backup:
     def __enter__(self) -> Self:
         with _reading(self._path):
             if not self._path.is_file():
-                raise BackupError(f"{self._path} is not a file: give a file made by `kvstore backup`")
+                raise BackupError(f"{self._path} is not a file: {_GIVE}")
+            _refuse_other_kind(self._path)
             uri = f"{self._path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             self._connection.text_factory = decode_text
@@ -187,8 +192,9 @@ class Backup:
 
     def _verified(self) -> BackupInfo:
         if self._connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise BackupError(f"{self._path} is not a backup: give a file made by `kvstore backup`")
+            raise BackupError(f"{self._path} is not a backup: {_GIVE}")
         self._refuse_other_format()
+        self._refuse_other_size()
         rows = self._connection.execute("SELECT * FROM backup").fetchall()
         try:
             ((*fields, checksum),) = rows
@@ -196,11 +202,12 @@ class Backup:
             found = _Sums(info)
             for row in _rows(self._connection):
                 found.add(row)
+            progress = info.progress
         except (ValueError, TypeError, struct.error, msgspec.MsgspecError) as error:
             raise _damaged(self._path, str(error)) from error
         if found.checksum != checksum:
             raise _damaged(self._path, "the checksum does not match")
-        if (found.records, found.digest) != (info.records, int(info.digest, 16)) or len(info.chain) != 2 * CHAIN_BYTES:
+        if (found.records, found.digest) != (info.records, progress.digest) or len(progress.chain) != CHAIN_BYTES:
             raise _damaged(self._path, "the records do not match the digest")
         return info
 
@@ -211,6 +218,13 @@ class Backup:
                 f"{self._path} was made by a newer release (format {found}, this one reads up to {FORMAT}): run "
                 "`kvstore restore` of that release"
             )
+
+    def _refuse_other_size(self) -> None:
+        """Raise BackupError for bytes behind the database, which SQLite ignores."""
+        pages, page = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        size = self._path.stat().st_size
+        if size != pages * page:
+            raise _damaged(self._path, f"it has {size} bytes instead of {pages * page}")
 
 
 class _Sums:
@@ -265,8 +279,21 @@ def _rows(connection: sqlite3.Connection) -> Iterator[_Row]:
         yield from rows
 
 
+def _refuse_other_kind(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(_SQLITE))
+    if head == _SQLITE:
+        return
+    kind = "is empty" if not head else kind_of(head)
+    if kind is None and head.lstrip()[:1] == b"{":
+        kind = "is text: `kvstore import` reads a file made by `kvstore export`"
+    raise BackupError(f"{path} {kind}" if kind is not None else f"{path} is not a backup: {_GIVE}")
+
+
 def _damaged(path: Path, why: str) -> BackupError:
-    return BackupError(f"{path} is damaged or was altered ({why}): restore from another backup")
+    return BackupError(
+        f"{path} is damaged or was altered ({why}): restore from another backup, or copy it again in binary mode"
+    )
 
 
 @contextmanager

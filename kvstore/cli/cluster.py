@@ -52,9 +52,9 @@ def cluster(
     console = Console(highlight=False, soft_wrap=True)
     for warning in voters_warnings(nodes):
         console.print(f"[yellow]warning:[/yellow] {warning}")
-    local = ProcessCluster(nodes, data, port=port, peer_port=peer_port)
     status = ExitStatus.USAGE
     try:
+        local = ProcessCluster(nodes, data, port=port, peer_port=peer_port)
         with local.locked():
             local.prepare()
             status = ExitStatus.FAILED

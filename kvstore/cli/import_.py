@@ -5,28 +5,35 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
 
 import msgspec
 import typer
 
+from kvstore.api.limits import MAX_KEY_BYTES
+from kvstore.api.text_files import NotTextError, without_mark
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.export import PrefixOption
-from kvstore.cli.output import count_of_keys, write_text
+from kvstore.cli.input import named, standard_input
+from kvstore.cli.output import count_of_keys, printable, write_text
 from kvstore.cli.parameters import whole_number
 from kvstore.cli.terminal import progress_bar
-from kvstore.client import Client
+from kvstore.client import Client, Rejected
 
 WINDOW = 2000
 """Maximum number of keys in flight; the client groups them into transactions."""
 WINDOW_BYTES = 4 * 1024 * 1024
 
 
-class InvalidLineError(ValueError):
-    """Error for an invalid line. The message names the line and the remedy."""
+MAX_LINE_BYTES = 128 * 1024 * 1024
+"""Longest line that is read: more than a value of the greatest length takes with all its bytes escaped."""
+_EXPORT_AGAIN = "give a file made by `kvstore export`"
+
+
+class InvalidFileError(ValueError):
+    """Error for a file, or for one of its lines, that cannot be imported. The message names the remedy."""
 
 
 class ExportLine(msgspec.Struct):
@@ -53,21 +60,24 @@ class ExportLine(msgspec.Struct):
 
 
 class ImportWindow(NamedTuple):
-    """Records that are written concurrently, at most one for each key. `last_line` is the number of the last one."""
+    """Records that are written concurrently, at most one for each key, with the numbers of their lines. `last_line` is
+    the number of the last line."""
 
     last_line: int
     size_bytes: int
     values: dict[bytes, bytes]
     leased: int
+    numbers: dict[bytes, int]
 
 
 class ImportProgress(msgspec.Struct):
-    """Progress of an import: all lines up to `last_line` are imported.
+    """Progress of an import: all lines up to `last_line` are imported, and perhaps some of the lines up to `begun`.
 
     `leased` counts the keys that had a lease. `trailer` is the last line of the export, once it has been read.
     """
 
     last_line: int
+    begun: int = 0
     keys: int = 0
     leased: int = 0
     trailer: ExportLine | None = None
@@ -89,14 +99,16 @@ def import_(
     """
     done = ImportProgress(from_line - 1)
     try:
-        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as lines:
+        with nullcontext(standard_input()) if file == "-" else Path(file).open("rb") as lines:
             with_client(endpoints, lambda client: _import(client, lines, prefix, done, file), exactly_once=True)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}", ExitStatus.USAGE)
     except BaseException:
-        if done.keys:
+        if done.begun:
+            some = f", and perhaps some of the lines to {done.begun:,}" if done.begun > done.last_line else ""
             sys.stderr.write(
-                f"kvstore: {count_of_keys(done.keys)} imported; continue with --from-line {done.last_line + 1}\n"
+                f"kvstore: {count_of_keys(done.keys)} imported, up to line {done.last_line:,}{some}; continue with "
+                f"--from-line {done.last_line + 1}\n"
             )
         raise
     write_text(f"{count_of_keys(done.keys)} imported from {file}")
@@ -108,17 +120,46 @@ async def _import(client: Client, lines: BinaryIO, prefix: str, done: ImportProg
     size = os.fstat(lines.fileno()).st_size if file != "-" else None
     with progress_bar() as bar:
         task = bar.add_task("importing", total=size or None, detail="")
-        for window in _windows(lines, os.fsencode(prefix), done):
-            await asyncio.gather(*(client.put(key, value) for key, value in window.values.items()))
+        for window in _windows(_numbered(lines, named(file), done.last_line), os.fsencode(prefix), done):
+            done.begun = window.last_line
+            await asyncio.gather(*(_put(client, key, value, window) for key, value in window.values.items()))
             done.last_line, done.keys = window.last_line, done.keys + len(window.values)
             done.leased += window.leased
             bar.update(task, advance=window.size_bytes, detail=count_of_keys(done.keys))
 
 
-def _windows(lines: Iterable[bytes], prefix: bytes, done: ImportProgress) -> Iterator[ImportWindow]:
+async def _put(client: Client, key: bytes, value: bytes, window: ImportWindow) -> None:
+    try:
+        await client.put(key, value)
+    except Rejected as error:
+        raise Rejected(f"line {window.numbers[key]}, key '{printable(key, 60)}': {error}") from error
+
+
+def _numbered(lines: BinaryIO, file: str, skipped: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines after the first `skipped` with their numbers. Raises InvalidFileError."""
+    number = 0
+    while text := lines.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            try:
+                text = without_mark(text)
+            except NotTextError as error:
+                raise InvalidFileError(f"{file} {error}") from None
+        if len(text) > MAX_LINE_BYTES:
+            raise InvalidFileError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes: {_EXPORT_AGAIN}")
+        if number > skipped:
+            yield number, text
+    if not number:
+        raise InvalidFileError(f"{file} is empty: {_EXPORT_AGAIN}")
+    if number < skipped:
+        raise InvalidFileError(f"{file} has only {number:,} lines: correct --from-line {skipped + 1}")
+
+
+def _windows(lines: Iterable[tuple[int, bytes]], prefix: bytes, done: ImportProgress) -> Iterator[ImportWindow]:
     last_line, size_bytes, leased = done.last_line, 0, 0
     values: dict[bytes, bytes] = {}
-    for number, text in islice(enumerate(lines, 1), done.last_line, None):
+    numbers: dict[bytes, int] = {}
+    for number, text in lines:
         line = _parsed(number, text)
         if line is None:
             continue
@@ -127,17 +168,17 @@ def _windows(lines: Iterable[bytes], prefix: bytes, done: ImportProgress) -> Ite
             done.trailer = line
             continue
         if value is None:
-            raise InvalidLineError(
+            raise InvalidFileError(
                 f"line {number} has a key without a value: export again, without keys_only=true in the query"
             )
         if key in values or len(values) == WINDOW or size_bytes >= WINDOW_BYTES:
-            yield ImportWindow(last_line, size_bytes, values, leased)
-            size_bytes, leased, values = 0, 0, {}
+            yield ImportWindow(last_line, size_bytes, values, leased, numbers)
+            size_bytes, leased, values, numbers = 0, 0, {}, {}
         if key.startswith(prefix):
-            values[key] = value
+            values[key], numbers[key] = value, number
             leased += bool(line.lease)
         last_line, size_bytes = number, size_bytes + len(text)
-    yield ImportWindow(last_line, size_bytes, values, leased)
+    yield ImportWindow(last_line, size_bytes, values, leased, numbers)
 
 
 def _parsed(number: int, text: bytes) -> ExportLine | None:
@@ -146,12 +187,15 @@ def _parsed(number: int, text: bytes) -> ExportLine | None:
         return None
     try:
         line = msgspec.json.decode(text, type=ExportLine)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidLineError(
-            f"line {number} is not a record ({error}): give a file made by `kvstore export`"
-        ) from None
-    if not line.name and line.count is None:
-        raise InvalidLineError(f"line {number} has no key: give a file made by `kvstore export`")
+        key = line.name
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        if not text.endswith(b"\n") and text.startswith(b"{") and not text.endswith(b"}"):
+            raise InvalidFileError(f"line {number} is cut short: export again, or copy the whole file") from None
+        raise InvalidFileError(f"line {number} is not a record ({error}): {_EXPORT_AGAIN}") from None
+    if not key and line.count is None:
+        raise InvalidFileError(f"line {number} has no key: {_EXPORT_AGAIN}")
+    if len(key) > MAX_KEY_BYTES or key.startswith(b"\0"):
+        raise InvalidFileError(f"line {number} has a key that no store takes, with {len(key):,} bytes: {_EXPORT_AGAIN}")
     return line
 
 

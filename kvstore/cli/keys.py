@@ -19,6 +19,7 @@ from kvstore.api.key_range import Span, starting_with
 from kvstore.api.queries import Consistency
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
 from kvstore.cli.exit_status import ExitStatus, fail
+from kvstore.cli.input import standard_input
 from kvstore.cli.output import Json, count_of_keys, printable, standard_output, write_json, write_text
 from kvstore.cli.parameters import revision_number, ttl_seconds, whole_number
 from kvstore.client import Client, FencingToken
@@ -107,7 +108,7 @@ def put(
     does not hold.
     """
     name, guard = _key_of(key), _fence(lock, fence)
-    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    content = standard_input().read() if value == "-" else os.fsencode(value)
     result = with_client(
         endpoints,
         lambda client: client.put(

@@ -103,7 +103,7 @@ async def _ask(client: Client, answers: ReplicaAnswers) -> None:
             status = await client.status(endpoint)
             metrics = await client.ask(Request("GET", "/metrics"), endpoint)
             sample = parse_metrics(metrics.body.decode(), time.monotonic())
-    except (ClientError, ValueError) as error:  # ValueError: the answer is not from a replica
+    except (ClientError, ValueError, OverflowError) as error:  # the last two: the answer is not from a replica
         answers.failed(str(error), asked_at)
     except TimeoutError:
         answers.failed(f"{endpoint} does not answer: its process is paused or stuck, or the network is cut", asked_at)

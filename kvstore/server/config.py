@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,7 @@ from pydantic_settings import (
 
 from kvstore.api.address import Address, loopback_warnings, parse_address, parse_peer_address
 from kvstore.api.numbers import check_integer, parse_integer, shown
+from kvstore.api.text_files import NotTextError, text_of
 from kvstore.replica.retention import RetentionLimits
 from kvstore.server.http.authority import Authority, parse_authority
 from kvstore.server.http.limits import HttpLimits
@@ -112,7 +114,15 @@ def _public_name(text: str) -> Authority:
     return name
 
 
+def _parse_path(given: object) -> object:
+    """Return the path unless it is empty, which would mean the working directory, or has a zero byte."""
+    if isinstance(given, str) and (not given or "\0" in given):
+        raise ValueError(f"{shown(given)} is not a path: write the name of a file or a directory")
+    return given
+
+
 Name = Annotated[str, AfterValidator(check_name)]
+FilePath = Annotated[Path, BeforeValidator(_parse_path)]
 Listen = Annotated[Address, BeforeValidator(_parse_listen)]
 PublicNames = Annotated[tuple[Authority, ...], BeforeValidator(_parse_names)]
 Peer = Annotated[Address, BeforeValidator(_parse_peer)]
@@ -163,12 +173,12 @@ class Settings(BaseSettings):
         description="address of the peer listener, if it differs from the address of this replica in `members`: "
         "`0.0.0.0:9001` in a container",
     )
-    data: Path = Field(Path("kvstore-data"), description="data directory of this replica; created if absent")
+    data: FilePath = Field(Path("kvstore-data"), description="data directory of this replica; created if absent")
     secret: SecretStr | None = Field(
         None,
         description=f"shared secret of all members, at least {MIN_SECRET_LENGTH} characters; required with peers",
     )
-    secret_file: Path | None = Field(None, description="file that contains the secret, instead of `secret`")
+    secret_file: FilePath | None = Field(None, description="file that contains the secret, instead of `secret`")
     heartbeat_ms: int = _number(_PROTOCOL.heartbeat_ms, "ms", 5, 60_000, "interval between heartbeats of the leader")
     lease_ms: int = _number(
         _PROTOCOL.lease_ms,
@@ -289,15 +299,25 @@ class Settings(BaseSettings):
     def shared_secret(self) -> bytes:
         """Return the shared secret of the members; empty only for a single member without a secret.
 
-        Raises OSError if `secret_file` cannot be read.
+        Raises OSError if `secret_file` cannot be read, and NotTextError if it is not one line of text: an encoding or a
+        line end of another system would make another secret of the same characters.
         """
         if self.secret is not None:
             return self.secret.get_secret_value().encode()
-        return self.secret_file.read_bytes().strip() if self.secret_file is not None else b""
+        if self.secret_file is None:
+            return b""
+        text = text_of(self.secret_file.read_bytes()).strip()
+        if not text.isprintable():
+            raise NotTextError("has several lines or control characters: the secret is one line of text")
+        return text.encode()
 
     def warnings(self) -> list[str]:
         """Return one line, with advice, for each setting that is valid but not recommended."""
-        return [*voters_warnings(len(self.members)), *loopback_warnings(self.members)]
+        return [
+            *voters_warnings(len(self.members)),
+            *loopback_warnings(self.members),
+            *_secret_file_warnings(self.secret_file),
+        ]
 
 
 def bounds_of(field: FieldInfo) -> tuple[int, int] | None:
@@ -317,6 +337,14 @@ def voters_warnings(voters: int) -> list[str]:
             f"each write waits for one more voter: use {voters - 1} or {voters + 1} members"
         )
     ]
+
+
+def _secret_file_warnings(file: Path | None) -> list[str]:
+    """Return a warning if users other than the owner and the group can read the secret."""
+    mode = stat.S_IMODE(file.stat().st_mode) if file is not None else 0
+    if not mode & stat.S_IROTH:
+        return []
+    return [f"every user of this machine can read secret_file {file} (mode {mode:04o}): run `chmod o= {file}`"]
 
 
 def _membership_problems(settings: Settings) -> Iterator[str]:
@@ -369,6 +397,9 @@ def _secret_problems(settings: Settings) -> Iterator[str]:
         length = len(settings.shared_secret())
     except OSError as error:
         yield f"secret_file {settings.secret_file} cannot be read ({error.strerror}): create it or correct the path"
+        return
+    except NotTextError as error:
+        yield f"secret_file {settings.secret_file} {error}"
         return
     if length < MIN_SECRET_LENGTH:
         which = "secret_file" if settings.secret is None else "secret"

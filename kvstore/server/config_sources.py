@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
+from kvstore.api.text_files import NotTextError, text_of
 from kvstore.server.config import ENV_PREFIX, ConfigError, Settings, bounds_of
 
 _SECRETS = {"secret", "secret_file"}
@@ -45,11 +46,16 @@ def load(flags: Mapping[str, object], file: Path | None) -> Settings:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        found = tomllib.loads(text_of(file.read_bytes()))
     except OSError as error:
         raise ConfigError([f"{file} cannot be read ({error.strerror}): correct the path of --config"]) from error
+    except NotTextError as error:
+        raise ConfigError([f"{file} {error}"]) from error
     except ValueError as error:
         raise ConfigError([f"{file} is not valid TOML: {error}"]) from error
+    if not found:
+        raise ConfigError([f"{file} has no settings, it may be cut short: write settings, or leave --config away"])
+    return found
 
 
 def explain(error: ValidationError, origins: Mapping[str, str]) -> list[str]:

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from kvstore.api.address import Address, parse_address
+from kvstore.api.address import Address, InvalidAddressError, parse_address
+from kvstore.api.text_files import text_of
 from kvstore.testing.machine import free_ports, is_free, make_secret
 
 HOST = "127.0.0.1"
@@ -218,8 +220,17 @@ class ClusterDirectory:
 
 
 def _joins(config: Path) -> bool:
-    """Return whether `config` has the settings of an added replica."""
-    return config.exists() and tomllib.loads(config.read_text()).get("join", False) is True
+    """Return whether `config` has the settings of an added replica. Raises ClusterError if it is no settings file."""
+    return config.exists() and _read(config).get("join", False) is True
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text_of(config.read_bytes()))
+    except ValueError as error:
+        raise ClusterError(
+            f"{config} is no settings file of a replica ({error}): restore it, or move it out of the directory"
+        ) from None
 
 
 def _added_replicas(directory: Path) -> dict[str, LocalReplica]:
@@ -227,8 +238,13 @@ def _added_replicas(directory: Path) -> dict[str, LocalReplica]:
     replicas = {}
     for config in sorted(directory.glob("*.toml")):
         if _joins(config):
-            settings = tomllib.loads(config.read_text())
-            name = settings["node"]
-            listen, peers = parse_address(settings["listen"]), parse_address(settings["members"][name])
+            settings = _read(config)
+            try:
+                name = settings["node"]
+                listen, peers = parse_address(settings["listen"]), parse_address(settings["members"][name])
+            except (KeyError, TypeError, AttributeError, InvalidAddressError) as error:
+                raise ClusterError(
+                    f"{config} lacks settings ({error}): restore it, or move it out of the directory"
+                ) from None
             replicas[name] = LocalReplica(name, listen, peers, directory, joins=True)
     return replicas

@@ -14,6 +14,8 @@ from paxos.lecture.stage import Arrow, Stage
 from paxos.lecture.svg import picture
 from paxos.lecture.text import WIDTH, draw, steps
 
+_MAX_DIGITS = 6
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status: 0, or 2 on wrong usage."""
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="draw one scene into FILE; further diagrams of the scene into FILE-2, FILE-3",
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds of the endless duel")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="number of rounds of the endless duel")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.scene if name not in SCENES]
     if unknown:
@@ -53,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except OSError as error:
                 parser.error(f"{error.filename} cannot be written: {error.strerror}; name another file with --svg")
     return 0
+
+
+def _rounds(text: str) -> int:
+    """Return the number that `text` spells in digits; `int` would take `1_0` and ` 5 ` too."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of at most {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def render(scene: Scene) -> str:

@@ -187,8 +187,8 @@ class MemberHandlers:
 
     def _refuse_used_address(self, newcomer: Member) -> None:
         for member in self._replica.members().members:
-            address = parse_address(member.address) if member.address else None
-            if address == parse_address(newcomer.address) and member.name != newcomer.name:
+            used = parse_address(member.address) if member.address else None
+            if used is not None and used.is_same(parse_address(newcomer.address)) and member.name != newcomer.name:
                 detail = f"{newcomer.address} is the address of {member.name}. Use another host or port."
                 raise Problem(MEMBER_EXISTS, detail)
 

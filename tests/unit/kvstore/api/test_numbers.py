@@ -1,5 +1,7 @@
+import ast
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -79,3 +81,42 @@ def test_numbers_within_bounds_are_taken() -> None:
 def test_a_long_value_is_shortened_in_messages() -> None:
     assert shown("9" * 5000) == "'" + "9" * 40 + "'... (5000 characters)"
     assert len(shown(10**5000)) < 50
+
+
+ROOT = Path(__file__).parents[4]
+CONVERSIONS = {
+    "kvstore/backup/file.py": {"int(self.digest, 16)"},  # of a file whose checksum covers it
+    "kvstore/cli/replica_load.py": {"float(bucket.labels['le'])", "int(sample.value)"},  # numbers of Prometheus
+    "kvstore/server/http/body_rules.py": {"int(digits or b'0')"},  # RFC 9110 allows leading zeros
+    "kvstore/server/http/conditions.py": {"int(tag[2])"},  # digits that a pattern has found
+    "kvstore/testing/fork_server.py": {"int(path.name)"},
+    "kvstore/testing/replica_status.py": {"int(status.ballot.partition('.')[0])"},
+    "storage/directory.py": {"int(line)"},
+    "storage/manifest.py": {"int(digest)"},
+}
+"""The conversions of text outside of the parser, each of text that a program of this project wrote or checked."""
+
+
+def test_no_other_module_makes_numbers_of_text() -> None:
+    """`int` and `float` take spellings that are typing errors. When it fails: use `kvstore.api.numbers`."""
+    for package in ("kvstore", "storage"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = str(path.relative_to(ROOT))
+            found = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if _converts_text(node)}
+            assert name == "kvstore/api/numbers.py" or found <= CONVERSIONS.get(name, set()), name
+
+
+def _converts_text(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Name("int" | "float"), args=[ast.Constant() | ast.BinOp() | ast.Compare(), *_]):
+            return False
+        case ast.Call(func=ast.Name("int"), args=[ast.Call(func=ast.Name("any")) | ast.Name("match")]):
+            return False
+        case ast.Call(func=ast.Name("int"), args=[ast.Call(func=ast.Attribute(attr="time"))]):
+            return False
+        case ast.Call(func=ast.Name("int"), args=[ast.Attribute(attr="exists")]):
+            return False
+        case ast.Call(func=ast.Name("int" | "float")):
+            return True
+        case _:
+            return False

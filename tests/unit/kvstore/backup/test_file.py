@@ -1,8 +1,10 @@
 """The file of a backup: complete and durable or absent, and refused if a bit was altered."""
 
+import gzip
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -169,7 +171,7 @@ def test_other_files_are_no_backups(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text " * 500)
     with pytest.raises(BackupError, match=r"other\.db is not a backup: give a file made by `kvstore backup`"):
         read(tmp_path / "other.db")
-    with pytest.raises(BackupError, match="text is damaged"):
+    with pytest.raises(BackupError, match="text is not a backup"):
         read(tmp_path / "text")
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(BackupError, match="is not a file: give a file made by `kvstore backup`"):
@@ -184,3 +186,29 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         BackupError, match=r"by a newer release \(format 2, this one reads up to 1\): run `kvstore restore`"
     ):
         read(path)
+
+
+OTHERS = {
+    "gzip": (gzip.compress, "is compressed with gzip: decompress it with `gunzip` first"),
+    "an export": (lambda _: b'{"key":"a","value":"1"}\n', "`kvstore import` reads"),
+    "nothing": (lambda _: b"", "is empty"),
+    "another file": (lambda _: b"\x7fELF" + bytes(4096), "is not a backup: give a file made by `kvstore backup`"),
+    "another database": (lambda content: content[:68] + b"abcd" + content[72:], "is not a backup"),
+    "cut in its head": (lambda content: content[:10], "is not a backup"),
+    "cut in a page": (lambda content: content[:-100], "is damaged or was altered"),
+    "cut after a page": (lambda content: content[:-4096], "is damaged or was altered"),
+    "bytes behind it": (lambda content: content + b"\n", "is damaged or was altered (it has "),
+    "pages behind it": (lambda content: content + bytes(8192), "is damaged or was altered (it has "),
+    "line ends of text mode": (lambda content: content.replace(b"\n", b"\r\n"), "copy it again in binary mode"),
+}
+
+
+@pytest.mark.parametrize(("form", "why"), OTHERS.values(), ids=OTHERS)
+def test_another_file_is_refused_with_its_kind(tmp_path: Path, form: Callable[[bytes], bytes], why: str) -> None:
+    path = tmp_path / "b.db"
+    make_backup(path, *COMMANDS)
+    path.write_bytes(form(path.read_bytes()))
+    with pytest.raises(BackupError) as refused, Backup(path):
+        pass
+    assert str(refused.value).startswith(str(path))
+    assert why in str(refused.value)

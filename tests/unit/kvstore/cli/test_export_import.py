@@ -1,7 +1,8 @@
 """`kvstore export` and `kvstore import`."""
 
+import gzip
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from kvstore.api.commands import KeyState, PutResult, Record
 from kvstore.cli import import_
-from kvstore.client import Client, Unavailable, UnknownOutcome
+from kvstore.client import Client, Rejected, Unavailable, UnknownOutcome
 from tests.unit.kvstore.cli.command_line import run
 
 FOUND = [
@@ -136,7 +137,8 @@ def test_two_lines_of_a_key_are_imported_one_after_the_other(
 ) -> None:
     twice = [{"key": "k", "value": "1"}, {"key": "l", "value": "1"}, {"key": "k", "value": "2"}]
     windows = [
-        list(window.values) for window in import_._windows(lines(*twice).splitlines(), b"", import_.ImportProgress(0))
+        list(window.values)
+        for window in import_._windows(enumerate(lines(*twice).splitlines(), 1), b"", import_.ImportProgress(0))
     ]
     assert windows == [[b"k", b"l"], [b"k"]]
     run("import", "-", stdin=lines(*twice))
@@ -156,7 +158,74 @@ def test_an_import_that_breaks_off_says_how_to_continue(
 
     monkeypatch.setattr(Client, "put", refuse)
     code, _, err = run("import", "-", stdin=lines(*LINES))
-    assert (code, err) == (4, "kvstore: perhaps: look\nkvstore: 2 keys imported; continue with --from-line 3\n")
+    progress = "2 keys imported, up to line 2, and perhaps some of the lines to 3; continue with --from-line 3"
+    assert (code, err) == (4, f"kvstore: perhaps: look\nkvstore: {progress}\n")
     monkeypatch.setattr(Client, "put", take)
     assert run("import", "-", "--from-line", "3", stdin=lines(*LINES))[0] == 0
     assert put[2:] == [(b"c", b"")]
+
+
+TAKEN = {
+    "a byte order mark": lambda content: b"\xef\xbb\xbf" + content,
+    "line ends of Windows": lambda content: content.replace(b"\n", b"\r\n"),
+    "no line end at the end": lambda content: content[:-1],
+    "empty lines": lambda content: content.replace(b"\n", b"\n\n", 1),
+}
+REFUSED = {
+    "UTF-16 of PowerShell": (lambda content: content.decode().encode("utf-16"), "is UTF-16"),
+    "UTF-16 without a mark": (lambda content: content.decode().encode("utf-16-le"), "bytes of value 0"),
+    "gzip": (gzip.compress, "is compressed with gzip: decompress it with `gunzip` first"),
+    "a spreadsheet": (lambda _: b"PK\x03\x04...", "a ZIP archive or a spreadsheet"),
+    "a backup": (lambda _: b"SQLite format 3\0", "`kvstore restore` reads"),
+    "CSV": (lambda _: b"sep=;\r\nkey;value\r\na;1\r\n", "line 1 is not a record"),
+    "an array": (lambda _: b"[" + lines(LINES[0]) + b"]", "line 1 is not a record"),
+    "nothing": (lambda _: b"", "standard input is empty"),
+    "cut in a line": (lambda content: content[: content.index(b"Yi//")], "line 2 is cut short"),
+    "another encoding": (lambda _: '{"key":"ü","value":""}\n'.encode("latin-1"), "line 1 is not a record"),
+    "a long key": (lambda _: lines({"key": "k" * 1025, "value": ""}), "line 1 has a key that no store takes"),
+    "a reserved key": (lambda _: lines({"key": "\0k", "value": ""}), "line 1 has a key that no store takes"),
+    "half a character": (lambda _: b'{"key":"\\ud800","value":""}\n', "line 1 is not a record"),
+    "a float for a count": (lambda content: content.replace(b'"count": 3', b'"count": 3.0'), "line 4 is not a record"),
+}
+
+
+@pytest.mark.parametrize("form", TAKEN.values(), ids=TAKEN)
+def test_a_file_from_another_system_is_imported(put: list[tuple[bytes, bytes]], form: Callable[[bytes], bytes]) -> None:
+    code, out, _ = run("import", "-", stdin=form(lines(*LINES)))
+    assert (code, out) == (0, "3 keys imported from -\n")
+    assert put == [(b"a", "ü".encode()), (b"b/\xff", b"\xfe\0"), (b"c", b"")]
+
+
+@pytest.mark.parametrize(("form", "why"), REFUSED.values(), ids=REFUSED)
+def test_another_file_is_refused_with_its_kind(
+    put: list[tuple[bytes, bytes]], form: Callable[[bytes], bytes], why: str
+) -> None:
+    code, out, err = run("import", "-", stdin=form(lines(*LINES)))
+    assert (code, out) == (2, "")
+    assert why in err
+    assert put == []
+
+
+def test_a_line_without_an_end_is_not_read_into_memory(
+    monkeypatch: pytest.MonkeyPatch, put: list[tuple[bytes, bytes]]
+) -> None:
+    monkeypatch.setattr(import_, "MAX_LINE_BYTES", 1000)
+    code, _, err = run("import", "-", stdin=b"a" * 1001)
+    assert code == 2
+    assert "line 1 has more than 1,000 bytes" in err
+
+
+def test_a_first_line_behind_the_end_is_refused(put: list[tuple[bytes, bytes]]) -> None:
+    code, _, err = run("import", "-", "--from-line", "6", stdin=lines(*LINES))
+    assert code == 2
+    assert "has only 4 lines: correct --from-line 6" in err
+
+
+def test_a_record_that_the_store_rejects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reject(*_: object) -> PutResult:
+        raise Rejected("the value is too large")
+
+    monkeypatch.setattr(Client, "put", reject)
+    code, _, err = run("import", "-", stdin=lines(LINES[1]))
+    assert code == 2
+    assert "line 1, key 'b/\\xff': the value is too large" in err

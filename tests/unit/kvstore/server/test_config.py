@@ -1,5 +1,6 @@
 """Settings: where they come from, what is refused, and that the refusal says what to change."""
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,86 @@ def test_an_unknown_key_in_the_file_is_refused_with_the_nearest_name(tmp_path: P
 def test_a_file_that_is_absent_or_broken_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in problem(tmp_path / "absent.toml")
     assert "is not valid TOML" in problem(toml(tmp_path, "lease_ms = \n"))
+
+
+TEXT = 'lease_ms = 600\nnode = "n1"\n'
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + TEXT.encode(), TEXT.replace("\n", "\r\n").encode()])
+def test_a_file_from_windows_is_taken(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "kvstore.toml"
+    file.write_bytes(content)
+    assert load({}, file).lease_ms == 600
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (TEXT.encode("utf-16"), "is UTF-16, as `>` of Windows PowerShell writes it"),
+        (TEXT.encode("utf-16-le"), "has bytes of value 0"),
+        (gzip.compress(TEXT.encode(), mtime=0), "is compressed with gzip"),
+        ("lease_ms = 600\n# Größe\n".encode("latin-1"), "is not UTF-8: line 2 has the byte 0xf6"),
+        (b"", "has no settings, it may be cut short"),
+        (b"# lease_ms = 600\n", "has no settings"),
+        (b"lease_ms = 600\nmem", "is not valid TOML"),
+        (b"lease_ms = 600\nlease_ms = 601\n", "is not valid TOML"),
+    ],
+)
+def test_a_file_in_another_form_is_refused_with_its_kind(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "kvstore.toml"
+    file.write_bytes(content)
+    line = problem(file)
+    assert line.startswith(str(file))
+    assert why in line
+
+
+def test_a_directory_is_no_file_with_settings(tmp_path: Path) -> None:
+    assert "cannot be read (Is a directory)" in problem(tmp_path)
+
+
+@pytest.mark.parametrize("content", [f"{SECRET}\n", f"{SECRET}\r\n", f"\ufeff{SECRET}\n", f" {SECRET} \n\n", SECRET])
+def test_a_secret_is_the_same_in_files_of_any_system(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content.encode())
+    file.chmod(0o600)
+    settings = load({"secret_file": str(file)}, None)
+    assert settings.shared_secret() == SECRET.encode()
+    assert settings.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "has 0 characters"),
+        (b"\r\n", "has 0 characters"),
+        (SECRET[1:].encode() + b"\n", "has 15 characters"),
+        (SECRET.encode("utf-16"), "is UTF-16"),
+        (f"{SECRET}\n{SECRET}\n".encode(), "has several lines"),
+        (b"\xfe" * 32, "is not UTF-8"),
+        (gzip.compress(SECRET.encode(), mtime=0), "is compressed with gzip"),
+    ],
+)
+def test_a_secret_in_another_form_is_refused_with_the_reason(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    line = problem(secret_file=str(file))
+    assert line.startswith("secret_file")
+    assert why in line
+
+
+def test_a_secret_that_every_user_can_read_is_warned_about(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    file.chmod(0o644)
+    (line,) = load({"secret_file": str(file)}, None).warnings()
+    assert "(mode 0644): run `chmod o=" in line
+
+
+@pytest.mark.parametrize("name", ["data", "secret_file"])
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_an_empty_path_and_a_zero_byte_in_a_path_are_refused(name: str, path: str) -> None:
+    flags: dict[str, Any] = {name: path}
+    assert "is not a path" in problem(**flags)
 
 
 @pytest.mark.parametrize(("voters", "tolerated"), [(2, 0), (4, 1), (6, 2)])

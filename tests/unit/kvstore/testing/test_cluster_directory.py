@@ -105,3 +105,19 @@ def test_a_locked_directory_is_refused_until_it_is_released(tmp_path: Path) -> N
         pass
     with directory(tmp_path, 1).locked():
         pass
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"join = \n", "is no settings file of a replica"),
+        ("join = true\n".encode("utf-16"), "is UTF-16"),
+        (b"join = true\n", "lacks settings .'node'."),
+        (b'join = true\nnode = "n4"\nlisten = "::1:1"\n[members]\nn4 = "a:1"\n', "written in brackets"),
+        (b'join = true\nnode = "n4"\nlisten = "a:1"\nmembers = 5\n', "lacks settings"),
+    ],
+)
+def test_a_broken_settings_file_in_the_directory_is_named(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "n4.toml").write_bytes(content)
+    with pytest.raises(ClusterError, match=f"n4.toml .*{why}"):
+        directory(tmp_path, 3)

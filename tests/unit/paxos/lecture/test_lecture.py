@@ -216,6 +216,8 @@ def test_all_scenes_or_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["a", "basic"], "no scene 'a'"),
         (["basic", "--rounds", "2"], "needs the scene duel"),
         (["duel", "--rounds", "0"], "at least 1"),
+        (["duel", "--rounds", "1_0"], "'1_0' is not a whole number"),
+        (["duel", "--rounds", "9" * 5000], "is not a whole number of at most 6 digits"),
         (["basic", "--svg", "f", "--step"], "not allowed with"),
         (["basic", "--svg", "no/such/folder/f.svg"], "No such file or directory; name another file"),
     ],

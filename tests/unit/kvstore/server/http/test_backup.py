@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner
 
 from kvstore import cli
@@ -16,6 +17,7 @@ from kvstore.client import Client, Unavailable
 from kvstore.server.http.problems import RETRY_AFTER
 from storage.base import AppliedProgress, Change, StatePage, first_of
 from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, applier_of
+from tests.unit.kvstore.client.scripted import ScriptedReplica, serving
 from tests.unit.kvstore.server.http.fake import FakeReplica, Store, request, run
 
 LEDGER, ROWS = applier_of(*COMMANDS)
@@ -220,9 +222,10 @@ def test_a_stream_that_breaks_leaves_no_file_and_the_command_says_so(tmp_path: P
     run_command(break_off, command)
 
 
-def test_an_address_that_is_no_replica_of_this_kind_is_named() -> None:
-    async def scenario(store: Store) -> None:
-        with pytest.raises(Unavailable, match="answered 404: The paths of this server"):
-            await parts_of(url(store) + "/elsewhere")
+def test_a_program_that_is_no_replica_is_named() -> None:
+    async def scenario() -> None:
+        async with serving(ScriptedReplica(web.Response(status=404))) as urls:
+            with pytest.raises(Unavailable, match=f"{urls[0]} answered 404"):
+                await parts_of(urls[0])
 
-    run(scenario)
+    asyncio.run(scenario())
