@@ -117,9 +117,10 @@ class GrantLease(msgspec.Struct, frozen=True, array_like=True, tag="Grant", gc=F
 
 
 class KeepLeaseAlive(msgspec.Struct, frozen=True, array_like=True, tag="KeepAlive", gc=False):
-    """Command that restarts the time to live of `lease`."""
+    """Command that restarts the time to live of `lease`, which becomes `ttl_ms` unless that is 0."""
 
     lease: int
+    ttl_ms: int = 0
 
 
 class RevokeLease(msgspec.Struct, frozen=True, array_like=True, tag="Revoke", gc=False):

@@ -27,6 +27,7 @@ from kvstore.api.commands import (
 from kvstore.api.json.documents import RecordPageDocument
 from kvstore.api.json.transaction_packing import pack_transaction, unpack_results
 from kvstore.api.key_range import EVERY_KEY, Span
+from kvstore.api.limits import MAX_TTL_S, MIN_TTL_S, PROVISIONAL_TTL_S
 from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
@@ -37,7 +38,7 @@ from kvstore.client.caller import Caller, Request
 from kvstore.client.errors import Response, Unavailable
 from kvstore.client.idempotency import IdempotentCaller
 from kvstore.client.leases import AnyLease, Lease, PendingLease, grant, list_leases
-from kvstore.client.locks import FencingToken, HeldLock, LockHolder, acquire, holder_of
+from kvstore.client.locks import FencingToken, HeldLock, LockHolder, acquire, give_full_ttl, holder_of
 from kvstore.client.membership import MembershipClient
 from kvstore.client.watch import Watch, WatchEvent
 
@@ -239,10 +240,15 @@ class Client:
 
         Waits in a queue for `wait_s` seconds at most, then raises Locked; 0 does not wait, None has no limit. The lock
         has a lease of `ttl_s` seconds, which is renewed during the block; if its holder is lost, the lock is released
-        after this time. `holder` returns `value`.
+        after this time. A client that is lost while it waits is dropped from the queue within PROVISIONAL_TTL_S
+        seconds. `holder` returns `value`.
         """
-        async with self.lease(ttl_s) as lease:
-            yield HeldLock(await acquire(self._caller, _bytes(name), lease, value, wait_s), lease)
+        if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
+            raise ValueError(f"the TTL of a lock is {MIN_TTL_S} to {MAX_TTL_S:,} seconds, not {ttl_s}")
+        async with self.lease(min(ttl_s, PROVISIONAL_TTL_S)) as lease:
+            fence = await acquire(self._caller, _bytes(name), lease, value, wait_s)
+            await give_full_ttl(self._caller, fence, lease, ttl_s)
+            yield HeldLock(fence, lease)
 
     def election(
         self, name: bytes | str, *, value: bytes, ttl_s: float = 10.0, wait_s: float | None = None

@@ -45,6 +45,11 @@ class Lease:
         """End the lease and delete its keys. A lease that has ended already is no error."""
         await self._revoke(self._caller.deadline())
 
+    def lives_for(self, ttl_s: float, asked_at: float) -> None:
+        """Record that a replica has given the lease the TTL `ttl_s`, from `asked_at` on (monotonic clock)."""
+        self.ttl_s = ttl_s
+        self._lives_until = asked_at + ttl_s
+
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the event loop of the client when the lease is lost."""
         self._callbacks.append(callback)

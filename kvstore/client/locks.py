@@ -9,7 +9,7 @@ import msgspec
 from kvstore.api.commands import Compare, Relation, Target
 from kvstore.api.json.documents import AcquireRequest, LockAcquiredDocument, LockDocument
 from kvstore.client.caller import Caller, Repeat, Request
-from kvstore.client.errors import Locked
+from kvstore.client.errors import Locked, LockLost
 from kvstore.client.leases import Lease
 
 _WAIT_S = 10.0
@@ -68,6 +68,21 @@ async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_
             raise Locked(
                 f"lock {lock} is still held by another client after {wait_s:g} s: wait longer, or ask for its holder"
             )
+
+
+async def give_full_ttl(caller: Caller, fence: FencingToken, lease: Lease, ttl_s: float) -> None:
+    """Make the lease that holds the lock live for `ttl_s` seconds from now on, unless it does already. Raises LockLost,
+    Locked or NoSuchLease if the lock was lost meanwhile."""
+    if ttl_s <= lease.ttl_s:
+        return
+    asked_at = time.monotonic()
+    body = msgspec.json.encode(AcquireRequest(lease=lease.id, ttl_s=ttl_s))
+    response = await caller.call(Request("POST", _path(fence.lock), body, repeat=Repeat.HARMLESS))
+    entry = msgspec.json.decode(response.body, type=LockAcquiredDocument)
+    if entry.fence != fence.token:
+        lock = fence.lock.decode(errors="backslashreplace")
+        raise LockLost(f"lock {lock} was released by another client: acquire it again", entry.fence)
+    lease.lives_for(ttl_s, asked_at)
 
 
 async def holder_of(caller: Caller, name: bytes) -> LockHolder | None:

@@ -132,11 +132,11 @@ class LeaseIndex:
         rest = key[_AFTER_NUMBER:]
         if kind == _LEASE:
             self.renewed.append(number)
-            lease = self.leases.get(number)
+            lease, terms = self.leases.get(number), _decode_terms(value)
             if lease is None:
-                self.leases[number] = IndexedLease(_decode_terms(value), record.version, set(), {}, set())
+                self.leases[number] = IndexedLease(terms, record.version, set(), {}, set())
             else:
-                lease.version = record.version
+                lease.terms, lease.version = terms, record.version
         elif kind == _KEY:
             self.leases[number].keys.add(rest)
             self.lease_of[rest] = number

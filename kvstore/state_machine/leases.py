@@ -45,8 +45,8 @@ def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
     match command:
         case GrantLease(ttl_ms=ttl_ms):
             return LeaseGranted(_grant(ttl_ms, records), ttl_ms)
-        case KeepLeaseAlive(lease=lease):
-            return _keep_alive(lease, records)
+        case KeepLeaseAlive(lease=lease, ttl_ms=ttl_ms):
+            return _keep_alive(lease, ttl_ms, records)
         case RevokeLease(lease=lease):
             if lease not in records.lease_index.leases:
                 return LeaseNotFound(lease)
@@ -117,13 +117,14 @@ def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
     return lease
 
 
-def _keep_alive(lease: int, records: Records) -> LeaseGranted | LeaseNotFound:
+def _keep_alive(lease: int, ttl_ms: int, records: Records) -> LeaseGranted | LeaseNotFound:
     """Write the record of the lease again, which raises its version, see `ExpireLease`."""
     found = records.lease_index.leases.get(lease)
     if found is None:
         return LeaseNotFound(lease)
-    records.put_internal(lease_key(lease), pack(found.terms))
-    return LeaseGranted(lease, found.terms.ttl_ms)
+    terms = LeaseTerms(ttl_ms or found.terms.ttl_ms, found.terms.bound)
+    records.put_internal(lease_key(lease), pack(terms))
+    return LeaseGranted(lease, terms.ttl_ms)
 
 
 def _acquire(command: AcquireLock, records: Records) -> AcquireResult | LockHeld | LeaseNotFound | LeaseFull:

@@ -31,6 +31,8 @@ from tests.simulation.cluster import SimulatedCluster
 LOCK = b"lock"
 GUARDED = b"guarded"
 TTLS_MS = (50, 300, 1500)
+PROVISIONAL_MS = 300
+"""Longest time to live of a lease that was just granted; a renewal gives a longer one its whole length."""
 DRIFT = 0.02
 """Clocks are no more than half of this too fast."""
 
@@ -113,11 +115,11 @@ class Tenant:
     def _command(self) -> KeyCommand:
         lease = self._lease
         if not lease:
-            return GrantLease(self._ttl_ms)
+            return GrantLease(min(self._ttl_ms, PROVISIONAL_MS))
         key = b"l%d" % self._rng.randrange(3)
         commands: list[KeyCommand] = [
             KeepLeaseAlive(lease),
-            KeepLeaseAlive(lease),
+            KeepLeaseAlive(lease, self._ttl_ms),
             LeasedPut(key, self.name.encode(), lease),
             AcquireLock(LOCK, lease, 0, self.name.encode(), self._rng.random() < 0.7),
             ReleaseLock(LOCK, lease),
@@ -135,8 +137,8 @@ class Tenant:
             case LeaseGranted(lease=lease, ttl_ms=ttl_ms):
                 if isinstance(command, GrantLease):
                     self._lease, self._fence = lease, 0
-                known = self._tenancy.alive.get(lease, (0, 0))[0]
-                self._tenancy.alive[lease] = (max(known, asked), ttl_ms)
+                known, known_ms = self._tenancy.alive.get(lease, (0, 0))
+                self._tenancy.alive[lease] = (max(known, asked), max(known_ms, ttl_ms))
             case LeaseNotFound(lease=lease) if lease == self._lease:
                 self._lease = self._fence = 0
                 self._tenancy.holders.pop(self.name, None)

@@ -20,6 +20,7 @@ from kvstore.api.results import LeasesAnswer, LeaseStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Problem, not_allowed
+from kvstore.server.http.provisional import confirm, provisional
 from kvstore.server.http.query_parameters import consistency_in, integer_in, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode
@@ -69,16 +70,23 @@ class LeaseHandlers:
             raise not_allowed(request.method, "GET, HEAD, POST")
         refuse_parameters(query)
         wanted = decode(request.body, GrantRequest, INVALID_LEASE, '{"ttl_s": 10}')
-        command = once(GrantLease(round(wanted.ttl_s * 1000)), IdempotencyKey.of(request), request)
-        granted = await write(self._replica, command)
-        return self._granted(granted, 201, b"Location: %b/%d\r\n")
+        ttl_ms, key = round(wanted.ttl_s * 1000), IdempotencyKey.of(request)
+        granted = await write(self._replica, once(GrantLease(provisional(ttl_ms)), key, request))
+        if not isinstance(granted, LeaseGranted):
+            raise TypeError(f"a grant was answered with {granted!r}")
+        await confirm(self._replica, request.client, granted.lease, ttl_ms, waited=False, revocable=key is None)
+        location = b"Location: %b/%d\r\n" % (PATH.encode(), granted.lease)
+        return json_response(201, LeaseGrantedDocument(id=granted.lease, ttl_s=ttl_ms / 1000), location)
 
     async def _keep_alive(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method != "POST":
             raise not_allowed(request.method, "POST")
         refuse_parameters(query)
         refuse_key(request)
-        return self._granted(await write(self._replica, KeepLeaseAlive(lease)), 200, b"")
+        renewed = await write(self._replica, KeepLeaseAlive(lease))
+        if not isinstance(renewed, LeaseGranted):
+            raise TypeError(f"a renewal was answered with {renewed!r}")
+        return json_response(200, LeaseGrantedDocument(id=lease, ttl_s=renewed.ttl_ms / 1000))
 
     async def _answer_for_one(self, request: HttpRequest, lease: int, query: str) -> HttpResponse:
         if request.method in ("GET", "HEAD"):
@@ -99,13 +107,6 @@ class LeaseHandlers:
         if not isinstance(answer, LeasesAnswer):
             raise TypeError(f"leases were answered with {answer!r}")
         return answer
-
-    def _granted(self, granted: object, status: int, location: bytes) -> HttpResponse:
-        """Return the response for a lease that was granted or renewed."""
-        if not isinstance(granted, LeaseGranted):
-            raise TypeError(f"a grant was answered with {granted!r}")
-        document = LeaseGrantedDocument(id=granted.lease, ttl_s=granted.ttl_ms / 1000)
-        return json_response(status, document, location % (PATH.encode(), granted.lease) if location else b"")
 
 
 def _document(status: LeaseStatus) -> LeaseDocument:

@@ -17,7 +17,9 @@ from kvstore.api.commands import (
     LockNotHeld,
     LockReleased,
     ReleaseLock,
+    RevokeLease,
 )
+from kvstore.api.errors import Refused
 from kvstore.api.json.documents import (
     AcquireRequest,
     LockAcquiredDocument,
@@ -33,6 +35,7 @@ from kvstore.api.results import LockAnswer, QueueEntryStatus
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.problems import INVALID_LOCK, LOCKED, NOT_HELD, RETRY_AFTER, Problem, not_allowed
+from kvstore.server.http.provisional import confirm, give_full_ttl, provisional
 from kvstore.server.http.query_parameters import consistency_in, integer_in, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_body import decode, invalid_body
@@ -109,34 +112,52 @@ class LockHandlers:
     async def _acquire(self, request: HttpRequest, name: bytes, query: str) -> HttpResponse:
         refuse_parameters(query)
         with self._in_flight.counted():
-            command, wait_s = _acquiring(request.body, name)
-            result = await write(self._replica, once(command, IdempotencyKey.of(request), request))
+            command, ttl_ms, wait_s = _acquiring(request.body, name)
+            key = IdempotencyKey.of(request)
+            result = await write(self._replica, once(command, key, request))
         if isinstance(result, LockHeld):
             raise locked(name, result)
         if not isinstance(result, AcquireResult):
             raise TypeError(f"an acquisition was answered with {result!r}")
-        held = result.held or await self._stand_in_line(request, command, result, wait_s)
+        revocable = not command.lease and key is None
+        held = result.held or await self._stand_in_line(
+            request, name, result, wait_s, renews=ttl_ms > 0, revocable=revocable
+        )
+        if held and command.lease and ttl_ms:
+            await give_full_ttl(self._replica, result.lease, ttl_ms)
+        elif held and ttl_ms:
+            await confirm(
+                self._replica, request.client, result.lease, ttl_ms, waited=not result.held, revocable=revocable
+            )
         document = LockAcquiredDocument(**_named(name), lease=result.lease, fence=result.fencing_token, held=held)
         return json_response(200 if held else 202, document)
 
     async def _stand_in_line(
-        self, request: HttpRequest, command: AcquireLock, place: AcquireResult, wait_s: float
+        self, request: HttpRequest, name: bytes, place: AcquireResult, wait_s: float, *, renews: bool, revocable: bool
     ) -> bool:
-        """Wait in the queue, and return whether the lease holds the lock. A lease that this request granted is renewed
-        for as long as the client is connected: nobody else knows it yet. Raises Problem if the lease ends, or
-        Refused."""
-        loop, name = asyncio.get_running_loop(), command.name
+        """Wait in the queue, and return whether the lease holds the lock. Raises Problem if the lease ends.
+
+        With `renews`, the lease is renewed for as long as the client is connected. A client that closes its connection,
+        or its side of it, leaves the queue if the lease is `revocable`.
+        """
+        loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        if command.lease:
+        if not renews:
             return await self._wait(name, place, deadline)
         while True:
-            held = await self._wait(name, place, min(deadline, loop.time() + command.ttl_ms / 3000))
+            held = await self._wait(name, place, min(deadline, loop.time() + self._renewal_interval_s(place.lease)))
             if request.client.is_gone:
-                await write(self._replica, ReleaseLock(name, place.lease))
+                if revocable:
+                    await write(self._replica, RevokeLease(place.lease))
                 return False
-            await write(self._replica, KeepLeaseAlive(place.lease))
+            with suppress(Refused):  # a lease lasts for two renewals that fail
+                await write(self._replica, KeepLeaseAlive(place.lease))
             if held or loop.time() >= deadline or self._replica.stopping:
                 return held
+
+    def _renewal_interval_s(self, lease: int) -> float:
+        found = self._replica.lease_index.leases.get(lease)
+        return found.terms.ttl_ms / 3000 if found is not None else 0.0
 
     async def _wait(self, name: bytes, place: AcquireResult, deadline: float) -> bool:
         """Wait until `deadline`, and return whether the lease holds the lock. Raises Problem if the lease ends."""
@@ -197,9 +218,11 @@ def _given_up(name: bytes, place: AcquireResult) -> Problem:
     return Problem(NOT_HELD, detail, about=_named(name))
 
 
-def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, float]:
+def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, int, float]:
+    """Return the command, the TTL of its lease once it holds the lock (in milliseconds, 0 to keep the present one), and
+    the longest wait. Raises Problem."""
     wanted = decode(body, AcquireRequest, INVALID_LOCK, _USAGE)
-    if (wanted.ttl_s is None) == (wanted.lease == 0):
+    if wanted.ttl_s is None and not wanted.lease:
         raise invalid_body(INVALID_LOCK, "a lock belongs to one lease: give lease, or ttl_s for a new one", _USAGE)
     if wanted.value is not None and wanted.value_base64 is not None:
         raise invalid_body(INVALID_LOCK, "value and value_base64 exclude each other", _USAGE)
@@ -208,7 +231,8 @@ def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, float]:
         cause = f"value has {len(value)} bytes: use at most {MAX_LOCK_VALUE_BYTES}, and a key for more"
         raise invalid_body(INVALID_LOCK, cause, _USAGE)
     ttl_ms = round(wanted.ttl_s * 1000) if wanted.ttl_s is not None else 0
-    return AcquireLock(name, wanted.lease, ttl_ms, value, wanted.wait_s > 0), wanted.wait_s
+    granted_ms = provisional(ttl_ms) if not wanted.lease else 0
+    return AcquireLock(name, wanted.lease, granted_ms, value, wanted.wait_s > 0), ttl_ms, wanted.wait_s
 
 
 def _place(place: QueueEntryStatus) -> LockPlaceDocument:

@@ -92,6 +92,14 @@ def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> Non
     assert leader.lease_expiry.next_deadline() == leader.now + RETRY_MS * MS
 
 
+def test_a_lease_lives_for_the_length_that_a_renewal_gave_it() -> None:
+    leader = counting()
+    leader.later(900)
+    leader.apply(KeepLeaseAlive(1, 5000))
+    assert leader.later(4999) == []
+    assert leader.later(1) == [ExpireLease(1, 2, "1.n1")]
+
+
 def test_what_was_refused_or_overtaken_is_said_again() -> None:
     leader = counting()
     assert leader.later(1000) == [ExpireLease(1, 1, "1.n1")]

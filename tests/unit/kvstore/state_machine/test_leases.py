@@ -160,6 +160,16 @@ def test_what_may_hang_on_a_lease_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(store.do(AcquireLock(b"l2", 1, 0, b"", True)), AcquireResult)
 
 
+def test_a_renewal_can_give_a_lease_another_length_which_later_renewals_keep() -> None:
+    store = CommandedStore(GrantLease(5000), AcquireLock(b"l", 0, 900, b"", False))
+    assert store.do(KeepLeaseAlive(1, 9000)) == LeaseGranted(1, 9000)
+    assert store.do(KeepLeaseAlive(1)) == LeaseGranted(1, 9000)
+    assert store.do(KeepLeaseAlive(2, 9000)) == LeaseGranted(2, 9000)
+    assert store.loaded().lease_index.leases[1].terms.ttl_ms == 9000
+    store.do(ReleaseLock(b"l", 2))
+    assert list(store.machine.lease_index.leases) == [1]  # it still ended with its lock
+
+
 def test_only_the_leader_that_has_said_so_ends_a_lease_and_none_that_was_kept_alive_meanwhile() -> None:
     store = CommandedStore(GrantLease(5000), LeasedPut(b"a", b"1", 1))
     assert store.do(ExpireLease(1, 1, "3.n1")) == LeaderResult(False)  # nobody has said that it leads
@@ -227,7 +237,7 @@ LEASES = st.integers(1, 12)
 KEYS = st.sampled_from([b"a", b"b", b"c"])
 COMMANDS = st.one_of(
     st.builds(GrantLease, st.just(5000)),
-    st.builds(KeepLeaseAlive, LEASES),
+    st.builds(KeepLeaseAlive, LEASES, st.sampled_from([0, 7000])),
     st.builds(RevokeLease, LEASES),
     st.builds(LeasedPut, KEYS, st.binary(max_size=2), LEASES),
     st.builds(LeasedPut, KEYS, st.binary(max_size=2), st.just(0), st.just(700)),

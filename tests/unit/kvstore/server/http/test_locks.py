@@ -169,7 +169,6 @@ def test_a_transaction_that_a_fence_guards() -> None:
     ("target", "body", "says"),
     [
         ("/locks/l", b"{}", "one lease"),
-        ("/locks/l", b'{"lease": 1, "ttl_s": 5}', "one lease"),
         ("/locks/l", b'{"lease": -1}', "$.lease"),
         ("/locks/l", b'{"ttl_s": 5, "wait_s": 61}', "$.wait_s"),
         ("/locks/l", b'{"ttl_s": 5, "value": "a", "value_base64": "YQ=="}', "exclude each other"),
