@@ -1,5 +1,8 @@
-"""A holder of a lock that is stopped for longer than its lease: somebody else has the lock by then, and what the old
-holder still writes, not knowing that, is refused."""
+"""Locks of processes that are stopped or killed.
+
+A holder that is stopped for longer than its lease has lost the lock: its writes are refused. A request in the queue
+whose replica or client is killed does not get the lock for its whole TTL.
+"""
 
 import asyncio
 import sys
@@ -9,10 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
+import aiohttp
+import msgspec
 import pytest
 
+from kvstore.api.json.documents import LockDocument
 from kvstore.client import Client
-from tests.cluster.harness import running
+from kvstore.client.caller import Request
+from tests.cluster.harness import others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -97,5 +104,61 @@ def test_a_holder_that_sleeps_for_less_than_its_lease_keeps_the_lock(tmp_path: P
             record = await client.get("guarded")
             assert record is not None
             assert record.value == b"late"
+
+    asyncio.run(story())
+
+
+WAITER = """
+import sys
+from kvstore.client import SyncClient
+
+with SyncClient(sys.argv[1].split(",")) as client, client.lock("deploy", ttl_s=3600):
+    print("held", flush=True)
+"""
+
+
+async def waiting(client: Client, *, count: int) -> None:
+    """Wait until `count` leases wait for the lock."""
+
+    async def is_so() -> bool:
+        lock = await client.ask(Request("GET", "/locks/deploy"))
+        return len(msgspec.json.decode(lock.body, type=LockDocument).waiting) == count
+
+    await until(is_so)
+
+
+def test_a_lock_does_not_go_for_its_whole_ttl_to_a_request_whose_replica_was_killed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with (
+            running(tmp_path) as cluster,
+            Client(cluster.endpoints) as client,
+            aiohttp.ClientSession() as session,
+        ):
+            async with client.lock("deploy"):
+                asked = others(cluster, await cluster.wait_ready())[0]
+                url = f"{cluster.replicas[asked].url}/locks/deploy"
+                request = asyncio.create_task(session.post(url, json={"ttl_s": 3600, "wait_s": 60}))
+                await waiting(client, count=1)
+                cluster.kill(asked)
+                with pytest.raises(aiohttp.ClientError):
+                    await request
+            async with client.lock("deploy"):  # the timeout of the test is shorter than the TTL
+                pass
+
+    asyncio.run(story())
+
+
+def test_a_lock_does_not_go_for_its_whole_ttl_to_a_client_that_was_killed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as cluster, Client(cluster.endpoints) as client:
+            async with client.lock("deploy"):
+                waiter = await asyncio.create_subprocess_exec(
+                    sys.executable, "-c", WAITER, ",".join(cluster.endpoints), stdout=PIPE
+                )
+                await waiting(client, count=1)
+                waiter.kill()
+                await waiter.wait()
+            async with client.lock("deploy"):
+                pass
 
     asyncio.run(story())
