@@ -4,8 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from typing import Annotated
 from urllib.parse import quote
 
@@ -15,10 +14,12 @@ from rich.text import Text
 
 from kvstore.api.json.documents import LockDocument
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
+from kvstore.cli.ending_signals import EndingSignals, end_by
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.keys import VALUE_CHARS
 from kvstore.cli.output import printable, write_json
 from kvstore.cli.parameters import ttl_seconds, wait_seconds
+from kvstore.cli.supervised_command import CommandEnd, SupervisedCommand
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, HeldLock, Locked, LockLost
 from kvstore.client.caller import Request
@@ -26,8 +27,6 @@ from kvstore.client.caller import Request
 CANNOT_RUN = 126
 NOT_FOUND = 127
 """Exit statuses that shells use for a command that cannot be executed, and for one that is not found."""
-GRACE_S = 10.0
-"""Time between SIGTERM and SIGKILL for a command whose lock is lost."""
 
 
 def lock(
@@ -57,12 +56,15 @@ def lock(
 ) -> None:
     """Run a command while holding a lock.
 
-    The exit status is that of COMMAND. 5: another client holds the lock, or the lock was lost. 126 and 127: COMMAND
-    cannot be started. With --show, 1: nobody holds the lock.
+    The exit status is that of COMMAND, or 128 + N if signal N ended it. 5: another client holds the lock, or the lock
+    was lost. 126 and 127: COMMAND cannot be started. With --show, 1: nobody holds the lock.
 
     The environment of COMMAND has the lock, its fencing token and its lease: KVSTORE_LOCK, KVSTORE_FENCE and
-    KVSTORE_LEASE. With them `kvstore put` and `kvstore delete` take effect only while the lock is held. If the lock is
-    lost, COMMAND gets SIGTERM.
+    KVSTORE_LEASE. With them `kvstore put` and `kvstore delete` take effect only while the lock is held.
+
+    COMMAND runs in a process group of its own, which gets the signals that `kvstore lock` gets. All its processes are
+    ended before the lock is released, and if the lock is lost or `kvstore lock` is killed: by SIGTERM, and 10 s later
+    by SIGKILL.
     """
     if not name:
         fail("the name of the lock is empty: give 1 to 1,024 bytes", ExitStatus.USAGE)
@@ -75,20 +77,31 @@ def lock(
         fail("no command: give one as in `kvstore lock NAME -- COMMAND`, or --show", ExitStatus.USAGE)
     text = os.fsencode(value) if value is not None else f"{socket.gethostname()} process {os.getpid()}".encode()
 
-    async def hold(client: Client) -> int:
+    signals = EndingSignals()
+
+    async def hold(client: Client) -> CommandEnd:
         try:
-            async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=text) as held:
-                return await _run(command, held, endpoints)
+            with signals:
+                async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=text) as held:
+                    return await _run(command, held, endpoints, signals)
         except Locked as error:
             raise Locked(
                 f"another client holds lock '{_shown(name)}': wait longer with --wait, or see the holder with --show"
             ) from error
 
-    raise typer.Exit(with_client(endpoints, hold))
+    try:
+        end = with_client(endpoints, hold)
+    except asyncio.CancelledError:
+        if signals.received is None:
+            raise
+        end_by(signals.received)
+    if end.interrupted:
+        end_by(signal.SIGINT)  # Ctrl-C went to the command alone: this tells a shell script of it
+    raise typer.Exit(end.exit_status if end.exit_status >= 0 else 128 - end.exit_status)
 
 
-async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
-    """Run `command`, and return its exit status as a shell reports it. Raises LockLost."""
+async def _run(command: list[str], held: HeldLock, endpoints: str, signals: EndingSignals) -> CommandEnd:
+    """Run `command` until it has ended with all its processes. Raises LockLost."""
     variables = {
         "KVSTORE_LOCK": os.fsdecode(held.fence.lock),
         "KVSTORE_FENCE": str(held.fence.token),
@@ -96,42 +109,32 @@ async def _run(command: list[str], held: HeldLock, endpoints: str) -> int:
         "KVSTORE_ENDPOINTS": endpoints,
     }
     try:
-        process = await asyncio.create_subprocess_exec(*command, env=os.environ | variables)
+        running = await SupervisedCommand.start(command, os.environ | variables, _tell_left)
     except FileNotFoundError:
         fail(f"command '{command[0]}' not found: give its path, or add its directory to PATH", NOT_FOUND)
     except OSError as error:
         fail(f"command '{command[0]}' cannot be run: {error.strerror}", CANNOT_RUN)
-    with _signals_to(process):
-        lost = asyncio.create_task(held.lost.wait())
-        ended = asyncio.create_task(process.wait())
-        await asyncio.wait({lost, ended}, return_when=asyncio.FIRST_COMPLETED)
-        lost.cancel()
-        if not ended.done():
-            await _stop(process, ended)
-            raise LockLost("the lock was lost and the command was ended: the lease was not renewed within --ttl", 0)
-        code = ended.result()
-        return code if code >= 0 else 128 - code
+    signals.handle = running.send_signal
+
+    def renewed() -> None:
+        running.live_until(held.lease.lives_until)
+
+    renewed()
+    held.lease.on_renewed(renewed)
+    held.lease.on_lost(running.end)
+    if held.lost.is_set():
+        running.end()
+    end = await running.wait()
+    if held.lost.is_set() or end.expired:
+        raise LockLost("the lock was lost and the command was ended: the lease was not renewed within --ttl", 0)
+    return end
 
 
-async def _stop(process: asyncio.subprocess.Process, ended: "asyncio.Task[int]") -> None:
-    process.terminate()
-    await asyncio.wait({ended}, timeout=GRACE_S)
-    if not ended.done():
-        process.kill()
-        await ended
-
-
-@contextmanager
-def _signals_to(process: asyncio.subprocess.Process) -> Iterator[None]:
-    """Pass SIGTERM to the command. SIGINT is ignored: Ctrl-C reaches every process of the terminal directly."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_signal_handler(signal.SIGTERM, lambda: process.terminate() if process.returncode is None else None)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.remove_signal_handler(signal.SIGTERM)
+def _tell_left() -> None:
+    sys.stderr.write(
+        "kvstore: the command has ended and left processes running, which are ended before the lock is released; "
+        "start them with setsid to keep them\n"
+    )
 
 
 def _show(name: str, endpoints: str, *, json: bool) -> None:

@@ -31,10 +31,12 @@ class Lease:
     def __init__(self, caller: Caller, number: int, ttl_s: float, asked_at: float) -> None:
         """`asked_at` is the time of the request, so that the lease expires later than the client assumes."""
         self._caller = caller
-        self._lives_until = asked_at + ttl_s
-        self._callbacks: list[Callable[[], None]] = []
+        self._on_renewed: list[Callable[[], None]] = []
+        self._on_lost: list[Callable[[], None]] = []
         self.id = number
         self.ttl_s = ttl_s
+        self.lives_until = asked_at + ttl_s
+        """Time until which the lease lives at least, on the monotonic clock."""
         self.lost = asyncio.Event()
 
     async def keep_alive(self) -> None:
@@ -48,11 +50,17 @@ class Lease:
     def lives_for(self, ttl_s: float, asked_at: float) -> None:
         """Record that a replica has given the lease the TTL `ttl_s`, from `asked_at` on (monotonic clock)."""
         self.ttl_s = ttl_s
-        self._lives_until = asked_at + ttl_s
+        self.lives_until = asked_at + ttl_s
+        for callback in self._on_renewed:
+            callback()
+
+    def on_renewed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the event loop of the client after each renewal."""
+        self._on_renewed.append(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the event loop of the client when the lease is lost."""
-        self._callbacks.append(callback)
+        self._on_lost.append(callback)
 
     @asynccontextmanager
     async def renewed(self) -> AsyncGenerator[None, None]:
@@ -64,15 +72,15 @@ class Lease:
             renewing.cancel()
             await asyncio.wait([renewing])
             with suppress(ClientError):  # the lease would also expire
-                await self._revoke(min(self._lives_until, self._caller.deadline()))
+                await self._revoke(min(self.lives_until, self._caller.deadline()))
 
     async def _renew(self) -> None:
         with suppress(ClientError):
             while True:
                 await asyncio.sleep(self.ttl_s / 3)
-                await self._keep_alive(self._lives_until)
+                await self._keep_alive(self.lives_until)
         self.lost.set()
-        for callback in self._callbacks:
+        for callback in self._on_lost:
             callback()
 
     async def _revoke(self, deadline: float) -> None:
@@ -83,7 +91,7 @@ class Lease:
         asked_at = time.monotonic()
         path = f"{lease_path(self.id)}/keepalive"
         await self._caller.call(Request("POST", path, repeat=Repeat.HARMLESS), deadline)
-        self._lives_until = asked_at + self.ttl_s
+        self.lives_for(self.ttl_s, asked_at)
 
 
 class PendingLease:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,19 @@ from tests.unit.kvstore.cli.command_line import run as run_command
 
 def run(*arguments: str) -> tuple[int, str, str]:
     return run_command("lock", *arguments, columns=80)
+
+
+class FakeLease:
+    id = 17
+
+    def __init__(self) -> None:
+        self.lives_until = time.monotonic() + 1000
+
+    def on_renewed(self, _: Callable[[], None]) -> None:
+        """It is never renewed."""
+
+    def on_lost(self, _: Callable[[], None]) -> None:
+        """It is lost from the start, or never."""
 
 
 class FakeLock:
@@ -38,7 +52,7 @@ class FakeLock:
                 gone.set()
             self.held = True
             try:
-                yield SimpleNamespace(fence=FencingToken(name, 23), lease=SimpleNamespace(id=17), lost=gone)
+                yield SimpleNamespace(fence=FencingToken(name, 23), lease=FakeLease(), lost=gone)
             finally:
                 self.held = False
 

@@ -1,0 +1,201 @@
+"""`kvstore lock` as a process: no process of its command goes on without the lock, whatever ends first.
+
+The processes of a command share its standard output. So the end of the output shows that all of them have ended.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kvstore.api.commands import AcquireLock, GrantLease, RevokeLease
+from tests.unit.kvstore.server.http.fake import Store, run
+
+GRANDCHILD = "sh -c 'echo ready; sleep 1000; true' & wait; sleep 1000"
+STUBBORN = "trap '' TERM; sh -c 'echo ready; sleep 1000; true' & wait; sleep 1000"
+
+
+@asynccontextmanager
+async def lock(store: Store, script: str, *options: str) -> AsyncIterator[Process]:
+    """Run `script` with `kvstore lock`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kvstore", "lock", "deploy", "--endpoints", f"http://127.0.0.1:{store.port}", *options),
+        *("--", "sh", "-c", script),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def line(process: Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
+
+
+async def rest(process: Process) -> tuple[str, str]:
+    """The rest of the output, once all processes that can write to it have ended."""
+    out, err = await process.communicate()
+    return out.decode().strip(), err.decode()
+
+
+def at(story: Callable[[Store], Awaitable[None]]) -> None:
+    run(story, loops=asyncio.new_event_loop)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM"])
+def test_a_signal_is_passed_on_to_the_command(name: str) -> None:
+    async def story(store: Store) -> None:
+        script = f"trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.05 & wait $!; done"
+        async with lock(store, script) as process:
+            assert await line(process) == "ready"
+            process.send_signal(signal.Signals[f"SIG{name}"])
+            assert (await rest(process))[0] == f"got {name}"
+            assert process.returncode == 7
+        assert store.replica.lease_index.locks == {}
+
+    at(story)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1"])
+def test_a_signal_ends_the_command_with_its_children(name: str) -> None:
+    async def story(store: Store) -> None:
+        number = signal.Signals[f"SIG{name}"]
+        async with lock(store, GRANDCHILD) as process:
+            assert await line(process) == "ready"
+            process.send_signal(number)
+            await rest(process)
+            assert process.returncode == 128 + number
+        assert store.replica.lease_index.locks == {}
+
+    at(story)
+
+
+@pytest.mark.parametrize("script", [GRANDCHILD, STUBBORN])
+def test_the_command_ends_with_its_children_when_the_lock_process_is_killed(script: str) -> None:
+    """Processes that ignore SIGTERM are killed when the lease ends: nobody else has the lock before."""
+
+    async def story(store: Store) -> None:
+        async with lock(store, script, "--ttl", "1") as process:
+            assert await line(process) == "ready"
+            process.kill()
+            assert (await rest(process))[0] == ""
+
+    at(story)
+
+
+def test_the_command_ends_with_its_children_when_the_lock_is_lost() -> None:
+    async def story(store: Store) -> None:
+        async with lock(store, GRANDCHILD, "--ttl", "1") as process:
+            assert await line(process) == "ready"
+            store.replica.write(RevokeLease(1), lambda _: None)
+            assert "was lost" in (await rest(process))[1]
+            assert process.returncode == 5
+
+    at(story)
+
+
+def test_the_command_ends_with_the_lease_when_the_lock_process_is_stopped(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        output = tmp_path / "output"  # a pipe that the lock process does not keep open
+        os.mkfifo(output)
+        async with lock(store, f"exec >{output}; {GRANDCHILD}", "--ttl", "1") as process:
+            with await asyncio.to_thread(output.open) as lines:
+                assert await asyncio.to_thread(lines.readline) == "ready\n"
+                process.send_signal(signal.SIGSTOP)
+                assert await asyncio.to_thread(lines.read) == ""
+            process.send_signal(signal.SIGCONT)
+            assert "was lost" in (await rest(process))[1]
+            assert process.returncode == 5
+
+    at(story)
+
+
+def test_the_command_ends_when_its_supervisor_is_killed() -> None:
+    async def story(store: Store) -> None:
+        async with lock(store, GRANDCHILD) as process:
+            assert await line(process) == "ready"
+            (supervisor,) = children(process.pid)
+            os.kill(supervisor, signal.SIGKILL)
+            await rest(process)
+            assert process.returncode == 128 + signal.SIGKILL
+
+    at(story)
+
+
+def test_what_the_command_leaves_running_is_ended_before_the_lock_is_released() -> None:
+    async def story(store: Store) -> None:
+        async with lock(store, "sleep 1000 & exit 4") as process:
+            out, err = await rest(process)
+            assert (out, process.returncode) == ("", 4)
+            assert "start them with setsid" in err
+        assert store.replica.lease_index.locks == {}
+
+    at(story)
+
+
+def test_a_daemon_of_the_command_goes_on() -> None:
+    async def story(store: Store) -> None:
+        async with lock(store, "setsid sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1' & exit 4") as process:
+            daemon = int(await line(process))
+            assert await rest(process) == ("", "")
+            assert process.returncode == 4
+            os.kill(daemon, signal.SIGKILL)
+
+    at(story)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1"])
+def test_a_signal_takes_a_waiting_lock_process_out_of_the_queue(name: str) -> None:
+    async def story(store: Store) -> None:
+        for command in (GrantLease(60_000), AcquireLock(b"deploy", 1, 0, b"", queue=False)):
+            store.replica.write(command, lambda _: None)
+        number = signal.Signals[f"SIG{name}"]
+        async with lock(store, "echo run", "--ttl", "3600") as process:
+            while len(store.replica.lease_index.locks[b"deploy"]) < 2:
+                await store.replica.done.get()
+            process.send_signal(number)
+            assert await rest(process) == ("", "")
+            assert process.returncode == -number
+        assert list(store.replica.lease_index.leases) == [1]
+
+    at(story)
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
+    async def story(store: Store) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            async with lock(store, "echo ready; kill -HUP $$; read line; echo $line") as process:
+                assert await line(process) == "ready"
+                process.send_signal(signal.SIGHUP)
+                process.send_signal(signal.SIGTERM)
+                await rest(process)
+                assert process.returncode == 128 + signal.SIGTERM
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    at(story)
+
+
+def children(process: int) -> list[int]:
+    """Return the children of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process:
+            found.append(int(path.parent.name))
+    return found
