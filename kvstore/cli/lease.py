@@ -9,10 +9,11 @@ import typer
 
 from kvstore.api.json.documents import LeaseDocument, LeaseGrantedDocument, LeasePageDocument, RangeDeletedDocument
 from kvstore.cli.connect import DEFAULT, Endpoints, Subject, with_client
+from kvstore.cli.outage import Outage
 from kvstore.cli.output import Json, count_of_keys, printable, write_json, write_text
 from kvstore.cli.parameters import revision_number, ttl_seconds
 from kvstore.cli.terminal import show, table
-from kvstore.client import Client, ClientError
+from kvstore.client import Client, ClientError, Unavailable, UnknownOutcome
 from kvstore.client.caller import Repeat, Request
 
 lease = typer.Typer(
@@ -57,16 +58,26 @@ def keepalive(
     every: Annotated[bool, typer.Option("--every", help="Keep renewing the lease until Ctrl-C.")] = False,
     json: Json = False,
 ) -> None:
-    """Renew a lease: its whole TTL starts again. Exit status 1: the lease does not exist."""
+    """Renew a lease: its whole TTL starts again. Exit status 1: the lease does not exist.
+
+    With --every, a message says so if no replica answers, and the lease is renewed as soon as one does.
+    """
 
     async def renew(client: Client) -> LeaseGrantedDocument:
         request = Request("POST", f"/leases/{lease_id}/keepalive", repeat=Repeat.HARMLESS)
         return msgspec.json.decode((await client.ask(request)).body, type=LeaseGrantedDocument)
 
     async def renew_forever(client: Client) -> None:
+        outage = Outage()
         while True:
-            kept = await renew(client)
-            await asyncio.sleep(kept.ttl_s / 3)
+            try:
+                kept = await renew(client)
+            except (Unavailable, UnknownOutcome) as error:
+                outage.report(error)
+                await outage.pause()
+            else:
+                outage.report(None)
+                await asyncio.sleep(kept.ttl_s / 3)
 
     if every:
         try:

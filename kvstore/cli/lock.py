@@ -5,6 +5,9 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 from urllib.parse import quote
 
@@ -17,11 +20,12 @@ from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.ending_signals import EndingSignals, end_by
 from kvstore.cli.exit_status import ExitStatus, fail
 from kvstore.cli.keys import VALUE_CHARS
+from kvstore.cli.outage import Outage
 from kvstore.cli.output import printable, write_json
 from kvstore.cli.parameters import ttl_seconds, wait_seconds
 from kvstore.cli.supervised_command import CommandEnd, SupervisedCommand
 from kvstore.cli.terminal import show, table
-from kvstore.client import Client, HeldLock, Locked, LockLost
+from kvstore.client import Client, HeldLock, Locked, LockLost, Unavailable, UnknownOutcome
 from kvstore.client.caller import Request
 
 CANNOT_RUN = 126
@@ -82,7 +86,7 @@ def lock(
     async def hold(client: Client) -> CommandEnd:
         try:
             with signals:
-                async with client.lock(os.fsencode(name), ttl_s=ttl, wait_s=wait, value=text) as held:
+                async with _acquired(client, os.fsencode(name), ttl, wait, text) as held:
                     return await _run(command, held, endpoints, signals)
         except Locked as error:
             raise Locked(
@@ -98,6 +102,29 @@ def lock(
     if end.interrupted:
         end_by(signal.SIGINT)  # Ctrl-C went to the command alone: this tells a shell script of it
     raise typer.Exit(end.exit_status if end.exit_status >= 0 else 128 - end.exit_status)
+
+
+@asynccontextmanager
+async def _acquired(
+    client: Client, name: bytes, ttl_s: float, wait_s: float | None, value: bytes
+) -> AsyncIterator[HeldLock]:
+    """Hold the lock during the block. Go on waiting for it while no replica answers."""
+    until = time.monotonic() + wait_s if wait_s is not None else None
+    outage, left_s = Outage(), wait_s
+    while True:
+        async with AsyncExitStack() as stack:
+            try:
+                held = await stack.enter_async_context(client.lock(name, ttl_s=ttl_s, wait_s=left_s, value=value))
+            except (Unavailable, UnknownOutcome) as error:
+                if until is not None and time.monotonic() >= until:
+                    raise
+                outage.report(error)
+            else:
+                outage.report(None)
+                yield held
+                return
+        await outage.pause()
+        left_s = max(0.0, until - time.monotonic()) if until is not None else None
 
 
 async def _run(command: list[str], held: HeldLock, endpoints: str, signals: EndingSignals) -> CommandEnd:

@@ -9,6 +9,7 @@ from rich.text import Text
 from kvstore.api.json.documents import event_document
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
 from kvstore.cli.keys import VALUE_CHARS, JsonLines, Prefix, span_of
+from kvstore.cli.outage import Outage
 from kvstore.cli.output import printable, write_json_line
 from kvstore.cli.parameters import revision_number
 from kvstore.cli.terminal import show
@@ -29,11 +30,14 @@ def watch(
 ) -> None:
     """Print changes of keys as they happen.
 
-    Runs until Ctrl-C. If a replica fails, the watch continues at another one without a gap.
+    Runs until Ctrl-C, with exit status 0. If a replica fails, the watch continues at another one without a gap. If no
+    replica answers, a message says so, and the watch continues as soon as one does. Exit status 2: the history does not
+    contain changes any more that were not printed.
     """
 
     async def follow(client: Client) -> None:
-        async for event in client.watch(span_of(prefix), from_revision=from_revision):
+        watching = client.watch(span_of(prefix), from_revision=from_revision, on_outage=Outage().report)
+        async for event in watching:
             if json:
                 kind = "put" if event.record is not None else "delete"
                 document = event_document(event.key, event.record, event.revision)

@@ -40,7 +40,7 @@ from kvstore.client.idempotency import IdempotentCaller
 from kvstore.client.leases import AnyLease, Lease, PendingLease, grant, list_leases
 from kvstore.client.locks import FencingToken, HeldLock, LockHolder, acquire, give_full_ttl, holder_of
 from kvstore.client.membership import MembershipClient
-from kvstore.client.watch import Watch, WatchEvent
+from kvstore.client.watch import OnOutage, Watch, WatchEvent
 
 DEFAULT_ENDPOINTS = ("http://127.0.0.1:8001", "http://127.0.0.1:8002", "http://127.0.0.1:8003")
 
@@ -204,14 +204,16 @@ class Client:
             point = f"&cursor={found.cursor}"
 
     async def watch(
-        self, span: Span = EVERY_KEY, *, from_revision: int | None = None
+        self, span: Span = EVERY_KEY, *, from_revision: int | None = None, on_outage: OnOutage | None = None
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield every change of the keys of `span`, once and in order, from `from_revision` on, by default from now on.
 
-        Continues at another replica when one fails. Raises Compacted when the history no longer contains changes that
-        were not delivered.
+        Continues at another replica when one fails. When no replica has served the watch for `timeout_ms`, raises
+        Unavailable. With `on_outage`, goes on asking instead, for any time: `on_outage` is called with Unavailable when
+        no replica serves the watch, and with None when one does again. Raises Compacted when the history no longer
+        contains changes that were not delivered.
         """
-        watch = Watch(self._caller, _span_query(span), from_revision)
+        watch = Watch(self._caller, _span_query(span), from_revision, on_outage)
         async for event in watch.follow():
             yield event
 

@@ -6,7 +6,8 @@ arrived, so the next replica can continue after the last delivered revision, and
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import aiohttp
 import msgspec
@@ -17,8 +18,13 @@ from kvstore.client.caller import Caller, ConnectionLostError
 from kvstore.client.errors import Compacted, Response, Unavailable, accept
 
 _PAUSE_S = 0.1
-"""Pause after a round in which no replica served the watch."""
+"""Pause after a round in which each replica was asked once. It doubles after each round in which none has served the
+watch."""
+_MAX_PAUSE_S = 2.0
 _END = b"\n\n"
+
+OnOutage = Callable[[Unavailable | None], object]
+"""Function that is told of the beginning of an outage, with its reasons, and of its end, with None."""
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -32,21 +38,26 @@ class WatchEvent(msgspec.Struct, frozen=True):
 class Watch:
     """One watch, served by one replica at a time."""
 
-    def __init__(self, caller: Caller, query: str, from_revision: int | None) -> None:
+    def __init__(self, caller: Caller, query: str, from_revision: int | None, on_outage: OnOutage | None) -> None:
         self._caller = caller
         self._query = query
+        self._on_outage = on_outage
+        self._outage_at: float | None = None
+        """Time at which the first of the last rounds ended in which no replica served the watch."""
+        self._was_served = False
+        """Whether a replica has served the watch in this round."""
+        self._told = False
+        """Whether `on_outage` knows of that outage."""
         self._delivered = from_revision - 1 if from_revision is not None else None
         """Last revision whose changes were delivered; None until a replica has said where the watch begins."""
-        self._served_at = 0.0
-        """Time of the last data from a replica."""
 
     async def follow(self) -> AsyncIterator[WatchEvent]:
-        """Yield each change, without end. Raises Compacted, and Unavailable when no replica has served the watch for
-        `timeout_s`."""
-        loop = asyncio.get_running_loop()
-        self._served_at = loop.time()
-        failures: list[str] = []
+        """Yield each change, without end. Raises Compacted; without `on_outage` also Unavailable, when no replica has
+        served the watch for `timeout_s`."""
+        pause_s = _PAUSE_S
         while True:
+            failures: list[str] = []
+            self._was_served = False
             for endpoint in self._caller.endpoints.ranked("GET"):
                 try:
                     async for event in self._follow_at(endpoint):
@@ -60,21 +71,40 @@ class Watch:
                     why = f"the watch at {endpoint} was interrupted: {str(error) or 'timed out'}"
                 failures.append(why)
                 self._caller.endpoints.failed(endpoint)
-            if loop.time() > self._served_at + self._caller.timeout_s:
-                raise Unavailable("; ".join(failures[-len(self._caller.endpoints.urls) :]))
-            await asyncio.sleep(_PAUSE_S)
+            if self._was_served:
+                pause_s = _PAUSE_S
+            else:
+                self._round_failed(Unavailable("; ".join(failures)))
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+
+    def _round_failed(self, error: Unavailable) -> None:
+        now = time.monotonic()
+        if self._outage_at is None:
+            self._outage_at = now
+        if self._on_outage is None and now >= self._outage_at + self._caller.timeout_s:
+            raise error
+        if self._on_outage is not None and not self._told:
+            self._told = True
+            self._on_outage(error)
+
+    def _served(self) -> None:
+        self._was_served, self._outage_at = True, None
+        if self._on_outage is not None and self._told:
+            self._told = False
+            self._on_outage(None)
 
     async def _follow_at(self, endpoint: str) -> AsyncIterator[WatchEvent]:
         headers = {"Last-Event-ID": str(self._delivered)} if self._delivered is not None else {}
         async with self._caller.open(endpoint, f"/watch?{self._query}", headers) as response:
             if response.status != 200:
                 accept(endpoint, "GET", Response(response.status, response.headers, await response.read()))
+            self._served()
             self._delivered = int(response.headers["KV-Revision"])
             pending: list[WatchEvent] = []
             buffer = bytearray()
             async for data in response.content.iter_any():
                 buffer += data
-                self._served_at = asyncio.get_running_loop().time()
                 for fields in _take_events(buffer):
                     if fields.get("event") == "lost":
                         lost = msgspec.json.decode(fields["data"], type=WatchLostDocument)

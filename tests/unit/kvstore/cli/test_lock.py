@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from kvstore.client import Client, FencingToken, Locked
+from kvstore.client import Client, FencingToken, Locked, Unavailable
 from kvstore.client.caller import Request
 from kvstore.client.errors import Response
 from tests.unit.kvstore.cli.command_line import run as run_command
@@ -38,13 +38,17 @@ class FakeLease:
 class FakeLock:
     """Records the calls of `Client.lock`, and whether the lock is held."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, locked: bool = False, lost: bool = False) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, locked: bool = False, lost: bool = False, outages: int = 0
+    ) -> None:
         self.asked: list[tuple[bytes, dict[str, Any]]] = []
         self.held = False
 
         @asynccontextmanager
         async def lock(_: Client, name: bytes, **named: Any) -> AsyncGenerator[object, None]:
             self.asked.append((name, named))
+            if len(self.asked) <= outages:
+                raise Unavailable("cannot connect")
             if locked:
                 raise Locked("others have it: wait")
             gone = asyncio.Event()
@@ -96,6 +100,23 @@ def test_a_lock_of_another_client_ends_with_5_and_runs_nothing(monkeypatch: pyte
     code, out, err = run("deploy", "--wait", "0", "--", "/absent")
     assert (code, out) == (5, "")
     assert err.startswith("kvstore: another client holds lock 'deploy': wait longer with --wait")
+
+
+def test_a_lock_is_waited_for_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = FakeLock(monkeypatch, outages=3)
+    code, _, err = run("deploy", "--wait", "1000", "--", "true")
+    assert (code, len(lock.asked)) == (0, 4)
+    assert [line.split(",")[0].split(" after")[0] for line in err.splitlines()] == [
+        "kvstore: no replica answers",
+        "kvstore: a replica answers again",
+    ]
+    assert all(900 < asked["wait_s"] <= 1000 for _, asked in lock.asked)
+
+
+def test_an_outage_ends_a_lock_that_is_not_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = FakeLock(monkeypatch, outages=3)
+    assert run("deploy", "--wait", "0", "--", "true")[0] == 3
+    assert len(lock.asked) == 1
 
 
 def test_a_command_whose_lock_is_lost_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
