@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from io import BytesIO
 from types import MappingProxyType, SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import aiohttp
 import msgspec
@@ -36,6 +36,7 @@ from kvstore.client.errors import (
     accept,
     fail,
 )
+from kvstore.client.owner_process import OwnerProcess
 
 CONNECT_MS = 1000
 """Timeout of a connection attempt; the next replica is tried then."""
@@ -119,9 +120,11 @@ class Caller:
         self.timeout_s = timeout_ms / 1000
         self.attempt_s = attempt_ms / 1000
         self._session: aiohttp.ClientSession | None = None
+        self._process: OwnerProcess | None = None
 
     def start(self) -> None:
         """Open the HTTP session. Call this once, in a running event loop, before any request."""
+        self._process = OwnerProcess("Client")
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(
             connector=connector, middlewares=(never_resend,), trace_configs=[_trace_attempts()]
@@ -132,6 +135,17 @@ class Caller:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a process that was forked since `start`."""
+        return self._process is not None and self._process.is_left
+
+    def check_process(self) -> None:
+        """Raise RuntimeError if the client is not open, or in a process that was forked since `start`."""
+        if self._process is None or self._session is None:
+            raise RuntimeError("the client is not open: use it in `async with`")
+        self._process.check()
 
     def deadline(self) -> float:
         """Return the deadline of a call that begins now, on the monotonic clock."""
@@ -249,6 +263,5 @@ class Caller:
 
     @property
     def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise RuntimeError("the client is not open: use it in `async with`")
-        return self._session
+        self.check_process()
+        return cast("aiohttp.ClientSession", self._session)

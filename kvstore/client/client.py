@@ -32,7 +32,7 @@ from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
 from kvstore.client.arguments import check_revision, check_timeout_ms, check_ttl_s, check_wait_s
 from kvstore.client.backup import take_backup
-from kvstore.client.batching import SingleWrite, WriteBatcher
+from kvstore.client.batching import SingleWrite, WriteBatcher, WriteResult
 from kvstore.client.caller import Caller, Request
 from kvstore.client.errors import Response
 from kvstore.client.idempotency import IdempotentCaller
@@ -81,6 +81,8 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._caller.is_forked:
+            return  # the connections and the lease belong to the other process
         await self._batcher.stop()
         if self._idempotent is not None:
             await self._idempotent.stop()
@@ -146,7 +148,7 @@ class Client:
             else LeasedPut(name, value, number or 0, round(1000 * (ttl_s or 0)))
         )
         query = _query(lease=number, ttl_s=ttl_s, **_fence_options(fence))
-        result = await self._batcher.write(
+        result = await self._write(
             SingleWrite(operation, compares, Request("PUT", _path(name) + query, value, headers))
         )
         if not isinstance(result, PutResult):
@@ -160,7 +162,7 @@ class Client:
         ConditionFailed, LockLost."""
         name = _bytes(key)
         request = Request("DELETE", _path(name) + _query(**_fence_options(fence)), headers=_if_match(if_revision))
-        result = await self._batcher.write(SingleWrite(Delete(name), _compares(name, if_revision, fence), request))
+        result = await self._write(SingleWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
     async def delete_span(self, span: Span) -> DeleteSpanResult:
@@ -320,8 +322,14 @@ class Client:
         async for part in take_backup(self._caller, consistency):
             yield part
 
+    async def _write(self, write: SingleWrite) -> WriteResult:
+        """Execute a write of one key, which may share a request with others."""
+        self._caller.check_process()
+        return await self._batcher.write(write)
+
     async def _send(self, request: Request, deadline: float | None = None) -> Response:
         """Send a write and return the response."""
+        self._caller.check_process()
         if self._idempotent is not None:
             return await self._idempotent.call(request, deadline)
         return await self._caller.call(request, deadline)

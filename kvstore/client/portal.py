@@ -1,17 +1,19 @@
 """An event loop in a thread of its own, for blocking callers."""
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import uvloop
 
 from kvstore.client.errors import UnknownOutcome
+from kvstore.client.owner_process import OwnerProcess
 
 T = TypeVar("T")
 
@@ -36,24 +38,25 @@ class Portal:
     def __init__(self, owner: str) -> None:
         """`owner` is the name of the class that callers use, for messages."""
         self._owner = owner
+        self._process: OwnerProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._process_id = 0
         self._submitting = threading.RLock()
         """Lock held while a call is submitted: the event loop accepts the call before it stops, or not at all."""
 
     def start(self) -> None:
         """Start the thread and its event loop."""
+        self._process = OwnerProcess(self._owner)
+        _replace_lost_threads_at_exit()
         ready: Future[asyncio.AbstractEventLoop] = Future()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name=self._owner, daemon=True)
         self._thread.start()
         self._loop = ready.result()
-        self._process_id = os.getpid()
 
     def stop(self) -> None:
         """Cancel all calls and end the thread; do nothing if the thread has ended, or in a forked process."""
-        if self._forked:
+        if self.is_forked:
             return
         with self._submitting:
             loop, self._loop = self._loop, None
@@ -64,11 +67,12 @@ class Portal:
     @property
     def is_open(self) -> bool:
         """Whether calls are accepted."""
-        return self._loop is not None and not self._forked
+        return self._loop is not None and not self.is_forked
 
     @property
-    def _forked(self) -> bool:
-        return self._process_id not in {0, os.getpid()}
+    def is_forked(self) -> bool:
+        """Whether this is a process that was forked since `start`."""
+        return self._process is not None and self._process.is_left
 
     def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         async def serve() -> None:
@@ -88,11 +92,7 @@ class Portal:
 
         Raises RuntimeError when the portal is not open, in its own thread, and in a forked process.
         """
-        if self._forked:
-            raise RuntimeError(
-                f"{self._owner} was opened in process {self._process_id} and cannot be used after a fork: open another "
-                "one in this process"
-            )
+        self._check_process()
         if threading.current_thread() is self._thread:
             raise RuntimeError(
                 f"{self._owner} must not be called from its own event-loop thread: call it from another thread"
@@ -101,6 +101,10 @@ class Portal:
             if self._loop is None:
                 raise RuntimeError(f"{self._owner} is not open: use it in `with`")
             return asyncio.run_coroutine_threadsafe(function(), self._loop)
+
+    def _check_process(self) -> None:
+        if self._process is not None:
+            self._process.check()
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of `function()`, which is cancelled when the caller is interrupted."""
@@ -113,7 +117,8 @@ class Portal:
                 "find out"
             ) from None
         finally:
-            future.cancel()
+            if not self.is_forked:
+                future.cancel()
 
     @contextmanager
     def hold(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
@@ -122,7 +127,8 @@ class Portal:
         try:
             yield held
         finally:
-            self.call(partial(manager.__aexit__, None, None, None))
+            if not self.is_forked:  # what is held belongs to the other process
+                self.call(partial(manager.__aexit__, None, None, None))
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """Yield each of `items` as soon as it arrives."""
@@ -131,6 +137,7 @@ class Portal:
         try:
             while True:
                 for item in self.call(partial(_take_all, queue)):
+                    self._check_process()
                     if not isinstance(item, _End):
                         yield item
                     elif item.error is not None:
@@ -138,7 +145,8 @@ class Portal:
                     else:
                         return
         finally:
-            filling.cancel()  # without waiting: the garbage collector may run this in any thread
+            if not self.is_forked:
+                filling.cancel()  # without waiting: the garbage collector may run this in any thread
 
 
 async def _fill(queue: "asyncio.Queue[T | _End]", items: AsyncGenerator[T, None]) -> None:
@@ -158,3 +166,19 @@ async def _take_all(queue: "asyncio.Queue[T | _End]") -> list[T | _End]:
     while not queue.empty():
         items.append(queue.get_nowait())
     return items
+
+
+@cache
+def _replace_lost_threads_at_exit() -> None:
+    """Have each forked process resolve a name when it exits.
+
+    At the exit of a process, libuv joins the threads with which it resolves names. In a forked process they do not
+    exist: it would crash. To resolve a name makes libuv start others.
+    """
+
+    def resolve() -> None:
+        loop = uvloop.new_event_loop()
+        loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 0))
+        loop.close()
+
+    os.register_at_fork(after_in_child=partial(atexit.register, resolve))

@@ -44,9 +44,23 @@ _lock = threading.RLock()
 """Lock held during calls to `multiprocessing`, whose processes only one thread at a time may use."""
 
 
+_directories: set[str] = set()
+"""Directories to remove at the end of the program. Those that are removed by then do no harm."""
+_users: list[int] = []
+"""Process that uses the fork server."""
+
+
 def ensure_running() -> None:
-    """Start the fork server unless it runs. It loads its modules in the background."""
+    """Start the fork server unless it runs. It loads its modules in the background. Raises RuntimeError in a fork of a
+    program that has started it: only that program can use it."""
+    if _users and os.getpid() not in _users:
+        raise RuntimeError(
+            f"clusters were started in process {_users[0]}, of which this process is a fork, and cannot be started "
+            "here: start them there, or start this process in another way, as with the start method `spawn` of "
+            "multiprocessing"
+        )
     with _lock:
+        _users[:] = [os.getpid()]
         _CONTEXT.set_forkserver_preload(["kvstore.testing.preload"])
         forkserver.ensure_running()
 
@@ -101,8 +115,9 @@ class ForkedCluster(ProcessCluster):
 
 
 def remove_after_program(directory: str) -> ForkedProcess:
-    """Start a process that removes `directory` when this program has ended, even if it was killed. The caller kills the
-    process after removing the directory itself."""
+    """Have `directory` removed when this program ends. A process is started that does so even if the program is killed.
+    The caller kills this process after removing the directory itself."""
+    _directories.add(directory)
     return ForkedProcess(_remove_after_program, directory)
 
 
@@ -133,6 +148,10 @@ def _remove_after_program(directory: str) -> None:
     assert program is not None  # noqa: S101 - this is a child
     _detach_from_program(keep=program.sentinel)
     program.join()
+    _remove(directory)
+
+
+def _remove(directory: str) -> None:
     deadline = time.monotonic() + _REMOVE_S
     while Path(directory).exists() and time.monotonic() < deadline:  # the last replicas may still write
         shutil.rmtree(directory, ignore_errors=True)
@@ -167,6 +186,8 @@ def _kill_all(program_id: int) -> None:
         for process in multiprocessing.active_children():
             if process.name == _NAME:
                 process.kill()
+        for directory in _directories:
+            _remove(directory)
 
 
 atexit.register(_kill_all, os.getpid())

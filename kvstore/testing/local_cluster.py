@@ -1,6 +1,7 @@
 """The cluster for tests, as a blocking and as an asyncio class. Both run a ProxiedCluster in a thread of its own."""
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -23,10 +24,10 @@ class _AnyLocalCluster:
 
     def __init__(self, nodes: int = 3, settings: Mapping[str, int | str] | None = None) -> None:
         fork_server.ensure_running()  # it loads its modules in the background
-        self._directory = tempfile.TemporaryDirectory(prefix="kvstore-")
-        self._remover = fork_server.remove_after_program(self._directory.name)
+        self._directory = tempfile.mkdtemp(prefix="kvstore-")
+        self._remover = fork_server.remove_after_program(self._directory)
         self.portal = Portal(type(self).__name__)
-        self.cluster = ProxiedCluster(nodes, Path(self._directory.name), settings or {})
+        self.cluster = ProxiedCluster(nodes, Path(self._directory), settings or {})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class _AnyLocalCluster:
 
     def _end(self) -> None:
         self.portal.stop()
-        self._directory.cleanup()
+        shutil.rmtree(self._directory, ignore_errors=True)
         self._remover.kill()
         self._remover.wait()
 
@@ -96,6 +97,8 @@ class LocalCluster(_AnyLocalCluster):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.portal.is_forked:
+            return  # the replicas belong to the other process
         if error is not None:
             error.add_note(self.logs())
         try:
@@ -144,6 +147,8 @@ class AsyncLocalCluster(_AnyLocalCluster):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.portal.is_forked:
+            return  # as above
         if error is not None:
             error.add_note(self.logs())
         try:

@@ -171,6 +171,33 @@ def test_nothing_is_left_of_a_script_that_closes_nothing(tmp_path: Path) -> None
     wait_until_nothing_is_left(process_ids, directory)
 
 
+FORKED = """
+import os, sys
+from kvstore.testing import LocalCluster
+with LocalCluster(1) as cluster:
+    client = cluster.client()
+    with client.lock("deploy") as held:
+        child = os.fork()
+        if not child:
+            try:
+                LocalCluster(1)
+            except RuntimeError as error:
+                print(error, flush=True)
+            sys.exit(3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(client.put("a", b"", fence=held.fence).version, os.path.exists(cluster.cluster.processes.directory))
+"""
+
+
+def test_a_fork_of_the_program_ends_nothing_of_its_clusters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT, cwd=ROOT
+    )
+    refused, status, left = done.stdout.splitlines()
+    assert re.fullmatch(r"clusters were started in process \d+, of which this process is a fork, and .*", refused)
+    assert (status, left) == ("3", "1 True")
+
+
 INTERRUPTED = """
 import signal
 from kvstore.testing import LocalCluster
