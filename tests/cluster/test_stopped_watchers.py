@@ -16,8 +16,8 @@ WRITERS = 16
 ROUNDS = 2
 VALUE = b"x" * 1_000_000
 GROWTH_MB = 250.0
-"""Limit of the memory for the watchers. Each has a write buffer of 64 KiB and a frame of 32 KiB, and all share the cache
-of 16 MiB; a copy of the events of one round for each took 700 MB."""
+"""Limit of the memory for the watchers. Each has a write buffer of 64 KiB and a frame of 32 KiB, and all share a cache
+of 16 MiB. A copy of the events of one round for each took 700 MB."""
 
 
 def largest_mb(cluster: ProcessCluster, name: str) -> float:

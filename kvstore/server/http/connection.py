@@ -17,7 +17,7 @@ from typing import cast
 
 from kvstore.server.http.body_rules import too_large, too_slow
 from kvstore.server.http.dispatcher import Dispatcher, Exchange, malformed
-from kvstore.server.http.limits import HttpLimits
+from kvstore.server.http.limits import HttpLimits, bound_unsent
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_reader import MalformedRequestError, RequestReader
 from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_head
@@ -85,8 +85,7 @@ class HttpConnection(asyncio.Protocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
-        """Timer that closes the connection of a client that does not read, or goes on to send after the last
-        response."""
+        """Timer that closes the connection of a client that does not read, or sends more after the last response."""
 
     # asyncio.Protocol
 
@@ -328,6 +327,7 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is None or (endless and self.is_gone):
             raise ConnectionResetError("the client is gone")
         self._streaming = endless
+        bound_unsent(self._transport)
         request = self._exchanges[0].request
         request.keep_alive = request.keep_alive and not self._stopping()
         self._transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE))
