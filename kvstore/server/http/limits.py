@@ -1,6 +1,13 @@
 """Bounds of the HTTP front end."""
 
+import asyncio
+import socket
+
 import msgspec
+
+UNSENT_BYTES = 64 * 1024
+"""Bytes of a stream that the kernel takes before they can be sent. Without a bound it takes up to 4 MB for each client
+that does not read, and a few hundred of them exhaust the memory of the kernel for all connections, also of peers."""
 
 
 class HttpLimits(msgspec.Struct, frozen=True):
@@ -23,3 +30,11 @@ class HttpLimits(msgspec.Struct, frozen=True):
     keepalive_timeout_ms: int = 75_000
     """Time without a complete request head or a response after which a connection is closed. The default is above the
     60 s of common load balancers: the side that sends requests should be the one that closes."""
+
+
+def bound_unsent(transport: asyncio.Transport) -> None:
+    """Limit the bytes that the kernel holds for the client of a stream."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # some systems lack it
+    connection = transport.get_extra_info("socket")
+    if option is not None and connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from kvstore.server.http.dispatcher import Exchange
 from kvstore.server.http.exchange_queue import ExchangeQueue
+from kvstore.server.http.limits import bound_unsent
 from kvstore.server.http.response import CLOSE, CONTINUE, KEEP_ALIVE, HttpResponse, stream_chunk, stream_head
 
 LINGERING_S = 2.0
@@ -118,6 +119,7 @@ class ResponseWriter:
         if self.transport is None:
             raise ConnectionResetError("the client is gone")
         self._streaming = endless
+        bound_unsent(self.transport)
         request = self._queue.first.request
         request.keep_alive = request.keep_alive and request.version != "1.0" and not self._stopping()
         self.transport.write(stream_head(fields, b"" if request.keep_alive else CLOSE, request.version))

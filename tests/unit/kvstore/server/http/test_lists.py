@@ -1,6 +1,8 @@
 """GET and DELETE of many keys."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.server.http import lists
+from kvstore.server.pacer import BackgroundKind
 from kvstore.state_machine import transactions
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, request, run
@@ -102,6 +105,45 @@ def test_ndjson_is_a_record_a_line_and_an_end_however_many_there_are(
         most = 5 if limit else 7
         assert [line["key"] for line in lines[:-1]] == list("abcdefg"[:most])
         assert lines[-1] == {"revision": 7, "count": most, "more": bool(limit)}
+
+    run(scenario)
+
+
+def test_ndjson_is_read_in_pages_of_limited_size_in_turns_of_the_pacer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "STREAMED_BYTES", 100)
+
+    async def scenario(store: Store) -> None:
+        for key in "abcdefg":
+            await store.call("PUT", f"/kv/{key}", b"x" * 40)
+        kinds: list[BackgroundKind] = []
+        submit = store.replica.pacer.submit
+
+        def record(kind: BackgroundKind, work: Callable[[], object]) -> None:
+            kinds.append(kind)
+            submit(kind, work)
+
+        monkeypatch.setattr(store.replica.pacer, "submit", record)
+        reply = await store.call("GET", "/kv/?prefix=", headers={"Accept": lists.NDJSON})
+        lines = [json.loads(line) for line in reply.body.splitlines()]
+        assert [line["key"] for line in lines[:-1]] == list("abcdefg")
+        assert kinds == [BackgroundKind.EXPORT] * 4  # two records a page
+
+    run(scenario)
+
+
+def test_lists_as_ndjson_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may hold a long record for a client that does not read."""
+    monkeypatch.setattr(lists, "MAX_STREAMS", 1)
+
+    async def scenario(store: Store) -> None:
+        store.replica.gate.clear()
+        first = asyncio.create_task(store.call("GET", "/kv/", headers={"Accept": lists.NDJSON}))
+        await store.replica.arrived.get()
+        refused = await store.call("GET", "/kv/", headers={"Accept": lists.NDJSON})
+        assert (refused.status, refused.problem()["type"]) == (429, "urn:kvstore:problem:overloaded")
+        store.replica.gate.set()
+        assert (await first).status == 200
+        assert (await store.call("GET", "/kv/", headers={"Accept": lists.NDJSON})).status == 200
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from kvstore.api.commands import DeleteSpan, Put, Transact
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.server.http import event_pages, feed
+from kvstore.server.http.limits import UNSENT_BYTES
 from kvstore.state_machine.history import History
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, run
@@ -198,6 +200,19 @@ def test_a_reader_that_never_reads_is_behind_what_is_forgotten_and_told_so() -> 
                 assert data["revision"] == revision
             assert 0 < revision < 60
             assert data["oldest_revision"] == 61
+
+    run(scenario)
+
+
+def test_the_kernel_holds_little_for_a_reader_that_never_reads() -> None:
+    """Beyond that, the events wait in the history, which all readers share."""
+
+    async def scenario(store: Store) -> None:
+        async with watching(store):
+            connection = next(each for each in store.frontend._connections if each._streaming is not None)
+            assert connection._transport is not None
+            sending = connection._transport.get_extra_info("socket")
+            assert sending.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
 
     run(scenario)
 
