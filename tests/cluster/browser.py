@@ -105,21 +105,30 @@ async def browsing(directory: Path, *, width: int = 1280, height: int = 1400) ->
     )
     try:
         async with asyncio.timeout(STARTS_S):
-            while (port := _port(directory / "DevToolsActivePort")) is None:  # noqa: ASYNC110 - nobody is told
+            while _port(directory / "DevToolsActivePort") is None:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(LOOK_S)
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json") as answer:
-                tab = next(each for each in await answer.json() if each["type"] == "page")
-            async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = BrowserPage(socket)
-                listening = asyncio.create_task(page.listen())
-                try:
-                    yield page
-                finally:
-                    listening.cancel()
+        async with opened_tab(directory) as page:
+            yield page
     finally:
         process.send_signal(signal.SIGTERM)
         await process.wait()
+
+
+@asynccontextmanager
+async def opened_tab(directory: Path) -> AsyncIterator[BrowserPage]:
+    """Open one more tab of the browser whose profile is in `directory`."""
+    address = f"http://127.0.0.1:{_port(directory / 'DevToolsActivePort')}/json/new"
+    async with aiohttp.ClientSession() as session:
+        async with session.put(address) as answer:
+            tab = await answer.json(content_type=None)
+        async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+            page = BrowserPage(socket)
+            listening = asyncio.create_task(page.listen())
+            try:
+                yield page
+                await page.do("Page.close")
+            finally:
+                listening.cancel()
 
 
 def _port(file: Path) -> int | None:

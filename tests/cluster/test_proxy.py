@@ -174,7 +174,7 @@ def test_the_page_is_alive_and_writes_through_nginx(tmp_path: Path, settings: st
             browsing(tmp_path / "browser") as page,
         ):
             await page.open(f"{address}/ui")
-            await page.until("document.getElementById('state').className === 'good'")
+            await page.until("document.getElementById('state')?.className === 'good'")
             await page.value("document.getElementById('watch').click()")
             await page.until("document.getElementById('told').textContent.startsWith('Changes are shown')")
             await page.value(

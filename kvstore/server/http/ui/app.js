@@ -2,6 +2,7 @@
 
 import { element } from "./elements.js";
 import { Keys } from "./keys.js";
+import { Live } from "./live.js";
 import { Messages } from "./messages.js";
 import { Picture } from "./picture.js";
 import { Plots } from "./plots.js";
@@ -13,7 +14,8 @@ const state = element("state");
 const picture = new Picture(element("picture"));
 const messages = new Messages(element("messages"), element("sample"), element("still"));
 const plots = new Plots(element("plots"));
-const keys = new Keys();
+const live = new Live();
+const keys = new Keys(live);
 let last = null;
 let heardAt = performance.now();
 
@@ -40,14 +42,16 @@ function show(glimpse) {
   last = glimpse;
 }
 
-const events = new EventSource("/events");
-events.addEventListener("glimpse", (event) => {
-  heardAt = performance.now();
-  show(JSON.parse(event.data));
-});
-events.addEventListener("open", () => {
-  last = null;
-  keys.refresh();
+live.listen("/events", {
+  glimpse(data) {
+    heardAt = performance.now();
+    show(JSON.parse(data));
+  },
+  open() {
+    last = null;
+    keys.refresh();
+  },
+  refused: () => say("This browser watches too much at this replica: close a tab, or switch a watch off", "bad"),
 });
 
 setInterval(() => {
