@@ -24,6 +24,7 @@ _UNIT_TESTS = {
         "tests/unit/kvstore/replica",
         "tests/unit/kvstore/server/http/test_locks.py",
     ),
+    "kvstore/backup/": ("tests/unit/kvstore/backup",),
     "kvstore/replica/": ("tests/unit/kvstore/replica",),
     "kvstore/peers/": ("tests/unit/kvstore/peers",),
     "kvstore/server/": ("tests/unit/kvstore/server/test_event_loop.py",),

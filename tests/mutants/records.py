@@ -1,4 +1,4 @@
-"""Mutants of what is durable: `storage/`. Only its own tests open a database."""
+"""Mutants of what is durable: `storage/` and `kvstore/backup/`. Only their own tests open a database."""
 
 from tests.mutants.mutant import UNIT, Mutant
 
@@ -136,6 +136,42 @@ MUTANTS = (
         "Two lives of a replica have one name.",
         "storage.schema.claim",
         "found.boot +",
+        "",
+        UNIT,
+    ),
+    Mutant(
+        "restore-continues-at-the-backup",
+        (30,),
+        "A restored store gives out the revisions, leases and fencing tokens of the old one again.",
+        "kvstore.backup.renumbering.RestoredState._renumbered",
+        "self.above +",
+        "",
+        UNIT,
+    ),
+    Mutant(
+        "restore-keeps-versions",
+        (30,),
+        "A condition on an old version holds for a value that was put after a restore.",
+        "kvstore.backup.renumbering.RestoredState.changes",
+        "version + self._step",
+        "version",
+        UNIT,
+    ),
+    Mutant(
+        "restore-keeps-keys-of-leases",
+        (30,),
+        "A key outlives its lease.",
+        "kvstore.backup.renumbering.RestoredState.changes",
+        "and key not in self._leased",
+        "",
+        UNIT,
+    ),
+    Mutant(
+        "restored-state-unmarked",
+        (30,),
+        "Replicas that were restored differently form one cluster.",
+        "kvstore.backup.restore._progress",
+        "applier.restored = state.mark",
         "",
         UNIT,
     ),

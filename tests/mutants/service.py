@@ -273,8 +273,8 @@ MUTANTS = (
         (9, 15),
         "Replicas with different members or lease lengths take part in one cluster.",
         "kvstore.peers.handshake.Listener._check_hello",
-        "_conflict(hello.compatibility, local.compatibility)",
-        "len(hello.compatibility) < 0",
+        "if conflicts:",
+        "if len(hello.compatibility) < 0:",
         UNIT,
     ),
 )

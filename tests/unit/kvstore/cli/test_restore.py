@@ -81,7 +81,7 @@ def test_nodes_creates_all_members_of_a_cluster_on_this_machine(file: Path, tmp_
         (["--cluster=new", "--data={}/new", "--nodes=3", "--node=n1"], "excludes --config, --node and --members"),
         (["--cluster=new", "--data={}/new", "--node=n9"], "node 'n9' is not in members"),
         (["--cluster=new", "--data={}/new", "--above=5"], "--above 5 is less than the revision of the backup, 6"),
-        (["--cluster=new", "--data={}/new", "--nodes=3", "--above=9999999999999"], "beyond the limit"),
+        (["--cluster=new", "--data={}/new", "--nodes=3", "--above=8500000000000"], "beyond the limit"),
         (["--cluster=NEW", "--data={}/new"], "'NEW' is not a name"),
         (["--cluster=NEW", "--data={}/new", "--nodes=3"], "'NEW' is not a name"),
     ],
