@@ -7,16 +7,15 @@ snapshot:   stage the pages of a peer's state; the last page replaces the state 
 
 from msgspec.structs import replace
 
+from kvstore.api.commands import CommandBatch, Result
 from kvstore.api.membership import MembershipVersion
-from kvstore.replica.applier import REPLAY_SLOTS, AppliedBatch, Applier, load_state, store_replayed, verified_log
+from kvstore.replica.applier import REPLAY_SLOTS, Applier, load_state, store_replayed, verified_log
 from kvstore.replica.retention import Retention, RetentionLimits
 from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Write
 from paxos.types import Slot, Time
 from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
-FORGOTTEN = 2000
-"""Most changes that one step drops from the history: more than it adds, see `kvstore.replica.node.APPLIED_RECORDS`."""
 CHANGE_BYTES = 128
 """Bytes that one change takes in the history, in addition to the record that it superseded."""
 
@@ -41,26 +40,18 @@ class Checkpointer:
         """Position up to which storage compacts, once all writes so far are durable."""
         self.truncated: Slot = recovered.truncation.slot
         """Slot up to which the log is truncated, once all writes so far are durable."""
-        self._entry_bytes = 0
-        """Bytes of the entry that is applied in part."""
         self._stored = self.applier.applied
         self._store_now = False
         self._staged: StagedPage | None = None
         self._staged_compacted = recovered.staged_compacted
         """Position up to which the first staged page is compacted."""
 
-    def begin(self, slot: Slot, value: bytes) -> None:
-        """Begin to apply the next slot. Call `advance` until the entry is complete."""
-        self.applier.begin(slot, value)
-        self._entry_bytes = len(value)
-
-    def advance(self, work: int, now: Time) -> tuple[int, list[AppliedBatch] | None]:
-        """Apply the entry that has begun, see `Applier.advance`."""
-        done, applied = self.applier.advance(work)
-        if applied is not None:
-            self._retention.applied(self.applier.applied, self.applier.chain, self._entry_bytes)
-            self._note_changes(now)
-        return done, applied
+    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
+        """Apply the next slot. Return each command batch with its results, see `StateMachine.apply`."""
+        applied = list(self.applier.apply(slot, value))
+        self._retention.applied(slot, self.applier.chain, len(value))
+        self._note_changes(now)
+        return applied
 
     def store_now(self) -> int:
         """Have the next step store the applied state, even when the step has nothing else to store.
@@ -91,19 +82,18 @@ class Checkpointer:
 
         `along` is True when the step has another write, which then carries the state. Otherwise the applied state is
         not stored, because the log already covers it, unless a backup waits for it. A staged page is stored in any
-        case, and never together with changes of this replica's own state. While an entry is applied in part, the state
-        is not stored: the changes of an entry and its applied slot share a transaction (rule 6).
+        case, and never together with changes of this replica's own state.
         """
         if self._staged is not None:
             staged, self._staged = self._staged, None
             return StateWrite(staged=staged)
-        if self.applier.busy or self.applier.applied <= self._stored or not (along or self._store_now):
+        if self.applier.applied <= self._stored or not (along or self._store_now):
             return None
         self._stored = self.applier.applied
         self._store_now = False
         self.truncated = self._retention.truncation.slot
         self._retention.compact(now)
-        self.applier.machine.forget(self._retention.compacted, FORGOTTEN)  # receivers read storage, not the memory
+        self.applier.machine.forget(self._retention.compacted)  # receivers read storage, not the memory
         if not self.outgoing.defer_compaction(now):
             self._compacted = self._retention.compacted
         return StateWrite(

@@ -12,7 +12,6 @@ from kvstore.api.commands import Command, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Membership, MembershipVersion, configurations_of
 from kvstore.api.queries import Consistency, Query
-from kvstore.replica.applier import AppliedBatch
 from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
 from kvstore.replica.leader_watch import LeaderWatch
@@ -26,7 +25,7 @@ from kvstore.replica.retention import RetentionLimits
 from kvstore.replica.snapshot_receive import SnapshotReceiver
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES, state_message
 from kvstore.replica.stats import NodeStats
-from kvstore.state_machine.quota import exceeds_quota, size_bytes, work_of
+from kvstore.state_machine.quota import exceeds_quota, size_bytes
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
     Accept,
@@ -48,8 +47,6 @@ from storage.base import StatePage, StateWrite, Storage, scan
 MAX_UNSTORED_BYTES = 64 << 20
 """Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
 repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
-APPLIED_RECORDS = 2000
-"""Records that one step applies, about: it takes a few milliseconds, in which the driver does nothing else."""
 REPEAT_MS = 1000
 """Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
 
@@ -106,7 +103,7 @@ class Node:
             restarted=self._boot > 1,
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
-        batch_bytes = min(options.max_batch_bytes, options.bulk_bytes)
+        batch_bytes = options.max_batch_bytes
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
         self._lease_expiry = LeaseExpiry(self._submit)
@@ -120,16 +117,12 @@ class Node:
         self._state_reads: list[ServeSnapshot] = []
         """Snapshot pages to read from storage, for the next Ready."""
         self._unstored_bytes = 0
-        self._followed_version = 0
-        """Version of the membership that the protocol knows."""
         self.incarnations: Mapping[NodeId, int] = {}
         """Incarnation that each linked peer has proved, and that of this replica, by name. Set by the driver."""
         self.replacement_requests: Mapping[NodeId, int] = {}
         """Incarnation of the damaged data, for each member that asks for a replacement. Set by the driver."""
         self.heard: dict[NodeId, Time] = {}
         """Time of each peer's last message."""
-        self.has_more = False
-        """True when `step` has left work for the next step."""
         self._follow_membership()
 
     @property
@@ -146,11 +139,6 @@ class Node:
     def membership(self) -> Membership:
         """The membership after the last applied change."""
         return self.machine.membership
-
-    @property
-    def applies_entry(self) -> bool:
-        """True while a log entry is applied in part. Readers see the state before it."""
-        return self._checkpointer.applier.busy
 
     @property
     def malformed(self) -> int:
@@ -176,8 +164,7 @@ class Node:
         elif not isinstance(command, Reconfigure) and exceeds_quota(command, size, self.machine, self._quota_bytes):
             reply(Refused(Reason.FULL, Outcome.FAILED))
         else:
-            work = work_of(command, size, self.machine)
-            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout, work))
+            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
 
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
         """Answer `query`. `reply` is called exactly once, with the answer or Refused.
@@ -194,7 +181,7 @@ class Node:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
             return True
         request = ReadRequest(query, reply, self._clock() + self._timeout)
-        self._reader.add(request, consistency)
+        self._reader.add(request, quorum=consistency is Consistency.QUORUM)
         return False
 
     def hold_state(self, reader: str, after: int) -> int:
@@ -289,21 +276,19 @@ class Node:
     def step(self) -> Ready:
         """Return the work that follows from all events since the last step.
 
-        Only this method completes a Ready. It applies chosen slots and answers reads before it returns; the returned
-        Ready lists them for observers only. If `has_more` is True afterwards, the driver must call this method again
-        without another event.
+        Only this method completes a Ready. It applies the chosen slots and answers the reads before it returns; the
+        returned Ready lists them for observers only.
         """
         now = self._clock()
         self._follow_leader()
         while self._proposals.has_queued and self.replica.accepts_proposals:
             self.replica.propose((self._proposals.batch(now),))
         self._reader.request_indices(now)
-        self._apply_chosen(now)
-        core = self.replica.take(now, applied=self.applied)
+        core = self.replica.take(now)
+        self._apply_chosen(core.chosen, now)
         checkpoint = self._checkpointer.take_checkpoint(now, along=core.write is not None)
         ballot = self.replica.leader_ballot if self.replica.role is Role.LEADER else None
-        if not self._checkpointer.applier.busy:
-            self._lease_expiry.follow(ballot, self.machine, now)
+        self._lease_expiry.follow(ballot, self.machine, now)
         request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
         if request is not None:
             self._messages.append(request)
@@ -332,33 +317,20 @@ class Node:
             for batch in self._proposals.all_sent():
                 self.replica.propose((batch,))
 
-    def _apply_chosen(self, now: Time) -> None:
-        """Apply chosen slots, and stop after APPLIED_RECORDS: the driver has other work, such as heartbeats."""
-        checkpointer, left = self._checkpointer, APPLIED_RECORDS
-        while left > 0:
-            if not checkpointer.applier.busy:
-                chosen = self.replica.next_chosen()
-                if chosen is None:
-                    self.has_more = False
-                    return
-                checkpointer.begin(*chosen)
-            work, applied = checkpointer.advance(left, now)
-            left -= work + 1
-            if applied is not None:
-                self._on_batch(self._applied(applied, now))
-        self.has_more = True
+    def _apply_chosen(self, chosen: list[tuple[Slot, bytes]], now: Time) -> None:
+        for slot, value in chosen:
+            if slot > self.applied:  # a snapshot that was installed since the last step may cover the slot
+                self._on_batch(self._apply(slot, value, now))
 
-    def _applied(self, applied: list[AppliedBatch], now: Time) -> int:
-        """Answer the requests of a slot that was just applied, and follow its changes. Return the number of its
-        commands."""
-        slot, commands = self.applied, 0
-        for batch, results in applied:
+    def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
+        commands, version = 0, self.membership.version
+        for batch, results in self._checkpointer.apply(slot, value, now):
             commands += len(batch.commands)
             if results is not None and batch.origin == self.origin and batch.boot == self._boot:
                 self._proposals.applied(batch.sequence, results)
         if slot % EVERY_SLOTS == 0 and not self._checkpointer.applier.membership_only:
             self._divergence.note(self._checkpointer.applier.progress())
-        if self.membership.version != self._followed_version:
+        if self.membership.version != version:
             self.replica.reconfigure(configurations_of(self.machine.memberships)[-1], now)
             self._follow_membership()
         return commands
@@ -394,7 +366,6 @@ class Node:
     def _follow_membership(self) -> None:
         """Adapt to the applied membership: the role of this replica may have changed."""
         view = self.view
-        self._followed_version = view.newest.version
         applier = self._checkpointer.applier
         if applier.membership_only and not view.is_witness and view.newest.get(self.id) is not None:
             # This replica was a witness and lacks the records. It joins again, and gets them from a snapshot.

@@ -115,8 +115,6 @@ class NodeDriver:
     async def read_state(self, reader: str, after: int) -> StatePage:
         """See `kvstore.server.service.ReplicaService`."""
         while True:
-            while self.node.applies_entry:
-                await asyncio.sleep(0)
             compacted = self.node.hold_state(reader, after)
             self._step()  # queues the write of unstored changes before the read
             page: StatePage = await reply_of(partial(self._writer.read_state, after, MAX_PAGE_BYTES))
@@ -172,16 +170,14 @@ class NodeDriver:
         if self.trace is not None:
             self.trace.stepped(ready)
         self._send(ready.messages)
-        if self.node.machine.shown_position != self._notified:
-            self._notified = self.node.machine.shown_position
+        if self.node.machine.position != self._notified:
+            self._notified = self.node.machine.position
             for listener in self._listeners:
                 listener()
         if ready.write is not None:
             self._writer.submit(ready.write)
         for fetch in ready.fetches:
             self._serve(fetch)
-        if self.node.has_more:
-            self.wake()  # after the events that are ready now
         self._arm_timer()
         self._log_leader()
         self._follow_membership()

@@ -42,7 +42,7 @@ class ReplicaService(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the last change of a complete log entry."""
+        """Position of the last change."""
 
     @property
     def lease_index(self) -> LeaseIndex:
@@ -113,7 +113,7 @@ class Service:
     @property
     def position(self) -> int:
         """See ReplicaService."""
-        return self._node.machine.shown_position
+        return self._node.machine.position
 
     @property
     def lease_index(self) -> LeaseIndex:
@@ -162,7 +162,7 @@ class Service:
             lease_left_ms=max(0.0, (until - now) / MS) if until is not None else None,
             chosen=replica.chosen,
             applied=node.applied,
-            revision=node.machine.shown_revision,
+            revision=node.machine.revision,
             keys=len(node.machine.records),
             members=self.members().members,
             version=__version__,

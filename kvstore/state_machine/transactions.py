@@ -1,14 +1,11 @@
 """Commands that read and change many keys in one revision.
 
-They are deterministic (rule 21): the results depend only on the records, and keys are processed in order. A command on
-spans is done in steps, see `kvstore.state_machine.view.Steps`.
+They are deterministic (rule 21): the results depend only on the records, and keys are processed in order.
 """
 
-import operator
-from collections.abc import Callable, Iterator
-from itertools import islice, repeat
-from operator import attrgetter
-from typing import Any, assert_never
+from collections.abc import Iterator
+from itertools import islice
+from typing import assert_never
 
 from kvstore.api.commands import (
     MAX_KEYS,
@@ -36,42 +33,28 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import Span
 from kvstore.state_machine.leases import put_leased, refusal_of
-from kvstore.state_machine.view import SCANNED_RECORDS, STEP_RECORDS, Records, Steps
+from kvstore.state_machine.view import Records
 
 _PLAIN = frozenset({Put, Delete, Get})
-_SCANNED_PER_RECORD = SCANNED_RECORDS // STEP_RECORDS
-_FIELDS: dict[Target, Callable[[Record], Any]] = {
-    Target.VALUE: attrgetter("value"),
-    Target.VERSION: attrgetter("version"),
-    Target.REVISION: attrgetter("revision"),
-    Target.CREATE_REVISION: attrgetter("create_revision"),
-}
-"""The properties that a record itself has."""
-_RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
-    Relation.EQUAL: operator.eq,
-    Relation.NOT_EQUAL: operator.ne,
-    Relation.LESS: operator.lt,
-    Relation.GREATER: operator.gt,
-}
 
 
 def run(
     command: DeleteSpan | LeasedPut | Transact, records: Records
-) -> Steps[DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull]:
+) -> DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull:
     """Do all of `command` and return its result, or do nothing and return the reason."""
     if not _is_plain(command):
-        if not (yield from _is_bounded(command, records)):
+        if not _is_bounded(command, records):
             return TooManyKeys()
         refused = refusal_of([command], records)
         if refused is not None:
             return refused
     match command:
         case DeleteSpan(span=span):
-            return (yield from _delete_span(span, records))
+            return _delete_span(span, records)
         case LeasedPut():
             return put_leased(command, records)
         case Transact():
-            return (yield from _transact(command, records))
+            return _transact(command, records)
         case _:
             assert_never(command)
 
@@ -83,24 +66,18 @@ def _is_plain(command: Operation) -> bool:
     return _PLAIN.issuperset(map(type, command.then)) and _PLAIN.issuperset(map(type, command.otherwise))
 
 
-def _is_bounded(command: Operation, records: Records) -> Steps[bool]:
+def _is_bounded(command: Operation, records: Records) -> bool:
     """Return True if `command` reads or deletes at most MAX_KEYS keys of spans, counted over its conditions and both
-    branches. Keys are counted only where a bound on their number is too high, and only up to the limit."""
-    spans = list(spans_of(command))
-    if sum(min(records.most_keys(span), limit) for span, limit in spans) <= MAX_KEYS:
-        return True
+    branches. Counting stops at the limit."""
     left = MAX_KEYS
-    for span, limit in spans:
-        keys = islice(records.keys(span), min(limit, left + 1))
-        while count := sum(1 for _ in islice(keys, SCANNED_RECORDS)):
-            left -= count
-            yield count // _SCANNED_PER_RECORD
+    for span, limit in _spans(command):
+        left -= sum(1 for _ in islice(records.keys(span), min(limit, left + 1)))
         if left < 0:
             return False
     return True
 
 
-def spans_of(operation: Operation) -> Iterator[tuple[Span, int]]:
+def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
     """Yield the spans that `operation` reads key by key, each with the largest number of keys to read."""
     match operation:
         case DeleteSpan(span=span):
@@ -114,54 +91,42 @@ def spans_of(operation: Operation) -> Iterator[tuple[Span, int]]:
             for branch in (then, otherwise):
                 for each in branch:
                     if not isinstance(each, Put | LeasedPut | Get | Delete):
-                        yield from spans_of(each)
+                        yield from _spans(each)
         case _:
             return
 
 
-def _transact(command: Transact, records: Records) -> Steps[TransactResult]:
-    succeeded = True
-    for compare in command.compares:
-        succeeded = yield from holds(compare, records)
-        if not succeeded:
-            break
+def _transact(command: Transact, records: Records) -> TransactResult:
+    succeeded = all(holds(compare, records) for compare in command.compares)
     put = records.put
-    results: list[OperationResult] = []
-    for operation in command.then if succeeded else command.otherwise:
-        if isinstance(operation, Put):
-            results.append(put(operation.key, operation.value))
-        else:
-            results.append((yield from _do(operation, records)))
-        if len(results) % STEP_RECORDS == 0:
-            yield STEP_RECORDS
+    results = [
+        put(operation.key, operation.value) if isinstance(operation, Put) else _do(operation, records)
+        for operation in (command.then if succeeded else command.otherwise)
+    ]
     return TransactResult(succeeded, records.revision, results)
 
 
-def _delete_span(span: Span, records: Records) -> Steps[DeleteSpanResult]:
-    keys, deleted = records.keys(span), 0
-    while some := list(islice(keys, STEP_RECORDS)):  # deleted keys stay in the order, because they are in the history
-        records.delete_all(some)
-        deleted += len(some)
-        yield len(some)
-    return DeleteSpanResult(records.revision, deleted)
+def _delete_span(span: Span, records: Records) -> DeleteSpanResult:
+    keys = list(records.keys(span))
+    for key in keys:
+        records.delete(key)
+    return DeleteSpanResult(records.revision, len(keys))
 
 
-def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> Steps[OperationResult]:
+def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> OperationResult:
     match operation:
         case Delete(key=key):
             return records.delete(key)
         case DeleteSpan(span=span):
-            return (yield from _delete_span(span, records))
+            return _delete_span(span, records)
         case LeasedPut():
             return put_leased(operation, records)
         case Get(key=key):
             return found(key, records)
         case List(span=span, limit=limit):
-            listed = list_span(records, span, limit)
-            yield len(listed.found)
-            return listed
+            return list_span(records, span, limit)
         case Transact():
-            return (yield from _transact(operation, records))
+            return _transact(operation, records)
         case _:
             assert_never(operation)
 
@@ -177,36 +142,14 @@ def found(key: bytes, records: Records) -> KeyState:
     return KeyState(key, records.get(key), records.lease_index.lease_of.get(key, 0))
 
 
-def holds(compare: Compare, records: Records) -> Steps[bool]:
+def holds(compare: Compare, records: Records) -> bool:
     """Return True if the condition holds now, see `Compare`."""
     on = compare.on
     if isinstance(on, bytes):
         return _holds_for(on, compare, records)
     if compare.target is Target.EXISTS:
         return _relates(int(any(True for _ in records.keys(on))), compare.relation, compare.operand)
-    field = _FIELDS.get(compare.target)
-    if field is not None:
-        return (yield from _holds_for_records(compare, records.records_in(on), field))
-    keys = records.keys(on)
-    while some := list(islice(keys, STEP_RECORDS)):
-        if not all(_holds_for(key, compare, records) for key in some):
-            return False
-        yield len(some)
-    return True
-
-
-def _holds_for_records(
-    compare: Compare, records: Iterator[Record], field: Callable[[Record], int | bytes]
-) -> Steps[bool]:
-    """Return True if the condition holds for each of `records`. The loops are in C: a condition may be on MAX_KEYS."""
-    relates, operand = _RELATIONS[compare.relation], compare.operand
-    while some := list(islice(records, SCANNED_RECORDS)):
-        if isinstance(field(some[0]), bytes) != isinstance(operand, bytes):
-            return False
-        if not all(map(relates, map(field, some), repeat(operand))):
-            return False
-        yield len(some) // _SCANNED_PER_RECORD
-    return True
+    return all(_holds_for(key, compare, records) for key in records.keys(on))
 
 
 def _holds_for(key: bytes, compare: Compare, records: Records) -> bool:
@@ -242,4 +185,14 @@ def _relates(found: int | bytes, relation: Relation, operand: int | bytes) -> bo
     operand, but no log entry may stop a replica."""
     if isinstance(found, bytes) != isinstance(operand, bytes):
         return False
-    return _RELATIONS[relation](found, operand)
+    match relation:
+        case Relation.EQUAL:
+            return found == operand
+        case Relation.NOT_EQUAL:
+            return found != operand
+        case Relation.LESS:
+            return found < operand  # type: ignore[operator]  # both are numbers, or both bytes
+        case Relation.GREATER:
+            return found > operand  # type: ignore[operator]
+        case _:
+            assert_never(relation)

@@ -66,7 +66,6 @@ def test_one_of_two_voters_can_be_removed() -> None:
     assert bench.replica.propose((b"alone",))
     bench.replica.take(bench.now)
     bench.receive(ME, Accepted(ballot, first))
-    bench.replica.take(bench.now)
     assert bench.replica.chosen == first
 
 
