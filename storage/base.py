@@ -53,6 +53,18 @@ class StoredIdentity(msgspec.Struct, frozen=True):
     """Voters of the cluster when the data was created; empty for a replica that joined later."""
 
 
+class Founding(msgspec.Struct, frozen=True, array_like=True):
+    """The founding of the cluster, as far as this replica has agreed to it (rule 30)."""
+
+    members: tuple[tuple[NodeId, int], ...]
+    """Each member that takes part and the incarnation of its data, in order of the names. The incarnation is 0 in data
+    that was founded by an earlier release."""
+    absent: tuple[NodeId, ...] = ()
+    """Configured members that do not take part, in order: they join later."""
+    complete: bool = False
+    """True once every member that takes part has agreed. Until then the replica has no membership."""
+
+
 def revision_of(position: int) -> int:
     """Return the revision of a change, or of the last change of a state."""
     return position >> SUB_REVISION_BITS
@@ -163,6 +175,9 @@ class StateWrite(Write):
     staged: StagedPage | None = None
     """Page of a snapshot; not together with changes or progress."""
 
+    founding: Founding | None = None
+    """The founding, None for no change. Its members never change, and it stays complete."""
+
 
 class Recovered(msgspec.Struct):
     """The durable state at the time of opening."""
@@ -186,6 +201,8 @@ class Recovered(msgspec.Struct):
     """Position up to which the staged snapshot is compacted once it is installed: that of its first page."""
     replaces: int = 0
     """Incarnation of the damaged data that this data replaces, 0 for none."""
+    founding: Founding | None = None
+    """The founding to which the replica has agreed, None for none."""
 
 
 class Storage(Protocol):
@@ -228,6 +245,10 @@ class Storage(Protocol):
         Returns False if no work is left. `write` also does slices, so that the storage stays bounded under any load.
         """
 
+    def verify_files(self) -> None:
+        """Raise StorageError if the files of the storage were removed or replaced since they were opened. `write` does
+        the same before it returns."""
+
     def close(self) -> None:
         """Close the file. All written data stays."""
 
@@ -239,7 +260,7 @@ def has_records(write: Write) -> bool:
         return True
     return isinstance(write, StateWrite) and (
         bool(write.changes or write.compact)
-        or not (write.progress is None and write.truncate is None and write.staged is None)
+        or not (write.progress is None and write.truncate is None and write.staged is None and write.founding is None)
     )
 
 

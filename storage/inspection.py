@@ -105,6 +105,9 @@ class ReadOnlyStorage:
         """See Storage."""
         return False
 
+    def verify_files(self) -> None:
+        """See Storage."""
+
     def close(self) -> None:
         """See Storage."""
 

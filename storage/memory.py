@@ -108,5 +108,8 @@ class MemoryStorage:
         """See Storage."""
         return False
 
+    def verify_files(self) -> None:
+        """See Storage."""
+
     def close(self) -> None:
         """See Storage."""

@@ -20,6 +20,7 @@ from storage.base import Recovered, StatePage, StateWrite, StorageError, has_rec
 from storage.compaction import units_of
 from storage.directory import (
     DATA_FILE,
+    LOCK_FILE,
     DirectoryLock,
     LockRecord,
     lock_directory,
@@ -28,6 +29,7 @@ from storage.directory import (
     sync_directory,
 )
 from storage.errors import damaged, translated_errors, unusable
+from storage.file_watch import FileWatch
 from storage.hard_state import HardState
 from storage.key_space import NO_END, KeySpace
 from storage.log import load_entries, store_entries
@@ -176,6 +178,7 @@ class SqliteStorage:
         self._maintenance = Maintenance(connection, space, manifest.hard_state.truncation.slot)
         self._manifest = manifest
         self._recovered = recovered
+        self._files = FileWatch((wal_of(path), path.with_name(LOCK_FILE)), growing=(path,))
         self._lock = lock
         self._resources = resources
         self._wal_bytes = 0
@@ -224,6 +227,7 @@ class SqliteStorage:
                 self._maintenance.stored(self._space.store(writes))
                 removed = self._maintain_with_write(hard_state, sum(map(units_of, sizes)))
                 self._store_manifest(hard_state)
+            self._files.verify()  # before the votes of the writes leave
             self._checkpoint_when_due(removed, sum(sizes) + len(sizes) * _ROW_BYTES)
 
     def maintain(self) -> bool:
@@ -233,6 +237,11 @@ class SqliteStorage:
                 return False
             self._maintain_slice()
             return self._maintenance.pending(self._manifest.hard_state)
+
+    def verify_files(self) -> None:
+        """See Storage."""
+        with self._unusable_on_error():
+            self._files.verify()
 
     def _maintain_slice(self) -> None:
         hard_state = self._manifest.hard_state

@@ -23,6 +23,8 @@ from paxos.ready import Write
 from paxos.types import PValue, Slot
 from storage.base import StatePage, Storage, has_records
 
+VERIFY_S = 1.0
+"""Interval at which an idle storage thread looks whether the files are still there."""
 IDLE_S = 0.1
 """Time without a job after which maintenance begins. Under load the writes do maintenance, and less of it, because
 values that are soon superseded never become rows."""
@@ -110,14 +112,17 @@ class Writer:
         return True
 
     def _take(self) -> None:
-        """Take all queued jobs. If there are none, wait, and do maintenance meanwhile."""
+        """Take all queued jobs. If there are none, wait, do maintenance meanwhile, and then watch over the files."""
         wait_s: float = IDLE_S
         while not self._taken:
             try:
-                self._taken.append(self._queue.get(timeout=wait_s if self._needs_maintenance else None))
+                self._taken.append(self._queue.get(timeout=wait_s if self._needs_maintenance else VERIFY_S))
             except Empty:
-                self._needs_maintenance = self._storage.maintain()
-                wait_s = 0
+                if self._needs_maintenance:
+                    self._needs_maintenance = self._storage.maintain()
+                    wait_s = 0
+                else:
+                    self._storage.verify_files()
         for _ in range(self._queue.qsize()):
             self._taken.append(self._queue.get_nowait())
 

@@ -10,10 +10,11 @@ from random import Random
 
 from kvstore.api.commands import Command, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Membership, MembershipVersion, configurations_of
+from kvstore.api.membership import Membership, configurations_of
 from kvstore.api.queries import Consistency, Query
 from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
+from kvstore.replica.founding import FoundingManager, FoundingPlan, founding_memberships
 from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
 from kvstore.replica.membership_manager import MembershipManager
@@ -34,6 +35,7 @@ from paxos.messages import (
     DigestReply,
     DigestRequest,
     FetchSnapshot,
+    FoundingState,
     Learn,
     SnapshotPage,
 )
@@ -57,7 +59,6 @@ class Node:
     def __init__(
         self,
         storage: Storage,
-        memberships: list[MembershipVersion],
         options: Options,
         *,
         clock: Callable[[], Time],
@@ -66,14 +67,14 @@ class Node:
         max_waiting: int,
         quota_bytes: int = 2**62,
         limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
+        plan: FoundingPlan = FoundingPlan(),  # noqa: B008 - immutable
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Load the state from `storage`, which only the driver uses afterwards.
 
-        `memberships` holds the first membership of a new cluster, and is empty for a replica that joins a cluster; a
-        stored membership takes precedence. `clock` is read at each event. `max_waiting` is the maximum number of
-        unanswered requests. Commands that would make the state larger than `quota_bytes` are refused. `on_batch` is
-        called with the number of commands in each applied slot. Raises StorageError if the stored data is unusable.
+        Without a stored membership, the replica founds a cluster by `plan`, or joins one. `clock` is read at each
+        event. `max_waiting` limits the unanswered requests. Commands that would enlarge the state beyond `quota_bytes`
+        are refused. `on_batch` gets the number of commands in each applied slot. Raises StorageError.
         """
         recovered = storage.recovered()
         identity = recovered.identity
@@ -88,7 +89,7 @@ class Node:
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
         self.stats = NodeStats()
-        self._checkpointer = Checkpointer(storage, memberships, limits, clock())
+        self._checkpointer = Checkpointer(storage, founding_memberships(recovered.founding), limits, clock())
         self.view = MembershipView(self.id, self._checkpointer)
         from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
@@ -103,6 +104,7 @@ class Node:
             restarted=self._boot > 1,
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
+        self.founding = FoundingManager(plan, storage, self._checkpointer, self.replica)
         batch_bytes = options.max_batch_bytes
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
@@ -220,6 +222,8 @@ class Node:
             return  # the disk lags
         elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
             self._messages += self._divergence.receive(sender, message, self.membership)
+        elif isinstance(message, FoundingState):
+            self._messages += self.founding.receive(sender, message, now)
         else:
             self.replica.receive(sender, message, now)
 
@@ -230,6 +234,8 @@ class Node:
             self._unstored_bytes -= _value_bytes(write)
             if isinstance(write, StateWrite) and write.staged is not None:
                 self._snapshot_receiver.stored()
+            if self.founding.stored(write, now):
+                self._follow_membership()
             for vote in write.votes:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
@@ -269,6 +275,7 @@ class Node:
             self._proposals.next_deadline(),
             self._snapshot_receiver.next_deadline(),
             self._lease_expiry.next_deadline(),
+            self.founding.next_deadline(),
             *self._reader.next_deadlines(),
         )
         return min([self.replica.next_deadline(), *(deadline for deadline in deadlines if deadline is not None)])
@@ -286,7 +293,7 @@ class Node:
         self._reader.request_indices(now)
         core = self.replica.take(now)
         self._apply_chosen(core.chosen, now)
-        checkpoint = self._checkpointer.take_checkpoint(now, along=core.write is not None)
+        checkpoint = self.founding.write() or self._checkpointer.take_checkpoint(now, along=core.write is not None)
         ballot = self.replica.leader_ballot if self.replica.role is Role.LEADER else None
         self._lease_expiry.follow(ballot, self.machine, now)
         request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
@@ -295,7 +302,7 @@ class Node:
         fetches = self._fetches(core.fetches)
         self._reader.answer(core.reads)
         ready = Ready(
-            messages=core.messages + self._messages,
+            messages=core.messages + self._messages + self.founding.announcements(now),
             write=joined(core.write, checkpoint),
             chosen=core.chosen,
             reads=core.reads,

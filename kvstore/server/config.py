@@ -91,6 +91,10 @@ def _parse_members(text: object) -> object:
     return members
 
 
+def _parse_names(text: object) -> object:
+    return tuple(filter(None, (part.strip() for part in text.split(",")))) if isinstance(text, str) else text
+
+
 def check_name(name: str) -> str:
     """Return `name` if it is a valid name of a member. Raises ValueError otherwise."""
     if not _NAME.fullmatch(name):
@@ -101,6 +105,7 @@ def check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_parse_names)]
 Listen = Annotated[Address, BeforeValidator(_parse_listen)]
 Members = Annotated[dict[Name, Listen], BeforeValidator(_parse_members)]
 
@@ -137,6 +142,11 @@ class Settings(BaseSettings):
         False,
         description="true for a replica that joins a running cluster: it learns the membership from any reachable "
         "address in `members`",
+    )
+    bootstrap_without: Names = Field(
+        (),
+        description="founding voters that do not take part in the first start, separated by commas: the others found "
+        "the cluster without asking them for data, and they join later; remove the setting after the first start",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
     peer_listen: Listen | None = Field(
@@ -305,6 +315,9 @@ def _membership_problems(settings: Settings) -> Iterator[str]:
     if settings.node not in members:
         yield f"node {settings.node!r} is not in members ({', '.join(members)}): set node to one of them, or add it"
         return
+    for name in settings.bootstrap_without:
+        if name not in members:
+            yield f"bootstrap_without names {name!r}, which is not in members ({', '.join(members)}): correct the name"
     owners: dict[Address, str] = {}
     for name, address in members.items():
         other = owners.setdefault(address, name)

@@ -131,8 +131,8 @@ _ADVICE = {
     Reason.FULL: "The store has reached quota_bytes. Delete keys, or raise quota_bytes on all replicas. Reads and "
     "deletes work.",
     Reason.STOPPING: "Send the request to another replica.",
-    Reason.JOINING: "This replica joins the cluster and has not received the state yet. Send the request to another "
-    "replica. GET /readyz says when this one is ready.",
+    Reason.JOINING: "This replica does not have the state of the cluster yet. Send the request to another replica. "
+    "GET /readyz says what this one waits for.",
     Reason.WITNESS: "A witness votes and serves no clients. Send the request to another replica.",
     Reason.REMOVED: "This replica only serves reads with ?consistency=stale, from old state. Send the request to "
     "another replica.",

@@ -60,6 +60,7 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
             "node": "n2",
             "cluster": "other",
             "members": THREE,
+            "bootstrap_without": "n1, n3",
             "listen": "[::1]:7001",
             "peer_listen": "0.0.0.0:7002",
             "data": "/d",
