@@ -116,6 +116,7 @@ def test_the_secret_is_never_printed() -> None:
             "n1 and n2 have the same address, a:1",
             "its own host or port",
         ),
+        ({"bootstrap_without": "n9"}, "bootstrap_without names 'n9'", "correct the name"),
         ({"listen": "127.0.0.1:9001"}, "peer address of n1", "another port for clients"),
         (
             {"listen": "127.0.0.1:9002", "members": THREE, "secret": SECRET},
