@@ -187,6 +187,10 @@ class Replica:
         """Do what is due by `now`."""
         self._roles.tick(now)
 
+    def step_aside(self, now: Time) -> None:
+        """Hand leadership over to the voter with the longest log, if this replica leads. It may lead again."""
+        self._roles.step_aside(now)
+
     def hand_over(self, now: Time) -> None:
         """Hand leadership over to the voter with the longest log, if this replica leads, and never try to lead again:
         the process is about to shut down."""

@@ -15,6 +15,7 @@ next change has the next sub-revision of the same revision, or is the first one 
 """
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -33,6 +34,20 @@ GENESIS = bytes(CHAIN_BYTES)
 
 class StorageError(Exception):
     """Unusable storage. The message says what happened, to which file, and what to do next."""
+
+
+class DiskFullError(StorageError):
+    """No space is left on the disk, and no reserve. Nothing of the write was stored."""
+
+
+class DiskSpace(StrEnum):
+    """The space that is left on the disk of a storage."""
+
+    AMPLE = "ample"
+    LOW = "low"
+    """The disk was full, and the reserve was given up: only small writes should be stored."""
+    CRITICAL = "critical"
+    """More than half of the reserve is used."""
 
 
 class DamagedError(StorageError):
@@ -212,6 +227,9 @@ class Storage(Protocol):
     unknown (rule 4).
     """
 
+    space: DiskSpace
+    """Space that is left, as of the last `write` or `verify_files`."""
+
     def recovered(self) -> Recovered:
         """Return the durable state at the time of opening."""
 
@@ -247,7 +265,7 @@ class Storage(Protocol):
 
     def verify_files(self) -> None:
         """Raise StorageError if the files of the storage were removed or replaced since they were opened. `write` does
-        the same before it returns."""
+        the same before it returns. Update `space`."""
 
     def close(self) -> None:
         """Close the file. All written data stays."""

@@ -13,6 +13,7 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Membership, configurations_of
 from kvstore.api.queries import Consistency, Query
 from kvstore.replica.checkpointer import Checkpointer, joined
+from kvstore.replica.disk_load import DiskLoad
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
 from kvstore.replica.founding import FoundingManager, FoundingPlan, founding_memberships
 from kvstore.replica.leader_watch import LeaderWatch
@@ -29,7 +30,6 @@ from kvstore.replica.stats import NodeStats
 from kvstore.state_machine.quota import exceeds_quota, size_bytes
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
-    Accept,
     AnyMessage,
     DigestMismatch,
     DigestReply,
@@ -44,11 +44,8 @@ from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica
 from paxos.role import Role
 from paxos.types import MS, NodeId, PValue, Slot, Time
-from storage.base import StatePage, StateWrite, Storage, scan
+from storage.base import DiskSpace, StatePage, StateWrite, Storage, scan
 
-MAX_UNSTORED_BYTES = 64 << 20
-"""Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
-repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
 """Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
 
@@ -118,7 +115,7 @@ class Node:
         self._messages: list[Envelope] = []
         self._state_reads: list[ServeSnapshot] = []
         """Snapshot pages to read from storage, for the next Ready."""
-        self._unstored_bytes = 0
+        self.disk = DiskLoad()
         self.incarnations: Mapping[NodeId, int] = {}
         """Incarnation that each linked peer has proved, and that of this replica, by name. Set by the driver."""
         self.replacement_requests: Mapping[NodeId, int] = {}
@@ -165,6 +162,8 @@ class Node:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
         elif not isinstance(command, Reconfigure) and exceeds_quota(command, size, self.machine, self._quota_bytes):
             reply(Refused(Reason.FULL, Outcome.FAILED))
+        elif self.disk.refuses(command):
+            reply(Refused(Reason.DISK_FULL, Outcome.FAILED))
         else:
             self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
 
@@ -212,14 +211,14 @@ class Node:
         self.heard[sender] = now
         self._leader.heard(sender, now)
         self.stats.received[type(message).__name__] += 1
+        if self.disk.drops(message):
+            return
         if isinstance(message, FetchSnapshot):
             self._serve_state(sender, message, now)
         elif isinstance(message, SnapshotPage):
             if self._snapshot_receiver.take(sender, message, now):
                 self.stats.snapshots_installed += 1
                 self._follow_membership()
-        elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
-            return  # the disk lags
         elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
             self._messages += self._divergence.receive(sender, message, self.membership)
         elif isinstance(message, FoundingState):
@@ -231,7 +230,7 @@ class Node:
         """Record that `writes` are durable: send their votes to peers, and count the votes of this replica."""
         now = self._clock()
         for write in writes:
-            self._unstored_bytes -= _value_bytes(write)
+            self.disk.stored(write)
             if isinstance(write, StateWrite) and write.staged is not None:
                 self._snapshot_receiver.stored()
             if self.founding.stored(write, now):
@@ -241,6 +240,13 @@ class Node:
                     self.replica.receive(self.id, vote.message, now)
                 else:
                     self._messages.append(vote)
+
+    def space_changed(self, space: DiskSpace) -> None:
+        """Take note of the space that is left on the disk. A leader steps aside once its space is critical: the disk of
+        another voter may have room."""
+        if space is DiskSpace.CRITICAL and self.disk.space is not space:
+            self.replica.step_aside(self._clock())
+        self.disk.space = space
 
     def log_page_read(self, to: NodeId, entries: list[PValue]) -> None:
         """Send the entries that storage returned for a ServeFetch to the peer `to`."""
@@ -312,7 +318,7 @@ class Node:
         for envelope in ready.messages:
             self.stats.sent[type(envelope.message).__name__] += 1
         if ready.write is not None:
-            self._unstored_bytes += _value_bytes(ready.write)
+            self.disk.submitted(ready.write)
         return ready
 
     # Parts of a step
@@ -388,7 +394,3 @@ class Node:
         )
         if change is not None:
             self.write(Reconfigure(change), self._membership_manager.answered)
-
-
-def _value_bytes(write: Write) -> int:
-    return sum(len(entry.value) for entry in write.accepts)

@@ -27,6 +27,7 @@ from kvstore.replica.retention import RetentionLimits
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
+from storage.reserve import RESERVE_BYTES
 
 _PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), RetentionLimits()
 """Sources of default values: each default is defined by the package that uses the setting."""
@@ -215,6 +216,13 @@ class Settings(BaseSettings):
         1024,
         1 << 50,
         "quota for the bytes of keys and values, plus 64 for each key; above it a PUT is refused with 507",
+    )
+    reserve_bytes: int = _number(
+        RESERVE_BYTES,
+        "bytes",
+        0,
+        1 << 40,
+        "size of the preallocated file that is given up when the disk is full; 0 for none",
     )
     log_slots: int = _number(
         _RETENTION.log_slots,

@@ -25,7 +25,7 @@ from paxos.errors import ForgottenVotesError
 from paxos.messages import AnyMessage, Fetch, FetchSnapshot, Learn, SnapshotPage
 from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, Ballot, NodeId, PValue, Time
-from storage.base import DamagedError, StatePage, StorageError
+from storage.base import DamagedError, DiskSpace, StatePage, StorageError
 from storage.sqlite import SqliteStorage
 from storage.writer import Writer
 
@@ -77,7 +77,7 @@ class NodeDriver:
         self._addresses = addresses
         self._data = data
         self._on_sync = on_sync
-        self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
+        self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail, self._space_changed)
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
@@ -141,6 +141,14 @@ class NodeDriver:
         if seconds:
             self._on_sync(seconds)
         self._handle(lambda: self.node.durable(writes))
+
+    def _space_changed(self, space: DiskSpace) -> None:
+        if space is DiskSpace.AMPLE:
+            log.warning("%s: the disk of %s has room again; writes are taken", self.node.id, self._data)
+        else:
+            text = "%s: the disk of %s is full (%s), its reserve is in use, and PUTs get 507: make room, or delete keys"
+            log.error(text, self.node.id, self._data, space)
+        self._handle(lambda: self.node.space_changed(space))
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -156,7 +156,9 @@ async def _run(settings: Settings) -> None:
 
 async def _serve_until(stop_requested: asyncio.Future[Any], settings: Settings, founders: Collection[NodeId]) -> None:
     """Serve from the data directory until `stop_requested`. Raises the error that ended the replica before that."""
-    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
+    storage = open_storage(
+        settings.data, settings.cluster, settings.node, founders, reserve_bytes=settings.reserve_bytes
+    )
     try:
         server = _load(settings, storage)
     except StorageError:
