@@ -47,7 +47,7 @@ class DiskSpace(StrEnum):
     LOW = "low"
     """The disk was full, and the reserve was given up: only small writes should be stored."""
     CRITICAL = "critical"
-    """More than half of the reserve is used."""
+    """Most of the reserve is used, too."""
 
 
 class DamagedError(StorageError):

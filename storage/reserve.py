@@ -22,34 +22,35 @@ class Reserve:
     def __init__(self, directory: Path, size_bytes: int) -> None:
         self._path = directory / RESERVE_FILE
         self._size_bytes = size_bytes
-        self._held = self._path.is_file() and self._path.stat().st_size == size_bytes
+        self.held = not size_bytes or (self._path.is_file() and self._path.stat().st_size == size_bytes)
+        """True while the reserve is there; always if its size is 0."""
 
     def give_up(self) -> bool:
         """Remove the file, so that the disk has its space. Return False if there is none. Raises OSError."""
-        if not self._held:
+        if not self.held or not self._size_bytes:
             return False
         self._path.unlink(missing_ok=True)
-        self._held = False
+        self.held = False
         return True
 
-    def space(self, reusable_bytes: int) -> DiskSpace:
-        """Preallocate the file again if the disk has room for twice its size, and return the space that is left.
-        `reusable_bytes` is the size of free pages in the database, which need no space of the disk."""
-        if not self._held:
+    def space(self, reusable_bytes: int, before: DiskSpace) -> DiskSpace:
+        """Preallocate the file again if the disk has room for twice its size, and return the space that is left; it was
+        `before` so far. `reusable_bytes` is the size of free pages in the database, which need no space of the disk."""
+        if not self.held:
             self._refill()
-        if self._held or not self._size_bytes:
+        if self.held:
             return DiskSpace.AMPLE
         left = self._available() + reusable_bytes
-        if left >= 2 * self._size_bytes:
+        if left >= self._size_bytes * (1 if before is DiskSpace.AMPLE else 2):
             return DiskSpace.AMPLE
-        return DiskSpace.LOW if left >= self._size_bytes // 2 else DiskSpace.CRITICAL
+        return DiskSpace.LOW if left >= self._size_bytes // 4 else DiskSpace.CRITICAL
 
     def _available(self) -> int:
         disk = os.statvfs(self._path.parent)
         return disk.f_bavail * disk.f_frsize
 
     def _refill(self) -> None:
-        if not self._size_bytes or self._available() < 2 * self._size_bytes:
+        if self._available() < 2 * self._size_bytes:
             return
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, DATA_MODE)
@@ -61,7 +62,7 @@ class Reserve:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
         else:
-            self._held = True
+            self.held = True
 
 
 def _allocate(descriptor: int, size_bytes: int) -> None:

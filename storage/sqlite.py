@@ -204,6 +204,8 @@ class SqliteStorage:
             hard_state = self._manifest.hard_state.after(writes)
             removed, stored_bytes = self._with_reserve(partial(self._store, writes, hard_state))
             self._files.verify()  # before the votes of the writes leave
+            if not self._reserve.held:
+                self._update_space()
             self._checkpoint_when_due(removed, stored_bytes)
 
     def _store(self, writes: Sequence[Write], hard_state: HardState) -> tuple[int, int]:
@@ -237,12 +239,12 @@ class SqliteStorage:
         self._manifest = before
         self._key_space = KeySpace(self._connection, self._path, before)
         self._maintenance = Maintenance(self._connection, self._key_space, before.hard_state.truncation.slot)
-        self._update_space()
+        self.space = DiskSpace.LOW
         return work()
 
     def _update_space(self) -> None:
         (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        self.space = self._reserve.space(pages * _PAGE_BYTES)
+        self.space = self._reserve.space(pages * _PAGE_BYTES, self.space)
 
     def maintain(self) -> bool:
         """See Storage."""

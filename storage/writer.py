@@ -69,7 +69,6 @@ class Writer:
         self._on_failure = on_failure
         self._on_space = on_space
         self._space = DiskSpace.AMPLE
-        self._verified = 0.0
         # Measured against a deque under a Condition, submit to on_durable under uvloop: 10 to 25 % less at the median.
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._taken: deque[_Job] = deque()
@@ -127,14 +126,10 @@ class Writer:
                     self._needs_maintenance = self._storage.maintain()
                     wait_s = 0
                 else:
-                    self._verify()
+                    self._storage.verify_files()
+                    self._report_space()
         for _ in range(self._queue.qsize()):
             self._taken.append(self._queue.get_nowait())
-
-    def _verify(self) -> None:
-        self._storage.verify_files()
-        self._verified = perf_counter()
-        self._report_space()
 
     def _report_space(self) -> None:
         if self._storage.space is not self._space:
@@ -155,5 +150,3 @@ class Writer:
             seconds = perf_counter() - start
         self._post(partial(self._on_durable, writes, seconds))
         self._report_space()
-        if self._space is not DiskSpace.AMPLE and perf_counter() - self._verified > VERIFY_S:
-            self._verify()

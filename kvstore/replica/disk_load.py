@@ -9,7 +9,7 @@ MAX_UNSTORED_BYTES = 64 << 20
 """Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
 repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
 SMALL_BYTES = 16 << 10
-"""Bytes of values up to which a message is taken while the space is critical: no-ops, leases, and deletions."""
+"""Bytes of values up to which a message is taken while the disk is full: no-ops, leases, and deletions."""
 
 
 class DiskLoad:
@@ -31,7 +31,9 @@ class DiskLoad:
         """Return True if the disk has no time or no room for `message`. Its sender repeats it."""
         if isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
             return True
-        return self.space is DiskSpace.CRITICAL and _size_bytes(message) > SMALL_BYTES
+        if self.space is DiskSpace.AMPLE or _size_bytes(message) <= SMALL_BYTES:
+            return False
+        return self.space is DiskSpace.CRITICAL or isinstance(message, Propose)
 
     def refuses(self, command: Command) -> bool:
         """Return True if the disk has no room for `command`."""

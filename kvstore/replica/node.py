@@ -242,11 +242,12 @@ class Node:
                     self._messages.append(vote)
 
     def space_changed(self, space: DiskSpace) -> None:
-        """Take note of the space that is left on the disk. A leader steps aside once its space is critical: the disk of
-        another voter may have room."""
-        if space is DiskSpace.CRITICAL and self.disk.space is not space:
+        """Take note of the space that is left on the disk. A leader whose disk becomes full steps aside: the disk of
+        another voter may have room, and its queue of values is dropped."""
+        if self.disk.space is DiskSpace.AMPLE:
             self.replica.step_aside(self._clock())
         self.disk.space = space
+        self._checkpointer.retain(disk_is_full=space is not DiskSpace.AMPLE)
 
     def log_page_read(self, to: NodeId, entries: list[PValue]) -> None:
         """Send the entries that storage returned for a ServeFetch to the peer `to`."""
