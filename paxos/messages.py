@@ -273,6 +273,20 @@ class DigestMismatch(Message, frozen=True, tag="Diverged"):
     digest: Digest
 
 
+class FoundingState(Message, frozen=True, tag="Founding"):
+    """Any replica to any, from host to host: the progress of the founding of the cluster (rule 30).
+
+    A replica without a membership sends the `incarnation` of its data. Once it has agreed to a founding, it also sends
+    the `members` that take part, each with its incarnation, and the `absent` ones. A replica that knows the membership
+    answers with `founded`, and with the members if it founded the cluster with them.
+    """
+
+    incarnation: Count
+    members: tuple[tuple[NodeId, Count], ...]
+    absent: tuple[NodeId, ...]
+    founded: bool
+
+
 class Propose(Message, frozen=True):
     """Replica to leader: asks to order these payloads. There is no answer: the sender sees the payloads applied, or
     sends them again."""
@@ -315,6 +329,7 @@ AnyMessage = (
     | DigestRequest
     | DigestReply
     | DigestMismatch
+    | FoundingState
     | Propose
     | ReadIndex
     | ReadIndexReply

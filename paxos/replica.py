@@ -31,6 +31,7 @@ from paxos.messages import (
     Fetch,
     FetchSnapshot,
     ForgottenVotes,
+    FoundingState,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -186,6 +187,10 @@ class Replica:
         """Do what is due by `now`."""
         self._roles.tick(now)
 
+    def step_aside(self, now: Time) -> None:
+        """Hand leadership over to the voter with the longest log, if this replica leads. It may lead again."""
+        self._roles.step_aside(now)
+
     def hand_over(self, now: Time) -> None:
         """Hand leadership over to the voter with the longest log, if this replica leads, and never try to lead again:
         the process is about to shut down."""
@@ -207,6 +212,11 @@ class Replica:
         self._delivered = slot
         self._learner.install_snapshot(slot)
         self._roles.abandon_attempt(now)
+
+    def begin(self, versions: Sequence[ConfigurationVersion]) -> None:
+        """Take the first configurations of a new cluster, in place of the empty one (rule 30)."""
+        require(self.chosen == 0, f"a replica that knows slots up to {self.chosen} to be chosen was told to begin")
+        self.configurations.replace(versions)
 
     def forget_configurations(self) -> None:
         """Treat no slot as chosen until `install_snapshot`, because the host has no state. Accept values as before."""
@@ -268,7 +278,9 @@ class Replica:
                 self._learner.learn(message)
                 self._learner.note_chosen(sender, message.chosen)
                 self._learner.note_truncated(sender, message.truncated)
-            case FetchSnapshot() | SnapshotPage() | DigestRequest() | DigestReply() | DigestMismatch():
+            case (
+                FetchSnapshot() | SnapshotPage() | FoundingState() | DigestRequest() | DigestReply() | DigestMismatch()
+            ):
                 pass  # the hosts process these messages
             case _:
                 assert_never(message)

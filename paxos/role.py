@@ -101,6 +101,10 @@ class RoleState:
         """Hand leadership over to the voter with the longest log, and never try to lead again."""
         self._retired = True
         self.candidate = None
+        self.step_aside(now)
+
+    def step_aside(self, now: Time) -> None:
+        """Hand leadership over to the voter with the longest log, if this replica leads."""
         if self.leader is not None:
             self.leader.release(choose_successor=True)
             self._step_down(now)

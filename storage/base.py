@@ -15,6 +15,7 @@ next change has the next sub-revision of the same revision, or is the first one 
 """
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -35,6 +36,20 @@ class StorageError(Exception):
     """Unusable storage. The message says what happened, to which file, and what to do next."""
 
 
+class DiskFullError(StorageError):
+    """No space is left on the disk, and no reserve. Nothing of the write was stored."""
+
+
+class DiskSpace(StrEnum):
+    """The space that is left on the disk of a storage."""
+
+    AMPLE = "ample"
+    LOW = "low"
+    """The disk was full, and the reserve was given up: only small writes should be stored."""
+    CRITICAL = "critical"
+    """Most of the reserve is used, too."""
+
+
 class DamagedError(StorageError):
     """Stored data that differs from the data that was written, or lacks part of it. The missing part may contain votes,
     so the replica uses nothing of the data (rule 5)."""
@@ -51,6 +66,18 @@ class StoredIdentity(msgspec.Struct, frozen=True):
     """Number of times the storage was opened, from 1. It is durable before opening returns."""
     members: tuple[NodeId, ...] = ()
     """Voters of the cluster when the data was created; empty for a replica that joined later."""
+
+
+class Founding(msgspec.Struct, frozen=True, array_like=True):
+    """The founding of the cluster, as far as this replica has agreed to it (rule 30)."""
+
+    members: tuple[tuple[NodeId, int], ...]
+    """Each member that takes part and the incarnation of its data, in order of the names. The incarnation is 0 in data
+    that was founded by an earlier release."""
+    absent: tuple[NodeId, ...] = ()
+    """Configured members that do not take part, in order: they join later."""
+    complete: bool = False
+    """True once every member that takes part has agreed. Until then the replica has no membership."""
 
 
 def revision_of(position: int) -> int:
@@ -163,6 +190,9 @@ class StateWrite(Write):
     staged: StagedPage | None = None
     """Page of a snapshot; not together with changes or progress."""
 
+    founding: Founding | None = None
+    """The founding, None for no change. Its members never change, and it stays complete."""
+
 
 class Recovered(msgspec.Struct):
     """The durable state at the time of opening."""
@@ -186,6 +216,8 @@ class Recovered(msgspec.Struct):
     """Position up to which the staged snapshot is compacted once it is installed: that of its first page."""
     replaces: int = 0
     """Incarnation of the damaged data that this data replaces, 0 for none."""
+    founding: Founding | None = None
+    """The founding to which the replica has agreed, None for none."""
 
 
 class Storage(Protocol):
@@ -194,6 +226,9 @@ class Storage(Protocol):
     A StorageError or OSError after opening must end the process: after a failed fsync the content of the disk is
     unknown (rule 4).
     """
+
+    space: DiskSpace
+    """Space that is left, as of the last `write` or `verify_files`."""
 
     def recovered(self) -> Recovered:
         """Return the durable state at the time of opening."""
@@ -228,6 +263,10 @@ class Storage(Protocol):
         Returns False if no work is left. `write` also does slices, so that the storage stays bounded under any load.
         """
 
+    def verify_files(self) -> None:
+        """Raise StorageError if the files of the storage were removed or replaced since they were opened. `write` does
+        the same before it returns. Update `space`."""
+
     def close(self) -> None:
         """Close the file. All written data stays."""
 
@@ -239,7 +278,7 @@ def has_records(write: Write) -> bool:
         return True
     return isinstance(write, StateWrite) and (
         bool(write.changes or write.compact)
-        or not (write.progress is None and write.truncate is None and write.staged is None)
+        or not (write.progress is None and write.truncate is None and write.staged is None and write.founding is None)
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.base import DamagedError, StorageError
+from storage.base import DamagedError, DiskFullError, StorageError
 
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: "another program has the file open: close that program and start the replica again",
@@ -47,4 +47,10 @@ def translated_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise damaged(path, str(error)) from error
-        raise StorageError(f"{path}: {error}; {_REMEDIES.get(code, _DEFAULT_REMEDY)}") from error
+        kind = DiskFullError if code == sqlite3.SQLITE_FULL else StorageError
+        raise kind(f"{path}: {error}; {_REMEDIES.get(code, _DEFAULT_REMEDY)}") from error
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Return True if no space was left on the disk to write to. No sync has failed then (rule 4)."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

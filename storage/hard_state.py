@@ -7,10 +7,13 @@ Storage uses them.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, Slot
 from storage.base import (
     AppliedProgress,
+    Founding,
     Recovered,
     StagedPage,
     StateWrite,
@@ -74,6 +77,7 @@ class HardState(NamedTuple):
     compact: int = 0
     """Position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
+    founding: Founding | None = None
 
     def after(self, writes: Sequence[Write]) -> "HardState":
         """Return the hard state after `writes`. Raises StorageError if they break the contract."""
@@ -99,6 +103,7 @@ class HardState(NamedTuple):
             log_bytes,
             self.staging.position,
             self.staging.compacted,
+            founding=self.founding,
         )
 
 
@@ -130,6 +135,8 @@ def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
         hard_state = _after_truncation(hard_state, write.truncate)
     if write.compact:
         hard_state = _after_compact(hard_state, write.compact)
+    if write.founding is not None:
+        hard_state = _after_founding(hard_state, write.founding)
     return hard_state
 
 
@@ -165,6 +172,13 @@ def _after_compact(hard_state: HardState, compact: int) -> HardState:
     if compact > hard_state.progress.position:
         raise misuse(f"the compacted position {compact} would exceed the stored one, {hard_state.progress.position}")
     return hard_state._replace(compact=compact)
+
+
+def _after_founding(hard_state: HardState, founding: Founding) -> HardState:
+    stored = hard_state.founding
+    if stored is not None and founding not in {stored, replace(stored, complete=True)}:
+        raise misuse(f"the founding would change from {stored} to {founding}")
+    return hard_state._replace(founding=founding)
 
 
 def _after_page(hard_state: HardState, staged: StagedPage) -> HardState:

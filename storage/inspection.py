@@ -16,7 +16,7 @@ from sqlite_utils import Database
 from paxos.ready import Write
 from paxos.types import PValue, Slot
 from storage import schema
-from storage.base import Recovered, StatePage, StorageError, StoredIdentity
+from storage.base import DiskSpace, Recovered, StatePage, StorageError, StoredIdentity
 from storage.directory import DATA_FILE, LOCK_FILE, LockRecord, read_lock_record
 from storage.errors import damaged, translated_errors
 from storage.key_space import KeySpace
@@ -75,6 +75,7 @@ class ReadOnlyStorage:
     def __init__(self, connection: sqlite3.Connection, path: Path, manifest: Manifest, recovered: Recovered) -> None:
         self._connection = connection
         self._path = path
+        self.space = DiskSpace.AMPLE
         self._manifest = manifest
         self._space = KeySpace(connection, path, manifest)
         self._recovered = recovered
@@ -104,6 +105,9 @@ class ReadOnlyStorage:
     def maintain(self) -> bool:
         """See Storage."""
         return False
+
+    def verify_files(self) -> None:
+        """See Storage."""
 
     def close(self) -> None:
         """See Storage."""

@@ -1,4 +1,4 @@
-"""The manifest: the hard state and the location of the state's rows, in three one-row tables of the database.
+"""The manifest: the hard state and the location of the state's rows, in four one-row tables of the database.
 
 A row is written when its content has changed, and verified when it is loaded.
 """
@@ -7,8 +7,10 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from paxos.types import Ballot
-from storage.base import AppliedProgress, Truncation
+from storage.base import AppliedProgress, Founding, Truncation
 from storage.errors import damaged
 from storage.hard_state import HardState, Staging
 from storage.log import load_extent
@@ -39,6 +41,8 @@ def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Mani
             "UPDATE progress SET applied = ?, position = ?, chain = ?, digest = ?, extra = ?, checksum = ?",
             with_checksum(applied, position, chain, digest, extra),
         )
+    if new.founding != old.founding:
+        connection.execute("UPDATE founding SET founding = ?, checksum = ?", with_checksum(pack_founding(new.founding)))
     if _bounds_row(after) != _bounds_row(before):
         connection.execute(
             "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
@@ -60,6 +64,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
     round_, node, chosen = only_row(connection, path, "acceptor")
     applied, position, chain, digest, extra = only_row(connection, path, "progress")
     truncated, log_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
+    (founding,) = only_row(connection, path, "founding")
     end, log_bytes = load_extent(connection, truncated)
     last = max(end, truncated)
     if chosen > last:
@@ -74,6 +79,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
         AppliedProgress(applied, position, chain, int(digest), extra),
         compact,
         Staging(*staging),
+        msgspec.json.decode(founding, type=Founding | None),
     )
     return Manifest(hard_state, live, compacted), log_bytes
 
@@ -81,6 +87,11 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
 def progress_fields(progress: AppliedProgress) -> tuple[int, int, bytes, str, bytes]:
     """Return the columns of table progress. The digest is text, because it may exceed SQLite's largest integer."""
     return progress.applied, progress.position, progress.chain, str(progress.digest), progress.extra
+
+
+def pack_founding(founding: Founding | None) -> str:
+    """Return the column of table founding."""
+    return msgspec.json.encode(founding).decode()
 
 
 def _bounds_row(manifest: Manifest) -> tuple[int | str | bytes, ...]:

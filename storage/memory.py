@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
-from storage.base import Change, Recovered, StagedPage, StatePage, StateWrite, StoredIdentity
+from storage.base import Change, DiskSpace, Recovered, StagedPage, StatePage, StateWrite, StoredIdentity
 from storage.hard_state import HardState, Staging
 
 
@@ -16,6 +16,7 @@ class MemoryStorage:
     crash."""
 
     def __init__(self, cluster: str, node: NodeId, incarnation: int = 1, *, members: tuple[NodeId, ...] = ()) -> None:
+        self.space = DiskSpace.AMPLE
         self._log: dict[Slot, PValue] = {}
         self._state: dict[int, Change] = {}
         self._staged: dict[int, Change] = {}
@@ -107,6 +108,9 @@ class MemoryStorage:
     def maintain(self) -> bool:
         """See Storage."""
         return False
+
+    def verify_files(self) -> None:
+        """See Storage."""
 
     def close(self) -> None:
         """See Storage."""

@@ -6,6 +6,7 @@
     progress   one row: see `storage.base.AppliedProgress`
     bounds     one row: the truncation point of the log (`cut`, `chain`), the live tables of the state and the position
                up to which they are compacted, and the extent of a staged snapshot; see `storage.manifest`
+    founding   one row: see `storage.base.Founding`, as JSON; null before the replica has agreed to a founding
     records_a, records_b   one row for each record, see `storage.base.Change` and `storage.state_tables`
     history_a, history_b   one row for each run of changes: the first and the last position, and all changes, packed
 
@@ -22,10 +23,10 @@ from sqlite_utils import Database
 from sqlite_utils.db import Table
 
 from paxos.types import ZERO, NodeId
-from storage.base import DamagedError, StorageError, StoredIdentity
+from storage.base import DamagedError, Founding, StorageError, StoredIdentity
 from storage.errors import damaged
 from storage.hard_state import HardState
-from storage.manifest import Manifest, insert_first
+from storage.manifest import Manifest, insert_first, pack_founding
 from storage.rows import only_row, with_checksum
 from storage.state_tables import NAMES
 
@@ -126,6 +127,15 @@ def _create_state(database: Database) -> None:
     insert_first(database.conn, Manifest(HardState(), live=NAMES[0], compacted=0))
 
 
+def _create_founding(database: Database) -> None:
+    """Create the table of the founding. Earlier data began with members whose incarnations nobody recorded."""
+    _create(database, "founding", {"founding": str})
+    (names,) = database.execute("SELECT members FROM identity").fetchone() or ("",)
+    members = tuple((name, 0) for name in names.split(",") if name)
+    founding = Founding(members, complete=True) if members else None
+    database.execute("INSERT INTO founding VALUES (?, ?)", with_checksum(pack_founding(founding)))
+
+
 def _create(
     database: Database, name: str, columns: dict[str, type], pk: str | None = None, nullable: str | None = None
 ) -> Table:
@@ -133,7 +143,7 @@ def _create(
     return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk, nullable}, strict=True)
 
 
-_MIGRATIONS = (_create_tables, _create_state)
+_MIGRATIONS = (_create_tables, _create_state, _create_founding)
 """The migrations, by the schema version that each turns into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)

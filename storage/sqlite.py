@@ -1,25 +1,24 @@
 """Storage in one SQLite file: one connection, and one transaction for each `write`, durable when `write` returns.
 
-The settings serve rules 1, 4 and 5. WAL mode with synchronous=FULL syncs the write-ahead log at each commit. SQLite's
-automatic checkpoint ignores a failed sync, so it is off; `write` makes explicit checkpoints, which report the failure.
-One connection locks the file exclusively, because several connections can corrupt a WAL (SQLite 3.7.0 to 3.51.2) and
-because no second process may open the data.
-
-Sources: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html
+`storage.connection` has the settings that make it so.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from paxos.ready import Write
 from paxos.types import NodeId, PValue, Slot
 from storage import wal
-from storage.base import Recovered, StatePage, StateWrite, StorageError, has_records
+from storage.base import DiskFullError, DiskSpace, Recovered, StatePage, StateWrite, StorageError, has_records
 from storage.compaction import units_of
+from storage.connection import checkpoint, connect
 from storage.directory import (
     DATA_FILE,
+    LOCK_FILE,
     DirectoryLock,
     LockRecord,
     lock_directory,
@@ -27,27 +26,24 @@ from storage.directory import (
     make_file,
     sync_directory,
 )
-from storage.errors import damaged, translated_errors, unusable
+from storage.errors import damaged, is_full, translated_errors, unusable
+from storage.file_watch import FileWatch
 from storage.hard_state import HardState
 from storage.key_space import NO_END, KeySpace
 from storage.log import load_entries, store_entries
 from storage.maintenance import Maintenance
 from storage.manifest import Manifest, load_manifest, store_manifest
-from storage.rows import decode_text
+from storage.reserve import Reserve
 from storage.schema import claim
+
+T = TypeVar("T")
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """Approximate length of the WAL at which it is checkpointed: a checkpoint takes milliseconds, and a start reads the WAL
 quickly."""
 
-_PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
-    ("locking_mode", "EXCLUSIVE", "exclusive"),  # first: without it the index of the WAL would be in shared memory
-    ("journal_mode", "WAL", "wal"),
-    ("synchronous", "FULL", 2),
-    ("fullfsync", "ON", 1),  # macOS: a plain fsync does not flush the cache of the drive
-    ("wal_autocheckpoint", "0", 0),
-)
-_FRAME_BYTES = 4096 + 24
+_PAGE_BYTES = 4096
+_FRAME_BYTES = _PAGE_BYTES + 24
 _FRAMES_PER_COMMIT = 8
 _ROW_BYTES = 64
 _SLICE_UNITS = 256
@@ -55,14 +51,29 @@ _SLICE_UNITS = 256
 _UNITS_PER_WRITE = 16
 
 
-def open_storage(directory: Path, cluster: str, node: NodeId, members: Collection[NodeId]) -> "SqliteStorage":
+def open_storage(
+    directory: Path, cluster: str, node: NodeId, members: Collection[NodeId], *, reserve_bytes: int = 0
+) -> "SqliteStorage":
     """Open or create the data of `node` of `cluster` in `directory`, and lock the directory until `close` or the end of
     the process.
 
-    `members` are the first voters for new data, none for a replica that joins. Raises DamagedError if the data is
-    damaged or lost, and StorageError if the directory is in use or unusable, or the data belongs to another node or has
-    a newer version.
+    `members` are the first voters for new data, none for a replica that joins. `reserve_bytes` is the size of the
+    reserve for a full disk, which is given up if the data cannot be opened without it. Raises DamagedError if the data
+    is damaged or lost, and StorageError if the directory is in use or unusable, or the data belongs to another node or
+    has a newer version.
     """
+    reserve = Reserve(directory, reserve_bytes)
+    try:
+        return _open(directory, cluster, node, members, reserve)
+    except DiskFullError:
+        if not reserve.give_up():
+            raise
+        return _open(directory, cluster, node, members, reserve)
+
+
+def _open(
+    directory: Path, cluster: str, node: NodeId, members: Collection[NodeId], reserve: Reserve
+) -> "SqliteStorage":
     path = directory / DATA_FILE
     with ExitStack() as resources:
         try:
@@ -72,12 +83,12 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
             refuse_broken_wal(path)
             make_file(path)
             with translated_errors(path):
-                connection = _connect(path)
+                connection = connect(path)
                 resources.callback(connection.close)
                 resources.callback(lock.update_record, open=False)  # closing the connection removes the WAL
                 lock.update_record(open=False)  # before the checkpoint empties the WAL
                 # The WAL of an earlier run is synced into the database before any vote depends on it (rule 4).
-                _checkpoint(connection, path, "TRUNCATE")
+                checkpoint(connection, path, "TRUNCATE")
                 identity = claim(connection, path, cluster, node, members=members, last_boot=lock.record.boot)
                 manifest, log_bytes = load_manifest(connection, path)
                 space = KeySpace(connection, path, manifest)
@@ -87,7 +98,11 @@ def open_storage(directory: Path, cluster: str, node: NodeId, members: Collectio
             raise unusable(directory, error) from error
         recovered = manifest.hard_state.recovered(identity, log_bytes)
         recovered.replaces = lock.record.replaces
-        return SqliteStorage(path, connection, space, manifest, recovered, lock=lock, resources=resources.pop_all())
+        storage = SqliteStorage(
+            path, connection, space, manifest, recovered, lock=lock, reserve=reserve, resources=resources.pop_all()
+        )
+        storage.verify_files()
+        return storage
 
 
 def refuse_lost(path: Path, record: LockRecord) -> None:
@@ -119,39 +134,6 @@ def wal_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.text_factory = decode_text
-        for name, value, _ in _PRAGMAS:
-            connection.execute(f"PRAGMA {name} = {value}").fetchall()
-        _verify_pragmas(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _verify_pragmas(connection: sqlite3.Connection, path: Path) -> None:
-    for name, value, expected in _PRAGMAS:
-        found = connection.execute(f"PRAGMA {name}").fetchone()[0]
-        if found != expected:
-            raise StorageError(
-                f"{path}: SQLite {sqlite3.sqlite_version} reports {found} for PRAGMA {name} = {value}. Without this "
-                "setting a power failure could undo a vote: put the data on a local file system, or install a full "
-                "build of SQLite"
-            )
-
-
-def _checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
-    busy, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    if busy or moved != frames:
-        raise StorageError(
-            f"{path}: a checkpoint moved only {moved} of {frames} frames of the write-ahead log into the database: "
-            "close any other program that has the file open, and start the replica again"
-        )
-
-
 class SqliteStorage:
     """A Storage in one SQLite file, opened by `open_storage`. Any thread may use it, but only one at a time.
 
@@ -168,15 +150,19 @@ class SqliteStorage:
         recovered: Recovered,
         *,
         lock: DirectoryLock,
+        reserve: Reserve,
         resources: ExitStack,
     ) -> None:
+        self.space = DiskSpace.AMPLE
         self._path = path
         self._connection = connection
-        self._space = space
+        self._key_space = space
         self._maintenance = Maintenance(connection, space, manifest.hard_state.truncation.slot)
         self._manifest = manifest
         self._recovered = recovered
+        self._files = FileWatch((wal_of(path), path.with_name(LOCK_FILE)), growing=(path,))
         self._lock = lock
+        self._reserve = reserve
         self._resources = resources
         self._wal_bytes = 0
         self._owed_units = 0
@@ -198,16 +184,16 @@ class SqliteStorage:
         """See Storage."""
         with self._unusable_on_error():
             if staged:
-                return self._space.staged_page(after, max_bytes)
+                return self._key_space.staged_page(after, max_bytes)
             self._compact_further()
-            return self._space.page(after, max_bytes, self._manifest)
+            return self._key_space.page(after, max_bytes, self._manifest)
 
     def _compact_further(self) -> None:
         """Do one slice of compaction, so that a reader that waits for compaction makes progress with each call, and
         further slices while records at the base are missing."""
-        if self._space.compacted < self._manifest.hard_state.compact:
+        if self._key_space.compacted < self._manifest.hard_state.compact:
             self._maintain_slice()
-        while self._space.incomplete:
+        while self._key_space.incomplete:
             self._maintain_slice()
 
     def write(self, writes: Sequence[Write]) -> None:
@@ -216,15 +202,49 @@ class SqliteStorage:
             if not any(map(has_records, writes)):
                 return
             hard_state = self._manifest.hard_state.after(writes)
-            self._make_room(writes)
-            accepts = [entry for write in writes for entry in write.accepts if entry.slot > hard_state.truncation.slot]
-            sizes = _sizes(accepts, writes)
-            with self._transaction():
-                store_entries(self._connection, accepts)
-                self._maintenance.stored(self._space.store(writes))
-                removed = self._maintain_with_write(hard_state, sum(map(units_of, sizes)))
-                self._store_manifest(hard_state)
-            self._checkpoint_when_due(removed, sum(sizes) + len(sizes) * _ROW_BYTES)
+            removed, stored_bytes = self._with_reserve(partial(self._store, writes, hard_state))
+            self._files.verify()  # before the votes of the writes leave
+            if not self._reserve.held:
+                self._update_space()
+            self._checkpoint_when_due(removed, stored_bytes)
+
+    def _store(self, writes: Sequence[Write], hard_state: HardState) -> tuple[int, int]:
+        """Store `writes` in a transaction. Return the units of maintenance done, and the bytes stored."""
+        self._make_room(writes)
+        accepts = [entry for write in writes for entry in write.accepts if entry.slot > hard_state.truncation.slot]
+        sizes = _sizes(accepts, writes)
+        with self._transaction():
+            store_entries(self._connection, accepts)
+            self._maintenance.stored(self._key_space.store(writes))
+            removed = self._maintain_with_write(hard_state, sum(map(units_of, sizes)))
+            self._store_manifest(hard_state)
+        return removed, sum(sizes) + len(sizes) * _ROW_BYTES
+
+    def _with_reserve(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`. If the disk is full, roll the transaction back, give the reserve up, and do the
+        same work once more.
+
+        SQLite reports a full disk when it cannot write, before it syncs. So no sync has failed, and nothing was
+        reported (rule 4): whether or not the frames of the transaction are complete on the disk, it is the same
+        transaction that is written over them.
+        """
+        before = self._manifest
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not (is_full(error) and self._reserve.give_up()):
+                raise
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._manifest = before
+        self._key_space = KeySpace(self._connection, self._path, before)
+        self._maintenance = Maintenance(self._connection, self._key_space, before.hard_state.truncation.slot)
+        self.space = DiskSpace.LOW
+        return work()
+
+    def _update_space(self) -> None:
+        (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        self.space = self._reserve.space(pages * _PAGE_BYTES, self.space)
 
     def maintain(self) -> bool:
         """See Storage."""
@@ -234,18 +254,27 @@ class SqliteStorage:
             self._maintain_slice()
             return self._maintenance.pending(self._manifest.hard_state)
 
+    def verify_files(self) -> None:
+        """See Storage."""
+        with self._unusable_on_error():
+            self._files.verify()
+            self._update_space()
+
     def _maintain_slice(self) -> None:
+        self._checkpoint_when_due(self._with_reserve(self._store_slice))
+
+    def _store_slice(self) -> int:
         hard_state = self._manifest.hard_state
         with self._transaction():
             removed = self._maintenance.slice(_SLICE_UNITS, hard_state, idle=True)
             self._store_manifest(hard_state)
-        self._checkpoint_when_due(removed)
+        return removed
 
     def _make_room(self, writes: Sequence[Write]) -> None:
         """Remove invalid rows at the positions of a staged page, in separate transactions, so that the transaction of
         the page is short. No reader needs the removed rows, so an interruption is harmless."""
         staged = next((write.staged for write in writes if isinstance(write, StateWrite) and write.staged), None)
-        if staged is None or not self._space.idle_has_garbage:
+        if staged is None or not self._key_space.idle_has_garbage:
             return
         upto = staged.page.changes[-1].position if staged.page.changes else 0
         removed = 1
@@ -280,7 +309,7 @@ class SqliteStorage:
         self._connection.execute("COMMIT")
 
     def _store_manifest(self, hard_state: HardState) -> None:
-        manifest = Manifest(hard_state, self._space.live.name, self._space.compacted)
+        manifest = Manifest(hard_state, self._key_space.live.name, self._key_space.compacted)
         store_manifest(self._connection, self._manifest, manifest)
         self._manifest = manifest
 
@@ -296,7 +325,7 @@ class SqliteStorage:
             return
         self._wal_bytes = wal.length(wal_of(self._path))
         if self._wal_bytes >= CHECKPOINT_BYTES:
-            _checkpoint(self._connection, self._path, "PASSIVE")
+            self._with_reserve(partial(checkpoint, self._connection, self._path, "PASSIVE"))
             self._wal_bytes = 0
 
     def close(self) -> None:
@@ -305,7 +334,7 @@ class SqliteStorage:
             if self._usable:
                 with self._unusable_on_error():
                     self._lock.update_record(open=False)  # first: the checkpoint empties the WAL
-                    _checkpoint(self._connection, self._path, "TRUNCATE")
+                    self._with_reserve(partial(checkpoint, self._connection, self._path, "TRUNCATE"))
                 self._usable = False
 
     @contextmanager

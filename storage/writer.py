@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 from paxos.ready import Write
 from paxos.types import PValue, Slot
-from storage.base import StatePage, Storage, has_records
+from storage.base import DiskSpace, StatePage, Storage, has_records
 
+VERIFY_S = 1.0
+"""Interval at which an idle storage thread looks whether the files are still there."""
 IDLE_S = 0.1
 """Time without a job after which maintenance begins. Under load the writes do maintenance, and less of it, because
 values that are soon superseded never become rows."""
@@ -48,6 +50,7 @@ class Writer:
 
     - `on_durable(writes, seconds)`: these writes are durable, in the order of `submit`. They shared a transaction that
       took `seconds`, 0.0 if none of the writes had records.
+    - `on_space(space)`: the space that is left on the disk has changed.
     - `on_failure(error)`: the storage failed, and the current transaction may or may not be durable (rule 4). This is
       the last callback: the thread stores and reads nothing any more, and the process must end.
     """
@@ -58,11 +61,14 @@ class Writer:
         post: Callable[[Callable[[], None]], object],
         on_durable: Callable[[list[Write], float], None],
         on_failure: Callable[[Exception], None],
+        on_space: Callable[[DiskSpace], None] = lambda _: None,
     ) -> None:
         self._storage = storage
         self._post = post
         self._on_durable = on_durable
         self._on_failure = on_failure
+        self._on_space = on_space
+        self._space = DiskSpace.AMPLE
         # Measured against a deque under a Condition, submit to on_durable under uvloop: 10 to 25 % less at the median.
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._taken: deque[_Job] = deque()
@@ -110,16 +116,25 @@ class Writer:
         return True
 
     def _take(self) -> None:
-        """Take all queued jobs. If there are none, wait, and do maintenance meanwhile."""
+        """Take all queued jobs. If there are none, wait, do maintenance meanwhile, and then watch over the files."""
         wait_s: float = IDLE_S
         while not self._taken:
             try:
-                self._taken.append(self._queue.get(timeout=wait_s if self._needs_maintenance else None))
+                self._taken.append(self._queue.get(timeout=wait_s if self._needs_maintenance else VERIFY_S))
             except Empty:
-                self._needs_maintenance = self._storage.maintain()
-                wait_s = 0
+                if self._needs_maintenance:
+                    self._needs_maintenance = self._storage.maintain()
+                    wait_s = 0
+                else:
+                    self._storage.verify_files()
+                    self._report_space()
         for _ in range(self._queue.qsize()):
             self._taken.append(self._queue.get_nowait())
+
+    def _report_space(self) -> None:
+        if self._storage.space is not self._space:
+            self._space = self._storage.space
+            self._post(partial(self._on_space, self._space))
 
     def _further_writes(self) -> Iterator[Write]:
         while self._taken and isinstance(job := self._taken[0], Write):
@@ -134,3 +149,4 @@ class Writer:
             self._needs_maintenance = True
             seconds = perf_counter() - start
         self._post(partial(self._on_durable, writes, seconds))
+        self._report_space()

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     """Too many requests are in progress on this replica."""
     FULL = "full"
     """The store has reached its quota: only commands that do not enlarge it are taken."""
+    DISK_FULL = "disk-full"
+    """The disk of this replica is full: only commands that put no value are taken."""
     STOPPING = "stopping"
     """This replica is shutting down."""
     JOINING = "joining"

@@ -96,6 +96,14 @@ def genesis(voters: Iterable[NodeId]) -> list[MembershipVersion]:
     return [MembershipVersion(1, Membership(0, tuple(Member(name, "") for name in sorted(voters))))]
 
 
+def founded(members: Iterable[tuple[NodeId, int]], absent: Iterable[NodeId]) -> list[MembershipVersion]:
+    """Return the membership with which a cluster starts: voters with the incarnations of their data, and founding
+    members that were absent, which join as voters."""
+    voters = (Member(name, "", incarnation=incarnation) for name, incarnation in members)
+    joining = (newcomer(name, "", MemberRole.VOTER) for name in absent)
+    return [MembershipVersion(1, Membership(0, (*voters, *joining)))]
+
+
 def configurations_of(memberships: Iterable[MembershipVersion]) -> list[ConfigurationVersion]:
     """Return `memberships` as the protocol needs them; one configuration without voters if there are none."""
     return [ConfigurationVersion(version.first, version.membership.configuration) for version in memberships] or [

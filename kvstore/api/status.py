@@ -17,6 +17,10 @@ class Standing(StrEnum):
     """The replica is catching up, and then takes the role with which it was added."""
     WAITING = "waiting"
     """The replica was started to join, and has not learned the membership from any member yet."""
+    FOUNDING = "founding"
+    """The replica has no data, and waits for the other founding members to found a cluster with them."""
+    DATA_LOST = "data-lost"
+    """The replica has no data, and members that have data know it with other data: it has lost its disk."""
     REFUSED = "refused"
     """The members that the replica reaches do not know it: it was removed, or never added."""
     REMOVED = "removed"
@@ -59,7 +63,8 @@ class MembersStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The document of `GET /status`. `ballot` and `promised` are written `round.node`. `role` is `leader`,
     `candidate` or `follower`. `leader` is None while none is known. `lease_left_ms` is None on a replica that does
-    not lead."""
+    not lead. `waits_for` names the founding members that have not answered a replica whose standing is `founding`, and
+    the members that have data if its standing is `data-lost`."""
 
     id: str
     cluster: str
@@ -77,3 +82,4 @@ class Status(msgspec.Struct, frozen=True):
     version: str
     wire_version: int
     standing: Standing = Standing.VOTER
+    waits_for: list[str] = []

@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import msgspec
 
-from kvstore.api.membership import MemberRole, genesis
+from kvstore.api.membership import MemberRole
 from kvstore.replica.applier import Applier, load_state, verified_log
+from kvstore.replica.founding import founding_memberships
 from storage.base import DamagedError, Recovered, Storage, StoredIdentity, revision_of, scan
 from storage.directory import DATA_FILE
 from storage.inspection import Inspection, inspect
@@ -145,7 +146,7 @@ class _Verification:
         recovered = storage.recovered()
         self._report.promised = str(recovered.promised)
         self._report.log = self._try(lambda: _verify_log(storage, recovered))
-        applier = self._try(lambda: load_state(storage, genesis(identity.members if identity else ())))
+        applier = self._try(lambda: load_state(storage, founding_memberships(recovered.founding)))
         if applier is not None:
             self._report.members_version = applier.machine.membership.version
             self._report.members = [

@@ -103,6 +103,7 @@ _ERRORS: dict[str, type[ClientError]] = {
     "no-such-lease": NoSuchLease,
     "locked": Locked,
     "members-changed": Unavailable,
+    "disk-full": Unavailable,
     "idempotency-key-expired": IdempotencyKeyExpired,
     "answer-not-kept": AnswerLost,
 }

@@ -87,6 +87,9 @@ class LocalEnd:
     """Message versions that this release speaks."""
     last_proved: dict[str, ProcessIdentity] = field(default_factory=dict)
     """Newest identity that each peer proved."""
+    binds: bool = True
+    """True if a peer without an enrolled incarnation must keep the incarnation that it proved first. False before this
+    replica knows a membership: a peer that has no data either may still lose its empty disk."""
 
     def __post_init__(self) -> None:
         if len(self.cluster) > MAX_CLUSTER_CHARS:
@@ -117,6 +120,8 @@ class LocalEnd:
     def recognise(self, peer: str, identity: ProcessIdentity) -> None:
         """Record the identity that `peer` proved. Raises LinkRefused if its data or process is not the newest."""
         known = self.last_proved.get(peer, identity)
+        if not self.binds and known.incarnation != identity.incarnation:
+            known = identity
         expected = self._expected_incarnation(peer, known)
         replace = f"run `kvstore member replace {peer}`"
         if identity.incarnation != expected:

@@ -112,8 +112,8 @@ class Transport:
         self._outgoing: dict[_Key, DialledLink] = {}
         self._incoming: dict[_Key, AcceptedLink] = {}
         self._warned: dict[tuple[str, str], float] = {}
-        self.not_a_member_for: set[str] = set()
-        """Peers that last refused this replica because they do not know it as a member."""
+        self.refused_by: dict[str, LinkRefusal] = {}
+        """Reason of the last refusal of each peer, until the peer accepts a link."""
 
     async def start(self) -> None:
         """Listen and begin to dial. Raises OSError if it cannot listen on the address."""
@@ -162,17 +162,18 @@ class Transport:
                 self._dialers.pop(key).task.cancel()
         self._drop(lambda link: link.handshake.peer in obsolete)
         self._warned = {key: at for key, at in self._warned.items() if key[0] not in obsolete}
-        self.not_a_member_for &= self._peers.keys()
+        self.refused_by = {peer: reason for peer, reason in self.refused_by.items() if peer in self._peers}
         if self._dials:
             self._dial()
 
-    def enrol(self, incarnations: Mapping[str, int], unverified: Collection[str] = ()) -> None:
+    def enrol(self, incarnations: Mapping[str, int], unverified: Collection[str] = (), *, binds: bool = True) -> None:
         """Replace the enrolled incarnation of each peer, and drop links to other incarnations.
 
-        A peer without an enrolled incarnation is bound to the first incarnation that it proves. For a peer in
-        `unverified`, this is the first incarnation that it proves after it became unverified.
+        A peer without an enrolled incarnation is bound to the first incarnation that it proves, unless `binds` is
+        False. For a peer in `unverified`, this is the first incarnation that it proves after it became unverified.
         """
         self.local.enrol(incarnations, unverified)
+        self.local.binds = binds
         self._drop(
             lambda link: (
                 (proved := link.handshake.proved) is not None
@@ -250,8 +251,7 @@ class Transport:
         """See Hub."""
         if refused.by_peer:
             self.stats.refused_by_peers += 1
-            if refused.reason is LinkRefusal.UNKNOWN_NODE:
-                self.not_a_member_for.add(link.handshake.peer)
+            self.refused_by[link.handshake.peer] = refused.reason
         else:
             self.stats.refused[refused.reason] += 1
         host, port = (link.transport.get_extra_info("peername") or ("?", 0))[:2]
@@ -262,7 +262,7 @@ class Transport:
     def welcomed(self, link: DialledLink) -> None:
         """See Hub."""
         peer, channel = link.key
-        self.not_a_member_for.discard(peer)
+        self.refused_by.pop(peer, None)
         self._outgoing[link.key] = link
         self._end_earlier_processes(link)
         log.debug("link to %s for %s is up", peer, channel)

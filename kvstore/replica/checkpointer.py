@@ -61,6 +61,10 @@ class Checkpointer:
         self._store_now = True
         return self._compacted
 
+    def retain(self, *, disk_is_full: bool) -> None:
+        """Retain less of the log and of the history while the disk is full, from the next checkpoint on."""
+        self._retention.limit(disk_is_full=disk_is_full)
+
     def stage(self, staged: StagedPage) -> None:
         """Have the next step store a page of a peer's state."""
         self._staged = staged

@@ -10,10 +10,12 @@ from random import Random
 
 from kvstore.api.commands import Command, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Membership, MembershipVersion, configurations_of
+from kvstore.api.membership import Membership, configurations_of
 from kvstore.api.queries import Consistency, Query
 from kvstore.replica.checkpointer import Checkpointer, joined
+from kvstore.replica.disk_load import DiskLoad
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
+from kvstore.replica.founding import FoundingManager, FoundingPlan, founding_memberships
 from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
 from kvstore.replica.membership_manager import MembershipManager
@@ -28,12 +30,12 @@ from kvstore.replica.stats import NodeStats
 from kvstore.state_machine.quota import exceeds_quota, size_bytes
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
-    Accept,
     AnyMessage,
     DigestMismatch,
     DigestReply,
     DigestRequest,
     FetchSnapshot,
+    FoundingState,
     Learn,
     SnapshotPage,
 )
@@ -42,11 +44,8 @@ from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica
 from paxos.role import Role
 from paxos.types import MS, NodeId, PValue, Slot, Time
-from storage.base import StatePage, StateWrite, Storage, scan
+from storage.base import DiskSpace, StatePage, StateWrite, Storage, scan
 
-MAX_UNSTORED_BYTES = 64 << 20
-"""Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
-repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
 REPEAT_MS = 1000
 """Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
 
@@ -57,7 +56,6 @@ class Node:
     def __init__(
         self,
         storage: Storage,
-        memberships: list[MembershipVersion],
         options: Options,
         *,
         clock: Callable[[], Time],
@@ -66,14 +64,14 @@ class Node:
         max_waiting: int,
         quota_bytes: int = 2**62,
         limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - frozen
+        plan: FoundingPlan = FoundingPlan(),  # noqa: B008 - immutable
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Load the state from `storage`, which only the driver uses afterwards.
 
-        `memberships` holds the first membership of a new cluster, and is empty for a replica that joins a cluster; a
-        stored membership takes precedence. `clock` is read at each event. `max_waiting` is the maximum number of
-        unanswered requests. Commands that would make the state larger than `quota_bytes` are refused. `on_batch` is
-        called with the number of commands in each applied slot. Raises StorageError if the stored data is unusable.
+        Without a stored membership, the replica founds a cluster by `plan`, or joins one. `clock` is read at each
+        event. `max_waiting` limits the unanswered requests. Commands that would enlarge the state beyond `quota_bytes`
+        are refused. `on_batch` gets the number of commands in each applied slot. Raises StorageError.
         """
         recovered = storage.recovered()
         identity = recovered.identity
@@ -88,7 +86,7 @@ class Node:
         self._on_batch = on_batch
         self._quota_bytes = quota_bytes
         self.stats = NodeStats()
-        self._checkpointer = Checkpointer(storage, memberships, limits, clock())
+        self._checkpointer = Checkpointer(storage, founding_memberships(recovered.founding), limits, clock())
         self.view = MembershipView(self.id, self._checkpointer)
         from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
         self.replica = Replica(
@@ -103,6 +101,7 @@ class Node:
             restarted=self._boot > 1,
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
+        self.founding = FoundingManager(plan, storage, self._checkpointer, self.replica)
         batch_bytes = options.max_batch_bytes
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
@@ -116,7 +115,7 @@ class Node:
         self._messages: list[Envelope] = []
         self._state_reads: list[ServeSnapshot] = []
         """Snapshot pages to read from storage, for the next Ready."""
-        self._unstored_bytes = 0
+        self.disk = DiskLoad()
         self.incarnations: Mapping[NodeId, int] = {}
         """Incarnation that each linked peer has proved, and that of this replica, by name. Set by the driver."""
         self.replacement_requests: Mapping[NodeId, int] = {}
@@ -163,6 +162,8 @@ class Node:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
         elif not isinstance(command, Reconfigure) and exceeds_quota(command, size, self.machine, self._quota_bytes):
             reply(Refused(Reason.FULL, Outcome.FAILED))
+        elif self.disk.refuses(command):
+            reply(Refused(Reason.DISK_FULL, Outcome.FAILED))
         else:
             self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
 
@@ -210,16 +211,18 @@ class Node:
         self.heard[sender] = now
         self._leader.heard(sender, now)
         self.stats.received[type(message).__name__] += 1
+        if self.disk.drops(message):
+            return
         if isinstance(message, FetchSnapshot):
             self._serve_state(sender, message, now)
         elif isinstance(message, SnapshotPage):
             if self._snapshot_receiver.take(sender, message, now):
                 self.stats.snapshots_installed += 1
                 self._follow_membership()
-        elif isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
-            return  # the disk lags
         elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
             self._messages += self._divergence.receive(sender, message, self.membership)
+        elif isinstance(message, FoundingState):
+            self._messages += self.founding.receive(sender, message, now)
         else:
             self.replica.receive(sender, message, now)
 
@@ -227,14 +230,24 @@ class Node:
         """Record that `writes` are durable: send their votes to peers, and count the votes of this replica."""
         now = self._clock()
         for write in writes:
-            self._unstored_bytes -= _value_bytes(write)
+            self.disk.stored(write)
             if isinstance(write, StateWrite) and write.staged is not None:
                 self._snapshot_receiver.stored()
+            if self.founding.stored(write, now):
+                self._follow_membership()
             for vote in write.votes:
                 if vote.to == self.id:
                     self.replica.receive(self.id, vote.message, now)
                 else:
                     self._messages.append(vote)
+
+    def space_changed(self, space: DiskSpace) -> None:
+        """Take note of the space that is left on the disk. A leader whose disk becomes full steps aside: the disk of
+        another voter may have room, and its queue of values is dropped."""
+        if self.disk.space is DiskSpace.AMPLE:
+            self.replica.step_aside(self._clock())
+        self.disk.space = space
+        self._checkpointer.retain(disk_is_full=space is not DiskSpace.AMPLE)
 
     def log_page_read(self, to: NodeId, entries: list[PValue]) -> None:
         """Send the entries that storage returned for a ServeFetch to the peer `to`."""
@@ -269,6 +282,7 @@ class Node:
             self._proposals.next_deadline(),
             self._snapshot_receiver.next_deadline(),
             self._lease_expiry.next_deadline(),
+            self.founding.next_deadline(),
             *self._reader.next_deadlines(),
         )
         return min([self.replica.next_deadline(), *(deadline for deadline in deadlines if deadline is not None)])
@@ -286,7 +300,7 @@ class Node:
         self._reader.request_indices(now)
         core = self.replica.take(now)
         self._apply_chosen(core.chosen, now)
-        checkpoint = self._checkpointer.take_checkpoint(now, along=core.write is not None)
+        checkpoint = self.founding.write() or self._checkpointer.take_checkpoint(now, along=core.write is not None)
         ballot = self.replica.leader_ballot if self.replica.role is Role.LEADER else None
         self._lease_expiry.follow(ballot, self.machine, now)
         request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
@@ -295,7 +309,7 @@ class Node:
         fetches = self._fetches(core.fetches)
         self._reader.answer(core.reads)
         ready = Ready(
-            messages=core.messages + self._messages,
+            messages=core.messages + self._messages + self.founding.announcements(now),
             write=joined(core.write, checkpoint),
             chosen=core.chosen,
             reads=core.reads,
@@ -305,7 +319,7 @@ class Node:
         for envelope in ready.messages:
             self.stats.sent[type(envelope.message).__name__] += 1
         if ready.write is not None:
-            self._unstored_bytes += _value_bytes(ready.write)
+            self.disk.submitted(ready.write)
         return ready
 
     # Parts of a step
@@ -381,7 +395,3 @@ class Node:
         )
         if change is not None:
             self.write(Reconfigure(change), self._membership_manager.answered)
-
-
-def _value_bytes(write: Write) -> int:
-    return sum(len(entry.value) for entry in write.accepts)

@@ -26,6 +26,14 @@ class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that the history takes in memory and on the disk."""
 
 
+LIMITS = RetentionLimits.__struct_fields__
+
+ON_A_FULL_DISK = RetentionLimits(
+    log_slots=100, log_bytes=1 << 20, history_revisions=1000, history_age_ms=10_000, history_bytes=1 << 20
+)
+"""Limits while the disk is full: what is dropped makes room in the database for other rows."""
+
+
 class _HistorySegment(msgspec.Struct):
     """Changes from position `first` to `position`, made within a second from `at`. Their history takes `size_bytes`."""
 
@@ -39,7 +47,7 @@ class Retention:
     """The points up to which the log may be truncated and the history compacted."""
 
     def __init__(self, limits: RetentionLimits, truncation: Truncation, compacted: int) -> None:
-        self._limits = limits
+        self._configured = self._limits = limits
         self._segment_positions = first_of(limits.history_revisions) // 64
         self._slots: deque[tuple[Truncation, int]] = deque()
         self._slots_bytes = 0
@@ -58,6 +66,13 @@ class Retention:
         while self._slots and (len(self._slots) > limits.log_slots or self._slots_bytes > limits.log_bytes):
             self.truncation, dropped = self._slots.popleft()
             self._slots_bytes -= dropped
+
+    def limit(self, *, disk_is_full: bool) -> None:
+        """Retain less while the disk is full."""
+        limits, least = self._configured, ON_A_FULL_DISK
+        if disk_is_full:
+            limits = RetentionLimits(**{name: min(getattr(limits, name), getattr(least, name)) for name in LIMITS})
+        self._limits = limits
 
     def restart(self, truncation: Truncation, compacted: int) -> None:
         """Start over after a snapshot: no log is left up to `truncation`, and no history up to `compacted`."""

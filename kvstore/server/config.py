@@ -1,16 +1,13 @@
 """The settings of a replica. Flags, environment variables, file keys and documentation are derived from this table."""
 
 import itertools
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationInfo,
@@ -24,14 +21,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from kvstore.api.address import Address, loopback_warnings, parse_address, parse_peer_address
-from kvstore.api.numbers import check_integer, parse_integer, shown
+from kvstore.api.address import Address, loopback_warnings
+from kvstore.api.numbers import check_integer, parse_integer
 from kvstore.api.text_files import NotTextError, text_of
 from kvstore.replica.retention import RetentionLimits
-from kvstore.server.http.authority import Authority, parse_authority
 from kvstore.server.http.limits import HttpLimits
+from kvstore.server.setting_types import FilePath, Listen, Members, Name, Names, PublicNames
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
+from storage.reserve import RESERVE_BYTES
 
 _PROTOCOL, _FRONT_END, _RETENTION = Options(), HttpLimits(), RetentionLimits()
 """Sources of default values: each default is defined by the package that uses the setting."""
@@ -41,9 +39,6 @@ MIN_SECRET_LENGTH = 16
 FRAME_ROOM_BYTES = 64 * 1024
 """Bytes of a frame that are reserved for keys, request ids and other fields beside the values."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-
 
 class ConfigError(Exception):
     """Error for invalid settings. Each line of `problems` names a setting, its source, the problem and a remedy."""
@@ -51,82 +46,6 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def _parse_listen(given: object) -> object:
-    """Return the address of a listener; raise ValueError for other values than text."""
-    return given if isinstance(given, Address) else parse_address(_text(given))
-
-
-def _parse_peer(given: object) -> object:
-    """Return the address of a member; raise ValueError for other values than text."""
-    return given if isinstance(given, Address) else parse_peer_address(_text(given))
-
-
-def _text(given: object) -> str:
-    if isinstance(given, str):
-        return given
-    raise ValueError(f'{shown(given)} is not an address: write "host:port" as text, like "127.0.0.1:9001"')
-
-
-def _parse_members(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    members: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, address = part.partition("=")
-        if not part.strip():
-            raise ValueError("it is empty, or has an empty part: write name=host:port, with one comma between members")
-        if not equals:
-            raise ValueError(f"{shown(part)} is not a member: write name=host:port, with commas between members")
-        if name.strip() in members:
-            raise ValueError(f"two members are named {shown(name.strip())}: give each member its own name")
-        members[name.strip()] = address
-    return members
-
-
-def check_name(name: str) -> str:
-    """Return `name` if it is a valid name of a member. Raises ValueError otherwise."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{shown(name)} is not a name: use 1 to 32 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
-        )
-    return name
-
-
-def _parse_names(names: object) -> object:
-    """Parse a comma-separated list, or the strings of a list; leave other values to the type validation."""
-    parts = names.split(",") if isinstance(names, str) else names
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        return names
-    return tuple(_public_name(part.strip()) for part in parts if part.strip())
-
-
-def _public_name(text: str) -> Authority:
-    try:
-        name = parse_authority(text)
-    except ValueError:
-        name = Authority("", None)
-    if not _HOST.fullmatch(name.host) and not name.is_address:
-        raise ValueError(
-            f"{text!r} is not a host: write each name, or name:port, without http:// and *, like kv.example.com"
-        )
-    return name
-
-
-def _parse_path(given: object) -> object:
-    """Return the path unless it is empty, which would mean the working directory, or has a zero byte."""
-    if isinstance(given, str) and (not given or "\0" in given):
-        raise ValueError(f"{shown(given)} is not a path: write the name of a file or a directory")
-    return given
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-FilePath = Annotated[Path, BeforeValidator(_parse_path)]
-Listen = Annotated[Address, BeforeValidator(_parse_listen)]
-PublicNames = Annotated[tuple[Authority, ...], BeforeValidator(_parse_names)]
-Peer = Annotated[Address, BeforeValidator(_parse_peer)]
-Members = Annotated[dict[Name, Peer], BeforeValidator(_parse_members)]
 
 
 def _number(default: int, unit: str, least: int, most: int, description: str) -> Any:
@@ -161,6 +80,11 @@ class Settings(BaseSettings):
         False,
         description="true for a replica that joins a running cluster: it learns the membership from any reachable "
         "address in `members`",
+    )
+    bootstrap_without: Names = Field(
+        (),
+        description="founding voters that do not take part in the first start, separated by commas: the others found "
+        "the cluster without asking them for data, and they join later; remove the setting after the first start",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
     public_names: PublicNames = Field(
@@ -234,6 +158,13 @@ class Settings(BaseSettings):
         1024,
         1 << 50,
         "quota for the bytes of keys and values, plus 64 for each key; above it a PUT is refused with 507",
+    )
+    reserve_bytes: int = _number(
+        RESERVE_BYTES,
+        "bytes",
+        0,
+        1 << 40,
+        "size of the preallocated file that is given up when the disk is full; 0 for none",
     )
     log_slots: int = _number(
         _RETENTION.log_slots,
@@ -352,6 +283,9 @@ def _membership_problems(settings: Settings) -> Iterator[str]:
     if settings.node not in members:
         yield f"node {settings.node!r} is not in members ({', '.join(members)}): set node to one of them, or add it"
         return
+    for name in settings.bootstrap_without:
+        if name not in members:
+            yield f"bootstrap_without names {name!r}, which is not in members ({', '.join(members)}): correct the name"
     for (name, address), (other, same) in itertools.combinations(members.items(), 2):
         if address.is_same(same):
             yield f"members {name} and {other} have the same address, {address}: give each member its own host or port"

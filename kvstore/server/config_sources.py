@@ -95,7 +95,7 @@ def default_of(field: FieldInfo) -> str:
     """Return the default as it would be written in a flag; empty if there is none."""
     if isinstance(field.default, dict):
         return ",".join(f"{name}={address}" for name, address in field.default.items())
-    return "" if field.default in (None, ()) else str(field.default)
+    return "" if field.default in {None, ()} else str(field.default)
 
 
 def unit_of(field: FieldInfo) -> str:

@@ -26,7 +26,7 @@ from paxos.errors import ForgottenVotesError
 from paxos.messages import AnyMessage, Fetch, FetchSnapshot, Learn, SnapshotPage
 from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, Ballot, NodeId, PValue, Time
-from storage.base import DamagedError, StatePage, StorageError
+from storage.base import DamagedError, DiskSpace, StatePage, StorageError
 from storage.sqlite import SqliteStorage
 from storage.writer import Writer
 
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 COMPACTION_POLL_S = 0.02
 """Interval at which `read_state` checks whether the storage thread has finished compacting."""
+
+LOG_AWAITED_MS = 2000
+"""Time after which a replica without data logs which founding members it awaits. Usually all start within this time.
+"""
 
 BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchSnapshot, Learn, SnapshotPage})
 """Types of the messages that are sent on the bulk channel."""
@@ -74,7 +78,7 @@ class NodeDriver:
         self._addresses = addresses
         self._data = data
         self._on_sync = on_sync
-        self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail)
+        self._writer = Writer(storage, self._loop.call_soon_threadsafe, self._durable, self._fail, self._space_changed)
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Time = 0
@@ -87,7 +91,9 @@ class NodeDriver:
         self.pacer = Pacer(lambda: self.foreground)
         self.trace: Trace | None = None
         """Record of messages and slots while a live page is open; None otherwise."""
-        self._followed: tuple[int, bool] | None = None
+        self._followed: tuple[bool, int, bool] | None = None
+        self._awaited: list[NodeId] = []
+        self._awaited_at: Time = 0
         self._follow_membership()
 
     async def start(self) -> None:
@@ -140,6 +146,14 @@ class NodeDriver:
             self._on_sync(seconds)
         self._handle(lambda: self.node.durable(writes))
 
+    def _space_changed(self, space: DiskSpace) -> None:
+        if space is DiskSpace.AMPLE:
+            log.warning("%s: the disk of %s has room again; writes are taken", self.node.id, self._data)
+        else:
+            text = "%s: the disk of %s is full (%s), its reserve is in use, and PUTs get 507: make room, or delete keys"
+            log.error(text, self.node.id, self._data, space)
+        self._handle(lambda: self.node.space_changed(space))
+
     def _timer_fired(self) -> None:
         self._timer = None
         self.node.incarnations = {**self.transport.incarnations, self.node.id: self._incarnation}
@@ -180,6 +194,7 @@ class NodeDriver:
             self._serve(fetch)
         self._arm_timer()
         self._log_leader()
+        self._log_founding()
         self._follow_membership()
 
     def _send(self, envelopes: list[Envelope]) -> None:
@@ -223,10 +238,10 @@ class NodeDriver:
     def _follow_membership(self) -> None:
         """Give the transport the addresses and enrolled incarnations of the members.
 
-        A joining replica that knows no membership yet connects to the members in its settings.
+        A replica that knows no membership yet connects to the members in its settings.
         """
         node = self.node
-        followed = (node.membership.version, node.view.pending)
+        followed = (node.view.known, node.membership.version, node.view.pending)
         if followed == self._followed:
             return
         self._followed = followed
@@ -238,6 +253,7 @@ class NodeDriver:
         self.transport.enrol(
             {name: member.incarnation for name, member in neighbours.items() if member.incarnation},
             unverified=node.membership.configuration.unverified,
+            binds=node.view.known,
         )
         if node.membership.version:
             names = ", ".join(member.name for member in node.membership.members)
@@ -252,6 +268,16 @@ class NodeDriver:
             self._logged_leader = leading
             if leading is not None:
                 log.info("%s: %s is the leader, ballot %s", self.node.id, leading.node, leading)
+
+    def _log_founding(self) -> None:
+        """Log which members are awaited, once that has not changed for a while."""
+        awaited, now = self.node.founding.awaited, boot_clock()
+        if awaited != self._awaited:
+            self._awaited, self._awaited_at = awaited, now
+        elif awaited and self._awaited_at and now - self._awaited_at > LOG_AWAITED_MS * MS:
+            self._awaited_at = 0
+            text = "%s has no data, and founds a new cluster once all members have none: awaiting the answer of %s"
+            log.warning(text, self.node.id, ", ".join(awaited))
 
     def _fail(self, error: Exception) -> None:
         """End the replica without another vote (rule 4). Its next start recovers from the stored state."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import uvloop
 
-from kvstore.api.membership import genesis
 from kvstore.peers.compatibility import compatibility_of
 from kvstore.peers.handshake_messages import LIFE_BITS, ProcessIdentity
 from kvstore.peers.transport import Transport
 from kvstore.replica.applier import restored_mark
+from kvstore.replica.founding import FoundingPlan
 from kvstore.replica.node import Node
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, boot_clock
@@ -47,7 +47,8 @@ class ReplicaServer:
         self._settings = settings
         metrics = Metrics()
         node = _make_node(settings, storage, metrics.observe_batch)
-        refuse_other_founders(storage.recovered().identity, settings, node.membership)
+        if node.founding.pending:
+            refuse_other_founders(storage.recovered().identity, settings)
         self.driver = NodeDriver(
             node,
             storage,
@@ -92,10 +93,9 @@ class ReplicaServer:
 
 
 def _make_node(settings: Settings, storage: SqliteStorage, on_batch: Callable[[int], None]) -> Node:
-    founders = storage.recovered().identity.members
+    plan = FoundingPlan(storage.recovered().identity.members, settings.bootstrap_without)
     return Node(
         storage,
-        genesis(founders) if founders else [],
         options_of(settings),
         clock=boot_clock,
         rng=Random(secrets.randbits(64)),
@@ -103,6 +103,7 @@ def _make_node(settings: Settings, storage: SqliteStorage, on_batch: Callable[[i
         max_waiting=settings.max_in_flight,
         quota_bytes=settings.quota_bytes,
         limits=retention_of(settings),
+        plan=plan,
         on_batch=on_batch,
     )
 
@@ -158,7 +159,9 @@ async def _run(settings: Settings) -> None:
 
 async def _serve_until(stop_requested: asyncio.Future[Any], settings: Settings, founders: Collection[NodeId]) -> None:
     """Serve from the data directory until `stop_requested`. Raises the error that ended the replica before that."""
-    storage = open_storage(settings.data, settings.cluster, settings.node, founders)
+    storage = open_storage(
+        settings.data, settings.cluster, settings.node, founders, reserve_bytes=settings.reserve_bytes
+    )
     try:
         server = _load(settings, storage)
     except StorageError:

@@ -9,6 +9,7 @@ from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, Membership
 from kvstore.api.queries import Consistency, Query
 from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
+from kvstore.peers.handshake_messages import LinkRefusal
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, address_of, boot_clock
 from kvstore.server.metrics import CounterSnapshot
@@ -19,7 +20,7 @@ from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
 from paxos import wire
 from paxos.role import Role
-from paxos.types import MS, Time
+from paxos.types import MS, NodeId, Time
 from storage.base import StatePage
 
 
@@ -168,6 +169,7 @@ class Service:
             version=__version__,
             wire_version=wire.supported().highest,
             standing=self._standing,
+            waits_for=sorted(self._with_other_data) or node.founding.awaited,
         )
 
     def members(self) -> MembersStatus:
@@ -208,9 +210,19 @@ class Service:
     def _standing(self) -> Standing:
         standing = self._node.view.standing
         isolated = not any(map(self._transport.connected, self._node.view.neighbours))
-        if isolated and self._transport.not_a_member_for and standing is not Standing.REMOVED:
+        refused = LinkRefusal.UNKNOWN_NODE in self._transport.refused_by.values()
+        if isolated and refused and standing is not Standing.REMOVED:
             return Standing.REFUSED
+        if self._node.founding.pending:
+            return Standing.DATA_LOST if self._with_other_data else Standing.FOUNDING
         return standing
+
+    @property
+    def _with_other_data(self) -> list[NodeId]:
+        """Members that know this replica with other data, which it has lost; empty unless it has none."""
+        if not self._node.founding.pending:
+            return []
+        return [peer for peer, reason in self._transport.refused_by.items() if reason is LinkRefusal.INCARNATION]
 
     def _member(self, member: Member, now: Time) -> MemberStatus:
         name, node, transport = member.name, self._node, self._transport

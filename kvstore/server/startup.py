@@ -1,6 +1,5 @@
 """Conversion of the settings into the options of each package, and the check of the founding members."""
 
-from kvstore.api.membership import Membership
 from kvstore.replica.retention import RetentionLimits
 from kvstore.server.config import Settings
 from kvstore.server.http.cross_site import HostNames
@@ -43,16 +42,13 @@ def retention_of(settings: Settings) -> RetentionLimits:
     )
 
 
-def refuse_other_founders(identity: StoredIdentity, settings: Settings, membership: Membership) -> None:
-    """Raise StorageError if the members in the settings are not the founding members of this replica's data.
-
-    After the first membership change that this replica knows of, the members in the settings are only addresses, and
-    nothing is checked.
-    """
-    if membership.version or not identity.members or set(identity.members) == set(settings.members):
+def refuse_other_founders(identity: StoredIdentity, settings: Settings) -> None:
+    """Raise StorageError if a replica that has not founded its cluster yet has other founding members than at its first
+    start. Once it knows the membership, the members in the settings are only addresses."""
+    if not identity.members or set(identity.members) == set(settings.members):
         return
     raise StorageError(
-        f"{settings.data} was founded with the members {','.join(identity.members)}, but the settings name "
-        f"{','.join(sorted(settings.members))}: start this replica with the founding members; once the cluster "
-        "runs, change them with `kvstore member`"
+        f"{settings.data} was created to found a cluster of {','.join(identity.members)}, but the settings name "
+        f"{','.join(sorted(settings.members))}: start this replica with the members of its first start, or delete the "
+        "directory, which holds no data of a cluster"
     )

@@ -115,7 +115,7 @@ def test_replicas_that_began_with_different_members_are_no_cluster_whatever_they
             cluster.start(["n2"])
             asyncio.run(story())
         said = asyncio.run(refused(cluster, "n1"))
-        assert "was founded with the members n1,n2, but the settings name n1,n2,n3: start this replica with the" in said
+        assert "was created to found a cluster of n1,n2, but the settings name n1,n2,n3: start this" in said
     finally:
         cluster.kill("n2")
 

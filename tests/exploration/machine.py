@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from kvstore.api.membership import genesis
 from kvstore.replica.node import Node
 from paxos.errors import require
 from paxos.messages import (
@@ -35,7 +34,7 @@ from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.role import Role
 from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Time, pack
-from storage.base import has_records
+from storage.base import Founding, has_records
 from storage.memory import MemoryStorage
 
 CONFIGURATION = Configuration(("n1", "n2", "n3"))
@@ -233,9 +232,9 @@ class ExploredMachine:
         if self.life > 1:
             self.storage = self.storage.reopen()
         self.losing = False
+        self.storage.recovered().founding = Founding(tuple((name, 0) for name in CONFIGURATION.voters), complete=True)
         self.node = Node(
             self.storage,
-            genesis(CONFIGURATION.voters),
             self.scope.options,
             clock=self.clock,
             rng=ScriptedRandom(self.life),

@@ -16,7 +16,7 @@ MUTANTS = (
         "pragmas-not-read-back",
         (1,),
         "A database that refuses the settings which make it durable is used.",
-        "storage.sqlite._connect",
+        "storage.connection.connect",
         "_verify_pragmas(connection, path)",
         "",
         UNIT,

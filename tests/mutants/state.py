@@ -441,7 +441,7 @@ MUTANTS = (
         "waiting-for-the-disk-without-bound",
         (26,),
         "A replica accepts on, however much waits for its disk.",
-        "kvstore.replica.node.Node.receive",
+        "kvstore.replica.disk_load.DiskLoad.drops",
         "> MAX_UNSTORED_BYTES",
         "< 0",
         UNIT,

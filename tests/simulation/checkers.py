@@ -20,7 +20,7 @@ class Safety:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
-        self.reference = Reference(cluster.memberships[0].membership)
+        self.reference = Reference()
         self.reads = 0
         """Answers that were compared with the log."""
         self.installs = 0
@@ -66,6 +66,7 @@ class Safety:
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Everything that one step shows."""
+        self._founded(machine)
         for slot, value in ready.chosen:
             self._chosen(slot, value)
         if ready.chosen:
@@ -95,6 +96,13 @@ class Safety:
             assert isinstance(key, bytes)
             expected = self.reference.record(key, slot)
             assert answer.record == expected, f"{key!r} was answered with what slot {slot} does not hold"
+
+    def _founded(self, machine: SimulatedMachine) -> None:
+        assert machine.node is not None
+        for version in machine.node.machine.memberships:
+            if version.membership.version == 0:
+                known = self.reference.founded(version.membership)
+                assert known == version.membership, f"{machine.name} founded a second cluster: {version.membership}"
 
     def _chosen(self, slot: Slot, value: bytes) -> None:
         known = self.values.get(slot)

@@ -4,7 +4,6 @@ from collections import Counter
 from functools import partial
 from typing import Protocol
 
-from kvstore.api.membership import genesis
 from kvstore.api.queries import Query
 from kvstore.api.results import QueryAnswer
 from kvstore.replica.node import Node
@@ -54,7 +53,6 @@ class SimulatedCluster:
         self.scenario = scenario
         self.faults = scenario.faults
         self.options = Options(**scenario.options)
-        self.memberships = genesis(scenario.names)
         self.world = World()
         self.trace = trace or EventTrace()
         self.network = Network(self.world, scenario, self._deliver)
@@ -65,7 +63,7 @@ class SimulatedCluster:
         """Strikes by kind, those that hit somebody."""
         self.machines = {name: SimulatedMachine(name, self) for name in scenario.everybody}
         for machine in self.machines.values():
-            machine.start()
+            self.world.between_ms(scenario.rng(f"first start/{machine.name}"), (0, scenario.arrive_ms), machine.start)
         for strike in scenario.strikes:
             self.world.at(moment(strike.at_ms), partial(self._strike, strike))
         self._relayed: SimulatedMachine | None = None
@@ -80,6 +78,12 @@ class SimulatedCluster:
             if machine.node is not None and machine.node.replica.role is Role.LEADER
         ]
         return max(leaders, key=lambda one: one[0])[1] if leaders else None
+
+    @property
+    def is_founded(self) -> bool:
+        """True once every founding member knows the membership."""
+        nodes = [self.machines[name].node for name in self.scenario.names]
+        return all(node is not None and node.view.known for node in nodes)
 
     def members(self) -> list[Node | None]:
         """The nodes of those who are members by what the most advanced one knows."""

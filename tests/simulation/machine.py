@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kvstore.replica.founding import FoundingPlan
 from kvstore.replica.node import Node
 from kvstore.replica.retention import RetentionLimits
 from paxos.ready import ServeFetch, ServeSnapshot, Write
@@ -25,7 +26,6 @@ class SimulatedMachine:
         self._storage = MemoryStorage("simulated", name)
         self._fresh = True
         """Nobody has ever started on this disk."""
-        self._wiped = False
         self.replaces = 0
         """The incarnation of the data that this disk takes the place of, see `kvstore.peers.handshake`."""
         self.lost: list[MemoryStorage] = []
@@ -63,7 +63,8 @@ class SimulatedMachine:
     def recognises(self, peer: NodeId, incarnation: int) -> bool:
         """Whether there is a link with `peer` on the data of `incarnation`: see `kvstore.peers.handshake`."""
         if self.node is None or not self.node.membership.members:
-            return True
+            self._seen[peer] = max(incarnation, self._seen.get(peer, 0))
+            return incarnation == self._seen[peer]
         member = self.node.view.neighbours.get(peer)
         if member is None:
             return peer == self.name
@@ -73,13 +74,20 @@ class SimulatedMachine:
         return incarnation == self._seen.setdefault(peer, incarnation)
 
     def wipe(self, *, damaged: bool) -> None:
-        """Lose the disk, and start on an empty one as somebody who joins. `damaged`: it knows whose place it wants."""
+        """Lose the disk, and start on an empty one. `damaged`: it knows whose place it wants, and joins; otherwise it
+        may believe that this is its first start."""
         self.crash()
         self.replaces = self.incarnation if damaged else 0
         self.lost.append(self._storage)
         self._storage = MemoryStorage("simulated", self.name, self.incarnation + 1)
-        self._fresh = self._wiped = True
+        self._fresh = True
         self._cluster.wiped(self)
+        self.start()
+
+    def put_back(self) -> None:
+        """Start on the last disk that was lost, which was found again."""
+        self.crash()
+        self._storage = self.lost.pop()
         self.start()
 
     def clock(self) -> Time:
@@ -98,19 +106,24 @@ class SimulatedMachine:
         self._seen.clear()
         self.node = Node(
             self._storage,
-            self._cluster.memberships if self.name in self._cluster.scenario.names and not self._wiped else [],
             self._cluster.options,
             clock=self.clock,
             rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
             request_timeout_ms=self._cluster.scenario.request_timeout_ms,
             max_waiting=1000,
             limits=RetentionLimits(**self._cluster.scenario.limits),
+            plan=FoundingPlan(self._founders),
         )
         self._timer = None
         self._turn_scheduled = False
         self._cluster.note(self.name, "starts", self.life)
         self._cluster.started(self)
         self._settle()
+
+    @property
+    def _founders(self) -> tuple[NodeId, ...]:
+        names = self._cluster.scenario.names
+        return names if self.name in names and not self.replaces else ()
 
     def crash(self, kept: int | None = None) -> None:
         """Lose the process, and of the writes under way everything but the first `kept`; a random number by default."""

@@ -39,11 +39,11 @@ LAST = b"\xff" * 1024
 class Reference:
     """Applies each slot once, in order, and remembers every record that every key ever had."""
 
-    def __init__(self, first: Membership) -> None:
+    def __init__(self) -> None:
         self.applied: Slot = 0
-        self.membership = first
-        """The members, by the last change of them."""
-        self._memberships: list[tuple[Slot, Membership]] = [(1, first)]
+        self.membership = Membership()
+        """The members, by the last change of them; none before the cluster is founded."""
+        self._memberships: list[tuple[Slot, Membership]] = []
         self._revisions = [0]
         self._versions: dict[bytes, list[tuple[Slot, Record | None]]] = defaultdict(list)
         self._applied_ids: set[tuple[str, int, int]] = set()
@@ -59,6 +59,13 @@ class Reference:
         """The leases that have each lock, or wait for it, in order."""
         self._fences: dict[tuple[bytes, int], int] = {}
         self._done: set[tuple[int, int]] = set()
+
+    def founded(self, first: Membership) -> Membership:
+        """Begin with these members, unless the cluster has begun; return those with which it did."""
+        if not self._memberships:
+            self.membership = first
+            self._memberships.append((1, first))
+        return self._memberships[0][1]
 
     def apply(self, value: bytes) -> None:
         """The value of the next slot."""
@@ -81,12 +88,12 @@ class Reference:
     @property
     def changes(self) -> int:
         """How often the members were changed."""
-        return len(self._memberships) - 1
+        return max(0, len(self._memberships) - 1)
 
     @property
     def in_force(self) -> bool:
         """True when the last change of the members decides the next slot."""
-        return self._memberships[-1][0] <= self.applied + 1
+        return bool(self._memberships) and self._memberships[-1][0] <= self.applied + 1
 
     def _reconfigure(self, membership: Membership) -> None:
         """Made from the present members, when those are in force, and with one voter more or less."""

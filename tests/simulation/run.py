@@ -66,6 +66,7 @@ class Run:
             tenant.stopped = True
         if self.operator is not None:
             self.operator.stopped = True
+        self._await_founding()
         cluster.heal(scenario.core)
         clients += self._recover()
         self._let_leases_end()
@@ -75,7 +76,41 @@ class Run:
         same_state(cluster)
         self.history.close()
         self._check_history()
-        return self._summary(clients)
+        summary = self._summary(clients)
+        self._lose_majority()
+        return summary
+
+    def _await_founding(self) -> None:
+        """A cluster is founded only while all founding members are there."""
+        if self.cluster.is_founded:
+            return
+        self.cluster.heal()
+        due = self.cluster.world.now + moment(self.scenario.recovery_ms)
+        while not self.cluster.is_founded:
+            assert self.cluster.world.now < due, "the cluster is never founded, although all members are there"
+            self._pass_ms(PROBE_MS)
+
+    def _lose_majority(self) -> None:
+        """Empty the disks of a majority: nobody answers any more, and no second cluster is founded (rule 30)."""
+        cluster, rng = self.cluster, self.scenario.rng("majority")
+        voters = sorted(self.safety.reference.membership.voters)
+        victims = rng.sample(voters, min(len(voters), len(voters) // 2 + rng.choice((1, 1, 2))))
+        for name in victims:
+            cluster.machines[name].wipe(damaged=False)
+        survivors = [machine.node for name, machine in cluster.machines.items() if name not in victims]
+        if not any(node is not None and node.view.known for node in survivors):
+            return  # no replica has the data any more
+        self._pass_ms(self.scenario.lease_ms + self.scenario.settle_ms)
+        probes = [
+            SimulatedClient(cluster, f"{name}/late", OperationHistory(), machines=[machine], kinds=("put", "get"))
+            for name, machine in cluster.machines.items()
+        ]
+        self._pass_ms(2 * self.scenario.settle_ms)
+        assert not any(probe.answered for probe in probes), f"requests are answered, though {victims} lost their data"
+        for name in victims:
+            node = cluster.machines[name].node
+            assert node is not None
+            assert not node.view.known, f"{name} lost its data, and has a membership again"
 
     def _recover(self) -> list[SimulatedClient]:
         """Each replica of the core must take a write and a read in time, and then keep its leader."""

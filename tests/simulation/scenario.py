@@ -94,6 +94,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Replicas that are no members at first."""
     changes_ms: int = 0
     """About how often somebody changes the members; 0 for never."""
+    arrive_ms: int = 0
+    """The processes start for the first time within this time."""
     core: tuple[NodeId, ...] = ()
     """Who is up and connected once the faults are over; empty for everybody."""
     clients: int = 4
@@ -182,6 +184,7 @@ def draw(seed: int) -> Scenario:
         limits=_draw_limits(Random(f"{seed}/limits")),
         faults=_draw_faults(rng),
     )
+    scenario = msgspec.structs.replace(scenario, arrive_ms=Random(f"{seed}/arrive").choice((0, 0, 20, faulty_ms // 2)))
     scenario = msgspec.structs.replace(scenario, tenants=Random(f"{seed}/tenants").choice((0, 2, 4)))
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)

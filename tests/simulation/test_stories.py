@@ -158,3 +158,47 @@ def test_a_replica_that_was_away_catches_up() -> None:
     away.start()
     story.run_ms(3000)
     same_state(story.cluster)
+
+
+def test_rule_30_an_empty_majority_answers_nobody_until_its_disks_are_back() -> None:
+    """Wiped, it waits for the one that has data; with its own disks it goes on."""
+    story = Story()
+    story.run_ms(1000)
+    put = story.put("n1", b"k", b"v")
+    story.run_ms(50)
+    assert isinstance(put[0], PutResult)
+    for name in ("n1", "n2"):
+        story.machines[name].wipe(damaged=False)
+    story.run_ms(5000)
+    for name in ("n1", "n2"):
+        node = story.machines[name].node
+        assert node is not None
+        assert (node.view.known, node.founding.pending) == (False, True)
+        assert isinstance(story.get(name, b"k", Consistency.STALE)[0], Refused)
+    put, stale = story.put("n3", b"k", b"w"), story.get("n3", b"k", Consistency.STALE)
+    story.run_ms(3000)
+    assert isinstance(put[0], Refused)
+    assert isinstance(stale[0], ReadAnswer)
+    assert stale[0].record is not None
+    assert stale[0].record.value == b"v"
+    story.machines["n1"].put_back()
+    story.run_ms(3000)
+    read = story.get("n1", b"k")
+    story.run_ms(100)
+    assert isinstance(read[0], ReadAnswer)
+    assert read[0].record is not None
+    assert read[0].record.value == b"v"
+
+
+@pytest.mark.parametrize("absent", ["n1", "n2", "n3"])
+def test_rule_30_a_first_start_waits_for_every_founding_member(absent: str) -> None:
+    story = Story()
+    story.run_ms(0)
+    story.machines[absent].crash()
+    story.run_ms(5000)
+    assert story.cluster.leader() is None
+    story.machines[absent].start()
+    story.run_ms(1000)
+    put = story.put(absent, b"k", b"v")
+    story.run_ms(100)
+    assert isinstance(put[0], PutResult)

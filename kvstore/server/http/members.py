@@ -17,7 +17,6 @@ from kvstore.api.commands import NotReconfigured, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.membership import Member, MemberRole, Membership, MembershipVersion, newcomer, refusal
-from kvstore.server.config import check_name
 from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import (
     INVALID_MEMBER,
@@ -39,6 +38,7 @@ from kvstore.server.http.response import HttpResponse, indented_json_response
 from kvstore.server.http.writes import refuse_key
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
+from kvstore.server.setting_types import check_name
 from paxos.quorum import is_quorum
 
 PATH = "/members"

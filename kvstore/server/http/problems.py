@@ -73,6 +73,7 @@ NO_LEADER = ProblemKind(503, "no-leader", "No leader was reached in time")
 TIMEOUT = ProblemKind(503, "timeout", "The request was not done in time")
 UNSUPPORTED_VERSION = ProblemKind(505, "unsupported-version", "The version of HTTP is not supported")
 FULL = ProblemKind(507, "quota-reached", "The store is full")
+DISK_FULL = ProblemKind(507, "disk-full", "The disk of this replica is full")
 STOPPING = ProblemKind(503, "stopping", "This replica is shutting down")
 WITNESS = ProblemKind(503, "witness", "This replica is a witness and has no data")
 REMOVED = ProblemKind(503, "removed", "This replica is not a member any more")
@@ -122,6 +123,7 @@ _REFUSALS = {
     Reason.TIMEOUT: TIMEOUT,
     Reason.OVERLOADED: OVERLOADED,
     Reason.FULL: FULL,
+    Reason.DISK_FULL: DISK_FULL,
     Reason.STOPPING: STOPPING,
     Reason.JOINING: NOT_READY,
     Reason.WITNESS: WITNESS,
@@ -136,9 +138,11 @@ _ADVICE = {
     Reason.OVERLOADED: "This replica has as many requests in progress as max_in_flight allows. Try again more slowly.",
     Reason.FULL: "The store has reached quota_bytes. Delete keys, or raise quota_bytes on all replicas. Reads and "
     "deletes work.",
+    Reason.DISK_FULL: "Nothing was done. Send the request to another replica, whose disk may have room. Reads and "
+    "deletes work. Make room on the disk of this replica, or delete keys; then it takes writes again by itself.",
     Reason.STOPPING: "Send the request to another replica.",
-    Reason.JOINING: "This replica joins the cluster and has not received the state yet. Send the request to another "
-    "replica. GET /readyz says when this one is ready.",
+    Reason.JOINING: "This replica does not have the state of the cluster yet. Send the request to another replica. "
+    "GET /readyz says what this one waits for.",
     Reason.WITNESS: "A witness votes and serves no clients. Send the request to another replica.",
     Reason.REMOVED: "This replica only serves reads with ?consistency=stale, from old state. Send the request to "
     "another replica.",

@@ -21,12 +21,17 @@ ALLOWED = "GET, HEAD"
 
 _TEXT = "text/plain; charset=utf-8"
 
-_NOT_A_MEMBER = {
+_NO_DATA = "{0} has no data. It founds a new cluster only when every founding member has none either, "
+_OUTSIDE = {
     Standing.REMOVED: "{0} was removed from the cluster. Stop it, or add it again with POST /members.",
     Standing.REFUSED: "The replicas that {0} reaches do not know it as a member. Stop it if it was removed; otherwise "
     "add it with POST /members.",
     Standing.WAITING: "{0} was started to join and has not learned the membership yet. Add it with POST /members, and "
     "check that its setting `members` has the address of a member.",
+    Standing.FOUNDING: _NO_DATA + "and {1} did not answer. Start them with the same setting `members`. If they are "
+    "gone, and no data of the cluster exists, set `bootstrap_without` to their names.",
+    Standing.DATA_LOST: _NO_DATA + "and {1} know it with other data: {0} has lost its data. Restore its data directory "
+    "or, if a majority has its data, call POST /members/{0}/replace there. If no majority has, restore a backup.",
 }
 
 
@@ -73,8 +78,9 @@ class StatusPages:
         if self._stopping():
             raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
         status = self._replica.status()
-        if status.standing in _NOT_A_MEMBER:
-            raise Problem(NOT_READY, _NOT_A_MEMBER[status.standing].format(status.id), fields=RETRY_AFTER)
+        if status.standing in _OUTSIDE:
+            why = _OUTSIDE[status.standing].format(status.id, ", ".join(status.waits_for))
+            raise Problem(NOT_READY, why, fields=RETRY_AFTER)
         if status.ready:
             return _page(_TEXT, b"ok\n")
         if status.leader is None:

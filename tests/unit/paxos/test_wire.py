@@ -20,6 +20,7 @@ from paxos.messages import (
     Fetch,
     FetchSnapshot,
     ForgottenVotes,
+    FoundingState,
     Heartbeat,
     HeartbeatAck,
     Learn,
@@ -53,6 +54,13 @@ MESSAGES: dict[type[AnyMessage], st.SearchStrategy[AnyMessage]] = {
     Reject: st.builds(Reject, ballots, ballots, counts),
     Heartbeat: st.builds(Heartbeat, ballots, counts, counts),
     HeartbeatAck: st.builds(HeartbeatAck, ballots, counts, st.booleans(), counts, counts),
+    FoundingState: st.builds(
+        FoundingState,
+        counts,
+        st.lists(st.tuples(names, counts), max_size=3).map(tuple),
+        st.lists(names, max_size=3).map(tuple),
+        st.booleans(),
+    ),
     ForgottenVotes: st.builds(ForgottenVotes, ballots, counts),
     ReleaseLease: st.builds(ReleaseLease, ballots, names),
     Fetch: st.builds(Fetch, counts),
@@ -214,8 +222,8 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read() -> None:
 
 
 TAGS_OF_VERSION_2 = """
-    Accept Accepted Canvass CanvassReply Chosen Compare Compared Diverged Fetch FetchState Forgotten Heartbeat
-    HeartbeatAck Learn Prepare Promise Propose ReadIndex ReadIndexReply Reject Release State
+    Accept Accepted Canvass CanvassReply Chosen Compare Compared Diverged Fetch FetchState Forgotten Founding
+    Heartbeat HeartbeatAck Learn Prepare Promise Propose ReadIndex ReadIndexReply Reject Release State
 """
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
+from storage import connection as settings
 from storage import sqlite as module
 from storage.base import DamagedError, StorageError
 from storage.directory import DATA_FILE, LOCK_FILE
+from storage.schema import VERSION
 from storage.sqlite import SqliteStorage, open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
 
@@ -55,7 +57,7 @@ def test_less_durability_is_refused(
     directory: Path, monkeypatch: pytest.MonkeyPatch, weaker: tuple[str, str, str]
 ) -> None:
     """Rule 1: read the pragmas back at start; refuse to run on less. Here a weaker setting plays a weaker SQLite."""
-    monkeypatch.setattr(module, "_PRAGMAS", (weaker,))
+    monkeypatch.setattr(settings, "_PRAGMAS", (weaker,))
     with pytest.raises(StorageError, match=rf"reports \w+ for PRAGMA {weaker[0]}"):
         open_storage(directory, "test", "n1", MEMBERS)
 
@@ -153,7 +155,7 @@ def test_an_older_copy_of_the_database_alone_is_refused(directory: Path) -> None
 
 def test_a_first_opening_that_failed_may_be_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as weaker:
-        weaker.setattr(module, "_PRAGMAS", (("synchronous", "NORMAL", 2),))
+        weaker.setattr(settings, "_PRAGMAS", (("synchronous", "NORMAL", 2),))
         with pytest.raises(StorageError, match="reports 1 for PRAGMA synchronous"):
             open_storage(directory, "test", "n1", MEMBERS)
     (directory / DATA_FILE).unlink()
@@ -188,8 +190,8 @@ def test_a_newer_lock_file_is_refused_and_left_as_it_is(directory: Path) -> None
 
 def test_a_newer_schema_is_refused(directory: Path) -> None:
     fill(directory)
-    change(directory, "PRAGMA user_version = 3")
-    with pytest.raises(StorageError, match=r"newer version of this program \(schema 3, this version knows up to 2\)"):
+    change(directory, f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StorageError, match="newer version of this program"):
         open_storage(directory, "test", "n1", MEMBERS)
 
 

@@ -187,7 +187,7 @@ def test_rounds_that_take_less_than_is_stored_meanwhile_fall_not_behind(
     monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
     monkeypatch.setattr(compaction, "ROUND_KEYS", 100)  # of 107 bytes
     overwrite(sqlite, machine := WriteMaker(), 1000, lambda: None)
-    assert machine.position - sqlite._space.compacted <= 500 + 500 + 200
+    assert machine.position - sqlite._key_space.compacted <= 500 + 500 + 200
 
 
 def test_states_that_are_replaced_again_and_again_take_the_room_of_two(sqlite: SqliteStorage) -> None:
@@ -259,7 +259,7 @@ def test_a_round_takes_only_so_much(sqlite: SqliteStorage, monkeypatch: pytest.M
     sqlite.write([StateWrite(compact=8)])
     bases = []
     while sqlite.maintain():
-        bases.append(sqlite._space.compacted)
+        bases.append(sqlite._key_space.compacted)
     assert sorted({*bases}) == [2, 4, 6, 8]
     assert rows(sqlite) == expected
 
@@ -279,7 +279,7 @@ def test_who_reads_the_state_sees_all_that_was_alive_at_its_base(
         most = 0
         while count(storage, "records_a") >= most and storage.maintain():
             most = max(most, count(storage, "records_a"))
-    assert storage._space.compacted == 4
+    assert storage._key_space.compacted == 4
     if restarted:
         storage.close()
         storage = open_storage(directory, "test", "n1", MEMBERS)

@@ -235,6 +235,17 @@ def test_after_a_failure_nothing_is_stored_reported_or_closed(host: WriterHost, 
     assert not storage.closed
 
 
+def test_an_idle_thread_notices_that_the_files_are_gone(
+    host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise StorageError("gone")
+
+    monkeypatch.setattr(storage, "verify_files", fail)
+    host.run_posted(1)
+    assert [str(error) for error in host.failures] == ["gone"]
+
+
 def test_a_read_that_finds_damage_is_a_failure(host: WriterHost, storage: SteppedStorage) -> None:
     storage.broken = StorageError("damaged")
     host.writer.read(1, 9, 1000, host.entries.append)

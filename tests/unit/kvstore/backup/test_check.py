@@ -14,6 +14,7 @@ from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage.base import StateWrite, Truncation
 from storage.directory import DATA_FILE, LOCK_FILE
+from storage.schema import VERSION
 from storage.sqlite import open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of
 from tests.unit.kvstore.cli.command_line import run
@@ -73,7 +74,7 @@ def test_sound_data_is_reported_and_not_changed(tmp_path: Path, stop: bool) -> N
         "chosen up to slot 6, applied and hash chain verified up to slot 6",
         "3 keys",
         "every revision from 1 to 6",
-        "schema 2",
+        f"schema {VERSION}",
         "empty: the replica was shut down cleanly" if stop else "in use",
     ):
         assert text in out
@@ -128,7 +129,7 @@ def test_damage_is_reported_with_the_next_step_and_the_sound_rest(
     found = report(tmp_path)[1]
     assert not found["sound"]
     assert found[hidden] is None
-    assert found["files"]["schema"] == 2
+    assert found["files"]["schema"] == VERSION
     assert (found["owner"] is None) == (hidden == "owner")
     assert picture(tmp_path) == before
 

@@ -250,6 +250,20 @@ def test_a_peer_with_other_data_than_before_is_refused_at_either_end(wiped: str)
     assert f"run `kvstore member replace {wiped}`" in refusal.text
 
 
+@pytest.mark.parametrize("wiped", ["n1", "n2"])
+def test_before_the_cluster_is_founded_a_peer_may_lose_its_empty_disk(wiped: str) -> None:
+    here, there = local("n1"), local("n2")
+    here.binds = there.binds = False
+    play(dialer(here), listener(there))
+    if wiped == "n1":
+        here = local("n1", incarnation=8)
+    else:
+        there = local("n2", incarnation=8)
+    here.binds = there.binds = False
+    play(dialer(here), listener(there))
+    assert {**here.last_proved, **there.last_proved}[wiped].incarnation == 8
+
+
 COPIES: list[tuple[dict[str, Any], LinkRefusal, str]] = [
     ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (start 4, was 5)"),
     ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes run as '{}' from one state of its data"),

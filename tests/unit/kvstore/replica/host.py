@@ -4,7 +4,6 @@ from random import Random
 
 from kvstore.api.commands import Command, CommandBatch, Record, Result, pack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import genesis
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
@@ -24,11 +23,13 @@ from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.role import Role
 from paxos.types import MS, ZERO, Ballot, PValue, Slot, pack
+from storage.base import Founding
 from storage.memory import MemoryStorage
 
 TIMEOUT_MS = 2500
 LINEARIZABLE, QUORUM, STALE = Consistency.LINEARIZABLE, Consistency.QUORUM, Consistency.STALE
 B1 = Ballot(1, "n2")
+FOUNDED = Founding((("n1", 0), ("n2", 0), ("n3", 0)), complete=True)
 
 
 class NodeHost:
@@ -52,9 +53,10 @@ class NodeHost:
         self.batches: list[int] = []
         self.writes: list[Write] = []
         self.fetches: list[ServeFetch | ServeSnapshot] = []
+        if not joins:
+            self.storage.recovered().founding = FOUNDED
         self.node = Node(
             self.storage,
-            [] if joins else genesis(("n1", "n2", "n3")),
             options or Options(),
             clock=self.clock,
             rng=Random(1),

@@ -6,7 +6,7 @@ import pytest
 
 from kvstore.api.commands import CommandBatch, Delete, NotFound, Put, PutResult, unpack_batch
 from kvstore.api.errors import Outcome, Reason
-from kvstore.replica import node
+from kvstore.replica import disk_load
 from kvstore.replica.node import REPEAT_MS
 from paxos.messages import (
     Accept,
@@ -365,7 +365,7 @@ def test_rule_28_data_of_another_disk_gives_request_ids_of_its_own() -> None:
 
 
 def test_rule_26_what_waits_for_a_slow_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "MAX_UNSTORED_BYTES", 100)
+    monkeypatch.setattr(disk_load, "MAX_UNSTORED_BYTES", 100)
     host = NodeHost()
     values = [value(Put(b"k", bytes(40)), sequence=number) for number in range(1, 6)]
     host.receive("n2", Heartbeat(B1, 1, 0))

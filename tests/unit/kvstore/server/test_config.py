@@ -62,6 +62,7 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
             "node": "n2",
             "cluster": "other",
             "members": THREE,
+            "bootstrap_without": "n1, n3",
             "listen": "[::1]:7001",
             "peer_listen": "0.0.0.0:7002",
             "data": "/d",
@@ -122,6 +123,7 @@ def test_the_secret_is_never_printed() -> None:
             "n1 and n2 have the same address",
             "its own host or port",
         ),
+        ({"bootstrap_without": "n9"}, "bootstrap_without names 'n9'", "correct the name"),
         ({"listen": "127.0.0.1:9001"}, "peer address of n1", "another port for clients"),
         ({"listen": "localhost:9001"}, "peer address of n1", "another port for clients"),
         (

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from kvstore.api.commands import Put, PutResult, Result
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
+from kvstore.api.status import Standing
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import boot_clock
 from kvstore.server.process import ReplicaServer
 from kvstore.server.reply_future import reply_of
 from kvstore.testing.machine import free_ports
 from paxos.ready import Write
+from storage.base import Founding, StateWrite, StorageError
 from storage.sqlite import SqliteStorage, open_storage
 
 PATIENCE_S = 300
@@ -124,7 +127,11 @@ def test_an_error_in_the_protocol_ends_the_replica(tmp_path: Path, monkeypatch: 
 
 def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path) -> None:
     async def story() -> None:
-        server, _ = await started(settings(tmp_path, members=3))
+        config = settings(tmp_path, members=3)
+        founding = Founding(tuple(dict.fromkeys(config.members, 0).items()), complete=True)
+        with closing(open_storage(config.data, config.cluster, config.node, config.members)) as storage:
+            storage.write([StateWrite(founding=founding)])
+        server, _ = await started(config)
         with pytest.raises(Refused) as refused:
             await put(server, Put(b"k", b"v"))
         assert (refused.value.reason, refused.value.outcome) == (Reason.NO_LEADER, Outcome.FAILED)
@@ -133,6 +140,35 @@ def test_alone_of_three_it_refuses_and_says_that_nothing_was_done(tmp_path: Path
         assert (await get(server, Consistency.STALE)).record is None
         assert server.service.status().leader is None
         await server.stop()
+
+    run(story())
+
+
+def test_rule_30_alone_of_three_at_its_first_start_it_waits_for_the_others(tmp_path: Path) -> None:
+    async def story() -> None:
+        server, _ = await started(settings(tmp_path, members=3))
+        with pytest.raises(Refused) as refused:
+            await put(server, Put(b"k", b"v"))
+        assert (refused.value.reason, refused.value.outcome) == (Reason.JOINING, Outcome.FAILED)
+        with pytest.raises(Refused):
+            await get(server, Consistency.STALE)
+        status = server.service.status()
+        assert (status.standing, status.waits_for, status.ready) == (Standing.FOUNDING, ["n2", "n3"], False)
+        await server.stop()
+
+    run(story())
+
+
+def test_a_replica_whose_data_is_removed_stops_without_a_request(tmp_path: Path) -> None:
+    async def story() -> None:
+        config = settings(tmp_path)
+        server, _ = await started(config)
+        await put(server, Put(b"k", b"v"))
+        config.data.rename(tmp_path / "aside")
+        await asyncio.wait([server.ended])
+        with pytest.raises(StorageError, match="was removed while the replica ran"):
+            server.ended.result()
+        await server.abandon()
 
     run(story())
 

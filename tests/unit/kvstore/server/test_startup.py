@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from kvstore.api.address import Address
-from kvstore.api.membership import Membership
 from kvstore.server.config import Settings
 from kvstore.server.startup import refuse_other_founders
 from storage.base import StorageError, StoredIdentity
@@ -23,13 +22,14 @@ def identity(*members: str) -> StoredIdentity:
 
 
 @pytest.mark.parametrize("others", [("n1",), ("n1", "n2"), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4")])
-def test_other_members_than_at_first_are_refused_until_the_cluster_has_spoken(others: tuple[str, ...]) -> None:
+def test_other_members_than_at_the_first_start_are_refused_before_the_founding(others: tuple[str, ...]) -> None:
     """Majorities of two sets of voters need not meet."""
-    with pytest.raises(StorageError, match=f"members n1,n2,n3, but the settings name {','.join(others)}: start this"):
-        refuse_other_founders(identity(*FIRST), settings(*others), Membership(0))
-    refuse_other_founders(identity(*FIRST), settings(*others), Membership(1))
+    with pytest.raises(
+        StorageError, match=f"cluster of n1,n2,n3, but the settings name {','.join(others)}: start this"
+    ):
+        refuse_other_founders(identity(*FIRST), settings(*others))
 
 
 @pytest.mark.parametrize("first", [(), FIRST])
 def test_the_same_in_any_order_pass_and_so_does_whoever_joined(first: tuple[str, ...]) -> None:
-    refuse_other_founders(identity(*first), settings("n3", "n1", "n2"), Membership(0))
+    refuse_other_founders(identity(*first), settings("n3", "n1", "n2"))

@@ -38,6 +38,7 @@ from kvstore.server.http.openapi.parameters import (
     TTL,
 )
 from kvstore.server.http.problems import (
+    DISK_FULL,
     FULL,
     INVALID_CONDITION,
     INVALID_KEY,
@@ -97,7 +98,7 @@ _PUT = ApiOperation(
         ApiResponse(201, "The key was created.", {JSON: KeyPutDocument}, (_ETAG,)),
     ),
     problems=(
-        *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL),
+        *(INVALID_KEY, INVALID_CONDITION, PRECONDITION_FAILED, NO_SUCH_LEASE, LEASE_FULL, FULL, DISK_FULL),
         *(*ASKING, *SENDING, *ONCE),
     ),
     curl="curl -X PUT --data-binary 'hello' BASE/kv/greeting",

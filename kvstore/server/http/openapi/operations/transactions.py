@@ -7,6 +7,7 @@ from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING,
 from kvstore.server.http.openapi.parameters import IDEMPOTENCY_KEY
 from kvstore.server.http.problems import (
     ANSWER_TOO_LARGE,
+    DISK_FULL,
     FULL,
     INVALID_TRANSACTION,
     LEASE_FULL,
@@ -45,7 +46,7 @@ _TXN = ApiOperation(
         ),
     ),
     problems=(
-        *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL),
+        *(INVALID_TRANSACTION, ANSWER_TOO_LARGE, TOO_MANY_KEYS, NO_SUCH_LEASE, LEASE_FULL, FULL, DISK_FULL),
         *(*ASKING, *SENDING, *ONCE),
     ),
     curl="""curl BASE/txn -d '{"compare": [{"key": "job/1", "exists": false}],

@@ -46,15 +46,27 @@ def test_readyz_says_why_not(leader: str | None, why: str) -> None:
         (Standing.REMOVED, "n1 was removed"),
         (Standing.REFUSED, "do not know it as a member"),
         (Standing.WAITING, "has not learned the membership yet"),
+        (Standing.DATA_LOST, "n2, n3 know it with other data: n1 has lost its data"),
     ],
 )
 def test_a_replica_that_is_no_member_is_not_ready_and_says_so(standing: Standing, why: str) -> None:
     async def scenario(store: Store) -> None:
-        store.replica.present = msgspec.structs.replace(STATUS, standing=standing)
+        store.replica.present = msgspec.structs.replace(STATUS, standing=standing, waits_for=["n2", "n3"])
         reply = await store.call("GET", "/readyz")
         assert reply.status == 503
         assert why in reply.problem()["detail"]
         assert "POST /members" in reply.problem()["detail"]
+
+    run(scenario)
+
+
+def test_a_replica_that_waits_for_founding_members_names_them_and_the_setting_that_helps() -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.present = msgspec.structs.replace(STATUS, standing=Standing.FOUNDING, waits_for=["n2", "n3"])
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert "n2, n3 did not answer" in reply.problem()["detail"]
+        assert "bootstrap_without" in reply.problem()["detail"]
 
     run(scenario)
 

@@ -1,0 +1,182 @@
+"""The founding of a cluster: the first start of replicas with empty data directories (rule 30).
+
+An empty directory may be that of a new cluster, or that of a member that has lost its data. The difference shows only
+at the other members, so all of them are asked, not a majority:
+
+    1. Each replica without a membership sends the incarnation of its data to the other founding members.
+    2. The member with the lowest name knows the incarnations of all members, and agrees to this list. The other members
+       agree to the same list if it has their own incarnation. An agreement is durable, and is never withdrawn.
+    3. A replica that knows the agreement of every member on the list has founded the cluster: its membership begins
+       with these members and incarnations, and it takes part in the protocol.
+
+Once any replica has founded the cluster, every member on the list has agreed to it and agrees to no other list with the
+same data. A member that loses its data gets a new incarnation, which is on no list to which the other members agree, so
+it never founds a second cluster while one other member has its data.
+
+A founding member that is absent on purpose (setting `bootstrap_without`) is not asked. It is not a voter at first: it
+joins like any later member, by a snapshot.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from kvstore.api.membership import MembershipVersion, configurations_of, founded
+from kvstore.replica.checkpointer import Checkpointer
+from paxos.messages import FoundingState
+from paxos.ready import Envelope, Write
+from paxos.replica import Replica
+from paxos.types import MS, NodeId, Time
+from storage.base import Founding, StateWrite, Storage
+
+REPEAT_MS = 100
+"""Interval at which a replica without a membership sends its state to the other founding members."""
+
+
+class FoundingPlan(NamedTuple):
+    """The founding members in the settings; none for a replica that joins a cluster. A member that the plan is
+    `without` joins, too."""
+
+    members: Collection[NodeId] = ()
+    without: Collection[NodeId] = ()
+    """Members that do not take part in the founding."""
+
+
+def founding_memberships(founding: Founding | None) -> list[MembershipVersion]:
+    """Return the first membership of a cluster, or none while the founding is not complete."""
+    return founded(founding.members, founding.absent) if founding is not None and founding.complete else []
+
+
+class FoundingManager:
+    """The part of the replica `node` in the founding of a cluster."""
+
+    def __init__(self, plan: FoundingPlan, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
+        """Continue from the stored agreement. If no other member takes part, found the cluster at once."""
+        recovered = storage.recovered()
+        self._node = recovered.identity.node
+        self._incarnation = recovered.identity.incarnation
+        self._absent = tuple(sorted(plan.without))
+        self._present = sorted(set(plan.members) - set(plan.without))
+        self._others = sorted(set(plan.members) - {self._node})
+        self._checkpointer = checkpointer
+        self._replica = replica
+        self._agreed = recovered.founding
+        self._submitted = recovered.founding
+        """The agreement that is stored, or on its way to the disk."""
+        self._heard: dict[NodeId, FoundingState] = {}
+        """Most advanced state of each member's newest data."""
+        self._due: Time = 0
+        if self._present == [self._node] and (write := self.write()) is not None:
+            storage.write([write])
+            self.stored(write, 0)
+
+    @property
+    def pending(self) -> bool:
+        """True on a founding member that has no membership yet."""
+        return self._node in self._present and not self._checkpointer.applier.machine.memberships
+
+    @property
+    def awaited(self) -> list[NodeId]:
+        """Members without whose answer the founding does not continue; empty unless it is pending."""
+        if not self.pending:
+            return []
+        if self._agreed is None:
+            return [name for name in self._present if name != self._node and not self._is_new(name)]
+        return [name for name, incarnation in self._agreed.members if not self._agrees(name, incarnation, self._agreed)]
+
+    def receive(self, sender: NodeId, message: FoundingState, now: Time) -> list[Envelope]:
+        """Handle the state of `sender`. Return the answer to it, if this replica knows the membership."""
+        if not self.pending:
+            known = bool(self._checkpointer.applier.machine.memberships)
+            return [Envelope(sender, self._state())] if known and not message.founded else []
+        before = self._heard.get(sender)
+        if before is not None and before.incarnation == message.incarnation and _stage(message) <= _stage(before):
+            return []  # repeated, or delayed
+        self._heard[sender] = message
+        self._due = now
+        return []
+
+    def announcements(self, now: Time) -> list[Envelope]:
+        """Return the messages that are due to the other founding members."""
+        if not self.pending or now < self._due:
+            return []
+        self._due = now + REPEAT_MS * MS
+        return [Envelope(name, self._state()) for name in self._others]
+
+    def next_deadline(self) -> Time | None:
+        """Return the time of the next announcement, or None."""
+        return self._due if self.pending else None
+
+    def write(self) -> StateWrite | None:
+        """Return the agreement to store now, or None."""
+        if not self.pending:
+            return None
+        founding = self._agreed or self._proposed() or self._own()
+        if founding is None:
+            return None
+        founding = replace(founding, complete=self._is_complete(founding))
+        if founding == self._submitted:
+            return None
+        self._submitted = founding
+        return StateWrite(founding=founding)
+
+    def stored(self, write: Write, now: Time) -> bool:
+        """Note that `write` is durable. Return True if the membership of this replica begins with it."""
+        if not isinstance(write, StateWrite) or write.founding is None:
+            return False
+        self._agreed = write.founding
+        self._due = now
+        if not (self.pending and write.founding.complete):
+            return False
+        memberships = founding_memberships(write.founding)
+        self._checkpointer.applier.machine.memberships = memberships
+        self._replica.begin(configurations_of(memberships))
+        return True
+
+    def _state(self) -> FoundingState:
+        known = bool(self._checkpointer.applier.machine.memberships)
+        agreed = self._agreed if self._agreed is not None and self._agreed.complete >= known else None
+        if agreed is None:
+            return FoundingState(self._incarnation, (), (), known)
+        return FoundingState(self._incarnation, agreed.members, agreed.absent, known)
+
+    def _is_new(self, name: NodeId) -> bool:
+        """Return True if the newest data of `name` has no membership and no agreement."""
+        state = self._heard.get(name)
+        return state is not None and _stage(state) == (False, False)
+
+    def _own(self) -> Founding | None:
+        """Return the list of this replica, if it has the lowest name and knows that the data of all members is new."""
+        others = [name for name in self._present if name != self._node]
+        if self._node != self._present[0] or not all(map(self._is_new, others)):
+            return None
+        members = {name: self._heard[name].incarnation for name in others} | {self._node: self._incarnation}
+        return Founding(tuple(sorted(members.items())), self._absent)
+
+    def _proposed(self) -> Founding | None:
+        """Return a list to which another member has agreed, if it has this replica's data."""
+        for state in self._heard.values():
+            names = {name for name, _ in state.members}.union(state.absent)
+            if (self._node, self._incarnation) in state.members and names == {*self._others, self._node}:
+                return Founding(state.members, state.absent)
+        return None
+
+    def _is_complete(self, founding: Founding) -> bool:
+        return all(
+            name == self._node or self._agrees(name, incarnation, founding) for name, incarnation in founding.members
+        ) or any(state.founded and _is_of(state, founding) for state in self._heard.values())
+
+    def _agrees(self, name: NodeId, incarnation: int, founding: Founding) -> bool:
+        state = self._heard.get(name)
+        if name == self._node:
+            return True
+        return state is not None and state.incarnation == incarnation and _is_of(state, founding)
+
+
+def _is_of(state: FoundingState, founding: Founding) -> bool:
+    return (state.members, state.absent) == (founding.members, founding.absent)
+
+
+def _stage(state: FoundingState) -> tuple[bool, bool]:
+    return state.founded, bool(state.members)

@@ -1,0 +1,221 @@
+"""Rule 30: a cluster is founded once, by members that have no data."""
+
+from random import Random
+
+import pytest
+
+from kvstore.api.commands import Put, Result
+from kvstore.api.errors import Outcome, Reason, Refused
+from kvstore.api.membership import MemberRole
+from kvstore.replica.founding import REPEAT_MS, FoundingPlan
+from kvstore.replica.node import Node
+from paxos.messages import Accept, FoundingState, Heartbeat, PreVote
+from paxos.options import Options
+from paxos.types import MS, Ballot
+from storage.base import Founding, StateWrite
+from storage.memory import MemoryStorage
+from tests.unit.kvstore.replica.host import refusal
+
+NAMES = ("n1", "n2", "n3")
+
+
+class FoundingHost:
+    """A node with a disk, at its first start."""
+
+    def __init__(self, name: str, incarnation: int, without: tuple[str, ...] = (), *, joins: bool = False) -> None:
+        self.storage = MemoryStorage("test", name, incarnation)
+        self.plan = FoundingPlan(() if joins else NAMES, without)
+        self.now = 10**12
+        self.start()
+
+    def start(self) -> None:
+        self.node = Node(
+            self.storage,
+            Options(),
+            clock=lambda: self.now,
+            rng=Random(1),
+            request_timeout_ms=1000,
+            max_waiting=10,
+            plan=self.plan,
+        )
+
+    def restart(self) -> None:
+        self.storage = self.storage.reopen()
+        self.start()
+
+    def messages(self) -> dict[str, FoundingState]:
+        """Make all its writes durable, and return what it sends to whom at last."""
+        sent: dict[str, FoundingState] = {}
+        while True:
+            self.now += REPEAT_MS * MS
+            ready = self.node.step()
+            for envelope in ready.messages:
+                if isinstance(envelope.message, FoundingState):
+                    sent[envelope.to] = envelope.message
+            if ready.write is None:
+                return sent
+            self.storage.write([ready.write])
+            self.node.durable([ready.write])
+
+
+def talk(*members: FoundingHost, rounds: int = 4) -> None:
+    """Let these members exchange messages; all others are away."""
+    for _ in range(rounds):
+        for member in members:
+            for to, message in member.messages().items():
+                for other in members:
+                    if other.node.id == to:
+                        other.node.receive(member.node.id, message)
+    for member in members:
+        member.messages()
+
+
+def voters(member: FoundingHost) -> dict[str, int]:
+    return {each.name: each.incarnation for each in member.node.membership.members if each.role is MemberRole.VOTER}
+
+
+def founded(*members: FoundingHost) -> list[bool]:
+    return [member.node.view.known for member in members]
+
+
+def test_all_members_together_found_a_cluster_with_the_incarnations_of_their_data() -> None:
+    members = [FoundingHost(name, incarnation) for name, incarnation in zip(NAMES, (11, 12, 13), strict=True)]
+    talk(*members)
+    for member in members:
+        assert voters(member) == {"n1": 11, "n2": 12, "n3": 13}
+        member.restart()
+        assert voters(member) == {"n1": 11, "n2": 12, "n3": 13}
+
+
+def test_one_member_alone_founds_its_cluster_at_once() -> None:
+    one = MemoryStorage("test", "n1", 11)
+    node = Node(
+        one, Options(), clock=lambda: 1, rng=Random(1), request_timeout_ms=1, max_waiting=1, plan=FoundingPlan(("n1",))
+    )
+    assert node.view.known
+    assert one.hard_state.founding == Founding((("n1", 11),), complete=True)
+
+
+@pytest.mark.parametrize("absent", NAMES)
+def test_without_the_answer_of_one_member_nobody_founds_a_cluster(absent: str) -> None:
+    members = [FoundingHost(name, 11) for name in NAMES if name != absent]
+    talk(*members)
+    assert founded(*members) == [False, False]
+    assert all(member.node.founding.awaited == [absent] for member in members)
+
+
+def test_a_replica_without_a_membership_promises_nothing_and_serves_nobody() -> None:
+    one = FoundingHost("n1", 11)
+    one.node.receive("n2", PreVote(1, 1))
+    answers: list[Result | Refused] = []
+    one.node.write(Put(b"k", b"v"), answers.append)
+    assert refusal(answers) == (Reason.JOINING, Outcome.FAILED)
+    ready = one.node.step()
+    replies = [envelope.message for envelope in ready.messages if not isinstance(envelope.message, FoundingState)]
+    assert [getattr(reply, "willing", False) for reply in replies] == [False] * len(replies)
+
+
+def test_rule_30_a_majority_that_lost_its_data_founds_no_second_cluster() -> None:
+    """Neither with the third member, which has data, nor without its answer."""
+    members = [FoundingHost(name, 11) for name in NAMES]
+    talk(*members)
+    third = members[2]
+    wiped = [FoundingHost(name, 99) for name in NAMES[:2]]
+    talk(*wiped)
+    assert founded(*wiped) == [False, False]
+    talk(*wiped, third)
+    assert founded(*wiped) == [False, False]
+    assert voters(third) == dict.fromkeys(NAMES, 11)
+
+
+def test_rule_30_a_member_that_has_agreed_agrees_to_no_other_data() -> None:
+    """It may be that the others have founded the cluster with the data that was lost since."""
+    n1, n2, n3 = (FoundingHost(name, 11) for name in NAMES)
+    talk(n1, n2, n3, rounds=2)
+    assert n3.storage.hard_state.founding is not None
+    again = FoundingHost("n1", 99)
+    talk(again, n2, n3)
+    assert not again.node.view.known
+    for member in (n2, n3):
+        founding = member.storage.hard_state.founding
+        assert founding is None or dict(founding.members)["n1"] == 11
+
+
+def test_an_agreement_is_told_only_once_it_is_durable() -> None:
+    one = FoundingHost("n1", 11)
+    one.messages()
+    for name in ("n2", "n3"):
+        one.node.receive(name, FoundingState(11, (), (), founded=False))
+    ready = one.node.step()
+    assert isinstance(ready.write, StateWrite)
+    assert ready.write.founding is not None
+    told = [envelope.message for envelope in ready.messages if isinstance(envelope.message, FoundingState)]
+    assert all(not message.members for message in told)
+    one.storage.write([ready.write])
+    one.node.durable([ready.write])
+    assert all(message.members for message in one.messages().values())
+
+
+def test_a_member_that_died_in_between_founds_the_cluster_with_one_that_has_founded_it() -> None:
+    """It has agreed, so it needs no further answer of a member that is away now."""
+    n1, n2, n3 = (FoundingHost(name, 11) for name in NAMES)
+    agreed = Founding(tuple(dict.fromkeys(NAMES, 11).items()))
+    n3.storage.write([StateWrite(founding=agreed)])
+    n3.restart()
+    for member in (n1, n2):
+        member.storage.write([StateWrite(founding=Founding(agreed.members, complete=True))])
+        member.restart()
+    talk(n3, n1)
+    assert voters(n3) == dict.fromkeys(NAMES, 11)
+
+
+def test_an_absent_member_is_no_voter_at_first() -> None:
+    n1, n2 = (FoundingHost(name, 11, without=("n3",)) for name in NAMES[:2])
+    talk(n1, n2)
+    assert voters(n1) == voters(n2) == {"n1": 11, "n2": 11}
+    third = n1.node.membership.get("n3")
+    assert third is not None
+    assert (third.role, third.joining, third.becomes) == (MemberRole.LEARNER, True, MemberRole.VOTER)
+    n3 = FoundingHost("n3", 11)
+    talk(n1, n2, n3)
+    assert not n3.node.view.known, "it learns the membership from a snapshot"
+
+
+def test_one_replica_that_is_told_to_start_without_a_member_is_enough() -> None:
+    n1, n2 = FoundingHost("n1", 11, without=("n3",)), FoundingHost("n2", 12)
+    talk(n1, n2)
+    assert voters(n2) == {"n1": 11, "n2": 12}
+
+
+def test_a_replica_that_joins_takes_no_part() -> None:
+    """Its data was damaged, or belongs to a later member: it must not count as a new one."""
+    n1, n2, n3 = FoundingHost("n1", 11), FoundingHost("n2", 11), FoundingHost("n3", 11, joins=True)
+    talk(n1, n2, n3)
+    assert founded(n1, n2, n3) == [False, False, False]
+
+
+def test_an_older_state_of_the_same_data_changes_nothing() -> None:
+    """Messages may be delayed and repeated."""
+    one = FoundingHost("n3", 11)
+    agreed = FoundingState(11, tuple(dict.fromkeys(NAMES, 11).items()), (), founded=False)
+    for name in ("n1", "n2"):
+        one.node.receive(name, agreed)
+        one.node.receive(name, FoundingState(11, (), (), founded=False))
+    one.messages()
+    assert one.node.view.known
+
+
+def test_a_member_that_has_agreed_may_be_led_before_it_knows_that_the_cluster_is_founded() -> None:
+    """Its vote is that of the data on the list; it is applied once the membership is known."""
+    n3 = FoundingHost("n3", 11)
+    n3.storage.write([StateWrite(founding=Founding(tuple(dict.fromkeys(NAMES, 11).items())))])
+    n3.restart()
+    n3.node.receive("n1", Heartbeat(Ballot(1, "n1"), 1, 0))
+    n3.node.receive("n1", Accept(Ballot(1, "n1"), 1, b"", 0))
+    n3.messages()
+    assert (n3.node.applied, n3.storage.hard_state.last) == (0, 1)
+    n1 = FoundingHost("n1", 11)
+    n1.storage.write([StateWrite(founding=Founding(tuple(dict.fromkeys(NAMES, 11).items()), complete=True))])
+    n1.restart()
+    talk(n3, n1)
+    assert n3.node.view.known
