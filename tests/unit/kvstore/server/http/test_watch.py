@@ -209,7 +209,7 @@ def test_the_kernel_holds_little_for_a_reader_that_never_reads() -> None:
 
     async def scenario(store: Store) -> None:
         async with watching(store):
-            connection = next(each for each in store.frontend._connections if each._streaming is not None)
+            connection = next(each for each in store.frontend._connections if each._writer._streaming is not None)
             assert connection._transport is not None
             sending = connection._transport.get_extra_info("socket")
             assert sending.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
