@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from kvstore.api.address import Address, parse_address
 from kvstore.server.config import ConfigError, Settings, bounds_of, voters_warnings
 from kvstore.server.config_sources import load, settings_table
+from kvstore.server.http.authority import Authority
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
@@ -63,7 +64,9 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
             "cluster": "other",
             "members": THREE,
             "bootstrap_without": "n1, n3",
+            "public_names": "kv.example.com",
             "listen": "[::1]:7001",
+            "public_names": "kv.example.com,kv.internal:8443",
             "peer_listen": "0.0.0.0:7002",
             "data": "/d",
             "secret": SECRET,
@@ -77,6 +80,21 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
         monkeypatch.setenv(f"KVSTORE_{name.upper()}", text)
     assert load({}, None) == by_flags
     assert by_flags.listen == Address("::1", 7001)
+
+
+def test_public_names_are_text_or_a_list(tmp_path: Path) -> None:
+    names = (Authority("kv.example.com", None), Authority("kv.internal", 8443), Authority("::1", 443))
+    assert load({"public_names": "KV.example.com., kv.internal:8443, [::1]:443,"}, None).public_names == names
+    file = toml(tmp_path, 'public_names = ["kv.example.com", "kv.internal:8443", "[::1]:443"]\n')
+    assert load({}, file).public_names == names
+
+
+@pytest.mark.parametrize(
+    "text", ["http://kv.example.com", "kv.example.com/ui", "*.example.com", "kv:99999", "a b", ":80"]
+)
+def test_a_public_name_that_could_never_match_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"public_names \(from --public-names\): .* is not a host"):
+        load({"public_names": text}, None)
 
 
 def test_settings_made_directly_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from kvstore.api.address import Address
 from kvstore.server.config import Settings
-from kvstore.server.startup import refuse_other_founders
+from kvstore.server.http.authority import Authority
+from kvstore.server.http.problems import Problem
+from kvstore.server.http.request import HttpRequest
+from kvstore.server.startup import host_names_of, refuse_other_founders
 from storage.base import StorageError, StoredIdentity
 
 FIRST = ("n1", "n2", "n3")
@@ -33,3 +36,31 @@ def test_other_members_than_at_the_first_start_are_refused_before_the_founding(o
 @pytest.mark.parametrize("first", [(), FIRST])
 def test_the_same_in_any_order_pass_and_so_does_whoever_joined(first: tuple[str, ...]) -> None:
     refuse_other_founders(identity(*first), settings("n3", "n1", "n2"))
+
+
+@pytest.mark.parametrize(
+    ("host", "taken"),
+    [
+        ("n1", True),
+        ("n2:8001", True),
+        ("inside", True),
+        ("kv.example.com", True),
+        ("n3", False),
+        ("0.0.0.0.evil", False),
+    ],
+)
+def test_the_hosts_of_the_members_and_the_public_names_are_names_of_a_replica(host: str, taken: bool) -> None:
+    """In containers the members are names of services, which clients beside them use."""
+    configured = Settings(
+        members={"n1": Address("n1", 9001), "n2": Address("n2", 9001)},
+        listen=Address("inside", 8001),
+        peer_listen=Address("0.0.0.0", 9001),
+        public_names=(Authority("kv.example.com", None),),
+        secret="0123456789abcdef",
+    )
+    request = HttpRequest(None, "GET", "/kv/a", "1.1", {b"host": host.encode()})  # type: ignore[arg-type]  # not used
+    if taken:
+        host_names_of(configured).refuse(request)
+    else:
+        with pytest.raises(Problem, match="public_names"):
+            host_names_of(configured).refuse(request)

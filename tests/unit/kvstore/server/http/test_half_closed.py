@@ -120,3 +120,17 @@ def test_a_request_that_waits_is_answered_unless_its_client_is_gone(
             assert await wire.closed() == b""
 
     run(scenario, loops=loops)
+
+
+def test_bytes_behind_the_last_request_do_not_cost_its_response() -> None:
+    """To close a connection with unread bytes resets it: RFC 9112, 9.6."""
+
+    async def scenario(store: Store) -> None:
+        for last in (request("GET", "/livez", "Connection: close"), b"GET /livez HTTP/1.0\r\n\r\n"):
+            async with await store.wire() as wire:
+                wire.send(last + bytes(4 * 1024 * 1024))
+                reply = await wire.reply()
+                assert (reply.status, reply.body) == (200, b"ok\n")
+                assert await wire.closed() == b""
+
+    run(scenario)
