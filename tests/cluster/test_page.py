@@ -296,6 +296,7 @@ def test_a_stream_that_is_refused_is_asked_for_again(tmp_path: Path) -> None:
             cluster.kill("n2")
             await page.until("document.getElementById('state')?.className === 'bad'")
             await page.value("document.getElementById('watch').click()")
+            assert await page.value("fetch('/kv/a').then((answer) => answer.status)") == 503  # and so was the watch
             cluster.start(["n2"])
             await told(page, "Changes are shown")
 
