@@ -306,10 +306,11 @@ class Node:
         request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
         if request is not None:
             self._messages.append(request)
+        self._messages += self.founding.announcements(now)
         fetches = self._fetches(core.fetches)
         self._reader.answer(core.reads)
         ready = Ready(
-            messages=core.messages + self._messages + self.founding.announcements(now),
+            messages=core.messages + self._messages,
             write=joined(core.write, checkpoint),
             chosen=core.chosen,
             reads=core.reads,

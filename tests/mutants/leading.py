@@ -162,7 +162,7 @@ MUTANTS = (
         "leads-on-after-release",
         (16, 18),
         "A leader that gave its lease up goes on to lead and to read under it.",
-        "paxos.role.RoleState.retire",
+        "paxos.role.RoleState.step_aside",
         "self._step_down(now)",
         "",
     ),

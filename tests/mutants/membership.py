@@ -30,6 +30,43 @@ MUTANTS = (
         "PreVote() if self.configurations.may_be_candidate(sender)",
         RUNNING,
     ),
+    # A cluster that is founded
+    Mutant(
+        "founded-before-all-agree",
+        (30,),
+        "A replica founds a cluster by its own agreement.",
+        "kvstore.replica.founding.FoundingManager._is_complete",
+        "all(",
+        "any(",
+        UNIT,
+    ),
+    Mutant(
+        "agrees-to-a-list-with-other-data",
+        (30,),
+        "A replica agrees to a list with the data that it lost.",
+        "kvstore.replica.founding.FoundingManager._proposed",
+        "(self._node, self._incarnation) in state.members and",
+        "state.members and",
+        RUNNING,
+    ),
+    Mutant(
+        "agreement-told-before-it-is-durable",
+        (30,),
+        "A replica tells an agreement that a crash may undo.",
+        "kvstore.replica.founding.FoundingManager.write",
+        "self._submitted = founding",
+        "self._submitted = self._agreed = founding",
+        UNIT,
+    ),
+    Mutant(
+        "removed-files-not-noticed",
+        (30,),
+        "A replica acknowledges writes to files that were removed.",
+        "storage.sqlite.SqliteStorage.write",
+        "self._files.verify()",
+        "",
+        UNIT,
+    ),
     # Votes that were forgotten
     Mutant(
         "forgotten-votes-not-told",

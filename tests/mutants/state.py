@@ -163,7 +163,7 @@ MUTANTS = (
         "late-accept-of-a-cut-slot-stored",
         (11, 25),
         "A slot that is cut comes back with a late accept, and the log has a gap.",
-        "storage.sqlite.SqliteStorage.write",
+        "storage.sqlite.SqliteStorage._store",
         "if entry.slot > hard_state.truncation.slot",
         "",
         UNIT,

@@ -141,6 +141,15 @@ def test_rule_30_a_member_that_has_agreed_agrees_to_no_other_data() -> None:
         assert founding is None or dict(founding.members)["n1"] == 11
 
 
+def test_rule_30_an_agreement_alone_founds_no_cluster() -> None:
+    one = FoundingHost("n1", 11)
+    for name in ("n2", "n3"):
+        one.node.receive(name, FoundingState(11, (), (), founded=False))
+    one.messages()
+    assert one.storage.hard_state.founding == Founding(tuple(dict.fromkeys(NAMES, 11).items()))
+    assert (one.node.view.known, one.node.founding.awaited) == (False, ["n2", "n3"])
+
+
 def test_an_agreement_is_told_only_once_it_is_durable() -> None:
     one = FoundingHost("n1", 11)
     one.messages()

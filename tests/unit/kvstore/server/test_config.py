@@ -64,7 +64,6 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
             "cluster": "other",
             "members": THREE,
             "bootstrap_without": "n1, n3",
-            "public_names": "kv.example.com",
             "listen": "[::1]:7001",
             "public_names": "kv.example.com,kv.internal:8443",
             "peer_listen": "0.0.0.0:7002",
