@@ -176,7 +176,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
     async def story(store: Store) -> None:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            async with lock(store, "echo ready; kill -HUP $$; read line; echo $line") as process:
+            async with lock(store, "echo ready; kill -HUP $$; while :; do sleep 0.05 & wait $!; done") as process:
                 assert await line(process) == "ready"
                 process.send_signal(signal.SIGHUP)
                 process.send_signal(signal.SIGTERM)

@@ -34,8 +34,11 @@ async def story():
         await asyncio.sleep(0)
         child = os.fork()
         if not child:
-            for call in (client.get("a"), client.put("a", b""), client.delete("a"), client.txn(Transact([], [], [])), client.leases(),
-                         anext(client.watch()), client.lock("l").__aenter__(), client.__aexit__(None, None, None)):
+            for call in (
+                client.get("a"), client.put("a", b""), client.delete("a"), client.txn(Transact([], [], [])),
+                client.leases(), anext(client.watch()), client.lock("l").__aenter__(),
+                client.__aexit__(None, None, None),
+            ):
                 try:
                     call.send(None)
                 except (RuntimeError, StopIteration) as error:
