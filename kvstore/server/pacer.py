@@ -13,7 +13,7 @@ at full speed, and the first write after that waits for one slice.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import partial
 from typing import TypeVar
@@ -24,6 +24,8 @@ REST = 3
 """Length of a rest in multiples of the length of the turn before it."""
 MIN_REST_S = 0.001
 """Shortest rest: the resolution of the timers of libuv."""
+MAX_REST_S = 0.005
+"""Longest rest after work of another thread, whose length includes the time in the queue of that thread."""
 
 Work = Callable[[], object]
 T = TypeVar("T")
@@ -74,6 +76,14 @@ class Pacer:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.submit(kind, partial(_settle, done, work))
         return await done
+
+    async def rest_after(self, work: Awaitable[T]) -> T:
+        """Await `work`, which another thread does, and rest as after a turn of that length, MAX_REST_S at most."""
+        begun, before = self._clock(), self._foreground()
+        result = await work
+        if self._foreground() != before:
+            await asyncio.sleep(min(REST * (self._clock() - begun), MAX_REST_S))
+        return result
 
     def _schedule(self) -> None:
         if self._is_scheduled:

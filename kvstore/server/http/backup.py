@@ -58,19 +58,19 @@ class BackupHandlers:
             self._replica.end_state(reader)
 
     async def _parts(self, reader: str) -> AsyncGenerator[bytes, None]:
-        status = self._replica.status()
+        status, pacer = self._replica.status(), self._replica.pacer
         yield pack(StreamStart(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
         after = compacted = 0
         while True:
             if self._stopping():
                 yield pack(StreamFailure(f"{status.id} is shutting down: take the backup from another replica"))
                 return
-            page = await self._replica.read_state(reader, after)
+            page = await pacer.rest_after(self._replica.read_state(reader, after))
             compacted = compacted if after else page.compacted
             if page.compacted > max(after, compacted):
                 yield pack(StreamFailure(_TOO_SLOW.format(status.id)))
                 return
-            yield await self._replica.pacer.run(BackgroundKind.BACKUP, partial(pack, StreamPage(after, page.changes)))
+            yield await pacer.run(BackgroundKind.BACKUP, partial(pack, StreamPage(after, page.changes)))
             if page.progress is not None:
                 yield pack(StreamEnd(page.progress))
                 return

@@ -15,7 +15,6 @@ watcher that does not read is bounded by the write buffer of its connection. It 
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -48,8 +47,6 @@ class Watcher:
         """Last round of progress in which the watcher was sent anything."""
         self.left = asyncio.Event()
         """Event that is set when the watcher has left the feed."""
-        self.advance: Callable[[], None] = self.left.set
-        """Function of the feed that sends the next frame."""
 
 
 class _Group(msgspec.Struct):
@@ -80,9 +77,8 @@ class WatchFeed:
     def follow(self, watcher: Watcher) -> None:
         """Send all events after its position to `watcher`, until it leaves."""
         watcher.left.clear()
-        watcher.advance = partial(self._advance, watcher)
         watcher.progress_round = self._progress_round
-        self._pacer.submit(BackgroundKind.REPLAY, watcher.advance)
+        self._pacer.submit(BackgroundKind.REPLAY, partial(self._advance, watcher))
         if self._progress is None:
             self._progress = asyncio.get_running_loop().call_later(PROGRESS_S, self._tell_progress)
 
@@ -117,7 +113,7 @@ class WatchFeed:
         if client.is_behind:
             watcher.left.set()
         elif not (page.is_open and self._park(watcher)):
-            self._pacer.submit(BackgroundKind.REPLAY, watcher.advance)
+            self._pacer.submit(BackgroundKind.REPLAY, partial(self._advance, watcher))
 
     def _park(self, watcher: Watcher) -> bool:
         """Park a watcher that has all events up to the last round. Return False if it lacks some."""
@@ -167,7 +163,7 @@ class WatchFeed:
         del self._groups[span]
         for watcher in group.watchers:
             watcher.position = max(watcher.position, group.position)
-            self._pacer.submit(BackgroundKind.EVENTS, watcher.advance)
+            self._pacer.submit(BackgroundKind.EVENTS, partial(self._advance, watcher))
 
     def _tell_progress(self) -> None:
         """Tell all watchers that were sent nothing since the last time the present revision. This also finds the

@@ -89,15 +89,17 @@ class WatchHandlers:
             self._feed.follow(watcher)
             await watcher.left.wait()
             await client.drain()
+            if watcher.is_lost and watcher.frames:
+                break
             if watcher.is_lost:
-                if watcher.frames:
-                    raise ConnectionAbortedError("the rest of an event is compacted")
                 document = WatchLostDocument(
                     oldest_revision=self._replica.history.oldest + 1,
                     detail="Events were compacted before you read them.",
                 )
                 yield b"event: lost\ndata: %b\n\n" % encode(document)
                 return
+        if watcher.frames:
+            raise ConnectionAbortedError("an event is incomplete, and the client must not take it for complete")
         yield b": this replica is shutting down, continue at another one\n\n"
 
 

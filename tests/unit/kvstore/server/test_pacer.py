@@ -165,6 +165,28 @@ def test_run_returns_the_result_or_raises_the_error() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("events", "rest_s"), [(0, 0.0), (1, REST * 0.001)])
+def test_work_of_another_thread_is_followed_by_a_rest_while_the_foreground_works(
+    events: int, rest_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop, rests = FakeLoop(), list[float]()
+
+        async def work() -> str:
+            loop.now += 0.001
+            loop.foreground += events
+            return "page"
+
+        async def sleep(delay_s: float) -> None:
+            rests.append(delay_s)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        assert await loop.pacer.rest_after(work()) == "page"
+        assert sum(rests) == pytest.approx(rest_s)
+
+    asyncio.run(scenario())
+
+
 def test_work_whose_reader_has_left_is_not_done() -> None:
     async def scenario() -> None:
         pacer, done = Pacer(lambda: 0), list[int]()

@@ -257,6 +257,35 @@ def test_a_shutdown_ends_watches_with_a_word() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_watch_that_ends_within_an_event_is_cut_off(compacted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line after a part of an event would belong to the event."""
+
+    async def scenario(store: Store) -> None:
+        async with watching(store) as stream:
+            monkeypatch.setattr(event_pages, "CACHE_BYTES", 0)
+            for number in range(8):
+                await store.call("PUT", f"/kv/{number}", b"x" * 1_000_000)
+            if compacted:
+                store.replica.machine.forget(store.replica.machine.position)
+                ending = None
+            else:
+                ending = asyncio.create_task(store.frontend.stop(5000))
+            received, error = bytearray(), None
+            try:
+                async for data in stream.response.content.iter_any():
+                    received += data
+            except aiohttp.ClientError as cut_off:
+                error = cut_off
+            assert error is not None
+            assert b"shutting down" not in received
+            assert b"event: lost" not in received
+            if ending is not None:
+                await ending
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "query",
     [
