@@ -24,27 +24,35 @@ from storage.base import AppliedProgress, Change, end_of, first_of, revision_of,
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 REVISIONS_PER_S = 20_000
-"""Growth of the default `above`: more revisions than a cluster can make on average from one restore to the next."""
-LEAST_STEP = 10_000_000_000
-"""Least distance from the revision of the backup to the default `above`."""
+"""Growth of the default `above`: more revisions than a cluster can make on average from one restore to the next, the
+restored ones included."""
+MAX_AHEAD_STEP = 10_000_000_000
+"""Limit of the further step from a backup whose revision is ahead of the clock."""
 MAX_ABOVE = MAX_REVISION - 2**39
-"""Greatest `above`: it leaves enough revisions for a year at full speed."""
+"""Greatest `above`: it leaves revisions for ten months at full speed."""
 CLOCK_ERROR = timedelta(minutes=1)
 """Time by which the clock of this machine may be behind that of the machine that took the backup."""
 
 
 def default_above(info: BackupInfo, now: datetime) -> int:
-    """Return the number of ticks of 1/REVISIONS_PER_S second since EPOCH, or more for a backup with high revisions.
+    """Return the number of ticks of 1/REVISIONS_PER_S second since EPOCH.
 
     A later restore, from whichever backup, thus gets higher numbers than an earlier one and the clusters between them.
+    A cluster that was ahead of the clock when the backup was taken may have gained as much again; then more is added.
     Raises MisuseError if the clock must be wrong.
     """
-    if now + CLOCK_ERROR < datetime.fromisoformat(info.taken_at):
+    taken_at = datetime.fromisoformat(info.taken_at)
+    if now + CLOCK_ERROR < taken_at:
         raise MisuseError(
             f"the backup was taken at {info.taken_at}, but the clock of this machine is at "
             f"{now.isoformat(timespec='seconds')}: correct the clock, or give --above"
         )
-    return max(int((now - EPOCH).total_seconds() * REVISIONS_PER_S), info.revision + LEAST_STEP)
+    ahead = max(0, info.revision - _ticks(taken_at))
+    return _ticks(now) + ahead + min(ahead, MAX_AHEAD_STEP)
+
+
+def _ticks(at: datetime) -> int:
+    return int((at - EPOCH).total_seconds() * REVISIONS_PER_S)
 
 
 class RestoredState:

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 from kvstore.api.commands import AcquireLock, Command, Delete, GrantLease, Idempotent, LeasedPut, Put, Transact
 from kvstore.backup.file import Backup, BackupInfo, MisuseError
 from kvstore.backup.renumbering import (
-    EPOCH,
-    LEAST_STEP,
     MAX_ABOVE,
+    MAX_AHEAD_STEP,
     REVISIONS_PER_S,
     RestoredState,
     default_above,
@@ -107,16 +106,25 @@ def test_a_number_that_was_given_out_or_leaves_no_revisions_is_refused(tmp_path:
 
 
 def test_a_later_restore_is_above_all_that_a_cluster_at_full_speed_made_since_an_earlier_one() -> None:
-    """Also if the later one is of an earlier backup, or of a backup of the cluster in between."""
-    monday, tuesday = info(revision=7_000), info(revision=90_000_000)
-    first = default_above(tuesday, EPOCH + 200 * DAY)
+    """Whichever backups are restored, and also if a backup of a restored cluster was restored in between."""
+    begin = TAKEN + 200 * DAY
+    monday, tuesday = info(revision=7_000), info(revision=90_000_000, taken_at=begin.isoformat())
+    made = REVISIONS_PER_S * 60
+    first = default_above(tuesday, begin)
     assert first > tuesday.revision
-    second = default_above(monday, EPOCH + 201 * DAY)
-    written = 24 * 3600 * REVISIONS_PER_S
-    assert second >= first + written
-    between = info(revision=first + written)
-    assert default_above(between, EPOCH + 201 * DAY) >= between.revision + LEAST_STEP
-    assert default_above(monday, EPOCH + 201 * DAY + timedelta(milliseconds=1)) > second
+    between = info(revision=first + made, taken_at=(begin + timedelta(minutes=1)).isoformat())
+    second = default_above(between, begin + timedelta(minutes=2))
+    assert second >= between.revision + made
+    third = default_above(monday, begin + timedelta(minutes=3))
+    assert third >= second + made
+    assert default_above(monday, begin + timedelta(minutes=3, milliseconds=1)) > third
+
+
+def test_a_restore_of_a_cluster_that_was_faster_than_the_clock_is_above_it() -> None:
+    for ahead, more in ((1000, 1000), (10**12, MAX_AHEAD_STEP)):
+        fast = info(revision=default_above(info(), TAKEN) + ahead)
+        assert default_above(fast, TAKEN) == fast.revision + more
+        assert default_above(fast, TAKEN + DAY) == fast.revision + more + REVISIONS_PER_S * 24 * 3600
 
 
 def test_a_clock_that_is_behind_the_backup_is_refused() -> None:
