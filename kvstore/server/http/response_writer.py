@@ -22,6 +22,7 @@ PROBES = 2
 """Interval and number of the probes that are sent to a client that has closed its side and waits for a response. A
 client that has closed all of the connection resets it after the first one, which the second one finds."""
 
+_EVENT_END = b"\n\n"
 _COMMENT = b":\n\n"
 """A comment of server-sent events, which clients ignore: all endless streams are such events."""
 
@@ -61,6 +62,8 @@ class ResponseWriter:
         """Future that is done when the client has read its responses; None while more may be written."""
         self._streaming: bool | None = None
         """True while an endless stream is sent, False while another stream is, None otherwise."""
+        self._is_inside_event = False
+        """True if the last chunk of the stream ended within a server-sent event."""
         self._end_timer: asyncio.TimerHandle | None = None
         """Timer that closes the connection of a client that does not read, or goes on to send after the last
         response."""
@@ -128,6 +131,7 @@ class ResponseWriter:
         """See ClientConnection."""
         if chunk and self.transport is not None:  # an empty chunk would end the stream
             self.transport.writelines(stream_chunk(chunk, self._queue.first.request.version))
+            self._is_inside_event = not chunk.endswith(_EVENT_END)
 
     async def drain(self) -> None:
         """See ClientConnection."""
@@ -171,7 +175,8 @@ class ResponseWriter:
         if self.transport is None or self.has_ended or not self._queue:
             return
         if self._streaming:
-            self.write(_COMMENT)
+            if not self._is_inside_event:  # the rest of an event probes the client, too
+                self.write(_COMMENT)
         elif self._streaming is None and self._queue.first.request.version == "1.1":
             self.transport.write(CONTINUE)  # clients ignore it before a response, also where they did not expect it
         if left > 1:

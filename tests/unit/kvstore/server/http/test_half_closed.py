@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -95,6 +95,42 @@ def test_a_stream_to_a_client_that_is_gone_ends(
         await store.frontend._all_left.wait()
 
     run(scenario, loops=loops)
+
+
+def test_a_client_that_has_a_part_of_an_event_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment in the middle of an event would belong to the event."""
+    monkeypatch.setattr(response_writer, "PROBE_S", 0.01)
+    monkeypatch.setattr(response_writer, "PROBES", 1000)
+    value = b"x" * 1_000_000
+
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            wire.send(request("GET", "/watch?prefix="))
+            assert (await wire.reply()).status == 200
+            await wire.reader.readuntil(b"\n\n")
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            for _ in range(8):
+                await store.call("PUT", "/kv/a", value)
+            wire.writer.write_eof()
+            await asyncio.sleep(0.1)  # several probes would be due
+            wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            received = bytearray()
+            while received.count(b"event: put") < 8 or not received.endswith(b"\n\n\r\n"):
+                received += await wire.reader.read(1 << 20)
+        events = b"".join(_chunks(bytes(received)))
+        assert events.count(value) == 8
+
+    run(scenario)
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """Yield the chunks of the rest of a body whose first chunk was read up to its CRLF."""
+    start = body.index(b"\r\n") + 2
+    while start < len(body):
+        line = body.index(b"\r\n", start)
+        end = line + 2 + int(body[start:line], 16)
+        yield body[line + 2 : end]
+        start = end + 2
 
 
 @LOOPS
