@@ -275,7 +275,7 @@ async def load(
 
 @asynccontextmanager
 async def running(
-    directory: Path, nodes: int = 3, *, story_s: float = STORY_S, **settings: int
+    directory: Path, nodes: int = 3, *, story_s: float = STORY_S, **settings: int | str
 ) -> AsyncIterator[ProcessCluster]:
     """Run a ready cluster. No process is left at the end. A failure prints the logs; an error in a log is a failure."""
     cluster = ForkedCluster(nodes, directory / "cluster", settings=settings)

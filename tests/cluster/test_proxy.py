@@ -26,6 +26,11 @@ from tests.cluster.harness import STORY_S, running
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 DEFAULTS = "server { listen 127.0.0.1:8080; location / { proxy_pass http://127.0.0.1:8001; } }"
+UPSTREAM = """
+upstream kvstore { server 127.0.0.1:8001; server 127.0.0.1:8002; }
+server { listen 127.0.0.1:8080; location / { proxy_pass http://kvstore; } }
+"""
+"""Settings with which nginx sends the name of the upstream as Host."""
 FRAME = """
 daemon off;
 master_process off;
@@ -57,8 +62,8 @@ def documented() -> str:
 
 
 KEYS = (b"a/../b//c%2F", b"caf\xe9\n+", b"large")
-SETTINGS = {"defaults": DEFAULTS, "documented": documented()}
-both = pytest.mark.parametrize("settings", SETTINGS)
+SETTINGS = {"defaults": DEFAULTS, "upstream": UPSTREAM, "documented": documented()}
+each = pytest.mark.parametrize("settings", SETTINGS)
 
 
 @asynccontextmanager
@@ -119,10 +124,13 @@ async def kvstore(address: str, *arguments: str, lines: int = MAX_REVISION) -> l
     return found
 
 
-@both
+@each
 def test_keys_streams_locks_and_backups_pass_through_nginx(tmp_path: Path, settings: str) -> None:
     async def story() -> None:
-        async with running(tmp_path / "c") as cluster, proxied(tmp_path / "nginx", cluster, settings) as address:
+        async with (
+            running(tmp_path / "c", public_names="kvstore") as cluster,
+            proxied(tmp_path / "nginx", cluster, settings) as address,
+        ):
             async with Client([address]) as client:
                 large = os.urandom(HttpLimits().max_value_bytes)
                 for key in KEYS:
@@ -165,11 +173,11 @@ async def a_whole_list(address: str) -> None:
 
 
 @pytest.mark.skipif(FOUND is None, reason="there is no Chromium here: apt-get install chromium")
-@pytest.mark.parametrize("settings", ["documented"])
+@each
 def test_the_page_is_alive_and_writes_through_nginx(tmp_path: Path, settings: str) -> None:
     async def story() -> None:
         async with (
-            running(tmp_path / "c") as cluster,
+            running(tmp_path / "c", public_names="kvstore") as cluster,
             proxied(tmp_path / "nginx", cluster, settings) as address,
             browsing(tmp_path / "browser") as page,
         ):

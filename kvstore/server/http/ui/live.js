@@ -11,7 +11,9 @@ export class Live {
     addEventListener("pagehide", () => this.pause());
     addEventListener("pageshow", (event) => event.persisted && this.resume());
     document.addEventListener("visibilitychange", () => {
-      if (this.port === null) document.hidden ? this.pause() : this.resume();
+      if (this.port !== null) return;
+      if (document.hidden) this.pause();
+      else this.resume();
     });
   }
 

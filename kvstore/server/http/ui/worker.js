@@ -9,7 +9,7 @@ self.addEventListener("connect", ({ ports: [port] }) => {
   port.addEventListener("message", ({ data: { listen, leave } }) => {
     if (listen !== undefined) streams.listen(listen, tell);
     else if (leave !== undefined) streams.leave(leave, tell);
-    else streams.leaveAll(tell);
+    else streams.leaveAll(tell); // the tab is closed, or shows another page
   });
   port.addEventListener("close", () => streams.leaveAll(tell)); // a tab that crashed, in browsers that tell
   port.start();
