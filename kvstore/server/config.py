@@ -230,17 +230,17 @@ class Settings(BaseSettings):
     def shared_secret(self) -> bytes:
         """Return the shared secret of the members; empty only for a single member without a secret.
 
-        Raises OSError if `secret_file` cannot be read, and NotTextError if it is not one line of text: an encoding or a
-        line end of another system would make another secret of the same characters.
+        Raises OSError if `secret_file` cannot be read, and NotTextError if the secret is not one line of text: an
+        encoding or a line end of another system would make another secret of the same characters.
         """
         if self.secret is not None:
-            return self.secret.get_secret_value().encode()
-        if self.secret_file is None:
-            return b""
-        text = text_of(self.secret_file.read_bytes()).strip()
-        if not text.isprintable():
+            text = self.secret.get_secret_value()
+        else:
+            text = text_of(self.secret_file.read_bytes()) if self.secret_file is not None else ""
+        line = text.strip()
+        if not line.isprintable():
             raise NotTextError("has several lines or control characters: the secret is one line of text")
-        return text.encode()
+        return line.encode()
 
     def warnings(self) -> list[str]:
         """Return one line, with advice, for each setting that is valid but not recommended."""
@@ -333,7 +333,7 @@ def _secret_problems(settings: Settings) -> Iterator[str]:
         yield f"secret_file {settings.secret_file} cannot be read ({error.strerror}): create it or correct the path"
         return
     except NotTextError as error:
-        yield f"secret_file {settings.secret_file} {error}"
+        yield f"secret_file {settings.secret_file} {error}" if settings.secret is None else f"secret {error}"
         return
     if length < MIN_SECRET_LENGTH:
         which = "secret_file" if settings.secret is None else "secret"

@@ -1,6 +1,7 @@
 """Types of settings that a person writes as text: addresses, names, paths, and lists of them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +31,16 @@ def _text(given: object) -> str:
     raise ValueError(f'{shown(given)} is not an address: write "host:port" as text, like "127.0.0.1:9001"')
 
 
-def _parse_members(text: object) -> object:
-    if not isinstance(text, str):
-        return text
+def _parse_members(given: object) -> object:
+    """Return the members of a table or of text; raise ValueError for other values."""
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, str):
+        return _members_in(given)
+    raise ValueError(f'{shown(given)} is no table: write [members] and below it lines like n1 = "127.0.0.1:9001"')
+
+
+def _members_in(text: str) -> dict[str, str]:
     members: dict[str, str] = {}
     for part in text.split(","):
         name, equals, address = part.partition("=")

@@ -182,6 +182,7 @@ def test_settings_that_contradict_each_other_are_refused_with_what_to_change(
         ({"members": "n1=a:1;n2=b:1"}, "more than one colon"),
         ({"members": "n1=0.0.0.0:9001"}, "no address to connect to, only one to listen on"),
         ({"members": "n1=[::]:9001"}, "no address to connect to, only one to listen on"),
+        ({"members": ["n1=a:1"]}, "is no table: write [members]"),
         ({"members": {"n1": 9001}}, 'write "host:port" as text'),
         ({"members": "n1=http://a:1"}, "leave http:// away"),
         ({"listen": 8001}, 'write "host:port" as text'),
@@ -272,6 +273,14 @@ def test_a_secret_is_the_same_in_files_of_any_system(tmp_path: Path, content: st
     settings = load({"secret_file": str(file)}, None)
     assert settings.shared_secret() == SECRET.encode()
     assert settings.warnings() == []
+
+
+def test_a_secret_in_a_variable_is_the_same_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`echo` and a Kubernetes secret made from it end with a line end."""
+    monkeypatch.setenv("KVSTORE_SECRET", f"{SECRET}\r\n")
+    assert load({}, None).shared_secret() == SECRET.encode()
+    assert "secret has several lines" in problem(secret=f"{SECRET}\n{SECRET}")
+    assert SECRET not in problem(secret=f"{SECRET}\n{SECRET}")
 
 
 @pytest.mark.parametrize(
