@@ -23,12 +23,12 @@ from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
 from storage.base import AppliedProgress, Change, end_of, first_of, revision_of, sub_revision_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-REVISIONS_PER_S = 20_000
+REVISIONS_PER_S = 40_000
 """Growth of the default `above`: more revisions than a cluster can make on average from one restore to the next, the
 restored ones included."""
 MAX_AHEAD_STEP = 10_000_000_000
 """Limit of the further step from a backup whose revision is ahead of the clock."""
-MAX_ABOVE = MAX_REVISION - 2**39
+MAX_ABOVE = MAX_REVISION - 2**40
 """Greatest `above`: it leaves revisions for ten months at full speed."""
 CLOCK_ERROR = timedelta(minutes=1)
 """Time by which the clock of this machine may be behind that of the machine that took the backup."""
