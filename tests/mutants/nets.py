@@ -27,6 +27,7 @@ _UNIT_TESTS = {
     "kvstore/backup/": ("tests/unit/kvstore/backup",),
     "kvstore/replica/": ("tests/unit/kvstore/replica",),
     "kvstore/peers/": ("tests/unit/kvstore/peers",),
+    "kvstore/server/http/provisional.py": ("tests/unit/kvstore/server/http/test_provisional.py",),
     "kvstore/server/": ("tests/unit/kvstore/server/test_event_loop.py",),
 }
 """The unit tests that run for a mutant of each folder."""

@@ -239,8 +239,9 @@ class GrantRequest(RequestDocument, frozen=True, kw_only=True):
 
 
 class AcquireRequest(RequestDocument, frozen=True, kw_only=True):
-    """The body of `POST /locks/{name}`: the lease that shall hold the lock, or the time to live of a new one; a value
-    for those who read the lock; and the longest wait, in seconds."""
+    """The body of `POST /locks/{name}`: the lease that shall hold the lock, a new one by default; its time to live once
+    it holds the lock, which a new lease needs; a value for those who read the lock; and the longest wait, in
+    seconds."""
 
     lease: Annotated[int, Meta(ge=0, le=MAX_REVISION)] = 0
     ttl_s: Ttl | None = None

@@ -48,7 +48,7 @@ from kvstore.state_machine.lease_index import LeaseIndex, QueueEntry
 
 PATH = "/locks/"
 _ALLOWED = "GET, HEAD, POST, DELETE"
-_USAGE = '{"lease": 17} or {"ttl_s": 10}, with optional "value" and "wait_s"'
+_USAGE = '{"lease": 17}, {"ttl_s": 10} or both, with optional "value" and "wait_s"'
 
 
 class _Waiter(NamedTuple):

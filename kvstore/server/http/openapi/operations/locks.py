@@ -1,7 +1,7 @@
 """`/locks/`."""
 
 from kvstore.api.json.documents import AcquireRequest, LockAcquiredDocument, LockDocument, LockReleasedDocument
-from kvstore.api.limits import MAX_LOCK_VALUE_BYTES, MAX_LOCK_WAIT_S
+from kvstore.api.limits import MAX_LOCK_VALUE_BYTES, MAX_LOCK_WAIT_S, PROVISIONAL_TTL_S
 from kvstore.server.http.openapi.description import ASKING, JSON, ONCE, SENDING, ApiOperation, ApiResponse, Body, Tag
 from kvstore.server.http.openapi.parameters import CONSISTENCY, IDEMPOTENCY_KEY, LOCK_IN_PATH, LOCK_OF_LEASE
 from kvstore.server.http.problems import FULL, INVALID_KEY, INVALID_LOCK, LEASE_FULL, LOCKED, NO_SUCH_LEASE, NOT_HELD
@@ -21,7 +21,9 @@ _ACQUIRE = ApiOperation(
     text="The lock is held by `lease`, or by a new lease of `ttl_s` seconds, until it is released or the lease ends. A "
     "lease that asks again gets the same fencing token (`fence`). With `wait_s`, up to "
     f"{MAX_LOCK_WAIT_S}, the lease waits in the queue of a held lock. It keeps its place when that time is over: "
-    "repeat the request to wait longer, or leave the queue with DELETE. `value` is shown to readers of the lock, up to "
+    "repeat the request with `lease` to wait longer, or leave the queue with DELETE. With `ttl_s`, the replica renews "
+    "the lease while the client waits and is connected, and gives it the TTL `ttl_s` when it holds the lock; a new "
+    f"lease has at most {PROVISIONAL_TTL_S} seconds until then. `value` is shown to readers of the lock, up to "
     f"{MAX_LOCK_VALUE_BYTES:,} bytes: the address of an elected leader, for example.",
     parameters=(LOCK_IN_PATH, IDEMPOTENCY_KEY),
     body=Body(JSON, AcquireRequest, "Lease, value and waiting time.", {"ttl_s": 10}),

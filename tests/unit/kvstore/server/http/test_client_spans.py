@@ -207,6 +207,25 @@ def test_a_watch_of_what_is_forgotten_ends() -> None:
     run(scenario)
 
 
+def test_a_quiet_watch_does_not_end_when_its_connection_breaks_once() -> None:
+    """The timeout counts from the first failure, and not from the last change."""
+
+    async def scenario(store: Store) -> None:
+        async with client_of(store, timeout_ms=1) as client:
+            watching = client.watch()
+            first = asyncio.create_task(anext(watching))
+            while not first.done():
+                await store.call("PUT", "/kv/a", b"")
+            for connection in list(store.frontend._connections):
+                connection.abort()
+            await store.call("PUT", "/kv/b", b"")
+            missing = store.replica.machine.revision - (await first).revision
+            assert [(await anext(watching)).key for _ in range(missing)][-1] == b"b"
+            await watching.aclose()
+
+    run(scenario)
+
+
 def test_a_watch_that_nobody_serves_ends_with_the_reasons() -> None:
     async def scenario() -> None:
         async with Client(["http://127.0.0.1:9"], timeout_ms=1) as client:

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import struct
+from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
 
-from kvstore.api.commands import ReleaseLock
+from kvstore.api.commands import Command, KeepLeaseAlive, ReleaseLock, Result
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.limits import PROVISIONAL_TTL_S
 from tests.unit.kvstore.server.http.fake import FakeReplica, Reply, Store, Wire, request, run
@@ -224,5 +225,31 @@ def test_a_lease_that_was_granted_and_not_confirmed_is_of_unknown_outcome() -> N
         reply = await store.call("POST", "/leases", HOUR)
         assert (reply.status, reply.problem()["outcome"]) == (503, "unknown")
         assert store.replica.lease_index.leases[1].terms.ttl_ms == SHORT_MS
+
+    run(scenario)
+
+
+def test_a_renewal_that_is_refused_does_not_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An election takes less time than two renewals."""
+
+    async def scenario(store: Store) -> None:
+        holder = await grant(store)
+        await acquire(store, lease=holder)
+        refused = asyncio.Event()
+        apply = store.replica.write
+
+        def refuse_first(command: Command, reply: Callable[[Result | Refused], None]) -> None:
+            if isinstance(command, KeepLeaseAlive) and not refused.is_set():
+                refused.set()
+                reply(Refused(Reason.NO_LEADER, Outcome.FAILED))
+            else:
+                apply(command, reply)
+
+        monkeypatch.setattr(store.replica, "write", refuse_first)
+        async with await store.wire() as wire:
+            await waiting(store, wire, ttl_s=0.1)
+            await refused.wait()
+            release(store, holder)
+            assert json.loads((await wire.reply()).body)["held"] is True
 
     run(scenario)
