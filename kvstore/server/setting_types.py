@@ -84,7 +84,7 @@ def _public_name(text: str) -> Authority:
         name = parse_authority(text)
     except ValueError:
         name = Authority("", None)
-    if not _HOST.fullmatch(name.host) and not name.is_address:
+    if name.port == 0 or not (_HOST.fullmatch(name.host) or name.is_address):
         raise ValueError(
             f"{text!r} is not a host: write each name, or name:port, without http:// and *, like kv.example.com"
         )
