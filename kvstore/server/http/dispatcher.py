@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from kvstore.api.errors import Refused
 from kvstore.server.http.body_rules import refuse_body
 from kvstore.server.http.calls import ReplicaCall, TaskCall
+from kvstore.server.http.conditions import refuse_conditions
 from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
@@ -128,6 +129,8 @@ class Dispatcher:
             exchange.route, route = self._find_route(path)
             call = route(request, path, query)
             is_task = isinstance(call, TaskCall)
+            if is_task and request.method not in SAFE_METHODS:
+                refuse_conditions(request)
             if call.takes_body:
                 exchange.max_body_bytes = MAX_DOCUMENT_BYTES if is_task else self._limits.max_value_bytes
                 refuse_body(request, exchange.max_body_bytes)

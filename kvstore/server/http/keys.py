@@ -24,6 +24,7 @@ from kvstore.api.queries import Consistency, Lookup, Query
 from kvstore.api.results import ReadAnswer, RevisionUnavailable
 from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.conditions import (
+    Conditions,
     conditional,
     conditions_on,
     is_unmodified,
@@ -130,8 +131,9 @@ class KeyWriteCall:
         key, options, conditions, body = self._key, self._options, self._conditions, self._request.body
         write = options.put(key, body) if self.takes_body else Delete(key)
         if options.guard is not None:
-            conditions = [options.guard, *conditions]
-        command = conditional(write, conditions) if conditions else write
+            required, revisions = conditions or Conditions([], [])
+            conditions = Conditions([options.guard, *required], revisions)
+        command = conditional(write, conditions) if conditions is not None else write
         self._replica.write(once(command, self._idempotency_key, self._request), reply)
 
     def response_to(self, reply: Result) -> HttpResponse:
@@ -149,6 +151,8 @@ class KeyWriteCall:
     def _done(self, transacted: TransactResult) -> Result:
         """Return the result of a write whose conditions hold. Raises Problem when one does not."""
         result = transacted.results[0]
+        if isinstance(result, TransactResult):
+            return self._done(result)
         if not isinstance(result, KeyState):
             return result
         guard = self._options.guard

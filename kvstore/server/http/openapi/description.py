@@ -128,8 +128,8 @@ class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def all_problems(self) -> list[ProblemKind]:
         """All problems of this operation, by status."""
-        foreign = set() if self.method in SAFE_METHODS else {FOREIGN_PAGE}
-        return sorted({*ANY, *foreign, *self.problems}, key=lambda kind: (kind.status, kind.name))
+        writing = set() if self.method in SAFE_METHODS else {FOREIGN_PAGE, UNSUPPORTED}
+        return sorted({*ANY, *writing, *self.problems}, key=lambda kind: (kind.status, kind.name))
 
     def as_head(self) -> "ApiOperation":
         """Return the HEAD of this GET."""

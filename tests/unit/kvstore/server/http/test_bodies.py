@@ -119,9 +119,7 @@ def test_what_is_stored_is_what_was_sent_even_when_it_is_compressed(coding: str)
     run(scenario)
 
 
-@pytest.mark.parametrize(
-    "field", ["If-Unmodified-Since: x", "Content-Range: bytes 0-1/2", "If-Match: 1", 'If-None-Match: "1", "2"']
-)
+@pytest.mark.parametrize("field", ["Content-Range: bytes 0-1/2", "If-Match: 1", 'If-None-Match: "1", 2'])
 def test_a_write_with_a_condition_that_would_be_ignored_is_refused(field: str) -> None:
     async def scenario(store: Store) -> None:
         async with await store.wire() as wire:
