@@ -8,6 +8,7 @@ from bench.compare.command import COMPARE
 from bench.endurance import ENDURANCE
 from bench.failover import FAILOVER
 from bench.load.command import LOAD
+from bench.neighbours.command import NEIGHBOURS
 from bench.profile import PROFILE
 from bench.restart import RESTART
 from bench.snapshot import SNAPSHOT
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (LOAD, BATCH, COMPARE, FAILOVER, ENDURANCE, RESTART, SNAPSHOT, WATCH, PROFILE):
+for commands in (LOAD, BATCH, COMPARE, FAILOVER, ENDURANCE, RESTART, SNAPSHOT, WATCH, NEIGHBOURS, PROFILE):
     app.add_typer(commands)
 
 

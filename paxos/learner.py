@@ -14,7 +14,11 @@ from paxos.types import MS, ZERO, Ballot, NodeId, PValue, Slot, Time
 
 
 class Learner:
-    """The learner of one replica. It advances the chosen prefix of the log slot by slot, without a gap."""
+    """The learner of one replica. It finds out which slots are chosen, in order and without a gap.
+
+    The chosen prefix of the log grows only when the host takes the next slot, so that a host that is still busy with
+    one slot is not given more. The prefix that is known to be chosen may be longer.
+    """
 
     def __init__(self, acceptor: Acceptor, context: RoleContext) -> None:
         self._acceptor = acceptor
@@ -22,8 +26,10 @@ class Learner:
         self._out = context.out
         self._configurations = context.configurations
         self._retry = context.options.retransmit_ms * MS
+        self._known: Slot = self._log.chosen
+        """Slot up to which all values in the log are known to be chosen; at least the chosen prefix."""
         self._decided: set[Slot] = set()
-        """Slots above the chosen prefix whose value in the log is known to be chosen."""
+        """Slots above `_known` whose value in the log is known to be chosen."""
         self._announced = (ZERO, 0)
         """Highest announcement of a leader: its ballot and the chosen prefix."""
         self._fetch_source: NodeId = ""
@@ -36,26 +42,35 @@ class Learner:
 
     @property
     def chosen(self) -> Slot:
-        """Highest slot up to which all slots are known to be chosen."""
+        """The chosen prefix: the last slot that the host has taken."""
         return self._log.chosen
 
     @property
     def behind(self) -> bool:
         """True while a peer is known to have a longer chosen prefix."""
-        return self._known_chosen > self.chosen
+        return self._known_chosen > self._known
 
     @property
     def snapshot_source(self) -> NodeId | None:
         """A peer that has truncated the next slot from its log, so that its snapshot is needed (rule 11); otherwise
         None."""
-        return self._truncated_by if self._truncated > self.chosen else None
+        return self._truncated_by if self._truncated > self._known else None
 
     def decide(self, slot: Slot) -> None:
         """Mark the value that the own acceptor holds for `slot` as chosen: this replica leads and counted a
         majority."""
-        if slot > self.chosen:
+        if slot > self._known:
             self._decided.add(slot)
             self._advance()
+
+    def next_chosen(self) -> tuple[Slot, bytes] | None:
+        """Advance the chosen prefix by one slot and return the slot and its value, or None if the next slot is not
+        known to be chosen."""
+        if self._log.chosen >= self._known or not self._configurations.newest.members:
+            return None
+        pvalue = self._log.choose_next()
+        self._out.choose(pvalue.slot, pvalue.value)
+        return pvalue.slot, pvalue.value
 
     def announce(self, ballot: Ballot, upto: Slot) -> None:
         """Process the announcement of the leader of `ballot` that all slots up to `upto` are chosen."""
@@ -79,7 +94,7 @@ class Learner:
         the promise rises to that ballot, so that no older leader can replace the value (rule 8).
         """
         for pvalue in message.entries:
-            if pvalue.slot > self.chosen:
+            if pvalue.slot > self._known:
                 self._keep(pvalue)
         self._advance()
 
@@ -92,17 +107,19 @@ class Learner:
         """Continue after `slot`: the host has a snapshot as of that slot."""
         self._log.skip_to(slot)
         self._out.skip_to(slot)
+        self._known = max(self._known, slot)
         self._decided = {decided for decided in self._decided if decided > slot}
         self._advance()
 
     def fetch(self, now: Time) -> None:
         """Send a Fetch for the next missing slots if one is due.
 
-        There is one request at a time. The next one follows when the chosen prefix has grown. After a timeout the
-        request goes to another peer. A duplicated answer therefore causes no further request.
+        There is one request at a time. The next one follows when the host has taken all slots of the answer. After a
+        timeout the request goes to another peer. A duplicated answer therefore causes no further request.
         """
         if (
-            self._known_chosen <= self.chosen
+            self._known_chosen <= self._known
+            or self.chosen < self._known
             or self.snapshot_source is not None
             or not self._configurations.newest.members
         ):
@@ -140,9 +157,9 @@ class Learner:
             return  # the configuration comes with a snapshot; without one the log cannot be interpreted
         ballot, upto = self._announced
         while True:
-            slot = self._log.chosen + 1
+            slot = self._known + 1
             held = self._log.get(slot)
             if held is None or not (slot in self._decided or (slot <= upto and held.ballot == ballot)):
                 return
             self._decided.discard(slot)
-            self._out.choose(slot, self._log.choose_next().value)
+            self._known = slot

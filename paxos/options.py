@@ -28,6 +28,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     are at least as many as the bytes in flight."""
     max_batch_bytes: int = 1 << 20
     """Limit of the payload bytes in one slot; a single payload may exceed it."""
+    bulk_bytes: int = 256 * 1024
+    """Size from which a payload is bulk, such as a value of a megabyte. Bulk payloads have a queue of their own, so
+    that small payloads do not wait behind them."""
+    max_bulk_bytes: int = 1 << 20
+    """Limit of the bulk payload bytes in flight; a single payload may exceed it."""
     max_queued_bytes: int = 8 << 20
     """Limit of the payload bytes queued on the leader, which refuses further payloads at the limit."""
     page_bytes: int = 1 << 20

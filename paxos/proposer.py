@@ -84,6 +84,8 @@ class Proposal(msgspec.Struct):
     resend_at: Time
     wait: Time
     """Time between the last transmission and the next one."""
+    bulk_bytes: int
+    """Bytes of the value if it is a bulk payload, otherwise 0."""
     accepted: set[NodeId]
     """Acceptors that accepted the value."""
 
@@ -92,7 +94,9 @@ class Pipeline:
     """Phase 2 of one ballot: the queue of payloads, and the window of slots that wait for a majority.
 
     Each payload is a batch of commands that a replica has packed. Several payloads share a slot, because a slot costs
-    every acceptor one sync, whatever its size. The pipeline joins whole payloads and never unpacks one.
+    every acceptor one sync, whatever its size. The pipeline joins whole payloads and never unpacks one. A bulk payload
+    has a slot of its own, and few of them are in flight: a small payload waits for the disks and links to finish those
+    few, and not for all bulk payloads that were queued before.
     """
 
     def __init__(
@@ -106,8 +110,12 @@ class Pipeline:
         self._recovered = deque([*recovered, NOOP])
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
+        self._bulk: deque[bytes] = deque()
+        self._queued_bulk_bytes = 0
         self._in_flight: dict[Slot, Proposal] = {}
         self._in_flight_bytes = 0
+        """Bytes in flight without the bulk payloads."""
+        self._bulk_in_flight_bytes = 0
         self._fill_below: Slot = 0
         self.own_noop = from_slot + len(recovered)
         """Slot of the no-op of this ballot (rule 10)."""
@@ -116,19 +124,24 @@ class Pipeline:
         """Queue these payloads in this order. Return False, without taking any, if the queue is full."""
         if not self.has_room:
             return False
-        self._queue.extend(payloads)
-        self._queued_bytes += sum(map(len, payloads))
+        for payload in payloads:
+            if len(payload) < self._options.bulk_bytes:
+                self._queue.append(payload)
+                self._queued_bytes += len(payload)
+            else:
+                self._bulk.append(payload)
+                self._queued_bulk_bytes += len(payload)
         return True
 
     @property
     def has_room(self) -> bool:
         """True while the queue is below its limit."""
-        return self._queued_bytes < self._options.max_queued_bytes
+        return self._queued_bytes + self._queued_bulk_bytes < self._options.max_queued_bytes
 
     @property
     def queued(self) -> int:
         """Number of payloads that wait for a slot."""
-        return len(self._queue)
+        return len(self._queue) + len(self._bulk)
 
     @property
     def next_slot(self) -> Slot:
@@ -147,24 +160,31 @@ class Pipeline:
 
         A slot with new payloads begins only if the queue holds at least as many bytes as are in flight, or
         `min_batch_bytes`. Under load, the clients that a chosen slot has answered send their next commands one after
-        another; waiting for more of these commands makes larger slots, and fewer syncs.
+        another; waiting for more of these commands makes larger slots, and fewer syncs. Bulk payloads do not count
+        here.
         """
         self._drop_applied(applied)
         begun = []
         wait = self._options.retransmit_ms * MS
         last = applied + ALPHA
         while len(self._in_flight) < self._options.window and self._next_slot <= last:
+            bulk_bytes = 0
             if self._recovered:
                 value = self._recovered.popleft()
             elif self._queue and self._queued_bytes >= min(self._in_flight_bytes, self._options.min_batch_bytes):
                 value = self._next_value()
+            elif self._bulk and self._has_bulk_room:
+                bulk_bytes = len(self._bulk[0])
+                self._queued_bulk_bytes -= bulk_bytes
+                value = pack([self._bulk.popleft()])
             elif self._next_slot < self._fill_below:
                 value = NOOP
             else:
                 break
             slot, self._next_slot = self._next_slot, self._next_slot + 1
-            self._in_flight[slot] = Proposal(value, now, now + wait, wait, set())
-            self._in_flight_bytes += len(value)
+            self._in_flight[slot] = Proposal(value, now, now + wait, wait, bulk_bytes, set())
+            self._bulk_in_flight_bytes += bulk_bytes
+            self._in_flight_bytes += 0 if bulk_bytes else len(value)
             begun.append((slot, value))
         return begun
 
@@ -187,7 +207,14 @@ class Pipeline:
             self._end(oldest)
 
     def _end(self, slot: Slot) -> None:
-        self._in_flight_bytes -= len(self._in_flight.pop(slot).value)
+        proposal = self._in_flight.pop(slot)
+        self._bulk_in_flight_bytes -= proposal.bulk_bytes
+        self._in_flight_bytes -= 0 if proposal.bulk_bytes else len(proposal.value)
+
+    @property
+    def _has_bulk_room(self) -> bool:
+        in_flight = self._bulk_in_flight_bytes
+        return not in_flight or in_flight + len(self._bulk[0]) <= self._options.max_bulk_bytes
 
     def overdue(self, now: Time) -> list[tuple[Slot, bytes, list[NodeId]]]:
         """Return the slots to send again now, with their values and the voters that have not accepted. The time to the

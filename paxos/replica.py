@@ -90,8 +90,6 @@ class Replica:
         self._reads = ReadIndexTracker(options.retransmit_ms * MS)
         first_due = self._acceptor.grant.until if restarted else now
         self._roles = RoleState(context, self._acceptor, self._learner, self._reads, rng=rng, first_due=first_due)
-        self._delivered: Slot = chosen
-        """Slots up to this one were passed to the host, which has applied them by the time of its next call."""
 
     # Status
 
@@ -209,7 +207,6 @@ class Replica:
         """
         require(self._roles.leader is None, "a leader was given a snapshot")
         self.configurations.replace(versions)
-        self._delivered = slot
         self._learner.install_snapshot(slot)
         self._roles.abandon_attempt(now)
 
@@ -223,19 +220,35 @@ class Replica:
         require(self.role is Role.FOLLOWER, f"a {self.role} was told to forget its configurations")
         self.configurations.replace([ConfigurationVersion(1, Configuration(()))])
 
-    def take(self, now: Time) -> Ready:
-        """Return the work that results from all events since the last call."""
+    def next_chosen(self) -> tuple[Slot, bytes] | None:
+        """Advance the chosen prefix by one slot and return the slot and its value, which the next Ready lists too.
+        Return None if the next slot is not known to be chosen.
+
+        A host that applies a slot in several steps takes no further slot before it has applied that one: the
+        configurations, and so the elections, of this replica must lag behind its chosen prefix by one slot at most
+        (rule 27).
+        """
+        return self._learner.next_chosen()
+
+    def take(self, now: Time, *, applied: Slot | None = None) -> Ready:
+        """Return the work that results from all events since the last call.
+
+        `applied` is the last slot that the host has applied. None stands for a host that takes every chosen slot with
+        this call, and has applied them by the next one.
+        """
+        delivered = self.chosen if applied is None else applied
+        while applied is None and self.next_chosen():
+            pass
         self._send_read_requests(now)
         forgotten = self.configurations.forget_before(self.chosen + 1)
         leader = self._roles.leader
         if leader is not None:
             if forgotten:
                 leader.configuration_ended()
-            leader.flush(now, self._delivered)
+            leader.flush(now, delivered)
         self._learner.fetch(now)
-        for token, slot, confirmed_by in self._reads.reached(self.chosen):
+        for token, slot, confirmed_by in self._reads.reached(self.chosen if applied is None else applied):
             self._out.answer_read(token, slot, confirmed_by)
-        self._delivered = self.chosen
         return self._out.take()
 
     def receive(self, sender: NodeId, message: AnyMessage, now: Time) -> None:  # noqa: C901, PLR0912 - one case for each message

@@ -30,9 +30,10 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class DeleteSpan(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Command that deletes all keys of `span` in one revision."""
+    """Command that deletes the keys of `span` in one revision: the first `limit` keys, or all of them if that is 0."""
 
     span: Span
+    limit: int = 0
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -183,8 +184,8 @@ KeyCommand = RepeatableCommand | KeepLeaseAlive | RecordLeader | ExpireLease | I
 Command = KeyCommand | Reconfigure
 
 MAX_KEYS = 100_000
-"""Limit of the keys that one command may read or change. No other command is applied meanwhile, and a key takes a few
-microseconds."""
+"""Limit of the keys that one command may read or change. No other command is applied meanwhile, and a key takes a
+microsecond or two."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -222,10 +223,11 @@ class NotFound(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 class DeleteSpanResult(msgspec.Struct, frozen=True, tag="SpanDeleted", gc=False):
     """The keys of the span were deleted at `revision`. `deleted` is their number; if it is 0, `revision` is that of the
-    store."""
+    store. `more` is True if the limit of the command has left keys of the span."""
 
     revision: int
     deleted: int
+    more: bool = False
 
 
 class KeyState(msgspec.Struct, frozen=True, tag="Found"):

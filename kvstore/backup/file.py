@@ -21,8 +21,8 @@ from sqlite_utils import Database
 
 from kvstore.api.commands import Record
 from kvstore.api.text_files import kind_of
+from kvstore.state_machine.digest import DIGEST_MASK, digest_of
 from kvstore.state_machine.lease_index import is_internal
-from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
 from storage.base import CHAIN_BYTES, AppliedProgress, Change, first_of, revision_of, sub_revision_of
 from storage.directory import sync_directory
 from storage.rows import decode_text

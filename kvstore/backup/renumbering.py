@@ -18,8 +18,8 @@ from datetime import UTC, datetime, timedelta
 from kvstore.api.commands import Record
 from kvstore.api.limits import MAX_REVISION
 from kvstore.backup.file import Backup, BackupInfo, MisuseError
+from kvstore.state_machine.digest import DIGEST_MASK, digest_of
 from kvstore.state_machine.lease_index import attached_key_in, is_internal
-from kvstore.state_machine.state_machine import DIGEST_MASK, digest_of
 from storage.base import AppliedProgress, Change, end_of, first_of, revision_of, sub_revision_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

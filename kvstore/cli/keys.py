@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
-from kvstore.api.commands import KeyState
+from kvstore.api.commands import MAX_KEYS, DeleteSpanResult, KeyState
 from kvstore.api.json.documents import (
     KeyDeletedDocument,
     KeyPutDocument,
@@ -140,7 +140,8 @@ def delete(
     fence: FenceToken = None,
     *,
     prefix: Annotated[
-        bool, typer.Option("--prefix", help="Delete all keys that begin with KEY, in one revision.")
+        bool,
+        typer.Option("--prefix", help=f"Delete all keys that begin with KEY, up to {MAX_KEYS:,} in each revision."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -153,7 +154,7 @@ def delete(
     if prefix:
         if if_revision is not None or guard is not None:
             fail("--prefix takes no condition: delete the keys one by one, or with `kvstore txn`", ExitStatus.USAGE)
-        deleted = with_client(endpoints, lambda client: client.delete_span(span_of(key)))
+        deleted = with_client(endpoints, lambda client: _delete_span(client, span_of(key)))
         if json:
             write_json(RangeDeletedDocument(revision=deleted.revision, deleted=deleted.deleted))
         else:
@@ -179,6 +180,20 @@ def delete(
         write_json(document)
     else:
         write_text(f"revision {result.revision}, deleted version {result.version}")
+
+
+async def _delete_span(client: Client, span: Span) -> DeleteSpanResult:
+    """Delete all keys of `span`, up to MAX_KEYS in each revision, and say so if that takes several."""
+    count = 0
+    while True:
+        deleted = await client.delete_span(span, limit=MAX_KEYS)
+        count += deleted.deleted
+        if not deleted.more:
+            return DeleteSpanResult(deleted.revision, count)
+        sys.stderr.write(
+            f"kvstore: revision {deleted.revision}, deleted {count_of_keys(count)} so far; the rest follows, because a "
+            f"revision deletes at most {MAX_KEYS:,}\n"
+        )
 
 
 def list_(

@@ -165,9 +165,11 @@ class Client:
         result = await self._write(SingleWrite(Delete(name), _compares(name, if_revision, fence), request))
         return result if isinstance(result, DeleteResult) else None
 
-    async def delete_span(self, span: Span) -> DeleteSpanResult:
-        """Delete all keys of `span`, in one revision."""
-        response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}"))
+    async def delete_span(self, span: Span, *, limit: int | None = None) -> DeleteSpanResult:
+        """Delete all keys of `span`, or the first `limit` keys, in one revision. The store refuses more than 100,000
+        keys: with `limit` the result has `more`."""
+        most = f"&limit={limit}" if limit is not None else ""
+        response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}{most}"))
         return response.decode(DeleteSpanResult)
 
     async def txn(self, transaction: Transact) -> TransactResult:

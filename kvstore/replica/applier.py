@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from kvstore.api.commands import CommandBatch, Reconfigure, Result, unpack_batch
 from kvstore.api.membership import MembershipVersion
 from kvstore.state_machine.state_machine import StateMachine
+from kvstore.state_machine.view import STEP_RECORDS, Steps
 from paxos.types import PValue, Slot, unpack
 from storage.base import (
     CHAIN_BYTES,
@@ -29,8 +30,8 @@ from storage.base import (
 
 PAGE_BYTES = 1 << 20
 """Maximum bytes of keys and values in one read from storage."""
-REPLAY_SLOTS = 1000
-"""Number of slots after which the replay of a log stores the state."""
+REPLAY_SLOTS, REPLAY_CHANGES = 1000, 100_000
+"""Number of slots, and of changes, after which the replay of a log stores the state."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
@@ -41,6 +42,9 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     membership_only: bool = False
     restored: str = ""
 
+
+AppliedBatch = tuple[CommandBatch, list[Result] | None]
+"""A command batch and the results of its commands, None for a batch that was applied before."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Extra)
@@ -83,21 +87,64 @@ class Applier:
         """True for a witness: it applies membership changes and keeps no records."""
         self.restored = ""
         """Mark of the restored state with which the cluster began, empty for a cluster that began without data."""
+        self._entry: Steps[list[AppliedBatch]] | None = None
+        """The remaining steps of the entry that is applied in part."""
 
-    def apply(self, slot: Slot, value: bytes) -> Iterator[tuple[CommandBatch, list[Result] | None]]:
-        """Apply the next slot. Yield each command batch with its results, see `StateMachine.apply`."""
-        if slot != self.applied + 1:
+    @property
+    def busy(self) -> bool:
+        """True while an entry is applied in part. Readers see the state before it, and `progress` and `take_changes`
+        must wait for its end."""
+        return self._entry is not None
+
+    def begin(self, slot: Slot, value: bytes) -> None:
+        """Begin to apply the next slot. Call `advance` until the entry is complete."""
+        if slot != self.applied + 1 or self.busy:
             raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap")
-        self.applied = slot
-        self.chain = extend_chain(self.chain, slot, value)
+        self.machine.begin_entry()
+        self._entry = self._apply_entry(slot, value)
+
+    def advance(self, work: int) -> tuple[int, list[AppliedBatch] | None]:
+        """Apply the entry that has begun, and stop when about `work` records have been processed.
+
+        Return the records that were processed, and the command batches of the entry if it is complete, each with its
+        results, see `StateMachine.apply`.
+        """
+        entry, done = self._entry, 0
+        if entry is None:
+            raise RuntimeError("no entry was begun")
+        while done < work:
+            try:
+                done += next(entry)
+            except StopIteration as end:
+                self._entry = None
+                self.machine.end_entry()
+                return done, end.value
+        self.machine.suspend_entry()
+        return done, None
+
+    def apply(self, slot: Slot, value: bytes) -> list[AppliedBatch]:
+        """Apply the whole of the next slot. Return each command batch with its results."""
+        self.begin(slot, value)
+        while True:
+            _, applied = self.advance(STEP_RECORDS)
+            if applied is not None:
+                return applied
+
+    def _apply_entry(self, slot: Slot, value: bytes) -> Steps[list[AppliedBatch]]:
+        applied: list[AppliedBatch] = []
         for payload in unpack(value):
             try:
                 batch = unpack_batch(payload)
             except msgspec.DecodeError:
                 self.malformed += 1
                 continue
-            apply = self._apply_membership if self.membership_only else self.machine.apply
-            yield batch, apply(batch, slot)
+            if self.membership_only:
+                applied.append((batch, self._apply_membership(batch, slot)))
+            else:
+                applied.append((batch, (yield from self.machine.apply_in_steps(batch, slot))))
+        self.applied = slot
+        self.chain = extend_chain(self.chain, slot, value)
+        return applied
 
     def _apply_membership(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
         """Apply the membership changes of `batch`. Return None for a batch that also has other commands, because a
@@ -108,13 +155,14 @@ class Applier:
 
     def replay(self, slot: Slot, value: bytes) -> None:
         """Apply the next slot, and discard the results."""
-        for _ in self.apply(slot, value):
-            pass
+        self.apply(slot, value)
 
     def progress(self) -> AppliedProgress:
         """Return the progress to store together with the changes so far."""
         machine = self.machine
-        extra = _encoder.encode(Extra(machine.pack_origins(), machine.memberships, self.membership_only, self.restored))
+        extra = _encoder.encode(
+            Extra(machine.request_ids.pack(), machine.memberships, self.membership_only, self.restored)
+        )
         return AppliedProgress(self.applied, machine.position, self.chain, machine.digest, extra)
 
     def take_changes(self) -> list[Change]:
@@ -136,7 +184,7 @@ class Applier:
         machine.position = progress.position  # the last rows may be missing: compacted deletions
         if progress.extra:
             extra = _decoder.decode(progress.extra)
-            machine.unpack_origins(extra.origins)
+            machine.request_ids.unpack(extra.origins)
             machine.memberships = extra.memberships
             self.membership_only, self.restored = extra.membership_only, extra.restored
         self.applied, self.chain = progress.applied, progress.chain

@@ -5,17 +5,30 @@ each step:  apply the chosen slots; the next write stores the changes and the pr
 snapshot:   stage the pages of a peer's state; the last page replaces the state of this replica
 """
 
+from collections.abc import Callable, Iterator
+
 from msgspec.structs import replace
 
-from kvstore.api.commands import CommandBatch, Result
 from kvstore.api.membership import MembershipVersion
-from kvstore.replica.applier import REPLAY_SLOTS, Applier, load_state, store_replayed, verified_log
+from kvstore.replica.applier import (
+    REPLAY_CHANGES,
+    REPLAY_SLOTS,
+    AppliedBatch,
+    Applier,
+    load_state,
+    store_replayed,
+    verified_log,
+)
 from kvstore.replica.retention import Retention, RetentionLimits
 from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Write
 from paxos.types import Slot, Time
 from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
 
+APPLIED_RECORDS = 2000
+"""Records that one step applies, about: it takes a few milliseconds, in which the driver does nothing else."""
+FORGOTTEN = 500
+"""Most changes that a checkpoint drops from the history; the next steps drop the rest."""
 CHANGE_BYTES = 128
 """Bytes that one change takes in the history, in addition to the record that it superseded."""
 
@@ -40,18 +53,49 @@ class Checkpointer:
         """Position up to which storage compacts, once all writes so far are durable."""
         self.truncated: Slot = recovered.truncation.slot
         """Slot up to which the log is truncated, once all writes so far are durable."""
+        self.has_more = False
+        """True when `apply_chosen` has left work."""
+        self._entry_bytes = 0
+        """Bytes of the entry that is applied in part."""
         self._stored = self.applier.applied
         self._store_now = False
         self._staged: StagedPage | None = None
         self._staged_compacted = recovered.staged_compacted
         """Position up to which the first staged page is compacted."""
 
-    def apply(self, slot: Slot, value: bytes, now: Time) -> list[tuple[CommandBatch, list[Result] | None]]:
-        """Apply the next slot. Return each command batch with its results, see `StateMachine.apply`."""
-        applied = list(self.applier.apply(slot, value))
-        self._retention.applied(slot, self.applier.chain, len(value))
-        self._note_changes(now)
-        return applied
+    def apply_chosen(
+        self, next_chosen: Callable[[], tuple[Slot, bytes] | None], now: Time
+    ) -> Iterator[list[AppliedBatch]]:
+        """Apply the slots from `next_chosen` in steps, and yield the command batches of each slot that is complete, see
+        `Applier.advance`. Stop after APPLIED_RECORDS, because the driver has other work, such as heartbeats."""
+        left, resumed = APPLIED_RECORDS, self.applier.busy
+        self.has_more = True
+        while left > 0:
+            if not self.applier.busy:
+                left -= self._forget_changes(left)
+                chosen = next_chosen()
+                if chosen is None:
+                    self.has_more = False
+                    return
+                self.applier.begin(*chosen)
+                self._entry_bytes = len(chosen[1])
+            work, applied = self.applier.advance(left)
+            left -= work + 1
+            if applied is not None:
+                self._retention.applied(self.applier.applied, self.applier.chain, self._entry_bytes)
+                self._note_changes(now)
+                yield applied
+                self._store_now |= len(self.applier.machine.changes) > APPLIED_RECORDS
+                if resumed:  # the state can be stored now, and not while the next entry is applied in part
+                    return
+
+    def _forget_changes(self, most: int) -> int:
+        """Drop changes that exceed the limits of the history, at most `most`. Return their number."""
+        machine = self.applier.machine
+        count = min(most, machine.history.backlog)
+        if count:
+            machine.forget(self._retention.compacted, count)
+        return count
 
     def store_now(self) -> int:
         """Have the next step store the applied state, even when the step has nothing else to store.
@@ -86,18 +130,19 @@ class Checkpointer:
 
         `along` is True when the step has another write, which then carries the state. Otherwise the applied state is
         not stored, because the log already covers it, unless a backup waits for it. A staged page is stored in any
-        case, and never together with changes of this replica's own state.
+        case, and never together with changes of this replica's own state. While an entry is applied in part, the state
+        is not stored: the changes of an entry and its applied slot share a transaction (rule 6).
         """
         if self._staged is not None:
             staged, self._staged = self._staged, None
             return StateWrite(staged=staged)
-        if self.applier.applied <= self._stored or not (along or self._store_now):
+        if self.applier.busy or self.applier.applied <= self._stored or not (along or self._store_now):
             return None
         self._stored = self.applier.applied
         self._store_now = False
         self.truncated = self._retention.truncation.slot
         self._retention.compact(now)
-        self.applier.machine.forget(self._retention.compacted)  # receivers read storage, not the memory
+        self.applier.machine.forget(self._retention.compacted, FORGOTTEN)  # receivers read storage, not the memory
         if not self.outgoing.defer_compaction(now):
             self._compacted = self._retention.compacted
         return StateWrite(
@@ -124,7 +169,7 @@ class Checkpointer:
             self._retention.applied(slot, chain, len(value))
             if slot > stored:
                 applier.replay(slot, value)
-                if slot % REPLAY_SLOTS == 0:
+                if slot % REPLAY_SLOTS == 0 or len(applier.machine.changes) > REPLAY_CHANGES:
                     store_replayed(storage, applier)
         if applier.applied != recovered.chosen:
             raise DamagedError(

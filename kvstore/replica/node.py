@@ -12,6 +12,7 @@ from kvstore.api.commands import Command, Reconfigure
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import Membership, configurations_of
 from kvstore.api.queries import Consistency, Query
+from kvstore.replica.applier import AppliedBatch
 from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.disk_load import DiskLoad
 from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
@@ -20,14 +21,14 @@ from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
 from kvstore.replica.membership_manager import MembershipManager
 from kvstore.replica.membership_view import MembershipView
-from kvstore.replica.proposal_queue import ProposalQueue, WriteReply, WriteRequest
+from kvstore.replica.proposal_queue import REPEAT_MS, ProposalQueue, WriteReply, WriteRequest
 from kvstore.replica.read_handler import ReadHandler
 from kvstore.replica.read_queue import ReadReply, ReadRequest
 from kvstore.replica.retention import RetentionLimits
 from kvstore.replica.snapshot_receive import SnapshotReceiver
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES, state_message
 from kvstore.replica.stats import NodeStats
-from kvstore.state_machine.quota import exceeds_quota, size_bytes
+from kvstore.state_machine.quota import exceeds_quota, size_bytes, work_of
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.messages import (
     AnyMessage,
@@ -45,9 +46,6 @@ from paxos.replica import Replica
 from paxos.role import Role
 from paxos.types import MS, NodeId, PValue, Slot, Time
 from storage.base import DiskSpace, StatePage, StateWrite, Storage, scan
-
-REPEAT_MS = 1000
-"""Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
 
 
 class Node:
@@ -102,8 +100,8 @@ class Node:
         )
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
         self.founding = FoundingManager(plan, storage, self._checkpointer, self.replica)
-        batch_bytes = options.max_batch_bytes
-        self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=batch_bytes, repeat_ms=REPEAT_MS)
+        most = min(options.max_batch_bytes, options.bulk_bytes)
+        self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=most, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
         self._lease_expiry = LeaseExpiry(self._submit)
         token = (self._boot + rng.getrandbits(29)) << 32
@@ -140,6 +138,16 @@ class Node:
         return self.machine.membership
 
     @property
+    def has_more(self) -> bool:
+        """True when `step` has left work for the next step."""
+        return self._checkpointer.has_more
+
+    @property
+    def applies_entry(self) -> bool:
+        """True while a log entry is applied in part. Readers see the state before it."""
+        return self._checkpointer.applier.busy
+
+    @property
     def malformed(self) -> int:
         """Number of applied payloads that are not valid command batches."""
         return self._checkpointer.applier.malformed
@@ -165,7 +173,8 @@ class Node:
         elif self.disk.refuses(command):
             reply(Refused(Reason.DISK_FULL, Outcome.FAILED))
         else:
-            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout))
+            work = work_of(command, size, self.machine)
+            self._proposals.add(WriteRequest(command, size, reply, self._clock() + self._timeout, work))
 
     def read(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
         """Answer `query`. `reply` is called exactly once, with the answer or Refused.
@@ -182,16 +191,13 @@ class Node:
             reply(Refused(Reason.OVERLOADED, Outcome.FAILED))
             return True
         request = ReadRequest(query, reply, self._clock() + self._timeout)
-        self._reader.add(request, quorum=consistency is Consistency.QUORUM)
+        self._reader.add(request, consistency)
         return False
 
     def hold_state(self, reader: str, after: int) -> int:
-        """Prepare the stored state for `reader`, a backup that reads the rows after position `after`.
-
-        The applied state is stored with the next step, and compaction waits for the backup as for a peer. Return the
-        position up to which storage is told to compact. The backup must not start from a page that is compacted less,
-        because compaction may then go on between its pages.
-        """
+        """Store the applied state with the next step, and let compaction wait for `reader`, a backup that reads the rows
+        after position `after`. Return the position up to which storage is told to compact: the backup must not start
+        from a page that is compacted less."""
         self._checkpointer.outgoing.requested(reader, FetchSnapshot(after), self._clock())
         return self._checkpointer.store_now()
 
@@ -290,22 +296,23 @@ class Node:
     def step(self) -> Ready:
         """Return the work that follows from all events since the last step.
 
-        Only this method completes a Ready. It applies the chosen slots and answers the reads before it returns; the
-        returned Ready lists them for observers only.
+        Only this method completes a Ready. It applies chosen slots and answers reads before it returns; the returned
+        Ready lists them for observers only. While `has_more` is True, the driver calls this method again.
         """
         now = self._clock()
         self._follow_leader()
         while self._proposals.has_queued and self.replica.accepts_proposals:
             self.replica.propose((self._proposals.batch(now),))
         self._reader.request_indices(now)
-        core = self.replica.take(now)
-        self._apply_chosen(core.chosen, now)
+        for applied in self._checkpointer.apply_chosen(self.replica.next_chosen, now):
+            self._on_batch(self._applied(applied, now))
+        core = self.replica.take(now, applied=self.applied)
         checkpoint = self.founding.write() or self._checkpointer.take_checkpoint(now, along=core.write is not None)
         ballot = self.replica.leader_ballot if self.replica.role is Role.LEADER else None
-        self._lease_expiry.follow(ballot, self.machine, now)
+        if not self._checkpointer.applier.busy:
+            self._lease_expiry.follow(ballot, self.machine, now)
         request = self._snapshot_receiver.request(self.heard, self.incarnations, self._leader.leading, now)
-        if request is not None:
-            self._messages.append(request)
+        self._messages += [request] if request is not None else []
         self._messages += self.founding.announcements(now)
         fetches = self._fetches(core.fetches)
         self._reader.answer(core.reads)
@@ -332,20 +339,16 @@ class Node:
             for batch in self._proposals.all_sent():
                 self.replica.propose((batch,))
 
-    def _apply_chosen(self, chosen: list[tuple[Slot, bytes]], now: Time) -> None:
-        for slot, value in chosen:
-            if slot > self.applied:  # a snapshot that was installed since the last step may cover the slot
-                self._on_batch(self._apply(slot, value, now))
-
-    def _apply(self, slot: Slot, value: bytes, now: Time) -> int:
-        commands, version = 0, self.membership.version
-        for batch, results in self._checkpointer.apply(slot, value, now):
+    def _applied(self, applied: list[AppliedBatch], now: Time) -> int:
+        """Answer the requests of the slot that was just applied. Return the number of its commands."""
+        commands = 0
+        for batch, results in applied:
             commands += len(batch.commands)
             if results is not None and batch.origin == self.origin and batch.boot == self._boot:
                 self._proposals.applied(batch.sequence, results)
-        if slot % EVERY_SLOTS == 0 and not self._checkpointer.applier.membership_only:
+        if self.applied % EVERY_SLOTS == 0 and not self._checkpointer.applier.membership_only:
             self._divergence.note(self._checkpointer.applier.progress())
-        if self.membership.version != version:
+        if self.membership.version != self._followed_version:
             self.replica.reconfigure(configurations_of(self.machine.memberships)[-1], now)
             self._follow_membership()
         return commands
@@ -372,16 +375,16 @@ class Node:
         if self._checkpointer.applier.membership_only or not self.view.known:
             return  # this replica has no records
         self._checkpointer.outgoing.requested(sender, message, now)
-        page_bytes = min(self.replica.options.page_bytes, MAX_PAGE_BYTES)
-        self._state_reads.append(ServeSnapshot(sender, message.after, page_bytes))
+        most = min(self.replica.options.page_bytes, MAX_PAGE_BYTES)
+        self._state_reads.append(ServeSnapshot(sender, message.after, most))
 
     def _learn(self, entries: tuple[PValue, ...]) -> Learn:
         return Learn(entries, self.replica.chosen, self._checkpointer.truncated)
 
     def _follow_membership(self) -> None:
         """Adapt to the applied membership: the role of this replica may have changed."""
-        view = self.view
-        applier = self._checkpointer.applier
+        view, applier = self.view, self._checkpointer.applier
+        self._followed_version = view.newest.version
         if applier.membership_only and not view.is_witness and view.newest.get(self.id) is not None:
             # This replica was a witness and lacks the records. It joins again, and gets them from a snapshot.
             applier.machine.memberships = []

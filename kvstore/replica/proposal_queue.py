@@ -5,6 +5,10 @@ known and has room; a command that times out in the queue has no effect. Otherwi
 is repeated to the current leader until it is applied or no client waits for it. The outcome of a sent command is
 unknown until the command is applied (rule 23).
 
+Commands with much work, such as a value of a megabyte or a condition on many keys, have a second queue. Few of them are
+sent at a time, in batches of their own, and small commands pass them. That reorders no client's commands: a connection
+sends its next write when the one before is answered.
+
 The leader has a second queue (`paxos.proposer.Pipeline`), in which batches of all replicas wait to share a slot,
 because each slot costs every acceptor a sync, whatever its size. That queue combines whole batches and never unpacks
 one.
@@ -19,16 +23,24 @@ from kvstore.api.commands import Command, CommandBatch, Result, pack_batch
 from kvstore.api.errors import Outcome, Reason, Refused
 from paxos.types import MS, Time
 
+REPEAT_MS = 1000
+"""Time until a batch that is not applied is proposed again; after a change of leader it is proposed again at once."""
+BULK_WORK = 32 * 1024
+"""Work, in bytes, above which a command is bulk."""
+MAX_BULK_WORK = 256 * 1024
+"""Limit of the work of the bulk commands that are sent and not applied; a single command may exceed it."""
 WriteReply = Callable[[Result | Refused], None]
 
 
 class WriteRequest(msgspec.Struct):
-    """A command that takes `size_bytes` in a batch. `reply` is called once, at `deadline` at the latest."""
+    """A command that takes `size_bytes` in a batch, and causes as much `work` as that many bytes (see
+    `kvstore.state_machine.quota.work_of`). `reply` is called once, at `deadline` at the latest."""
 
     command: Command
     size_bytes: int
     reply: WriteReply
     deadline: Time
+    work: int = 0
 
 
 class SentBatch(msgspec.Struct):
@@ -39,6 +51,8 @@ class SentBatch(msgspec.Struct):
     requests: list[WriteRequest]
     repeat_at: Time
     wait: Time
+    bulk_work: int
+    """Work of the commands if they are bulk, otherwise 0."""
     timed_out: int = 0
 
 
@@ -52,36 +66,43 @@ class ProposalQueue:
         self._repeat = repeat_ms * MS
         self._sequence = 0
         self._queue: deque[WriteRequest] = deque()
+        self._bulk: deque[WriteRequest] = deque()
+        self._sent_bulk_work = 0
         self._sent: dict[int, SentBatch] = {}
         self.waiting = 0
         """Number of unanswered requests."""
 
     def add(self, request: WriteRequest) -> None:
         """Queue a command."""
-        self._queue.append(request)
+        (self._queue if request.work <= BULK_WORK else self._bulk).append(request)
         self.waiting += 1
 
     @property
     def has_queued(self) -> bool:
         """True when `batch` has a command to send."""
-        return bool(self._queue)
+        return bool(self._queue) or (bool(self._bulk) and self._may_send(self._bulk[0]))
+
+    def _may_send(self, bulk: WriteRequest) -> bool:
+        return not self._sent_bulk_work or self._sent_bulk_work + bulk.work <= MAX_BULK_WORK
 
     def batch(self, now: Time) -> bytes:
-        """Return a batch of the queued commands: as many as fit, at least one."""
+        """Return a batch of the queued commands, either small ones, as many as fit, or a bulk command."""
         requests: list[WriteRequest] = []
-        commands: list[Command] = []
-        room = self._max_batch_bytes
+        room, bulk_work = self._max_batch_bytes, 0
         while self._queue:
-            request = self._queue[0]
-            room -= request.size_bytes
-            if room < 0 and commands:
+            room -= self._queue[0].size_bytes
+            if room < 0 and requests:
                 break
-            commands.append(self._queue.popleft().command)
-            requests.append(request)
+            requests.append(self._queue.popleft())
+        if not requests:
+            requests.append(self._bulk.popleft())
+            bulk_work = requests[0].work
+        self._sent_bulk_work += bulk_work
+        commands = [request.command for request in requests]
         self._sequence += 1
         settled_below = next(iter(self._sent), self._sequence)
         data = pack_batch(CommandBatch(self._origin, self._boot, self._sequence, settled_below, commands))
-        self._sent[self._sequence] = SentBatch(data, requests, now + self._repeat, self._repeat)
+        self._sent[self._sequence] = SentBatch(data, requests, now + self._repeat, self._repeat, bulk_work)
         return data
 
     def all_sent(self) -> list[bytes]:
@@ -101,6 +122,7 @@ class ProposalQueue:
         sent = self._sent.pop(sequence, None)
         if sent is None:
             return
+        self._sent_bulk_work -= sent.bulk_work
         self.waiting -= len(sent.requests) - sent.timed_out
         for request, result in zip(sent.requests[sent.timed_out :], results[sent.timed_out :], strict=True):
             request.reply(result)
@@ -108,20 +130,21 @@ class ProposalQueue:
     def expire(self, now: Time, reason: Reason) -> None:
         """Refuse the requests whose deadline has passed: those of queued commands as failed, for `reason`, and those of
         sent commands as unknown."""
-        while self._queue and self._queue[0].deadline <= now:
-            self.waiting -= 1
-            self._queue.popleft().reply(Refused(reason, Outcome.FAILED))
+        for queue in (self._queue, self._bulk):
+            while queue and queue[0].deadline <= now:
+                self.waiting -= 1
+                queue.popleft().reply(Refused(reason, Outcome.FAILED))
         for sequence, sent in list(self._sent.items()):
             while sent.timed_out < len(sent.requests) and sent.requests[sent.timed_out].deadline <= now:
                 sent.timed_out += 1
                 self.waiting -= 1
                 sent.requests[sent.timed_out - 1].reply(Refused(Reason.TIMEOUT, Outcome.UNKNOWN))
             if sent.timed_out == len(sent.requests):
+                self._sent_bulk_work -= sent.bulk_work
                 del self._sent[sequence]
 
     def next_deadline(self) -> Time | None:
         """Return the time at which `expire` or `overdue` has work, or None."""
         times = [min(sent.repeat_at, sent.requests[sent.timed_out].deadline) for sent in self._sent.values()]
-        if self._queue:
-            times.append(self._queue[0].deadline)
+        times += [queue[0].deadline for queue in (self._queue, self._bulk) if queue]
         return min(times, default=None)

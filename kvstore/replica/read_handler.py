@@ -40,15 +40,20 @@ class ReadHandler:
         self._token = token
         self._queues = {False: ReadQueue(), True: ReadQueue()}
         """Queues of the reads that need a read index, by whether a quorum has to confirm the index."""
+        self._held: list[tuple[ReadRequest, str]] = []
+        """Reads that wait for the end of the log entry that is applied in part, each with its proof."""
 
     @property
     def waiting(self) -> int:
         """Number of unanswered reads."""
-        return self._queues[False].waiting + self._queues[True].waiting
+        return self._queues[False].waiting + self._queues[True].waiting + len(self._held)
 
     def answer_now(self, query: Query, consistency: Consistency, reply: ReadReply) -> bool:
-        """Answer `query` if no other replica has to be asked. Return False if `query` needs a read index."""
+        """Answer `query` if that is possible at once. Return False if `query` needs a read index or must wait for the
+        end of a log entry."""
         if consistency is Consistency.STALE:
+            if self._must_wait(query):
+                return False
             self._answer(query, reply, "stale")
             return True
         if consistency is Consistency.LINEARIZABLE and self._is_current():
@@ -59,9 +64,12 @@ class ReadHandler:
                 return True
         return False
 
-    def add(self, request: ReadRequest, *, quorum: bool) -> None:
-        """Queue a read that needs a read index."""
-        self._queues[quorum].add(request)
+    def add(self, request: ReadRequest, consistency: Consistency) -> None:
+        """Queue a read that could not be answered at once."""
+        if consistency is Consistency.STALE:
+            self._held.append((request, "stale"))
+        else:
+            self._queues[consistency is Consistency.QUORUM].add(request)
 
     def request_indices(self, now: Time) -> None:
         """Request a read index for the queued reads."""
@@ -71,11 +79,18 @@ class ReadHandler:
                 self._replica.read(self._token, now, quorum=quorum)
 
     def answer(self, indexed: list[ReadReady]) -> None:
-        """Answer the reads whose read index is applied."""
+        """Answer the reads whose read index is applied, and those that waited for the end of a log entry."""
         for read in indexed:
             for queue in self._queues.values():
-                for request in queue.indexed(read.token):
-                    self._answer(request.query, request.reply, read.confirmed_by)
+                self._held += [(request, read.confirmed_by) for request in queue.indexed(read.token)]
+        if not self._held:
+            return
+        ready, self._held = self._held, []
+        for request, confirmed_by in ready:
+            if self._must_wait(request.query):
+                self._held.append((request, confirmed_by))
+            else:
+                self._answer(request.query, request.reply, confirmed_by)
 
     def expire(self, now: Time) -> None:
         """Refuse the reads whose deadline has passed."""
@@ -93,6 +108,11 @@ class ReadHandler:
         since the last step is not applied yet."""
         return self._replica.lease_holds(self._clock()) and self._checkpointer.applier.applied == self._replica.chosen
 
+    def _must_wait(self, query: Query) -> bool:
+        """Return True while `query` has no answer, because a log entry is applied in part: the history has the earlier
+        records of keys, but not those of leases and locks."""
+        return self._checkpointer.applier.busy and isinstance(query, LeaseLookup | LeaseScan | LockLookup)
+
     def _answer(self, query: Query, reply: ReadReply, confirmed_by: str) -> None:
         self._stats.reads[confirmed_by] += 1
         reply(self._look_up(query))
@@ -101,8 +121,8 @@ class ReadHandler:
         applier = self._checkpointer.applier
         machine = applier.machine
         if isinstance(query, bytes):
-            lease = machine.lease_index.lease_of.get(query, 0)
-            return ReadAnswer(machine.get(query), applier.applied, machine.revision, self._leader.age_ms(), lease)
+            record, lease, revision = machine.shown(query), machine.shown_lease(query), machine.shown_revision
+            return ReadAnswer(record, applier.applied, revision, self._leader.age_ms(), lease)
         if isinstance(query, LeaseLookup | LeaseScan | LockLookup):
             return look_up_lease(query, machine, lambda lease: self._lease_expiry.left_ms(lease, self._clock()))
         return look_up(query, machine, applier.applied, self._leader.age_ms())

@@ -33,7 +33,8 @@ from storage.writer import Writer
 log = logging.getLogger(__name__)
 
 COMPACTION_POLL_S = 0.02
-"""Interval at which `read_state` checks whether the storage thread has finished compacting."""
+"""Interval at which `read_state` checks whether the log entry in progress is complete, and whether the storage thread
+has finished compacting."""
 
 LOG_AWAITED_MS = 2000
 """Time after which a replica without data logs which founding members it awaits. Usually all start within this time.
@@ -123,9 +124,10 @@ class NodeDriver:
         while True:
             compacted = self.node.hold_state(reader, after)
             self._step()  # queues the write of unstored changes before the read
-            page: StatePage = await reply_of(partial(self._writer.read_state, after, MAX_PAGE_BYTES))
-            if after or page.compacted >= compacted:
-                return page
+            if after or not self.node.applies_entry:  # the state is stored at the end of an entry
+                page: StatePage = await reply_of(partial(self._writer.read_state, after, MAX_PAGE_BYTES))
+                if after or page.compacted >= compacted:
+                    return page
             await asyncio.sleep(COMPACTION_POLL_S)
 
     def wake(self) -> None:
@@ -184,14 +186,16 @@ class NodeDriver:
         if self.trace is not None:
             self.trace.stepped(ready)
         self._send(ready.messages)
-        if self.node.machine.position != self._notified:
-            self._notified = self.node.machine.position
+        if self.node.machine.shown_position != self._notified:
+            self._notified = self.node.machine.shown_position
             for listener in self._listeners:
                 listener()
         if ready.write is not None:
             self._writer.submit(ready.write)
         for fetch in ready.fetches:
             self._serve(fetch)
+        if self.node.has_more:
+            self.wake()  # after the events that are ready now
         self._arm_timer()
         self._log_leader()
         self._log_founding()

@@ -43,7 +43,7 @@ class ReplicaService(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the last change."""
+        """Position of the last change of a complete log entry."""
 
     @property
     def lease_index(self) -> LeaseIndex:
@@ -114,7 +114,7 @@ class Service:
     @property
     def position(self) -> int:
         """See ReplicaService."""
-        return self._node.machine.position
+        return self._node.machine.shown_position
 
     @property
     def lease_index(self) -> LeaseIndex:
@@ -163,7 +163,7 @@ class Service:
             lease_left_ms=max(0.0, (until - now) / MS) if until is not None else None,
             chosen=replica.chosen,
             applied=node.applied,
-            revision=node.machine.revision,
+            revision=node.machine.shown_revision,
             keys=len(node.machine.records),
             members=self.members().members,
             version=__version__,

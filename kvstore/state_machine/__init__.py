@@ -5,9 +5,11 @@ The package imports `kvstore.api`, `storage.base` and `paxos.types`. `kvstore.re
 
     state_machine    applies batches; holds the records and the request ids
     view             the records as a command sees them
+    digest           the digest of the records
     transactions     commands on many keys
     leases           commands on client leases and locks
     lease_index      client leases, by their numbers, attached keys and locks
+    request_ids      the batches that were applied
     idempotency      commands that are done once
     history          changes of the latest revisions
     reads            reads of spans, past revisions, leases and locks

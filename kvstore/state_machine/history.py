@@ -34,6 +34,9 @@ class KeyChange(msgspec.Struct, frozen=True, gc=False):
         return revision_of(self.position)
 
 
+_DROPPED = KeyChange(0, b"", None, None, 0)
+
+
 class History:
     """The changes after the compacted position."""
 
@@ -45,6 +48,8 @@ class History:
         """Position of the last change of each key."""
         self.compacted = 0
         """Position up to which changes are dropped: the end of the earliest revision that can be read."""
+        self.shown: int | None = None
+        """Position of the last change that readers may see, while a log entry is applied in steps; None for all."""
 
     @property
     def oldest(self) -> int:
@@ -56,21 +61,32 @@ class History:
         self._changes.append(KeyChange(position, key, record, old, self._latest.get(key, 0)))
         self._latest[key] = position
 
-    def compact(self, upto: int) -> list[bytes]:
-        """Drop the changes up to position `upto`. Return the keys that have no change left."""
-        if upto <= self.compacted:
+    def compact(self, upto: int, most: int | None = None) -> list[bytes]:
+        """Raise `compacted` to `upto`, and drop changes up to it, at most `most`, because a revision may have changed
+        many keys. Later calls drop the rest. Return the keys that have no change left."""
+        self.compacted = max(self.compacted, upto)
+        first, end = self._dropped, self._index_after(self.compacted)
+        if most is not None:
+            end = min(end, first + most)
+        if first == end:
             return []
-        self.compacted = upto
-        first, self._dropped = self._dropped, self._index_after(upto)
         gone = []
-        for change in self._changes[first : self._dropped]:
+        for index in range(first, end):
+            change = self._changes[index]
             if self._latest[change.key] == change.position:
                 del self._latest[change.key]
                 gone.append(change.key)
-        if self._dropped > len(self._changes) // 2:
-            del self._changes[: self._dropped]
+            self._changes[index] = _DROPPED  # frees the change now, and not many of them at once below
+        self._dropped = end
+        if end > len(self._changes) // 2:
+            del self._changes[:end]
             self._dropped = 0
         return gone
+
+    @property
+    def backlog(self) -> int:
+        """Number of changes that `compact` has yet to drop."""
+        return self._index_after(self.compacted) - self._dropped
 
     def keys(self) -> Iterable[bytes]:
         """Return the keys that have a change in the history."""
@@ -89,11 +105,15 @@ class History:
             change = self._changes[self._index_after(position - 1)]
             present, position = change.old, change.previous
         # The key changes often, so its first change behind the revision is near.
-        return next((change.old for change in self.after(start) if change.key == key), present)
+        changes = self._changes
+        later = (changes[index] for index in range(self._index_after(start), len(changes)))
+        return next((change.old for change in later if change.key == key), present)
 
     def after(self, position: int) -> Iterator[KeyChange]:
-        """Yield the changes after `position`, in order. No change may be added or dropped meanwhile."""
-        for index in range(self._index_after(position), len(self._changes)):
+        """Yield the changes after `position` that readers may see, in order. No change may be added or dropped
+        meanwhile."""
+        end = len(self._changes) if self.shown is None else self._index_after(self.shown)
+        for index in range(self._index_after(position), end):
             yield self._changes[index]
 
     def _index_after(self, position: int) -> int:

@@ -25,7 +25,7 @@ from kvstore.api.commands import (
     TooManyKeys,
 )
 from kvstore.state_machine.lease_index import IndexedLease, answer_key
-from kvstore.state_machine.view import Records
+from kvstore.state_machine.view import Records, Steps
 
 KEPT = 1000
 """Limit of the numbers of one lease whose answers are kept: the highest ones."""
@@ -46,8 +46,8 @@ _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
 def run_idempotent(
-    command: Idempotent, records: Records, do: Callable[[RepeatableCommand], KeyResult]
-) -> IdempotentResult:
+    command: Idempotent, records: Records, do: Callable[[RepeatableCommand], Steps[KeyResult]]
+) -> Steps[IdempotentResult]:
     """Return the kept answer to `command`, or do it with `do` and keep the answer."""
     lease = records.lease_index.leases.get(command.lease)
     if lease is None or command.number <= lease.top - KEPT:
@@ -57,7 +57,7 @@ def run_idempotent(
     if known is not None:
         kept = _decode(known.value)
         return kept.answer if kept.fingerprint == command.fingerprint else IdempotencyKeyReused()
-    result = do(command.command)
+    result = yield from do(command.command)
     may_repeat = isinstance(result, _NOT_DONE)
     if not may_repeat and command.lease in records.lease_index.leases:  # the command may have ended the lease
         top = lease.top

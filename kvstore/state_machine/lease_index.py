@@ -119,6 +119,8 @@ class LeaseIndex:
         self.leases: dict[int, IndexedLease] = {}
         self.lease_of: dict[bytes, int] = {}
         """Lease of each key that is attached to one."""
+        self.before_entry: dict[bytes, int] = {}
+        """Lease of each key that the present log entry has attached or detached, before the entry; 0 for none."""
         self.locks: dict[bytes, dict[int, QueueEntry]] = {}
         """Queue for each lock that is held: its entries by fencing token. The first entry holds the lock."""
         self.queue_changes = 0
@@ -144,6 +146,7 @@ class LeaseIndex:
                 lease.terms, lease.version = terms, record.version
         elif kind == _KEY:
             self.leases[number].keys.add(rest)
+            self.before_entry.setdefault(rest, self.lease_of.get(rest, 0))
             self.lease_of[rest] = number
         elif kind == _QUEUE_ENTRY:
             entry = _decode_queue_entry(value)
@@ -162,6 +165,7 @@ class LeaseIndex:
             del self.leases[number]
         elif kind == _KEY:
             self.leases[number].keys.remove(rest)
+            self.before_entry.setdefault(rest, number)
             del self.lease_of[rest]
         elif kind == _QUEUE_ENTRY:
             queue = self.locks[rest]

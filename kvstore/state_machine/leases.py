@@ -33,14 +33,14 @@ from kvstore.api.commands import (
     Transact,
 )
 from kvstore.state_machine.lease_index import LEADER_KEY, LeaseTerms, QueueEntry, lease_key, pack, queue_entry_key
-from kvstore.state_machine.view import Records
+from kvstore.state_machine.view import STEP_RECORDS, Records, Steps
 
 MAX_ATTACHED = 10_000
 """Limit of the keys, and of the locks, that are attached to one lease. They end in one command, and no other command is
 applied meanwhile."""
 
 
-def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
+def run_lease(command: LeaseCommand, records: Records) -> Steps[LeaseResult]:
     """Do `command` and return its result. A refused command changes nothing."""
     match command:
         case GrantLease(ttl_ms=ttl_ms):
@@ -50,15 +50,15 @@ def run_lease(command: LeaseCommand, records: Records) -> LeaseResult:
         case RevokeLease(lease=lease):
             if lease not in records.lease_index.leases:
                 return LeaseNotFound(lease)
-            return LeaseEnded(records.command_revision, end(lease, records))
+            return LeaseEnded(records.command_revision, (yield from end(lease, records)))
         case AcquireLock():
             return _acquire(command, records)
         case ReleaseLock(name=name, lease=lease):
-            return _release(name, lease, records)
+            return (yield from _release(name, lease, records))
         case RecordLeader():
             return LeaderResult(_record_leader(command, records))
         case ExpireLease():
-            return LeaderResult(_expire(command, records))
+            return LeaderResult((yield from _expire(command, records)))
         case _:
             assert_never(command)
 
@@ -92,22 +92,25 @@ def _leased(operations: Iterable[Operation]) -> Iterator[LeasedPut]:
             yield from _leased(operation.otherwise)
 
 
-def end(lease: int, records: Records) -> int:
+def end(lease: int, records: Records) -> Steps[int]:
     """End `lease`: delete its attached keys, queue entries and kept answers. Return the number of deleted keys."""
     ending = records.lease_index.leases[lease]
     keys = sorted(ending.keys)
-    for record_key in list(ending.records(lease)):
+    for number, record_key in enumerate(list(ending.records(lease)), start=1):
         records.delete_internal(record_key)
-    for key in keys:
-        records.delete(key)
+        if number % STEP_RECORDS == 0:
+            yield STEP_RECORDS
+    for first in range(0, len(keys), STEP_RECORDS):
+        records.delete_all(keys[first : first + STEP_RECORDS])
+        yield STEP_RECORDS
     return len(keys)
 
 
-def end_if_unused(lease: int, records: Records) -> None:
+def end_if_unused(lease: int, records: Records) -> Steps[None]:
     """End `lease` if it is bound and no key or lock is attached to it any more."""
     found = records.lease_index.leases.get(lease)
     if found is not None and found.terms.bound and not found.keys and not found.queue_entries:
-        end(lease, records)
+        yield from end(lease, records)
 
 
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
@@ -148,7 +151,7 @@ def _acquire(command: AcquireLock, records: Records) -> AcquireResult | LockHeld
     return AcquireResult(lease, token, holder is None)
 
 
-def _release(name: bytes, lease: int, records: Records) -> LockReleased | LockNotHeld:
+def _release(name: bytes, lease: int, records: Records) -> Steps[LockReleased | LockNotHeld]:
     found = records.lease_index.leases.get(lease)
     token = (
         next((token for token, locked in found.queue_entries.items() if locked == name), 0) if found is not None else 0
@@ -156,7 +159,7 @@ def _release(name: bytes, lease: int, records: Records) -> LockReleased | LockNo
     if found is None or not token:
         return LockNotHeld()
     records.delete_internal(queue_entry_key(token, name))
-    end_if_unused(lease, records)
+    yield from end_if_unused(lease, records)
     return LockReleased(records.command_revision)
 
 
@@ -169,11 +172,11 @@ def _record_leader(command: RecordLeader, records: Records) -> bool:
     return True
 
 
-def _expire(command: ExpireLease, records: Records) -> bool:
+def _expire(command: ExpireLease, records: Records) -> Steps[bool]:
     lease, leader = records.lease_index.leases.get(command.lease), records.internal(LEADER_KEY)
     if lease is None or lease.version != command.version:
         return False
     if leader is None or leader.value != command.leader.encode():
         return False
-    end(command.lease, records)
+    yield from end(command.lease, records)
     return True

@@ -24,13 +24,17 @@ from kvstore.api.commands import (
     RevokeLease,
     Transact,
 )
-from kvstore.state_machine.state_machine import RECORD_BYTES, StateMachine
+from kvstore.state_machine.digest import RECORD_BYTES
+from kvstore.state_machine.state_machine import StateMachine
+from kvstore.state_machine.transactions import spans_of
 from kvstore.state_machine.view import Records
 
 OVERHEAD_BYTES = 32
 """Room that a command takes in a batch beside its key and value, rounded up."""
 GROWTH = -(-RECORD_BYTES // OVERHEAD_BYTES)
 """Bound on the growth of the state by a command, as a multiple of the room that the command takes in a batch."""
+KEY_BYTES = 10
+"""Bytes that take about as long to replicate as a condition on one key takes to evaluate."""
 _INTERNAL_BYTES = RECORD_BYTES + 32
 """Bytes of an internal record beside the name and the value in it, rounded up."""
 
@@ -59,6 +63,22 @@ def size_bytes(command: Command | Operation) -> int:
             return OVERHEAD_BYTES * (1 + len(membership.members))
         case _:
             assert_never(command)
+
+
+def work_of(command: Command, command_bytes: int, machine: StateMachine) -> int:
+    """Return the work of a command of `command_bytes`, as the number of bytes that take as long to replicate. The keys
+    that the command may read or change count, as far as they are known before it is applied."""
+    match command:
+        case Idempotent(command=repeatable):
+            return work_of(repeatable, command_bytes, machine)
+        case DeleteSpan() | Transact():
+            keys = sum(min(machine.most_keys(span), limit) for span, limit in spans_of(command))
+            return command_bytes + KEY_BYTES * keys
+        case RevokeLease(lease=number) | ExpireLease(lease=number):
+            lease = machine.lease_index.leases.get(number)
+            return command_bytes + KEY_BYTES * lease.size if lease is not None else command_bytes
+        case _:
+            return command_bytes
 
 
 def exceeds_quota(command: KeyCommand, command_bytes: int, machine: StateMachine, quota_bytes: int) -> bool:

@@ -26,7 +26,7 @@ def look_up(
     query: Lookup | Scan, machine: StateMachine, applied: int, age_ms: float | None
 ) -> ReadAnswer | ScanAnswer | RevisionUnavailable:
     """Answer `query` from the state, which has applied the slots up to `applied`. `age_ms` is part of the answer."""
-    newest, oldest = machine.revision, machine.history.oldest
+    newest, oldest = machine.shown_revision, machine.history.oldest
     revision = newest if query.revision is None else query.revision
     if not oldest <= revision <= newest:
         return RevisionUnavailable(oldest, newest)
@@ -39,8 +39,8 @@ def look_up(
 def look_up_lease(
     query: LeaseLookup | LeaseScan | LockLookup, machine: StateMachine, left_ms: Callable[[int], float | None]
 ) -> LeasesAnswer | LockAnswer:
-    """Answer `query` from the present state. `left_ms` returns the time that a lease has left, None if this replica
-    does not know it."""
+    """Answer `query` from the present state, which must not be in the midst of a log entry. `left_ms` returns the time
+    that a lease has left, None if this replica does not know it."""
     lease_index, revision = machine.lease_index, machine.revision
     if isinstance(query, LockLookup):
         queue = lease_index.locks.get(query.name, {})
@@ -70,5 +70,5 @@ def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[KeySta
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):
             return found, True
-        found.append(KeyState(key, record, machine.lease_index.lease_of.get(key, 0)))
+        found.append(KeyState(key, record, machine.shown_lease(key)))
     return found, False

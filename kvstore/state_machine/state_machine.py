@@ -5,11 +5,9 @@ batches are part of the state, so a batch that was ordered twice, because its or
 applied once (rule 22).
 """
 
-from collections.abc import Iterator
-from struct import Struct
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
-import msgspec
 from sortedcontainers import SortedList
 
 from kvstore.api.commands import (
@@ -35,51 +33,18 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import Span
 from kvstore.api.membership import Membership, MembershipVersion, in_force_from, refusal
+from kvstore.state_machine.digest import DIGEST_MASK, RECORD_BYTES, digest_of, pack_numbers, position_of, size_of
 from kvstore.state_machine.history import History
 from kvstore.state_machine.idempotency import run_idempotent
 from kvstore.state_machine.lease_index import LeaseIndex, attached_key, is_internal
 from kvstore.state_machine.leases import end_if_unused, run_lease
+from kvstore.state_machine.request_ids import RequestIds
 from kvstore.state_machine.transactions import run
+from kvstore.state_machine.view import STEP_RECORDS, Steps, complete
 from paxos.types import Slot
 from storage.base import LAST_SUB_REVISION, SUB_REVISION_BITS, Change, first_of, revision_of, sub_revision_of
 
-RECORD_BYTES = 64
-"""Bytes that the quota counts for a record beside its key and value."""
-
-DIGEST_MASK = 2**64 - 1
-"""Digests are sums modulo DIGEST_MASK + 1."""
-_pack_numbers = Struct("<QQQQ").pack
 _new_tuple = tuple.__new__
-
-
-class Origin:
-    """The batches of one node that were applied: all below `settled`, and those in `applied`."""
-
-    def __init__(self, boot: int, settled: int = 1, applied: tuple[int, ...] = ()) -> None:
-        self.boot = boot
-        self.settled = settled
-        self.applied = set(applied)
-
-    def admit(self, sequence: int, settled_below: int) -> bool:
-        """Record a batch as applied. Return False if it was applied before."""
-        if sequence < self.settled or sequence in self.applied:
-            return False
-        self.applied.add(sequence)
-        while self.settled < settled_below:
-            self.applied.discard(self.settled)
-            self.settled += 1
-        return True
-
-
-class _PackedOrigin(msgspec.Struct, frozen=True, array_like=True):
-    node: str
-    boot: int
-    settled: int
-    applied: tuple[int, ...]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[_PackedOrigin])
 
 
 class StateMachine:
@@ -100,7 +65,7 @@ class StateMachine:
         """Bytes of superseded records and tombstones."""
         self.changes: list[Change] = []
         """Changes since this list was last taken, in order."""
-        self._origins: dict[str, Origin] = {}
+        self.request_ids = RequestIds()
         self.history = History()
         """The latest changes. Their number is not part of the state: replicas may keep more or fewer."""
         self.change_count = 0
@@ -112,6 +77,8 @@ class StateMachine:
         """Index of the internal records; None while a state is loaded."""
         self._first = first_of(1)
         """Position of the first change of the present command."""
+        self._before_entry = 0
+        """Position before the present log entry."""
         self._detached_from: list[int] = []
         """Bound leases from which the present command detached a key."""
 
@@ -123,6 +90,41 @@ class StateMachine:
     def get(self, key: bytes) -> Record | None:
         """Return the present record of `key`."""
         return self.records.get(key)
+
+    def begin_entry(self) -> None:
+        """Begin a log entry. It ends with `end_entry`."""
+        self._before_entry = self.position
+        self.lease_index.before_entry.clear()
+
+    def suspend_entry(self) -> None:
+        """Leave the log entry that has begun for now. Until it ends, readers see the state before it, and the history
+        must keep all changes since."""
+        self.history.shown = self._before_entry
+
+    def end_entry(self) -> None:
+        """Show the state after the log entry to readers."""
+        self.history.shown = None
+
+    @property
+    def shown_position(self) -> int:
+        """Position of the last change that readers may see."""
+        return self.position if self.history.shown is None else self.history.shown
+
+    @property
+    def shown_revision(self) -> int:
+        """The revision of the state that readers may see."""
+        return revision_of(self.shown_position)
+
+    def shown(self, key: bytes) -> Record | None:
+        """Return the record of `key` that readers may see."""
+        present = self.records.get(key)
+        return present if self.history.shown is None else self.history.as_of(key, self.shown_revision, present)
+
+    def shown_lease(self, key: bytes) -> int:
+        """Return the lease of `key` that readers may see, 0 for none."""
+        lease_index = self.lease_index
+        present = lease_index.lease_of.get(key, 0)
+        return present if self.history.shown is None else lease_index.before_entry.get(key, present)
 
     @property
     def command_revision(self) -> int:
@@ -141,10 +143,19 @@ class StateMachine:
         return self._internal.get(key)
 
     def keys(self, span: Span) -> Iterator[bytes]:
-        """Yield the present keys of `span`, in order. No record may change meanwhile."""
-        return (
-            key for key in self._in_order().irange(span.start, span.end, inclusive=(True, False)) if key in self.records
-        )
+        """Yield the present keys of `span`, in order. No key may be added meanwhile."""
+        return filter(self.records.__contains__, self._in_order().irange(span.start, span.end, inclusive=(True, False)))
+
+    def records_in(self, span: Span) -> Iterator[Record]:
+        """Yield the records of the present keys of `span`, in order. No key may be added meanwhile."""
+        keys = self._in_order().irange(span.start, span.end, inclusive=(True, False))
+        return filter(None, map(self.records.get, keys))
+
+    def most_keys(self, span: Span) -> int:
+        """Return a bound on the number of present keys of `span`: deleted keys that the history still has count too."""
+        keys = self._in_order()
+        end = len(keys) if span.end is None else keys.bisect_left(span.end)
+        return max(0, end - keys.bisect_left(span.start))
 
     def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
         """Yield the keys of `span`, in order, with their records as of `revision`, which must not be compacted. No
@@ -154,9 +165,9 @@ class StateMachine:
             if record is not None:
                 yield key, record
 
-    def forget(self, upto: int) -> None:
-        """Drop the history up to position `upto`."""
-        for key in self.history.compact(upto):
+    def forget(self, upto: int, most: int | None = None) -> None:
+        """Drop the history up to position `upto`, at most `most` changes; later calls drop the rest."""
+        for key in self.history.compact(upto, most):
             if self._sorted is not None and key not in self.records:
                 self._sorted.remove(key)
 
@@ -173,7 +184,7 @@ class StateMachine:
     def growth(self, key: bytes, value: bytes) -> int:
         """Return the bytes by which a put would change `size_bytes`."""
         old = self.records.get(key)
-        return len(value) - len(old.value) if old is not None else _size(key, value)
+        return len(value) - len(old.value) if old is not None else size_of(key, value)
 
     @property
     def membership(self) -> Membership:
@@ -181,14 +192,34 @@ class StateMachine:
         return self.memberships[-1].membership if self.memberships else Membership()
 
     def apply(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
+        """Do all steps of `apply_in_steps` at once."""
+        return complete(self.apply_in_steps(batch, slot))
+
+    def apply_in_steps(self, batch: CommandBatch, slot: Slot) -> Steps[list[Result] | None]:
         """Apply a batch that was ordered in `slot`, and return the results of its commands, in order. Return None if
-        the batch was applied before or comes from an earlier process of its origin: then no client waits for it."""
-        origin = self._origins.get(batch.origin)
-        if origin is None or origin.boot < batch.boot:
-            origin = self._origins[batch.origin] = Origin(batch.boot)
-        if batch.boot < origin.boot or not origin.admit(batch.sequence, batch.settled_below):
+        the batch was applied before or comes from an earlier process of its origin: then no client waits for it.
+
+        Between two steps a command may be done in part: readers use the methods that show the state as of
+        `shown_position`, and nothing else is applied.
+        """
+        if not self.request_ids.admit(batch):
             return None
-        return [self._apply(command, slot) for command in batch.commands]
+        results: list[Result] = []
+        work = 0
+        for command in batch.commands:
+            if type(command) is Put:
+                self._first = first_of(self.revision + 1)
+                results.append(self.put(command.key, command.value))
+                if self._detached_from:
+                    yield from self._end_unused()
+            else:
+                results.append((yield from self._apply(command, slot)))
+            work += 1
+            if work == STEP_RECORDS:
+                yield work
+                work = 0
+        yield work
+        return results
 
     def load(self, change: Change) -> None:
         """Load a stored change. Changes must be loaded in the order of their positions."""
@@ -203,56 +234,39 @@ class StateMachine:
         self.change_count += 1
         if value is None:
             record = None
-            self.superseded_bytes += _size(key, b"")
+            self.superseded_bytes += size_of(key, b"")
         else:
             record = Record(value, revision_of(position), create_revision, version, sub_revision_of(position))
             records[key] = record
             self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
-            self.size_bytes += _size(key, value)
+            self.size_bytes += size_of(key, value)
         if position > self.history.compacted and not internal:
             self.history.add(position, key, record, old)
 
-    def pack_origins(self) -> bytes:
-        """Return the stored form of the request ids, the part of the state that is not in records."""
-        return _encoder.encode(
-            [
-                _PackedOrigin(node, origin.boot, origin.settled, tuple(sorted(origin.applied)))
-                for node, origin in sorted(self._origins.items())
-            ]
-        )
-
-    def unpack_origins(self, packed: bytes) -> None:
-        """Load the result of `pack_origins`. Raises msgspec.DecodeError for other bytes."""
-        self._origins = {
-            origin.node: Origin(origin.boot, origin.settled, origin.applied) for origin in _decoder.decode(packed)
-        }
-
-    def _apply(self, command: Command, slot: Slot) -> Result:
+    def _apply(self, command: Command, slot: Slot) -> Steps[Result]:
         self._first = first_of(self.revision + 1)
         result: Result
         match command:
-            case Put(key=key, value=value):
-                result = self.put(key, value)
             case Reconfigure(membership=membership):
                 return self._reconfigure(membership, slot)
             case Idempotent():
-                result = run_idempotent(command, self, self._do)
+                result = yield from run_idempotent(command, self, self._do)
             case _:
-                result = self._do(command)
+                result = yield from self._do(command)
         if self._detached_from:
-            self._end_unused()
+            yield from self._end_unused()
         return result
 
-    def _do(self, command: RepeatableCommand | LeaseCommand) -> KeyResult:
+    def _do(self, command: RepeatableCommand | LeaseCommand) -> Steps[KeyResult]:
         match command:
             case Put(key=key, value=value):
                 return self.put(key, value)
             case Delete(key=key):
                 return self.delete(key)
             case DeleteSpan() | LeasedPut() | Transact():
-                return run(command, self)
+                return (yield from run(command, self))
             case _:
-                return run_lease(command, self)
+                return (yield from run_lease(command, self))
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> PutResult:
         """Set `key` to `value`, and attach the key to `lease`, or detach it if `lease` is 0.
@@ -295,6 +309,29 @@ class StateMachine:
             self._attach(key, 0)
         return DeleteResult(revision_of(position), old.version, old.revision)
 
+    def delete_all(self, keys: Iterable[bytes]) -> None:
+        """Remove `keys`, all of which are present: as `delete`, in one loop with small helpers inlined."""
+        records, lease_of = self.records, self.lease_index.lease_of
+        add_change, add_to_history = self.changes.append, self.history.add
+        digest = size_bytes = 0
+        for key in keys:
+            old = records.pop(key)
+            position = self._first if self.position < self._first else self.position + 1
+            self.position = position
+            self.change_count += 1
+            revision, sub_revision = old.revision, old.sub_revision
+            numbers = pack_numbers(revision, sub_revision, old.create_revision, old.version)
+            digest += crc32(old.value, crc32(numbers + key))
+            size_bytes += len(key) + len(old.value) + RECORD_BYTES
+            self.superseded_bytes += 2 * (len(key) + RECORD_BYTES) + len(old.value)
+            superseded = revision << SUB_REVISION_BITS | sub_revision
+            add_change(_new_tuple(Change, (position, key, None, 0, 0, superseded)))
+            add_to_history(position, key, None, old)
+            if key in lease_of:
+                self._attach(key, 0)
+        self.digest = (self.digest - digest) & DIGEST_MASK
+        self.size_bytes -= size_bytes
+
     def put_internal(self, key: bytes, value: bytes) -> None:
         """Set the internal record under `key` to `value`."""
         position = max(self.position + 1, self._first)
@@ -309,7 +346,7 @@ class StateMachine:
             self._forget(key, old)
         self._internal[key] = record
         self.digest = (self.digest + digest_of(key, record)) & DIGEST_MASK
-        self.size_bytes += _size(key, value)
+        self.size_bytes += size_of(key, value)
         superseded = position_of(old) if old is not None else 0
         self.changes.append(Change(position, key, value, record.create_revision, record.version, superseded))
         self.lease_index.put(key, record)
@@ -325,7 +362,7 @@ class StateMachine:
         self.position = position
         self.change_count += 1
         self._forget(key, old)
-        self.superseded_bytes += _size(key, b"")
+        self.superseded_bytes += size_of(key, b"")
         self.changes.append(Change(position, key, None, 0, 0, position_of(old)))
         return position
 
@@ -339,11 +376,13 @@ class StateMachine:
         if lease:
             self.put_internal(attached_key(lease, key), b"")
 
-    def _end_unused(self) -> None:
+    def _end_unused(self) -> Steps[None]:
         """End the bound leases to which nothing is attached any more. This happens at the end of a command, because a
         transaction may attach a key to the lease again."""
-        for lease in self._detached_from:
-            end_if_unused(lease, self)
+        for number, lease in enumerate(self._detached_from, start=1):
+            yield from end_if_unused(lease, self)
+            if number % STEP_RECORDS == 0:
+                yield STEP_RECORDS
         self._detached_from.clear()
 
     def _reconfigure(self, membership: Membership, slot: Slot) -> Reconfigured | NotReconfigured:
@@ -355,21 +394,6 @@ class StateMachine:
 
     def _forget(self, key: bytes, record: Record) -> None:
         self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK
-        size = _size(key, record.value)
+        size = size_of(key, record.value)
         self.size_bytes -= size
         self.superseded_bytes += size
-
-
-def position_of(record: Record) -> int:
-    """Return the position of the put that made `record`."""
-    return record.revision << SUB_REVISION_BITS | record.sub_revision
-
-
-def digest_of(key: bytes, record: Record) -> int:
-    """Return the 32-bit number that a record adds to the digest."""
-    numbers = _pack_numbers(record.revision, record.sub_revision, record.create_revision, record.version)
-    return crc32(record.value, crc32(numbers + key))
-
-
-def _size(key: bytes, value: bytes) -> int:
-    return len(key) + len(value) + RECORD_BYTES

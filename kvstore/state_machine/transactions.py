@@ -1,11 +1,14 @@
 """Commands that read and change many keys in one revision.
 
-They are deterministic (rule 21): the results depend only on the records, and keys are processed in order.
+They are deterministic (rule 21): the results depend only on the records, and keys are processed in order. A command on
+spans is done in steps, see `kvstore.state_machine.view.Steps`.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import assert_never
+import operator
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
+from operator import attrgetter
+from typing import Any, assert_never
 
 from kvstore.api.commands import (
     MAX_KEYS,
@@ -33,28 +36,42 @@ from kvstore.api.commands import (
 )
 from kvstore.api.key_range import Span
 from kvstore.state_machine.leases import put_leased, refusal_of
-from kvstore.state_machine.view import Records
+from kvstore.state_machine.view import SCANNED_RECORDS, STEP_RECORDS, Records, Steps
 
 _PLAIN = frozenset({Put, Delete, Get})
+_SCANNED_PER_RECORD = SCANNED_RECORDS // STEP_RECORDS
+_FIELDS: dict[Target, Callable[[Record], Any]] = {
+    Target.VALUE: attrgetter("value"),
+    Target.VERSION: attrgetter("version"),
+    Target.REVISION: attrgetter("revision"),
+    Target.CREATE_REVISION: attrgetter("create_revision"),
+}
+"""The properties that a record itself has."""
+_RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
+    Relation.EQUAL: operator.eq,
+    Relation.NOT_EQUAL: operator.ne,
+    Relation.LESS: operator.lt,
+    Relation.GREATER: operator.gt,
+}
 
 
 def run(
     command: DeleteSpan | LeasedPut | Transact, records: Records
-) -> DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull:
+) -> Steps[DeleteSpanResult | PutResult | TransactResult | TooManyKeys | LeaseNotFound | LeaseFull]:
     """Do all of `command` and return its result, or do nothing and return the reason."""
     if not _is_plain(command):
-        if not _is_bounded(command, records):
+        if not (yield from _is_bounded(command, records)):
             return TooManyKeys()
         refused = refusal_of([command], records)
         if refused is not None:
             return refused
     match command:
-        case DeleteSpan(span=span):
-            return _delete_span(span, records)
+        case DeleteSpan():
+            return (yield from _delete_span(command, records))
         case LeasedPut():
             return put_leased(command, records)
         case Transact():
-            return _transact(command, records)
+            return (yield from _transact(command, records))
         case _:
             assert_never(command)
 
@@ -66,22 +83,28 @@ def _is_plain(command: Operation) -> bool:
     return _PLAIN.issuperset(map(type, command.then)) and _PLAIN.issuperset(map(type, command.otherwise))
 
 
-def _is_bounded(command: Operation, records: Records) -> bool:
+def _is_bounded(command: Operation, records: Records) -> Steps[bool]:
     """Return True if `command` reads or deletes at most MAX_KEYS keys of spans, counted over its conditions and both
-    branches. Counting stops at the limit."""
+    branches. Keys are counted only where a bound on their number is too high, and only up to the limit."""
+    spans = list(spans_of(command))
+    if sum(min(records.most_keys(span), limit) for span, limit in spans) <= MAX_KEYS:
+        return True
     left = MAX_KEYS
-    for span, limit in _spans(command):
-        left -= sum(1 for _ in islice(records.keys(span), min(limit, left + 1)))
+    for span, limit in spans:
+        keys = islice(records.keys(span), min(limit, left + 1))
+        while count := sum(1 for _ in islice(keys, SCANNED_RECORDS)):
+            left -= count
+            yield count // _SCANNED_PER_RECORD
         if left < 0:
             return False
     return True
 
 
-def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
+def spans_of(operation: Operation) -> Iterator[tuple[Span, int]]:
     """Yield the spans that `operation` reads key by key, each with the largest number of keys to read."""
     match operation:
-        case DeleteSpan(span=span):
-            yield span, MAX_KEYS + 1
+        case DeleteSpan(span=span, limit=limit):
+            yield span, limit or MAX_KEYS + 1
         case List(span=span, limit=limit):
             yield span, limit
         case Transact(compares=compares, then=then, otherwise=otherwise):
@@ -91,42 +114,55 @@ def _spans(operation: Operation) -> Iterator[tuple[Span, int]]:
             for branch in (then, otherwise):
                 for each in branch:
                     if not isinstance(each, Put | LeasedPut | Get | Delete):
-                        yield from _spans(each)
+                        yield from spans_of(each)
         case _:
             return
 
 
-def _transact(command: Transact, records: Records) -> TransactResult:
-    succeeded = all(holds(compare, records) for compare in command.compares)
+def _transact(command: Transact, records: Records) -> Steps[TransactResult]:
+    succeeded = True
+    for compare in command.compares:
+        succeeded = yield from holds(compare, records)
+        if not succeeded:
+            break
     put = records.put
-    results = [
-        put(operation.key, operation.value) if isinstance(operation, Put) else _do(operation, records)
-        for operation in (command.then if succeeded else command.otherwise)
-    ]
+    results: list[OperationResult] = []
+    for operation in command.then if succeeded else command.otherwise:
+        if isinstance(operation, Put):
+            results.append(put(operation.key, operation.value))
+        else:
+            results.append((yield from _do(operation, records)))
+        if len(results) % STEP_RECORDS == 0:
+            yield STEP_RECORDS
     return TransactResult(succeeded, records.revision, results)
 
 
-def _delete_span(span: Span, records: Records) -> DeleteSpanResult:
-    keys = list(records.keys(span))
-    for key in keys:
-        records.delete(key)
-    return DeleteSpanResult(records.revision, len(keys))
+def _delete_span(command: DeleteSpan, records: Records) -> Steps[DeleteSpanResult]:
+    keys, deleted = islice(records.keys(command.span), command.limit or None), 0
+    while some := list(islice(keys, STEP_RECORDS)):  # deleted keys stay in the order, because they are in the history
+        records.delete_all(some)
+        deleted += len(some)
+        yield len(some)
+    more = bool(command.limit) and any(True for _ in records.keys(command.span))
+    return DeleteSpanResult(records.revision, deleted, more)
 
 
-def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> OperationResult:
+def _do(operation: LeasedPut | Delete | DeleteSpan | Get | List | Transact, records: Records) -> Steps[OperationResult]:
     match operation:
         case Delete(key=key):
             return records.delete(key)
-        case DeleteSpan(span=span):
-            return _delete_span(span, records)
+        case DeleteSpan():
+            return (yield from _delete_span(operation, records))
         case LeasedPut():
             return put_leased(operation, records)
         case Get(key=key):
             return found(key, records)
         case List(span=span, limit=limit):
-            return list_span(records, span, limit)
+            listed = list_span(records, span, limit)
+            yield len(listed.found)
+            return listed
         case Transact():
-            return _transact(operation, records)
+            return (yield from _transact(operation, records))
         case _:
             assert_never(operation)
 
@@ -142,14 +178,36 @@ def found(key: bytes, records: Records) -> KeyState:
     return KeyState(key, records.get(key), records.lease_index.lease_of.get(key, 0))
 
 
-def holds(compare: Compare, records: Records) -> bool:
+def holds(compare: Compare, records: Records) -> Steps[bool]:
     """Return True if the condition holds now, see `Compare`."""
     on = compare.on
     if isinstance(on, bytes):
         return _holds_for(on, compare, records)
     if compare.target is Target.EXISTS:
         return _relates(int(any(True for _ in records.keys(on))), compare.relation, compare.operand)
-    return all(_holds_for(key, compare, records) for key in records.keys(on))
+    field = _FIELDS.get(compare.target)
+    if field is not None:
+        return (yield from _holds_for_records(compare, records.records_in(on), field))
+    keys = records.keys(on)
+    while some := list(islice(keys, STEP_RECORDS)):
+        if not all(_holds_for(key, compare, records) for key in some):
+            return False
+        yield len(some)
+    return True
+
+
+def _holds_for_records(
+    compare: Compare, records: Iterator[Record], field: Callable[[Record], int | bytes]
+) -> Steps[bool]:
+    """Return True if the condition holds for each of `records`. The loops are in C: a condition may be on MAX_KEYS."""
+    relates, operand = _RELATIONS[compare.relation], compare.operand
+    while some := list(islice(records, SCANNED_RECORDS)):
+        if isinstance(field(some[0]), bytes) != isinstance(operand, bytes):
+            return False
+        if not all(map(relates, map(field, some), repeat(operand))):
+            return False
+        yield len(some) // _SCANNED_PER_RECORD
+    return True
 
 
 def _holds_for(key: bytes, compare: Compare, records: Records) -> bool:
@@ -185,14 +243,4 @@ def _relates(found: int | bytes, relation: Relation, operand: int | bytes) -> bo
     operand, but no log entry may stop a replica."""
     if isinstance(found, bytes) != isinstance(operand, bytes):
         return False
-    match relation:
-        case Relation.EQUAL:
-            return found == operand
-        case Relation.NOT_EQUAL:
-            return found != operand
-        case Relation.LESS:
-            return found < operand  # type: ignore[operator]  # both are numbers, or both bytes
-        case Relation.GREATER:
-            return found > operand  # type: ignore[operator]
-        case _:
-            assert_never(relation)
+    return _RELATIONS[relation](found, operand)

@@ -107,6 +107,8 @@ class LearnerActor(Actor):
                 self._learner.announce(ballot, upto)
             case _:
                 pass
+        while self._learner.next_chosen():
+            pass
         for slot, value in self._out.take().chosen:
             self.learned.append(spell(value))
             self.notes.append(f"learns that slot {slot} is {spell(value)}")

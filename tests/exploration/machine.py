@@ -277,7 +277,7 @@ class ExploredMachine:
                     assert isinstance(fetch, ServeFetch), "no log is cut here"
                     page = self.storage.read(fetch.from_slot, fetch.upto, self.scope.options.page_bytes)
                     self.node.log_page_read(fetch.to, page)
-            if not (ready.messages or ready.write or ready.fetches):
+            if not (ready.messages or ready.write or ready.fetches or self.node.has_more):
                 return
 
     def _store(self, write: Write) -> None:

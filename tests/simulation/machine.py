@@ -10,6 +10,7 @@ from kvstore.replica.retention import RetentionLimits
 from paxos.ready import ServeFetch, ServeSnapshot, Write
 from paxos.types import NodeId, Time
 from storage.memory import MemoryStorage
+from tests.simulation.steps import short_steps
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import SimulatedCluster
@@ -183,7 +184,8 @@ class SimulatedMachine:
     def _settle(self) -> None:
         node = self.node
         assert node is not None
-        ready = node.step()
+        with short_steps(self._cluster.scenario.applied_records):
+            ready = node.step()
         self._cluster.stepped(self, ready)
         fatal = self._rng.random() < self._cluster.faults.crash_in_step or (self.doomed and ready.write is not None)
         sent = self._rng.randint(0, len(ready.messages)) if fatal else len(ready.messages)
@@ -198,6 +200,8 @@ class SimulatedMachine:
         self._fetches += [(len(self._undurable), fetch) for fetch in ready.fetches]
         self._serve_fetches(0)
         self._arm(node)
+        if node.has_more:
+            self._schedule_turn()
 
     def _die(self) -> None:
         """End by itself. Whoever watches over processes starts it again, unless it was doomed."""

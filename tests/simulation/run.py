@@ -31,6 +31,8 @@ class Summary(msgspec.Struct):
     reads: int = 0
     ballots: int = 0
     installs: int = 0
+    partial: int = 0
+    """Steps after which a log entry was applied in part."""
     changes: int = 0
     leases: int = 0
     """That were over because the leader said so."""
@@ -199,6 +201,7 @@ class Run:
             reads=self.safety.reads,
             ballots=self.safety.ballots,
             installs=self.safety.installs,
+            partial=self.safety.partial,
             changes=self.safety.reference.changes,
             leases=len(self.safety.expired_at),
             frames=cluster.network.count,

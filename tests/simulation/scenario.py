@@ -108,6 +108,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_timeout_ms: int = 2500
     options: dict[str, int] = {}
     """Settings of the protocol that differ from their defaults."""
+    applied_records: int = 0
+    """Records that a step of a node applies, about; 0 for the default, which no entry exceeds."""
     limits: dict[str, int] = {}
     """How much of the past is kept, where that differs from the defaults."""
     faults: Faults = Faults()
@@ -186,6 +188,8 @@ def draw(seed: int) -> Scenario:
     )
     scenario = msgspec.structs.replace(scenario, arrive_ms=Random(f"{seed}/arrive").choice((0, 0, 20, faulty_ms // 2)))
     scenario = msgspec.structs.replace(scenario, tenants=Random(f"{seed}/tenants").choice((0, 2, 4)))
+    steps = Random(f"{seed}/steps").choice((0, 1, 3))
+    scenario = msgspec.structs.replace(scenario, applied_records=steps)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 
@@ -206,6 +210,7 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "stall_ms": 2 * lease_ms,
         "window": rng.choice((1, 4, 16)),
         "max_batch_bytes": rng.choice((64, 1 << 20)),
+        "bulk_bytes": 100,
         "page_bytes": rng.choice((60, 1 << 20)),
         "recent_slots": rng.choice((1, 8, 1024)),
         "min_batch_bytes": rng.choice((1, 1 << 16)),

@@ -80,10 +80,12 @@ class KeyDeletionDocument(KeyDocument, frozen=True, kw_only=True):
 
 
 class RangeDeletedDocument(ResponseDocument, frozen=True, kw_only=True):
-    """Number of keys that were deleted, and the revision of the store."""
+    """Number of keys that were deleted, and the revision of the store. `more` is present if the request had a limit:
+    true if it has left keys."""
 
     revision: Count
     deleted: Count
+    more: bool | UnsetType = UNSET
 
 
 class RecordDocument(KeyDocument, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ from kvstore.server.http.conditions import (
 )
 from kvstore.server.http.lists import KeyListHandlers
 from kvstore.server.http.problems import NO_SUCH_KEY, Problem, not_allowed, revision_unavailable
-from kvstore.server.http.query_parameters import parse_key_range, parse_key_read
+from kvstore.server.http.query_parameters import parse_key_deletion, parse_key_read
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_target import decode_key
 from kvstore.server.http.response import HttpResponse, NotModified, json_response
@@ -194,26 +194,28 @@ class KeyWriteCall:
 class RangeDeleteCall:
     """A DELETE of many keys."""
 
-    __slots__ = ("_idempotency_key", "_replica", "_request", "_span")
+    __slots__ = ("_command", "_idempotency_key", "_replica", "_request")
     takes_body = False
 
     def __init__(self, replica: ReplicaService, request: HttpRequest, query: str) -> None:
         self._replica = replica
         self._request = request
-        self._span = parse_key_range(query)
+        span, limit = parse_key_deletion(query)
+        self._command = DeleteSpan(span, limit or 0)
         refuse_conditions(request)
         self._idempotency_key = IdempotencyKey.of(request)
 
     def ask(self, reply: Callable[[Any], None]) -> None:
         """See ReplicaCall."""
-        self._replica.write(once(DeleteSpan(self._span), self._idempotency_key, self._request), reply)
+        self._replica.write(once(self._command, self._idempotency_key, self._request), reply)
 
     def response_to(self, reply: Result) -> HttpResponse:
         """See ReplicaCall."""
         refuse_result(reply)
         if not isinstance(reply, DeleteSpanResult):
             raise TypeError(f"a deletion was answered with {reply!r}")
-        return json_response(200, RangeDeletedDocument(revision=reply.revision, deleted=reply.deleted))
+        more = reply.more if self._command.limit else UNSET
+        return json_response(200, RangeDeletedDocument(revision=reply.revision, deleted=reply.deleted, more=more))
 
 
 def _staleness(read: ReadAnswer) -> bytes:

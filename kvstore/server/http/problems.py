@@ -180,7 +180,10 @@ def revision_unavailable(known: RevisionUnavailable, revision: int, consistency:
 
 def too_many_keys() -> Problem:
     """Return 413 for a command that might affect more than MAX_KEYS keys."""
-    detail = f"Nothing was done: the request might affect more than {MAX_KEYS:,} keys. Use smaller ranges (start, end)."
+    detail = (
+        f"Nothing was done: the request might affect more than {MAX_KEYS:,} keys. Use smaller ranges (start, end). To "
+        f"delete more, repeat DELETE with limit={MAX_KEYS} while the response has more=true: each has a revision."
+    )
     return Problem(TOO_MANY_KEYS, detail)
 
 

@@ -9,6 +9,7 @@ All queries are parsed here, so that the tests can hold the parameters against `
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote
 
+from kvstore.api.commands import MAX_KEYS
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.limits import MAX_REVISION
 from kvstore.api.numbers import InvalidNumberError, parse_integer, parse_seconds
@@ -73,9 +74,11 @@ def parse_force(query: str) -> bool:
     return choice_in(parse_query(query, ("force",)), "force", ("false", "true")) == "true"
 
 
-def parse_key_range(query: str) -> Span:
-    """Return the keys that a query names. Raises Problem for none, and for any other parameter."""
-    return key_range_in(parse_query(query, ("prefix", "start", "end")))
+def parse_key_deletion(query: str) -> tuple[Span, int | None]:
+    """Return the keys that a query names, and the most that are to be deleted. Raises Problem for no keys, and for any
+    other parameter."""
+    found = parse_query(query, ("prefix", "start", "end", "limit"))
+    return key_range_in(found), integer_in(found, "limit", 1, MAX_KEYS)
 
 
 def key_range_in(found: Mapping[str, str]) -> Span:

@@ -202,3 +202,26 @@ def test_caught_up_means_a_leader_and_nothing_missing() -> None:
     bench.receive("n2", Learn((PValue(1, B1, b"a"),), 1, 0))
     bench.expect(accepts=[PValue(1, B1, b"a")], chosen=[(1, b"a")])
     assert bench.replica.caught_up
+
+
+def test_rule_27_a_host_is_given_one_chosen_slot_at_a_time_if_it_asks() -> None:
+    bench = holding(b"a", b"b", b"c")
+    bench.receive("n2", Chosen(B1, 3))
+    assert bench.replica.chosen == 0
+    assert bench.replica.next_chosen() == (1, b"a")
+    assert bench.replica.chosen == 1
+    ready = bench.replica.take(bench.now, applied=0)
+    assert ready.chosen == [(1, b"a")]
+    assert bench.replica.chosen == 1
+    assert [bench.replica.next_chosen(), bench.replica.next_chosen()] == [(2, b"b"), (3, b"c")]
+    assert bench.replica.next_chosen() is None
+    assert bench.replica.take(bench.now, applied=3).chosen == [(2, b"b"), (3, b"c")]
+
+
+def test_nothing_is_fetched_that_the_host_has_yet_to_take() -> None:
+    bench = holding(b"a", b"b")
+    bench.receive("n2", Chosen(B1, 5))
+    bench.replica.next_chosen()
+    assert bench.replica.take(bench.now, applied=0).messages == []
+    bench.replica.next_chosen()
+    assert bench.replica.take(bench.now, applied=2).messages == [to("n2", Fetch(3))]

@@ -200,6 +200,7 @@ def test_rule_28_a_silent_voter_is_heard_neither_by_candidates_nor_by_leaders() 
     assert new_slots(bench) == []
     assert (bench.replica.chosen, bench.replica.lease_until) == (0, 0)
     bench.receive("n2", Accepted(ballot, 1), ack(ballot, 1))
+    bench.replica.take(bench.now)
     assert bench.replica.chosen == 1
     assert bench.replica.lease_holds(bench.now)
 
@@ -340,12 +341,14 @@ def test_rule_27_slots_are_chosen_by_the_majority_of_the_membership_that_decides
         bench.durable()
         assert bench.replica.chosen == before
         choose(bench, ballot, *slots)
+        bench.replica.take(bench.now)
     assert new_slots(bench) == []
     bench.replica.propose((b"a",))
     assert new_slots(bench) == [FIRST]
     choose(bench, ballot, FIRST)
     assert bench.replica.chosen == FIRST - 1
     bench.receive("n4", Accepted(ballot, FIRST))
+    bench.replica.take(bench.now)
     assert bench.replica.chosen == FIRST
 
 

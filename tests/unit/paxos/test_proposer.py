@@ -363,3 +363,39 @@ def test_rule_27_no_ops_fill_up_to_a_slot_where_there_is_nothing_else_to_order()
     one.enqueue((b"b",))
     assert one.propose(START, 0) == [(5, pack([b"b"]))]
     assert one.propose(START, 0) == []
+
+
+def test_a_bulk_payload_delays_small_ones_neither_in_the_queue_nor_in_flight() -> None:
+    one = pipeline(bulk_bytes=100, max_bulk_bytes=250, min_batch_bytes=1000)
+    one.propose(START, 0)
+    one.accepted("n1", 1)
+    one.accepted("n2", 1)
+    large = [bytes([number]) * 100 for number in range(4)]
+    one.enqueue((*large, b"small"))
+    assert one.queued == 5
+    begun = one.propose(START, 0)
+    assert begun == [(2, pack([b"small"])), (3, pack([large[0]])), (4, pack([large[1]]))]
+    one.accepted("n1", 2)
+    one.accepted("n2", 2)
+    one.enqueue((b"next",))  # fewer bytes than are in flight, but those are bulk
+    assert one.propose(START, 0) == [(5, pack([b"next"]))]
+    one.accepted("n1", 3)
+    one.accepted("n2", 3)
+    assert one.propose(START, 0) == [(6, pack([large[2]]))]
+
+
+def test_a_bulk_payload_above_the_limit_goes_alone() -> None:
+    one = pipeline(bulk_bytes=10, max_bulk_bytes=10)
+    one.propose(START, 0)
+    one.enqueue((b"a" * 50, b"b" * 10))
+    assert one.propose(START, 0) == [(2, pack([b"a" * 50]))]
+    one.accepted("n1", 2)
+    one.accepted("n2", 2)
+    assert one.propose(START, 0) == [(3, pack([b"b" * 10]))]
+
+
+def test_rule_26_the_bound_of_the_queue_counts_bulk_payloads() -> None:
+    one = pipeline(bulk_bytes=10, max_queued_bytes=15)
+    assert one.enqueue((b"a" * 10,))
+    assert one.enqueue((b"b" * 10,))
+    assert not one.enqueue((b"c",))

@@ -1,5 +1,6 @@
 """Parameters in paths, queries and headers. Their bounds are the constants that the handlers use."""
 
+from kvstore.api.commands import MAX_KEYS
 from kvstore.api.limits import MAX_LISTED, MAX_TTL_S, MIN_TTL_S
 from kvstore.api.queries import Consistency
 from kvstore.server.http.openapi.description import COUNT, KEY, REVISION, TEXT, Parameter, Schema
@@ -43,6 +44,11 @@ SPAN = (PREFIX, START, END)
 
 LIMIT = _query(
     "limit", REVISION, "Most records in the response. A page has at most 1,000; NDJSON has no limit of its own."
+)
+DELETE_LIMIT = _query(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MAX_KEYS},
+    "Delete at most this many keys, the first ones. Send the request again while the response has `more`.",
 )
 CURSOR = _query("cursor", TEXT, "Cursor of the previous page: continues after it, as of the same revision.")
 ORDER = _query("order", _choice("asc", "desc"), "Ascending or descending order of the bytes of the keys.")

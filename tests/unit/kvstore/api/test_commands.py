@@ -59,7 +59,7 @@ STORED_RESULTS = """
     PutResult revision version
     Released revision
     Said done
-    SpanDeleted revision deleted
+    SpanDeleted revision deleted more
     TooManyKeys
     Transacted succeeded revision results
 """

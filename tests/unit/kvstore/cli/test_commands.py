@@ -302,3 +302,19 @@ def test_the_summary_of_a_command_is_the_first_sentence_of_its_help(subtests: py
         with subtests.test(name):
             text = " ".join(cli.load_command(name).help.split())
             assert text.startswith(cli.COMMANDS[name].summary)
+
+
+def test_a_deletion_of_more_keys_than_a_revision_may_have_goes_on_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = iter(
+        [DeleteSpanResult(5, 100_000, more=True), DeleteSpanResult(6, 100_000, more=True), DeleteSpanResult(7, 9)]
+    )
+
+    async def delete_span(_: Client, span: Span, *, limit: int) -> DeleteSpanResult:
+        assert (span, limit) == (Span(b"k", b"l"), 100_000)
+        return next(results)
+
+    monkeypatch.setattr(Client, "delete_span", delete_span)
+    code, out, says = run("delete", "k", "--prefix")
+    assert (code, out) == (0, b"revision 7, deleted 200,009 keys\n")
+    assert "revision 5, deleted 100,000 keys so far" in says
+    assert "revision 6, deleted 200,000 keys so far" in says

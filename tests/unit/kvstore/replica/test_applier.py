@@ -201,7 +201,7 @@ def test_rule_29_a_witness_knows_what_became_of_changes_of_the_members_and_of_no
 
 def test_rule_22_a_witness_knows_the_request_ids() -> None:
     made = bare(in_slot(1, A))
-    assert made.machine.pack_origins() == applier(in_slot(1, A)).machine.pack_origins()
+    assert made.machine.request_ids.pack() == applier(in_slot(1, A)).machine.request_ids.pack()
 
 
 def test_rule_29_a_witness_takes_over_of_a_state_what_it_keeps_and_stays_one_when_it_is_loaded() -> None:

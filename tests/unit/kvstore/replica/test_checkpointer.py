@@ -54,7 +54,12 @@ class StoredReplica:
             slot = self.checkpointer.applier.applied + 1
             value = in_slot(slot, command)
             self.accept(value)
-            self.checkpointer.apply(slot, value, self.now)
+            self.apply_slot(slot, value)
+
+    def apply_slot(self, slot: Slot, value: bytes) -> None:
+        chosen = iter([(slot, value)])
+        for _ in self.checkpointer.apply_chosen(lambda: next(chosen, None), self.now):
+            pass
 
     def stored_with(self, write: Write | None = None) -> Write | None:
         return joined(write, self.checkpointer.take_checkpoint(self.now, along=write is not None))
@@ -99,7 +104,7 @@ def test_rule_6_what_was_applied_and_how_far_goes_along_with_the_next_write_as_o
 def test_rule_6_a_slot_that_changes_no_record_is_progress_too() -> None:
     replica = StoredReplica()
     replica.accept(NOOP)
-    replica.checkpointer.apply(1, NOOP, NOW)
+    replica.apply_slot(1, NOOP)
     write = replica.sync()
     assert (write.changes, write.progress) == ([], replica.checkpointer.applier.progress())
 

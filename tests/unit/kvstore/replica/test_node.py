@@ -7,7 +7,7 @@ import pytest
 from kvstore.api.commands import CommandBatch, Delete, NotFound, Put, PutResult, unpack_batch
 from kvstore.api.errors import Outcome, Reason
 from kvstore.replica import disk_load
-from kvstore.replica.node import REPEAT_MS
+from kvstore.replica.proposal_queue import REPEAT_MS
 from paxos.messages import (
     Accept,
     Accepted,

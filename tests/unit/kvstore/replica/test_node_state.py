@@ -11,7 +11,7 @@ from kvstore.replica.divergence import EVERY_MS, EVERY_SLOTS
 from kvstore.replica.retention import RetentionLimits
 from kvstore.replica.snapshot_receive import RETRY_MS
 from kvstore.replica.snapshot_send import IDLE_MS, MAX_WAIT_MS
-from kvstore.state_machine.state_machine import RECORD_BYTES
+from kvstore.state_machine.digest import RECORD_BYTES
 from paxos.messages import (
     Accept,
     AnyMessage,

@@ -1,11 +1,28 @@
 from functools import partial
 
-from kvstore.api.commands import CommandBatch, Delete, Put, PutResult, Result, unpack_batch
+from kvstore.api.commands import (
+    CommandBatch,
+    Compare,
+    Delete,
+    DeleteSpan,
+    GrantLease,
+    Idempotent,
+    Put,
+    PutResult,
+    Relation,
+    Result,
+    RevokeLease,
+    Target,
+    Transact,
+    unpack_batch,
+)
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.replica.proposal_queue import ProposalQueue, WriteRequest
-from kvstore.state_machine.quota import OVERHEAD_BYTES, size_bytes
+from kvstore.api.key_range import EVERY_KEY
+from kvstore.replica.proposal_queue import MAX_BULK_WORK, ProposalQueue, WriteRequest
+from kvstore.state_machine.quota import KEY_BYTES, OVERHEAD_BYTES, size_bytes, work_of
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS
+from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 REPEAT = 1000 * MS
 
@@ -150,3 +167,50 @@ def test_what_is_on_its_way_is_repeated_with_a_doubling_wait() -> None:
     assert clients.proposals.overdue(3 * REPEAT) == [data]
     assert clients.proposals.next_deadline() == 7 * REPEAT
     assert clients.proposals.all_sent() == [data]
+
+
+def bulk(key: bytes) -> WriteRequest:
+    return WriteRequest(Put(key, b""), 1, lambda _: None, 10_000 * MS, MAX_BULK_WORK)
+
+
+def test_small_commands_pass_bulk_commands_of_which_few_are_sent_at_a_time() -> None:
+    clients = Clients()
+    for key in (b"large", b"larger"):
+        clients.proposals.add(bulk(key))
+    clients.add(Put(b"small", b""))
+    assert [clients.batch().commands for _ in range(2)] == [[Put(b"small", b"")], [Put(b"large", b"")]]
+    assert not clients.proposals.has_queued
+    clients.add(Put(b"next", b""))
+    assert clients.batch().commands == [Put(b"next", b"")]
+    clients.proposals.applied(2, [PutResult(1, 1)])
+    assert clients.proposals.has_queued
+    assert clients.batch().commands == [Put(b"larger", b"")]
+
+
+def test_a_bulk_command_that_timed_out_makes_room_for_the_next_one() -> None:
+    clients = Clients()
+    for key in (b"large", b"larger"):
+        clients.proposals.add(bulk(key))
+    clients.batch()
+    assert not clients.proposals.has_queued
+    assert clients.proposals.next_deadline() == 10_000 * MS or clients.proposals.next_deadline() == REPEAT
+    clients.proposals.expire(10_000 * MS, Reason.NO_LEADER)
+    clients.proposals.add(bulk(b"third"))
+    assert clients.batch().commands == [Put(b"third", b"")]
+
+
+def test_the_work_of_a_command_counts_the_keys_that_it_may_read() -> None:
+    store = CommandedStore(Transact([], [Put(b"%d" % key, b"") for key in range(500)], []), GrantLease(1000))
+    span, size = DeleteSpan(EVERY_KEY), 100
+    compare = Transact([Compare(EVERY_KEY, Target.VERSION, Relation.EQUAL, 1)], [], [])
+    for command, keys in (
+        (Put(b"a", b""), 0),
+        (span, 500),
+        (DeleteSpan(EVERY_KEY, 20), 20),
+        (compare, 500),
+        (Transact([], [span], [span]), 1000),
+        (Idempotent(2, 1, b"", span), 500),
+        (RevokeLease(2), 1),
+        (RevokeLease(9), 0),
+    ):
+        assert work_of(command, size, store.machine) == size + KEY_BYTES * keys

@@ -82,7 +82,7 @@ def test_what_is_settled_takes_no_memory() -> None:
     machine = StateMachine([])
     for sequence in range(1, 1000):
         apply(machine, sequence=sequence, settled_below=max(1, sequence - 3))
-    assert len(machine._origins["n1"].applied) <= 4
+    assert len(machine.request_ids.origins["n1"].applied) <= 4
 
 
 commands: st.SearchStrategy[Command] = st.one_of(

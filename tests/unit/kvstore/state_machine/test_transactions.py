@@ -30,7 +30,9 @@ from kvstore.api.commands import (
 from kvstore.api.key_range import EVERY_KEY, Span, starting_with
 from kvstore.state_machine import transactions
 from kvstore.state_machine.quota import growth_of
+from kvstore.state_machine.view import complete
 from storage.base import first_of
+from tests.simulation.steps import short_steps
 from tests.unit.kvstore.state_machine.commanded import CommandedStore
 
 
@@ -124,7 +126,7 @@ def test_a_condition_on_a_key(subtests: pytest.Subtests) -> None:
         with subtests.test(target=target, relation=relation, operand=operand):
             for key, expected in ((b"k", there), (b"none", absent)):
                 compare = Compare(key, Target(target), Relation(relation), operand)
-                assert transactions.holds(compare, RECORD.machine) is expected
+                assert complete(transactions.holds(compare, RECORD.machine)) is expected
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_a_condition_on_a_span_is_one_on_each_key_that_is_there(
     span: Span, target: str, relation: str, operand: int, expected: bool
 ) -> None:
     compare = Compare(span, Target(target), Relation(relation), operand)
-    assert transactions.holds(compare, RECORD.machine) is expected
+    assert complete(transactions.holds(compare, RECORD.machine)) is expected
 
 
 def test_a_list_ends_at_its_limit_and_says_whether_there_is_more() -> None:
@@ -259,3 +261,36 @@ def test_the_changes_give_the_same_state_again(commands: Sequence[list[Operation
         store.machine.position,
     )
     assert list(loaded.keys(EVERY_KEY)) == sorted(loaded.records)
+
+
+def test_a_deletion_with_a_limit_takes_the_first_keys_and_says_whether_there_are_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "MAX_KEYS", 3)
+    store = CommandedStore(*[Put(b"k%d" % number, b"") for number in range(5)])
+    assert store.do(DeleteSpan(EVERY_KEY)) == TooManyKeys()
+    assert store.do(DeleteSpan(EVERY_KEY, 3)) == DeleteSpanResult(6, 3, more=True)
+    assert store.keys == [b"k3", b"k4"]
+    assert store.do(DeleteSpan(EVERY_KEY, 2)) == DeleteSpanResult(7, 2, more=False)
+    assert store.do(DeleteSpan(EVERY_KEY, 2)) == DeleteSpanResult(7, 0, more=False)
+
+
+def test_keys_that_only_the_history_has_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "MAX_KEYS", 1)
+    store = CommandedStore(Put(b"a", b""), Put(b"b", b""), Delete(b"a"))
+    assert store.machine.most_keys(EVERY_KEY) == 2
+    assert store.do(DeleteSpan(EVERY_KEY)) == DeleteSpanResult(4, 1)
+
+
+@given(st.sampled_from([1, 2, 500]), st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), max_size=6))
+def test_rule_21_the_length_of_the_steps_changes_nothing(records: int, keys: list[bytes]) -> None:
+    command = always(*[Put(key, b"1") for key in keys], DeleteSpan(Span(b"b", None)), *[Delete(key) for key in keys])
+    whole = CommandedStore(*[Put(key, b"0") for key in keys], command)
+    with short_steps(records):
+        stepped = CommandedStore(*[Put(key, b"0") for key in keys], command)
+    assert stepped.machine.changes == whole.machine.changes
+    assert stepped.machine.digest == whole.machine.digest
+    assert (stepped.machine.size_bytes, stepped.machine.superseded_bytes) == (
+        whole.machine.size_bytes,
+        whole.machine.superseded_bytes,
+    )

@@ -235,6 +235,10 @@ def test_too_many_at_once_are_refused_whole(monkeypatch: pytest.MonkeyPatch) -> 
         assert (reply.status, reply.problem()["outcome"]) == (413, "failed")
         assert "smaller ranges" in reply.problem()["detail"]
         assert len(store.replica.records) == 2
+        monkeypatch.setattr(transactions, "MAX_KEYS", 100_000)
+        steps = [json.loads((await store.call("DELETE", "/kv/?prefix=&limit=1")).body) for _ in range(2)]
+        assert [(step["deleted"], step["more"]) for step in steps] == [(1, True), (1, False)]
+        assert (await store.call("DELETE", "/kv/?prefix=&limit=100001")).status == 400
 
     run(scenario)
 
