@@ -195,9 +195,8 @@ class Node:
         return False
 
     def hold_state(self, reader: str, after: int) -> int:
-        """Store the applied state with the next step, and let compaction wait for `reader`, a backup that reads the rows
-        after position `after`. Return the position up to which storage is told to compact: the backup must not start
-        from a page that is compacted less."""
+        """Store the applied state with the next step, and let compaction wait for the backup `reader`, which reads rows
+        after position `after`. Return the position up to which storage compacts: no page of the backup may be older."""
         self._checkpointer.outgoing.requested(reader, FetchSnapshot(after), self._clock())
         return self._checkpointer.store_now()
 
