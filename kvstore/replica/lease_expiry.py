@@ -51,6 +51,7 @@ class LeaseExpiry:
             self._leading, self._measures = leading, False
             self._ends, self._queue = {}, []
         if leading is None or not lease_index.leases:
+            self._ends, self._queue = {}, []  # `tick` would leave them, and their deadline would stay due
             lease_index.renewed.clear()
             return
         if self._measures:

@@ -15,6 +15,9 @@ from tests.simulation.steps import short_steps
 if TYPE_CHECKING:
     from tests.simulation.cluster import SimulatedCluster
 
+MAX_IDLE_RINGS = 100
+"""Ticks in a row after which a node that asks for the next one at the same past deadline is taken to spin."""
+
 
 class SimulatedMachine:
     """A clock with its own rate, a disk that loses what is not durable, and the node while it runs."""
@@ -48,6 +51,10 @@ class SimulatedMachine:
         self._writing = False
         self.life = 0
         self._timer: Time | None = None
+        self._rung: Time | None = None
+        """The deadline of the last tick."""
+        self._idle_rings = 0
+        """How often in a row the node asked for a tick at that deadline again."""
         self._turn_scheduled = False
         self.node: Node | None = None
 
@@ -257,6 +264,8 @@ class SimulatedMachine:
         deadline = node.next_deadline()
         if self._timer == deadline:
             return
+        self._idle_rings = self._idle_rings + 1 if deadline == self._rung else 0
+        assert self._idle_rings < MAX_IDLE_RINGS, f"{self.name} asks again and again for a tick that does nothing"
         self._timer = deadline
         life = self.life
         left = max(0, deadline - self.clock())
@@ -264,5 +273,5 @@ class SimulatedMachine:
 
     def _ring(self, deadline: Time, life: int) -> None:
         if self.life == life and self._timer == deadline:
-            self._timer = None
+            self._timer, self._rung = None, deadline
             self.happens(Node.tick)

@@ -8,6 +8,7 @@ from kvstore.api.commands import (
     KeepLeaseAlive,
     LeasedPut,
     RecordLeader,
+    RevokeLease,
     Transact,
     unpack_batch,
 )
@@ -90,6 +91,18 @@ def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> Non
     assert leader.later(999) == []
     assert leader.later(1) == [ExpireLease(1, 2, "1.n1")]
     assert leader.lease_expiry.next_deadline() == leader.now + RETRY_MS * MS
+
+
+def test_a_leader_without_leases_has_no_deadline() -> None:
+    """The deadline of a revoked lease stayed, and once it had passed, the driver called `tick` without a pause."""
+    leader = counting()
+    assert leader.lease_expiry.next_deadline() == leader.now + 1000 * MS
+    leader.apply(RevokeLease(1))
+    assert leader.lease_expiry.next_deadline() is None
+    leader.later(2000)
+    assert leader.lease_expiry.next_deadline() is None
+    leader.apply(GrantLease(500))
+    assert leader.lease_expiry.next_deadline() == leader.now + 500 * MS
 
 
 def test_a_lease_lives_for_the_length_that_a_renewal_gave_it() -> None:
