@@ -249,7 +249,7 @@ class Node:
     def space_changed(self, space: DiskSpace) -> None:
         """Take note of the space that is left on the disk. A leader whose disk becomes full steps aside: the disk of
         another voter may have room, and its queue of values is dropped."""
-        if self.disk.space is DiskSpace.AMPLE:
+        if self.disk.space is DiskSpace.AMPLE is not space:
             self.replica.step_aside(self._clock())
         self.disk.space = space
         self._checkpointer.retain(disk_is_full=space is not DiskSpace.AMPLE)

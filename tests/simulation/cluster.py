@@ -13,6 +13,7 @@ from paxos.options import Options
 from paxos.ready import Ready
 from paxos.role import Role
 from paxos.types import ZERO, NodeId, Time
+from storage.base import DiskSpace
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Disks, Link, Network, links
 from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Scenario, Strike, StrikeKind, moment
@@ -81,9 +82,9 @@ class SimulatedCluster:
 
     @property
     def is_founded(self) -> bool:
-        """True once every founding member knows the membership."""
-        nodes = [self.machines[name].node for name in self.scenario.names]
-        return all(node is not None and node.view.known for node in nodes)
+        """True once every founding member knows the membership, or has known it before it lost its disk."""
+        founders = [self.machines[name] for name in self.scenario.names]
+        return all(one.lost or (one.node is not None and one.node.view.known) for one in founders)
 
     def members(self) -> list[Node | None]:
         """The nodes of those who are members by what the most advanced one knows."""
@@ -101,6 +102,7 @@ class SimulatedCluster:
         for machine in self.machines.values():
             machine.disk_fails = 0
             machine.doomed = False
+            machine.happens(lambda node: node.space_changed(DiskSpace.AMPLE))
             if machine.stopping:
                 machine.crash()
             if core and machine.name not in core:
@@ -216,6 +218,8 @@ class SimulatedCluster:
             case StrikeKind.DISK:
                 machine.disk_fails += 1
                 self.world.at(over, lambda: self._mend_disk(machine))
+            case StrikeKind.FULL:
+                self._fill_disk(machine, over)
             case _:
                 pass  # the links are cut
 
@@ -239,6 +243,19 @@ class SimulatedCluster:
 
     def _isolation(self, machine: SimulatedMachine) -> list[Link]:
         return links(StrikeKind.CUT, [machine.name], list(self.machines))
+
+    def _fill_disk(self, machine: SimulatedMachine, over: Time) -> None:
+        """The space is low, and after a while perhaps critical, until it is over. A new process finds room."""
+        life, rng = machine.life, self.scenario.rng(f"full/{machine.name}/{self.world.now}")
+
+        def becomes(space: DiskSpace) -> None:
+            if machine.life == life:
+                machine.happens(lambda node: node.space_changed(space))
+
+        becomes(DiskSpace.LOW)
+        if rng.random() < 0.5:
+            self.world.at(self.world.now + (over - self.world.now) // 2, partial(becomes, DiskSpace.CRITICAL))
+        self.world.at(over, partial(becomes, DiskSpace.AMPLE))
 
     def _mend_disk(self, machine: SimulatedMachine) -> None:
         machine.disk_fails = max(0, machine.disk_fails - 1)

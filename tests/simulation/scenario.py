@@ -66,7 +66,9 @@ class StrikeKind(StrEnum):
     """The last frames of every kind arrive once more, from this life of a process and from earlier ones, long over or
     not. It takes no time."""
     DISK = "disk"
-    """Every sync fails, as on a full or a broken disk: they die of the first, start again, and die of the next."""
+    """Every sync fails, as on a broken disk: they die of the first, start again, and die of the next."""
+    FULL = "full"
+    """Their disks are full: they live on their reserves, which are large enough for what they take."""
 
 
 EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})

@@ -1,5 +1,6 @@
 """A full disk: the reserve is given up, and the same transaction is stored after all."""
 
+import sqlite3
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -158,3 +159,27 @@ def test_data_that_can_only_be_opened_without_the_reserve_gives_it_up(
     with closing(open_storage(directory, "test", "n1", MEMBERS, reserve_bytes=64 * KB)) as storage:
         assert storage.space is not DiskSpace.AMPLE
     assert not (directory / RESERVE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "full"),
+    [(sqlite3.SQLITE_FULL, True), (sqlite3.SQLITE_IOERR_FSYNC, False), (sqlite3.SQLITE_IOERR_WRITE, False)],
+)
+def test_rule_4_only_a_write_that_finds_no_room_is_done_again(directory: Path, code: int, full: bool) -> None:
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        disk = LimitedDisk(storage)
+        disk.held = True
+        failures = [sqlite3.OperationalError("planted")]
+        failures[0].sqlite_errorcode = code
+
+        def fails_once() -> str:
+            if failures:
+                raise failures.pop()
+            return "done again"
+
+        if full:
+            assert storage._with_reserve(fails_once) == "done again"
+        else:
+            with pytest.raises(sqlite3.OperationalError, match="planted"):
+                storage._with_reserve(fails_once)
+        assert disk.given_up == full
