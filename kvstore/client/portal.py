@@ -120,6 +120,10 @@ class Portal:
             if not self.is_forked:
                 future.cancel()
 
+    def wait_for_cancelled(self) -> None:
+        """Wait for the ends of the calls that were cancelled, such as the release of a lock by an interrupted call."""
+        self.call(_cancelled_tasks)
+
     @contextmanager
     def hold(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
         """Enter and exit `manager` in the event loop; an exception of the block is not passed to `manager`."""
@@ -147,6 +151,12 @@ class Portal:
         finally:
             if not self.is_forked:
                 filling.cancel()  # without waiting: the garbage collector may run this in any thread
+
+
+async def _cancelled_tasks() -> None:
+    cancelled = [task for task in asyncio.all_tasks() if task.cancelling() and task is not asyncio.current_task()]
+    if cancelled:
+        await asyncio.wait(cancelled)
 
 
 async def _fill(queue: "asyncio.Queue[T | _End]", items: AsyncGenerator[T, None]) -> None:

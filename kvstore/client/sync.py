@@ -127,6 +127,7 @@ class SyncClient:
         if not self.portal.is_open:
             return
         try:
+            self.portal.wait_for_cancelled()
             self.portal.call(partial(self.client.__aexit__, None, None, None))
         finally:
             self.portal.stop()

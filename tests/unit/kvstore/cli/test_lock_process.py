@@ -4,12 +4,14 @@ The processes of a command share its standard output. So the end of the output s
 """
 
 import asyncio
+import io
 import os
+import pty
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,34 @@ def children(process: int) -> list[int]:
         if int(fields[1]) == process:
             found.append(int(path.parent.name))
     return found
+
+
+def test_a_command_that_reads_the_terminal_gets_it_and_gives_it_back() -> None:
+    """A shell runs `kvstore lock` in its own process group, as a script does, and reads the terminal before and
+    after."""
+
+    async def story(store: Store) -> None:
+        address = f"http://127.0.0.1:{store.port}"
+        command = f"{sys.executable} -m kvstore lock deploy --endpoints {address} -- sh -c 'read line; echo got $line'"
+        terminal, other = pty.openpty()
+        name = os.ttyname(other)  # it becomes the terminal of the session when the shell opens it
+        script = f"exec <{name} >{name} 2>&1; {command}; read line; echo after $line"
+        shell = await asyncio.create_subprocess_exec("sh", "-c", script, start_new_session=True)
+        with os.fdopen(terminal, "rb+", buffering=0) as screen:
+            screen.write(b"one\n")
+            assert await asyncio.to_thread(until, screen, b"got one")
+            screen.write(b"two\n")
+            assert await asyncio.to_thread(until, screen, b"after two")
+            assert await shell.wait() == 0
+        os.close(other)
+
+    at(story)
+
+
+def until(screen: io.FileIO, text: bytes) -> bool:
+    """Read the terminal until it shows `text`. Return False at its end."""
+    shown = b""
+    with suppress(OSError):  # Linux reports the end of a terminal as an error
+        while text not in shown:
+            shown += screen.read(1024) or b""
+    return text in shown
