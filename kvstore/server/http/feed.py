@@ -16,6 +16,7 @@ watcher that does not read is bounded by the write buffer of its connection. It 
 
 import asyncio
 from functools import partial
+from itertools import islice
 
 import msgspec
 
@@ -28,6 +29,8 @@ from storage.base import revision_of
 
 PAUSE_S = 0.01
 """Shortest time between two rounds to the parked watchers, so that the events of that time are sent together."""
+BATCH = 16
+"""Parked watchers that are sent events as one piece of work."""
 PROGRESS_S = 10.0
 """Interval in which an idle watch is told the present revision, from which a client can resume."""
 
@@ -163,7 +166,13 @@ class WatchFeed:
         del self._groups[span]
         for watcher in group.watchers:
             watcher.position = max(watcher.position, group.position)
-            self._pacer.submit(BackgroundKind.EVENTS, partial(self._advance, watcher))
+        watchers = iter(group.watchers)
+        while batch := list(islice(watchers, BATCH)):
+            self._pacer.submit(BackgroundKind.EVENTS, partial(self._advance_all, batch))
+
+    def _advance_all(self, watchers: list[Watcher]) -> None:
+        for watcher in watchers:
+            self._advance(watcher)
 
     def _tell_progress(self) -> None:
         """Tell all watchers that were sent nothing since the last time the present revision. This also finds the

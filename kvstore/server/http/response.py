@@ -19,6 +19,10 @@ encode = msgspec.json.Encoder().encode
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
+COPIED_BYTES = 4096
+"""Longest chunk of a stream that is copied: one buffer is written faster than three."""
+
+
 class HttpResponse:
     """A whole response.
 
@@ -85,8 +89,12 @@ def stream_head(fields: bytes, connection: bytes, version: str) -> bytes:
 
 
 def stream_chunk(chunk: bytes, version: str) -> tuple[bytes, ...]:
-    """Return a part of a stream in pieces, none of them a copy of `chunk`. The empty chunk is the end of the stream."""
-    return (chunk,) if version == "1.0" else (b"%x\r\n" % len(chunk), chunk, b"\r\n")
+    """Return a part of a stream as buffers to write together. The empty chunk is the end of the stream."""
+    if version == "1.0":
+        return (chunk,)
+    if len(chunk) <= COPIED_BYTES:
+        return (b"%x\r\n%b\r\n" % (len(chunk), chunk),)
+    return b"%x\r\n" % len(chunk), chunk, b"\r\n"
 
 
 @lru_cache(maxsize=1)
