@@ -89,7 +89,8 @@ def test_public_names_are_text_or_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://kv.example.com", "kv.example.com/ui", "*.example.com", "kv:99999", "a b", ":80"]
+    "text",
+    ["http://kv.example.com", "kv.example.com:0", "kv.example.com/ui", "*.example.com", "kv:99999", "a b", ":80"],
 )
 def test_a_public_name_that_could_never_match_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"public_names \(from --public-names\): .* is not a host"):
