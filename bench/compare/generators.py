@@ -63,8 +63,8 @@ def find_h2load() -> str:
 def kvstore_request(operation: Operation, key: bytes, value: bytes) -> bytes:
     """Return an HTTP request to kvstore."""
     if operation == "get":
-        return b"GET /kv/%s HTTP/1.1\r\nHost: bench\r\n\r\n" % key
-    return b"PUT /kv/%s HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%s" % (key, len(value), value)
+        return b"GET /kv/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % key
+    return b"PUT /kv/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (key, len(value), value)
 
 
 def gateway_request(operation: Operation, key: bytes, value: bytes) -> bytes:
@@ -75,7 +75,7 @@ def gateway_request(operation: Operation, key: bytes, value: bytes) -> bytes:
     body = msgspec.json.encode(fields)
     call = b"put" if operation == "put" else b"range"
     return (
-        b"POST /v3/kv/%s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        b"POST /v3/kv/%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
         % (call, len(body), body)
     )
 

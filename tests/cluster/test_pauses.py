@@ -28,13 +28,13 @@ class QueuedRead:
     @classmethod
     async def connect(cls, cluster: ProcessCluster, name: str, key: bytes) -> "QueuedRead":
         read = cls(key, *await asyncio.open_connection(*cluster.replicas[name].listen))
-        read._writer.write(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        read._writer.write(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await read._reader.readuntil(b"\r\n\r\n")
         return read
 
     async def send(self) -> None:
         self._called = time.monotonic_ns()
-        self._writer.write(f"GET {target(self._key)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        self._writer.write(f"GET {target(self._key)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         await self._writer.drain()
 
     async def answered(self) -> Operation:

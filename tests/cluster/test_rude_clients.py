@@ -14,9 +14,9 @@ BIG = bytes(1 << 20)
 RUDE = {
     "silent": b"",
     "in the middle of the request line": b"PUT /kv/k",
-    "in the middle of the headers": b"PUT /kv/k HTTP/1.1\r\nHost: x\r\nContent-Le",
-    "in the middle of the body": b"PUT /kv/rude HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nno more",
-    "no reader of its answers": b"GET /kv/big HTTP/1.1\r\nHost: x\r\n\r\n" * 4,
+    "in the middle of the headers": b"PUT /kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Le",
+    "in the middle of the body": b"PUT /kv/rude HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nno more",
+    "no reader of its answers": b"GET /kv/big HTTP/1.1\r\nHost: localhost\r\n\r\n" * 4,
 }
 
 

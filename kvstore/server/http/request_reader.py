@@ -174,6 +174,8 @@ class RequestReader:
         parser, headers, target = self._parser, self._headers, self._target.decode("latin-1")
         self._target, self._headers, self._repeated, self.held = b"", {}, 0, 0
         keep_alive = parser.should_keep_alive()
+        if keep_alive and b"connection" in headers and b"close" in _options(headers[b"connection"]):
+            keep_alive = False  # RFC 9112, 9.3: also of HTTP/1.0 with keep-alive
         # Without a Connection header only HTTP/1.1 is kept alive; get_http_version formats a string.
         version = "1.1" if keep_alive and b"connection" not in headers else parser.get_http_version()
         method = parser.get_method().decode()
@@ -202,6 +204,11 @@ class RequestReader:
         if self._headers:
             self._headers, self._repeated = {}, 0
         self._receiver.request_received()
+
+
+def _options(connection: bytes) -> list[bytes]:
+    """Return the options in a Connection header."""
+    return [option.strip() for option in connection.lower().split(b",")]
 
 
 def _head_of_body(headers: dict[bytes, bytes]) -> bytes:

@@ -57,6 +57,8 @@ class StatusPages:
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:
         """Return the call of a request for the page at `path`. Raises Problem."""
+        if path == "*":
+            raise not_allowed(request.method, "GET, HEAD, PUT, POST, DELETE")
         if not self.knows(path):
             known = ", ".join(["/kv/{key}", *self._pages, *(page for page in self._lasting if page.count("/") == 1)])
             raise Problem(NO_SUCH_RESOURCE, f"The paths of this server are {known}. GET / explains them.")

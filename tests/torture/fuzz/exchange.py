@@ -15,8 +15,10 @@ ANSWER_S = 10.0
 """Time for a required answer. A replica ends each request within 3 s; the rest is for a busy machine."""
 PATIENCE_S = 0.3
 """Time for an optional answer."""
-REFUSALS = (503, 507)
-"""Statuses from 500 on that a correct replica may answer: unavailable, and out of space."""
+REFUSALS = (501, 503, 505, 507)
+"""Statuses from 500 on that a correct replica may answer: not implemented, unavailable, and out of space."""
+OF_BYTES = (400, 414, 431, 501, 505)
+"""Statuses of the answers to bytes that are no request, which have a body whatever the method is."""
 MAX_READ = 4 << 20
 
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -128,7 +130,7 @@ def _body(
     received: bytes, at: int, status: int, fields: dict[bytes, bytes], *, bodiless: bool
 ) -> tuple[bytes, int, bool]:
     """Return a body, the index of its end, and whether it is complete."""
-    if status in (100, 304) or (bodiless and (status != 400 or at == len(received))):
+    if status in (100, 304) or (bodiless and (status not in OF_BYTES or at == len(received))):
         return b"", at, True  # a malformed request is answered with a body, also a HEAD
     if b"transfer-encoding" in fields:
         return _chunks(received, at)

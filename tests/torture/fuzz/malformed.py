@@ -166,7 +166,7 @@ def _body(operation: dict[str, Any]) -> bytes | None:
 
 def request(method: bytes, target: bytes, fields: list[bytes], body: bytes | None = None) -> bytes:
     """Return a request; with a body it has a Content-Length."""
-    lines = [method + b" " + target + b" HTTP/1.1", b"Host: fuzz", *fields]
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: localhost", *fields]
     if body is not None:
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
@@ -227,7 +227,7 @@ class RequestForge:
         version = rng.choice((*ODD_VERSIONS, b"HTTP/1.1"))
         space = rng.choice((b" ", b" ", b" ", b"\t", b"  "))
         end = rng.choice((b"\r\n\r\n", b"\r\n\r\n", b"\n\n", b"\r\r"))
-        return Attempt("", [space.join((method, target, version)) + b"\r\nHost: fuzz" + end])
+        return Attempt("", [space.join((method, target, version)) + b"\r\nHost: localhost" + end])
 
     def _header(self, rng: Random) -> Attempt:
         fields = rng.choices(ODD_FIELDS, k=rng.choice((1, 1, 2, 3)))

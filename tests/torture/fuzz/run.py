@@ -28,7 +28,18 @@ MAX_VIOLATIONS = 20
 CHECKED_KEYS = 50
 CHECK_PAUSE_S = 0.02
 SETTLE_S = 1.0
-GENERAL_TYPES = ("urn:kvstore:problem:method-not-allowed", "urn:kvstore:problem:no-such-resource")
+GENERAL_TYPES = tuple(
+    f"urn:kvstore:problem:{name}"
+    for name in (
+        "head-too-large",
+        "method-not-allowed",
+        "no-such-resource",
+        "target-too-long",
+        "unknown-method",
+        "unknown-transfer-coding",
+        "unsupported-version",
+    )
+)
 """Problem types that no single call describes."""
 _ALARMS = (" ERROR ", " CRITICAL ", "Traceback")
 

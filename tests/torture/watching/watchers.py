@@ -111,7 +111,7 @@ class WatcherPool:
         where = f"Last-Event-ID: {watcher.resume}\r\n" if watcher.resume else ""
         first = "" if watcher.resume else "&from_revision=1"
         opened.sendall(
-            f"GET /watch?prefix={self._options.prefix}{first} HTTP/1.1\r\nHost: replica\r\n{where}\r\n".encode()
+            f"GET /watch?prefix={self._options.prefix}{first} HTTP/1.1\r\nHost: localhost\r\n{where}\r\n".encode()
         )
         opened.setblocking(False)
         watcher.socket, watcher.headed = opened, False

@@ -26,6 +26,8 @@ def faults(method: str, target: str, answer: HttpResponse | StreamedResponse) ->
     """What is not as it is described. `answer` is what the front end gives to a request for `target`."""
     headers, body = _parts(answer)
     what = f"{method} {target}: {answer.status} {headers} {body[:300]!r}"
+    if target == "*":
+        return [] if _is(json.loads(body), METHOD_NOT_ALLOWED) else [f"OPTIONS * names no resource: {what}"]
     operations = operations_of(target)
     if method.lower() not in operations:
         return [] if _is_of_no_call(operations, headers, body) else [f"no call does that: {what}"]

@@ -192,6 +192,33 @@ def test_methods_that_mean_nothing_here_are_a_clean_4xx_and_the_connection_goes_
     run(scenario)
 
 
+def test_options_of_the_whole_server_names_all_methods() -> None:
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            reply = await wire.ask(request("OPTIONS", "*"))
+            assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PUT, POST, DELETE")
+            assert (await wire.ask(GET)).status == 404
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    "options", ["close", "CLOSE", "foo, Close", "close,foo", " , close", "keep-alive, close", "close, keep-alive"]
+)
+def test_close_ends_the_connection_in_any_case_and_place(version: str, options: str) -> None:
+    """RFC 9112, 9.3."""
+
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            sent = f"GET /livez HTTP/{version}\r\nHost: a\r\nConnection: {options}\r\n\r\n".encode()
+            reply = await wire.ask(sent + GET)
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            assert await wire.closed() == b""
+
+    run(scenario)
+
+
 def test_an_upgrade_is_not_taken_up() -> None:
     async def scenario(store: Store) -> None:
         async with await store.wire() as wire:
@@ -270,7 +297,8 @@ def test_no_bytes_bring_it_down() -> None:
 async def _survives(store: Store, pieces: list[bytes]) -> None:
     async with await store.wire() as wire:
         for piece in pieces:
-            wire.send(piece)
+            if not wire.writer.transport.is_closing():
+                wire.send(piece)
             assert (await store.call("GET", "/livez")).status == 200  # lets the piece arrive alone
         try:
             came = await wire.closed()
