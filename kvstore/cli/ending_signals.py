@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self
 
+from kvstore.server.output import drain
+
 _OTHERS = {
     *(signal.SIGKILL, signal.SIGSTOP),
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT),
@@ -56,7 +58,9 @@ class EndingSignals:
 
 
 def end_by(number: int) -> NoReturn:
-    """End this process by the default action of a signal, so that its parent sees which signal it was."""
+    """Write the messages that are queued, then end this process by the default action of a signal, so that its parent
+    sees which signal it was."""
+    drain()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # never reached, unless the signal is blocked

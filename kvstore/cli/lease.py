@@ -14,6 +14,7 @@ from kvstore.cli.parameters import revision_number, ttl_seconds
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, ClientError, Unavailable, UnknownOutcome
 from kvstore.client.caller import Repeat, Request
+from kvstore.server.output import install
 
 lease = typer.Typer(
     add_completion=False,
@@ -79,6 +80,7 @@ def keepalive(
                 await asyncio.sleep(kept.ttl_s / 3)
 
     if every:
+        install("stderr")  # a message that nobody reads must not keep the lease from being renewed
         try:
             with_client(endpoints, renew_forever, subject=Subject(lease=lease_id))
         except KeyboardInterrupt:

@@ -26,6 +26,7 @@ from kvstore.cli.supervised_command import CommandEnd, SupervisedCommand
 from kvstore.cli.terminal import show, table
 from kvstore.client import Client, HeldLock, Locked, LockLost, Unavailable, UnknownOutcome
 from kvstore.client.caller import Request
+from kvstore.server.output import install
 
 CANNOT_RUN = 126
 NOT_FOUND = 127
@@ -78,6 +79,7 @@ def lock(
         return
     if not command:
         fail("no command: give one as in `kvstore lock NAME -- COMMAND`, or --show", ExitStatus.USAGE)
+    install("stderr")  # a message that nobody reads must not keep the lease from being renewed
     text = os.fsencode(value) if value is not None else f"{socket.gethostname()} process {os.getpid()}".encode()
 
     signals = EndingSignals()

@@ -106,19 +106,29 @@ class NonblockingOutput(io.TextIOBase):
                 select.select([], [self._descriptor], [])
 
 
-def install(name: Literal["stdout", "stderr"]) -> NonblockingOutput:
-    """Replace `sys.stdout` or `sys.stderr` of this process, until it ends. At its end, write what is queued."""
+def install(name: Literal["stdout", "stderr"]) -> None:
+    """Replace `sys.stdout` or `sys.stderr` of this process by a NonblockingOutput, until the process ends, and write at
+    its end what is queued. A stream in memory, as tests have it, stays."""
     stream = getattr(sys, name)
     if isinstance(stream, NonblockingOutput):
-        return stream
+        return
     if stream is None:  # the process was started without this descriptor
         output = NonblockingOutput(os.open(os.devnull, os.O_WRONLY), "utf-8")
     else:
         stream.flush()
-        output = NonblockingOutput(stream.fileno(), stream.encoding)
+        try:
+            output = NonblockingOutput(stream.fileno(), stream.encoding)
+        except io.UnsupportedOperation:
+            return
     setattr(sys, name, output)
     atexit.register(output.drain)
-    return output
+
+
+def drain() -> None:
+    """Write what is queued, as the end of a process does that runs the functions of atexit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, NonblockingOutput):
+            stream.drain()
 
 
 def dropped_log_lines() -> int:

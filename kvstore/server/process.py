@@ -194,8 +194,9 @@ def serve(settings: Settings) -> None:
 
     From the first call on, `sys.stderr` of this process is a NonblockingOutput.
     """
+    install("stderr")
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=install("stderr")
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     for warning in settings.warnings():
         log.warning("%s", warning)

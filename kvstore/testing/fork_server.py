@@ -30,7 +30,7 @@ from types import ModuleType
 
 from kvstore.server.config import ConfigError
 from kvstore.server.config_sources import load
-from kvstore.server.output import install
+from kvstore.server.output import drain, install
 from kvstore.testing.machine import end_with_parent
 from kvstore.testing.process_cluster import ProcessCluster, ReplicaProcess
 from storage.base import StorageError
@@ -133,14 +133,14 @@ def _run_replica(config: str, log: str, environment: dict[str, str]) -> None:
 
     from kvstore.server.process import serve  # noqa: PLC0415 - the program itself need not load the server
 
-    errors = install("stderr")
+    install("stderr")
     try:
         serve(load({}, Path(config)))
     except (ConfigError, StorageError, OSError) as error:
         sys.stderr.write(f"kvstore: {error}\n")
         sys.exit(1)
     finally:
-        errors.drain()  # `multiprocessing` ends a process without the functions of atexit
+        drain()  # `multiprocessing` ends a process without the functions of atexit
 
 
 def _remove_after_program(directory: str) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kvstore.client import Client
 from kvstore.client.caller import Request
 from kvstore.testing.process_cluster import ProcessCluster, ReplicaProcess
-from tests.cluster.harness import STORY_S, others, until
+from tests.cluster.harness import STORY_S, others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -144,6 +144,29 @@ def test_the_command_stops_its_replicas_though_nobody_reads_its_output(tmp_path:
             process.kill()
             os.close(reader)
             os.close(writer)
+
+
+def test_a_lock_is_released_though_nobody_reads_the_messages_of_its_command(tmp_path: Path) -> None:
+    """`kvstore lock` says that its command has left processes running, while it holds the lock."""
+
+    async def story() -> None:
+        async with running(tmp_path, 1) as cluster, Client(cluster.endpoints) as client:
+            reader, writer = os.pipe()
+            fill(writer)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "kvstore", "lock", "l", "--", "sh", "-c", "sleep 1000 &"),
+                stderr=writer,
+                env=os.environ | {"KVSTORE_ENDPOINTS": cluster.endpoints[0]},
+            )
+            try:
+                assert await process.wait() == 0
+                async with client.lock("l", wait_s=0):
+                    pass
+            finally:
+                os.close(reader)
+                os.close(writer)
+
+    asyncio.run(asyncio.wait_for(story(), STORY_S))
 
 
 async def until_serving(cluster: ProcessCluster) -> None:

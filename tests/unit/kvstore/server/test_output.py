@@ -131,7 +131,7 @@ def test_a_program_ends_whether_its_pipe_is_read_or_not(*, is_read: bool) -> Non
 
 
 def test_a_program_without_the_descriptor_gets_one_that_discards() -> None:
-    program = "from kvstore.server.output import install; install('stderr').write('lost'); print('done')"
+    program = "import sys, kvstore.server.output as o; o.install('stderr'); sys.stderr.write('lost'); print('done')"
     shell = subprocess.run(
         ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, program], stdout=subprocess.PIPE, check=True
     )
