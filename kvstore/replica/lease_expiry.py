@@ -62,7 +62,11 @@ class LeaseExpiry:
         lease_index.renewed.clear()
 
     def tick(self, records: Records, now: Time) -> None:
-        """Propose the commands that are due: the record of this leader, or the expiry of leases."""
+        """Propose the commands that are due: the record of this leader, or the expiry of leases.
+
+        Call it only when `follow` has seen all of `records`: amid a log entry, a lease may have been kept alive in the
+        state whose old end has passed here.
+        """
         if self._leading is None or not records.lease_index.leases:
             return
         if not self._measures:

@@ -273,7 +273,7 @@ class Node:
         self._proposals.expire(now, Reason.NO_LEADER if self._leader.leading is None else Reason.OVERLOADED)
         for batch in self._proposals.overdue(now):
             self.replica.propose((batch,))
-        if self.replica.role is Role.LEADER:
+        if self.replica.role is Role.LEADER and not self.applies_entry:  # see `LeaseExpiry.tick`
             self._manage_membership(now)
             self._lease_expiry.tick(self.machine, now)
             request = self._divergence.due(self.membership, now)

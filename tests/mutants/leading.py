@@ -8,8 +8,8 @@ MUTANTS = (
         (14,),
         "A leader weighs what waits against slots that are chosen long since, and orders less and less.",
         "paxos.proposer.Pipeline._end",
-        "_in_flight_bytes -= len(self._in_flight.pop(slot).value",
-        "_in_flight.pop(slot",
+        "self._in_flight_bytes -= 0 if proposal.bulk_bytes else len(proposal.value)",
+        "",
         RUNNING,
     ),
     Mutant(

@@ -401,9 +401,9 @@ MUTANTS = (
         "witness-keeps-records",
         (29,),
         "A witness applies commands to keys, on top of a state that it has not.",
-        "kvstore.replica.applier.Applier.apply",
-        "_apply_membership if self.membership_only else self.",
-        "",
+        "kvstore.replica.applier.Applier._apply_entry",
+        "if self.membership_only:",
+        "if False:",
         RUNNING,
     ),
 )

@@ -86,6 +86,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "leases-expired-amid-an-entry",
+        (21,),
+        "A lease that the entry in progress has kept alive is expired, because its end is still the old one.",
+        "kvstore.replica.node.Node.tick",
+        "and not self.applies_entry",
+        "",
+        RUNNING,
+    ),
+    Mutant(
         "slots-taken-amid-an-entry",
         (27,),
         "Further slots count as chosen amid an entry, and the protocol does not know the memberships in that entry.",
@@ -173,8 +182,8 @@ MUTANTS = (
         (11,),
         "Whoever lacks only the last slot that is cut goes on to ask for it.",
         "paxos.learner.Learner.snapshot_source",
-        "chosen else",
-        "chosen + 1 else",
+        "self._known else",
+        "self._known + 1 else",
         RUNNING,
     ),
     Mutant(
@@ -208,10 +217,10 @@ MUTANTS = (
         "cut-told-before-it-is-stored",
         (25,),
         "Peers are told of a cut, and sent a state, before what is cut is stored as applied.",
-        "kvstore.replica.checkpointer.Checkpointer.apply",
-        "self._retention.applied(slot, self.applier.chain, len(value))",
+        "kvstore.replica.checkpointer.Checkpointer.apply_chosen",
+        "self._retention.applied(self.applier.applied, self.applier.chain, self._entry_bytes)",
         (
-            "self._retention.applied(slot, self.applier.chain, len(value))\n"
+            "self._retention.applied(self.applier.applied, self.applier.chain, self._entry_bytes)\n"
             "self.truncated = self._retention.truncation.slot"
         ),
         UNIT,
@@ -281,15 +290,6 @@ MUTANTS = (
         "A candidate that was given a state goes on with its questions for the slots before.",
         "paxos.replica.Replica.install_snapshot",
         "self._roles.abandon_attempt(now)",
-        "",
-        RUNNING,
-    ),
-    Mutant(
-        "chosen-before-a-state-applied-to-it",
-        (12, 25),
-        "What was chosen in the turn in which a state came is applied to that, though it contains it.",
-        "kvstore.replica.node.Node._apply_chosen",
-        "> self.applied",
         "",
         RUNNING,
     ),
