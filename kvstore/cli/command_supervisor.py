@@ -2,21 +2,23 @@
 
     kvstore lock  <-- socket -->  supervisor  -->  COMMAND, the leader of a process group of its own
 
-The supervisor ends all processes of the command when it is told to, when the lease ends without news from the lock
-process, and when the socket closes. So nothing goes on without the lock, even if the lock process is killed or stopped.
+The supervisor ends all processes of the command when it is told to, when the lease is about to end without news from
+the lock process, and when the socket closes. SIGTERM comes before the end of the lease, and SIGKILL at its end at the
+latest: another client may hold the lock from then on. So nothing goes on without the lock, even if the lock process is
+killed or stopped.
 The processes of the command are those of its group and, on Linux, all its descendants in the same session. A process
 that has left both, as daemons do with setsid, is left alone.
 
 Requests and reports are lines:
 
-    until SECONDS     the lease lives until this time of the monotonic clock
+    until END NOTICE  the lease lives until END on the monotonic clock; SIGTERM comes NOTICE seconds earlier
     signal NUMBER     send this signal to the group
     end               end the command
     started PID       the command runs
     failed ERRNO      the command cannot be run
     stopped NUMBER    this signal has stopped the command
     ended STATUS      the command has ended, with this wait status, and so have all its processes
-    expired STATUS    the same, because the lease has ended
+    expired STATUS    the same, because the lease was not renewed
     left              the command has ended and has left processes running, which are ended now
 
 `kvstore.cli.supervised_command` starts this file as a script, without kvstore and without site-packages: it imports
@@ -32,7 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 
 GRACE_S = 10.0
-"""Time between SIGTERM and SIGKILL."""
+"""Longest time between SIGTERM and SIGKILL."""
 LEFT_S = 0.5
 """Time for which the processes that outlive the command may end by themselves: Ctrl-C ends all at once, for example."""
 KILLED_S = 2.0
@@ -62,8 +64,10 @@ class Supervisor:
         """Time from which the processes that outlive the command count as left running."""
         self._until = float("inf")
         """Time at which the lease ends."""
-        self._kill_at: float | None = None
-        """Time of SIGKILL; None while the command is not being ended."""
+        self._notice_s = 0.0
+        """Time between SIGTERM and the end of a lease that is not renewed."""
+        self._ending_since: float | None = None
+        """Time of SIGTERM; None while the command is not being ended."""
         self._expired = False
 
     def run(self, command: list[str]) -> None:
@@ -99,8 +103,8 @@ class Supervisor:
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             match line.split():
-                case [b"until", seconds]:
-                    self._until = float(seconds)
+                case [b"until", end, notice]:
+                    self._until, self._notice_s = float(end), float(notice)
                 case [b"signal", number]:
                     self._send(int(number))
                 case _:
@@ -108,27 +112,33 @@ class Supervisor:
 
     def _step(self, now: float) -> None:
         self._reap()
-        if now >= self._until and self._kill_at is None:
+        if now >= self._until - self._notice_s and self._ending_since is None:
             self._expired = True
             self._end(now)
-        if now >= self._left_at and self._kill_at is None and self._runs():
+        if now >= self._left_at and self._ending_since is None and self._runs():
             self._report("left", 0)
             self._end(now)
-        if self._kill_at is not None and now >= self._kill_at:
+        if now >= self._kill_at():
             self._send(signal.SIGKILL)
             for process in _descendants():
                 _kill(process, signal.SIGKILL)
 
     def _end(self, now: float) -> None:
         """Send SIGTERM to all processes. SIGKILL follows after the grace, or when the lease ends if that is earlier."""
-        if self._kill_at is not None:
+        if self._ending_since is not None:
             return
-        self._kill_at = min(now + GRACE_S, self._until) if self._until > now else now + GRACE_S
+        self._ending_since = now
         for process in _descendants():
             _kill(process, signal.SIGTERM)
             _kill(process, signal.SIGCONT)
         self._send(signal.SIGTERM)
         self._send(signal.SIGCONT)  # a stopped process handles no other signal
+
+    def _kill_at(self) -> float:
+        """Return the time of SIGKILL; infinity while the command is not being ended."""
+        if self._ending_since is None:
+            return float("inf")
+        return min(self._ending_since + GRACE_S, self._until)
 
     def _send(self, number: int) -> None:
         """Send a signal to the group, whose number nobody else gets before all its processes have ended."""
@@ -166,13 +176,15 @@ class Supervisor:
     def _has_ended(self) -> bool:
         if self._status is None:
             return False
-        given_up = self._kill_at is not None and time.monotonic() > self._kill_at + KILLED_S
+        given_up = time.monotonic() > self._kill_at() + KILLED_S
         return given_up or not self._runs()
 
     def _timeout_s(self) -> float | None:
-        if self._kill_at is not None or self._status is not None:
+        if self._ending_since is not None or self._status is not None:
             return POLL_S
-        return max(0.0, self._until - time.monotonic()) if self._until != float("inf") else None
+        if self._until == float("inf"):
+            return None
+        return max(0.0, self._until - self._notice_s - time.monotonic())
 
     def _report(self, kind: str, number: int) -> None:
         with suppress(OSError):  # the lock process is gone

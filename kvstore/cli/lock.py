@@ -31,6 +31,9 @@ from kvstore.server.output import install
 CANNOT_RUN = 126
 NOT_FOUND = 127
 """Exit statuses that shells use for a command that cannot be executed, and for one that is not found."""
+NOTICE = 0.2
+"""Part of the lease TTL between SIGTERM and SIGKILL for a command whose lease is not renewed. A renewal is due after a
+third of the TTL, so an outage of up to 0.46 TTL does not end the command."""
 
 
 def lock(
@@ -67,8 +70,8 @@ def lock(
     KVSTORE_LEASE. With them `kvstore put` and `kvstore delete` take effect only while the lock is held.
 
     COMMAND runs in a process group of its own, which gets the signals that `kvstore lock` gets. All its processes are
-    ended before the lock is released, and if the lock is lost or `kvstore lock` is killed: by SIGTERM, and 10 s later
-    by SIGKILL.
+    ended before the lock is released, and if the lock is lost or `kvstore lock` is killed: by SIGTERM, and by SIGKILL
+    10 s later, or when the lease ends if that is earlier.
     """
     if not name:
         fail("the name of the lock is empty: give 1 to 1,024 bytes", ExitStatus.USAGE)
@@ -145,7 +148,7 @@ async def _run(command: list[str], held: HeldLock, endpoints: str, signals: Endi
     signals.handle = running.send_signal
 
     def renewed() -> None:
-        running.live_until(held.lease.lives_until)
+        running.live_until(held.lease.lives_until, held.lease.ttl_s * NOTICE)
 
     renewed()
     held.lease.on_renewed(renewed)

@@ -20,7 +20,7 @@ class CommandEnd(NamedTuple):
     exit_status: int
     """Exit status; the negative number of the signal that ended the command."""
     expired: bool
-    """True if the supervisor has ended the command, because the lease has ended."""
+    """True if the supervisor has ended the command, because the lease was not renewed."""
     interrupted: bool
     """True if Ctrl-C has ended the command while it had the terminal."""
 
@@ -62,9 +62,10 @@ class SupervisedCommand:
         """Send a signal to the process group of the command."""
         self._request(f"signal {number}")
 
-    def live_until(self, time_s: float) -> None:
-        """Have the supervisor end the command at this time of the monotonic clock, unless this is called again."""
-        self._request(f"until {time_s}")
+    def live_until(self, time_s: float, notice_s: float) -> None:
+        """Have the supervisor end the command by this time of the monotonic clock, unless this is called again: with
+        SIGTERM `notice_s` seconds earlier, and with SIGKILL at this time."""
+        self._request(f"until {time_s} {notice_s}")
 
     def end(self) -> None:
         """End all processes of the command, with SIGTERM and then with SIGKILL."""
