@@ -1,4 +1,4 @@
-"""The reserve: a preallocated file in the data directory, which is given up when the disk is full.
+"""The reserve: a preallocated file in the data directory, which is removed when the disk is full.
 
 Without it a full disk would end every replica, and none could start again to let anybody delete a key. With it a
 replica goes on to vote and to store small writes such as deletions.
@@ -34,8 +34,11 @@ class Reserve:
         return True
 
     def space(self, reusable_bytes: int, before: DiskSpace) -> DiskSpace:
-        """Preallocate the file again if the disk has room for twice its size, and return the space that is left; it was
-        `before` so far. `reusable_bytes` is the size of free pages in the database, which need no space of the disk."""
+        """Preallocate the file again if the disk has room for twice its size. Return the space that is left.
+
+        `reusable_bytes` is the size of the free pages in the database, which count as free space. `before` is the
+        previous result: a disk that was full counts as ample only at twice the size of the reserve.
+        """
         if not self.held:
             self._refill()
         if self.held:

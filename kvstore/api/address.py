@@ -1,6 +1,6 @@
 """The addresses that a person types: `host:port` of listeners and members, and base URLs of replicas for clients.
 
-An address is checked where it is taken, and has one form afterwards: lower case, canonical IP addresses, no spaces.
+An address is checked where it is entered, and kept in canonical form: lower case, canonical IP addresses, no spaces.
 """
 
 import re
@@ -14,7 +14,7 @@ from kvstore.api.numbers import InvalidNumberError, parse_integer, shown
 _MAX_NAME_CHARS = 253
 _LABEL = re.compile("[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
-"""A host that programs take for an IPv4 address, each in its own way unless it has the usual four numbers."""
+"""A host that many programs read as an IPv4 address. Unless it has four numbers, they disagree on which one."""
 _URL = re.compile("(?:([^:/?#]*)://)?([^/?#]*)(.*)", re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
 
@@ -37,13 +37,13 @@ class Address(NamedTuple):
 
     @property
     def is_unspecified(self) -> bool:
-        """Whether the host is `0.0.0.0` or `::`, which is an address to listen on and not to connect to."""
+        """True if the host is `0.0.0.0` or `::`, which is an address to listen on and not to connect to."""
         ip = _ip_of(self.host)
         return ip is not None and ip.is_unspecified
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host means the machine itself, on every machine."""
+        """True if the host is a loopback address."""
         ip = _ip_of(self.host)
         return ip is not None and ip.is_loopback
 
@@ -78,7 +78,7 @@ def parse_peer_address(text: str) -> Address:
 
 
 def parse_base_url(text: str) -> str:
-    """Return the base URL of a replica in its one form, `http://host:port`. Raises InvalidAddressError."""
+    """Return the base URL of a replica in canonical form, `http://host:port`. Raises InvalidAddressError."""
     try:
         return _base_url(text.strip())
     except ValueError as error:
@@ -98,14 +98,14 @@ def parse_base_urls(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def loopback_warnings(members: Mapping[str, Address]) -> list[str]:
-    """Return a warning if some members, but not all, have an address that means the machine itself."""
+    """Return a warning if some members, but not all, have a loopback address."""
     loopback = [f"{name}={address}" for name, address in members.items() if address.is_loopback]
     if not loopback or len(loopback) == len(members):
         return []
     return [
         (
-            f"members has {', '.join(loopback)}, an address that means the machine itself on every machine, beside "
-            "members on other machines, which cannot connect to it: use the name or the IP address of its host"
+            f"members has the loopback address {', '.join(loopback)} beside addresses of other machines, which cannot "
+            "connect to it: use the name or the IP address of its host"
         )
     ]
 

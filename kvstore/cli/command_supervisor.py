@@ -36,9 +36,9 @@ from pathlib import Path
 GRACE_S = 10.0
 """Longest time between SIGTERM and SIGKILL."""
 LEFT_S = 0.5
-"""Time for which the processes that outlive the command may end by themselves: Ctrl-C ends all at once, for example."""
+"""Time for which processes that outlive the command may end by themselves, for example when Ctrl-C ends all of them."""
 KILLED_S = 2.0
-"""Time after SIGKILL for which a process that does not go is waited for."""
+"""Time after SIGKILL for which the supervisor waits for a process that does not end."""
 POLL_S = 0.05
 """Polling interval while processes end: nothing reports the end of a grandchild."""
 
@@ -245,8 +245,8 @@ def _descendants() -> list[int]:
     session, children = os.getsid(0), dict[int, list[int]]()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # ended meanwhile
-            state, parent, _, of = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
-            if int(of) == session and state not in "ZX":
+            state, parent, _, process_session = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
+            if int(process_session) == session and state not in "ZX":
                 children.setdefault(int(parent), []).append(int(path.parent.name))
     found: list[int] = []
     following = [own]

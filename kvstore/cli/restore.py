@@ -81,11 +81,11 @@ def restore(
 
 def _summary(state: RestoredState) -> str:
     info = state.info
-    left_out = f", without {count_of_keys(state.left_out)} of leases" if state.left_out else ""
+    left_out = f", without {count_of_keys(state.left_out)} that had a lease" if state.left_out else ""
     return (
         f"{count_of_keys(state.records)} of cluster {info.cluster} at revision {info.revision:,}, taken "
-        f"{info.taken_at}{left_out}\nrevisions continue after {state.revision:,}; entity tags, leases, fences and "
-        "watch positions from before are refused"
+        f"{info.taken_at}{left_out}\nrevisions continue after {state.revision:,}; entity tags, leases, fencing "
+        "tokens and watch positions from before are refused"
     )
 
 

@@ -6,8 +6,8 @@ from kvstore.api.numbers import InvalidNumberError, check_integer, check_seconds
 _MAX_MS = 1000 * MAX_TTL_S
 
 
-def check_revision(name: str, value: int | None) -> None:
-    """Check a revision, a lease, a fencing token, or a count."""
+def check_positive(name: str, value: int | None) -> None:
+    """Check an integer that is at least 1: a revision, a lease, a fencing token, or a number of keys."""
     _check_integer(name, value, MAX_REVISION)
 
 

@@ -139,7 +139,7 @@ class Caller:
     @property
     def is_forked(self) -> bool:
         """Whether this is a process that was forked since `start`."""
-        return self._process is not None and self._process.is_left
+        return self._process is not None and self._process.is_forked
 
     def check_process(self) -> None:
         """Raise RuntimeError if the client is not open, or in a process that was forked since `start`."""

@@ -30,7 +30,7 @@ from kvstore.api.membership import MemberRole
 from kvstore.api.queries import Consistency
 from kvstore.api.status import MembersStatus, Status
 from kvstore.backup.stream import StreamEnd, StreamPage, StreamStart
-from kvstore.client.arguments import check_revision, check_timeout_ms, check_ttl_s, check_wait_s
+from kvstore.client.arguments import check_positive, check_timeout_ms, check_ttl_s, check_wait_s
 from kvstore.client.backup import take_backup
 from kvstore.client.batching import SingleWrite, WriteBatcher, WriteResult
 from kvstore.client.caller import Caller, Request
@@ -82,7 +82,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._caller.is_forked:
-            return  # the connections and the lease belong to the other process
+            return  # the connections and the lease belong to the process that opened the client
         await self._batcher.stop()
         if self._idempotent is not None:
             await self._idempotent.stop()
@@ -102,7 +102,7 @@ class Client:
     ) -> Record | None:
         """Return the record of `key`, as of `revision` if one is given; None when the key is absent. Raises
         Compacted."""
-        check_revision("revision", revision)
+        check_positive("revision", revision)
         point = f"&revision={revision}" if revision is not None else ""
         response = await self._caller.call(Request("GET", f"{_path(key)}?consistency={consistency}{point}"))
         if response.status == 404:
@@ -136,7 +136,7 @@ class Client:
         check_ttl_s(ttl_s)
         name = _bytes(key)
         number = lease if lease is None or isinstance(lease, int) else lease.id
-        check_revision("lease", number)
+        check_positive("lease", number)
         compares = _compares(name, if_revision, fence)
         headers = _if_match(if_revision)
         if if_absent:
@@ -166,8 +166,12 @@ class Client:
         return result if isinstance(result, DeleteResult) else None
 
     async def delete_span(self, span: Span, *, limit: int | None = None) -> DeleteSpanResult:
-        """Delete all keys of `span`, or the first `limit` keys, in one revision. The store refuses more than 100,000
-        keys: with `limit` the result has `more`."""
+        """Delete all keys of `span`, or the first `limit` keys, in one revision.
+
+        The store refuses to delete more than 100,000 keys at once. With `limit`, repeat the call while the result has
+        `more`.
+        """
+        check_positive("limit", limit)
         most = f"&limit={limit}" if limit is not None else ""
         response = await self._send(Request("DELETE", f"/kv/?{_span_query(span)}{most}"))
         return response.decode(DeleteSpanResult)
@@ -194,8 +198,8 @@ class Client:
         Each request returns up to `page` keys; after each one, `progress` is called with the number of keys so far.
         With `keys_only` the values are empty. Raises Compacted, perhaps after some keys.
         """
-        check_revision("revision", revision)
-        check_revision("page", page)
+        check_positive("revision", revision)
+        check_positive("page", page)
         order = "desc" if reverse else "asc"
         query = f"{_span_query(span)}&limit={page}&order={order}&keys_only={str(keys_only).lower()}"
         point = f"&revision={revision}" if revision is not None else ""
@@ -222,7 +226,7 @@ class Client:
         no replica serves the watch, and with None when one does again. Raises Compacted when the history no longer
         contains changes that were not delivered.
         """
-        check_revision("from_revision", from_revision)
+        check_positive("from_revision", from_revision)
         watch = Watch(self._caller, _span_query(span), from_revision, on_outage)
         async for event in watch.follow():
             yield event
@@ -360,7 +364,7 @@ def _query(**options: bytes | float | None) -> str:
 
 
 def _fence_options(fence: FencingToken | None) -> dict[str, bytes | float | None]:
-    check_revision("token", fence.token if fence is not None else None)
+    check_positive("token", fence.token if fence is not None else None)
     return {"lock": fence.lock, "fence": fence.token} if fence is not None else {}
 
 
@@ -370,5 +374,5 @@ def _compares(key: bytes, revision: int | None, fence: FencingToken | None) -> "
 
 
 def _if_match(revision: int | None) -> dict[str, str]:
-    check_revision("if_revision", revision)
+    check_positive("if_revision", revision)
     return {"If-Match": f'"{revision}"'} if revision is not None else {}

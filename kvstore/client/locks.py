@@ -71,14 +71,14 @@ async def acquire(caller: Caller, name: bytes, lease: Lease, value: bytes, wait_
 
 
 async def give_full_ttl(caller: Caller, fence: FencingToken, lease: Lease, ttl_s: float) -> None:
-    """Make the lease that holds the lock live for `ttl_s` seconds from now on, unless it does already. Raises LockLost,
-    Locked or NoSuchLease if the lock was lost meanwhile."""
+    """Make the lease that holds the lock live for `ttl_s` seconds from now on, unless it has that TTL already. Raises
+    LockLost, Locked or NoSuchLease if the lock was lost meanwhile."""
     if ttl_s <= lease.ttl_s:
         return
     asked_at = time.monotonic()
     body = msgspec.json.encode(AcquireRequest(lease=lease.id, ttl_s=ttl_s))
     response = await caller.call(Request("POST", _path(fence.lock), body, repeat=Repeat.HARMLESS))
-    entry = msgspec.json.decode(response.body, type=LockAcquiredDocument)
+    entry = response.decode(LockAcquiredDocument)
     if entry.fence != fence.token:
         lock = fence.lock.decode(errors="backslashreplace")
         raise LockLost(f"lock {lock} was released by another client: acquire it again", entry.fence)

@@ -72,7 +72,7 @@ class Portal:
     @property
     def is_forked(self) -> bool:
         """Whether this is a process that was forked since `start`."""
-        return self._process is not None and self._process.is_left
+        return self._process is not None and self._process.is_forked
 
     def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         async def serve() -> None:
@@ -131,7 +131,7 @@ class Portal:
         try:
             yield held
         finally:
-            if not self.is_forked:  # what is held belongs to the other process
+            if not self.is_forked:  # the lease or lock belongs to the process that opened the portal
                 self.call(partial(manager.__aexit__, None, None, None))
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
@@ -182,8 +182,8 @@ async def _take_all(queue: "asyncio.Queue[T | _End]") -> list[T | _End]:
 def _replace_lost_threads_at_exit() -> None:
     """Have each forked process resolve a name when it exits.
 
-    At the exit of a process, libuv joins the threads with which it resolves names. In a forked process they do not
-    exist: it would crash. To resolve a name makes libuv start others.
+    At the exit of a process, libuv joins the threads with which it resolves names. A forked process lacks these threads
+    and would crash. Resolving a name makes libuv start new ones.
     """
 
     def resolve() -> None:

@@ -25,7 +25,7 @@ _MAX_PAUSE_S = 2.0
 _END = b"\n\n"
 
 OnOutage = Callable[[Unavailable | None], object]
-"""Function that is told of the beginning of an outage, with its reasons, and of its end, with None."""
+"""Callback for outages: it gets Unavailable when an outage begins, and None when the outage ends."""
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -44,11 +44,11 @@ class Watch:
         self._query = query
         self._on_outage = on_outage
         self._outage_at: float | None = None
-        """Time at which the first of the last rounds ended in which no replica served the watch."""
+        """Time at which the first failed round of the present outage ended; None outside an outage."""
         self._was_served = False
-        """Whether a replica has served the watch in this round."""
+        """True if a replica has served the watch in this round."""
         self._told = False
-        """Whether `on_outage` knows of that outage."""
+        """True if `on_outage` was called with the present outage."""
         self._delivered = from_revision - 1 if from_revision is not None else None
         """Last revision whose changes were delivered; None until a replica has said where the watch begins."""
 

@@ -267,7 +267,7 @@ class Listener:
                 theirs, ours = conflicts[RESTORED]
                 text = f"{hello.node!r} was restored as {theirs}, {local.node!r} as {ours}"
                 advice = (
-                    "move the data of one away, and restore it as the other was: from the same backup, and with "
+                    "move the data directory of one of them away, and restore it from the backup of the other with "
                     "--above and the number before the colon"
                 )
             raise LinkRefused(LinkRefusal.COMPATIBILITY, f"{text}: {advice}")

@@ -9,7 +9,7 @@ MAX_UNSTORED_BYTES = 64 << 20
 """Limit on the bytes of values that are not yet durable. Above it, Accept and Learn messages are dropped: their senders
 repeat them, or this replica fetches the slots once the disk has caught up (rule 26)."""
 SMALL_BYTES = 16 << 10
-"""Bytes of values up to which a message is taken while the disk is full: no-ops, leases, and deletions."""
+"""Largest message, in bytes of values, that is taken while the disk is full. No-ops, leases and deletions fit."""
 
 
 class DiskLoad:
@@ -28,7 +28,7 @@ class DiskLoad:
         self._unstored_bytes -= _value_bytes(write)
 
     def drops(self, message: AnyMessage) -> bool:
-        """Return True if the disk has no time or no room for `message`. Its sender repeats it."""
+        """Return True if the disk is too slow or too full to store `message`. Its sender repeats it."""
         if isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
             return True
         if self.space is DiskSpace.AMPLE or _size_bytes(message) <= SMALL_BYTES:

@@ -1,7 +1,7 @@
 """The founding of a cluster: the first start of replicas with empty data directories (rule 30).
 
-An empty directory may be that of a new cluster, or that of a member that has lost its data. The difference shows only
-at the other members, so all of them are asked, not a majority:
+An empty directory belongs either to a new cluster or to a member that has lost its data. Only the other members can
+tell the two cases apart, so all of them are asked, not a majority:
 
     1. Each replica without a membership sends the incarnation of its data to the other founding members.
     2. The member with the lowest name knows the incarnations of all members, and agrees to this list. The other members
@@ -35,12 +35,11 @@ REPEAT_MS = 100
 
 
 class FoundingPlan(NamedTuple):
-    """The founding members in the settings; none for a replica that joins a cluster. A member that the plan is
-    `without` joins, too."""
+    """The founding members in the settings; none for a replica that joins a cluster."""
 
     members: Collection[NodeId] = ()
-    without: Collection[NodeId] = ()
-    """Members that do not take part in the founding."""
+    absent: Collection[NodeId] = ()
+    """Members that do not take part in the founding (setting `bootstrap_without`). They join the cluster later."""
 
 
 def founding_memberships(founding: Founding | None) -> list[MembershipVersion]:
@@ -49,15 +48,15 @@ def founding_memberships(founding: Founding | None) -> list[MembershipVersion]:
 
 
 class FoundingManager:
-    """The part of the replica `node` in the founding of a cluster."""
+    """The part of one replica in the founding of a cluster."""
 
     def __init__(self, plan: FoundingPlan, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
         """Continue from the stored agreement. If no other member takes part, found the cluster at once."""
         recovered = storage.recovered()
         self._node = recovered.identity.node
         self._incarnation = recovered.identity.incarnation
-        self._absent = tuple(sorted(plan.without))
-        self._present = sorted(set(plan.members) - set(plan.without))
+        self._absent = tuple(sorted(plan.absent))
+        self._present = sorted(set(plan.members) - set(plan.absent))
         self._others = sorted(set(plan.members) - {self._node})
         self._checkpointer = checkpointer
         self._replica = replica
@@ -65,7 +64,7 @@ class FoundingManager:
         self._submitted = recovered.founding
         """The agreement that is stored, or on its way to the disk."""
         self._heard: dict[NodeId, FoundingState] = {}
-        """Most advanced state of each member's newest data."""
+        """The last state of each member, of its newest data."""
         self._due: Time = 0
         if self._present == [self._node] and (write := self.write()) is not None:
             storage.write([write])

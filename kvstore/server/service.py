@@ -219,7 +219,7 @@ class Service:
 
     @property
     def _with_other_data(self) -> list[NodeId]:
-        """Members that know this replica with other data, which it has lost; empty unless it has none."""
+        """Members that know this replica with data that it has lost; empty unless the founding is pending."""
         if not self._node.founding.pending:
             return []
         return [peer for peer, reason in self._transport.refused_by.items() if reason is LinkRefusal.INCARNATION]

@@ -4,10 +4,12 @@ The entity tag of a key is its revision in quotes. It is the same on every repli
 """
 
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from kvstore.api.commands import Compare, Delete, Get, LeasedPut, Put, Record, Relation, Target, Transact
 from kvstore.api.limits import MAX_REVISION
+from kvstore.api.numbers import InvalidNumberError, parse_integer
 from kvstore.server.http.problems import INVALID_CONDITION, PRECONDITION_FAILED, UNSUPPORTED, Problem
 from kvstore.server.http.request import HttpRequest
 
@@ -19,7 +21,6 @@ no modification date (RFC 9110, 13.1.4)."""
 
 _MAX_TAGS = 100
 _TAG = re.compile(r'[ \t]*(?:(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)")?[ \t]*(?:,|$)')
-_REVISION = re.compile("[1-9][0-9]{0,18}", re.ASCII)
 
 
 class Conditions(NamedTuple):
@@ -124,8 +125,12 @@ def _revisions(name: str, value: str, *, weak: bool) -> list[int]:
         at = tag.end()
     if not 0 < len(tags) <= _MAX_TAGS:
         raise _invalid(name, value)
-    found = [tag["opaque"] for tag in tags if weak or tag["weak"] is None]
-    return [int(each) for each in found if _REVISION.fullmatch(each) and int(each) <= MAX_REVISION]
+    revisions: list[int] = []
+    for tag in tags:
+        if weak or tag["weak"] is None:
+            with suppress(InvalidNumberError):  # a tag of another server
+                revisions.append(parse_integer(tag["opaque"], 1, MAX_REVISION))
+    return revisions
 
 
 def _invalid(name: str, value: str) -> Problem:

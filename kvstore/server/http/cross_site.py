@@ -1,14 +1,15 @@
-"""Protection against web pages: a browser must not read or write here for a page of another site.
+"""Protection against web pages of other sites (cross-site request forgery and DNS rebinding).
 
-A client that reaches a replica may use it, so a page that a person on that network visits must not use it through the
-person's browser. Two rules hold for every request, on every path:
+A replica does not authenticate clients: every program that can connect to it may use it. A browser can connect to it,
+too, so web pages of other sites must not reach it through a visitor's browser. Two rules hold for every request:
 
-Host. A page can give its own name the address of a replica (DNS rebinding), and is then of the same site as the
-replica. So a request must name the replica by an IP address, by localhost, or by a configured name; otherwise 421.
+Host. A page can resolve its own host name to the address of a replica (DNS rebinding). For the browser, the replica
+then belongs to the site of the page. So `Host` must be an IP address, localhost or a configured name; otherwise 421.
 
-Origin. Browsers send some writes for another site without asking, and name the site of the page in headers
-(https://www.w3.org/TR/fetch-metadata/): `Sec-Fetch-Site` decides; where it is missing, `Origin` must be the host that
-the request came to, or a public name. Before a PUT or DELETE they ask, which this server does not answer.
+Origin. A browser sends some writes for pages of other sites, and describes the page in headers
+(https://www.w3.org/TR/fetch-metadata/). `Sec-Fetch-Site` decides; where it is missing, `Origin` must be the host of the
+request or a public name; otherwise 403. A cross-site PUT or DELETE needs a CORS preflight, which this server never
+grants.
 """
 
 from collections.abc import Iterable

@@ -59,7 +59,7 @@ class _Group(msgspec.Struct):
     position: int
     watchers: dict[Watcher, None]
     is_due: bool = False
-    """True while a look for new events is submitted."""
+    """True while work that looks for new events is submitted."""
 
 
 class WatchFeed:

@@ -87,12 +87,12 @@ ROOT = Path(__file__).parents[4]
 CONVERSIONS = {
     "kvstore/backup/file.py": {"int(self.digest, 16)"},  # of a file whose checksum covers it
     "kvstore/cli/command_supervisor.py": {  # of the command that starts it, and of /proc
-        *("float(seconds)", "int(number)", "int(of)", "int(parent)", "int(path.parent.name)", "int(sys.argv[1])"),
+        *("float(seconds)", "int(number)", "int(process_session)", "int(parent)", "int(path.parent.name)"),
+        "int(sys.argv[1])",
     },
     "kvstore/cli/supervised_command.py": {"int(number)"},  # of a signal
     "kvstore/cli/replica_load.py": {"float(bucket.labels['le'])", "int(sample.value)"},  # numbers of Prometheus
     "kvstore/server/http/body_rules.py": {"int(digits or b'0')"},  # RFC 9110 allows leading zeros
-    "kvstore/server/http/conditions.py": {"int(each)"},  # digits that a pattern has found
     "kvstore/server/http/authority.py": {"int(found['port'])", "int(found['port'] or 0)"},  # RFC 3986, at most 5 digits
     "kvstore/testing/fork_server.py": {"int(path.name)"},
     "kvstore/testing/replica_status.py": {"int(status.ballot.partition('.')[0])"},
