@@ -141,8 +141,18 @@ def traced(place: LocalReplica) -> Iterator[None]:
         process.wait()
 
 
+async def founded(directory: Path) -> None:
+    """Found a cluster, which takes all three members, and stop it."""
+    cluster = ProcessCluster(3, directory)
+    cluster.prepare()
+    cluster.start()
+    await cluster.wait_ready()
+    await cluster.stop()
+
+
 def test_no_vote_and_no_answer_leaves_before_the_disk_has_it(tmp_path: Path) -> None:
     """Two of three run, so that both votes are needed for every write, the leader's own too."""
+    asyncio.run(founded(tmp_path / "cluster"))
     cluster = ProcessCluster(3, tmp_path / "cluster")
     cluster.prepare()
     names = list(cluster.replicas)[:2]

@@ -73,15 +73,16 @@ def _copy(data: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def downgrade(data: Path) -> None:
-    """Convert the data of a stopped replica to version 1 of the schema, which has no applied state.
+    """Convert the data of a stopped replica to version 1 of the schema, which has no applied state and no founding.
 
-    Raises BenchError when the log was truncated, because only the applied state contains the truncated part.
+    The data must be that of all members: the membership of migrated data begins without incarnations. Raises BenchError
+    when the log was truncated, because only the applied state contains the truncated part.
     """
     with closing(sqlite3.connect(data / DATABASE, isolation_level=None)) as connection:
         ((truncated,),) = connection.execute("SELECT cut FROM bounds")
         if truncated:
             raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {truncated}")
-        tables = ("progress", "bounds", "records_a", "history_a", "records_b", "history_b")
+        tables = ("founding", "progress", "bounds", "records_a", "history_a", "records_b", "history_b")
         dropped = "".join(f"DROP TABLE {table}; " for table in tables)
         connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")
         ((node, cluster, boot),) = connection.execute("SELECT node, cluster, boot FROM identity")

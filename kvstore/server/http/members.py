@@ -186,9 +186,13 @@ class MemberHandlers:
         raise Problem(UNSAFE_CHANGE, detail)
 
     def _refuse_used_address(self, newcomer: Member) -> None:
+        """Raise Problem if another member has the address of `newcomer`. A founding member that keeps the address in
+        the settings has none here."""
+        if not newcomer.address:
+            return
+        wanted = parse_address(newcomer.address)
         for member in self._replica.members().members:
-            used = parse_address(member.address) if member.address else None
-            if used is not None and used.is_same(parse_address(newcomer.address)) and member.name != newcomer.name:
+            if member.name != newcomer.name and member.address and parse_address(member.address).is_same(wanted):
                 detail = f"{newcomer.address} is the address of {member.name}. Use another host or port."
                 raise Problem(MEMBER_EXISTS, detail)
 

@@ -179,6 +179,19 @@ def test_a_replaced_member_begins_anew_and_becomes_what_it_was(role: MemberRole)
     run(scenario)
 
 
+def test_a_founding_member_without_a_recorded_address_is_replaced() -> None:
+    async def scenario(store: Store) -> None:
+        replica = store.replica
+        replica.membership = replica.membership.changed(Member("n3", "", incarnation=3))
+        replica.connected = {"n1", "n2"}
+        assert (await store.call("POST", "/members/n3/replace")).status == 200
+        begun = replica.membership.get("n3")
+        assert begun is not None
+        assert (begun.address, begun.joining) == ("", True)
+
+    run(scenario)
+
+
 def test_who_is_connected_is_not_replaced_but_to_repeat_it_while_the_new_one_joins_is_no_error() -> None:
     async def scenario(store: Store) -> None:
         reply = await store.call("POST", "/members/n3/replace")
