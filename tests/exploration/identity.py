@@ -6,6 +6,7 @@ What nothing that is explored depends on is left out of a machine's identity, an
 import pickle
 from collections import deque
 from collections.abc import Hashable
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -134,7 +135,7 @@ def unpickled(data: bytes, like: ExploredMachine) -> ExploredMachine:
 
 def _value(value: Any, now: Time | None, seen: set[int]) -> Hashable:
     kind = type(value)
-    if kind in ATOMS or isinstance(value, Message | Envelope):
+    if kind in ATOMS or isinstance(value, Message | Envelope | Enum):
         return value  # type: ignore[no-any-return]
     if isinstance(value, tuple | list | deque):
         return tuple([_value(item, now, seen) for item in value])
