@@ -110,13 +110,13 @@ class Operator:
         return membership.changed(replace(member, role=MemberRole.LEARNER, incarnation=0, joining=True))
 
     def _is_back(self, name: NodeId) -> bool:
-        """It votes, or is a member no more, and has all that there was when its disk was wiped."""
+        """It votes on the disk of now, or is a member no more, and has all that there was when its disk was wiped."""
         member = self._safety.reference.membership.get(name)
-        node = self._cluster.machines[name].node
+        machine = self._cluster.machines[name]
         if member is None:
             return True
-        votes = member.role is not MemberRole.LEARNER
-        return votes and node is not None and self._cluster.machines[name].durable.hard_state.chosen >= self._wiped_at
+        votes = member.role is not MemberRole.LEARNER and member.incarnation == machine.incarnation
+        return votes and machine.node is not None and machine.durable.hard_state.chosen >= self._wiped_at
 
     def _can_spare(self, membership: Membership, member: Member) -> bool:
         return member.role is MemberRole.LEARNER or len(membership.voters) > FEWEST_VOTERS
