@@ -50,9 +50,10 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Supervisor:
-    """The supervisor of one command. `control` is the descriptor of the socket."""
+    """The supervisor of one command. `control` is the descriptor of the socket, and the lease ends at the time
+    `until_s`, unless the lock process reports a later one."""
 
-    def __init__(self, control: int) -> None:
+    def __init__(self, control: int, until_s: float) -> None:
         self._control = control
         self._connected = True
         """False once the lock process has ended."""
@@ -62,7 +63,7 @@ class Supervisor:
         """Wait status of the command; None while it runs."""
         self._left_at = float("inf")
         """Time from which the processes that outlive the command count as left running."""
-        self._until = float("inf")
+        self._until = until_s
         """Time at which the lease ends."""
         self._notice_s = 0.0
         """Time between SIGTERM and the end of a lease that is not renewed."""
@@ -179,11 +180,9 @@ class Supervisor:
         given_up = time.monotonic() > self._kill_at() + KILLED_S
         return given_up or not self._runs()
 
-    def _timeout_s(self) -> float | None:
+    def _timeout_s(self) -> float:
         if self._ending_since is not None or self._status is not None:
             return POLL_S
-        if self._until == float("inf"):
-            return None
         return max(0.0, self._until - self._notice_s - time.monotonic())
 
     def _report(self, kind: str, number: int) -> None:
@@ -284,4 +283,4 @@ def _prctl(option: int, argument: int) -> None:
 
 
 if __name__ == "__main__":
-    Supervisor(int(sys.argv[1])).run(sys.argv[2:])
+    Supervisor(int(sys.argv[1]), float(sys.argv[2])).run(sys.argv[3:])

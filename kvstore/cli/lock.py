@@ -139,13 +139,17 @@ async def _run(command: list[str], held: HeldLock, endpoints: str, signals: Endi
         "KVSTORE_LEASE": str(held.lease.id),
         "KVSTORE_ENDPOINTS": endpoints,
     }
+    early: list[int] = []
+    signals.handle = early.append  # the command may run before this process knows it
     try:
-        running = await SupervisedCommand.start(command, os.environ | variables, _tell_left)
+        running = await SupervisedCommand.start(command, os.environ | variables, held.lease.lives_until, _tell_left)
     except FileNotFoundError:
         fail(f"command '{command[0]}' not found: give its path, or add its directory to PATH", NOT_FOUND)
     except OSError as error:
         fail(f"command '{command[0]}' cannot be run: {error.strerror}", CANNOT_RUN)
     signals.handle = running.send_signal
+    for number in early:
+        running.send_signal(number)
 
     def renewed() -> None:
         running.live_until(held.lease.lives_until, held.lease.ttl_s * NOTICE)

@@ -41,12 +41,14 @@ class SupervisedCommand:
         self._terminal = ForegroundTerminal()
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str], on_left: Callable[[], None]) -> Self:
-        """Start `command`. `on_left` is called if it ends and leaves processes running, which are ended then. Raises
-        OSError if the command cannot be run."""
+    async def start(
+        cls, command: Sequence[str], environment: Mapping[str, str], until_s: float, on_left: Callable[[], None]
+    ) -> Self:
+        """Start `command`, as if `live_until` was called with `until_s`. `on_left` is called if the command ends and
+        leaves processes running, which are ended then. Raises OSError if the command cannot be run."""
         own, other = socket.socketpair()
         with other:
-            python = (sys.executable, "-I", "-S", os.fspath(_SCRIPT), str(other.fileno()))
+            python = (sys.executable, "-I", "-S", os.fspath(_SCRIPT), str(other.fileno()), str(until_s))
             supervisor = await asyncio.create_subprocess_exec(
                 *python, *command, env=environment, pass_fds=(other.fileno(),), process_group=0
             )

@@ -78,6 +78,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "deadline-of-a-revoked-lease-stays",
+        (21,),
+        "A leader whose last lease was revoked asks for `tick` without a pause once the time of that lease has passed.",
+        "kvstore.replica.lease_expiry.LeaseExpiry.follow",
+        "if leading is None or not lease_index.leases: self._ends, self._queue = {}, []",
+        "if leading is None or not lease_index.leases:",
+        RUNNING,
+    ),
+    Mutant(
         "lease-over-too-early",
         (21,),
         "The leader counts half of a lease.",

@@ -86,12 +86,9 @@ def test_a_long_value_is_shortened_in_messages() -> None:
 ROOT = Path(__file__).parents[4]
 CONVERSIONS = {
     "kvstore/backup/file.py": {"int(self.digest, 16)"},  # of a file whose checksum covers it
-    "kvstore/cli/command_supervisor.py": {
-        "float(end)",
-        "float(notice)",
-        # of the command that starts it, and of /proc
-        *("float(seconds)", "int(number)", "int(process_session)", "int(parent)", "int(path.parent.name)"),
-        "int(sys.argv[1])",
+    "kvstore/cli/command_supervisor.py": {  # of the command that starts it, and of /proc
+        *("float(end)", "float(notice)", "int(number)", "int(process_session)", "int(parent)"),
+        *("int(path.parent.name)", "int(sys.argv[1])", "float(sys.argv[2])"),
     },
     "kvstore/cli/supervised_command.py": {"int(number)"},  # of a signal
     "kvstore/cli/replica_load.py": {"float(bucket.labels['le'])", "int(sample.value)"},  # numbers of Prometheus

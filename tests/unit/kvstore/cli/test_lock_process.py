@@ -8,26 +8,52 @@ import io
 import os
 import pty
 import signal
+import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from kvstore.api.commands import AcquireLock, GrantLease, RevokeLease
+from kvstore.cli import command_supervisor
 from tests.unit.kvstore.server.http.fake import Store, run
 
 GRANDCHILD = "sh -c 'echo ready; sleep 1000; true' & wait; sleep 1000"
 STUBBORN = "trap '' TERM; sh -c 'echo ready; sleep 1000; true' & wait; sleep 1000"
 
 
+EARLY_SIGNAL = """
+import asyncio, signal, sys
+from kvstore.__main__ import main
+from kvstore.cli.supervised_command import SupervisedCommand
+
+opened = sys.argv.pop(1)
+
+async def start(*arguments, known=SupervisedCommand.start):
+    running = await known(*arguments)
+    with open(opened):  # until the command has opened it, too
+        signal.raise_signal(signal.SIGUSR1)
+    for _ in range(10):  # turns of the event loop, which handles the signal
+        await asyncio.sleep(0)
+    return running
+
+SupervisedCommand.start = start
+main()
+"""
+"""`kvstore lock` that gets a signal when its command runs, before it knows that. The first argument is a FIFO."""
+
+
 @asynccontextmanager
-async def lock(store: Store, script: str, *options: str) -> AsyncIterator[Process]:
+async def lock(
+    store: Store, script: str, *options: str, program: Sequence[str] = ("-m", "kvstore")
+) -> AsyncIterator[Process]:
     """Run `script` with `kvstore lock`."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kvstore", "lock", "deploy", "--endpoints", f"http://127.0.0.1:{store.port}", *options),
+        *(sys.executable, *program, "lock", "deploy", "--endpoints", f"http://127.0.0.1:{store.port}", *options),
         *("--", "sh", "-c", script),
         stdout=PIPE,
         stderr=PIPE,
@@ -63,6 +89,21 @@ def test_a_signal_is_passed_on_to_the_command(name: str) -> None:
             assert await line(process) == "ready"
             process.send_signal(signal.Signals[f"SIG{name}"])
             assert (await rest(process))[0] == f"got {name}"
+            assert process.returncode == 7
+        assert store.replica.lease_index.locks == {}
+
+    at(story)
+
+
+def test_a_signal_that_arrives_while_the_command_starts_is_passed_on(tmp_path: Path) -> None:
+    """The command runs before `kvstore lock` is told so. A signal in between ended `kvstore lock`."""
+
+    async def story(store: Store) -> None:
+        opened = tmp_path / "opened"
+        os.mkfifo(opened)
+        script = f"trap 'echo got USR1; exit 7' USR1; : >{opened}; while :; do sleep 0.05 & wait $!; done"
+        async with lock(store, script, program=("-c", EARLY_SIGNAL, str(opened))) as process:
+            assert await rest(process) == ("got USR1", "")
             assert process.returncode == 7
         assert store.replica.lease_index.locks == {}
 
@@ -121,6 +162,24 @@ def test_the_command_ends_with_the_lease_when_the_lock_process_is_stopped(tmp_pa
             assert process.returncode == 5
 
     at(story)
+
+
+def test_the_command_ends_with_the_lease_when_the_lock_process_never_hears_that_it_runs() -> None:
+    """The lock process may be stopped, as by Ctrl-Z, before it has read that the command runs."""
+
+    async def story() -> None:
+        own, other = socket.socketpair()
+        with own, other:
+            until_s = str(time.monotonic() + 0.1)
+            supervisor = await asyncio.create_subprocess_exec(
+                *(sys.executable, command_supervisor.__file__, str(other.fileno()), until_s, "sleep", "1000"),
+                pass_fds=(other.fileno(),),
+            )
+            assert await supervisor.wait() == 0
+            started, expired = own.recv(4096).decode().splitlines()
+        assert (started.split()[0], expired) == ("started", f"expired {signal.SIGTERM:d}")
+
+    asyncio.run(story())
 
 
 def test_the_command_ends_when_its_supervisor_is_killed() -> None:
