@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO, NamedTuple
 import msgspec
 import typer
 
+from kvstore.api.json.unique_names import RepeatedNameError, refuse_repeated_names
 from kvstore.api.limits import MAX_KEY_BYTES
 from kvstore.api.text_files import NotTextError, without_mark
 from kvstore.cli.connect import DEFAULT, Endpoints, with_client
@@ -187,8 +188,9 @@ def _parsed(number: int, text: bytes) -> ExportLine | None:
         return None
     try:
         line = msgspec.json.decode(text, type=ExportLine)
+        refuse_repeated_names(text)
         key = line.name
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, RepeatedNameError) as error:
         if not text.endswith(b"\n") and text.startswith(b"{") and not text.endswith(b"}"):
             raise InvalidFileError(f"line {number} is cut short: export again, or copy the whole file") from None
         raise InvalidFileError(f"line {number} is not a record ({error}): {_EXPORT_AGAIN}") from None

@@ -31,6 +31,7 @@ from kvstore.api.json.transaction_request import (
     TextRelations,
     TransactionRequest,
 )
+from kvstore.api.json.unique_names import RepeatedNameError, refuse_repeated_names
 from kvstore.api.key_range import Span, starting_with
 from kvstore.api.limits import MAX_DEPTH, MAX_KEY_BYTES, MAX_LISTED, MAX_OPERATIONS, RESERVED_KEY
 
@@ -58,8 +59,10 @@ class InvalidTransactionError(ValueError):
 def transaction_of(body: bytes) -> Transact:
     """Return the command that a body asks for. Raises InvalidTransactionError."""
     try:
-        return _transact(_decode(body), depth=1)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        request = _decode(body)
+        refuse_repeated_names(body)
+        return _transact(request, depth=1)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RepeatedNameError) as error:
         invalid = InvalidTransactionError(f"The body is not that of a transaction: {error}.")
         invalid.where = ""
         raise invalid from None

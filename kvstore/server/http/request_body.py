@@ -5,6 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from kvstore.api.json.documents import RequestDocument
+from kvstore.api.json.unique_names import RepeatedNameError, refuse_repeated_names
 from kvstore.server.http.problems import Problem, ProblemKind
 
 T = TypeVar("T", bound=RequestDocument)
@@ -13,9 +14,11 @@ T = TypeVar("T", bound=RequestDocument)
 def decode(body: bytes, form: type[T], invalid: ProblemKind, usage: str) -> T:
     """Return the document in `body`. Raises the Problem `invalid`, which names the field and the `usage`."""
     try:
-        return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        document = msgspec.json.decode(body, type=form)
+        refuse_repeated_names(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RepeatedNameError) as error:
         raise invalid_body(invalid, str(error), usage) from None
+    return document
 
 
 def invalid_body(invalid: ProblemKind, cause: str, usage: str) -> Problem:

@@ -7,6 +7,7 @@ A browser's EventSource reconnects with the last id that it has seen, and so mis
 from collections.abc import AsyncGenerator
 from functools import partial
 
+from kvstore.api.errors import Refused
 from kvstore.api.json.documents import WatchLostDocument
 from kvstore.api.key_range import Span
 from kvstore.api.limits import MAX_KEY_BYTES, MAX_REVISION
@@ -21,6 +22,7 @@ from kvstore.server.http.problems import (
     RETRY_AFTER,
     Problem,
     not_allowed,
+    refusal,
     revision_unavailable,
 )
 from kvstore.server.http.query_parameters import consistency_in, integer_in, key_range_in, parse_query
@@ -62,6 +64,22 @@ class WatchHandlers:
     async def _send(
         self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
     ) -> StreamedResponse:
+        """Send the stream. Raises Problem or Refused before the first byte.
+
+        An EventSource gives up after any error, and its page cannot see which. One that reconnects is answered by a
+        stream that ends at once if a retry may help: it connects again after RECONNECT_MS.
+        """
+        try:
+            return await self._watch(request, span, first, consistency)
+        except (Problem, Refused) as error:
+            problem = refusal(error) if isinstance(error, Refused) else error
+            if first is None or problem.fields != RETRY_AFTER or not _is_reconnecting_browser(request):
+                raise
+            return await send(request, _FIELDS % (first - 1), _try_again(problem.detail), endless=True)
+
+    async def _watch(
+        self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
+    ) -> StreamedResponse:
         """Send the stream, until the client leaves, the replica stops, or events that the client has not read are
         compacted. Raises Problem or Refused before the first byte."""
         if self._count >= MAX_WATCHES:
@@ -84,7 +102,8 @@ class WatchHandlers:
         """Yield what comes before and after the events. The feed writes the events to the client itself."""
         client = request.client
         watcher = Watcher(span, end_of(first - 1), client)
-        yield b"retry: %d\n: from revision %d on\n\n" % (RECONNECT_MS, first)
+        # The id lets a browser that reconnects before the first event continue from here.
+        yield b"retry: %d\nid: %d\n\n" % (RECONNECT_MS, first - 1)
         while not self._feed.ended:
             self._feed.follow(watcher)
             await watcher.left.wait()
@@ -101,6 +120,14 @@ class WatchHandlers:
         if watcher.frames:
             raise ConnectionAbortedError("an event is incomplete, and the client must not take it for complete")
         yield b": this replica is shutting down, continue at another one\n\n"
+
+
+def _is_reconnecting_browser(request: HttpRequest) -> bool:
+    return request.header(b"accept") == "text/event-stream" and b"last-event-id" in request.headers
+
+
+async def _try_again(why: str) -> AsyncGenerator[bytes, None]:
+    yield b"retry: %d\n: %b\n\n" % (RECONNECT_MS, why.encode())
 
 
 def _span(found: dict[str, str]) -> Span:

@@ -69,7 +69,7 @@ def test_an_event_of_another_value_is_wrong() -> None:
 
 def test_a_chunk_of_server_sent_events_is_understood() -> None:
     body = (
-        b'retry: 1000\n: from revision 4 on\n\nevent: put\ndata: {"key":"a","value":"x","revision":7}\n\n'
+        b'retry: 1000\nid: 3\n\nevent: put\ndata: {"key":"a","value":"x","revision":7}\n\n'
         b'id: 7\nevent: delete\ndata: {"key":"b","revision":7}\n\n'
     )
     found = parse(body)

@@ -184,6 +184,7 @@ REFUSED = {
     "another encoding": (lambda _: '{"key":"ü","value":""}\n'.encode("latin-1"), "line 1 is not a record"),
     "a long key": (lambda _: lines({"key": "k" * 1025, "value": ""}), "line 1 has a key that no store takes"),
     "a reserved key": (lambda _: lines({"key": "\0k", "value": ""}), "line 1 has a key that no store takes"),
+    "a name twice": (lambda _: b'{"key":"a","value":"1","value":"2"}\n', "'value' twice"),
     "half a character": (lambda _: b'{"key":"\\ud800","value":""}\n', "line 1 is not a record"),
     "a float for a count": (lambda content: content.replace(b'"count": 3', b'"count": 3.0'), "line 4 is not a record"),
 }

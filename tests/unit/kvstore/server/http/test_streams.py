@@ -31,7 +31,7 @@ def test_a_watch_over_http_1_0_goes_on_until_the_replica_stops() -> None:
     async def scenario(store: Store) -> None:
         async with await store.wire() as wire:
             await wire.ask(b"GET /watch?prefix= HTTP/1.0\r\n\r\n")
-            assert await wire.reader.readuntil(b"\n\n") == b"retry: 1000\n: from revision 1 on\n\n"
+            assert await wire.reader.readuntil(b"\n\n") == b"retry: 1000\nid: 0\n\n"
             for number in (1, 2):
                 await store.call("PUT", "/kv/a", b"%d" % number)
                 assert (await wire.reader.readuntil(b"\n\n")).startswith(b"id: %d\nevent: put\n" % number)

@@ -17,7 +17,7 @@ from kvstore.server.http import event_pages, feed
 from kvstore.server.http.limits import UNSENT_BYTES
 from kvstore.state_machine.history import History
 from storage.base import first_of
-from tests.unit.kvstore.server.http.fake import Store, run
+from tests.unit.kvstore.server.http.fake import Store, request, run
 
 Block = dict[str, str]
 
@@ -316,5 +316,53 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         store.replica.fails = Refused(Reason.NO_LEADER, Outcome.FAILED)
         assert (await store.call("GET", "/watch?prefix=")).status == 503
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("query", "first"), [("prefix=a", "2"), ("prefix=a&from_revision=1", "0")])
+def test_a_client_that_reconnects_before_the_first_event_misses_none(query: str, first: str) -> None:
+    """EventSource sends the last id that it received, so a stream begins with one."""
+
+    async def scenario(store: Store) -> None:
+        await put(store, "b1", "b2")
+        async with await store.wire() as wire:
+            await wire.ask(request("GET", f"/watch?{query}"))
+            begin = (await wire.reader.readuntil(b"\n\n")).decode()
+            assert f"id: {first}" in begin.splitlines()
+        await put(store, "a")
+        async with watching(store, query, Last_Event_ID=first) as stream:
+            assert (await stream.event())[1]["key"] == "a"
+
+    run(scenario)
+
+
+EVENT_SOURCE = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
+"""Headers of an EventSource that reconnects."""
+
+
+def test_an_event_source_that_reconnects_without_a_leader_is_told_to_try_again() -> None:
+    """After an error an EventSource never connects again, and a page cannot see the status."""
+
+    async def scenario(store: Store) -> None:
+        await put(store, "a")
+        store.replica.fails = Refused(Reason.NO_LEADER, Outcome.FAILED)
+        reply = await store.call("GET", "/watch?prefix=", headers=EVENT_SOURCE)
+        assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
+        assert reply.headers["kv-revision"] == "1"
+        assert reply.body.startswith(b"retry: 1000\n: A majority of the replicas is down")
+        assert reply.body.endswith(b"\n\n")
+        for other in ({}, {"Accept": "text/event-stream"}, {"Last-Event-ID": "1"}):
+            assert (await store.call("GET", "/watch?prefix=", headers=other)).status == 503
+
+    run(scenario)
+
+
+def test_an_event_source_with_an_error_that_a_retry_does_not_help_is_refused() -> None:
+    async def scenario(store: Store) -> None:
+        wrong = {**EVENT_SOURCE, "Last-Event-ID": "9"}
+        assert (await store.call("GET", "/watch?prefix=", headers=wrong)).status == 400
+        store.replica.fails = Refused(Reason.WITNESS, Outcome.FAILED)
+        assert (await store.call("GET", "/watch?prefix=", headers=EVENT_SOURCE)).status == 503
 
     run(scenario)
