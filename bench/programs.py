@@ -1,12 +1,17 @@
-"""Programs that the benchmark runs: wrk, h2load, py-spy, and the members of other stores."""
+"""Programs that the benchmark runs: wrk, h2load, py-spy, members of other stores, and modules of its own."""
 
 import asyncio
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from bench.errors import BenchError
+
+T = TypeVar("T")
 
 STOP_S = 10.0
 
@@ -18,6 +23,27 @@ def find_program(program: str, install: str) -> str:
     if path is None:
         raise BenchError(f"{program} is not installed: {install}")
     return path
+
+
+async def run_module(module: str, options: msgspec.Struct, result: type[T], title: str) -> T:
+    """Run a module of this project in a new process: `options` are its standard input, its `result` is its standard
+    output, both as JSON. Raises BenchError, with `title`, if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C goes to the benchmark, which ends the process
+    )
+    try:
+        output, errors = await process.communicate(msgspec.json.encode(options))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise BenchError(f"{title} failed: {errors.decode(errors='replace').strip()[-500:]}")
+    return msgspec.json.decode(output, type=result)
 
 
 async def output_of(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:

@@ -12,6 +12,7 @@ from bench.errors import BenchError
 from bench.load.recording import LatencySummary, summary
 from bench.neighbours.activities import ACTIVITIES
 from bench.neighbours.requests import LeaderClient, fill
+from bench.programs import run_module
 
 STALLED_S = 60.0
 
@@ -37,22 +38,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run_clients(options: ClientOptions) -> ClientResult:
     """Run clients in a new process. Raises BenchError."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.neighbours.process"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C goes to the benchmark, which ends the process
-    )
-    try:
-        output, errors = await process.communicate(msgspec.json.encode(options))
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise BenchError(f"the clients of {options.activity} failed: {errors.decode(errors='replace').strip()[-500:]}")
-    return msgspec.json.decode(output, type=ClientResult)
+    return await run_module("bench.neighbours.process", options, ClientResult, f"the clients of {options.activity}")
 
 
 async def _run(options: ClientOptions) -> ClientResult:

@@ -69,7 +69,7 @@ class BackupInfo(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> AppliedProgress:
-        """Applied progress for the storage of a restored replica, without `extra`."""
+        """Applied progress of the state in the backup, without `extra`."""
         return AppliedProgress(
             self.applied, first_of(self.revision) + self.number, bytes.fromhex(self.chain), int(self.digest, 16)
         )

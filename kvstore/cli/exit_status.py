@@ -19,7 +19,7 @@ class ExitStatus(IntEnum):
     UNKNOWN = 4
     """A write that may have been applied."""
     CONDITION = 5
-    """The condition does not hold, or another client has the lock."""
+    """The condition does not hold, another client has the lock, or the lock was lost."""
 
 
 def fail(message: object, status: int) -> NoReturn:

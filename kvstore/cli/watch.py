@@ -31,8 +31,8 @@ def watch(
     """Print changes of keys as they happen.
 
     Runs until Ctrl-C, with exit status 0. If a replica fails, the watch continues at another one without a gap. If no
-    replica answers, a message says so, and the watch continues as soon as one does. Exit status 2: the history does not
-    contain changes any more that were not printed.
+    replica answers, a message says so, and the watch continues as soon as one does. Exit status 2: changes that were
+    not printed are no longer in the history.
     """
 
     async def follow(client: Client) -> None:

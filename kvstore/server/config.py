@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     )
     bootstrap_without: Names = Field(
         (),
-        description="founding voters that do not take part in the first start, separated by commas: the others found "
-        "the cluster without asking them for data, and they join later; remove the setting after the first start",
+        description="founding voters for which the first start does not wait, separated by commas; they join the new "
+        "cluster when they start; remove this setting after the first start",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
     public_names: PublicNames = Field(
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         "bytes",
         0,
         1 << 40,
-        "size of the preallocated file that is given up when the disk is full; 0 for none",
+        "size of the preallocated file that is removed when the disk is full, so that deletions have room; 0 for none",
     )
     log_slots: int = _number(
         _RETENTION.log_slots,

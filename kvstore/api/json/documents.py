@@ -177,7 +177,7 @@ class LockNameDocument(ResponseDocument, frozen=True, kw_only=True):
 
 
 class LockAcquiredDocument(LockNameDocument, frozen=True, kw_only=True):
-    """A place in the queue of a lock; its lease holds the lock if `held` is true."""
+    """An entry in the queue of a lock; its lease holds the lock if `held` is true."""
 
     lease: Revision
     fence: Revision
@@ -190,7 +190,7 @@ class LockReleasedDocument(LockNameDocument, frozen=True, kw_only=True):
     revision: Revision
 
 
-class LockPlaceDocument(ResponseDocument, frozen=True, kw_only=True):
+class QueueEntryDocument(ResponseDocument, frozen=True, kw_only=True):
     """A lease that holds a lock or waits for it, with its fencing token and value."""
 
     lease: Revision
@@ -208,8 +208,8 @@ class LockDocument(LockNameDocument, frozen=True, kw_only=True):
     """A lock as of a revision of the store: its holder, and the first of the queue behind it."""
 
     revision: Count
-    holder: LockPlaceDocument | None
-    waiting: list[LockPlaceDocument]
+    holder: QueueEntryDocument | None
+    waiting: list[QueueEntryDocument]
     more: bool
 
 
@@ -229,7 +229,7 @@ class ProblemDocument(ResponseDocument, frozen=True, kw_only=True):
     detail: str = ""
     name: str | UnsetType = UNSET
     name_base64: bytes | UnsetType = UNSET
-    holder: LockPlaceDocument | UnsetType = UNSET
+    holder: QueueEntryDocument | UnsetType = UNSET
     fence: Count | UnsetType = UNSET
     outcome: Outcome | UnsetType = UNSET
 

@@ -93,9 +93,9 @@ def precondition_failed(present: Record | None) -> Problem:
 
 def lock_lost(name: bytes, fence: int) -> Problem:
     """Return 412 with the fencing token that holds the lock `name` now, 0 for none."""
-    holder = f"fence {fence} holds it" if fence else "nobody holds it"
+    holder = f"fencing token {fence} holds it" if fence else "nobody holds it"
     lock = name.decode(errors="backslashreplace")
-    detail = f"Nothing was done: this fence does not hold the lock {lock} any more; {holder}. Acquire it again."
+    detail = f"Nothing was done: this fencing token does not hold the lock {lock} any more; {holder}. Acquire it again."
     return Problem(PRECONDITION_FAILED, detail, about={"fence": fence})
 
 

@@ -24,8 +24,8 @@ from kvstore.api.json.documents import (
     AcquireRequest,
     LockAcquiredDocument,
     LockDocument,
-    LockPlaceDocument,
     LockReleasedDocument,
+    QueueEntryDocument,
     bytes_of,
     text_or_base64,
 )
@@ -99,12 +99,12 @@ class LockHandlers:
     async def _look(self, name: bytes, query: str) -> HttpResponse:
         with self._in_flight.counted():
             found = await self._found(name, consistency_in(parse_query(query, ("consistency",))))
-        places = [_place(place) for place in found.queue]
+        entries = [_document(entry) for entry in found.queue]
         document = LockDocument(
             **_named(name),
             revision=found.revision,
-            holder=places[0] if places else None,
-            waiting=places[1:],
+            holder=entries[0] if entries else None,
+            waiting=entries[1:],
             more=found.more,
         )
         return json_response(200, document)
@@ -120,7 +120,7 @@ class LockHandlers:
         if not isinstance(result, AcquireResult):
             raise TypeError(f"an acquisition was answered with {result!r}")
         revocable = not command.lease and key is None
-        held = result.held or await self._stand_in_line(
+        held = result.held or await self._wait_in_queue(
             request, name, result, wait_s, renews=ttl_ms > 0, revocable=revocable
         )
         if held and command.lease and ttl_ms:
@@ -132,8 +132,8 @@ class LockHandlers:
         document = LockAcquiredDocument(**_named(name), lease=result.lease, fence=result.fencing_token, held=held)
         return json_response(200 if held else 202, document)
 
-    async def _stand_in_line(
-        self, request: HttpRequest, name: bytes, place: AcquireResult, wait_s: float, *, renews: bool, revocable: bool
+    async def _wait_in_queue(
+        self, request: HttpRequest, name: bytes, entry: AcquireResult, wait_s: float, *, renews: bool, revocable: bool
     ) -> bool:
         """Wait in the queue, and return whether the lease holds the lock. Raises Problem if the lease ends.
 
@@ -143,15 +143,15 @@ class LockHandlers:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         if not renews:
-            return await self._wait(name, place, deadline)
+            return await self._wait(name, entry, deadline)
         while True:
-            held = await self._wait(name, place, min(deadline, loop.time() + self._renewal_interval_s(place.lease)))
+            held = await self._wait(name, entry, min(deadline, loop.time() + self._renewal_interval_s(entry.lease)))
             if request.client.is_gone:
                 if revocable:
-                    await write(self._replica, RevokeLease(place.lease))
+                    await write(self._replica, RevokeLease(entry.lease))
                 return False
             with suppress(Refused):  # a lease lasts for two renewals that fail
-                await write(self._replica, KeepLeaseAlive(place.lease))
+                await write(self._replica, KeepLeaseAlive(entry.lease))
             if held or loop.time() >= deadline or self._replica.stopping:
                 return held
 
@@ -159,9 +159,9 @@ class LockHandlers:
         found = self._replica.lease_index.leases.get(lease)
         return found.terms.ttl_ms / 3000 if found is not None else 0.0
 
-    async def _wait(self, name: bytes, place: AcquireResult, deadline: float) -> bool:
+    async def _wait(self, name: bytes, entry: AcquireResult, deadline: float) -> bool:
         """Wait until `deadline`, and return whether the lease holds the lock. Raises Problem if the lease ends."""
-        waiter = _Waiter(name, place.fencing_token, asyncio.Event())
+        waiter = _Waiter(name, entry.fencing_token, asyncio.Event())
         if not waiter.is_decided(self._replica.lease_index.locks) and not self._replica.stopping:
             self._waiters.add(waiter)
             try:
@@ -171,8 +171,8 @@ class LockHandlers:
             finally:
                 self._waiters.remove(waiter)
         lease_index = self._replica.lease_index
-        if place.fencing_token not in lease_index.locks.get(name, {}):
-            raise _given_up(name, place) if place.lease in lease_index.leases else no_such_lease(place.lease)
+        if entry.fencing_token not in lease_index.locks.get(name, {}):
+            raise _given_up(name, entry) if entry.lease in lease_index.leases else no_such_lease(entry.lease)
         return waiter.is_decided(lease_index.locks)
 
     def _changed(self) -> None:
@@ -209,12 +209,12 @@ class LockHandlers:
 def locked(name: bytes, busy: LockHeld) -> Problem:
     """Return 409 with the holder of the lock."""
     detail = f"Lease {busy.lease} holds the lock, fence {busy.fencing_token}. Try again, or wait with wait_s."
-    about = {**_named(name), "holder": LockPlaceDocument(lease=busy.lease, fence=busy.fencing_token)}
+    about = {**_named(name), "holder": QueueEntryDocument(lease=busy.lease, fence=busy.fencing_token)}
     return Problem(LOCKED, detail, fields=RETRY_AFTER, about=about)
 
 
-def _given_up(name: bytes, place: AcquireResult) -> Problem:
-    detail = f"A DELETE removed lease {place.lease} from the queue. Send the POST again for a new place."
+def _given_up(name: bytes, entry: AcquireResult) -> Problem:
+    detail = f"A DELETE removed lease {entry.lease} from the queue. Send the POST again to enter it again."
     return Problem(NOT_HELD, detail, about=_named(name))
 
 
@@ -235,9 +235,9 @@ def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, int, float]:
     return AcquireLock(name, wanted.lease, granted_ms, value, wanted.wait_s > 0), ttl_ms, wanted.wait_s
 
 
-def _place(place: QueueEntryStatus) -> LockPlaceDocument:
-    value, value_base64 = text_or_base64(place.value)
-    return LockPlaceDocument(lease=place.lease, fence=place.fencing_token, value=value, value_base64=value_base64)
+def _document(entry: QueueEntryStatus) -> QueueEntryDocument:
+    value, value_base64 = text_or_base64(entry.value)
+    return QueueEntryDocument(lease=entry.lease, fence=entry.fencing_token, value=value, value_base64=value_base64)
 
 
 def _named(name: bytes) -> dict[str, Any]:

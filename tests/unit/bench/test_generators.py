@@ -49,7 +49,7 @@ def test_an_output_without_a_result_is_shown(output: str) -> None:
 
 def test_requests_to_a_key_carry_its_value() -> None:
     put = generators.kvstore_request("put", b"key", b"value")
-    assert put == b"PUT /kv/key HTTP/1.1\r\nHost: bench\r\nContent-Length: 5\r\n\r\nvalue"
+    assert put == b"PUT /kv/key HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nvalue"
     assert generators.kvstore_request("get", b"key", b"value").startswith(b"GET /kv/key HTTP/1.1\r\n")
     for operation, fields in (("put", {"key": "key", "value": "value"}), ("get", {"key": "key"})):
         request = generators.gateway_request(operation, b"key", b"value")  # type: ignore[arg-type]

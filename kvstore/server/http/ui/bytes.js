@@ -16,7 +16,7 @@ export function escaped(bytes) {
 
 export function pathOf(key) {
   if (isUnaddressable(key)) {
-    throw new RangeError("A browser takes . and .. in an address for folders. Use the command line for this key: kvstore get, put or delete.");
+    throw new RangeError("A browser resolves . and .. in an address as folders. Use the command line for this key: kvstore get, put or delete.");
   }
   return `/kv/${escaped(key)}`;
 }

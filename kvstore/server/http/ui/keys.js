@@ -131,7 +131,7 @@ export class Keys {
       delete: (data) => this.find(JSON.parse(data))?.remove(),
       refused: () => {
         this.watch(false);
-        this.tell("The tabs of this browser watch three prefixes already, the most: switch one of these watches off.", true);
+        this.tell("The tabs of this browser already watch three prefixes, the limit. Switch one of these watches off.", true);
       },
     });
   }

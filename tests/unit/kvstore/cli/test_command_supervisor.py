@@ -34,7 +34,7 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervised]:
     signals = list[int]()
     control, lock_process = socket.socketpair()
     with control, lock_process:
-        supervisor = Supervisor(control.fileno())
+        supervisor = Supervisor(control.fileno(), until_s=0.0)
         monkeypatch.setattr(command_supervisor, "_descendants", list)
         monkeypatch.setattr(supervisor, "_reap", lambda: None)
         monkeypatch.setattr(supervisor, "_send", signals.append)

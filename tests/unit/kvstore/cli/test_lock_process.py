@@ -194,7 +194,7 @@ def test_the_command_ends_when_its_supervisor_is_killed() -> None:
     at(story)
 
 
-def test_what_the_command_leaves_running_is_ended_before_the_lock_is_released() -> None:
+def test_processes_that_the_command_leaves_running_are_ended_before_the_lock_is_released() -> None:
     async def story(store: Store) -> None:
         async with lock(store, "sleep 1000 & exit 4") as process:
             out, err = await rest(process)

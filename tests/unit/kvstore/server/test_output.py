@@ -106,7 +106,7 @@ def test_a_pipe_that_another_program_made_non_blocking_is_waited_for() -> None:
         assert output.dropped_lines == 0
 
 
-def test_it_is_a_stream_for_libraries() -> None:
+def test_the_output_is_a_text_stream_for_libraries() -> None:
     reader, writer = os.pipe()
     output = NonblockingOutput(writer, "ascii")
     Console(file=cast("IO[str]", output), width=80).print("[bold]caf\u00e9[/bold]")

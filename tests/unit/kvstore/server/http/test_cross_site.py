@@ -103,7 +103,7 @@ def test_names_that_only_look_like_configured_ones_are_refused(host: str) -> Non
 @pytest.mark.parametrize(
     "host", ["a b", "a/b", "[::1", "[::g]", "a:b", "a:99999", "a@b", "http://a", "[1.2.3.4]", "\xe9"]
 )
-def test_a_host_that_is_none_is_malformed(host: str) -> None:
+def test_an_invalid_host_header_is_malformed(host: str) -> None:
     async def scenario(store: Store) -> None:
         async with await store.wire() as wire:
             reply = await ask(wire, "GET", "/kv/a", host=host)
