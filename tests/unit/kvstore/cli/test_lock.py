@@ -26,7 +26,8 @@ class FakeLease:
     id = 17
 
     def __init__(self) -> None:
-        self.lives_until = time.monotonic() + 1000
+        self.ttl_s = 1000.0
+        self.lives_until = time.monotonic() + self.ttl_s
 
     def on_renewed(self, _: Callable[[], None]) -> None:
         """It is never renewed."""
