@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 Answer = Callable[[str, str, bytes], bytes]
 
@@ -71,13 +71,10 @@ def served(answer: Answer, piece: int = 1 << 20) -> Iterator[tuple[str, int]]:
 def _serve(connection: socket.socket, answer: Answer, piece: int) -> None:
     received = b""
     text = b""
-    with connection:
+    with connection, suppress(ConnectionError):
         while b"Connection: close" not in text:
             while b"\r\n\r\n" not in received:
-                data = _received(connection)
-                if not data:
-                    return
-                received += data
+                received += _received(connection)
             head, _, received = received.partition(b"\r\n\r\n")
             lines = head.decode().split("\r\n")
             length = sum(int(line[16:]) for line in lines if line.startswith("Content-Length: "))
@@ -93,7 +90,7 @@ def _serve(connection: socket.socket, answer: Answer, piece: int) -> None:
 
 
 def _received(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(1 << 16)
-    except ConnectionError:
-        return b""
+    data = connection.recv(1 << 16)
+    if not data:
+        raise ConnectionResetError
+    return data
