@@ -46,7 +46,8 @@ def _table(answers: dict[str, Status | ClientError]) -> Table:
         if isinstance(answer, ClientError):
             rows.add_row("", "[red]unreachable[/red]", "", "", "", "", "", where)
             continue
-        connected = sum(member.connected for member in answer.members if member.name != answer.id)
+        others = [member for member in answer.members if member.name != answer.id]
+        connected = sum(member.connected for member in others)
         rows.add_row(
             answer.id,
             role_of(answer),
@@ -54,7 +55,7 @@ def _table(answers: dict[str, Status | ClientError]) -> Table:
             "" if answer.lease_left_ms is None else f"{answer.lease_left_ms:.0f} ms",
             str(answer.applied),
             str(answer.keys),
-            f"{connected} of {len(answer.members) - 1}",
+            f"{connected} of {len(others)}" if answer.members else "",
             where,
         )
     return rows

@@ -30,8 +30,9 @@ _OUTSIDE = {
     "check that its setting `members` has the address of a member.",
     Standing.FOUNDING: _NO_DATA + "and {1} did not answer. Start them with the same setting `members`. If they are "
     "gone, and no data of the cluster exists, set `bootstrap_without` to their names.",
-    Standing.DATA_LOST: _NO_DATA + "and {1} know it with other data: {0} has lost its data. Restore its data directory "
-    "or, if a majority has its data, call POST /members/{0}/replace there. If no majority has, restore a backup.",
+    Standing.DATA_LOST: _NO_DATA + "and it is known to {1} with other data: {0} has lost its data. Restore its data "
+    "directory or, if a majority has its data, call POST /members/{0}/replace there. If no majority has, restore a "
+    "backup.",
 }
 
 

@@ -265,6 +265,20 @@ def test_status_shows_each_replica_as_a_table_or_as_json(monkeypatch: pytest.Mon
     assert json.loads(document) == {"http://a:1": msgspec.to_builtins(STATUS)}
 
 
+@pytest.mark.parametrize(("members", "shown"), [(("n1",), "0 of 0"), (("n1", "n2"), "1 of 1"), (("n2",), "1 of 1")])
+def test_status_counts_the_peers_of_a_replica(
+    members: tuple[str, ...], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [MemberStatus(name=name, address="h:1", connected=True, heard_ms_ago=1.0) for name in members]
+    answer(monkeypatch, "status", msgspec.structs.replace(STATUS, members=known))
+    assert shown in run("status", "--endpoints", "http://a:1")[1].decode()
+
+
+def test_status_shows_no_peers_of_a_replica_that_knows_no_membership(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "status", msgspec.structs.replace(STATUS, members=[]))
+    assert " of " not in run("status", "--endpoints", "http://a:1")[1].decode()
+
+
 def test_a_narrow_terminal_shows_fewer_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "status", STATUS)
     _, table, _ = run("status", "--endpoints", "http://a:1", columns=40)

@@ -46,7 +46,7 @@ def test_readyz_says_why_not(leader: str | None, why: str) -> None:
         (Standing.REMOVED, "n1 was removed"),
         (Standing.REFUSED, "do not know it as a member"),
         (Standing.WAITING, "has not learned the membership yet"),
-        (Standing.DATA_LOST, "n2, n3 know it with other data: n1 has lost its data"),
+        (Standing.DATA_LOST, "it is known to n2, n3 with other data: n1 has lost its data"),
     ],
 )
 def test_a_replica_that_is_no_member_is_not_ready_and_says_so(standing: Standing, why: str) -> None:
