@@ -14,13 +14,14 @@ from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.query_parameters import parse_consistency
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.response import StreamedResponse, StreamHead
 from kvstore.server.http.stream import send
 from kvstore.server.pacer import BackgroundKind
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 
 PATH = "/backup"
+ALLOWED = "GET, HEAD"
 _FIELDS = b"Content-Type: application/octet-stream\r\n"
 MAX_BACKUPS = 2
 """BackupHandlers that one replica sends at the same time."""
@@ -37,11 +38,11 @@ class BackupHandlers:
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
         """Return the call of a request. Raises Problem."""
-        if request.method != "GET":
-            raise not_allowed(request.method, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, ALLOWED)
         return TaskCall(partial(self._send, request, parse_consistency(query)), takes_body=False)
 
-    async def _send(self, request: HttpRequest, consistency: Consistency) -> StreamedResponse:
+    async def _send(self, request: HttpRequest, consistency: Consistency) -> StreamedResponse | StreamHead:
         """Send the stream. It has every write that was acknowledged before the request, unless the request accepts a
         stale state. Raises Problem or Refused before the first byte."""
         if self._running >= MAX_BACKUPS:

@@ -1,16 +1,19 @@
 """The rules for the body of a request that are checked when its head is complete."""
 
 from kvstore.server.http.limits import HttpLimits
-from kvstore.server.http.problems import BODY_TOO_SLOW, EXPECTATION_FAILED, VALUE_TOO_LARGE, Problem
+from kvstore.server.http.problems import BODY_TOO_SLOW, EXPECTATION_FAILED, MALFORMED, VALUE_TOO_LARGE, Problem
 from kvstore.server.http.request import HttpRequest
 
 
 def refuse_body(request: HttpRequest, most: int) -> None:
-    """Raise Problem for a body of more than `most` bytes, and for an unknown expectation."""
+    """Raise Problem for a body of more than `most` bytes or without an end, and for an unknown expectation."""
     headers = request.headers
     length = headers.get(b"content-length")
     if length is not None and _exceeds(length, most):
         raise too_large(most)
+    if length is None and request.version == "1.0" and request.method == "PUT":
+        # The bytes of its value would be lost. A POST is refused where it needs a body; others need none.
+        raise Problem(MALFORMED, "A PUT of HTTP/1.0 must have Content-Length, 0 for an empty value.")
     if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
         raise Problem(
             EXPECTATION_FAILED, "The only supported expectation is 100-continue. Leave the header Expect out."

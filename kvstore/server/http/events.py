@@ -20,13 +20,14 @@ from kvstore.server.http.calls import TaskCall
 from kvstore.server.http.problems import OVERLOADED, RETRY_AFTER, Problem, not_allowed
 from kvstore.server.http.query_parameters import refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.response import StreamedResponse, StreamHead
 from kvstore.server.http.stream import send
 from kvstore.server.metrics import REQUEST_BUCKETS_S, Metrics
 from kvstore.server.service import ReplicaService
 from kvstore.server.trace import Trace, TracedMessage, TracedSlot
 
 PATH = "/events"
+ALLOWED = "GET, HEAD"
 INTERVAL_S = 0.25
 MAX_READERS = 100
 RECONNECT_MS = 1000
@@ -80,12 +81,12 @@ class EventHandlers:
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
         """Return the call of a request. Raises Problem."""
-        if request.method != "GET":
-            raise not_allowed(request.method, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, ALLOWED)
         refuse_parameters(query)
         return TaskCall(partial(self._send, request), takes_body=False)
 
-    async def _send(self, request: HttpRequest) -> StreamedResponse:
+    async def _send(self, request: HttpRequest) -> StreamedResponse | StreamHead:
         if self._readers >= MAX_READERS:
             raise Problem(
                 OVERLOADED,

@@ -105,7 +105,7 @@ class KeyReadCall:
         if record is None:
             raise Problem(NO_SUCH_KEY, "The key does not exist. PUT it to create it.", fields=staleness)
         if is_unmodified(self._request, record):
-            return NotModified(b'ETag: "%d"\r\nCache-Control: no-store\r\n' % record.revision)
+            return NotModified(b'ETag: "%d"\r\nCache-Control: no-store\r\n' % record.revision + staleness)
         fields = _VALUE_FIELDS % (record.revision, record.revision, record.create_revision, record.version)
         if reply.lease:
             fields += b"KV-Lease: %d\r\n" % reply.lease

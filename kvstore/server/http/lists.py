@@ -4,6 +4,7 @@ The cursor of a page holds its revision and its last key, so that any replica ca
 """
 
 import asyncio
+import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -27,7 +28,7 @@ from kvstore.api.results import RevisionUnavailable, ScanAnswer
 from kvstore.server.http.problems import INVALID_QUERY, OVERLOADED, RETRY_AFTER, Problem, revision_unavailable
 from kvstore.server.http.query_parameters import choice_in, consistency_in, integer_in, key_range_in, parse_query
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import HttpResponse, StreamedResponse, encode, json_response
+from kvstore.server.http.response import HttpResponse, StreamedResponse, StreamHead, encode, json_response
 from kvstore.server.http.stream import send
 from kvstore.server.pacer import BackgroundKind
 from kvstore.server.reply_future import reply_of
@@ -39,6 +40,7 @@ STREAMED_BYTES = 64 * 1024
 MAX_STREAMS = 100
 """Streams that one replica sends at the same time. Each may hold the longest record in memory."""
 NDJSON = "application/x-ndjson"
+_NOT_ACCEPTED = re.compile(r"q=0(?:\.0*)?")
 _NDJSON_FIELDS = b"Content-Type: %b\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
@@ -88,7 +90,7 @@ class KeyListHandlers:
     async def handle(self, request: HttpRequest, query: str) -> HttpResponse | StreamedResponse:
         """Return a page; or, if the client accepts NDJSON, send all records. Raises Problem or Refused."""
         wanted = _wanted_by(query)
-        if request.method == "GET" and NDJSON in (request.header(b"accept") or ""):
+        if _accepts_ndjson(request):
             return await self._stream(request, wanted)
         page = await self._page(wanted)
         cursor = _Cursor(page.revision, page.found[-1].key).pack() if page.more else UNSET
@@ -111,7 +113,7 @@ class KeyListHandlers:
         answer, lines = await rendered.get()
         return _found(answer, wanted), lines
 
-    async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse:
+    async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse | StreamHead:
         """Send a record on each line. The last line has the revision and the number of records, or an error. A page is
         read when the client has read the one before it."""
         if self._streams >= MAX_STREAMS:
@@ -145,6 +147,14 @@ class KeyListHandlers:
             except (Problem, Refused) as error:
                 yield _error(str(error), count)
                 return
+
+
+def _accepts_ndjson(request: HttpRequest) -> bool:
+    for accepted in (request.header(b"accept") or "").lower().split(","):
+        media, *parameters = (part.strip() for part in accepted.split(";"))
+        if media == NDJSON:
+            return not any(map(_NOT_ACCEPTED.fullmatch, parameters))
+    return False
 
 
 def _found(answer: object, wanted: _Wanted) -> ScanAnswer:

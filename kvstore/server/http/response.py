@@ -71,6 +71,19 @@ class NotModified(HttpResponse):
         return super().render(connection, body=body).replace(b"Content-Length: 0\r\n", b"", 1)
 
 
+class StreamHead(HttpResponse):
+    """The response to HEAD for a stream, whose length is unknown."""
+
+    __slots__ = ()
+
+    def __init__(self, fields: bytes) -> None:
+        super().__init__(200, fields, b"")
+
+    def render(self, connection: bytes, *, body: bool = True) -> bytes:
+        """See HttpResponse."""
+        return super().render(connection, body=body).replace(b"Content-Length: 0\r\n", _STREAM, 1)
+
+
 class StreamedResponse:
     """A stream that was sent completely. `fields` are its header lines."""
 

@@ -8,17 +8,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse
+from kvstore.server.http.response import StreamedResponse, StreamHead
 
 
 async def send(
     request: HttpRequest, fields: bytes, chunks: AsyncGenerator[bytes, None], *, endless: bool = False
-) -> StreamedResponse:
-    """Send all of `chunks`, each after the client has read enough of those before it.
+) -> StreamedResponse | StreamHead:
+    """Send all of `chunks`, each after the client has read enough of those before it; none of them for HEAD.
 
     `fields` are the header lines, each with its CRLF. See ClientConnection for `endless`.
     """
     client = request.client
+    if request.method == "HEAD":
+        await chunks.aclose()
+        return StreamHead(fields)
     try:
         client.begin_stream(fields, endless=endless)
         async with aclosing(chunks):

@@ -27,13 +27,14 @@ from kvstore.server.http.problems import (
 )
 from kvstore.server.http.query_parameters import consistency_in, integer_in, key_range_in, parse_query
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.response import StreamedResponse, encode
+from kvstore.server.http.response import StreamedResponse, StreamHead, encode
 from kvstore.server.http.stream import send
 from kvstore.server.reply_future import reply_of
 from kvstore.server.service import ReplicaService
 from storage.base import end_of
 
 PATH = "/watch"
+ALLOWED = "GET, HEAD"
 MAX_WATCHES = 10_000
 RECONNECT_MS = 1000
 
@@ -55,15 +56,15 @@ class WatchHandlers:
 
     def route(self, request: HttpRequest, path: str, query: str) -> TaskCall:  # noqa: ARG002  it is PATH
         """Return the call of a request. Raises Problem."""
-        if request.method != "GET":
-            raise not_allowed(request.method, "GET")
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(request.method, ALLOWED)
         found = parse_query(query, _NAMES)
         span, first, consistency = _span(found), _first_revision(request, found), consistency_in(found)
         return TaskCall(partial(self._send, request, span, first, consistency), takes_body=False)
 
     async def _send(
         self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
-    ) -> StreamedResponse:
+    ) -> StreamedResponse | StreamHead:
         """Send the stream. Raises Problem or Refused before the first byte.
 
         An EventSource gives up after any error, and its page cannot see which. One that reconnects is answered by a
@@ -79,7 +80,7 @@ class WatchHandlers:
 
     async def _watch(
         self, request: HttpRequest, span: Span, first: int | None, consistency: Consistency
-    ) -> StreamedResponse:
+    ) -> StreamedResponse | StreamHead:
         """Send the stream, until the client leaves, the replica stops, or events that the client has not read are
         compacted. Raises Problem or Refused before the first byte."""
         if self._count >= MAX_WATCHES:

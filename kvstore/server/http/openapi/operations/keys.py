@@ -78,7 +78,7 @@ _GET = ApiOperation(
                 *STALENESS,
             ),
         ),
-        ApiResponse(304, "The key is at a revision in `If-None-Match`.", {}, (_ETAG,)),
+        ApiResponse(304, "The key is at a revision in `If-None-Match`.", {}, (_ETAG, *STALENESS)),
     ),
     problems=(INVALID_KEY, INVALID_CONDITION, NO_SUCH_KEY, PRECONDITION_FAILED, *READING),
     curl="curl BASE/kv/greeting",

@@ -38,4 +38,4 @@ _WATCH = ApiOperation(
     curl="curl -N 'BASE/watch?prefix=job/'",
 )
 
-OPERATIONS = (_WATCH,)
+OPERATIONS = (_WATCH, _WATCH.as_head())

@@ -142,3 +142,18 @@ def test_another_transfer_coding_is_refused() -> None:
         assert store.replica.arrived.empty()
 
     run(scenario)
+
+
+def test_a_value_over_http_1_0_without_a_length_is_refused_instead_of_lost() -> None:
+    """RFC 1945 (7.2.2): the end of the connection cannot end the body of a request."""
+
+    async def scenario(store: Store) -> None:
+        async with await store.wire() as wire:
+            reply = await wire.ask(b"PUT /kv/a HTTP/1.0\r\n\r\nhello")
+            assert reply.status == 400
+            assert "Content-Length" in reply.problem()["detail"]
+        assert store.replica.arrived.empty()
+        async with await store.wire() as wire:
+            assert (await wire.ask(b"PUT /kv/a HTTP/1.0\r\nContent-Length: 0\r\n\r\n")).status == 201
+
+    run(scenario)

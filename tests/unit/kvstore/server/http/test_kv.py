@@ -178,6 +178,15 @@ def test_a_read_chooses_its_consistency(query: str, consistency: Consistency) ->
     run(scenario)
 
 
+def test_a_stale_304_tells_how_stale_too() -> None:
+    async def scenario(store: Store) -> None:
+        await store.call("PUT", "/kv/a", b"v")
+        reply = await store.call("GET", "/kv/a?consistency=stale", headers={"If-None-Match": '"1"'})
+        assert (reply.status, reply.headers["kv-age-ms"], reply.headers["kv-applied-revision"]) == (304, "4", "1")
+
+    run(scenario)
+
+
 def test_a_stale_read_tells_how_stale() -> None:
     async def scenario(store: Store) -> None:
         await store.call("PUT", "/kv/a", b"1")

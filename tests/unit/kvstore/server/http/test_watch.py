@@ -308,7 +308,7 @@ def test_a_watch_that_cannot_be_is_refused(query: str) -> None:
 
 def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: Store) -> None:
-        assert (await store.call("POST", "/watch?prefix=")).headers["allow"] == "GET"
+        assert (await store.call("POST", "/watch?prefix=")).headers["allow"] == "GET, HEAD"
         bad = await store.call("GET", "/watch?prefix=", headers={"Last-Event-ID": "x"})
         assert "Last-Event-ID" in bad.problem()["detail"]
         monkeypatch.setattr("kvstore.server.http.watch.MAX_WATCHES", 0)
