@@ -98,8 +98,8 @@ def test_replicas_whose_data_is_removed_stop_and_found_no_second_cluster(tmp_pat
 def test_a_first_start_waits_for_all_founding_members(tmp_path: Path) -> None:
     async def story() -> None:
         async with three(tmp_path, names=["n1", "n2"]) as cluster:
-            await says(cluster, "n1", "and n3 did not answer")
-            await says(cluster, "n2", "and n3 did not answer")
+            await says(cluster, "n1", "and waits for n3")
+            await says(cluster, "n2", "and waits for n3")
             await until(lambda: _logs(cluster, "n1", "awaiting the answer of n3"))
             cluster.start(["n3"])
             await cluster.wait_ready()
