@@ -11,7 +11,7 @@ import pytest
 from kvstore.api.queries import Consistency
 from kvstore.testing.fork_server import ForkedCluster
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, NotSent, until
+from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, NotSent, started, until
 from tests.cluster.test_members import assert_takes_writes, detail, voters
 
 pytestmark = pytest.mark.cluster
@@ -25,18 +25,11 @@ async def three(
     these are all."""
     cluster = ForkedCluster(3, directory / "cluster", settings=settings)
     cluster.prepare()
-    cluster.start(names)
-    try:
+    with started(cluster, names):
         async with asyncio.timeout(STORY_S):
             if len(names) == len(cluster.replicas):
                 await cluster.wait_ready()
             yield cluster
-    except BaseException:
-        for name, place in cluster.replicas.items():
-            print(f"---- {name}\n{place.log.read_text(errors='replace')}")
-        raise
-    finally:
-        cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 async def ended(cluster: ProcessCluster, *names: str) -> None:
