@@ -72,6 +72,14 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= MAX_WORDS
 
 
+def test_nothing_is_listed_twice() -> None:
+    """A merge of two branches may list a bug or a change twice."""
+    symptoms = [line.split(" | ")[0] for line in page("bugs.md").splitlines() if re.match(r"\| (?!symptom)|## ", line)]
+    changes = [line[:40] for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- ")]
+    for lines in (symptoms, changes):
+        assert [line for line in lines if lines.count(line) > 1] == []
+
+
 def test_every_bug_has_a_test() -> None:
     rows = [line for line in page("bugs.md").splitlines() if line.startswith("| ") and not line.startswith("| symptom")]
     assert rows

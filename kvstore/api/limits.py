@@ -9,8 +9,8 @@ MIN_TTL_S = 0.1
 MAX_TTL_S = 365 * 24 * 3600
 """Shortest and longest time to live of a lease."""
 PROVISIONAL_TTL_S = 10
-"""Longest time to live of a lease whose client does not know yet that the lease was granted, or that the lease holds
-its lock. If the client never learns it, the lease and the lock end after this time."""
+"""Longest time to live of a lease whose client does not know yet that the lease was granted, or that it holds its lock.
+If the client never receives the answer, the lease and the lock end after this time."""
 MAX_LOCK_WAIT_S = 60
 """Longest wait for a lock in one request."""
 MAX_LOCK_VALUE_BYTES = 1024

@@ -82,7 +82,10 @@ class FoundingManager:
         if not self.pending:
             return []
         if self._agreed is None:
-            return [name for name in self._present if name != self._node and not self._is_new(name)]
+            silent = [name for name in self._present if name != self._node and not self._is_new(name)]
+            # Without a silent member, this replica waits for the list of the member with the lowest name, which may
+            # wait for a member that is absent in the settings of this replica.
+            return silent or [name for name in self._present[:1] if name != self._node]
         return [name for name, incarnation in self._agreed.members if not self._agrees(name, incarnation, self._agreed)]
 
     def receive(self, sender: NodeId, message: FoundingState, now: Time) -> list[Envelope]:

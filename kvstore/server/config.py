@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     )
     bootstrap_without: Names = Field(
         (),
-        description="founding voters for which the first start does not wait, separated by commas; they join the new "
-        "cluster when they start; remove this setting after the first start",
+        description="founding voters for which the first start does not wait, separated by commas, the same on all "
+        "other members; they join the new cluster when they start; remove this setting after the first start",
     )
     listen: Listen = Field(Address("127.0.0.1", 8001), description="address of the HTTP listener for clients")
     public_names: PublicNames = Field(

@@ -58,7 +58,7 @@ class CounterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that were dropped because the peer was not connected, its queue was full, or they were too long."""
 
     dropped_log_lines: int
-    """Lines for standard error that were not written, because nobody read them in time."""
+    """Lines for standard error that were not written: nobody read them in time, or the disk of the log is full."""
 
 
 class Metrics:

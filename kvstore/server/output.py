@@ -107,8 +107,8 @@ class NonblockingOutput(io.TextIOBase):
 
 
 def install(name: Literal["stdout", "stderr"]) -> None:
-    """Replace `sys.stdout` or `sys.stderr` of this process by a NonblockingOutput, until the process ends, and write at
-    its end what is queued. A stream in memory, as tests have it, stays."""
+    """Replace `sys.stdout` or `sys.stderr` of this process by a NonblockingOutput, until the process ends, and write
+    the queued text at the end of the process. A stream in memory, as in tests, stays."""
     stream = getattr(sys, name)
     if isinstance(stream, NonblockingOutput):
         return
@@ -125,7 +125,7 @@ def install(name: Literal["stdout", "stderr"]) -> None:
 
 
 def drain() -> None:
-    """Write what is queued, as the end of a process does that runs the functions of atexit."""
+    """Write the queued text. Call this where a process ends without running the functions of atexit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, NonblockingOutput):
             stream.drain()

@@ -2,8 +2,8 @@
 
     submit(kind, work) -> the queue of its kind -> a turn: SLICE_S of work -> a rest of REST times its length -> ...
 
-Background work is all work that a reader can wait for: events for watchers, exports and backups. The kinds take turns,
-so that a thousand watchers and one backup have the same share of the time. Within a kind the order is first come, first
+Background work is work that may be delayed: events for watchers, exports and backups. The kinds take turns, so that a
+thousand watchers together have the same share of the time as one backup. Within a kind the order is first come, first
 served: a reader that submits one small piece of work after the other shares with the others.
 
 The rests leave the time to the foreground. There are none while nothing happens there: an idle replica sends a backup

@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from pathlib import Path
 from random import Random
@@ -273,6 +273,20 @@ async def load(
         await asyncio.gather(*tasks)
 
 
+@contextmanager
+def started(cluster: ProcessCluster, names: Collection[str] | None = None) -> Iterator[None]:
+    """Start `names`, or all replicas, of a prepared cluster. Kill them at the end. A failure prints the logs."""
+    cluster.start(names)
+    try:
+        yield
+    except BaseException:
+        for name, place in cluster.replicas.items():
+            print(f"---- {name}\n{place.log.read_text(errors='replace')}")
+        raise
+    finally:
+        cluster.kill(*filter(cluster.runs, cluster.replicas))
+
+
 @asynccontextmanager
 async def running(
     directory: Path, nodes: int = 3, *, story_s: float = STORY_S, **settings: int | str
@@ -280,17 +294,10 @@ async def running(
     """Run a ready cluster. No process is left at the end. A failure prints the logs; an error in a log is a failure."""
     cluster = ForkedCluster(nodes, directory / "cluster", settings=settings)
     cluster.prepare()
-    cluster.start()
-    try:
+    with started(cluster):
         async with asyncio.timeout(story_s):
             await cluster.wait_ready()
             yield cluster
-    except BaseException:
-        for name, place in cluster.replicas.items():
-            print(f"---- {name}\n{place.log.read_text(errors='replace')}")
-        raise
-    finally:
-        cluster.kill(*filter(cluster.runs, cluster.replicas))
     for place in cluster.replicas.values():
         log = place.log.read_text()
         assert not any(alarm in log for alarm in (" ERROR ", " CRITICAL ", "Traceback")), log

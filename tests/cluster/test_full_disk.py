@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.testing.fork_server import ForkedCluster
-from tests.cluster.harness import STORY_S, CallHistory, HttpClient, until
+from tests.cluster.harness import STORY_S, CallHistory, HttpClient, started, until
 
 pytestmark = pytest.mark.cluster
 
@@ -71,12 +71,5 @@ def test_full_disks_everywhere_leave_reads_and_deletions_and_writes_come_back(tm
         for replica in cluster.replicas.values():
             disks.enter_context(small_disk(replica.data))
         cluster.prepare()
-        cluster.start()
-        try:
+        with started(cluster):
             asyncio.run(story())
-        except BaseException:
-            for name, place in cluster.replicas.items():
-                print(f"---- {name}\n{place.log.read_text(errors='replace')}")
-            raise
-        finally:
-            cluster.kill(*filter(cluster.runs, cluster.replicas))

@@ -11,7 +11,7 @@ import pytest
 from kvstore.api.queries import Consistency
 from kvstore.testing.fork_server import ForkedCluster
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, NotSent, until
+from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, NotSent, started, until
 from tests.cluster.test_members import assert_takes_writes, detail, voters
 
 pytestmark = pytest.mark.cluster
@@ -25,18 +25,11 @@ async def three(
     these are all."""
     cluster = ForkedCluster(3, directory / "cluster", settings=settings)
     cluster.prepare()
-    cluster.start(names)
-    try:
+    with started(cluster, names):
         async with asyncio.timeout(STORY_S):
             if len(names) == len(cluster.replicas):
                 await cluster.wait_ready()
             yield cluster
-    except BaseException:
-        for name, place in cluster.replicas.items():
-            print(f"---- {name}\n{place.log.read_text(errors='replace')}")
-        raise
-    finally:
-        cluster.kill(*filter(cluster.runs, cluster.replicas))
 
 
 async def ended(cluster: ProcessCluster, *names: str) -> None:
@@ -98,8 +91,8 @@ def test_replicas_whose_data_is_removed_stop_and_found_no_second_cluster(tmp_pat
 def test_a_first_start_waits_for_all_founding_members(tmp_path: Path) -> None:
     async def story() -> None:
         async with three(tmp_path, names=["n1", "n2"]) as cluster:
-            await says(cluster, "n1", "and n3 did not answer")
-            await says(cluster, "n2", "and n3 did not answer")
+            await says(cluster, "n1", "and waits for n3")
+            await says(cluster, "n2", "and waits for n3")
             await until(lambda: _logs(cluster, "n1", "awaiting the answer of n3"))
             cluster.start(["n3"])
             await cluster.wait_ready()

@@ -1,4 +1,4 @@
-"""Leases that a request grants. Until its client has the answer, such a lease is provisional: it is short.
+"""Leases that a request grants. Until the client has the answer, such a lease is provisional: its TTL is short.
 
     granted, short  ->  waiting for the lock: renewed, short  ->  full TTL  ->  the answer
 
@@ -17,7 +17,7 @@ _TTL_MS = PROVISIONAL_TTL_S * 1000
 
 
 def provisional(ttl_ms: int) -> int:
-    """Return the TTL, in milliseconds, of a lease that shall live for `ttl_ms` once its client knows it."""
+    """Return the provisional TTL, in milliseconds, of a lease for which the client asked `ttl_ms`."""
     return min(ttl_ms, _TTL_MS)
 
 

@@ -28,8 +28,9 @@ _OUTSIDE = {
     "add it with POST /members.",
     Standing.WAITING: "{0} was started to join and has not learned the membership yet. Add it with POST /members, and "
     "check that its setting `members` has the address of a member.",
-    Standing.FOUNDING: _NO_DATA + "and {1} did not answer. Start them with the same setting `members`. If they are "
-    "gone, and no data of the cluster exists, set `bootstrap_without` to their names.",
+    Standing.FOUNDING: _NO_DATA + "and waits for {1}. Start all founding members with the same setting `members`. "
+    "GET /readyz there says what a member waits for. If a member cannot start, and no data of the cluster exists, set "
+    "`bootstrap_without` to its name on all the others.",
     Standing.DATA_LOST: _NO_DATA + "and it is known to {1} with other data: {0} has lost its data. Restore its data "
     "directory or, if a majority has its data, call POST /members/{0}/replace there. If no majority has, restore a "
     "backup.",

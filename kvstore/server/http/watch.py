@@ -100,7 +100,7 @@ class WatchHandlers:
             self._count -= 1
 
     async def _events(self, request: HttpRequest, span: Span, first: int) -> AsyncGenerator[bytes, None]:
-        """Yield what comes before and after the events. The feed writes the events to the client itself."""
+        """Yield the first and the last chunk of the stream. The feed writes the events in between to the client."""
         client = request.client
         watcher = Watcher(span, end_of(first - 1), client)
         # The id lets a browser that reconnects before the first event continue from here.

@@ -190,10 +190,17 @@ def test_an_absent_member_is_no_voter_at_first() -> None:
     assert not n3.node.view.known, "it learns the membership from a snapshot"
 
 
-def test_one_replica_that_is_told_to_start_without_a_member_is_enough() -> None:
+def test_the_setting_of_the_member_with_the_lowest_name_decides_who_is_absent() -> None:
     n1, n2 = FoundingHost("n1", 11, without=("n3",)), FoundingHost("n2", 12)
     talk(n1, n2)
     assert voters(n2) == {"n1": 11, "n2": 12}
+
+
+def test_a_member_that_may_start_without_another_names_the_one_that_may_not() -> None:
+    n1, n2 = FoundingHost("n1", 11), FoundingHost("n2", 12, without=("n3",))
+    talk(n1, n2)
+    assert founded(n1, n2) == [False, False]
+    assert (n1.node.founding.awaited, n2.node.founding.awaited) == (["n3"], ["n1"])
 
 
 def test_a_replica_that_joins_takes_no_part() -> None:

@@ -65,7 +65,7 @@ def test_a_replica_that_waits_for_founding_members_names_them_and_the_setting_th
         store.replica.present = msgspec.structs.replace(STATUS, standing=Standing.FOUNDING, waits_for=["n2", "n3"])
         reply = await store.call("GET", "/readyz")
         assert reply.status == 503
-        assert "n2, n3 did not answer" in reply.problem()["detail"]
+        assert "and waits for n2, n3" in reply.problem()["detail"]
         assert "bootstrap_without" in reply.problem()["detail"]
 
     run(scenario)
