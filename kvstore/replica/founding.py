@@ -11,7 +11,8 @@ tell the two cases apart, so all of them are asked, not a majority:
 
 Once any replica has founded the cluster, every member on the list has agreed to it and agrees to no other list with the
 same data. A member that loses its data gets a new incarnation, which is on no list to which the other members agree, so
-it never founds a second cluster while one other member has its data.
+it never founds a second cluster while one other founding member has its data. Members that were added later are not
+asked: the settings of the founding members do not name them.
 
 A founding member that is absent on purpose (setting `bootstrap_without`) is not asked. It is not a voter at first: it
 joins like any later member, by a snapshot.
