@@ -59,6 +59,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "founder-answers-no-late-member",
+        (30,),
+        "A replica that has founded the cluster does not help a member that died before it knew.",
+        "kvstore.replica.founding.FoundingManager.receive",
+        "if known and not message.founded else []",
+        "if not known and not message.founded else []",
+        UNIT,
+    ),
+    Mutant(
         "removed-files-not-noticed",
         (30,),
         "A replica acknowledges writes to files that were removed.",
