@@ -131,6 +131,21 @@ def test_rule_6_the_state_is_stored_at_the_end_of_an_entry_only() -> None:
     assert (write.progress.applied, len(write.changes)) == (2, KEYS)
 
 
+def test_rule_6_a_part_of_an_entry_is_not_stored_with_the_entry_before_it() -> None:
+    host = NodeHost(stored(puts(), chosen=1))
+    host.follow()
+    host.receive(B1.node, Accept(B1, 2, value(Put(b"first", b""), sequence=2), 1))
+    host.receive(B1.node, Accept(B1, 3, value(DeleteSpan(EVERY_KEY), sequence=3), 1), Chosen(B1, 3))
+    host.step()
+    assert (host.node.applied, host.node.applies_entry) == (2, True)
+    assert [write for write in host.writes if isinstance(write, StateWrite)] == []
+    host.sync()
+    finish(host)
+    (write,) = [write for write in host.writes if isinstance(write, StateWrite)]
+    assert isinstance(write.progress, AppliedProgress)
+    assert write.progress.applied == 3
+
+
 def test_a_restart_amid_an_entry_applies_the_whole_of_it() -> None:
     host = amid_deletion()
     host.sync()
