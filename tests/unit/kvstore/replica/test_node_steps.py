@@ -1,12 +1,21 @@
 """Log entries that take many steps, on a node with its peers, its disk and its clock played by the test."""
 
-from kvstore.api.commands import DeleteSpan, DeleteSpanResult, GrantLease, Put, Transact
+from kvstore.api.commands import (
+    Command,
+    DeleteSpan,
+    DeleteSpanResult,
+    ExpireLease,
+    GrantLease,
+    Put,
+    Transact,
+    unpack_batch,
+)
 from kvstore.api.key_range import EVERY_KEY
 from kvstore.api.queries import Consistency, LeaseLookup, Lookup, Scan
 from kvstore.api.results import LeasesAnswer, ReadAnswer, ScanAnswer
 from kvstore.replica.checkpointer import APPLIED_RECORDS
 from paxos.messages import Accept, Accepted, Chosen, Heartbeat, HeartbeatAck
-from paxos.types import MS, Slot
+from paxos.types import MS, Slot, unpack
 from storage.base import AppliedProgress, StateWrite
 from tests.unit.kvstore.replica.host import B1, LINEARIZABLE, STALE, NodeHost, seen, stored, value
 
@@ -43,6 +52,26 @@ def finish(host: NodeHost) -> int:
     return steps
 
 
+def acknowledge_next(host: NodeHost) -> None:
+    """Take a step, and acknowledge the next slot as a peer."""
+    host.step()
+    host.sync()
+    ballot = host.node.replica.leader_ballot
+    assert ballot is not None
+    host.receive("n2", Accepted(ballot, host.node.replica.chosen + 1))
+
+
+def accepted(host: NodeHost) -> list[Command]:
+    """Return the commands that the node has written to its log so far."""
+    return [
+        command
+        for write in host.writes
+        for entry in write.accepts
+        for payload in unpack(entry.value)
+        for command in unpack_batch(payload).commands
+    ]
+
+
 def test_an_entry_is_applied_in_steps_that_are_bounded_by_its_records() -> None:
     host = amid_deletion()
     assert 2 <= finish(host) <= 5
@@ -76,12 +105,7 @@ def test_rule_18_a_linearizable_read_waits_for_the_entry() -> None:
     finish(host)
     deleted = host.write(DeleteSpan(EVERY_KEY))
     while not host.node.applies_entry:
-        host.step()
-        host.sync()
-        slot = host.node.replica.chosen + 1
-        ballot = host.node.replica.leader_ballot
-        assert ballot is not None
-        host.receive("n2", Accepted(ballot, slot))
+        acknowledge_next(host)
     answers = host.read(b"00000", LINEARIZABLE)
     host.step()
     assert (answers, deleted) == ([], [])
@@ -102,6 +126,29 @@ def test_rule_6_a_read_of_a_lease_waits_for_the_end_of_the_entry() -> None:
     assert (found, host.node.waiting) == ([], 1)
     finish(host)
     assert [len(answer.leases) for answer in found] == [1]
+
+
+def test_rule_21_no_lease_is_expired_between_two_steps() -> None:
+    """The entry may have kept the lease alive already, while its end is still the old one."""
+    host = NodeHost()
+    host.lead()
+    host.write(Transact([], [Put(b"%05d" % key, b"v") for key in range(KEYS)], []))
+    host.write(GrantLease(50))
+    host.settle()
+    finish(host)
+    host.ring()  # records the leader
+    host.settle()
+    host.write(DeleteSpan(EVERY_KEY))
+    while not host.node.applies_entry:
+        acknowledge_next(host)
+    host.later(60)  # less than the lease of the leader
+    assert host.node.applies_entry
+    host.step()
+    assert not any(isinstance(command, ExpireLease) for command in accepted(host))
+    finish(host)
+    host.node.tick()
+    host.step()
+    assert any(isinstance(command, ExpireLease) for command in accepted(host))
 
 
 def test_between_two_steps_the_leader_is_answered_and_values_are_accepted() -> None:
