@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kvstore.replica.node import Node
+from kvstore.replica.snapshot_receive import RETRY_MS
 from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import OperationHistory, SimulatedClient
@@ -74,7 +75,8 @@ class Run:
         self._let_leases_end()
         if scenario.core:
             cluster.heal()
-            self._catch_up()
+            self._pass_ms(scenario.settle_ms)
+        self._catch_up()
         same_state(cluster)
         self.history.close()
         self._check_history()
@@ -162,11 +164,12 @@ class Run:
         return not reference.in_force or any(member.joining for member in reference.membership.members)
 
     def _catch_up(self) -> None:
-        """Those that were broken get all they missed, in pages as small as one slot."""
-        self._pass_ms(self.scenario.settle_ms)
-        due = self.cluster.world.now + moment(5 * len(self.safety.values))
-        nodes = [machine.node for machine in self.cluster.machines.values() if machine.node is not None]
-        while self.cluster.world.now < due and any(node.applied < len(self.safety.values) for node in nodes):
+        """Wait for members that lag: in pages as small as one slot, or by snapshots, of which the first may come from a
+        member that lags as well."""
+        due = self.cluster.world.now + moment(5 * len(self.safety.values) + 2 * RETRY_MS)
+        while self.cluster.world.now < due and any(
+            node is not None and node.applied < len(self.safety.values) for node in self.cluster.members()
+        ):
             self._pass_ms(PROBE_MS)
 
     @property
