@@ -373,6 +373,18 @@ def test_a_leader_that_heard_nobody_hands_over_to_anybody() -> None:
     bench.expect(*bench.to_all(ReleaseLease(ballot, "")))
 
 
+def test_a_leader_that_steps_aside_may_lead_again() -> None:
+    """Its disk is full, which may end; `hand_over` is for the end of the process."""
+    bench = Bench()
+    ballot = establish(bench)
+    bench.replica.step_aside(bench.now)
+    bench.expect(*bench.to_all(ReleaseLease(ballot, "")))
+    assert bench.role() is Role.FOLLOWER
+    bench.later(10_000)
+    bench.tick()
+    assert bench.role() is Role.CANDIDATE
+
+
 def test_a_follower_that_hands_over_says_nothing() -> None:
     bench = Bench()
     bench.replica.hand_over(bench.now)

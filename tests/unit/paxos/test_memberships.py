@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from paxos.configuration import ALPHA, ConfigurationVersion
+from paxos.errors import InvariantError
 from paxos.messages import (
     Accept,
     Accepted,
@@ -82,6 +83,18 @@ def new_slots(bench: Bench) -> list[Slot]:
     if ready.write is not None:
         bench._undurable.append(ready.write)
     return [pvalue.slot for pvalue in ready.write.accepts] if ready.write is not None else []
+
+
+# The founding
+
+
+def test_rule_30_a_replica_begins_with_the_founded_configuration_unless_it_knows_a_chosen_slot() -> None:
+    version = ConfigurationVersion(1, FOUR)
+    new = Bench(versions=[ConfigurationVersion(1, Configuration(()))])
+    new.replica.begin([version])
+    assert new.replica.configurations.newest == FOUR
+    with pytest.raises(InvariantError, match="was told to begin"):
+        Bench(chosen=3).replica.begin([version])
 
 
 # ALPHA
