@@ -72,7 +72,7 @@ def test_replicas_whose_data_is_removed_stop_and_found_no_second_cluster(tmp_pat
                 assert str(cluster.replicas[name].data) in log
             cluster.start(["n1", "n2"])
             for name in ("n1", "n2"):
-                await says(cluster, name, "n3 know it with other data")
+                await says(cluster, name, "known to n3 with other data")
                 call = await client.get(name, b"k")
                 assert call.ending is Ending.FAILED, call.why
             assert (await client.get("n3", b"k", Consistency.STALE)).value == b"v"
