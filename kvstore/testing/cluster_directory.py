@@ -84,14 +84,17 @@ class ClusterDirectory:
     ) -> None:
         self.path = path.absolute()
         names = [f"n{number}" for number in range(1, nodes + 1)]
-        ports = list(range(port, port + nodes)) if port else free_ports(HOST, nodes)
-        peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else free_ports(HOST, nodes, taken=ports)
+        added = _added_replicas(self.path)
+        taken = [address.port for replica in added.values() for address in (replica.listen, replica.peers)]
+        ports = list(range(port, port + nodes)) if port else free_ports(HOST, nodes, taken)
+        taken += ports
+        peer_ports = list(range(peer_port, peer_port + nodes)) if peer_port else free_ports(HOST, nodes, taken)
         self._initial = {
             name: LocalReplica(name, Address(HOST, listen), Address(HOST, peers), self.path)
             for name, listen, peers in zip(names, ports, peer_ports, strict=True)
         }
         self.replicas = {name: replica for name, replica in self._initial.items() if not replica.removed.exists()}
-        self.replicas |= _added_replicas(self.path)
+        self.replicas |= added
         self._settings = dict(settings)
 
     @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from kvstore.api.address import Address
 from kvstore.server.config_sources import load
+from kvstore.testing import machine
 from kvstore.testing.cluster_directory import ClusterDirectory, ClusterError
 
 
@@ -79,6 +80,19 @@ def test_added_and_removed_replicas_are_known_to_the_next_run(tmp_path: Path) ->
     assert load({}, again.replicas["n4"].config).join
     again.add(again.new_replica("n2"))
     assert directory(tmp_path, 3).replicas["n2"].joins
+
+
+def test_free_ports_are_not_those_of_added_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "FREE_PORTS", machine.FREE_PORTS[: 16 * machine._SHARES])  # 16 for this process
+    cluster = directory(tmp_path, 3)
+    cluster.prepare()
+    cluster.add(cluster.new_replica("n4"))
+    ports = [
+        address.port
+        for replica in directory(tmp_path, 3).replicas.values()
+        for address in (replica.listen, replica.peers)
+    ]
+    assert len(set(ports)) == 8
 
 
 def test_ports_in_use_are_named_before_anything_is_written(tmp_path: Path) -> None:
