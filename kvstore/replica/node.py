@@ -135,7 +135,7 @@ class Node:
     @property
     def membership(self) -> Membership:
         """The membership after the last applied change."""
-        return self.machine.membership
+        return self.view.newest
 
     @property
     def has_more(self) -> bool:
