@@ -249,7 +249,7 @@ class SimulatedCluster:
         life, rng = machine.life, self.scenario.rng(f"full/{machine.name}/{self.world.now}")
 
         def becomes(space: DiskSpace) -> None:
-            if machine.life == life:
+            if machine.life == life and (self._faulty or space is DiskSpace.AMPLE):
                 machine.happens(lambda node: node.space_changed(space))
 
         becomes(DiskSpace.LOW)

@@ -11,6 +11,7 @@ from kvstore.server.http.problems import (
     COMPACTED,
     EXPECTATION_FAILED,
     FOREIGN_PAGE,
+    HEAD_TOO_LARGE,
     IDEMPOTENCY_KEY_EXPIRED,
     IDEMPOTENCY_KEY_REUSED,
     INTERNAL,
@@ -25,6 +26,7 @@ from kvstore.server.http.problems import (
     REMOVED,
     SAFE_METHODS,
     STOPPING,
+    TARGET_TOO_LONG,
     TIMEOUT,
     UNKNOWN_HOST,
     UNSUPPORTED,
@@ -144,7 +146,7 @@ class ApiOperation(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-ANY = (MALFORMED, INVALID_QUERY, UNKNOWN_HOST, INTERNAL)
+ANY = (MALFORMED, INVALID_QUERY, TARGET_TOO_LONG, UNKNOWN_HOST, HEAD_TOO_LARGE, INTERNAL)
 """Problems of any request."""
 ASKING = (OVERLOADED, NO_LEADER, TIMEOUT, STOPPING, NOT_READY, WITNESS, REMOVED)
 """Problems of a request that needs a majority, or the state of a replica."""
