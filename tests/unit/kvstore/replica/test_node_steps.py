@@ -7,10 +7,12 @@ from kvstore.api.commands import (
     ExpireLease,
     GrantLease,
     Put,
+    Reconfigure,
     Transact,
     unpack_batch,
 )
 from kvstore.api.key_range import EVERY_KEY
+from kvstore.api.membership import Member, MemberRole
 from kvstore.api.queries import Consistency, LeaseLookup, Lookup, Scan
 from kvstore.api.results import LeasesAnswer, ReadAnswer, ScanAnswer
 from kvstore.replica.checkpointer import APPLIED_RECORDS
@@ -95,6 +97,22 @@ def test_rule_6_between_two_steps_every_read_sees_the_state_before_the_entry() -
     assert seen(host.read(b"00000", STALE)) == [None]
     assert seen(host.read(b"new", STALE)) == [b"1"]
     assert len(list(host.node.machine.history.after(host.node.machine.history.compacted))) == 2 * KEYS + 1
+
+
+def test_rule_27_between_two_steps_the_membership_is_that_before_the_entry() -> None:
+    """Otherwise a replaced member is linked with before the leader has dropped the votes of its old disk."""
+    host = NodeHost(stored(puts(), chosen=1))
+    host.follow()
+    before = host.node.membership
+    after = before.changed(Member("n4", "h:4", MemberRole.LEARNER))
+    host.receive(B1.node, Accept(B1, 2, value(Reconfigure(after), DeleteSpan(EVERY_KEY), sequence=2), 1), Chosen(B1, 2))
+    host.step()
+    assert host.node.applies_entry
+    assert host.node.membership == host.node.view.newest == before
+    assert "n4" not in host.node.view.neighbours
+    finish(host)
+    assert host.node.membership == after
+    assert "n4" in host.node.view.neighbours
 
 
 def test_rule_18_a_linearizable_read_waits_for_the_entry() -> None:
