@@ -31,8 +31,7 @@ class MembershipView:
     def pending(self) -> bool:
         """True while the last membership change is not in force."""
         applier = self._checkpointer.applier
-        memberships = applier.memberships
-        return bool(memberships) and memberships[-1].first > applier.applied + 1
+        return bool(applier.memberships) and applier.memberships[-1].first > applier.applied + 1
 
     @property
     def neighbours(self) -> dict[NodeId, Member]:

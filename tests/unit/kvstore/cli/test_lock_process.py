@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 
 from kvstore.api.commands import AcquireLock, GrantLease, RevokeLease
 from kvstore.cli import command_supervisor
+from tests.unit.kvstore.cli.command_line import kvstore_process
 from tests.unit.kvstore.server.http.fake import Store, run
 
 GRANDCHILD = "sh -c 'echo ready; sleep 1000; true' & wait; sleep 1000"
@@ -64,18 +65,9 @@ async def lock(
     store: Store, script: str, *options: str, program: Sequence[str] = ("-m", "kvstore")
 ) -> AsyncIterator[Process]:
     """Run `script` with `kvstore lock`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *program, "lock", "deploy", "--endpoints", f"http://127.0.0.1:{store.port}", *options),
-        *("--", "sh", "-c", script),
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
+    arguments = (*program, "lock", "deploy", "--endpoints", f"http://127.0.0.1:{store.port}", *options)
+    async with kvstore_process(*arguments, "--", "sh", "-c", script) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def line(process: Process) -> str:

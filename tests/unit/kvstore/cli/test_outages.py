@@ -3,8 +3,7 @@
 import asyncio
 import json
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -17,6 +16,7 @@ from kvstore.client.caller import Request
 from kvstore.client.errors import Response
 from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
+from tests.unit.kvstore.cli.command_line import kvstore_process
 from tests.unit.kvstore.cli.command_line import run as run_command
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -34,15 +34,9 @@ def at(story: Callable[[Store], Awaitable[None]]) -> None:
 @asynccontextmanager
 async def kvstore(store: Store, *arguments: str) -> AsyncIterator[Process]:
     address = f"http://127.0.0.1:{store.port}"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kvstore", *arguments), env={"KVSTORE_ENDPOINTS": address}, stdout=PIPE, stderr=PIPE
-    )
-    try:
+    environment = {"KVSTORE_ENDPOINTS": address}
+    async with kvstore_process("-m", "kvstore", *arguments, environment=environment) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def down(store: Store) -> None:

@@ -135,15 +135,7 @@ def test_the_pages_of_any_history_have_every_event_once_and_the_id_of_every_revi
             sent.add(int(told[1]))
 
 
-def test_a_page_is_encoded_once_for_all_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
-    encode = event_pages.encode_page
-
-    def count(history: History, head: int, span: Span, start: int) -> EventPage:
-        encoded.append(start)
-        return encode(history, head, span, start)
-
-    monkeypatch.setattr(event_pages, "encode_page", count)
+def test_a_page_is_encoded_once_for_all_watchers(encoded: list[int]) -> None:
     past = Past(*[[b"k"]] * 1000)
     pages = past.pages()
     for _ in range(60):

@@ -10,7 +10,7 @@ import pytest
 from kvstore.api.commands import CommandBatch, Put
 from kvstore.api.key_range import EVERY_KEY, Span
 from kvstore.server.http import event_pages, feed
-from kvstore.server.http.event_pages import FRAME_BYTES, EventPage
+from kvstore.server.http.event_pages import FRAME_BYTES
 from kvstore.server.http.feed import Watcher, WatchFeed
 from kvstore.server.pacer import BackgroundKind, Pacer
 from kvstore.state_machine.history import History
@@ -175,16 +175,7 @@ def test_a_watcher_whose_events_are_compacted_is_lost_and_the_feed_tells_whether
     run(scenario)
 
 
-def test_watchers_that_catch_up_share_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
-    encode = event_pages.encode_page
-
-    def count(history: History, head: int, span: Span, start: int) -> EventPage:
-        encoded.append(start)
-        return encode(history, head, span, start)
-
-    monkeypatch.setattr(event_pages, "encode_page", count)
-
+def test_watchers_that_catch_up_share_each_page(encoded: list[int]) -> None:
     async def scenario(replica: FedReplica) -> None:
         for number in range(1000):
             replica.put(b"k%d" % number)
