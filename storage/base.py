@@ -257,6 +257,11 @@ class Storage(Protocol):
         `chosen` would exceed the end of the log, or if the state would have a gap.
         """
 
+    def tidy(self) -> None:
+        """Do the work that a write has made due, but that its votes need not wait for, such as a checkpoint of the
+        write-ahead log. The next `write` begins with it otherwise.
+        """
+
     def maintain(self) -> bool:
         """Do one slice of deferred work: remove truncated, compacted and replaced rows.
 

@@ -102,6 +102,9 @@ class ReadOnlyStorage:
     def write(self, writes: Sequence[Write]) -> None:
         """Discard `writes`."""
 
+    def tidy(self) -> None:
+        """See Storage."""
+
     def maintain(self) -> bool:
         """See Storage."""
         return False

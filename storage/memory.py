@@ -105,6 +105,9 @@ class MemoryStorage:
                 del self._state[position]
         self._compacted = upto
 
+    def tidy(self) -> None:
+        """See Storage."""
+
     def maintain(self) -> bool:
         """See Storage."""
         return False

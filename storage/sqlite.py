@@ -49,6 +49,10 @@ _ROW_BYTES = 64
 _SLICE_UNITS = 256
 """Units of one slice of maintenance, in `maintain` and in `write`. Fewer, larger slices touch fewer pages."""
 _UNITS_PER_WRITE = 16
+_MOST_UNITS = 4 * _SLICE_UNITS
+"""Most units of maintenance in the transaction of a write, which other writes wait for. The next ones do the rest."""
+_MOST_OWED = 256 * _SLICE_UNITS
+"""Most units that are left to later writes."""
 
 
 def open_storage(
@@ -201,15 +205,20 @@ class SqliteStorage:
         with self._unusable_on_error():
             if not any(map(has_records, writes)):
                 return
+            self._checkpoint_if_due()
             hard_state = self._manifest.hard_state.after(writes)
-            removed, stored_bytes = self._with_reserve(partial(self._store, writes, hard_state))
+            self._with_reserve(partial(self._store, writes, hard_state))
             self._files.verify()  # before the votes of the writes leave
             if not self._reserve.held:
                 self._update_space()
-            self._checkpoint_when_due(removed, stored_bytes)
 
-    def _store(self, writes: Sequence[Write], hard_state: HardState) -> tuple[int, int]:
-        """Store `writes` in a transaction. Return the units of maintenance done, and the bytes stored."""
+    def tidy(self) -> None:
+        """See Storage."""
+        with self._unusable_on_error():
+            self._checkpoint_if_due()
+
+    def _store(self, writes: Sequence[Write], hard_state: HardState) -> None:
+        """Store `writes` in a transaction."""
         self._make_room(writes)
         accepts = [entry for write in writes for entry in write.accepts if entry.slot > hard_state.truncation.slot]
         sizes = _sizes(accepts, writes)
@@ -218,7 +227,7 @@ class SqliteStorage:
             self._maintenance.stored(self._key_space.store(writes))
             removed = self._maintain_with_write(hard_state, sum(map(units_of, sizes)))
             self._store_manifest(hard_state)
-        return removed, sum(sizes) + len(sizes) * _ROW_BYTES
+        self._wal_bytes += _wal_bytes(removed) + sum(sizes) + len(sizes) * _ROW_BYTES
 
     def _with_reserve(self, work: Callable[[], T]) -> T:
         """Return the result of `work`. If the disk is full, roll the transaction back, give the reserve up, and do the
@@ -261,14 +270,15 @@ class SqliteStorage:
             self._update_space()
 
     def _maintain_slice(self) -> None:
-        self._checkpoint_when_due(self._with_reserve(self._store_slice))
+        self._with_reserve(self._store_slice)
+        self._checkpoint_if_due()
 
-    def _store_slice(self) -> int:
+    def _store_slice(self) -> None:
         hard_state = self._manifest.hard_state
         with self._transaction():
             removed = self._maintenance.slice(_SLICE_UNITS, hard_state, idle=True)
             self._store_manifest(hard_state)
-        return removed
+        self._wal_bytes += _wal_bytes(removed)
 
     def _make_room(self, writes: Sequence[Write]) -> None:
         """Remove invalid rows at the positions of a staged page, in separate transactions, so that the transaction of
@@ -283,7 +293,8 @@ class SqliteStorage:
                 removed = self._maintenance.clear_idle_tables(
                     _SLICE_UNITS, upto if staged.page.progress is None else NO_END
                 )
-            self._checkpoint_when_due(removed)
+            self._wal_bytes += _wal_bytes(removed)
+            self._checkpoint_if_due()
 
     def _maintain_with_write(self, hard_state: HardState, stored: int) -> int:
         """Do maintenance of three times the units stored, once these add up to a slice; return the units removed.
@@ -297,7 +308,8 @@ class SqliteStorage:
         self._owed_units += 3 * stored + _UNITS_PER_WRITE
         if self._owed_units < _SLICE_UNITS:
             return 0
-        units, self._owed_units = self._owed_units, 0
+        units = max(min(self._owed_units, _MOST_UNITS), self._owed_units - _MOST_OWED)
+        self._owed_units -= units
         return self._maintenance.slice(units, hard_state, idle=False)
 
     @contextmanager
@@ -313,14 +325,13 @@ class SqliteStorage:
         store_manifest(self._connection, self._manifest, manifest)
         self._manifest = manifest
 
-    def _checkpoint_when_due(self, removed: int, stored_bytes: int = 0) -> None:
+    def _checkpoint_if_due(self) -> None:
         """Limit the length of the WAL with a checkpoint.
 
         The size of the file does not tell this length: after a checkpoint SQLite overwrites the file from its start,
         because syncing an overwritten file takes half as long as syncing a growing one. The length is estimated, with
         one page for each removed row, and read from the file when the estimate reaches the limit.
         """
-        self._wal_bytes += (_FRAMES_PER_COMMIT + removed) * _FRAME_BYTES + stored_bytes
         if self._wal_bytes < CHECKPOINT_BYTES:
             return
         self._wal_bytes = wal.length(wal_of(self._path))
@@ -351,6 +362,11 @@ class SqliteStorage:
                 self._lock.update_record(open=False)
             raise
         self._usable = True
+
+
+def _wal_bytes(removed: int) -> int:
+    """Return the estimated bytes that a transaction which removed so many rows has added to the WAL."""
+    return (_FRAMES_PER_COMMIT + removed) * _FRAME_BYTES
 
 
 def _sizes(accepts: list[PValue], writes: Sequence[Write]) -> list[int]:

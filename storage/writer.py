@@ -142,11 +142,11 @@ class Writer:
             yield job
 
     def _store(self, writes: list[Write]) -> None:
-        seconds = 0.0
-        if any(map(has_records, writes)):
-            start = perf_counter()
+        start, stores = perf_counter(), any(map(has_records, writes))
+        if stores:
             self._storage.write(writes)
+        self._post(partial(self._on_durable, writes, perf_counter() - start if stores else 0.0))
+        if stores:
             self._needs_maintenance = True
-            seconds = perf_counter() - start
-        self._post(partial(self._on_durable, writes, seconds))
-        self._report_space()
+            self._storage.tidy()
+            self._report_space()

@@ -343,8 +343,7 @@ class Node:
         commands = 0
         for batch, results in applied:
             commands += len(batch.commands)
-            if results is not None and batch.origin == self.origin and batch.boot == self._boot:
-                self._proposals.applied(batch.sequence, results)
+            self._proposals.applied(batch, results, now)
         if self.applied % EVERY_SLOTS == 0 and not self._checkpointer.applier.membership_only:
             self._divergence.note(self._checkpointer.applier.progress())
         if self.membership.version != self._followed_version:

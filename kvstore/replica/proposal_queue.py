@@ -7,7 +7,8 @@ unknown until the command is applied (rule 23).
 
 Commands with much work, such as a value of a megabyte or a condition on many keys, have a second queue. Few of them are
 sent at a time, in batches of their own, and small commands pass them. That reorders no client's commands: a connection
-sends its next write when the one before is answered.
+sends its next write when the one before is answered. If other commands were applied meanwhile, the second queue rests
+after a batch, so that most of the other commands find no bulk command before them.
 
 The leader has a second queue (`paxos.proposer.Pipeline`), in which batches of all replicas wait to share a slot,
 because each slot costs every acceptor a sync, whatever its size. That queue combines whole batches and never unpacks
@@ -29,6 +30,10 @@ BULK_WORK = 32 * 1024
 """Work, in bytes, above which a command is bulk."""
 MAX_BULK_WORK = 256 * 1024
 """Limit of the work of the bulk commands that are sent and not applied; a single command may exceed it."""
+REST = 3
+MAX_REST_MS = 100
+"""Length of a rest of the bulk queue, as a multiple of the time that the bulk command before it took, and its limit.
+Figures: docs/performance.md."""
 WriteReply = Callable[[Result | Refused], None]
 
 
@@ -51,6 +56,9 @@ class SentBatch(msgspec.Struct):
     requests: list[WriteRequest]
     repeat_at: Time
     wait: Time
+    sent_at: Time
+    batches_before: int
+    """Number of batches that were applied before this one was sent."""
     bulk_work: int
     """Work of the commands if they are bulk, otherwise 0."""
     timed_out: int = 0
@@ -68,6 +76,10 @@ class ProposalQueue:
         self._queue: deque[WriteRequest] = deque()
         self._bulk: deque[WriteRequest] = deque()
         self._sent_bulk_work = 0
+        self._bulk_rests_until: Time | None = None
+        """End of the rest of the queue of bulk commands, None while it does not rest."""
+        self._applied_batches = 0
+        """Number of applied batches of all replicas."""
         self._sent: dict[int, SentBatch] = {}
         self.waiting = 0
         """Number of unanswered requests."""
@@ -83,6 +95,8 @@ class ProposalQueue:
         return bool(self._queue) or (bool(self._bulk) and self._may_send(self._bulk[0]))
 
     def _may_send(self, bulk: WriteRequest) -> bool:
+        if self._bulk_rests_until is not None:
+            return False
         return not self._sent_bulk_work or self._sent_bulk_work + bulk.work <= MAX_BULK_WORK
 
     def batch(self, now: Time) -> bytes:
@@ -102,7 +116,9 @@ class ProposalQueue:
         self._sequence += 1
         settled_below = next(iter(self._sent), self._sequence)
         data = pack_batch(CommandBatch(self._origin, self._boot, self._sequence, settled_below, commands))
-        self._sent[self._sequence] = SentBatch(data, requests, now + self._repeat, self._repeat, bulk_work)
+        self._sent[self._sequence] = SentBatch(
+            data, requests, now + self._repeat, self._repeat, now, self._applied_batches, bulk_work
+        )
         return data
 
     def all_sent(self) -> list[bytes]:
@@ -117,19 +133,28 @@ class ProposalQueue:
             sent.repeat_at = now + sent.wait
         return [sent.data for sent in overdue]
 
-    def applied(self, sequence: int, results: list[Result]) -> None:
-        """Answer the requests of an applied batch."""
-        sent = self._sent.pop(sequence, None)
+    def applied(self, batch: CommandBatch, results: list[Result] | None, now: Time) -> None:
+        """Answer the requests of an applied batch, if it is of this queue. `results` is None for a batch that was
+        applied before."""
+        self._applied_batches += 1
+        if results is None or batch.origin != self._origin or batch.boot != self._boot:
+            return
+        sent = self._sent.pop(batch.sequence, None)
         if sent is None:
             return
-        self._sent_bulk_work -= sent.bulk_work
+        if sent.bulk_work:
+            self._sent_bulk_work -= sent.bulk_work
+            if self._applied_batches > sent.batches_before + 1:
+                self._bulk_rests_until = now + min(REST * (now - sent.sent_at), MAX_REST_MS * MS)
         self.waiting -= len(sent.requests) - sent.timed_out
         for request, result in zip(sent.requests[sent.timed_out :], results[sent.timed_out :], strict=True):
             request.reply(result)
 
     def expire(self, now: Time, reason: Reason) -> None:
         """Refuse the requests whose deadline has passed: those of queued commands as failed, for `reason`, and those of
-        sent commands as unknown."""
+        sent commands as unknown. Also end the rest of the bulk commands if it is time."""
+        if self._bulk_rests_until is not None and self._bulk_rests_until <= now:
+            self._bulk_rests_until = None
         for queue in (self._queue, self._bulk):
             while queue and queue[0].deadline <= now:
                 self.waiting -= 1
@@ -144,7 +169,9 @@ class ProposalQueue:
                 del self._sent[sequence]
 
     def next_deadline(self) -> Time | None:
-        """Return the time at which `expire` or `overdue` has work, or None."""
+        """Return the time at which `expire`, `overdue` or `batch` has work, or None."""
         times = [min(sent.repeat_at, sent.requests[sent.timed_out].deadline) for sent in self._sent.values()]
         times += [queue[0].deadline for queue in (self._queue, self._bulk) if queue]
+        if self._bulk_rests_until is not None:
+            times.append(self._bulk_rests_until)
         return min(times, default=None)

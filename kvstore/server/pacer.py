@@ -2,7 +2,7 @@
 
     submit(kind, work) -> the queue of its kind -> a turn: SLICE_S of work -> a rest of REST times its length -> ...
 
-Background work is work that may be delayed: events for watchers, exports and backups. The kinds take turns, so that a
+Background work is work that may be delayed: events for watchers, lists and backups. The kinds take turns, so that a
 thousand watchers together have the same share of the time as one backup. Within a kind the order is first come, first
 served: a reader that submits one small piece of work after the other shares with the others.
 
@@ -38,8 +38,8 @@ class BackgroundKind(IntEnum):
     """New events for watchers that have all events before them."""
     REPLAY = 1
     """Events for watchers that lack earlier ones."""
-    EXPORT = 2
-    """Records of long lists."""
+    LIST = 2
+    """Records of lists, page by page."""
     BACKUP = 3
     """Pages of backups."""
 

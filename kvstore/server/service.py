@@ -7,7 +7,7 @@ from kvstore import __version__
 from kvstore.api.commands import Command, Result
 from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, Membership
-from kvstore.api.queries import Consistency, Query
+from kvstore.api.queries import Consistency, Query, Scan
 from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
 from kvstore.peers.handshake_messages import LinkRefusal
 from kvstore.server.config import Settings
@@ -103,7 +103,7 @@ class Service:
         """See ReplicaService."""
         if not self._node.read(query, consistency, reply):
             self._driver.wake()
-        if consistency is not Consistency.STALE:
+        if consistency is not Consistency.STALE and not isinstance(query, Scan):
             self._driver.foreground += 1
 
     @property

@@ -8,7 +8,7 @@ import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET
@@ -42,6 +42,8 @@ MAX_STREAMS = 100
 NDJSON = "application/x-ndjson"
 _NOT_ACCEPTED = re.compile(r"q=0(?:\.0*)?")
 _NDJSON_FIELDS = b"Content-Type: %b\r\nKV-Revision: %%d\r\n" % NDJSON.encode()
+
+T = TypeVar("T")
 
 _NAMES = ("prefix", "start", "end", "limit", "cursor", "order", "keys_only", "revision", "consistency")
 
@@ -92,26 +94,25 @@ class KeyListHandlers:
         wanted = _wanted_by(query)
         if _accepts_ndjson(request):
             return await self._stream(request, wanted)
-        page = await self._page(wanted)
-        cursor = _Cursor(page.revision, page.found[-1].key).pack() if page.more else UNSET
-        records = _records(page, wanted)
-        document = RecordPageDocument(revision=page.revision, records=records, more=page.more, cursor=cursor)
-        return json_response(200, document, b"KV-Revision: %d\r\n" % page.revision)
+        _, response = await self._page(wanted, _response)
+        return response
 
-    async def _page(self, wanted: _Wanted) -> ScanAnswer:
-        return _found(await reply_of(partial(self._replica.read, wanted.scan, wanted.consistency)), wanted)
-
-    async def _paced_page(self, wanted: _Wanted) -> tuple[ScanAnswer, bytes]:
-        """Return a page and its lines. If the page may be stale, both are made in a turn of the pacer."""
-        rendered: asyncio.Queue[tuple[object, bytes]] = asyncio.Queue()
+    async def _page(self, wanted: _Wanted, render: Callable[[ScanAnswer, _Wanted], T]) -> tuple[ScanAnswer, T]:
+        """Return a page, and the page as `render` makes it. Both are made in a turn of the pacer."""
+        if wanted.consistency is not Consistency.STALE:
+            # An empty page shows that this replica has applied all acknowledged writes: from now on it may answer.
+            first = msgspec.structs.replace(wanted.scan, limit=0)
+            _found(await reply_of(partial(self._replica.read, first, wanted.consistency)), wanted)
+        answers: asyncio.Queue[tuple[object, T | None]] = asyncio.Queue()
 
         def reply(answer: object) -> None:
-            rendered.put_nowait((answer, _rendered(answer, wanted)))
+            answers.put_nowait((answer, render(answer, wanted) if isinstance(answer, ScanAnswer) else None))
 
-        ask = partial(self._replica.read, wanted.scan, wanted.consistency, reply)
-        await self._replica.pacer.run(BackgroundKind.EXPORT, ask)
-        answer, lines = await rendered.get()
-        return _found(answer, wanted), lines
+        await self._replica.pacer.run(
+            BackgroundKind.LIST, partial(self._replica.read, wanted.scan, Consistency.STALE, reply)
+        )
+        answer, rendered = await answers.get()
+        return _found(answer, wanted), cast("T", rendered)
 
     async def _stream(self, request: HttpRequest, wanted: _Wanted) -> StreamedResponse | StreamHead:
         """Send a record on each line. The last line has the revision and the number of records, or an error. A page is
@@ -122,7 +123,7 @@ class KeyListHandlers:
         self._streams += 1
         try:
             wanted = wanted.streamed()
-            first, lines = await self._paced_page(wanted)
+            first, lines = await self._page(wanted, _lines)
             return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, lines, wanted))
         finally:
             self._streams -= 1
@@ -143,7 +144,7 @@ class KeyListHandlers:
             if wanted.most is not None:
                 wanted = wanted.at_most(wanted.most - count)
             try:
-                page, lines = await self._paced_page(wanted)
+                page, lines = await self._page(wanted, _lines)
             except (Problem, Refused) as error:
                 yield _error(str(error), count)
                 return
@@ -167,9 +168,15 @@ def _found(answer: object, wanted: _Wanted) -> ScanAnswer:
     return answer
 
 
-def _rendered(answer: object, wanted: _Wanted) -> bytes:
-    records = _records(answer, wanted) if isinstance(answer, ScanAnswer) else []
-    return b"".join(encode(record) + b"\n" for record in records)
+def _response(page: ScanAnswer, wanted: _Wanted) -> HttpResponse:
+    cursor = _Cursor(page.revision, page.found[-1].key).pack() if page.more else UNSET
+    records = _records(page, wanted)
+    document = RecordPageDocument(revision=page.revision, records=records, more=page.more, cursor=cursor)
+    return json_response(200, document, b"KV-Revision: %d\r\n" % page.revision)
+
+
+def _lines(page: ScanAnswer, wanted: _Wanted) -> bytes:
+    return b"".join(encode(record) + b"\n" for record in _records(page, wanted))
 
 
 def _records(page: ScanAnswer, wanted: _Wanted) -> list[RecordDocument]:

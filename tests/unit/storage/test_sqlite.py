@@ -266,6 +266,18 @@ def test_the_wal_stays_bounded(sqlite: SqliteStorage, directory: Path, monkeypat
     assert len(sqlite.read(1, 200, 1 << 30)) == 199
 
 
+def test_a_write_leaves_its_checkpoint_to_tidy(
+    sqlite: SqliteStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_BYTES", 5_000)
+    database = directory / DATA_FILE
+    before = database.stat().st_mtime_ns
+    sqlite.write([Write(accepts=[PValue(1, B1, b"x" * 9_000)])])
+    assert database.stat().st_mtime_ns == before
+    sqlite.tidy()
+    assert database.stat().st_mtime_ns > before
+
+
 def test_a_checkpoint_that_cannot_finish_is_an_error(sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 4: any storage error ends the process. A statement that still reads keeps the checkpoint from its end."""
     monkeypatch.setattr(module, "CHECKPOINT_BYTES", 0)

@@ -13,7 +13,9 @@ from storage import compaction, maintenance, wal
 from storage import sqlite as module
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, StorageError, Truncation
 from storage.directory import DATA_FILE
+from storage.hard_state import HardState
 from storage.inspection import inspect
+from storage.maintenance import Maintenance
 from storage.memory import MemoryStorage
 from storage.sqlite import SqliteStorage, open_storage
 from tests.unit.storage.numbered_writes import MEMBERS
@@ -178,6 +180,31 @@ def test_freed_pages_are_used_again(
     assert tidy_and_count(sqlite, "history_a") <= 70
     assert count(sqlite, "records_a") <= 200
     assert count(sqlite, "log") <= 120
+
+
+def test_a_write_of_many_changes_leaves_maintenance_to_the_next_ones(
+    sqlite: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small writes that share its transaction, or wait for it, do not wait for all of the maintenance."""
+    monkeypatch.setattr(maintenance, "BACKLOG_BYTES", 50_000)
+    monkeypatch.setattr(module, "_MOST_UNITS", 300)
+    monkeypatch.setattr(module, "_MOST_OWED", 5_000)
+    units: list[int] = []
+    work = Maintenance.slice
+
+    def record(self: Maintenance, most: int, hard_state: HardState, *, idle: bool) -> int:
+        units.append(most)
+        return work(self, most, hard_state, idle=idle)
+
+    monkeypatch.setattr(Maintenance, "slice", record)
+    machine = WriteMaker()
+    for _ in range(8):
+        write = machine.write(*[machine.put(b"key %d" % key) for key in range(1000)])
+        write.compact = machine.position
+        sqlite.write([write])
+    assert units[0] == 300
+    assert max(units) > 2_000  # more than the limit is not owed
+    assert sqlite._owed_units <= 5_000
 
 
 def test_rounds_that_take_less_than_is_stored_meanwhile_fall_not_behind(
@@ -367,8 +394,10 @@ def test_the_log_of_the_present_round_is_measured(directory: Path, monkeypatch: 
     log = directory / (DATA_FILE + "-wal")
     lengths = []
     for slot in range(1, 7):
-        monkeypatch.setattr(module, "CHECKPOINT_BYTES", 0 if slot == 3 else 1 << 30)
         storage.write([Write(accepts=[entry(slot, 20_000)])])
+        monkeypatch.setattr(module, "CHECKPOINT_BYTES", 0 if slot == 3 else 1 << 30)
+        storage.tidy()
+        monkeypatch.setattr(module, "CHECKPOINT_BYTES", 1 << 30)
         lengths.append(wal.length(log))
     assert lengths[0] < lengths[1] < lengths[2] == log.stat().st_size - 32
     assert lengths[3] < lengths[4] < lengths[5] < lengths[2]

@@ -29,15 +29,19 @@ class SteppedStorage(MemoryStorage):
         self.broken: Exception | None = None
         self.closed = False
         self.on_read: Callable[[], None] = lambda: None
-        self.tidied: SimpleQueue[bool] = SimpleQueue()
+        self.maintained: SimpleQueue[bool] = SimpleQueue()
+        self.on_tidy: Callable[[], None] = lambda: None
         self.slices = 0
-        """How many times `tidy` has something to do."""
+        """How many times `maintain` has something to do."""
+
+    def tidy(self) -> None:
+        self.on_tidy()
 
     def maintain(self) -> bool:
         if self.broken:
             raise self.broken
         self.slices -= 1
-        self.tidied.put(self.slices > 0)
+        self.maintained.put(self.slices > 0)
         return self.slices > 0
 
     def write(self, writes: Sequence[Write]) -> None:
@@ -110,6 +114,14 @@ def test_nothing_is_reported_before_it_is_durable(host: WriterHost, storage: Ste
     assert storage.reopen().recovered().last == 1
 
 
+def test_votes_do_not_wait_for_the_work_that_their_write_made_due(host: WriterHost, storage: SteppedStorage) -> None:
+    reported: SimpleQueue[bool] = SimpleQueue()
+    storage.on_tidy = lambda: reported.put(not host.posted.empty())
+    host.writer.submit(accept(1))
+    storage.permits.release()
+    assert reported.get(timeout=PATIENCE_S)
+
+
 def test_what_gathers_during_a_transaction_shares_the_next_one(host: WriterHost, storage: SteppedStorage) -> None:
     first, *rest = [accept(1), votes(), accept(2), Write(chosen=1)]
     host.writer.submit(first)
@@ -166,23 +178,23 @@ def test_a_read_of_the_state_comes_in_its_turn(host: WriterHost, storage: Steppe
 def test_when_idle_it_tidies_until_nothing_is_left_and_again_after_the_next_write(
     host: WriterHost, storage: SteppedStorage
 ) -> None:
-    assert storage.tidied.get(timeout=PATIENCE_S) is False
+    assert storage.maintained.get(timeout=PATIENCE_S) is False
     for slices in (3, 1):
         storage.slices = slices
         storage.permits.release()
         host.writer.submit(accept(1))
         host.run_posted(1)
-        assert [storage.tidied.get(timeout=PATIENCE_S) for _ in range(slices)] == [True] * (slices - 1) + [False]
+        assert [storage.maintained.get(timeout=PATIENCE_S) for _ in range(slices)] == [True] * (slices - 1) + [False]
         assert host.writer._queue.empty()
-    assert storage.tidied.empty()
+    assert storage.maintained.empty()
 
 
 def test_what_is_queued_comes_before_tidying(host: WriterHost, storage: SteppedStorage) -> None:
     host.writer.submit(accept(1))
     storage.begun.get(timeout=PATIENCE_S)
-    tidied = storage.tidied.qsize()
+    tidied = storage.maintained.qsize()
     at_read: list[int] = []
-    storage.on_read = lambda: at_read.append(storage.tidied.qsize())
+    storage.on_read = lambda: at_read.append(storage.maintained.qsize())
     for slot in range(2, 50):
         host.writer.submit(accept(slot))
         host.writer.read(1, 9, 1000, host.entries.append)

@@ -18,7 +18,7 @@ from kvstore.api.commands import (
 )
 from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.key_range import EVERY_KEY
-from kvstore.replica.proposal_queue import MAX_BULK_WORK, ProposalQueue, WriteRequest
+from kvstore.replica.proposal_queue import MAX_BULK_WORK, MAX_REST_MS, REST, ProposalQueue, WriteRequest
 from kvstore.state_machine.quota import KEY_BYTES, OVERHEAD_BYTES, size_bytes, work_of
 from kvstore.state_machine.state_machine import StateMachine
 from paxos.types import MS
@@ -42,6 +42,9 @@ class Clients:
 
     def batch(self, now: int = 0) -> CommandBatch:
         return unpack_batch(self.proposals.batch(now))
+
+    def apply(self, sequence: int, results: list[Result], now: int = 0, *, origin: str = "n1") -> None:
+        self.proposals.applied(CommandBatch(origin, 3, sequence, 1, []), results, now)
 
     def sent(self) -> list[int]:
         return [unpack_batch(data).sequence for data in self.proposals.all_sent()]
@@ -74,14 +77,14 @@ def test_rule_22_what_the_origin_never_repeats_is_settled() -> None:
     for key in (b"a", b"b", b"c"):
         clients.add(Put(key, b""))
         clients.batch()
-    clients.proposals.applied(2, [PutResult(1, 1)])
+    clients.apply(2, [PutResult(1, 1)])
     clients.add(Put(b"d", b""))
     assert clients.batch().settled_below == 1
-    clients.proposals.applied(1, [PutResult(2, 1)])
+    clients.apply(1, [PutResult(2, 1)])
     clients.add(Put(b"e", b""))
     assert clients.batch().settled_below == 3
     for sequence in (3, 4, 5):
-        clients.proposals.applied(sequence, [PutResult(1, 1)])
+        clients.apply(sequence, [PutResult(1, 1)])
     clients.add(Put(b"f", b""))
     assert clients.batch().settled_below == 6
 
@@ -92,8 +95,8 @@ def test_every_client_is_told_its_own_result_once() -> None:
     clients.add(Put(b"b", b""))
     clients.batch()
     assert clients.proposals.waiting == 2
-    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
-    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.apply(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.apply(1, [PutResult(1, 1), PutResult(2, 1)])
     assert clients.told == [(b"a", PutResult(1, 1)), (b"b", PutResult(2, 1))]
     assert clients.proposals.waiting == 0
 
@@ -121,7 +124,7 @@ def test_rule_23_a_command_that_left_and_was_not_seen_is_unknown() -> None:
     assert clients.refusals() == [(b"a", Reason.TIMEOUT, Outcome.UNKNOWN)]
     assert clients.proposals.next_deadline() == 20
     assert clients.sent() == [1]
-    clients.proposals.applied(1, [PutResult(1, 1), PutResult(2, 1)])
+    clients.apply(1, [PutResult(1, 1), PutResult(2, 1)])
     assert clients.told[1:] == [(b"b", PutResult(2, 1))]
     assert clients.proposals.waiting == 0
 
@@ -133,7 +136,7 @@ def test_rule_23_a_batch_that_nobody_waits_for_is_not_repeated() -> None:
     clients.proposals.expire(10, Reason.NO_LEADER)
     assert clients.sent() == []
     assert clients.proposals.next_deadline() is None
-    clients.proposals.applied(1, [PutResult(1, 1)])
+    clients.apply(1, [PutResult(1, 1)])
     assert clients.refusals() == [(b"a", Reason.TIMEOUT, Outcome.UNKNOWN)]
 
 
@@ -182,9 +185,40 @@ def test_small_commands_pass_bulk_commands_of_which_few_are_sent_at_a_time() -> 
     assert not clients.proposals.has_queued
     clients.add(Put(b"next", b""))
     assert clients.batch().commands == [Put(b"next", b"")]
-    clients.proposals.applied(2, [PutResult(1, 1)])
+    clients.apply(2, [PutResult(1, 1)])
     assert clients.proposals.has_queued
     assert clients.batch().commands == [Put(b"larger", b"")]
+
+
+def test_bulk_commands_rest_for_a_multiple_of_their_time_while_other_commands_are_applied() -> None:
+    clients = Clients()
+    for key in (b"large", b"larger", b"largest"):
+        clients.proposals.add(bulk(key))
+    clients.batch(now=0)
+    clients.apply(7, [PutResult(1, 1)], origin="n2")
+    clients.apply(1, [PutResult(1, 1)], 10 * MS)
+    assert not clients.proposals.has_queued
+    until = clients.proposals.next_deadline()
+    assert until == 10 * MS + REST * 10 * MS
+    clients.proposals.expire(until - 1, Reason.NO_LEADER)
+    assert not clients.proposals.has_queued
+    clients.proposals.expire(until, Reason.NO_LEADER)
+    assert clients.proposals.has_queued
+    assert clients.proposals.next_deadline() != until  # the driver would call `tick` without an end
+    clients.batch(now=until)
+    clients.apply(2, [PutResult(1, 1)], until + 10 * MS)
+    assert clients.proposals.has_queued  # no other command was applied meanwhile
+
+
+def test_the_rest_of_bulk_commands_is_bounded() -> None:
+    clients = Clients()
+    clients.proposals.add(bulk(b"large"))
+    clients.add(Put(b"small", b""))
+    clients.batch()
+    clients.batch()
+    for sequence in (1, 2):
+        clients.apply(sequence, [PutResult(1, 1)], 900 * MS)
+    assert clients.proposals.next_deadline() == (900 + MAX_REST_MS) * MS
 
 
 def test_a_bulk_command_that_timed_out_makes_room_for_the_next_one() -> None:

@@ -81,7 +81,7 @@ def test_a_long_piece_is_followed_by_a_long_rest() -> None:
 
 def test_an_idle_replica_serves_its_readers_without_rests() -> None:
     loop = FakeLoop()
-    reader = Reader(loop, BackgroundKind.EXPORT, 40)
+    reader = Reader(loop, BackgroundKind.LIST, 40)
     while loop.timer is not None:
         loop.turn()
     assert set(loop.delays) == {0}
@@ -117,7 +117,7 @@ def test_each_kind_has_the_same_share_of_the_time() -> None:
     loop = FakeLoop()
     watchers = [Reader(loop, BackgroundKind.REPLAY, 1000) for _ in range(1000)]
     backup = Reader(loop, BackgroundKind.BACKUP, 1000)
-    export = Reader(loop, BackgroundKind.EXPORT, 1000, piece_s=SLICE_S)
+    export = Reader(loop, BackgroundKind.LIST, 1000, piece_s=SLICE_S)
     for _ in range(300):
         loop.turn()
     shares = [sum(watcher.worked_s for watcher in watchers), backup.worked_s, export.worked_s]
@@ -134,7 +134,7 @@ def test_a_kind_without_work_leaves_its_time_to_the_others() -> None:
 
 def test_the_readers_of_a_kind_take_turns() -> None:
     loop = FakeLoop()
-    readers = [Reader(loop, BackgroundKind.EXPORT, 100) for _ in range(8)]
+    readers = [Reader(loop, BackgroundKind.LIST, 100) for _ in range(8)]
     for _ in range(20):
         loop.turn()
     worked = [reader.worked_s for reader in readers]

@@ -126,7 +126,33 @@ def test_ndjson_is_read_in_pages_of_limited_size_in_turns_of_the_pacer(monkeypat
         reply = await store.call("GET", "/kv/?prefix=", headers={"Accept": lists.NDJSON})
         lines = [json.loads(line) for line in reply.body.splitlines()]
         assert [line["key"] for line in lines[:-1]] == list("abcdefg")
-        assert kinds == [BackgroundKind.EXPORT] * 4  # two records a page
+        assert kinds == [BackgroundKind.LIST] * 4  # two records a page
+
+    run(scenario)
+
+
+def test_a_page_is_read_in_a_turn_of_the_pacer_once_the_replica_is_current() -> None:
+    async def scenario(store: Store) -> None:
+        await fill(store, "a", "b")
+        reads: list[tuple[int, Consistency]] = []
+        read, pacer = store.replica.read, store.replica.pacer
+        turns: list[BackgroundKind] = []
+        submit = pacer.submit
+
+        def record(query: Any, consistency: Consistency, reply: Any) -> None:
+            reads.append((query.limit, consistency))
+            read(query, consistency, reply)
+
+        def record_turn(kind: BackgroundKind, work: Callable[[], object]) -> None:
+            turns.append(kind)
+            submit(kind, work)
+
+        store.replica.read = record  # type: ignore[method-assign]
+        pacer.submit = record_turn  # type: ignore[method-assign]
+        page = await store.call("GET", "/kv/?prefix=")
+        assert [record["key"] for record in json.loads(page.body)["records"]] == ["a", "b"]
+        assert reads == [(0, Consistency.LINEARIZABLE), (1000, Consistency.STALE)]
+        assert turns == [BackgroundKind.LIST]
 
     run(scenario)
 
@@ -166,7 +192,7 @@ def test_ndjson_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         def fail(query: Any, consistency: Consistency, reply: Any) -> None:
             nonlocal asked
             asked += 1
-            if asked == 2:
+            if asked == 3:  # the first page takes two reads
                 store.replica.fails = Refused(Reason.STOPPING, Outcome.FAILED)
             read(query, consistency, reply)
 
