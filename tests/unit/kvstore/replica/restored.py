@@ -1,0 +1,26 @@
+"""Data that was restored from a backup, in memory."""
+
+from kvstore.api.commands import Put
+from kvstore.replica.applier import Applier
+from paxos.types import NodeId, Slot
+from storage.base import Change, StagedPage, StatePage, StateWrite, end_of, first_of
+from storage.memory import MemoryStorage
+
+PUTS = [Put(b"k0", b"restored"), Put(b"k1", b"too")]
+"""The records of the restored state, in order of their revisions."""
+
+
+def restored_storage(node: NodeId, incarnation: int, *, slot: Slot, mark: str = "") -> MemoryStorage:
+    """Return data of `node` with a restored state as of `slot`, as `kvstore restore` creates it. Its last record has
+    the revision `slot`."""
+    storage = MemoryStorage("test", node, incarnation)
+    revision = slot - len(PUTS)
+    rows = [Change(first_of(revision + at), put.key, put.value, revision + at, 1, 0) for at, put in enumerate(PUTS, 1)]
+    applier = Applier([])
+    for row in rows:
+        applier.machine.load(row)
+    applier.machine.position, applier.applied = end_of(slot), slot
+    applier.restored = mark or f"{slot}:a"
+    storage.write([StateWrite(staged=StagedPage(0, StatePage(rows, end_of(slot), None)))])
+    storage.write([StateWrite(restored=applier.progress())])
+    return storage.reopen()
