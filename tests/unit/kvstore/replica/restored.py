@@ -6,16 +6,23 @@ from paxos.types import NodeId, Slot
 from storage.base import Change, StagedPage, StatePage, StateWrite, end_of, first_of
 from storage.memory import MemoryStorage
 
-PUTS = [Put(b"k0", b"restored"), Put(b"k1", b"too")]
+PUTS = [Put(b"r0", b"restored"), Put(b"r1", b"too")]
 """The records of the restored state, in order of their revisions."""
 
 
+def restored_rows(slot: Slot) -> list[Change]:
+    """Return the rows of the restored state as of `slot`. The last one has the revision `slot`."""
+    first = slot - len(PUTS) + 1
+    return [
+        Change(first_of(revision), put.key, put.value, revision, 1, supersedes=0)
+        for revision, put in enumerate(PUTS, first)
+    ]
+
+
 def restored_storage(node: NodeId, incarnation: int, *, slot: Slot, mark: str = "") -> MemoryStorage:
-    """Return data of `node` with a restored state as of `slot`, as `kvstore restore` creates it. Its last record has
-    the revision `slot`."""
+    """Return data of `node` with a restored state as of `slot`, as `kvstore restore` creates it."""
     storage = MemoryStorage("test", node, incarnation)
-    revision = slot - len(PUTS)
-    rows = [Change(first_of(revision + at), put.key, put.value, revision + at, 1, 0) for at, put in enumerate(PUTS, 1)]
+    rows = restored_rows(slot)
     applier = Applier([])
     for row in rows:
         applier.machine.load(row)
