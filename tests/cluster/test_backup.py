@@ -223,6 +223,8 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
             async with asyncio.timeout(STORY_S):
                 for name, text in (("n1", "n3 was restored as"), ("n3", f"n1 was restored as {above[1]}:")):
                     await until(partial(_says, fresh.replicas[name].log, text))
+                async with HttpClient(fresh, CallHistory()) as client:
+                    await until(partial(_is_not_ready, client, "n2", ", and n3 otherwise"))
                 fresh.kill("n3")
                 shutil.rmtree(fresh.replicas["n3"].data)
                 await restore("n3", *above)
@@ -237,19 +239,19 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
                         await restore(name, *above)
                     fresh.start(["n1", "n2"])
                     for name in ("n1", "n2"):
-                        await until(partial(_has_lost_its_data, client, name))
+                        await until(partial(_is_not_ready, client, name, f"{name} has lost its data"))
         finally:
             fresh.kill(*filter(fresh.runs, fresh.replicas))
 
     asyncio.run(story())
 
 
-async def _has_lost_its_data(client: HttpClient, name: str) -> bool:
+async def _is_not_ready(client: HttpClient, name: str, why: str) -> bool:
     try:
         reply = await client.ask("GET", name, "/readyz")
     except NotSent:
         return False  # it does not listen yet
-    return reply.status == 503 and f"{name} has lost its data" in reply.body.decode()
+    return reply.status == 503 and why in reply.body.decode()
 
 
 async def _says(log: Path, text: str) -> bool:
