@@ -278,13 +278,15 @@ class FoundingState(Message, frozen=True, tag="Founding"):
 
     A replica without a membership sends the `incarnation` of its data. Once it has agreed to a founding, it also sends
     the `members` that take part, each with its incarnation, and the `absent` ones. A replica that knows the membership
-    answers with `founded`, and with the members if it founded the cluster with them.
+    answers with `founded`, and with the members if it founded the cluster with them. `restored` is the mark of the
+    restored state with which the data of the sender begins, empty for new data.
     """
 
     incarnation: Count
     members: tuple[tuple[NodeId, Count], ...]
     absent: tuple[NodeId, ...]
     founded: bool
+    restored: Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class Propose(Message, frozen=True):

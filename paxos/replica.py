@@ -210,10 +210,13 @@ class Replica:
         self._learner.install_snapshot(slot)
         self._roles.abandon_attempt(now)
 
-    def begin(self, versions: Sequence[ConfigurationVersion]) -> None:
-        """Take the first configurations of a new cluster, in place of the empty one (rule 30)."""
+    def begin(self, slot: Slot, versions: Sequence[ConfigurationVersion]) -> None:
+        """Take the first configurations of a new cluster, in place of the empty one (rule 30). The log of the cluster
+        begins after `slot`: 0, or the slot of a restored state."""
         require(self.chosen == 0, f"a replica that knows slots up to {self.chosen} to be chosen was told to begin")
         self.configurations.replace(versions)
+        if slot:
+            self._learner.install_snapshot(slot)
 
     def forget_configurations(self) -> None:
         """Treat no slot as chosen until `install_snapshot`, because the host has no state. Accept values as before."""

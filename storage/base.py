@@ -78,6 +78,8 @@ class Founding(msgspec.Struct, frozen=True, array_like=True):
     """Configured members that do not take part, in order: they join later."""
     complete: bool = False
     """True once every member that takes part has agreed. Until then the replica has no membership."""
+    restored: str = ""
+    """Mark of the restored state with which the data of every member begins, empty for new data (rule 31)."""
 
 
 def revision_of(position: int) -> int:
@@ -193,6 +195,10 @@ class StateWrite(Write):
     founding: Founding | None = None
     """The founding, None for no change. Its members never change, and it stays complete."""
 
+    restored: AppliedProgress | None = None
+    """Progress of a restored state, all of whose rows are staged with this write; None for no change. Storage keeps the
+    progress until the staged snapshot is complete, or another one begins."""
+
 
 class Recovered(msgspec.Struct):
     """The durable state at the time of opening."""
@@ -218,6 +224,8 @@ class Recovered(msgspec.Struct):
     """Incarnation of the damaged data that this data replaces, 0 for none."""
     founding: Founding | None = None
     """The founding to which the replica has agreed, None for none."""
+    restored: AppliedProgress | None = None
+    """Progress of the restored state whose rows are staged until the cluster is founded, None for none."""
 
 
 class Storage(Protocol):
@@ -281,10 +289,10 @@ def has_records(write: Write) -> bool:
     nothing."""
     if write.promise is not None or write.accepts or write.chosen is not None:
         return True
-    return isinstance(write, StateWrite) and (
-        bool(write.changes or write.compact)
-        or not (write.progress is None and write.truncate is None and write.staged is None and write.founding is None)
-    )
+    if not isinstance(write, StateWrite):
+        return False
+    records = (write.progress, write.truncate, write.staged, write.founding, write.restored)
+    return bool(write.changes or write.compact) or any(record is not None for record in records)
 
 
 def scan(storage: Storage, from_slot: Slot, upto: Slot, page_bytes: int = 1 << 20) -> Iterator[PValue]:

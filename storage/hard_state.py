@@ -63,8 +63,8 @@ class Staging(NamedTuple):
 
 
 class HardState(NamedTuple):
-    """The hard state of one replica. Its fields only go up, except `compact` and `staging`, which an installed snapshot
-    replaces."""
+    """The hard state of one replica. Its fields only go up, except `compact`, `staging` and `restored`, which an
+    installed snapshot replaces."""
 
     promised: Ballot = ZERO
     """The promise."""
@@ -78,6 +78,8 @@ class HardState(NamedTuple):
     """Position up to which superseded rows are no longer needed."""
     staging: Staging = Staging()
     founding: Founding | None = None
+    restored: AppliedProgress | None = None
+    """Progress of the restored state whose rows are staged until the cluster is founded."""
 
     def after(self, writes: Sequence[Write]) -> "HardState":
         """Return the hard state after `writes`. Raises StorageError if they break the contract."""
@@ -104,6 +106,7 @@ class HardState(NamedTuple):
             self.staging.position,
             self.staging.compacted,
             founding=self.founding,
+            restored=self.restored,
         )
 
 
@@ -137,6 +140,8 @@ def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
         hard_state = _after_compact(hard_state, write.compact)
     if write.founding is not None:
         hard_state = _after_founding(hard_state, write.founding)
+    if write.restored is not None:
+        hard_state = _after_restored(hard_state, write.restored)
     return hard_state
 
 
@@ -181,9 +186,18 @@ def _after_founding(hard_state: HardState, founding: Founding) -> HardState:
     return hard_state._replace(founding=founding)
 
 
+def _after_restored(hard_state: HardState, restored: AppliedProgress) -> HardState:
+    end = max(hard_state.staging.position, hard_state.staging.compacted)
+    if restored.position != end:
+        raise misuse(f"a restored state has position {restored.position}, but its staged pages end at {end}")
+    return hard_state._replace(restored=restored)
+
+
 def _after_page(hard_state: HardState, staged: StagedPage) -> HardState:
     staging = hard_state.staging.after(staged)
     progress = staged.page.progress
+    if staged.after == 0 or progress is not None:
+        hard_state = hard_state._replace(restored=None)
     if progress is None:
         return hard_state._replace(staging=staging)
     if progress.applied < hard_state.progress.applied:

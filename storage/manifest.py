@@ -1,4 +1,4 @@
-"""The manifest: the hard state and the location of the state's rows, in four one-row tables of the database.
+"""The manifest: the hard state and the location of the state's rows, in five one-row tables of the database.
 
 A row is written when its content has changed, and verified when it is loaded.
 """
@@ -43,6 +43,8 @@ def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Mani
         )
     if new.founding != old.founding:
         connection.execute("UPDATE founding SET founding = ?, checksum = ?", with_checksum(pack_founding(new.founding)))
+    if new.restored != old.restored:
+        connection.execute("UPDATE restored SET progress = ?, checksum = ?", with_checksum(pack_restored(new.restored)))
     if _bounds_row(after) != _bounds_row(before):
         connection.execute(
             "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
@@ -65,6 +67,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
     applied, position, chain, digest, extra = only_row(connection, path, "progress")
     truncated, log_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
     (founding,) = only_row(connection, path, "founding")
+    (restored,) = only_row(connection, path, "restored")
     end, log_bytes = load_extent(connection, truncated)
     last = max(end, truncated)
     if chosen > last:
@@ -80,6 +83,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
         compact,
         Staging(*staging),
         msgspec.json.decode(founding, type=Founding | None),
+        msgspec.json.decode(restored, type=AppliedProgress | None),
     )
     return Manifest(hard_state, live, compacted), log_bytes
 
@@ -92,6 +96,11 @@ def progress_fields(progress: AppliedProgress) -> tuple[int, int, bytes, str, by
 def pack_founding(founding: Founding | None) -> str:
     """Return the column of table founding."""
     return msgspec.json.encode(founding).decode()
+
+
+def pack_restored(progress: AppliedProgress | None) -> str:
+    """Return the column of table restored."""
+    return msgspec.json.encode(progress).decode()
 
 
 def _bounds_row(manifest: Manifest) -> tuple[int | str | bytes, ...]:

@@ -7,6 +7,8 @@
     bounds     one row: the truncation point of the log (`cut`, `chain`), the live tables of the state and the position
                up to which they are compacted, and the extent of a staged snapshot; see `storage.manifest`
     founding   one row: see `storage.base.Founding`, as JSON; null before the replica has agreed to a founding
+    restored   one row: the progress of a restored state whose rows are staged until the cluster is founded, as JSON;
+               null for none
     records_a, records_b   one row for each record, see `storage.base.Change` and `storage.state_tables`
     history_a, history_b   one row for each run of changes: the first and the last position, and all changes, packed
 
@@ -26,7 +28,7 @@ from paxos.types import ZERO, NodeId
 from storage.base import DamagedError, Founding, StorageError, StoredIdentity
 from storage.errors import damaged
 from storage.hard_state import HardState
-from storage.manifest import Manifest, insert_first, pack_founding
+from storage.manifest import Manifest, insert_first, pack_founding, pack_restored
 from storage.rows import only_row, with_checksum
 from storage.state_tables import NAMES
 
@@ -136,6 +138,12 @@ def _create_founding(database: Database) -> None:
     database.execute("INSERT INTO founding VALUES (?, ?)", with_checksum(pack_founding(founding)))
 
 
+def _create_restored(database: Database) -> None:
+    """Create the table of the restored state. Earlier data was restored together with its membership."""
+    _create(database, "restored", {"progress": str})
+    database.execute("INSERT INTO restored VALUES (?, ?)", with_checksum(pack_restored(None)))
+
+
 def _create(
     database: Database, name: str, columns: dict[str, type], pk: str | None = None, nullable: str | None = None
 ) -> Table:
@@ -143,7 +151,7 @@ def _create(
     return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk, nullable}, strict=True)
 
 
-_MIGRATIONS = (_create_tables, _create_state, _create_founding)
+_MIGRATIONS = (_create_tables, _create_state, _create_founding, _create_restored)
 """The migrations, by the schema version that each turns into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)

@@ -90,18 +90,14 @@ class MembershipVersion(msgspec.Struct, frozen=True, array_like=True):
     membership: Membership
 
 
-def genesis(voters: Iterable[NodeId]) -> list[MembershipVersion]:
-    """Return the membership with which a cluster starts. `voters` must be the same in the settings of all founding
-    members."""
-    return [MembershipVersion(1, Membership(0, tuple(Member(name, "") for name in sorted(voters))))]
-
-
-def founded(members: Iterable[tuple[NodeId, int]], absent: Iterable[NodeId]) -> list[MembershipVersion]:
+def founded(
+    members: Iterable[tuple[NodeId, int]], absent: Iterable[NodeId], after: Slot = 0
+) -> list[MembershipVersion]:
     """Return the membership with which a cluster starts: voters with the incarnations of their data, and founding
-    members that were absent, which join as voters."""
+    members that were absent, which join as voters. The log of the cluster begins after slot `after`."""
     voters = (Member(name, "", incarnation=incarnation) for name, incarnation in members)
     joining = (newcomer(name, "", MemberRole.VOTER) for name in absent)
-    return [MembershipVersion(1, Membership(0, (*voters, *joining)))]
+    return [MembershipVersion(after + 1, Membership(0, (*voters, *joining)))]
 
 
 def configurations_of(memberships: Iterable[MembershipVersion]) -> list[ConfigurationVersion]:

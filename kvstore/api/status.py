@@ -18,9 +18,12 @@ class Standing(StrEnum):
     WAITING = "waiting"
     """The replica was started to join, and has not learned the membership from any member yet."""
     FOUNDING = "founding"
-    """The replica has no data, and waits for the other founding members to found a cluster with them."""
+    """The replica has no data of a cluster, and waits for the other founding members to found a cluster with them."""
+    RESTORE_MISMATCH = "restore-mismatch"
+    """The replica and other founding members begin with different restored states, or only some of them with one: they
+    found no cluster together."""
     DATA_LOST = "data-lost"
-    """The replica has no data, and members that have data know it with other data: it has lost its disk."""
+    """The replica has no data of a cluster, and members that have know it with other data: it has lost its disk."""
     REFUSED = "refused"
     """The members that the replica reaches do not know it: it was removed, or never added."""
     REMOVED = "removed"
@@ -63,8 +66,10 @@ class MembersStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The document of `GET /status`. `ballot` and `promised` are written `round.node`. `role` is `leader`,
     `candidate` or `follower`. `leader` is None while none is known. `lease_left_ms` is None on a replica that does
-    not lead. `waits_for` names the founding members that have not answered a replica whose standing is `founding`, and
-    the members that have data if its standing is `data-lost`."""
+    not lead. `waits_for` names the founding members that have not answered a replica whose standing is `founding`, the
+    members that begin with another state if its standing is `restore-mismatch`, and the members that have data if its
+    standing is `data-lost`. `restored` is the mark of the restored state with which the data began, empty for none: the
+    number given with `--above`, a colon and a hash."""
 
     id: str
     cluster: str
@@ -83,3 +88,4 @@ class Status(msgspec.Struct, frozen=True):
     wire_version: int
     standing: Standing = Standing.VOTER
     waits_for: list[str] = []
+    restored: str = ""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from kvstore.api.membership import MemberRole
-from kvstore.replica.applier import Applier, load_state, verified_log
+from kvstore.replica.applier import Applier, load_restored, load_state, verified_log
 from kvstore.replica.founding import founding_memberships
 from storage.base import DamagedError, Recovered, Storage, StoredIdentity, revision_of, scan
 from storage.directory import DATA_FILE
@@ -55,7 +55,8 @@ class StateReport(msgspec.Struct, frozen=True):
     """The stored state, as of `revision`.
 
     Superseded revisions up to `compacted` are deleted, or will be soon. `staged` is the revision that an incomplete
-    snapshot from a peer has reached, 0 for none.
+    snapshot from a peer has reached, 0 for none. `restored` is True for a state from a backup whose cluster is not
+    founded yet.
     """
 
     keys: int
@@ -64,6 +65,7 @@ class StateReport(msgspec.Struct, frozen=True):
     compacted: int
     staged: int
     witness: bool
+    restored: bool
 
 
 class FilesReport(msgspec.Struct, frozen=True):
@@ -146,7 +148,9 @@ class _Verification:
         recovered = storage.recovered()
         self._report.promised = str(recovered.promised)
         self._report.log = self._try(lambda: _verify_log(storage, recovered))
-        applier = self._try(lambda: load_state(storage, founding_memberships(recovered.founding)))
+        applier = self._try(
+            lambda: load_restored(storage) or load_state(storage, founding_memberships(recovered.founding))
+        )
         if applier is not None:
             self._report.members_version = applier.machine.membership.version
             self._report.members = [
@@ -172,12 +176,13 @@ def _verify_log(storage: Storage, recovered: Recovered) -> LogReport:
 
 
 def _state(applier: Applier, recovered: Recovered) -> StateReport:
-    machine = applier.machine
+    machine, restored = applier.machine, recovered.restored is not None
     return StateReport(
         len(machine.records),
         machine.size_bytes,
         machine.revision,
-        revision_of(recovered.compacted),
-        revision_of(recovered.staged),
+        revision_of(recovered.staged_compacted if restored else recovered.compacted),
+        0 if restored else revision_of(recovered.staged),
         applier.membership_only,
+        restored,
     )

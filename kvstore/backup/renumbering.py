@@ -14,6 +14,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+
+from msgspec.structs import astuple
 
 from kvstore.api.commands import Record
 from kvstore.api.limits import MAX_REVISION
@@ -113,8 +116,11 @@ class RestoredState:
 
     @property
     def mark(self) -> str:
-        """Text by which replicas recognise that they began with the same state."""
-        return f"{self.above}:{self._digest:016x}"
+        """Text by which replicas recognise that they began with the same state: the same records, after the same log.
+        Two backups may have the same records at different slots."""
+        applied, _, chain, digest, _ = astuple(self.progress)
+        log = blake2b(b"%d %d " % (applied, digest) + chain, digest_size=8)
+        return f"{self.above}:{log.hexdigest()}"
 
     def changes(self) -> Iterator[Change]:
         """Yield the records in order of revision, as rows of a state without superseded revisions."""

@@ -1,9 +1,10 @@
 """The data directories of a new cluster, created from a backup.
 
-All members start with the same records, applied slot and log hash, so that they form one cluster. They start without
-promises and log, and with members that have not proved their data yet. Replicas of the old cluster are refused, because
-the new one has another name. Replicas of another restore are refused, because the state has a mark, which peers compare
-(see `kvstore.peers.compatibility`).
+A restored directory has no promise, log or membership. Its records are staged, and become the state of the replica when
+all founding members have agreed to found a cluster with them (see `kvstore.replica.founding`). All of them start with
+the same records, applied slot and log hash: the state has a mark, which the founding compares. So a member that is
+restored again founds no second cluster while another founding member has its data. Replicas of the old cluster are
+refused, because the new one has another name.
 """
 
 import shutil
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from kvstore.api.membership import genesis
 from kvstore.backup.file import BackupError, MisuseError
 from kvstore.backup.renumbering import RestoredState
 from kvstore.replica.applier import PAGE_BYTES, Applier
@@ -40,8 +40,9 @@ def restore_node(
     try:
         _remove(partial)
         with closing(open_storage(partial, cluster, node, members)) as storage:
-            for staged in _pages(state, members):
+            for staged in _pages(state):
                 storage.write([StateWrite(staged=staged)])
+            storage.write([StateWrite(restored=_progress(state))])
         partial.rename(directory)  # fails if the directory was created meanwhile
         sync_directory(directory.parent)
     except OSError as error:
@@ -61,10 +62,10 @@ def _remove(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _pages(state: RestoredState, members: Collection[NodeId]) -> Iterator[StagedPage]:
-    """Yield the state as pages of a snapshot without superseded revisions. The last page has the progress."""
-    progress = _progress(state, members)
-    compacted = progress.position
+def _pages(state: RestoredState) -> Iterator[StagedPage]:
+    """Yield the state as pages of a snapshot without superseded revisions. The founding adds the last page, which has
+    the progress."""
+    compacted = state.progress.position
     after = 0
     page: list[Change] = []
     size_bytes = 0
@@ -74,10 +75,10 @@ def _pages(state: RestoredState, members: Collection[NodeId]) -> Iterator[Staged
             yield StagedPage(after, StatePage(page, compacted, None))
             after, page, size_bytes = page[-1].position, [], 0
         page.append(change)
-    yield StagedPage(after, StatePage(page, compacted, progress))
+    yield StagedPage(after, StatePage(page, compacted, None))
 
 
-def _progress(state: RestoredState, members: Collection[NodeId]) -> AppliedProgress:
-    applier = Applier(genesis(members))
+def _progress(state: RestoredState) -> AppliedProgress:
+    applier = Applier([])
     applier.restored = state.mark
     return replace(state.progress, extra=applier.progress().extra)

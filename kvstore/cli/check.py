@@ -128,6 +128,8 @@ def _state(state: StateReport) -> Iterator[tuple[str, str]]:
     else:
         size = f"{count_of_keys(state.keys)}, {decimal(state.bytes)}, at revision {state.revision:,}"
         yield "state", f"{size}; checksums and digest verified"
+    if state.restored:
+        yield "", "restored from a backup; its cluster is founded when all founding members run"
     if state.compacted >= state.revision:
         yield "history", "none: only the latest revision of each key"
     else:

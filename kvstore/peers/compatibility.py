@@ -23,7 +23,9 @@ def compatibility_of(lease_ms: int, clock_drift_ppm: int, founders: Collection[N
     The granter and the holder of a leader lease must agree on its length. Replicas whose data began with different
     `founders` belong to different clusters: their majorities need not intersect. A replica that joined later has no
     founders, and sends none. Replicas of clusters that began with different restored states, whose marks are
-    `restored`, have different data at the same slots. A cluster that began without data has no mark.
+    `restored`, have different data at the same slots. Data of a cluster that began without data has no mark, and
+    restored data has none before its cluster is founded: the founding compares the marks of such data (rule 30), and a
+    cluster that exists replaces it.
     """
     pairs = f"lease_ms={lease_ms} clock_drift_ppm={clock_drift_ppm}"
     if restored:

@@ -267,8 +267,8 @@ class Listener:
                 theirs, ours = conflicts[RESTORED]
                 text = f"{hello.node!r} was restored as {theirs}, {local.node!r} as {ours}"
                 advice = (
-                    "move the data directory of one of them away, and restore it from the backup of the other with "
-                    "--above and the number before the colon"
+                    "they belong to different clusters: stop the one that is wrong here and move its data directory "
+                    f"away; if it is a member of this cluster, run `kvstore member replace {hello.node}`"
                 )
             raise LinkRefused(LinkRefusal.COMPATIBILITY, f"{text}: {advice}")
 

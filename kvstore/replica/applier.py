@@ -231,6 +231,23 @@ def load_state(storage: Storage, memberships: list[MembershipVersion]) -> Applie
             return applier
 
 
+def load_restored(storage: Storage) -> Applier | None:
+    """Return the restored state that is staged until the cluster is founded, None if there is none. Raise DamagedError
+    when the state is not the one that was stored."""
+    recovered = storage.recovered()
+    if recovered.restored is None:
+        return None
+    applier = Applier([])
+    applier.machine.forget(recovered.staged_compacted)
+    after = 0
+    while after < recovered.staged and (page := storage.read_state(after, PAGE_BYTES, staged=True)).changes:
+        for change in page.changes:
+            applier.machine.load(change)
+            after = change.position
+    applier.finish(recovered.restored)
+    return applier
+
+
 def store_replayed(storage: Storage, applier: Applier) -> None:
     """Store the replayed state, so that the next start does not replay the same slots again."""
     storage.write([StateWrite(changes=applier.take_changes(), progress=applier.progress())])

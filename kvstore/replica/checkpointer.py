@@ -3,6 +3,7 @@
 start:      load the stored records; verify the stored log by its chain; apply the slots after the stored state
 each step:  apply the chosen slots; the next write stores the changes and the progress
 snapshot:   stage the pages of a peer's state; the last page replaces the state of this replica
+restore:    all rows are staged already; the founding of the cluster completes them (rule 31)
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from kvstore.replica.applier import (
     REPLAY_SLOTS,
     AppliedBatch,
     Applier,
+    load_restored,
     load_state,
     store_replayed,
     verified_log,
@@ -23,7 +25,7 @@ from kvstore.replica.retention import Retention, RetentionLimits
 from kvstore.replica.snapshot_send import OutgoingSnapshots
 from paxos.ready import Write
 from paxos.types import Slot, Time
-from storage.base import DamagedError, Recovered, StagedPage, StateWrite, Storage, Truncation
+from storage.base import DamagedError, Recovered, StagedPage, StatePage, StateWrite, Storage, Truncation
 
 APPLIED_RECORDS = 2000
 """Records that one step applies, about: it takes a few milliseconds, in which the driver does nothing else."""
@@ -62,6 +64,11 @@ class Checkpointer:
         self._staged: StagedPage | None = None
         self._staged_compacted = recovered.staged_compacted
         """Position up to which the first staged page is compacted."""
+        self.restored = load_restored(storage)
+        """The restored state with which this replica may found a cluster, None for none. Its rows are staged. The first
+        page of a peer's state replaces it."""
+        self._restored_end = recovered.staged
+        """Position of the last staged row of the restored state."""
 
     def apply_chosen(
         self, next_chosen: Callable[[], tuple[Slot, bytes] | None], now: Time
@@ -114,11 +121,16 @@ class Checkpointer:
         self._staged = staged
         if staged.after == 0:
             self._staged_compacted = staged.page.compacted
+            self.restored = None
 
-    def replace(self, applier: Applier, staged: StagedPage) -> None:
-        """Continue from the received state `applier`, whose last page is `staged`. Its first page tells how far the
-        state is compacted."""
-        self.stage(staged)
+    def completion(self, restored: Applier) -> StagedPage:
+        """Return the page that completes the staged rows of the restored state `restored`."""
+        return StagedPage(self._restored_end, StatePage([], self._staged_compacted, restored.progress()))
+
+    def replace(self, applier: Applier) -> None:
+        """Continue from the state `applier`, all of whose pages are staged. The first one tells how far the state is
+        compacted."""
+        self.restored = None
         self.applier = applier
         self._stored = self.truncated = applier.applied
         self._superseded_bytes, self._change_count = applier.machine.superseded_bytes, applier.machine.change_count

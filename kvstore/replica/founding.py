@@ -1,4 +1,4 @@
-"""The founding of a cluster: the first start of replicas with empty data directories (rule 30).
+"""The founding of a cluster: the first start of replicas with empty or restored data directories (rule 30).
 
 An empty directory belongs either to a new cluster or to a member that has lost its data. Only the other members can
 tell the two cases apart, so all of them are asked, not a majority:
@@ -16,6 +16,12 @@ asked: the settings of the founding members do not name them.
 
 A founding member that is absent on purpose (setting `bootstrap_without`) is not asked. It is not a voter at first: it
 joins like any later member, by a snapshot.
+
+Directories that were restored from a backup are founded in the same way (rule 31). Until then the restored state is
+only staged, and its replica is one without data that also tells the mark of the state. All members on a list have the
+same mark: the empty one, or that of one restored state. The founding completes the staged state, and the log of the
+cluster begins after the slot of that state. A restored replica that is on no list joins a cluster like a replica
+without data: the state of the cluster takes the place of the restored one.
 """
 
 from collections.abc import Collection
@@ -77,6 +83,32 @@ class FoundingManager:
         return self._node in self._present and not self._checkpointer.applier.machine.memberships
 
     @property
+    def restored(self) -> str:
+        """Mark of the restored state with which the data of this replica begins, empty for new data."""
+        return (self._checkpointer.restored or self._checkpointer.applier).restored
+
+    @property
+    def unlike(self) -> dict[NodeId, str]:
+        """Marks of the members whose data begins with another state than that of this replica, by name. They found no
+        cluster with this replica. Empty unless the founding is pending."""
+        if not self.pending:
+            return {}
+        own = self.restored
+        heard = {name: self._heard[name] for name in self._present if name in self._heard}
+        return {name: state.restored for name, state in heard.items() if not state.founded and state.restored != own}
+
+    @property
+    def provides_state(self) -> bool:
+        """True if the founding to which this replica has agreed will complete its restored state. No snapshot may take
+        the place of that state, unless a replica belongs to a cluster that was founded otherwise."""
+        submitted = self._submitted
+        if submitted is None or self._checkpointer.restored is None:
+            return False
+        return submitted.complete or not any(
+            state.founded and not _is_of(state, submitted) for state in self._heard.values()
+        )
+
+    @property
     def awaited(self) -> list[NodeId]:
         """Members without whose answer the founding does not continue; empty unless it is pending."""
         if not self.pending:
@@ -116,13 +148,17 @@ class FoundingManager:
         if not self.pending:
             return None
         founding = self._agreed or self._proposed() or self._own()
-        if founding is None:
+        if founding is None or founding.restored != self.restored:
             return None
         founding = replace(founding, complete=self._is_complete(founding))
         if founding == self._submitted:
             return None
         self._submitted = founding
-        return StateWrite(founding=founding)
+        restored = self._checkpointer.restored
+        if restored is None or not founding.complete:
+            return StateWrite(founding=founding)
+        restored.machine.memberships = founded(founding.members, founding.absent, after=restored.applied)
+        return StateWrite(founding=founding, staged=self._checkpointer.completion(restored))
 
     def stored(self, write: Write, now: Time) -> bool:
         """Note that `write` is durable. Return True if the membership of this replica begins with it."""
@@ -132,37 +168,43 @@ class FoundingManager:
         self._due = now
         if not (self.pending and write.founding.complete):
             return False
-        memberships = founding_memberships(write.founding)
-        self._checkpointer.applier.machine.memberships = memberships
-        self._replica.begin(configurations_of(memberships))
+        restored = self._checkpointer.restored
+        if restored is not None:
+            self._checkpointer.replace(restored)
+        else:
+            self._checkpointer.applier.machine.memberships = founding_memberships(write.founding)
+        applier = self._checkpointer.applier
+        self._replica.begin(applier.applied, configurations_of(applier.machine.memberships))
         return True
 
     def _state(self) -> FoundingState:
         known = bool(self._checkpointer.applier.machine.memberships)
         agreed = self._agreed if self._agreed is not None and self._agreed.complete >= known else None
         if agreed is None:
-            return FoundingState(self._incarnation, (), (), known)
-        return FoundingState(self._incarnation, agreed.members, agreed.absent, known)
+            return FoundingState(self._incarnation, (), (), known, self.restored)
+        return FoundingState(self._incarnation, agreed.members, agreed.absent, known, agreed.restored)
 
     def _is_new(self, name: NodeId) -> bool:
-        """Return True if the newest data of `name` has no membership and no agreement."""
+        """Return True if the newest data of `name` has no membership and no agreement, and begins with the same state
+        as that of this replica."""
         state = self._heard.get(name)
-        return state is not None and _stage(state) == (False, False)
+        return state is not None and _stage(state) == (False, False) and state.restored == self.restored
 
     def _own(self) -> Founding | None:
-        """Return the list of this replica, if it has the lowest name and knows that the data of all members is new."""
+        """Return the list of this replica, if it has the lowest name and knows that all members are without a cluster
+        and begin with the same state."""
         others = [name for name in self._present if name != self._node]
         if self._node != self._present[0] or not all(map(self._is_new, others)):
             return None
         members = {name: self._heard[name].incarnation for name in others} | {self._node: self._incarnation}
-        return Founding(tuple(sorted(members.items())), self._absent)
+        return Founding(tuple(sorted(members.items())), self._absent, restored=self.restored)
 
     def _proposed(self) -> Founding | None:
         """Return a list to which another member has agreed, if it has this replica's data."""
         for state in self._heard.values():
             names = {name for name, _ in state.members}.union(state.absent)
             if (self._node, self._incarnation) in state.members and names == {*self._others, self._node}:
-                return Founding(state.members, state.absent)
+                return Founding(state.members, state.absent, restored=state.restored)
         return None
 
     def _is_complete(self, founding: Founding) -> bool:
@@ -178,7 +220,7 @@ class FoundingManager:
 
 
 def _is_of(state: FoundingState, founding: Founding) -> bool:
-    return (state.members, state.absent) == (founding.members, founding.absent)
+    return (state.members, state.absent, state.restored) == (founding.members, founding.absent, founding.restored)
 
 
 def _stage(state: FoundingState) -> tuple[bool, bool]:

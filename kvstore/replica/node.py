@@ -98,8 +98,8 @@ class Node:
             tail=list(scan(storage, from_slot, recovered.last)),
             restarted=self._boot > 1,
         )
-        self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica)
         self.founding = FoundingManager(plan, storage, self._checkpointer, self.replica)
+        self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica, self.founding)
         most = min(options.max_batch_bytes, options.bulk_bytes)
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=most, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)

@@ -21,6 +21,7 @@ from kvstore.api.limits import MAX_REVISION
 from kvstore.api.membership import MemberRole, configurations_of
 from kvstore.replica.applier import PAGE_BYTES, Applier, witness_applier
 from kvstore.replica.checkpointer import Checkpointer
+from kvstore.replica.founding import FoundingManager
 from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.ready import Envelope
 from paxos.replica import Replica
@@ -65,7 +66,8 @@ class IncomingSnapshot:
         self._storing = False
         """True while the last page is not durable."""
         recovered = storage.recovered()
-        while self._after < recovered.staged:
+        # A restored state is no part of a peer's state: the first page of a peer takes the place of its rows.
+        while recovered.restored is None and self._after < recovered.staged:
             page = storage.read_state(self._after, PAGE_BYTES, staged=True)
             self._load(page)
             self._compacted = recovered.staged_compacted
@@ -177,9 +179,17 @@ class IncomingSnapshot:
 class SnapshotReceiver:
     """The receiving side of snapshots: requests a snapshot when the replica `node` needs one, and installs it."""
 
-    def __init__(self, node: NodeId, storage: Storage, checkpointer: Checkpointer, replica: Replica) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        storage: Storage,
+        checkpointer: Checkpointer,
+        replica: Replica,
+        founding: FoundingManager,
+    ) -> None:
         """Continue from the pages that an earlier process has staged in `storage`."""
         self._node = node
+        self._founding = founding
         self._checkpointer = checkpointer
         self._replica = replica
         self._incoming = IncomingSnapshot(storage)
@@ -188,8 +198,9 @@ class SnapshotReceiver:
 
     @property
     def needed(self) -> bool:
-        """True while the log alone is not enough."""
-        return self._replica.snapshot_source is not None or not self._checkpointer.applier.machine.memberships
+        """True while the log alone is not enough, and the founding of the cluster does not provide the state."""
+        known = bool(self._checkpointer.applier.machine.memberships)
+        return (self._replica.snapshot_source is not None or not known) and not self._founding.provides_state
 
     def request(
         self, heard: Mapping[NodeId, Time], linked: Iterable[NodeId], leading: Ballot | None, now: Time
@@ -253,5 +264,6 @@ class SnapshotReceiver:
         return True
 
     def _install(self, staged: StagedPage, applier: Applier, now: Time) -> None:
-        self._checkpointer.replace(applier, staged)
+        self._checkpointer.stage(staged)
+        self._checkpointer.replace(applier)
         self._replica.install_snapshot(applier.applied, configurations_of(applier.machine.memberships), now)

@@ -93,7 +93,7 @@ class NodeDriver:
         self.trace: Trace | None = None
         """Record of messages and slots while a live page is open; None otherwise."""
         self._followed: tuple[bool, int, bool] | None = None
-        self._awaited: list[NodeId] = []
+        self._awaited: tuple[list[NodeId], dict[NodeId, str]] = ([], {})
         self._awaited_at: Time = 0
         self._follow_membership()
 
@@ -274,14 +274,27 @@ class NodeDriver:
                 log.info("%s: %s is the leader, ballot %s", self.node.id, leading.node, leading)
 
     def _log_founding(self) -> None:
-        """Log which members are awaited, once that has not changed for a while."""
-        awaited, now = self.node.founding.awaited, boot_clock()
+        """Log which members are awaited, and which begin with another state, once that has not changed for a while."""
+        founding, now = self.node.founding, boot_clock()
+        awaited = founding.awaited, founding.unlike
         if awaited != self._awaited:
             self._awaited, self._awaited_at = awaited, now
-        elif awaited and self._awaited_at and now - self._awaited_at > LOG_AWAITED_MS * MS:
+        elif any(awaited) and self._awaited_at and now - self._awaited_at > LOG_AWAITED_MS * MS:
             self._awaited_at = 0
-            text = "%s has no data, and founds a new cluster once all members have none: awaiting the answer of %s"
-            log.warning(text, self.node.id, ", ".join(awaited))
+            names, unlike = awaited
+            if unlike:
+                states = [f"{name} {_origin(mark)}" for name, mark in unlike.items()]
+                text = (
+                    "%s %s, but %s: they found no cluster together. Stop each one that begins with a wrong state, move "
+                    "its data directory away, and run `kvstore restore` for it with the backup of the others and "
+                    "--above with their number before the colon"
+                )
+                log.warning(text, self.node.id, _origin(founding.restored), ", ".join(states))
+            else:
+                text = (
+                    "%s has no data of a cluster, and founds one once all members have none: awaiting the answer of %s"
+                )
+                log.warning(text, self.node.id, ", ".join(names))
 
     def _fail(self, error: Exception) -> None:
         """End the replica without another vote (rule 4). Its next start recovers from the stored state."""
@@ -290,6 +303,10 @@ class NodeDriver:
         if not self.ended.done():
             log.critical("%s has failed and stops: %s", self.node.id, error, exc_info=error)
             self.ended.set_exception(error)
+
+
+def _origin(mark: str) -> str:
+    return f"was restored as {mark}" if mark else "was not restored"
 
 
 def address_of(member: Member, configured: Mapping[NodeId, Address]) -> Address | None:

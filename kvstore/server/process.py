@@ -24,7 +24,14 @@ from kvstore.server.http.server import Frontend
 from kvstore.server.metrics import Metrics
 from kvstore.server.output import install
 from kvstore.server.service import Service
-from kvstore.server.startup import host_names_of, limits_of, options_of, refuse_other_founders, retention_of
+from kvstore.server.startup import (
+    host_names_of,
+    leftover_warning,
+    limits_of,
+    options_of,
+    refuse_other_founders,
+    retention_of,
+)
 from paxos.messages import AnyMessage
 from paxos.types import NodeId
 from storage.base import DamagedError, StorageError
@@ -47,6 +54,9 @@ class ReplicaServer:
         self._settings = settings
         metrics = Metrics()
         node = _make_node(settings, storage, metrics.observe_batch)
+        leftover = leftover_warning(storage.recovered(), settings)
+        if leftover is not None:
+            log.warning("%s: %s", settings.node, leftover)
         if node.founding.pending:
             refuse_other_founders(storage.recovered().identity, settings)
         self.driver = NodeDriver(

@@ -169,7 +169,8 @@ class Service:
             version=__version__,
             wire_version=wire.supported().highest,
             standing=self._standing,
-            waits_for=sorted(self._with_other_data) or node.founding.awaited,
+            waits_for=sorted(self._with_other_data) or sorted(node.founding.unlike) or node.founding.awaited,
+            restored=node.founding.restored,
         )
 
     def members(self) -> MembersStatus:
@@ -214,7 +215,9 @@ class Service:
         if isolated and refused and standing is not Standing.REMOVED:
             return Standing.REFUSED
         if self._node.founding.pending:
-            return Standing.DATA_LOST if self._with_other_data else Standing.FOUNDING
+            if self._with_other_data:
+                return Standing.DATA_LOST
+            return Standing.RESTORE_MISMATCH if self._node.founding.unlike else Standing.FOUNDING
         return standing
 
     @property

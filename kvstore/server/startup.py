@@ -5,7 +5,7 @@ from kvstore.server.config import Settings
 from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.limits import HttpLimits
 from paxos.options import Options
-from storage.base import StorageError, StoredIdentity
+from storage.base import Recovered, StorageError, StoredIdentity
 
 
 def options_of(settings: Settings) -> Options:
@@ -42,6 +42,19 @@ def retention_of(settings: Settings) -> RetentionLimits:
     )
 
 
+def leftover_warning(recovered: Recovered, settings: Settings) -> str | None:
+    """Return a warning if the setting `bootstrap_without` is left over from the founding of the cluster; otherwise
+    None."""
+    founded = recovered.founding is not None and recovered.founding.complete
+    if not settings.bootstrap_without or not (founded or recovered.progress.applied):
+        return None
+    names = ", ".join(settings.bootstrap_without)
+    return (
+        f"bootstrap_without names {names}, but the cluster of {settings.data} is founded: remove the setting from all "
+        f"members, because members that lose their data would found a second cluster without {names}"
+    )
+
+
 def refuse_other_founders(identity: StoredIdentity, settings: Settings) -> None:
     """Raise StorageError if a replica that has not founded its cluster yet has other founding members than at its first
     start. Once it knows the membership, the members in the settings are only addresses."""
@@ -49,6 +62,6 @@ def refuse_other_founders(identity: StoredIdentity, settings: Settings) -> None:
         return
     raise StorageError(
         f"{settings.data} was created to found a cluster of {','.join(identity.members)}, but the settings name "
-        f"{','.join(sorted(settings.members))}: start this replica with the members of its first start, or delete the "
-        "directory, which holds no data of a cluster"
+        f"{','.join(sorted(settings.members))}: start this replica with those members, or delete the "
+        "directory, which holds no data of a cluster, and restore it again if it was restored"
     )

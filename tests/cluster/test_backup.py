@@ -20,7 +20,7 @@ from kvstore.cli import app
 from kvstore.testing.cluster_directory import LocalReplica
 from kvstore.testing.fork_server import ForkedCluster
 from kvstore.testing.process_cluster import ProcessCluster
-from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, others, running, until
+from tests.cluster.harness import STORY_S, CallHistory, Ending, HttpClient, NotSent, others, running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -195,7 +195,8 @@ async def _all_say(logs: list[Path], text: str) -> bool:
 
 def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> None:
     """As on several machines, each with the settings that `kvstore serve` gets there. The number that the first run
-    prints is forgotten in the last run, so the last replica is refused until it is restored again."""
+    prints is forgotten in the last run, so no cluster is founded until the last replica is restored again. Then two
+    replicas that are restored again, from the same backup with the same number, found no second cluster (rule 31)."""
 
     async def story() -> None:
         async with running(tmp_path) as cluster:
@@ -220,7 +221,10 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
             await restore("n3")
             fresh.start()
             async with asyncio.timeout(STORY_S):
-                await until(partial(_says, fresh.replicas["n3"].log, f"as {above[1]}:"))
+                for name, text in (("n1", "n3 was restored as"), ("n3", f"n1 was restored as {above[1]}:")):
+                    await until(partial(_says, fresh.replicas[name].log, text))
+                async with HttpClient(fresh, CallHistory()) as client:
+                    await until(partial(_is_not_ready, client, "n2", ", and n3 otherwise"))
                 fresh.kill("n3")
                 shutil.rmtree(fresh.replicas["n3"].data)
                 await restore("n3", *above)
@@ -229,10 +233,25 @@ def test_nodes_that_are_restored_one_by_one_are_one_cluster(tmp_path: Path) -> N
                 async with HttpClient(fresh, CallHistory()) as client:
                     for name in fresh.replicas:
                         assert (await client.get(name, b"k")).value == b"v"
+                    fresh.kill("n1", "n2")
+                    for name in ("n1", "n2"):
+                        shutil.rmtree(fresh.replicas[name].data)
+                        await restore(name, *above)
+                    fresh.start(["n1", "n2"])
+                    for name in ("n1", "n2"):
+                        await until(partial(_is_not_ready, client, name, f"{name} has lost its data"))
         finally:
             fresh.kill(*filter(fresh.runs, fresh.replicas))
 
     asyncio.run(story())
+
+
+async def _is_not_ready(client: HttpClient, name: str, why: str) -> bool:
+    try:
+        reply = await client.ask("GET", name, "/readyz")
+    except NotSent:
+        return False  # it does not listen yet
+    return reply.status == 503 and why in reply.body.decode()
 
 
 async def _says(log: Path, text: str) -> bool:

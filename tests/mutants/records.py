@@ -167,6 +167,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "mark-without-the-log",
+        (31,),
+        "Members whose logs begin at different slots, with the same records, found a cluster.",
+        "kvstore.backup.renumbering.RestoredState.mark",
+        'b"%d %d " % (applied, digest) + chain',
+        'b"%d" % digest',
+        UNIT,
+    ),
+    Mutant(
         "restored-state-unmarked",
         (31,),
         "Replicas that were restored differently form one cluster.",

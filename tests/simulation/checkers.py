@@ -20,7 +20,7 @@ class Safety:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
-        self.reference = Reference()
+        self.reference = Reference(cluster.scenario.restored)
         self.reads = 0
         """Answers that were compared with the log."""
         self.partial = 0

@@ -8,9 +8,10 @@ from kvstore.replica.founding import FoundingPlan
 from kvstore.replica.node import Node
 from kvstore.replica.retention import RetentionLimits
 from paxos.ready import ServeFetch, ServeSnapshot, Write
-from paxos.types import NodeId, Time
+from paxos.types import NodeId, Slot, Time
 from storage.memory import MemoryStorage
 from tests.simulation.steps import short_steps
+from tests.unit.kvstore.replica.restored import restored_storage
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import SimulatedCluster
@@ -27,7 +28,7 @@ class SimulatedMachine:
         self._cluster = cluster
         self._world = cluster.world
         self._rng = cluster.scenario.rng(f"machine/{name}")
-        self._storage = MemoryStorage("simulated", name)
+        self._storage = self._new_disk(1, cluster.scenario.restored if name in cluster.scenario.names else 0)
         self._fresh = True
         """Nobody has ever started on this disk."""
         self.replaces = 0
@@ -81,13 +82,25 @@ class SimulatedMachine:
             return incarnation == member.incarnation
         return incarnation == self._seen.setdefault(peer, incarnation)
 
+    def _new_disk(self, incarnation: int, slot: Slot) -> MemoryStorage:
+        """Empty for slot 0, or with the restored state as of `slot`."""
+        if slot:
+            return restored_storage(self.name, incarnation, slot=slot)
+        return MemoryStorage("simulated", self.name, incarnation)
+
     def wipe(self, *, damaged: bool) -> None:
         """Lose the disk, and start on an empty one. `damaged`: it knows whose place it wants, and joins; otherwise it
-        may believe that this is its first start."""
+        may believe that this is its first start. A member of a restored cluster may be restored once more."""
+        slot = self._cluster.scenario.restored
+        again = bool(slot) and not damaged and self._rng.random() < 0.5
+        self.restore(slot if again else 0, damaged=damaged)
+
+    def restore(self, slot: Slot, *, damaged: bool = False) -> None:
+        """Start on another disk, with the restored state as of `slot`, or on an empty one for slot 0."""
         self.crash()
         self.replaces = self.incarnation if damaged else 0
         self.lost.append(self._storage)
-        self._storage = MemoryStorage("simulated", self.name, self.incarnation + 1)
+        self._storage = self._new_disk(self.incarnation + 1, slot)
         self._fresh = True
         self._cluster.wiped(self)
         self.start()

@@ -32,6 +32,7 @@ from kvstore.api.commands import (
 )
 from kvstore.api.membership import Membership
 from paxos.types import NodeId, Slot, unpack
+from tests.unit.kvstore.replica.restored import restored_rows
 
 LAST = b"\xff" * 1024
 
@@ -39,12 +40,13 @@ LAST = b"\xff" * 1024
 class Reference:
     """Applies each slot once, in order, and remembers every record that every key ever had."""
 
-    def __init__(self) -> None:
-        self.applied: Slot = 0
+    def __init__(self, restored: Slot = 0) -> None:
+        """Begin with the restored state as of slot `restored`, or with nothing for slot 0."""
+        self.applied: Slot = restored
         self.membership = Membership()
         """The members, by the last change of them; none before the cluster is founded."""
         self._memberships: list[tuple[Slot, Membership]] = []
-        self._revisions = [0]
+        self._revisions = [0] * restored + [restored]
         self._versions: dict[bytes, list[tuple[Slot, Record | None]]] = defaultdict(list)
         self._applied_ids: set[tuple[str, int, int]] = set()
         self._boots: dict[str, int] = {}
@@ -59,12 +61,15 @@ class Reference:
         """The leases that have each lock, or wait for it, in order."""
         self._fences: dict[tuple[bytes, int], int] = {}
         self._done: set[tuple[int, int]] = set()
+        for row in restored_rows(restored) if restored else []:
+            record = Record(row.value or b"", row.create_revision, row.create_revision, row.version, 0)
+            self._versions[row.key].append((restored, record))
 
     def founded(self, first: Membership) -> Membership:
         """Begin with these members, unless the cluster has begun; return those with which it did."""
         if not self._memberships:
             self.membership = first
-            self._memberships.append((1, first))
+            self._memberships.append((self.applied + 1, first))
         return self._memberships[0][1]
 
     def apply(self, value: bytes) -> None:

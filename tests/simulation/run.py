@@ -168,7 +168,7 @@ class Run:
         member that lags as well."""
         due = self.cluster.world.now + moment(5 * len(self.safety.values) + 2 * RETRY_MS)
         while self.cluster.world.now < due and any(
-            node is not None and node.applied < len(self.safety.values) for node in self.cluster.members()
+            node is not None and node.applied < self.safety.reference.applied for node in self.cluster.members()
         ):
             self._pass_ms(PROBE_MS)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from kvstore.replica.snapshot_receive import RETRY_MS
 from paxos.options import Options
-from paxos.types import MS, NodeId, Time
+from paxos.types import MS, NodeId, Slot, Time
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,6 +96,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Replicas that are no members at first."""
     changes_ms: int = 0
     """About how often somebody changes the members; 0 for never."""
+    restored: Slot = 0
+    """Slot of the restored state with which the cluster begins; 0 for one that begins without data."""
     arrive_ms: int = 0
     """The processes start for the first time within this time."""
     core: tuple[NodeId, ...] = ()
@@ -190,6 +192,7 @@ def draw(seed: int) -> Scenario:
     )
     scenario = msgspec.structs.replace(scenario, arrive_ms=Random(f"{seed}/arrive").choice((0, 0, 20, faulty_ms // 2)))
     scenario = msgspec.structs.replace(scenario, tenants=Random(f"{seed}/tenants").choice((0, 2, 4)))
+    scenario = msgspec.structs.replace(scenario, restored=Random(f"{seed}/restored").choice((0, 0, 5, 40)))
     steps = Random(f"{seed}/steps").choice((0, 1, 3))
     scenario = msgspec.structs.replace(scenario, applied_records=steps)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))

@@ -69,6 +69,8 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
         options = Options(**left)
         if options.heartbeat_ms < options.lease_ms:  # a leader that is too slow fails, too
             yield replace(scenario, options=left)
+    if scenario.restored:
+        yield replace(scenario, restored=0)
     if scenario.core:
         yield replace(scenario, core=())
     for clients in range(1, scenario.clients):

@@ -21,7 +21,7 @@ ALLOWED = "GET, HEAD"
 
 _TEXT = "text/plain; charset=utf-8"
 
-_NO_DATA = "{0} has no data. It founds a new cluster only when every founding member has none either, "
+_NO_DATA = "{0} has no data of a cluster. It founds one only when every founding member has none either, "
 _OUTSIDE = {
     Standing.REMOVED: "{0} was removed from the cluster. Stop it, or add it again with POST /members.",
     Standing.REFUSED: "The replicas that {0} reaches do not know it as a member. Stop it if it was removed; otherwise "
@@ -31,9 +31,13 @@ _OUTSIDE = {
     Standing.FOUNDING: _NO_DATA + "and waits for {1}. Start all founding members with the same setting `members`. "
     "GET /readyz there says what a member waits for. If a member cannot start, and no data of the cluster exists, set "
     "`bootstrap_without` to its name on all the others.",
-    Standing.DATA_LOST: _NO_DATA + "and it is known to {1} with other data: {0} has lost its data. Restore its data "
-    "directory or, if a majority has its data, call POST /members/{0}/replace there. If no majority has, restore a "
-    "backup.",
+    Standing.RESTORE_MISMATCH: "{0} {2}, and {1} otherwise, so they found no cluster together. GET /status shows in "
+    "`restored` how each member begins. Stop each member that begins with a wrong state, move its data directory away, "
+    "and restore it from the same backup as the others, with --above and their number before the colon.",
+    Standing.DATA_LOST: _NO_DATA + "and it is known to {1} with other data: {0} has lost its data. Put its data "
+    "directory back or, if a majority has its data, call POST /members/{0}/replace there: {0} then gets the data of "
+    "the cluster, in place of a restored state. If no majority has its data, restore a backup on all members, without "
+    "an --above that was used before.",
 }
 
 
@@ -83,7 +87,8 @@ class StatusPages:
             raise Problem(STOPPING, "Send requests to another replica.", fields=RETRY_AFTER)
         status = self._replica.status()
         if status.standing in _OUTSIDE:
-            why = _OUTSIDE[status.standing].format(status.id, ", ".join(status.waits_for))
+            own = f"was restored as {status.restored}" if status.restored else "was not restored"
+            why = _OUTSIDE[status.standing].format(status.id, ", ".join(status.waits_for), own)
             raise Problem(NOT_READY, why, fields=RETRY_AFTER)
         if status.ready:
             return _page(_TEXT, b"ok\n")

@@ -91,10 +91,10 @@ def new_slots(bench: Bench) -> list[Slot]:
 def test_rule_30_a_replica_begins_with_the_founded_configuration_unless_it_knows_a_chosen_slot() -> None:
     version = ConfigurationVersion(1, FOUR)
     new = Bench(versions=[ConfigurationVersion(1, Configuration(()))])
-    new.replica.begin([version])
+    new.replica.begin(0, [version])
     assert new.replica.configurations.newest == FOUR
     with pytest.raises(InvariantError, match="was told to begin"):
-        Bench(chosen=3).replica.begin([version])
+        Bench(chosen=3).replica.begin(0, [version])
 
 
 # ALPHA

@@ -60,6 +60,7 @@ MESSAGES: dict[type[AnyMessage], st.SearchStrategy[AnyMessage]] = {
         st.lists(st.tuples(names, counts), max_size=3).map(tuple),
         st.lists(names, max_size=3).map(tuple),
         st.booleans(),
+        st.text(max_size=40),
     ),
     ForgottenVotes: st.builds(ForgottenVotes, ballots, counts),
     ReleaseLease: st.builds(ReleaseLease, ballots, names),

@@ -218,6 +218,42 @@ def test_an_installed_state_goes_on_and_may_be_replaced_again(reopen: Reopen) ->
     assert [row.position for row in rows(tidied(reopen()))] == [9, 10, 11]
 
 
+RESTORED = AppliedProgress(9, 8, b"\x01" * 16, 2**64 - 1, b"extra")
+RESTORED_ROWS = [Change(3, b"a", b"1", 1, 1, 0), Change(8, b"b", b"", 1, 1, 0)]
+
+
+def restored(reopen: Reopen) -> Storage:
+    """Stage a restored state, and open the storage again."""
+    storage = reopen()
+    storage.write([StateWrite(staged=StagedPage(0, StatePage(RESTORED_ROWS[:1], 8, None)))])
+    storage.write([StateWrite(staged=StagedPage(3, StatePage(RESTORED_ROWS[1:], 8, None)), restored=RESTORED)])
+    return reopen()
+
+
+def test_rule_31_a_restored_state_is_staged_until_its_last_page_comes(reopen: Reopen) -> None:
+    storage = restored(reopen)
+    recovered = storage.recovered()
+    assert (recovered.restored, recovered.progress, recovered.chosen) == (RESTORED, AppliedProgress(), 0)
+    assert (rows(storage), rows(storage, staged=True)) == ([], RESTORED_ROWS)
+    storage.write([StateWrite(staged=StagedPage(8, StatePage([], 8, RESTORED)))])
+    storage = reopen()
+    recovered = storage.recovered()
+    assert (recovered.restored, recovered.progress, recovered.chosen) == (None, RESTORED, 9)
+    assert (rows(storage), recovered.truncation) == (RESTORED_ROWS, Truncation(9, b"\x01" * 16))
+
+
+@pytest.mark.parametrize("progress", [None, AppliedProgress(2, 1)])
+def test_the_first_page_of_a_peer_takes_the_place_of_a_restored_state(
+    reopen: Reopen, progress: AppliedProgress | None
+) -> None:
+    storage = restored(reopen)
+    row = Change(1, b"c", b"", 1, 1, 0)
+    storage.write([StateWrite(staged=StagedPage(0, StatePage([row], 0, progress)))])
+    storage = reopen()
+    assert storage.recovered().restored is None
+    assert rows(storage, staged=progress is None) == [row]
+
+
 def test_staging_begins_anew_and_drops_what_was_staged(reopen: Reopen) -> None:
     _, peer = peer_ahead()
     storage = reopen()
@@ -285,6 +321,7 @@ BAD = {
     "position 1 after position 1": StateWrite(
         staged=StagedPage(1, StatePage([Change(1, b"c", b"", 1, 1, 0)], 0, None))
     ),
+    "restored state has position 5, but its staged pages end at 1": StateWrite(restored=AppliedProgress(9, 5)),
     "page after position 1 is compacted up to 5": StateWrite(staged=StagedPage(1, StatePage([], 5, None))),
     "ends at position 1, but its progress has position 9": StateWrite(
         staged=StagedPage(1, StatePage([], 0, AppliedProgress(9, 9)))

@@ -12,7 +12,6 @@ from kvstore.api.membership import (
     Membership,
     MembershipVersion,
     configurations_of,
-    genesis,
     in_force_from,
     newcomer,
     refusal,
@@ -22,6 +21,7 @@ from paxos.configuration import ALPHA
 from paxos.options import Options
 from paxos.replica import Replica
 from paxos.types import MS, ZERO
+from tests.unit.kvstore.memberships import genesis
 
 VOTER, WITNESS, LEARNER = MemberRole.VOTER, MemberRole.WITNESS, MemberRole.LEARNER
 THREE = Membership(7, tuple(Member(f"n{number}", "", incarnation=number) for number in (1, 2, 3)))

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from kvstore.api.commands import Command, CommandBatch, Delete, Put, pack_batch
-from kvstore.api.membership import genesis
 from kvstore.backup.file import BackupWriter
 from kvstore.replica.applier import Applier
 from paxos.types import pack
 from storage.base import Change
+from tests.unit.kvstore.memberships import genesis
 
 COMMANDS: list[Command] = [
     Put(b"a", b"1"),

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from kvstore.backup.file import Backup
+from kvstore.backup.renumbering import RestoredState
+from kvstore.backup.restore import restore_node
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
 from storage.base import StateWrite, Truncation
 from storage.directory import DATA_FILE, LOCK_FILE
 from storage.schema import VERSION
 from storage.sqlite import open_storage
-from tests.unit.kvstore.backup.states import COMMANDS, applier_of, value_of
+from tests.unit.kvstore.backup.states import COMMANDS, applier_of, make_backup, value_of
 from tests.unit.kvstore.cli.command_line import run
 from tests.unit.storage.version_1 import make_version_1
 
@@ -101,6 +104,27 @@ def test_a_truncated_log_and_a_compacted_history_are_sound(tmp_path: Path) -> No
     code, found = report(tmp_path)
     assert (code, found["log"]["truncated"], found["log"]["entries"], found["state"]["compacted"]) == (0, 6, 1, 6)
     assert "none: only the latest revision of each key" in check(tmp_path)[1]
+
+
+def test_rule_5_a_restored_state_whose_cluster_is_not_founded_is_verified(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    with Backup(tmp_path / "b.db") as backup:
+        restore_node(RestoredState(backup, 1000), tmp_path / "n1", "c", "n1", MEMBERS)
+    code, out, _ = check(tmp_path / "n1")
+    assert code == 0
+    for text in (
+        "founded with n1, n2, n3",
+        "not known yet",
+        "3 keys",
+        "at revision 1,004",
+        "restored from a backup; its cluster is founded when all founding members run",
+    ):
+        assert text in out
+    found = report(tmp_path / "n1")[1]["state"]
+    assert (found["restored"], found["staged"], found["compacted"]) == (True, 0, 1004)
+    alter(tmp_path / "n1", "DELETE FROM records_b WHERE position = (SELECT min(position) FROM records_b)")
+    code, out, _ = check(tmp_path / "n1")
+    assert (code, "some are missing or differ" in out) == (1, True)
 
 
 DAMAGE = [

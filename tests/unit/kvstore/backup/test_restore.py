@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -30,24 +31,29 @@ from kvstore.api.commands import (
     TransactResult,
 )
 from kvstore.api.key_range import EVERY_KEY
-from kvstore.api.membership import genesis
+from kvstore.api.membership import founded as memberships_after
 from kvstore.api.queries import Lookup, Scan
 from kvstore.api.results import ReadAnswer, RevisionUnavailable
 from kvstore.backup.file import Backup, BackupError, BackupWriter, MisuseError
 from kvstore.backup.renumbering import MAX_ABOVE, RestoredState
 from kvstore.backup.restore import restore_node
-from kvstore.replica.applier import PAGE_BYTES, Applier, load_state, restored_mark
+from kvstore.replica.applier import PAGE_BYTES, Applier, load_restored, load_state, restored_mark
+from kvstore.replica.founding import FoundingPlan
+from kvstore.replica.node import Node
 from kvstore.replica.snapshot_receive import END
 from kvstore.replica.snapshot_send import state_message
 from kvstore.state_machine.reads import look_up
 from paxos import wire
 from paxos.messages import FetchSnapshot
-from storage.base import Recovered, revision_of
-from storage.sqlite import open_storage
+from paxos.options import Options
+from storage.base import AppliedProgress, Recovered, revision_of
+from storage.sqlite import SqliteStorage, open_storage
 from tests.unit.kvstore.backup.states import COMMANDS, RECORDS, make_backup
+from tests.unit.kvstore.memberships import genesis
 
 MEMBERS = ("n1", "n2")
 ABOVE = 1000
+TAKEN_AT = "2026-01-03T00:00:00+00:00"
 
 
 def restore(path: Path, directory: Path, node: str = "n1", cluster: str = "new", above: int = ABOVE) -> RestoredState:
@@ -58,8 +64,19 @@ def restore(path: Path, directory: Path, node: str = "n1", cluster: str = "new",
 
 
 def opened(directory: Path, node: str = "n1") -> tuple[Recovered, Applier]:
+    """What a member reports of its data, and the state with which it may found a cluster."""
     with closing(open_storage(directory, "new", node, MEMBERS)) as storage:
-        return storage.recovered(), load_state(storage, [])
+        applier = load_restored(storage)
+        assert applier is not None
+        return storage.recovered(), applier
+
+
+def founded(directory: Path) -> SqliteStorage:
+    """Found a cluster of n1 alone with the restored data, and return the data."""
+    storage = open_storage(directory, "new", "n1", MEMBERS)
+    plan = FoundingPlan(("n1",))
+    Node(storage, Options(), clock=lambda: 0, rng=Random(1), request_timeout_ms=1, max_waiting=1, plan=plan)
+    return storage
 
 
 def test_a_node_begins_with_the_values_and_with_nothing_of_the_old_cluster(tmp_path: Path) -> None:
@@ -71,11 +88,42 @@ def test_a_node_begins_with_the_values_and_with_nothing_of_the_old_cluster(tmp_p
         key: value for key, (value, *_) in RECORDS.items()
     }
     assert (applier.applied, applier.chain, machine.revision) == (ABOVE, state.progress.chain, ABOVE + 4)
-    assert (recovered.chosen, recovered.last, recovered.truncation.slot, recovered.promised.round) == (*[ABOVE] * 3, 0)
     assert recovered.identity.members == MEMBERS
-    assert machine.memberships == genesis(MEMBERS)
-    assert applier.restored == restored_mark(recovered.progress) == state.mark
+    assert applier.restored == state.mark
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["n1"]
+
+
+def test_rule_31_a_restored_node_has_no_vote_no_log_and_no_membership_before_its_cluster_is_founded(
+    tmp_path: Path,
+) -> None:
+    make_backup(tmp_path / "b.db", *COMMANDS)
+    state = restore(tmp_path / "b.db", tmp_path / "n1")
+    recovered, applier = opened(tmp_path / "n1")
+    assert (recovered.chosen, recovered.last, recovered.truncation.slot, recovered.promised.round) == (0, 0, 0, 0)
+    assert (recovered.founding, recovered.progress, applier.machine.memberships) == (None, AppliedProgress(), [])
+    with closing(founded(tmp_path / "n1")) as storage:
+        assert storage.recovered().restored is not None, "as of the opening"
+    with closing(open_storage(tmp_path / "n1", "new", "n1", MEMBERS)) as storage:
+        recovered, applier = storage.recovered(), load_state(storage, [])
+        assert (recovered.chosen, recovered.last, recovered.truncation.slot) == (ABOVE, ABOVE, ABOVE)
+        assert (recovered.restored, restored_mark(recovered.progress)) == (None, state.mark)
+        incarnation = recovered.identity.incarnation
+        assert applier.machine.memberships == memberships_after([("n1", incarnation)], (), after=ABOVE)
+
+
+def test_backups_of_the_same_records_at_different_slots_have_different_marks(tmp_path: Path) -> None:
+    """A slot without a command makes no revision, and a log that is one slot longer."""
+    marks = []
+    for slots in (1, 2):
+        applier = Applier(genesis(MEMBERS))
+        for slot in range(1, slots + 1):
+            applier.apply(slot, b"")
+        with BackupWriter(tmp_path / f"{slots}.db") as writer:
+            writer.finish(applier.progress(), cluster="old", node="n1", kvstore="0", taken_at=TAKEN_AT)
+        state = restore(tmp_path / f"{slots}.db", tmp_path / f"n{slots}", f"n{slots}")
+        assert state.progress.applied == ABOVE + slots
+        marks.append(state.mark)
+    assert marks[0] != marks[1]
 
 
 def test_nodes_differ_only_in_their_identity(tmp_path: Path) -> None:
@@ -84,7 +132,7 @@ def test_nodes_differ_only_in_their_identity(tmp_path: Path) -> None:
     for node in MEMBERS:
         restore(tmp_path / "b.db", tmp_path / node, node)
         recovered, applier = opened(tmp_path / node, node)
-        states.append((recovered.progress, recovered.truncation, recovered.compacted, applier.machine.records))
+        states.append((recovered.restored, recovered.staged, recovered.staged_compacted, applier.machine.records))
         assert recovered.identity.node == node
     assert states[0] == states[1]
 
@@ -161,11 +209,11 @@ def test_a_backup_of_a_restored_cluster_is_restored(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1")
     _, applier = opened(tmp_path / "n1")
-    with closing(open_storage(tmp_path / "n1", "new", "n1", MEMBERS)) as storage:
+    with closing(founded(tmp_path / "n1")) as storage:
         changes = storage.read_state(0, 1 << 20).changes
     with BackupWriter(tmp_path / "again.db") as writer:
         writer.add(changes)
-        writer.finish(applier.progress(), cluster="new", node="n1", kvstore="0", taken_at="2026-01-03T00:00:00+00:00")
+        writer.finish(applier.progress(), cluster="new", node="n1", kvstore="0", taken_at=TAKEN_AT)
     again = restore(tmp_path / "again.db", tmp_path / "n2", cluster="newer", above=2 * ABOVE)
     assert (again.records, again.info.revision, again.revision) == (3, ABOVE + 4, 2 * ABOVE + 4)
 
@@ -173,7 +221,7 @@ def test_a_backup_of_a_restored_cluster_is_restored(tmp_path: Path) -> None:
 def test_a_state_at_the_highest_revisions_is_sent_to_peers(tmp_path: Path) -> None:
     make_backup(tmp_path / "b.db", *COMMANDS)
     restore(tmp_path / "b.db", tmp_path / "n1", above=MAX_ABOVE)
-    with closing(open_storage(tmp_path / "n1", "new", "n1", MEMBERS)) as storage:
+    with closing(founded(tmp_path / "n1")) as storage:
         whole = storage.read_state(0, 1 << 20)
         after = whole.changes[-2].position
         assert revision_of(after) > 2**42
@@ -191,7 +239,10 @@ def test_a_state_of_many_pages_or_of_none_is_restored(tmp_path: Path, values: in
     restore(tmp_path / "b.db", tmp_path / "n1")
     recovered, applier = opened(tmp_path / "n1")
     assert len(applier.machine.records) == values
-    assert recovered.progress.applied == ABOVE
+    assert recovered.restored is not None
+    assert recovered.restored.applied == ABOVE
+    with closing(founded(tmp_path / "n1")) as storage:
+        assert len(load_state(storage, []).machine.records) == values
 
 
 def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_the_listener_knows_what_the_link_is_for(channel: Channel) -> None:
             dialer(local("n1", compatibility="lease_ms=500 restored=7:a")),
             listener(local("n2", compatibility="lease_ms=500 restored=8:b")),
             LinkRefusal.COMPATIBILITY,
-            "'n1' was restored as 7:a, 'n2' as 8:b: move the data directory of one of them away, and restore it",
+            "'n1' was restored as 7:a, 'n2' as 8:b: they belong to different clusters: stop",
         ),
         (
             dialer(local("n2")),

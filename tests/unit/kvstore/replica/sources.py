@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 from kvstore.api.commands import Command, CommandBatch, Put, pack_batch
-from kvstore.api.membership import MembershipVersion, genesis
+from kvstore.api.membership import MembershipVersion
 from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_send import state_message
 from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import Ballot, PValue, Slot, pack
 from storage.base import StagedPage, StateWrite, Truncation, first_of
 from storage.memory import MemoryStorage
+from tests.unit.kvstore.memberships import genesis
 
 B1 = Ballot(1, "n2")
 VOTERS = ("n1", "n2", "n3")

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.api.commands import Command, CommandBatch, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_batch
-from kvstore.api.membership import MemberRole, MembershipVersion, genesis, newcomer
+from kvstore.api.membership import MemberRole, MembershipVersion, newcomer
 from kvstore.replica.applier import Applier, extend_chain, load_state, store_replayed, witness_applier
 from paxos.configuration import ALPHA
 from paxos.types import NOOP, PValue, pack
 from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StatePage, StateWrite, first_of
 from storage.memory import MemoryStorage
+from tests.unit.kvstore.memberships import genesis
 from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
 
 A, B = puts(b"a", b"b")

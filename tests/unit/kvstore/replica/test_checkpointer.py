@@ -3,7 +3,6 @@
 import pytest
 
 from kvstore.api.commands import Command, Delete, Put
-from kvstore.api.membership import genesis
 from kvstore.replica.applier import REPLAY_SLOTS, Applier, extend_chain
 from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.retention import RetentionLimits
@@ -24,6 +23,7 @@ from storage.base import (
     revision_of,
 )
 from storage.memory import MemoryStorage
+from tests.unit.kvstore.memberships import genesis
 from tests.unit.kvstore.replica.sources import B1, VOTERS, Source, in_slot, puts
 
 NOW = 10**12
@@ -310,10 +310,9 @@ def test_rule_5_a_log_that_ends_before_what_is_known_to_be_chosen_is_damage() ->
 def installed(replica: StoredReplica, *pages: StagedPage, source: Source) -> None:
     """The pages come one by one; with the last one the state is that of `source`."""
     for page in pages:
-        if page.page.progress is None:
-            replica.checkpointer.stage(page)
-        else:
-            replica.checkpointer.replace(source.applier, page)
+        replica.checkpointer.stage(page)
+        if page.page.progress is not None:
+            replica.checkpointer.replace(source.applier)
         write = replica.stored_with()
         assert isinstance(write, StateWrite)
         assert write.staged == page

@@ -3,11 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
-from kvstore.api.membership import Member, MemberRole, Membership, genesis
+from kvstore.api.membership import Member, MemberRole, Membership
 from kvstore.replica.divergence import EVERY_MS, MAX_DIGESTS, MAX_UNDECIDED, DivergenceCheck
 from paxos.messages import DigestMismatch, DigestReply, DigestRequest
 from paxos.types import MS
 from storage.base import AppliedProgress, DamagedError, StorageError
+from tests.unit.kvstore.memberships import genesis
 
 THREE = genesis(("n1", "n2", "n3"))[0].membership
 SOUND = AppliedProgress(applied=16, position=9, digest=7)

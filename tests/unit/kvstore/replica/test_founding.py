@@ -9,12 +9,15 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.membership import MemberRole
 from kvstore.replica.founding import REPEAT_MS, FoundingPlan
 from kvstore.replica.node import Node
-from paxos.messages import Accept, FoundingState, Heartbeat, PreVote
+from kvstore.replica.snapshot_receive import RETRY_MS
+from kvstore.replica.snapshot_send import state_message
+from paxos.messages import Accept, FetchSnapshot, FoundingState, Heartbeat, PreVote
 from paxos.options import Options
 from paxos.types import MS, Ballot
 from storage.base import Founding, StateWrite
 from storage.memory import MemoryStorage
 from tests.unit.kvstore.replica.host import refusal
+from tests.unit.kvstore.replica.restored import PUTS, restored_storage
 
 NAMES = ("n1", "n2", "n3")
 
@@ -22,8 +25,16 @@ NAMES = ("n1", "n2", "n3")
 class FoundingHost:
     """A node with a disk, at its first start."""
 
-    def __init__(self, name: str, incarnation: int, without: tuple[str, ...] = (), *, joins: bool = False) -> None:
-        self.storage = MemoryStorage("test", name, incarnation)
+    def __init__(
+        self,
+        name: str,
+        incarnation: int,
+        without: tuple[str, ...] = (),
+        *,
+        joins: bool = False,
+        storage: MemoryStorage | None = None,
+    ) -> None:
+        self.storage = storage or MemoryStorage("test", name, incarnation)
         self.plan = FoundingPlan(() if joins else NAMES, without)
         self.now = 10**12
         self.start()
@@ -56,6 +67,11 @@ class FoundingHost:
                 return sent
             self.storage.write([ready.write])
             self.node.durable([ready.write])
+
+
+def restored(name: str, incarnation: int, slot: int = 100, without: tuple[str, ...] = ()) -> FoundingHost:
+    """A member that was restored from a backup."""
+    return FoundingHost(name, incarnation, without, storage=restored_storage(name, incarnation, slot=slot))
 
 
 def talk(*members: FoundingHost, rounds: int = 4) -> None:
@@ -144,7 +160,7 @@ def test_rule_30_a_member_that_has_agreed_agrees_to_no_other_data() -> None:
 def test_rule_30_an_agreement_alone_founds_no_cluster() -> None:
     one = FoundingHost("n1", 11)
     for name in ("n2", "n3"):
-        one.node.receive(name, FoundingState(11, (), (), founded=False))
+        one.node.receive(name, FoundingState(11, (), (), founded=False, restored=""))
     one.messages()
     assert one.storage.hard_state.founding == Founding(tuple(dict.fromkeys(NAMES, 11).items()))
     assert (one.node.view.known, one.node.founding.awaited) == (False, ["n2", "n3"])
@@ -154,7 +170,7 @@ def test_an_agreement_is_told_only_once_it_is_durable() -> None:
     one = FoundingHost("n1", 11)
     one.messages()
     for name in ("n2", "n3"):
-        one.node.receive(name, FoundingState(11, (), (), founded=False))
+        one.node.receive(name, FoundingState(11, (), (), founded=False, restored=""))
     ready = one.node.step()
     assert isinstance(ready.write, StateWrite)
     assert ready.write.founding is not None
@@ -213,10 +229,10 @@ def test_a_replica_that_joins_takes_no_part() -> None:
 def test_an_older_state_of_the_same_data_changes_nothing() -> None:
     """Messages may be delayed and repeated."""
     one = FoundingHost("n3", 11)
-    agreed = FoundingState(11, tuple(dict.fromkeys(NAMES, 11).items()), (), founded=False)
+    agreed = FoundingState(11, tuple(dict.fromkeys(NAMES, 11).items()), (), founded=False, restored="")
     for name in ("n1", "n2"):
         one.node.receive(name, agreed)
-        one.node.receive(name, FoundingState(11, (), (), founded=False))
+        one.node.receive(name, FoundingState(11, (), (), founded=False, restored=""))
     one.messages()
     assert one.node.view.known
 
@@ -235,3 +251,162 @@ def test_a_member_that_has_agreed_may_be_led_before_it_knows_that_the_cluster_is
     n1.restart()
     talk(n3, n1)
     assert n3.node.view.known
+
+
+# Restored members
+
+
+def records(member: FoundingHost) -> dict[bytes, bytes]:
+    machine = member.node.machine
+    return {key: record.value for key in machine.records if (record := machine.get(key)) is not None}
+
+
+RESTORED = {put.key: put.value for put in PUTS}
+
+
+def test_rule_31_restored_members_found_a_cluster_whose_log_begins_after_the_restored_slot() -> None:
+    members = [restored(name, 11) for name in NAMES]
+    assert [member.node.applied for member in members] == [0, 0, 0]
+    talk(*members)
+    for member in members:
+        for _ in range(2):
+            assert voters(member) == dict.fromkeys(NAMES, 11)
+            assert (member.node.applied, member.node.replica.chosen, records(member)) == (100, 100, RESTORED)
+            assert [version.first for version in member.node.machine.memberships] == [101]
+            assert (member.node.founding.restored, member.storage.hard_state.restored) == ("100:a", None)
+            member.restart()
+
+
+def test_one_restored_member_alone_founds_its_cluster_at_once() -> None:
+    storage = restored_storage("n1", 11, slot=100)
+    plan = FoundingPlan(("n1",))
+    node = Node(storage, Options(), clock=lambda: 1, rng=Random(1), request_timeout_ms=1, max_waiting=1, plan=plan)
+    assert (node.view.known, node.applied) == (True, 100)
+    assert storage.hard_state.progress.applied == 100
+
+
+def test_rule_31_members_that_are_restored_again_found_no_second_cluster() -> None:
+    """From the same backup with the same numbers, which the first cluster has given out since."""
+    members = [restored(name, 11) for name in NAMES]
+    talk(*members)
+    again = [restored(name, 99) for name in NAMES[:2]]
+    talk(*again)
+    assert founded(*again) == [False, False]
+    talk(*again, members[2])
+    assert founded(*again) == [False, False]
+    assert [member.node.applied for member in again] == [0, 0]
+
+
+@pytest.mark.parametrize("other", ["n1", "n3"])
+@pytest.mark.parametrize("slot", [None, 200])
+def test_rule_31_members_that_begin_with_different_states_found_no_cluster_and_name_each_other(
+    other: str, slot: int | None
+) -> None:
+    """Neither a member without data nor one that was restored with other numbers takes part."""
+    odd = FoundingHost(other, 11) if slot is None else restored(other, 11, slot)
+    alike = [restored(name, 11) for name in NAMES if name != other]
+    talk(odd, *alike)
+    assert founded(odd, *alike) == [False] * 3
+    assert all(member.storage.hard_state.founding is None for member in (odd, *alike))
+    assert odd.node.founding.unlike == {member.node.id: "100:a" for member in alike}
+    for member in alike:
+        assert member.node.founding.unlike == {other: "" if slot is None else "200:a"}
+    odd = restored(other, 12)  # as the message advises
+    talk(odd, *alike)
+    assert founded(odd, *alike) == [True] * 3
+    assert odd.node.founding.unlike == alike[0].node.founding.unlike == {}
+
+
+def test_rule_31_a_member_agrees_to_no_list_with_another_mark() -> None:
+    """It may have told the mark of a state that it has dropped since."""
+    one = FoundingHost("n3", 11)
+    listed = tuple(dict.fromkeys(NAMES, 11).items())
+    for name in ("n1", "n2"):
+        one.node.receive(name, FoundingState(11, listed, (), founded=False, restored="100:a"))
+    one.messages()
+    assert (one.storage.hard_state.founding, one.node.view.known) == (None, False)
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_restored_member_that_dies_during_the_founding_continues_it(writes: int) -> None:
+    n1, n2, n3 = (restored(name, 11) for name in NAMES)
+    talk(n1, n2, n3, rounds=writes)
+    n3.restart()
+    talk(n1, n2, n3)
+    assert voters(n3) == dict.fromkeys(NAMES, 11)
+    assert (n3.node.applied, records(n3)) == (100, RESTORED)
+
+
+def test_a_restored_member_that_has_agreed_votes_before_it_knows_that_the_cluster_is_founded() -> None:
+    n3 = restored("n3", 11)
+    agreed = Founding(tuple(dict.fromkeys(NAMES, 11).items()), restored="100:a")
+    n3.storage.write([StateWrite(founding=agreed)])
+    n3.restart()
+    n3.node.receive("n1", Heartbeat(Ballot(1, "n1"), 1, 0))
+    n3.node.receive("n1", Accept(Ballot(1, "n1"), 101, b"", 100))
+    n3.messages()
+    assert (n3.node.applied, n3.storage.hard_state.last) == (0, 101)
+    n3.restart()
+    for name in ("n1", "n2"):
+        n3.node.receive(name, FoundingState(11, agreed.members, (), founded=False, restored="100:a"))
+    n3.messages()
+    assert (n3.node.view.known, n3.node.applied, n3.storage.hard_state.last) == (True, 100, 101)
+    n3.node.receive("n1", Heartbeat(Ballot(1, "n1"), 2, 101))
+    n3.messages()
+    assert n3.node.applied == 101
+
+
+def serve(source: FoundingHost, member: FoundingHost) -> None:
+    """Let `member` have what it asks of `source`: the state, page by page."""
+    for _ in range(10):
+        member.node.incarnations = {source.node.id: 1}
+        member.now += RETRY_MS * MS
+        ready = member.node.step()
+        if ready.write is not None:
+            member.storage.write([ready.write])
+            member.node.durable([ready.write])
+        for envelope in ready.messages:
+            if isinstance(envelope.message, FetchSnapshot) and envelope.to == source.node.id:
+                page = source.storage.read_state(envelope.message.after, 1 << 20)
+                member.node.receive(source.node.id, state_message(envelope.message.after, page))
+
+
+def running_cluster(slot: int | None) -> FoundingHost:
+    """n1 of a cluster without n3, which was founded with a restored state or without data, and has applied a slot."""
+    n1, n2 = (
+        FoundingHost(name, 11, ("n3",)) if slot is None else restored(name, 11, slot, ("n3",)) for name in NAMES[:2]
+    )
+    talk(n1, n2)
+    first = n1.node.applied + 1
+    n1.node.receive("n2", Heartbeat(Ballot(1, "n2"), 1, 0))
+    n1.node.receive("n2", Accept(Ballot(1, "n2"), first, b"", 0))
+    n1.node.receive("n2", Heartbeat(Ballot(1, "n2"), 2, first))
+    n1.messages()
+    n1.node.hold_state("backup", 0)
+    n1.messages()
+    assert n1.storage.hard_state.progress.applied == first
+    return n1
+
+
+@pytest.mark.parametrize("slot", [None, 50, 100])
+def test_a_restored_member_joins_a_cluster_that_runs_as_if_it_had_no_data(slot: int | None) -> None:
+    """Its restored state gives way to that of the cluster, which may be at lower slots."""
+    n1, n3 = running_cluster(slot), restored("n3", 13)
+    serve(n1, n3)
+    assert n3.node.view.known
+    assert (n3.node.applied, n3.node.founding.restored) == (n1.node.applied, n1.node.founding.restored)
+    assert records(n3) == records(n1)
+    n3.restart()
+    assert (n3.node.applied, records(n3)) == (n1.node.applied, records(n1))
+
+
+def test_rule_31_no_snapshot_takes_the_place_of_a_state_with_which_a_cluster_may_be_founded() -> None:
+    """All members have agreed, so the cluster that sends it is this one; unless a replica says otherwise."""
+    n1, n3 = running_cluster(100), restored("n3", 13)
+    n3.storage.write([StateWrite(founding=Founding((("n1", 11), ("n3", 13)), ("n2",), restored="100:a"))])
+    n3.restart()
+    serve(n1, n3)
+    assert (n3.node.view.known, n3.storage.hard_state.restored is not None) == (False, True)
+    n3.node.receive("n1", FoundingState(11, (), (), founded=True, restored="100:a"))
+    serve(n1, n3)
+    assert (n3.node.applied, n3.storage.hard_state.restored) == (101, None)

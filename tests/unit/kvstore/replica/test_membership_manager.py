@@ -11,7 +11,6 @@ from kvstore.api.membership import (
     MembershipVersion,
     displaced,
     enrolled,
-    genesis,
     newcomer,
 )
 from kvstore.replica.membership_manager import CHECK_INTERVAL_MS
@@ -19,6 +18,7 @@ from paxos.configuration import ALPHA
 from paxos.messages import Accept, Chosen, Heartbeat, HeartbeatAck
 from paxos.replica import Replica
 from paxos.role import Role
+from tests.unit.kvstore.memberships import genesis
 from tests.unit.kvstore.replica.host import B1, NodeHost, value
 
 VOTER, LEARNER, WITNESS = MemberRole.VOTER, MemberRole.LEARNER, MemberRole.WITNESS

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from kvstore.api.commands import Put, PutResult, Reconfigure, Reconfigured
 from kvstore.api.errors import Outcome, Reason, Refused
-from kvstore.api.membership import Member, MemberRole, Membership, genesis, newcomer
+from kvstore.api.membership import Member, MemberRole, Membership, newcomer
 from kvstore.api.status import Standing
 from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_receive import END
@@ -28,6 +28,7 @@ from paxos.ready import ServeFetch, ServeSnapshot
 from paxos.role import Role
 from paxos.types import Ballot, pack
 from storage.base import StatePage
+from tests.unit.kvstore.memberships import genesis
 from tests.unit.kvstore.replica.host import B1, QUORUM, STALE, NodeHost, refusal, seen, value
 
 FIRST = genesis(("n1", "n2", "n3"))[0].membership

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from kvstore.api.commands import Command, Delete, Put
-from kvstore.api.membership import genesis
 from kvstore.replica.applier import Applier
 from kvstore.replica.snapshot_receive import END, RETRY_MS, STATE_BYTES_PER_S, IncomingSnapshot
 from kvstore.replica.snapshot_send import IDLE_MS, MAX_WAIT_MS, OutgoingSnapshots, state_message
@@ -17,6 +16,7 @@ from paxos.messages import FetchSnapshot, SnapshotPage
 from paxos.types import MS, NodeId
 from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, first_of, revision_of
 from storage.memory import MemoryStorage
+from tests.unit.kvstore.memberships import genesis
 from tests.unit.kvstore.replica.sources import VOTERS, Source, puts
 
 NOW = 10**12

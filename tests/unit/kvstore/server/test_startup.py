@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kvstore.api.address import Address
@@ -9,8 +10,8 @@ from kvstore.server.config import Settings
 from kvstore.server.http.authority import Authority
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.startup import host_names_of, refuse_other_founders
-from storage.base import StorageError, StoredIdentity
+from kvstore.server.startup import host_names_of, leftover_warning, refuse_other_founders
+from storage.base import AppliedProgress, Founding, Recovered, StorageError, StoredIdentity
 
 FIRST = ("n1", "n2", "n3")
 
@@ -36,6 +37,30 @@ def test_other_members_than_at_the_first_start_are_refused_before_the_founding(o
 @pytest.mark.parametrize("first", [(), FIRST])
 def test_the_same_in_any_order_pass_and_so_does_whoever_joined(first: tuple[str, ...]) -> None:
     refuse_other_founders(identity(*first), settings("n3", "n1", "n2"))
+
+
+AGREED = Founding((("n1", 7), ("n2", 8)), ("n3",))
+
+
+@pytest.mark.parametrize(
+    ("recovered", "warns"),
+    [
+        (Recovered(identity(*FIRST)), False),
+        (Recovered(identity(*FIRST), founding=AGREED), False),
+        (Recovered(identity(*FIRST), founding=msgspec.structs.replace(AGREED, complete=True)), True),
+        (Recovered(identity(), progress=AppliedProgress(5)), True),
+        (Recovered(identity(*FIRST), restored=AppliedProgress(5)), False),
+    ],
+    ids=["new", "agreed", "founded", "joined", "restored"],
+)
+def test_a_setting_that_is_left_over_from_the_founding_gets_a_warning(recovered: Recovered, warns: bool) -> None:
+    configured = settings(*FIRST).model_copy(update={"bootstrap_without": ("n3",)})
+    warning = leftover_warning(recovered, configured)
+    assert (warning is not None) == warns
+    if warning is not None:
+        assert "bootstrap_without names n3" in warning
+        assert "remove the setting from all members" in warning
+    assert leftover_warning(recovered, settings(*FIRST)) is None
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,20 @@ def test_a_replica_that_waits_for_founding_members_names_them_and_the_setting_th
     run(scenario)
 
 
+@pytest.mark.parametrize(("mark", "own"), [("5:a", "n1 was restored as 5:a"), ("", "n1 was not restored")])
+def test_rule_31_a_replica_that_was_restored_otherwise_names_the_others_and_what_to_do(mark: str, own: str) -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.present = msgspec.structs.replace(
+            STATUS, standing=Standing.RESTORE_MISMATCH, waits_for=["n2", "n3"], restored=mark
+        )
+        reply = await store.call("GET", "/readyz")
+        assert reply.status == 503
+        assert f"{own}, and n2, n3 otherwise" in reply.problem()["detail"]
+        assert "restore it from the same backup as the others, with --above" in reply.problem()["detail"]
+
+    run(scenario)
+
+
 def test_a_stopping_replica_is_alive_but_not_ready() -> None:
     async def scenario(store: Store) -> None:
         store.replica.stopping = True
