@@ -136,7 +136,9 @@ def test_rule_27_the_second_change_of_an_entry_is_judged_by_the_first_though_nob
     """A reader of the memberships sees none of the two before the entry is complete."""
     made = applier()
     first, second = ROSTER.without("n3"), ROSTER.without("n2")
-    made.begin(1, in_slot(1, Reconfigure(first), Reconfigure(second), *[Put(b"%d" % key, b"") for key in range(STEP_RECORDS)]))
+    made.begin(
+        1, in_slot(1, Reconfigure(first), Reconfigure(second), *[Put(b"%d" % key, b"") for key in range(STEP_RECORDS)])
+    )
     assert made.advance(1)[1] is None
     assert made.machine.membership == ROSTER
     _, ended = made.advance(1000)
