@@ -53,7 +53,7 @@ class StateMachine:
     def __init__(self, memberships: list[MembershipVersion]) -> None:
         """Start without records. `memberships` are those with which the cluster starts."""
         self.memberships = memberships
-        """Memberships that decide the next slots, as of the last complete entry. The last one may not be in force yet."""
+        """Memberships that decide the next slots, after the last complete entry. The last may not be in force yet."""
         self._reconfigured: list[MembershipVersion] | None = None
         """Memberships that replace `memberships` at the end of the present entry, None if it changes none."""
         self.records: dict[bytes, Record] = {}

@@ -117,8 +117,8 @@ def test_an_invalid_host_header_is_malformed(host: str) -> None:
     [
         ("http://n1:8001/kv/a", "rebound.example", 404),
         ("http://rebound.example/kv/a", "n1", 421),
-        ("http://rebound.example@n1/kv/a", "rebound.example", 404),
-        ("http://n1@rebound.example/kv/a", "n1", 421),
+        ("http://rebound.example@n1/kv/a", "rebound.example", 400),
+        ("http://n1@rebound.example/kv/a", "n1", 400),
     ],
 )
 def test_the_host_of_an_absolute_target_counts_instead_of_the_header(target: str, host: str, status: int) -> None:
