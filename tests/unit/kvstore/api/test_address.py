@@ -30,7 +30,7 @@ REFUSED = {
     "localhost": "the port is missing",
     "localhost:": "the port is missing",
     "[::1]": "the port is missing",
-    "[::1]9001": "the port is missing",
+    "[::1]9001": "a colon must follow the bracket",
     "[::1:9001": "the bracket ] is missing",
     "[n1]:9001": "'n1' is no IPv6 address",
     "[]:9001": "'' is no IPv6 address",

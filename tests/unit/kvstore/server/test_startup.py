@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kvstore.api.address import Address
+from kvstore.api.authority import Authority
 from kvstore.server.config import Settings
-from kvstore.server.http.authority import Authority
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.startup import host_names_of, refuse_other_founders

@@ -181,7 +181,7 @@ def test_an_absolute_target_with_another_scheme_or_a_user_name_is_refused(target
         ("http://store:8001/kv/a?consistency=stale", 200),
         ("HTTP://store/kv/a", 200),
         ("https://store/kv/a", 200),
-        ("http://xn--/kv/a", 200),
+        ("http://xn--/kv/a", 400),
         ("http://store", 200),
         ("http://store?x=1", 400),
         ("http://store/kv//", 404),
