@@ -12,6 +12,8 @@ from kvstore.api.authority import parse_authority
 from kvstore.api.numbers import shown
 
 _URL = re.compile("(?:([^:/?#]*)://)?([^/?#]*)(.*)", re.DOTALL)
+_LOCALHOST = "localhost"
+"""The name that /etc/hosts has. With a dot at its end it means the same (RFC 6761, 6.3), but a resolver asks DNS."""
 _PORTS = {"http": 80, "https": 443}
 
 _FORM = "write host:port with a port of 1 to 65535, like 127.0.0.1:9001"
@@ -133,7 +135,7 @@ def _host_and_port(given: str) -> Address:
     host, port = parse_authority(given)
     if port is None:
         raise ValueError("the port is missing")
-    return Address(host, port)
+    return Address(_LOCALHOST if host == f"{_LOCALHOST}." else host, port)
 
 
 def _is_no_target(address: Address) -> bool:
@@ -143,7 +145,7 @@ def _is_no_target(address: Address) -> bool:
 
 def _ip_of(host: str) -> IPv4Address | IPv6Address | None:
     """Return the IP address that a host means on every machine, None for other names."""
-    if host.removesuffix(".") == "localhost":
+    if host == _LOCALHOST:
         return IPv4Address("127.0.0.1")
     try:
         ip = ip_address(host)
