@@ -22,8 +22,8 @@ class Reserve:
     def __init__(self, directory: Path, size_bytes: int) -> None:
         self._path = directory / RESERVE_FILE
         self._size_bytes = size_bytes
-        self.held = not size_bytes or (self._path.is_file() and self._path.stat().st_size == size_bytes)
-        """True while the reserve is there; always if its size is 0."""
+        self.held = self._exists()
+        """True while the reserve is there, as far as the last check found; always if its size is 0."""
 
     def give_up(self) -> bool:
         """Remove the file, so that the disk has its space. Return False if there is none. Raises OSError."""
@@ -34,11 +34,13 @@ class Reserve:
         return True
 
     def space(self, reusable_bytes: int, before: DiskSpace) -> DiskSpace:
-        """Preallocate the file again if the disk has room for twice its size. Return the space that is left.
+        """Check that the file is there, as somebody may have removed it to make room, and preallocate it again if the
+        disk has room for twice its size. Return the space that is left.
 
         `reusable_bytes` is the size of the free pages in the database, which count as free space. `before` is the
         previous result: a disk that was full counts as ample only at twice the size of the reserve.
         """
+        self.held = self._exists()
         if not self.held:
             self._refill()
         if self.held:
@@ -47,6 +49,12 @@ class Reserve:
         if left >= self._size_bytes * (1 if before is DiskSpace.AMPLE else 2):
             return DiskSpace.AMPLE
         return DiskSpace.LOW if left >= self._size_bytes // 4 else DiskSpace.CRITICAL
+
+    def _exists(self) -> bool:
+        try:
+            return not self._size_bytes or self._path.stat().st_size == self._size_bytes
+        except OSError:
+            return False
 
     def _available(self) -> int:
         disk = os.statvfs(self._path.parent)

@@ -5,17 +5,15 @@ An address is checked where it is entered, and kept in canonical form: lower cas
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
-from kvstore.api.numbers import InvalidNumberError, parse_integer, shown
+from kvstore.api.authority import parse_authority
+from kvstore.api.numbers import shown
 
-_MAX_NAME_CHARS = 253
-_LABEL = re.compile("[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
-"""A host that many programs read as an IPv4 address. Unless it has four numbers, they disagree on which one."""
 _URL = re.compile("(?:([^:/?#]*)://)?([^/?#]*)(.*)", re.DOTALL)
+_LOCALHOST = "localhost"
+"""The name that /etc/hosts has. With a dot at its end it means the same (RFC 6761, 6.3), but a resolver asks DNS."""
 _PORTS = {"http": 80, "https": 443}
 
 _FORM = "write host:port with a port of 1 to 65535, like 127.0.0.1:9001"
@@ -134,56 +132,10 @@ def _base_url(given: str) -> str:
 
 def _host_and_port(given: str) -> Address:
     """Return the address in `given`. Raises ValueError with the reason why there is none."""
-    scheme, separator, _ = given.partition("://")
-    if separator:
-        raise ValueError(f"leave {scheme[:20]}:// away")
-    if given.startswith("["):
-        host, bracket, rest = given[1:].partition("]")
-        if not bracket:
-            raise ValueError("the bracket ] is missing")
-        host, separator, port = _ipv6(host), rest[:1], rest[1:]
-    else:
-        host, separator, port = given.partition(":")
-        if ":" in port:
-            raise ValueError("it has more than one colon, and an IPv6 address is written in brackets, like [::1]:9001")
-        host = _ipv4_or_name(host)
-    if separator != ":" or not port:
+    host, port = parse_authority(given)
+    if port is None:
         raise ValueError("the port is missing")
-    try:
-        return Address(host, parse_integer(port, 1, 65535))
-    except InvalidNumberError as error:
-        raise ValueError(f"the port {error}") from None
-
-
-def _ipv6(host: str) -> str:
-    try:
-        return str(IPv6Address(host))
-    except ValueError:
-        raise ValueError(f"{shown(host)} is no IPv6 address") from None
-
-
-def _ipv4_or_name(host: str) -> str:
-    name = host.lower()
-    if _ENDS_IN_NUMBER.fullmatch(name):
-        try:
-            return str(IPv4Address(name))
-        except ValueError:
-            raise ValueError(f"{shown(host)} is no IPv4 address of four numbers from 0 to 255") from None
-    labels = name.removesuffix(".").split(".")
-    if len(name) <= _MAX_NAME_CHARS and all(map(_LABEL.fullmatch, labels)):
-        return name
-    raise ValueError(_why_no_name(host))
-
-
-def _why_no_name(host: str) -> str:
-    if not host:
-        return "the host is missing"
-    if len(host) > _MAX_NAME_CHARS:
-        return f"{shown(host)} is too long, a host has at most {_MAX_NAME_CHARS} characters"
-    if not host.isascii() and all(char.isalnum() or char in "-." for char in host):
-        with suppress(UnicodeError):
-            return f"write the host in ASCII, {host.encode('idna').decode()}"
-    return f"{shown(host)} is no name of a host, which has letters, digits and - between dots"
+    return Address(_LOCALHOST if host == f"{_LOCALHOST}." else host, port)
 
 
 def _is_no_target(address: Address) -> bool:
@@ -193,7 +145,7 @@ def _is_no_target(address: Address) -> bool:
 
 def _ip_of(host: str) -> IPv4Address | IPv6Address | None:
     """Return the IP address that a host means on every machine, None for other names."""
-    if host.removesuffix(".") == "localhost":
+    if host == _LOCALHOST:
         return IPv4Address("127.0.0.1")
     try:
         ip = ip_address(host)

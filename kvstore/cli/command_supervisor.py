@@ -11,7 +11,7 @@ that has left both, as daemons do with setsid, is left alone.
 
 Requests and reports are lines:
 
-    until END NOTICE  the lease lives until END on the monotonic clock; SIGTERM comes NOTICE seconds earlier
+    until END NOTICE  the lease lives until END, as `kvstore.client.clock` counts; SIGTERM comes NOTICE seconds earlier
     signal NUMBER     send this signal to the group
     end               end the command
     started PID       the command runs
@@ -41,7 +41,10 @@ KILLED_S = 2.0
 """Time after SIGKILL for which the supervisor waits for a process that does not end."""
 POLL_S = 0.05
 """Polling interval while processes end: nothing reports the end of a grandchild."""
+CHECK_S = 1.0
+"""Longest wait for an event: a wait does not count the time for which the machine is suspended, and a lease does."""
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _SUPERVISOR_KEEPS = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGCONT),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS),
@@ -89,7 +92,7 @@ class Supervisor:
                 os.read(woken, 4096)
             if self._control in readable:
                 self._receive()
-            self._step(time.monotonic())
+            self._step(_now())
         self._report("expired" if self._expired else "ended", self._status or 0)
 
     def _receive(self) -> None:
@@ -99,7 +102,7 @@ class Supervisor:
             data = b""
         if not data:
             self._connected = False
-            self._end(time.monotonic())
+            self._end(_now())
             return
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
@@ -109,7 +112,7 @@ class Supervisor:
                 case [b"signal", number]:
                     self._send(int(number))
                 case _:
-                    self._end(time.monotonic())
+                    self._end(_now())
 
     def _step(self, now: float) -> None:
         self._reap()
@@ -160,7 +163,7 @@ class Supervisor:
                     self._report("stopped", os.WSTOPSIG(status))
                 else:
                     self._status = status
-                    self._left_at = time.monotonic() + LEFT_S
+                    self._left_at = _now() + LEFT_S
 
     def _group_runs(self) -> bool:
         try:
@@ -177,17 +180,22 @@ class Supervisor:
     def _has_ended(self) -> bool:
         if self._status is None:
             return False
-        given_up = time.monotonic() > self._kill_at() + KILLED_S
+        given_up = _now() > self._kill_at() + KILLED_S
         return given_up or not self._runs()
 
     def _timeout_s(self) -> float:
         if self._ending_since is not None or self._status is not None:
             return POLL_S
-        return max(0.0, self._until - self._notice_s - time.monotonic())
+        return min(CHECK_S, max(0.0, self._until - self._notice_s - _now()))
 
     def _report(self, kind: str, number: int) -> None:
         with suppress(OSError):  # the lock process is gone
             os.write(self._control, f"{kind} {number}\n".encode())
+
+
+def _now() -> float:
+    """Return the seconds of the clock of `kvstore.client.clock`, which this script cannot import."""
+    return time.clock_gettime(_CLOCK)
 
 
 def _start(command: list[str], defaults: set[int]) -> int:

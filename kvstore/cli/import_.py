@@ -95,8 +95,8 @@ def import_(
     """Set the keys in an exported file.
 
     FILE was written by `kvstore export`, or is the answer to GET /kv/ as NDJSON. Other keys are unchanged, and leases
-    are not imported. An import that fails prints how to continue. Exit status 2: FILE cannot be read, or a line is
-    invalid. 3 and 4: not all keys were imported.
+    are not imported. An import that fails prints how to continue. Exit status 1: all lines were imported, but FILE is
+    cut short. 2: FILE cannot be read, or a line is invalid. 3 and 4: not all keys were imported.
     """
     done = ImportProgress(from_line - 1)
     try:
@@ -115,6 +115,8 @@ def import_(
     write_text(f"{count_of_keys(done.keys)} imported from {file}")
     for warning in _warnings(done, from_line):
         sys.stderr.write(f"kvstore: warning: {warning}\n")
+    if (cut := _cut(done, file)) is not None:
+        fail(cut, ExitStatus.FAILED)
 
 
 async def _import(client: Client, lines: BinaryIO, prefix: str, done: ImportProgress, file: str) -> None:
@@ -203,12 +205,24 @@ def _parsed(number: int, text: bytes) -> ExportLine | None:
 
 def _warnings(done: ImportProgress, from_line: int) -> Iterator[str]:
     trailer = done.trailer
-    if trailer is None:
-        yield "the last line of an export, with the count of keys, is missing: the file may be truncated"
-    elif trailer.error or trailer.more:
-        yield f"the export is incomplete ({trailer.error or 'it had a limit'}): export again"
-    elif from_line == 1 and trailer.count != done.last_line:
+    if trailer is not None and trailer.more:
+        yield "the export is incomplete (it had a limit): export again"
+    elif trailer is not None and not trailer.error and from_line == 1 and trailer.count != done.last_line:
         counted = count_of_keys(trailer.count or 0)
         yield f"the last line counts {counted}, but {done.last_line:,} lines precede it: export again"
     if done.leased:
         yield f"{count_of_keys(done.leased)} had a lease: leases are not imported"
+
+
+def _cut(done: ImportProgress, file: str) -> str | None:
+    """Return the reason why keys may be missing in the file, with the remedy; None for a file that has its end."""
+    if done.trailer is None:
+        end = f'{{"count":{done.last_line}}}'
+        return (
+            f"{named(file)} does not end with the line of an export that has the count of keys, so it may be cut "
+            f"short: export again, and import that file. If it has all keys, as a file of another program, add the "
+            f"line {end} to its end"
+        )
+    if done.trailer.error:
+        return f"the export in {named(file)} broke off ({done.trailer.error}): export again, and import that file"
+    return None

@@ -65,8 +65,8 @@ class SupervisedCommand:
         self._request(f"signal {number}")
 
     def live_until(self, time_s: float, notice_s: float) -> None:
-        """Have the supervisor end the command by this time of the monotonic clock, unless this is called again: with
-        SIGTERM `notice_s` seconds earlier, and with SIGKILL at this time."""
+        """Have the supervisor end the command by this time of `boot_time_s`, unless this is called again: with SIGTERM
+        `notice_s` seconds earlier, and with SIGKILL at this time."""
         self._request(f"until {time_s} {notice_s}")
 
     def end(self) -> None:

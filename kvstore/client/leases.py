@@ -11,6 +11,7 @@ import msgspec
 
 from kvstore.api.json.documents import GrantRequest, LeaseGrantedDocument, LeasePageDocument
 from kvstore.client.caller import Caller, Repeat, Request
+from kvstore.client.clock import boot_time_s
 from kvstore.client.errors import ClientError, NoSuchLease
 
 
@@ -29,14 +30,15 @@ class Lease:
     """
 
     def __init__(self, caller: Caller, number: int, ttl_s: float, asked_at: float) -> None:
-        """`asked_at` is the time of the request, so that the lease expires later than the client assumes."""
+        """`asked_at` is the time of the request (`boot_time_s`), so that the lease expires later than the client
+        assumes."""
         self._caller = caller
         self._on_renewed: list[Callable[[], None]] = []
         self._on_lost: list[Callable[[], None]] = []
         self.id = number
         self.ttl_s = ttl_s
         self.lives_until = asked_at + ttl_s
-        """Time until which the lease lives at least, on the monotonic clock."""
+        """Time until which the lease lives at least, in seconds of `boot_time_s`."""
         self.lost = asyncio.Event()
 
     async def keep_alive(self) -> None:
@@ -48,7 +50,7 @@ class Lease:
         await self._revoke(self._caller.deadline())
 
     def lives_for(self, ttl_s: float, asked_at: float) -> None:
-        """Record that a replica has given the lease the TTL `ttl_s`, from `asked_at` on (monotonic clock)."""
+        """Record that a replica has given the lease the TTL `ttl_s`, from `asked_at` on (`boot_time_s`)."""
         self.ttl_s = ttl_s
         self.lives_until = asked_at + ttl_s
         for callback in self._on_renewed:
@@ -72,23 +74,27 @@ class Lease:
             renewing.cancel()
             await asyncio.wait([renewing])
             with suppress(ClientError):  # the lease would also expire
-                await self._revoke(min(self.lives_until, self._caller.deadline()))
+                await self._revoke(min(self._deadline(), self._caller.deadline()))
 
     async def _renew(self) -> None:
         with suppress(ClientError):
             while True:
                 await asyncio.sleep(self.ttl_s / 3)
-                await self._keep_alive(self.lives_until)
+                await self._keep_alive(self._deadline())
         self.lost.set()
         for callback in self._on_lost:
             callback()
+
+    def _deadline(self) -> float:
+        """Return the end of the lease as a deadline of a call."""
+        return time.monotonic() + self.lives_until - boot_time_s()
 
     async def _revoke(self, deadline: float) -> None:
         with suppress(NoSuchLease):
             await self._caller.call(Request("DELETE", lease_path(self.id), repeat=Repeat.HARMLESS), deadline)
 
     async def _keep_alive(self, deadline: float) -> None:
-        asked_at = time.monotonic()
+        asked_at = boot_time_s()
         path = f"{lease_path(self.id)}/keepalive"
         await self._caller.call(Request("POST", path, repeat=Repeat.HARMLESS), deadline)
         self.lives_for(self.ttl_s, asked_at)
@@ -119,7 +125,7 @@ class PendingLease:
 
 async def grant(caller: Caller, ttl_s: float, deadline: float | None = None) -> Lease:
     """Grant a lease. The request may be repeated: a second lease, which no client knows, expires."""
-    asked_at = time.monotonic()
+    asked_at = boot_time_s()
     body = msgspec.json.encode(GrantRequest(ttl_s=ttl_s))
     response = await caller.call(Request("POST", "/leases", body, repeat=Repeat.HARMLESS), deadline)
     granted = response.decode(LeaseGrantedDocument)
@@ -130,7 +136,7 @@ async def list_leases(caller: Caller) -> list[Lease]:
     """Return all leases of the store that have not ended."""
     leases: list[Lease] = []
     while True:
-        asked_at = time.monotonic()
+        asked_at = boot_time_s()
         after = leases[-1].id if leases else 0
         response = await caller.call(Request("GET", f"/leases?after={after}"))
         page = response.decode(LeasePageDocument)

@@ -9,6 +9,7 @@ import msgspec
 from kvstore.api.commands import Compare, Relation, Target
 from kvstore.api.json.documents import AcquireRequest, LockAcquiredDocument, LockDocument
 from kvstore.client.caller import Caller, Repeat, Request
+from kvstore.client.clock import boot_time_s
 from kvstore.client.errors import Locked, LockLost
 from kvstore.client.leases import Lease
 
@@ -75,7 +76,7 @@ async def give_full_ttl(caller: Caller, fence: FencingToken, lease: Lease, ttl_s
     LockLost, Locked or NoSuchLease if the lock was lost meanwhile."""
     if ttl_s <= lease.ttl_s:
         return
-    asked_at = time.monotonic()
+    asked_at = boot_time_s()
     body = msgspec.json.encode(AcquireRequest(lease=lease.id, ttl_s=ttl_s))
     response = await caller.call(Request("POST", _path(fence.lock), body, repeat=Repeat.HARMLESS))
     entry = response.decode(LockAcquiredDocument)

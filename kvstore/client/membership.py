@@ -5,6 +5,7 @@ import time
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET
 
 from kvstore.api.json.documents import AddMemberRequest, ReplaceMemberRequest
 from kvstore.api.membership import MemberRole
@@ -43,7 +44,7 @@ class MembershipClient:
 
     async def replace(self, name: str, address: str | None, *, force: bool) -> MembersStatus:
         """Replace a member by one with an empty disk."""
-        body = msgspec.json.encode(ReplaceMemberRequest(address=address))
+        body = msgspec.json.encode(ReplaceMemberRequest(address=UNSET if address is None else address))
         return await self._change("POST", f"{_path(name)}/replace{_forced(force)}", body)
 
     async def promote(self, name: str) -> MembersStatus:

@@ -76,7 +76,9 @@ class Portal:
 
     def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         async def serve() -> None:
-            ready.set_result(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(self._report)
+            ready.set_result(loop)
             await self._stopping.wait()
 
         try:
@@ -86,6 +88,12 @@ class Portal:
             if ready.done():
                 raise
             ready.set_exception(error)
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log an error of the event loop. In a forked process the only errors are those of connections that are not
+        closed, and these belong to the process that opened the portal."""
+        if not self.is_forked:
+            loop.default_exception_handler(context)
 
     def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Start `function()` in the event loop. Cancelling the returned future cancels the coroutine.

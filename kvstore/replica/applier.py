@@ -87,7 +87,6 @@ class Applier:
         """True for a witness: it applies membership changes and keeps no records."""
         self.restored = ""
         """Mark of the restored state with which the cluster began, empty for a cluster that began without data."""
-        self._memberships = list(memberships)
         self._entry: Steps[list[AppliedBatch]] | None = None
         """The remaining steps of the entry that is applied in part."""
 
@@ -97,16 +96,10 @@ class Applier:
         must wait for its end."""
         return self._entry is not None
 
-    @property
-    def memberships(self) -> list[MembershipVersion]:
-        """The memberships as of the last entry that is complete."""
-        return self._memberships if self.busy else self.machine.memberships
-
     def begin(self, slot: Slot, value: bytes) -> None:
         """Begin to apply the next slot. Call `advance` until the entry is complete."""
         if slot != self.applied + 1 or self.busy:
             raise DamagedError(f"slot {slot} follows slot {self.applied}: the log has a gap")
-        self._memberships = list(self.machine.memberships)
         self.machine.begin_entry()
         self._entry = self._apply_entry(slot, value)
 

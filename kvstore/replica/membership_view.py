@@ -19,24 +19,23 @@ class MembershipView:
     @property
     def newest(self) -> Membership:
         """The membership after the last applied change, which may not be in force yet."""
-        memberships = self._checkpointer.applier.memberships
-        return memberships[-1].membership if memberships else Membership()
+        return self._checkpointer.applier.machine.membership
 
     @property
     def known(self) -> bool:
         """True once this replica knows the membership."""
-        return bool(self._checkpointer.applier.memberships)
+        return bool(self._checkpointer.applier.machine.memberships)
 
     @property
     def pending(self) -> bool:
         """True while the last membership change is not in force."""
-        applier = self._checkpointer.applier
-        return bool(applier.memberships) and applier.memberships[-1].first > applier.applied + 1
+        applier, memberships = self._checkpointer.applier, self._checkpointer.applier.machine.memberships
+        return bool(memberships) and memberships[-1].first > applier.applied + 1
 
     @property
     def neighbours(self) -> dict[NodeId, Member]:
         """The peers to link with: the other members, and a removed member until its removal is in force."""
-        memberships = self._checkpointer.applier.memberships
+        memberships = self._checkpointer.applier.machine.memberships
         relevant = memberships if self.pending else memberships[-1:]
         return {
             member.name: member

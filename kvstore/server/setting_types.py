@@ -8,11 +8,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator
 
 from kvstore.api.address import Address, parse_address, parse_peer_address
+from kvstore.api.authority import Authority, parse_authority
 from kvstore.api.numbers import shown
-from kvstore.server.http.authority import Authority, parse_authority
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 def _parse_listen(given: object) -> object:
@@ -81,14 +80,11 @@ def _parse_public_names(names: object) -> object:
 
 def _public_name(text: str) -> Authority:
     try:
-        name = parse_authority(text)
-    except ValueError:
-        name = Authority("", None)
-    if name.port == 0 or not (_HOST.fullmatch(name.host) or name.is_address):
+        return parse_authority(text)
+    except ValueError as error:
         raise ValueError(
-            f"{text!r} is not a host: write each name, or name:port, without http:// and *, like kv.example.com"
-        )
-    return name
+            f"{shown(text)} is not a host: {error}; write each name, or name:port, like kv.example.com"
+        ) from None
 
 
 def _parse_path(given: object) -> object:

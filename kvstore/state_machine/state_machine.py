@@ -53,7 +53,9 @@ class StateMachine:
     def __init__(self, memberships: list[MembershipVersion]) -> None:
         """Start without records. `memberships` are those with which the cluster starts."""
         self.memberships = memberships
-        """Memberships that decide the next slots. The last one may not be in force yet."""
+        """Memberships that decide the next slots, after the last complete entry. The last may not be in force yet."""
+        self._reconfigured: list[MembershipVersion] | None = None
+        """Memberships that replace `memberships` at the end of the present entry, None if it changes none."""
         self.records: dict[bytes, Record] = {}
         self.position = 0
         """Position of the last change."""
@@ -97,13 +99,14 @@ class StateMachine:
         self.lease_index.before_entry.clear()
 
     def suspend_entry(self) -> None:
-        """Leave the log entry that has begun for now. Until it ends, readers see the state before it, and the history
-        must keep all changes since."""
+        """Show readers the state before the log entry until the entry ends. The history must keep its changes."""
         self.history.shown = self._before_entry
 
     def end_entry(self) -> None:
-        """Show the state after the log entry to readers."""
+        """Show the state and the memberships after the log entry to readers."""
         self.history.shown = None
+        if self._reconfigured is not None:
+            self.memberships, self._reconfigured = self._reconfigured, None
 
     @property
     def shown_position(self) -> int:
@@ -148,8 +151,7 @@ class StateMachine:
 
     def records_in(self, span: Span) -> Iterator[Record]:
         """Yield the records of the present keys of `span`, in order. No key may be added meanwhile."""
-        keys = self._in_order().irange(span.start, span.end, inclusive=(True, False))
-        return filter(None, map(self.records.get, keys))
+        return filter(None, map(self.records.get, self._in_order().irange(span.start, span.end, (True, False))))
 
     def most_keys(self, span: Span) -> int:
         """Return a bound on the number of present keys of `span`: deleted keys that the history still has count too."""
@@ -188,7 +190,7 @@ class StateMachine:
 
     @property
     def membership(self) -> Membership:
-        """The membership by the last change."""
+        """The membership after the last complete entry."""
         return self.memberships[-1].membership if self.memberships else Membership()
 
     def apply(self, batch: CommandBatch, slot: Slot) -> list[Result] | None:
@@ -198,7 +200,6 @@ class StateMachine:
     def apply_in_steps(self, batch: CommandBatch, slot: Slot) -> Steps[list[Result] | None]:
         """Apply a batch that was ordered in `slot`, and return the results of its commands, in order. Return None if
         the batch was applied before or comes from an earlier process of its origin: then no client waits for it.
-
         Between two steps a command may be done in part: readers use the methods that show the state as of
         `shown_position`, and nothing else is applied.
         """
@@ -386,11 +387,11 @@ class StateMachine:
         self._detached_from.clear()
 
     def _reconfigure(self, membership: Membership, slot: Slot) -> Reconfigured | NotReconfigured:
-        why = refusal(self.memberships, membership, slot)
-        if why is not None:
+        memberships = self._reconfigured or self.memberships
+        if (why := refusal(memberships, membership, slot)) is not None:
             return NotReconfigured(why)
-        self.memberships = [self.memberships[-1], MembershipVersion(in_force_from(slot), membership)]
-        return Reconfigured(membership, self.memberships[-1].first)
+        self._reconfigured = [memberships[-1], MembershipVersion(in_force_from(slot), membership)]
+        return Reconfigured(membership, self._reconfigured[-1].first)
 
     def _forget(self, key: bytes, record: Record) -> None:
         self.digest = (self.digest - digest_of(key, record)) & DIGEST_MASK

@@ -29,7 +29,7 @@ def text_or_base64(content: bytes) -> tuple[str | UnsetType, bytes | UnsetType]:
         return UNSET, content
 
 
-def bytes_of(text: str | UnsetType | None, blob: bytes | UnsetType | None) -> bytes:
+def bytes_of(text: str | UnsetType, blob: bytes | UnsetType) -> bytes:
     """Return the bytes of a field and its `_base64` twin, empty if neither is there."""
     if isinstance(text, str):
         return text.encode()
@@ -41,7 +41,7 @@ class ResponseDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of the documents of requests."""
+    """Base of the documents of requests. A field that is not given is left out: no field may be null."""
 
 
 class KeyDocument(ResponseDocument, frozen=True, kw_only=True):
@@ -246,9 +246,9 @@ class AcquireRequest(RequestDocument, frozen=True, kw_only=True):
     seconds."""
 
     lease: Annotated[int, Meta(ge=0, le=MAX_REVISION)] = 0
-    ttl_s: Ttl | None = None
-    value: str | None = None
-    value_base64: bytes | None = None
+    ttl_s: Ttl | UnsetType = UNSET
+    value: str | UnsetType = UNSET
+    value_base64: bytes | UnsetType = UNSET
     wait_s: Annotated[float, Meta(ge=0, le=MAX_LOCK_WAIT_S)] = 0
 
 
@@ -263,7 +263,7 @@ class AddMemberRequest(RequestDocument, frozen=True, kw_only=True):
 class ReplaceMemberRequest(RequestDocument, frozen=True, kw_only=True):
     """The body of `POST /members/{name}/replace`."""
 
-    address: str | None = None
+    address: str | UnsetType = UNSET
 
 
 def key_document(key: bytes) -> KeyDocument:

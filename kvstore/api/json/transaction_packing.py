@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 
 import msgspec
+from msgspec import UNSET
 
 from kvstore.api.commands import (
     Compare,
@@ -76,7 +77,7 @@ def _compare(compare: Compare) -> CompareRequest:
     on, target, relation, operand = compare.on, compare.target, compare.relation, compare.operand
     fields: dict[str, Any]
     if target is Target.FENCING_TOKEN and isinstance(on, bytes):
-        return CompareRequest(**_text_or_base64("lock", on), fence=operand if isinstance(operand, int) else None)
+        return CompareRequest(**_text_or_base64("lock", on), fence=operand if isinstance(operand, int) else UNSET)
     if target is Target.EXISTS:
         if relation not in {Relation.EQUAL, Relation.NOT_EQUAL}:
             raise ValueError(f"existence is not {relation}: compare it by eq or ne")

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from kvstore.api.commands import (
     Compare,
@@ -105,20 +106,20 @@ def _each(name: str, parts: Sequence[T], make: Callable[[T], U]) -> list[U]:
 
 def _operation(found: OperationRequest, depth: int) -> Operation:
     put, get, delete, list_, txn = found.put, found.get, found.delete, found.list, found.txn
-    if [put, get, delete, list_, txn].count(None) != 4:
+    if [put, get, delete, list_, txn].count(UNSET) != 4:
         raise InvalidTransactionError(" is not one of put, get, delete, list, txn.")
     name = "put"
     try:
-        if put is not None:
+        if put is not UNSET:
             return _put(put)
-        if get is not None:
+        if get is not UNSET:
             name = "get"
             return Get(_key(get))
-        if delete is not None:
+        if delete is not UNSET:
             name = "delete"
             keys = _keys(delete)
             return Delete(keys) if isinstance(keys, bytes) else DeleteSpan(keys)
-        if list_ is not None:
+        if list_ is not UNSET:
             name = "list"
             return _list(list_)
         name = "txn"
@@ -132,7 +133,7 @@ def _put(found: PutRequest) -> Put | LeasedPut:
     value = _bytes("value", found.value, found.value_base64)
     if value is None:
         raise InvalidTransactionError(" has no value.")
-    return Put(_key(found), value) if found.lease is None else LeasedPut(_key(found), value, found.lease)
+    return Put(_key(found), value) if found.lease is UNSET else LeasedPut(_key(found), value, found.lease)
 
 
 def _list(found: ListRequest) -> List:
@@ -145,7 +146,7 @@ def _list(found: ListRequest) -> List:
 
 
 def _compares(found: CompareRequest) -> list[Compare]:
-    if found.lock is not None or found.lock_base64 is not None or found.fence is not None:
+    if found.lock is not UNSET or found.lock_base64 is not UNSET or found.fence is not UNSET:
         return [_guard(found)]
     on = _keys(found)
     compares = [
@@ -160,7 +161,7 @@ def _compares(found: CompareRequest) -> list[Compare]:
         )
         for name, operand in _relations(given)
     ]
-    if found.exists is not None:
+    if found.exists is not UNSET:
         compares.append(Compare(on, Target.EXISTS, Relation.EQUAL, int(found.exists)))
     if not compares:
         raise InvalidTransactionError(
@@ -172,7 +173,7 @@ def _compares(found: CompareRequest) -> list[Compare]:
 def _guard(found: CompareRequest) -> Compare:
     """Return the condition that a fencing token holds a lock."""
     name = _bytes("lock", found.lock, found.lock_base64)
-    if name is None or found.fence is None:
+    if name is None or found.fence is UNSET:
         raise InvalidTransactionError(" has to have lock and fence, or none of them.")
     if CompareRequest(lock=found.lock, lock_base64=found.lock_base64, fence=found.fence) != found:
         raise InvalidTransactionError(" has more than lock and fence. Use another compare for the other conditions.")
@@ -182,14 +183,14 @@ def _guard(found: CompareRequest) -> Compare:
 
 
 def _relations(
-    given: int | str | bytes | NumberRelations | TextRelations | BytesRelations | None,
+    given: int | str | bytes | NumberRelations | TextRelations | BytesRelations | UnsetType,
 ) -> list[tuple[str, int | bytes]]:
-    if given is None:
+    if given is UNSET:
         return []
     if not isinstance(given, msgspec.Struct):
         return [("eq", _operand(given))]
     named = [(name, getattr(given, name)) for name in given.__struct_fields__]
-    return [(name, _operand(operand)) for name, operand in named if operand is not None]
+    return [(name, _operand(operand)) for name, operand in named if operand is not UNSET]
 
 
 def _operand(given: int | str | bytes) -> int | bytes:
@@ -208,7 +209,7 @@ def _key(found: KeyRequest) -> bytes:
 
 
 def _keys(found: KeysRequest) -> bytes | Span:
-    named = found.key is not None or found.key_base64 is not None
+    named = found.key is not UNSET or found.key_base64 is not UNSET
     prefix = _bytes("prefix", found.prefix, found.prefix_base64)
     start, end = _bytes("start", found.start, found.start_base64), _bytes("end", found.end, found.end_base64)
     if named + (prefix is not None) + (start is not None or end is not None) != 1:
@@ -218,9 +219,9 @@ def _keys(found: KeysRequest) -> bytes | Span:
     return starting_with(prefix) if prefix is not None else Span(start or b"", end)
 
 
-def _bytes(name: str, text: str | None, blob: bytes | None) -> bytes | None:
-    if blob is None:
-        return text.encode() if text is not None else None
-    if text is not None:
+def _bytes(name: str, text: str | UnsetType, blob: bytes | UnsetType) -> bytes | None:
+    if blob is UNSET:
+        return text.encode() if text is not UNSET else None
+    if text is not UNSET:
         raise InvalidTransactionError(f" has {name} and {name}_base64. Give one of them.")
     return blob

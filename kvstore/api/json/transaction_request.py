@@ -8,6 +8,7 @@
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from kvstore.api.json.documents import LeaseNumber, RequestDocument
 
@@ -18,27 +19,27 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 class KeyRequest(RequestDocument, frozen=True, kw_only=True):
     """A key."""
 
-    key: str | None = None
-    key_base64: bytes | None = None
+    key: str | UnsetType = UNSET
+    key_base64: bytes | UnsetType = UNSET
 
 
 class KeysRequest(KeyRequest, frozen=True, kw_only=True):
     """A key; or the keys with a prefix; or those from `start` on and before `end`."""
 
-    prefix: str | None = None
-    prefix_base64: bytes | None = None
-    start: str | None = None
-    start_base64: bytes | None = None
-    end: str | None = None
-    end_base64: bytes | None = None
+    prefix: str | UnsetType = UNSET
+    prefix_base64: bytes | UnsetType = UNSET
+    start: str | UnsetType = UNSET
+    start_base64: bytes | UnsetType = UNSET
+    end: str | UnsetType = UNSET
+    end_base64: bytes | UnsetType = UNSET
 
 
 class PutRequest(KeyRequest, frozen=True, kw_only=True):
     """A value for a key, and the lease that the key is attached to."""
 
-    value: str | None = None
-    value_base64: bytes | None = None
-    lease: LeaseNumber | None = None
+    value: str | UnsetType = UNSET
+    value_base64: bytes | UnsetType = UNSET
+    lease: LeaseNumber | UnsetType = UNSET
 
 
 class ListRequest(KeysRequest, frozen=True, kw_only=True):
@@ -50,53 +51,53 @@ class ListRequest(KeysRequest, frozen=True, kw_only=True):
 class NumberRelations(RequestDocument, frozen=True, kw_only=True):
     """Numbers that a number is equal to, not equal to, less than, greater than."""
 
-    eq: Number | None = None
-    ne: Number | None = None
-    lt: Number | None = None
-    gt: Number | None = None
+    eq: Number | UnsetType = UNSET
+    ne: Number | UnsetType = UNSET
+    lt: Number | UnsetType = UNSET
+    gt: Number | UnsetType = UNSET
 
 
 class TextRelations(RequestDocument, frozen=True, kw_only=True):
     """Texts that a value is equal to, not equal to, less than, greater than."""
 
-    eq: str | None = None
-    ne: str | None = None
-    lt: str | None = None
-    gt: str | None = None
+    eq: str | UnsetType = UNSET
+    ne: str | UnsetType = UNSET
+    lt: str | UnsetType = UNSET
+    gt: str | UnsetType = UNSET
 
 
 class BytesRelations(RequestDocument, frozen=True, kw_only=True):
     """The same of bytes in base64."""
 
-    eq: bytes | None = None
-    ne: bytes | None = None
-    lt: bytes | None = None
-    gt: bytes | None = None
+    eq: bytes | UnsetType = UNSET
+    ne: bytes | UnsetType = UNSET
+    lt: bytes | UnsetType = UNSET
+    gt: bytes | UnsetType = UNSET
 
 
 class CompareRequest(KeysRequest, frozen=True, kw_only=True):
     """Conditions on a key or on every key of a range; or that a fencing token holds a lock."""
 
-    exists: bool | None = None
-    value: str | TextRelations | None = None
-    value_base64: bytes | BytesRelations | None = None
-    version: Number | NumberRelations | None = None
-    revision: Number | NumberRelations | None = None
-    create_revision: Number | NumberRelations | None = None
-    lease: Number | NumberRelations | None = None
-    lock: str | None = None
-    lock_base64: bytes | None = None
-    fence: Number | None = None
+    exists: bool | UnsetType = UNSET
+    value: str | TextRelations | UnsetType = UNSET
+    value_base64: bytes | BytesRelations | UnsetType = UNSET
+    version: Number | NumberRelations | UnsetType = UNSET
+    revision: Number | NumberRelations | UnsetType = UNSET
+    create_revision: Number | NumberRelations | UnsetType = UNSET
+    lease: Number | NumberRelations | UnsetType = UNSET
+    lock: str | UnsetType = UNSET
+    lock_base64: bytes | UnsetType = UNSET
+    fence: Number | UnsetType = UNSET
 
 
 class OperationRequest(RequestDocument, frozen=True, kw_only=True):
     """One of these operations."""
 
-    put: PutRequest | None = None
-    get: KeyRequest | None = None
-    delete: KeysRequest | None = None
-    list: ListRequest | None = None
-    txn: "TransactionRequest | None" = None
+    put: PutRequest | UnsetType = UNSET
+    get: KeyRequest | UnsetType = UNSET
+    delete: KeysRequest | UnsetType = UNSET
+    list: ListRequest | UnsetType = UNSET
+    txn: "TransactionRequest | UnsetType" = UNSET
 
 
 class TransactionRequest(RequestDocument, frozen=True, kw_only=True, rename={"otherwise": "else"}):

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from kvstore.server.http.authority import Authority, parse_authority
+from kvstore.api.authority import Authority, parse_authority
 from kvstore.server.http.problems import FOREIGN_PAGE, MALFORMED, SAFE_METHODS, UNKNOWN_HOST, Problem, ProblemKind
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.http.request_target import authority_of
@@ -24,6 +24,10 @@ from kvstore.server.http.request_target import authority_of
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN_SITES = frozenset({b"same-origin", b"none"})
 _CACHED = 1024
+_SAME_SITE = (
+    "No setting permits this: a page that is to write must be loaded from the scheme, host and port to which it writes."
+)
+_PUBLIC_NAMES = "If the page is loaded from this store under another name, add that name to the setting public_names."
 
 
 class HostNames:
@@ -34,7 +38,7 @@ class HostNames:
     """
 
     def __init__(self, members: Iterable[str] = (), public: Iterable[Authority] = ()) -> None:
-        self._public = frozenset(public)
+        self._public = frozenset(map(_without_dot, public))
         self._names = {host.lower().removesuffix(".") for host in members} | {name.host for name in self._public}
         self._judged = lru_cache(_CACHED)(self._judge)
         """Function `_judge` with the latest results: nearly all requests have one of a few Host headers."""
@@ -52,19 +56,21 @@ class HostNames:
             return
         if site is not None:
             if site not in _OWN_SITES:
-                raise _foreign(f"Sec-Fetch-Site is {_shown(site)}")
+                raise _foreign(f"Sec-Fetch-Site is {_shown(site)}", _SAME_SITE)
         elif origin is not None and not self._is_own(origin, host or b""):
-            raise _foreign(f"Origin is {_shown(origin)}, Host is {_shown(host or b'')}")
+            raise _foreign(f"Origin is {_shown(origin)}, Host is {_shown(host or b'')}", _PUBLIC_NAMES)
 
     def _judge(self, host: bytes) -> tuple[ProblemKind, str] | None:
         """Return the problem of a request to `host`, None if it names this replica. An empty host names nobody: no
         browser sends it."""
+        if not host:
+            return None
         try:
-            found = parse_authority(host.decode("latin-1"))
+            found = _without_dot(parse_authority(host.decode("latin-1")))
         except ValueError as error:
-            return MALFORMED, f"The header Host is invalid: {error}."
+            return MALFORMED, f"The host {_shown(host)} of the request is invalid: {error}."
         name = found.host
-        if not name or name in self._names or name == "localhost" or name.endswith(".localhost") or found.is_address:
+        if name in self._names or name == "localhost" or name.endswith(".localhost") or found.is_address:
             return None
         detail = (
             f"{name} is not a name of this replica. Add it to the setting public_names, or use an IP address, "
@@ -79,11 +85,11 @@ class HostNames:
         """
         try:
             parts = urlsplit(origin.decode("latin-1"))
-            page, asked = parse_authority(parts.netloc), parse_authority(host.decode("latin-1"))
+            page, asked = (_without_dot(parse_authority(text)) for text in (parts.netloc, host.decode("latin-1")))
         except ValueError:
             return False
         default = _DEFAULT_PORTS.get(parts.scheme)
-        if default is None or not page.host:
+        if default is None:
             return False
         port = page.port or default
         if (page.host, port) == (asked.host, asked.port or default):
@@ -93,12 +99,17 @@ class HostNames:
         )
 
 
-def _foreign(why: str) -> Problem:
+def _foreign(why: str, advice: str) -> Problem:
     detail = (
-        f"A browser sent this write for a page of another site ({why}). Use the page /ui, or another HTTP client; if "
-        "the page is of this store, add its host to the setting public_names."
+        f"A browser sent this write for a page of another site ({why}). Use the page /ui of this replica, or an HTTP "
+        f"client that is no browser. {advice}"
     )
     return Problem(FOREIGN_PAGE, detail)
+
+
+def _without_dot(name: Authority) -> Authority:
+    """Return `name` without a dot at the end of its host, which matters to a resolver only."""
+    return name._replace(host=name.host.removesuffix("."))
 
 
 def _shown(value: bytes) -> str:

@@ -18,6 +18,7 @@ from kvstore.api.errors import Refused
 from kvstore.server.http.body_rules import refuse_body
 from kvstore.server.http.calls import ReplicaCall, TaskCall
 from kvstore.server.http.conditions import refuse_conditions
+from kvstore.server.http.content_coding import refuse_coding
 from kvstore.server.http.cross_site import HostNames
 from kvstore.server.http.in_flight import InFlight
 from kvstore.server.http.limits import HttpLimits
@@ -134,6 +135,7 @@ class Dispatcher:
             if call.takes_body:
                 exchange.max_body_bytes = MAX_DOCUMENT_BYTES if is_task else self._limits.max_value_bytes
                 refuse_body(request, exchange.max_body_bytes)
+                refuse_coding(request)
                 exchange.takes_body = True
             exchange.call = call
             # RFC 9112, 9.3.2: only safe requests may be in progress together. A GET shall see the PUT before it.

@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from kvstore.api.commands import (
     AcquireLock,
     AcquireResult,
@@ -222,15 +224,15 @@ def _acquiring(body: bytes, name: bytes) -> tuple[AcquireLock, int, float]:
     """Return the command, the TTL of its lease once it holds the lock (in milliseconds, 0 to keep the present one), and
     the longest wait. Raises Problem."""
     wanted = decode(body, AcquireRequest, INVALID_LOCK, _USAGE)
-    if wanted.ttl_s is None and not wanted.lease:
+    if wanted.ttl_s is UNSET and not wanted.lease:
         raise invalid_body(INVALID_LOCK, "a lock belongs to one lease: give lease, or ttl_s for a new one", _USAGE)
-    if wanted.value is not None and wanted.value_base64 is not None:
+    if wanted.value is not UNSET and wanted.value_base64 is not UNSET:
         raise invalid_body(INVALID_LOCK, "value and value_base64 exclude each other", _USAGE)
     value = bytes_of(wanted.value, wanted.value_base64)
     if len(value) > MAX_LOCK_VALUE_BYTES:
         cause = f"value has {len(value)} bytes: use at most {MAX_LOCK_VALUE_BYTES}, and a key for more"
         raise invalid_body(INVALID_LOCK, cause, _USAGE)
-    ttl_ms = round(wanted.ttl_s * 1000) if wanted.ttl_s is not None else 0
+    ttl_ms = round(wanted.ttl_s * 1000) if wanted.ttl_s is not UNSET else 0
     granted_ms = provisional(ttl_ms) if not wanted.lease else 0
     return AcquireLock(name, wanted.lease, granted_ms, value, wanted.wait_s > 0), ttl_ms, wanted.wait_s
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import unquote
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from kvstore.api.address import parse_address, parse_peer_address
@@ -123,7 +124,7 @@ class MemberHandlers:
         membership = self._replica.membership
         present = self._find(membership, name)
         address = present.address
-        if wanted.address is not None:
+        if wanted.address is not UNSET:
             try:
                 address = str(parse_peer_address(wanted.address))
             except ValueError as error:

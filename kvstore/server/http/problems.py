@@ -61,6 +61,7 @@ PRECONDITION_FAILED = ProblemKind(412, "precondition-failed", "The condition doe
 TOO_MANY_KEYS = ProblemKind(413, "too-many-keys", "The request may affect too many keys")
 VALUE_TOO_LARGE = ProblemKind(413, "value-too-large", "The body is too large")
 TARGET_TOO_LONG = ProblemKind(414, "target-too-long", "The request target is too long")
+UNKNOWN_CONTENT_CODING = ProblemKind(415, "unknown-content-coding", "The content coding is not supported")
 EXPECTATION_FAILED = ProblemKind(417, "expectation-failed", "The expectation cannot be met")
 UNKNOWN_HOST = ProblemKind(421, "unknown-host", "The host name is not a name of this replica")
 IDEMPOTENCY_KEY_REUSED = ProblemKind(422, "idempotency-key-reused", "Another request had this idempotency key")

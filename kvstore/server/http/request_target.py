@@ -8,18 +8,18 @@ from kvstore.server.http.problems import INVALID_KEY, MALFORMED, Problem
 from kvstore.server.http.request import HttpRequest
 
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-_AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_ABSOLUTE = re.compile("([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)")
+_SCHEMES = frozenset({"http", "https"})
+"""Schemes of a target in absolute form. A replica speaks HTTP only, but a proxy before it may terminate TLS."""
 
 
 def split_target(target: str) -> tuple[str, str]:
     """Return path and query of a target in origin form (`/kv/a?x`) or absolute form (`http://host/kv/a?x`).
 
-    Raises Problem for a target with a fragment, which HTTP does not allow.
+    Raises Problem for a target with another scheme, a user name or a fragment, which HTTP does not allow.
     """
     if not target.startswith("/"):
-        target = _AUTHORITY.sub("", target, count=1)
-        if target[:1] in ("", "?"):
-            target = "/" + target
+        target = _origin_form(target)
     if "#" in target:
         raise Problem(MALFORMED, "The request target has a fragment. Write # in a key as %23.")
     path, _, query = target.partition("?")
@@ -29,10 +29,27 @@ def split_target(target: str) -> tuple[str, str]:
 def authority_of(request: HttpRequest) -> bytes | None:
     """Return the host, with its port, that a request is sent to: the one in an absolute target replaces the header
     Host (RFC 9112, 3.2.2). None if the request names none."""
-    found = _AUTHORITY.match(request.target)
+    found = _ABSOLUTE.match(request.target)
+    return found[2].encode("latin-1") if found is not None else request.headers.get(b"host")
+
+
+def _origin_form(target: str) -> str:
+    """Return an absolute target in origin form, and a target in another form as it is."""
+    found = _ABSOLUTE.match(target)
     if found is None:
-        return request.headers.get(b"host")
-    return found[0].partition("://")[2].rpartition("@")[2].encode("latin-1")
+        return target
+    scheme, authority = found.groups()
+    if scheme.lower() not in _SCHEMES:
+        detail = f"The request target has the scheme {scheme[:20]}. Use http, or send the path alone, as in GET /kv/a."
+        raise Problem(MALFORMED, detail)
+    if "@" in authority:
+        # RFC 9110, 4.2.4: a name before the host is an error, because it can make a host look like another one.
+        detail = (
+            "The request target has a user name before the host. Leave it away, with the @: a replica asks for none."
+        )
+        raise Problem(MALFORMED, detail)
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def decode_key(escaped: str) -> bytes:

@@ -115,6 +115,29 @@ def test_the_reserve_is_a_file_of_its_size_and_comes_back_when_there_is_room_for
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("size", [None, 1 * KB])
+def test_a_reserve_that_somebody_removed_or_cut_is_noticed_by_the_next_check(tmp_path: Path, size: int | None) -> None:
+    reserve = CountedRoom(tmp_path, 64 * KB)
+    reserve.free_bytes = 128 * KB
+    reserve.space(0, DiskSpace.AMPLE)
+    (tmp_path / RESERVE_FILE).unlink()
+    if size is not None:
+        (tmp_path / RESERVE_FILE).write_bytes(bytes(size))
+    assert reserve.space(0, DiskSpace.AMPLE) is DiskSpace.AMPLE
+    assert (tmp_path / RESERVE_FILE).stat().st_size == 64 * KB
+    (tmp_path / RESERVE_FILE).unlink()
+    reserve.free_bytes = 32 * KB
+    assert reserve.space(0, DiskSpace.AMPLE) is DiskSpace.LOW
+    assert not reserve.held
+
+
+def test_an_idle_replica_makes_its_reserve_again(directory: Path) -> None:
+    with closing(open_storage(directory, "test", "n1", MEMBERS, reserve_bytes=64 * KB)) as storage:
+        (directory / RESERVE_FILE).unlink()
+        storage.verify_files()
+        assert (directory / RESERVE_FILE).stat().st_size == 64 * KB
+
+
 @pytest.mark.parametrize(
     ("free", "reusable", "before", "after"),
     [

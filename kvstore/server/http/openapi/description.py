@@ -28,6 +28,7 @@ from kvstore.server.http.problems import (
     STOPPING,
     TARGET_TOO_LONG,
     TIMEOUT,
+    UNKNOWN_CONTENT_CODING,
     UNKNOWN_HOST,
     UNSUPPORTED,
     VALUE_TOO_LARGE,
@@ -152,7 +153,7 @@ ASKING = (OVERLOADED, NO_LEADER, TIMEOUT, STOPPING, NOT_READY, WITNESS, REMOVED)
 """Problems of a request that needs a majority, or the state of a replica."""
 READING = (*ASKING, COMPACTED)
 """Problems of a read of a revision."""
-SENDING = (BODY_TOO_SLOW, VALUE_TOO_LARGE, EXPECTATION_FAILED, UNSUPPORTED)
+SENDING = (BODY_TOO_SLOW, VALUE_TOO_LARGE, UNKNOWN_CONTENT_CODING, EXPECTATION_FAILED, UNSUPPORTED)
 """Problems with a body."""
 ONCE = (INVALID_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_EXPIRED, IDEMPOTENCY_KEY_REUSED, ANSWER_NOT_KEPT)
 """Problems of a write with an `Idempotency-Key`."""
@@ -171,6 +172,7 @@ HEADERS_OF_PROBLEMS: dict[ProblemKind, tuple[Header, ...]] = {
         Header("ETag", TAG_OF_KEY, "Present entity tag of the key; none if the key does not exist.", always=False),
         Header("KV-Revision", REVISION, "Present revision of the key; none if the key does not exist.", always=False),
     ),
+    UNKNOWN_CONTENT_CODING: (Header("Accept-Encoding", TEXT, "The supported content coding: `identity`."),),
     COMPACTED: (Header("KV-Oldest-Revision", COUNT, "Oldest revision that can be read.", always=False),),
 }
 """Headers of problems, except Retry-After."""

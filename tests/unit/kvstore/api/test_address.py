@@ -18,6 +18,7 @@ TAKEN = {
     "[0:0:0:0:0:0:0:1]:9001": "[::1]:9001",
     "[FE80::1%eth0]:9001": "[fe80::1%eth0]:9001",
     "LocalHost:9001": "localhost:9001",
+    "localhost.:9001": "localhost:9001",  # a resolver would ask DNS for it
     " kv-1.example.com:9001\r\n": "kv-1.example.com:9001",
     "\u00a0n1:9001": "n1:9001",  # copied from a mail
     "kv_store_1:65535": "kv_store_1:65535",
@@ -30,7 +31,7 @@ REFUSED = {
     "localhost": "the port is missing",
     "localhost:": "the port is missing",
     "[::1]": "the port is missing",
-    "[::1]9001": "the port is missing",
+    "[::1]9001": "a colon must follow the bracket",
     "[::1:9001": "the bracket ] is missing",
     "[n1]:9001": "'n1' is no IPv6 address",
     "[]:9001": "'' is no IPv6 address",
@@ -90,6 +91,7 @@ URLS = {
     "HTTP://LocalHost:8001/": "http://localhost:8001",
     " http://n1:8001\n": "http://n1:8001",
     "http://[::1]:8001": "http://[::1]:8001",
+    "http://localhost.:8001": "http://localhost:8001",
     "http://[::1]": "http://[::1]",
     "http://kv.example.com": "http://kv.example.com",
     "https://kv.example.com/": "https://kv.example.com",

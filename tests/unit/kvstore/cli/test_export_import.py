@@ -109,9 +109,7 @@ def test_a_prefix_restricts_an_import(put: list[tuple[bytes, bytes]]) -> None:
 @pytest.mark.parametrize(
     ("documents", "warning"),
     [
-        (LINES[:3], "may be truncated"),
         ([LINES[0], LINES[3]], "counts 3 keys"),
-        ([LINES[0], {"error": "the replica is shutting down", "count": 1}], "the replica is shutting down"),
         ([LINES[0], {"revision": 7, "count": 1, "more": True}], "export again"),
         ([{"revision": 0, "count": 0, "more": False}], ""),
     ],
@@ -123,6 +121,33 @@ def test_an_incomplete_export_causes_a_warning(
     assert code == 0
     assert warning in err
     assert bool(err) == bool(warning) or "a lease" in err
+
+
+@pytest.mark.parametrize(
+    ("documents", "why"),
+    [
+        (LINES[:1], "standard input does not end with the line of an export"),
+        ([LINES[0], {"error": "the replica is shutting down", "count": 1}], "broke off (the replica is shutting down)"),
+    ],
+)
+def test_a_file_that_is_cut_between_two_lines_is_imported_and_ends_with_a_failure(
+    put: list[tuple[bytes, bytes]], documents: list[object], why: str
+) -> None:
+    code, out, err = run("import", "-", stdin=lines(*documents))
+    assert (code, out) == (1, "1 key imported from -\n")
+    assert why in err
+    assert "export again, and import that file" in err
+    assert put == [(b"a", "ü".encode())]
+
+
+def test_a_file_of_another_program_is_complete_with_the_line_that_the_message_names(
+    put: list[tuple[bytes, bytes]],
+) -> None:
+    written = [{"key": "k", "value": "1"}, {"key": "l", "value": "2"}]
+    code, _, err = run("import", "-", stdin=lines(*written))
+    assert (code, '{"count":2}' in err) == (1, True)
+    assert run("import", "-", stdin=lines(*written, {"count": 2})) == (0, "2 keys imported from -\n", "")
+    assert len(put) == 4
 
 
 @pytest.mark.parametrize("line", [b"junk\n", b'{"x":1}\n', b'{"key":"k","revision":1}\n', b'{"key":7}\n', b"\xff\n"])

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from kvstore.client import Client, FencingToken, Locked, Unavailable
 from kvstore.client.caller import Request
+from kvstore.client.clock import boot_time_s
 from kvstore.client.errors import Response
 from tests.unit.kvstore.cli.command_line import run as run_command
 
@@ -27,7 +27,7 @@ class FakeLease:
 
     def __init__(self) -> None:
         self.ttl_s = 1000.0
-        self.lives_until = time.monotonic() + self.ttl_s
+        self.lives_until = boot_time_s() + self.ttl_s
 
     def on_renewed(self, _: Callable[[], None]) -> None:
         """It is never renewed."""

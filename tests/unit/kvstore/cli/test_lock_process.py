@@ -10,7 +10,6 @@ import pty
 import signal
 import socket
 import sys
-import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,7 @@ import pytest
 
 from kvstore.api.commands import AcquireLock, GrantLease, RevokeLease
 from kvstore.cli import command_supervisor
+from kvstore.client.clock import boot_time_s
 from tests.unit.kvstore.cli.command_line import kvstore_process
 from tests.unit.kvstore.server.http.fake import Store, run
 
@@ -174,7 +174,7 @@ def test_the_command_ends_with_the_lease_when_the_lock_process_never_hears_that_
     async def story() -> None:
         own, other = socket.socketpair()
         with own, other:
-            until_s = str(time.monotonic() + 0.1)
+            until_s = str(boot_time_s() + 0.1)
             supervisor = await asyncio.create_subprocess_exec(
                 *(sys.executable, command_supervisor.__file__, str(other.fileno()), until_s, "sleep", "1000"),
                 pass_fds=(other.fileno(),),

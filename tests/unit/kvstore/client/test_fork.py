@@ -53,7 +53,8 @@ asyncio.run(story())
 
 
 def run(script: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
     return done.stdout.splitlines()
 
 
@@ -91,3 +92,37 @@ with SyncClient(["http://127.0.0.1:9"], timeout_ms=1) as client:
 def test_a_forked_process_ends_with_its_own_exit_status() -> None:
     """The client has resolved an address. libuv joins its threads for that when a process exits, and crashed."""
     assert run(RESOLVED) == ["3"]
+
+
+CONNECTED = r"""
+import os, socket, sys, threading
+from kvstore.client import SyncClient
+
+ANSWER = (
+    b'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: "1"\r\nKV-Revision: 1\r\nKV-Create-Revision: 1\r\n'
+    b'KV-Version: 1\r\n\r\nx'
+)
+
+def serve(connection):
+    while connection.recv(65536):
+        connection.sendall(ANSWER)
+
+def accept():
+    while True:
+        connections.append(listener.accept()[0])
+        threading.Thread(target=serve, args=(connections[-1],), daemon=True).start()
+
+listener, connections = socket.create_server(("127.0.0.1", 0)), []
+threading.Thread(target=accept, daemon=True).start()
+with SyncClient([f"http://127.0.0.1:{listener.getsockname()[1]}"]) as client:
+    client.get("a")
+    child = os.fork()
+    if not child:
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(client.get("a").value, len(connections))
+"""
+
+
+def test_a_forked_process_ends_without_a_message_and_leaves_the_connections_of_its_parent_alone() -> None:
+    assert run(CONNECTED) == ["3", "b'x' 1"]

@@ -8,9 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kvstore.api.commands import Command, CommandBatch, Delete, Put, PutResult, Reconfigure, Reconfigured, pack_batch
+from kvstore.api.commands import (
+    Command,
+    CommandBatch,
+    Delete,
+    NotReconfigured,
+    Put,
+    PutResult,
+    Reconfigure,
+    Reconfigured,
+    pack_batch,
+)
 from kvstore.api.membership import MemberRole, MembershipVersion, newcomer
 from kvstore.replica.applier import Applier, extend_chain, load_state, store_replayed, witness_applier
+from kvstore.state_machine.view import STEP_RECORDS
 from paxos.configuration import ALPHA
 from paxos.types import NOOP, PValue, pack
 from storage.base import CHAIN_BYTES, GENESIS, AppliedProgress, Change, DamagedError, StatePage, StateWrite, first_of
@@ -120,6 +131,23 @@ def test_rule_22_request_ids_are_part_of_it() -> None:
 def test_rule_27_the_members_are_part_of_it_whatever_the_replica_was_told(told: list[MembershipVersion]) -> None:
     loaded = load_state(Source(Reconfigure(GROWN)).storage, told)
     assert loaded.machine.memberships == [MembershipVersion(1, ROSTER), MembershipVersion(1 + ALPHA, GROWN)]
+
+
+def test_rule_27_the_second_change_of_an_entry_is_judged_by_the_first_though_nobody_sees_that_yet() -> None:
+    """A reader of the memberships sees none of the two before the entry is complete."""
+    made = applier()
+    first, second = ROSTER.without("n3"), ROSTER.without("n2")
+    made.begin(
+        1, in_slot(1, Reconfigure(first), Reconfigure(second), *[Put(b"%d" % key, b"") for key in range(STEP_RECORDS)])
+    )
+    assert made.advance(1)[1] is None
+    assert made.machine.membership == ROSTER
+    _, ended = made.advance(1000)
+    assert ended is not None
+    ((_, results),) = ended
+    assert results is not None
+    assert [type(result) for result in results[:2]] == [Reconfigured, NotReconfigured]
+    assert made.machine.membership == first
 
 
 def test_before_anything_is_stored_the_members_are_those_that_the_cluster_begins_with() -> None:

@@ -108,7 +108,8 @@ def test_rule_27_between_two_steps_the_membership_is_that_before_the_entry() -> 
     host.receive(B1.node, Accept(B1, 2, value(Reconfigure(after), DeleteSpan(EVERY_KEY), sequence=2), 1), Chosen(B1, 2))
     host.step()
     assert host.node.applies_entry
-    assert host.node.membership == host.node.view.newest == before
+    assert host.node.membership == host.node.view.newest == host.node.machine.membership == before
+    assert host.node.machine.memberships[-1].membership == before
     assert "n4" not in host.node.view.neighbours
     finish(host)
     assert host.node.membership == after

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kvstore.api.address import Address, parse_address
+from kvstore.api.authority import Authority
 from kvstore.server.config import ConfigError, Settings, bounds_of, voters_warnings
 from kvstore.server.config_sources import load, settings_table
-from kvstore.server.http.authority import Authority
 from paxos.options import Options
 from paxos.wire import MAX_MESSAGE_BYTES
 
@@ -83,7 +83,7 @@ def test_each_setting_has_one_form_in_flags_and_environment(monkeypatch: pytest.
 
 def test_public_names_are_text_or_a_list(tmp_path: Path) -> None:
     names = (Authority("kv.example.com", None), Authority("kv.internal", 8443), Authority("::1", 443))
-    assert load({"public_names": "KV.example.com., kv.internal:8443, [::1]:443,"}, None).public_names == names
+    assert load({"public_names": "KV.example.com, kv.internal:8443, [::1]:443,"}, None).public_names == names
     file = toml(tmp_path, 'public_names = ["kv.example.com", "kv.internal:8443", "[::1]:443"]\n')
     assert load({}, file).public_names == names
 

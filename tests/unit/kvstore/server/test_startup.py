@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from kvstore.api.address import Address
+from kvstore.api.authority import Authority
 from kvstore.server.config import Settings
-from kvstore.server.http.authority import Authority
 from kvstore.server.http.problems import Problem
 from kvstore.server.http.request import HttpRequest
 from kvstore.server.startup import host_names_of, leftover_warning, refuse_other_founders

@@ -90,8 +90,9 @@ _PUT = ApiOperation(
     name="putKey",
     tag=TAG,
     summary="Set a key",
-    text="The body is the value; its Content-Type is not stored. The response means that a majority of the replicas "
-    "has the value on disk. Without `lease` and `ttl_s` the key is detached from its lease.",
+    text="The body is the value; its Content-Type is not stored, and a Content-Encoding is refused. The response means "
+    "that a majority of the replicas has the value on disk. Without `lease` and `ttl_s` the key is detached from its "
+    "lease.",
     parameters=(KEY_IN_PATH, LEASE, TTL, *GUARD, IF_MATCH, IF_NONE_MATCH, IDEMPOTENCY_KEY),
     body=Body(BYTES, BINARY, "The value.", "hello", required=False),
     responses=(

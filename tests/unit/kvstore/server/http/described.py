@@ -9,7 +9,7 @@ from jsonschema_rs import Draft202012Validator
 
 from kvstore.server.http.openapi.document import openapi
 from kvstore.server.http.openapi.pages import openapi_page
-from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE, ProblemKind
+from kvstore.server.http.problems import METHOD_NOT_ALLOWED, NO_SUCH_RESOURCE, Problem, ProblemKind
 from kvstore.server.http.request_target import split_target
 from kvstore.server.http.response import HttpResponse, StreamedResponse
 
@@ -53,7 +53,10 @@ def faults(method: str, target: str, answer: HttpResponse | StreamedResponse) ->
 
 def operations_of(target: str) -> dict[str, Any]:
     """What is described of the path of `target`, by method."""
-    path, _ = split_target(target.partition("#")[0])
+    try:
+        path, _ = split_target(target.partition("#")[0])
+    except Problem:
+        return {}
     found: list[dict[str, Any]] = [
         operations for template, operations in DOCUMENT["paths"].items() if re.fullmatch(_pattern(template), path)
     ]

@@ -279,7 +279,7 @@ class Store:
 Scenario = Callable[[Store], Awaitable[None]]
 
 
-NAMES = HostNames(members=["a", "store", "xn--"])
+NAMES = HostNames(members=["a", "store"])
 """The names of the store in the requests of the tests."""
 
 

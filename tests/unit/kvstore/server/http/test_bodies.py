@@ -106,12 +106,31 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
     run(scenario, HttpLimits(body_timeout_ms=20))
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity", "nonsense"])
-def test_what_is_stored_is_what_was_sent_even_when_it_is_compressed(coding: str) -> None:
+@pytest.mark.parametrize("target", ["/kv/a", "/txn", "/leases", "/locks/a", "/members", "/members/n1/replace"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "nonsense", "identity, gzip"])
+def test_a_body_with_a_content_coding_is_refused_because_its_readers_would_not_learn_of_it(
+    coding: str, target: str
+) -> None:
+    async def scenario(store: Store) -> None:
+        method = "PUT" if target == "/kv/a" else "POST"
+        async with await store.wire() as wire:
+            reply = await wire.ask(request(method, target, f"Content-Encoding: {coding}", body=b"{}"))
+            assert (reply.status, reply.headers["accept-encoding"]) == (415, "identity")
+            assert reply.problem()["type"].endswith(":unknown-content-coding")
+            assert coding in reply.problem()["detail"]
+            assert reply.problem()["outcome"] == "failed"
+            assert (await wire.ask(request("GET", "/livez"))).status == 200
+        assert store.replica.arrived.empty()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("fields", [(), ("Content-Encoding: Identity",), ("Content-Encoding: ,identity",)])
+def test_what_is_stored_is_what_was_sent_even_when_it_is_compressed(fields: tuple[str, ...]) -> None:
     async def scenario(store: Store) -> None:
         packed = gzip.compress(b"hello" * 100)
         async with await store.wire() as wire:
-            assert (await wire.ask(request("PUT", "/kv/a", f"Content-Encoding: {coding}", body=packed))).status == 201
+            assert (await wire.ask(request("PUT", "/kv/a", *fields, body=packed))).status == 201
         got = await store.call("GET", "/kv/a", headers={"Accept-Encoding": "gzip"})
         assert got.body == packed
         assert "content-encoding" not in got.headers

@@ -177,6 +177,7 @@ def test_a_transaction_that_a_fence_guards() -> None:
         ("/locks/l?x=1", b'{"ttl_s": 5}', "unknown"),
         ("/locks/", b'{"ttl_s": 5}', "1 to 1024"),
         ("/locks/%00", b'{"ttl_s": 5}', "byte 0"),
+        ("/locks/l", b'{"lease":1,"ttl_s":null}', "got `null` - at `$.ttl_s`"),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(target: str, body: bytes, says: str) -> None:

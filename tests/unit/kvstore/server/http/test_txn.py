@@ -145,6 +145,13 @@ NO_TRANSACTIONS: list[tuple[Any, str]] = [
     ({"then": [{"txn": {"then": [PUT] * 600}}], "compare": [{"key": "a", "exists": True}] * 401}, "$ has 1002"),
     ({"compare": [{"key": "a", "revision": 2**64}]}, "$.compare[0].revision"),
     ({"compare": [{"key": "a", "version": {"gt": -1}}]}, "$.compare[0].version.gt"),
+    ({"then": [{"put": {"key": "a", "value": "1", "lease": None}}]}, "got `null` - at `$.then[0].put.lease`"),
+    ({"then": [{"put": {"key": "a", "value": "1", "value_base64": None}}]}, "`$.then[0].put.value_base64`"),
+    ({"then": [{**PUT, "get": None}]}, "got `null` - at `$.then[0].get`"),
+    ({"else": [{"delete": {"start": "a", "end": None}}]}, "got `null` - at `$.else[0].delete.end`"),
+    ({"compare": [{"key": "a", "exists": True, "value": None}]}, "got `null` - at `$.compare[0].value`"),
+    ({"compare": [{"key": "a", "version": {"gt": 1, "lt": None}}]}, "got `null` - at `$.compare[0].version.lt`"),
+    ({"compare": None}, "got `null` - at `$.compare`"),
 ]
 
 
