@@ -67,4 +67,4 @@ class ReadIndexTracker:
 
     def next_deadline(self) -> Time | None:
         """Return the time at which the next request is due, None if there is none."""
-        return min((request.send_at for request in self._requested.values()), default=None)
+        return min(request.send_at for request in self._requested.values()) if self._requested else None

@@ -79,7 +79,8 @@ class Checkpointer:
         self.has_more = True
         while left > 0:
             if not self.applier.busy:
-                left -= self._forget_changes(left)
+                if self.applier.machine.history.backlog:
+                    left -= self._forget_changes(left)
                 chosen = next_chosen()
                 if chosen is None:
                     self.has_more = False
@@ -100,8 +101,7 @@ class Checkpointer:
         """Drop changes that exceed the limits of the history, at most `most`. Return their number."""
         machine = self.applier.machine
         count = min(most, machine.history.backlog)
-        if count:
-            machine.forget(self._retention.compacted, count)
+        machine.forget(self._retention.compacted, count)
         return count
 
     def store_now(self) -> int:

@@ -29,7 +29,7 @@ class DiskLoad:
 
     def drops(self, message: AnyMessage) -> bool:
         """Return True if the disk is too slow or too full to store `message`. Its sender repeats it."""
-        if isinstance(message, Accept | Learn) and self._unstored_bytes > MAX_UNSTORED_BYTES:
+        if self._unstored_bytes > MAX_UNSTORED_BYTES and isinstance(message, Accept | Learn):
             return True
         if self.space is DiskSpace.AMPLE or _size_bytes(message) <= SMALL_BYTES:
             return False

@@ -25,6 +25,8 @@ from paxos.ready import Envelope
 from paxos.types import MS, NodeId, Slot, Time
 from storage.base import CHAIN_BYTES, AppliedProgress, DamagedError, StorageError
 
+DIGESTS = (DigestRequest, DigestReply, DigestMismatch)
+"""Types of the messages of this check."""
 EVERY_SLOTS = 16
 """Interval, in slots, at which digests are taken."""
 MAX_DIGESTS = 64

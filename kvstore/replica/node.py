@@ -15,7 +15,7 @@ from kvstore.api.queries import Consistency, Query
 from kvstore.replica.applier import AppliedBatch
 from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.disk_load import DiskLoad
-from kvstore.replica.divergence import EVERY_SLOTS, DivergenceCheck
+from kvstore.replica.divergence import DIGESTS, EVERY_SLOTS, DivergenceCheck
 from kvstore.replica.founding import FoundingManager, FoundingPlan, founding_memberships
 from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
@@ -30,16 +30,7 @@ from kvstore.replica.snapshot_send import MAX_PAGE_BYTES, state_message
 from kvstore.replica.stats import NodeStats
 from kvstore.state_machine.quota import exceeds_quota, size_bytes, work_of
 from kvstore.state_machine.state_machine import StateMachine
-from paxos.messages import (
-    AnyMessage,
-    DigestMismatch,
-    DigestReply,
-    DigestRequest,
-    FetchSnapshot,
-    FoundingState,
-    Learn,
-    SnapshotPage,
-)
+from paxos.messages import AnyMessage, FetchSnapshot, FoundingState, Learn, SnapshotPage
 from paxos.options import Options
 from paxos.ready import Envelope, Ready, ServeFetch, ServeSnapshot, Write
 from paxos.replica import Replica
@@ -224,7 +215,7 @@ class Node:
             if self._snapshot_receiver.take(sender, message, now):
                 self.stats.snapshots_installed += 1
                 self._follow_membership()
-        elif isinstance(message, DigestRequest | DigestReply | DigestMismatch):
+        elif isinstance(message, DIGESTS):
             self._messages += self._divergence.receive(sender, message, self.membership)
         elif isinstance(message, FoundingState):
             self._messages += self.founding.receive(sender, message, now)
@@ -284,13 +275,14 @@ class Node:
     def next_deadline(self) -> Time:
         """Return the time at which `tick` has something to do."""
         deadlines = (
+            self.replica.next_deadline(),
             self._proposals.next_deadline(),
             self._snapshot_receiver.next_deadline(),
             self._lease_expiry.next_deadline(),
             self.founding.next_deadline(),
             *self._reader.next_deadlines(),
         )
-        return min([self.replica.next_deadline(), *(deadline for deadline in deadlines if deadline is not None)])
+        return min([deadline for deadline in deadlines if deadline is not None])
 
     def step(self) -> Ready:
         """Return the work that follows from all events since the last step.

@@ -275,8 +275,10 @@ class NodeDriver:
 
     def _log_founding(self) -> None:
         """Log which members are awaited, and which begin with another state, once that has not changed for a while."""
-        founding, now = self.node.founding, boot_clock()
-        awaited = founding.awaited, founding.unlike
+        founding = self.node.founding
+        if not founding.pending:
+            return
+        awaited, now = (founding.awaited, founding.unlike), boot_clock()
         if awaited != self._awaited:
             self._awaited, self._awaited_at = awaited, now
         elif any(awaited) and self._awaited_at and now - self._awaited_at > LOG_AWAITED_MS * MS:

@@ -48,6 +48,8 @@ class History:
         """Position of the last change of each key."""
         self.compacted = 0
         """Position up to which changes are dropped: the end of the earliest revision that can be read."""
+        self.backlog = 0
+        """Number of changes that `compact` has yet to drop."""
         self.shown: int | None = None
         """Position of the last change that readers may see, while a log entry is applied in steps; None for all."""
 
@@ -65,9 +67,10 @@ class History:
         """Raise `compacted` to `upto`, and drop changes up to it, at most `most`, because a revision may have changed
         many keys. Later calls drop the rest. Return the keys that have no change left."""
         self.compacted = max(self.compacted, upto)
-        first, end = self._dropped, self._index_after(self.compacted)
-        if most is not None:
-            end = min(end, first + most)
+        first = self._dropped
+        count = self._index_after(self.compacted) - first
+        end = first + (count if most is None else min(count, most))
+        self.backlog = first + count - end
         if first == end:
             return []
         gone = []
@@ -82,11 +85,6 @@ class History:
             del self._changes[:end]
             self._dropped = 0
         return gone
-
-    @property
-    def backlog(self) -> int:
-        """Number of changes that `compact` has yet to drop."""
-        return self._index_after(self.compacted) - self._dropped
 
     def keys(self) -> Iterable[bytes]:
         """Return the keys that have a change in the history."""

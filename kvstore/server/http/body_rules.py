@@ -4,6 +4,9 @@ from kvstore.server.http.limits import HttpLimits
 from kvstore.server.http.problems import BODY_TOO_SLOW, EXPECTATION_FAILED, MALFORMED, VALUE_TOO_LARGE, Problem
 from kvstore.server.http.request import HttpRequest
 
+_MAX_DIGITS = 18
+"""Digits of the largest body that any setting allows, and more."""
+
 
 def refuse_body(request: HttpRequest, most: int) -> None:
     """Raise Problem for a body of more than `most` bytes or without an end, and for an unknown expectation."""
@@ -23,8 +26,8 @@ def refuse_body(request: HttpRequest, most: int) -> None:
 def _exceeds(length: bytes, most: int) -> bool:
     """Return whether the header Content-Length names more than `most` bytes. The parser of HTTP has seen to it that the
     header has digits only, but leading zeros are allowed (RFC 9110, 8.6), and `int` refuses thousands of digits."""
-    digits = length.lstrip(b"0")
-    return len(digits) > len(str(most)) or int(digits or b"0") > most
+    digits = length.lstrip(b"0") or b"0"
+    return len(digits) > _MAX_DIGITS or int(digits) > most
 
 
 def too_large(most: int) -> Problem:

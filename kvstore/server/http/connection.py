@@ -143,10 +143,10 @@ class HttpConnection(asyncio.Protocol):
             except MalformedRequestError as error:
                 self._refuse_rest(error.problem)
                 break
-            if self._queue.is_waiting and not self._writer.is_behind:
-                self._queue.begin()
-        self._wait_for_body()
-        partial = len(self._unread) + self._reader.held + self._body.size
+        partial = len(self._unread) + self._reader.held
+        if self._body.exchange is not None:
+            self._wait_for_body()
+            partial += self._body.size
         if partial or self._has_partial:
             self._count_partial(partial)
         self._advance()

@@ -41,6 +41,8 @@ class ReceivedBytes:
     def take(self, size: int) -> None:
         """Count the body of a complete request. Raises Problem if that exceeds the bound."""
         self.used += size
+        if self.used <= self.most:
+            return
         self._make_room()
         if self.used > self.most:
             self.used -= size
