@@ -137,7 +137,7 @@ class HttpConnection(asyncio.Protocol):
                     self._transport.pause_reading()
                 break
             piece = data if size <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
-            start += len(piece)
+            start += _PIECE_BYTES
             try:
                 self._reader.feed(piece)
             except MalformedRequestError as error:

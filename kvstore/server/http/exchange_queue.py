@@ -33,9 +33,9 @@ class ExchangeQueue:
     def is_full(self) -> bool:
         """True while no further request may be parsed: there are too many, or the last one must be alone."""
         exchanges = self._exchanges
-        if len(exchanges) >= MAX_EXCHANGES:
-            return True
-        return bool(exchanges) and exchanges[-1].is_alone and exchanges[-1].is_whole
+        if not exchanges:
+            return False
+        return len(exchanges) >= MAX_EXCHANGES or (exchanges[-1].is_alone and exchanges[-1].is_whole)
 
     @property
     def is_waiting(self) -> bool:

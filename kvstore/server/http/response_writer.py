@@ -87,7 +87,7 @@ class ResponseWriter:
                 self._end(transport, lingers=request.keep_alive or not exchange.is_whole)
                 return False
         if queue:
-            if queue.first is self.continuing:
+            if self.continuing is not None and queue.first is self.continuing:
                 transport.write(CONTINUE)
                 self.continuing = None
             return written
