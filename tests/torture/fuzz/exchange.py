@@ -130,8 +130,9 @@ def _body(
     received: bytes, at: int, status: int, fields: dict[bytes, bytes], *, bodiless: bool
 ) -> tuple[bytes, int, bool]:
     """Return a body, the index of its end, and whether it is complete."""
-    if status in (100, 304) or (bodiless and (status not in OF_BYTES or at == len(received))):
-        return b"", at, True  # a malformed request is answered with a body, also a HEAD
+    ends = at == len(received) or received.startswith(b"HTTP/", at)
+    if status in (100, 304) or (bodiless and (status not in OF_BYTES or ends)):
+        return b"", at, True  # bytes that are no request are answered with a body, also where they begin with HEAD
     if b"transfer-encoding" in fields:
         return _chunks(received, at)
     length = int(fields.get(b"content-length", b"0"))

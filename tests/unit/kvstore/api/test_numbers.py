@@ -92,7 +92,7 @@ CONVERSIONS = {
     },
     "kvstore/cli/supervised_command.py": {"int(number)"},  # of a signal
     "kvstore/cli/replica_load.py": {"float(bucket.labels['le'])", "int(sample.value)"},  # numbers of Prometheus
-    "kvstore/server/http/body_rules.py": {"int(digits or b'0')"},  # RFC 9110 allows leading zeros
+    "kvstore/server/http/body_rules.py": {"int(digits)"},  # RFC 9110 allows leading zeros
     "kvstore/testing/fork_server.py": {"int(path.name)"},
     "kvstore/testing/replica_status.py": {"int(status.ballot.partition('.')[0])"},
     "storage/directory.py": {"int(line)"},
