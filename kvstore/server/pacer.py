@@ -18,9 +18,9 @@ from enum import IntEnum
 from functools import partial
 from typing import TypeVar
 
-SLICE_S = 0.001
+SLICE_S = 0.0005
 """Time after which a turn starts no more work. The last piece of work may end later."""
-REST = 3
+REST = 4
 """Length of a rest in multiples of the length of the turn before it."""
 MIN_REST_S = 0.001
 """Shortest rest: the resolution of the timers of libuv."""
