@@ -69,8 +69,7 @@ class IncomingSnapshot:
         # A restored state is no part of a peer's state: the first page of a peer takes the place of its rows.
         while recovered.restored is None and self._after < recovered.staged:
             page = storage.read_state(self._after, PAGE_BYTES, staged=True)
-            self._load(page)
-            self._compacted = recovered.staged_compacted
+            self._load(page, recovered.staged_compacted)  # the page itself tells how far the least of all pages is
 
     def _begin(self) -> None:
         self._applier = Applier([])
@@ -120,7 +119,7 @@ class IncomingSnapshot:
             self._give_up(now)
             return None
         staged = StagedPage(self._after, page)
-        self._load(page)
+        self._load(page, page.compacted)
         self._unanswered = False
         self._due = self._requested_at + len(message.rows) * 1000 * MS // STATE_BYTES_PER_S
         if page.progress is None:
@@ -141,10 +140,12 @@ class IncomingSnapshot:
         alike = page.compacted == self._compacted == self._least
         return self._after == 0 or alike or page.compacted <= self._after
 
-    def _load(self, page: StatePage) -> None:
+    def _load(self, page: StatePage, compacted: int) -> None:
+        """Load a page. If it is the first one, the source had compacted up to position `compacted`: the state that is
+        received has no history before it, even if later pages are of a source that has compacted less."""
         if self._after == 0:
-            self._compacted = self._least = page.compacted
-            self._applier.machine.forget(page.compacted)
+            self._compacted = self._least = compacted
+            self._applier.machine.forget(compacted)
         self._least = min(self._least, page.compacted)
         for change in page.changes:
             self._applier.machine.load(change)

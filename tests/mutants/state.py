@@ -330,6 +330,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "history-of-the-least-compacted-page",
+        (25,),
+        "After a restart, a received state claims history that its first page left out.",
+        "kvstore.replica.snapshot_receive.IncomingSnapshot._load",
+        "self._applier.machine.forget(compacted)",
+        "self._applier.machine.forget(page.compacted)",
+        RUNNING,
+    ),
+    Mutant(
         "full-page-taken-for-the-last",
         (25,),
         "A page that is full says that it reaches the end of the state.",

@@ -372,6 +372,27 @@ def test_rule_25_a_state_that_ends_before_what_its_first_page_left_out_is_not_ta
     assert receiver.fetch({"n2": first, "n3": first}, 2).progress() == first.applier.progress()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_rule_25_a_received_state_has_no_history_before_the_one_that_its_first_page_left_out(restart: bool) -> None:
+    """The second source still has superseded rows that the first one has compacted. The first page lacks some of
+    them."""
+    commands = puts(b"a", b"b", b"c", b"a", b"d", b"a", b"e", b"f")
+    sources = {"n2": Source(*commands), "n3": Source(*commands, node="n3")}
+    sources["n2"].compact(5)
+    sources["n3"].compact(3)
+    receiver = SnapshotTaker()
+    assert receiver.asks() == ("n2", 0)
+    assert receiver.takes("n2", sources["n2"].answer(FetchSnapshot(0), 6))
+    receiver.sources = ["n3"]
+    while receiver.applier is None:
+        asked = receiver.asks() or receiver.asks_again()
+        assert asked is not None
+        assert receiver.takes("n3", sources["n3"].answer(FetchSnapshot(first_of(asked[1])), 6))
+        if restart and receiver.applier is None:
+            receiver = receiver.restarted()
+    assert receiver.applier.machine.history.oldest == 5
+
+
 def test_rule_25_a_source_that_lags_behind_what_is_applied_here_is_of_no_use() -> None:
     source = Source(A, B)
     receiver = SnapshotTaker()
