@@ -97,6 +97,12 @@ def test_rule_30_a_replica_begins_with_the_founded_configuration_unless_it_knows
         Bench(chosen=3).replica.begin(0, [version])
 
 
+def test_rule_30_the_log_of_a_restored_cluster_begins_after_the_restored_slot() -> None:
+    new = Bench(versions=[ConfigurationVersion(1, Configuration(()))])
+    new.replica.begin(7, [ConfigurationVersion(8, FOUR)])
+    assert (new.replica.chosen, new.replica.configurations.newest) == (7, FOUR)
+
+
 # ALPHA
 
 
