@@ -4,9 +4,12 @@ from collections import Counter
 from functools import partial
 from typing import Protocol
 
+from kvstore.api.commands import Command, Result
+from kvstore.api.errors import Refused
 from kvstore.api.queries import Query
 from kvstore.api.results import QueryAnswer
 from kvstore.replica.node import Node
+from kvstore.replica.proposal_queue import WriteReply
 from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.options import Options
@@ -45,6 +48,9 @@ class SimulatedWatcher(Protocol):
 
     def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """A node answered a read; its step may not be over."""
+
+    def replied(self, machine: SimulatedMachine, command: Command, result: Result) -> None:
+        """A node answered a write; its step is not over."""
 
 
 class SimulatedCluster:
@@ -141,6 +147,17 @@ class SimulatedCluster:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.answered(machine, query, answer)
+
+    def write(self, machine: SimulatedMachine, node: Node, command: Command, reply: WriteReply) -> None:
+        """Ask the node on `machine` to order `command`."""
+
+        def answered(result: Result | Refused) -> None:
+            if not isinstance(result, Refused):
+                for watcher in self.watchers:
+                    watcher.replied(machine, command, result)
+            reply(result)
+
+        node.write(command, answered)
 
     def wiped(self, machine: SimulatedMachine) -> None:
         """See Watcher."""

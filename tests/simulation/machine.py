@@ -125,16 +125,17 @@ class SimulatedMachine:
             self._storage = self._storage.reopen()
         self._fresh = False
         self._seen.clear()
-        self.node = Node(
-            self._storage,
-            self._cluster.options,
-            clock=self.clock,
-            rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
-            request_timeout_ms=self._cluster.scenario.request_timeout_ms,
-            max_waiting=1000,
-            limits=RetentionLimits(**self._cluster.scenario.limits),
-            plan=FoundingPlan(self._founders),
-        )
+        with short_steps(0, self._cluster.scenario.kept_answers):  # it replays its log
+            self.node = Node(
+                self._storage,
+                self._cluster.options,
+                clock=self.clock,
+                rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
+                request_timeout_ms=self._cluster.scenario.request_timeout_ms,
+                max_waiting=1000,
+                limits=RetentionLimits(**self._cluster.scenario.limits),
+                plan=FoundingPlan(self._founders),
+            )
         self._timer = None
         self._turn_scheduled = False
         self._cluster.note(self.name, "starts", self.life)
@@ -204,7 +205,7 @@ class SimulatedMachine:
     def _settle(self) -> None:
         node = self.node
         assert node is not None
-        with short_steps(self._cluster.scenario.applied_records):
+        with short_steps(self._cluster.scenario.applied_records, self._cluster.scenario.kept_answers):
             ready = node.step()
         self._cluster.stepped(self, ready)
         fatal = self._rng.random() < self._cluster.faults.crash_in_step or (self.doomed and ready.write is not None)
