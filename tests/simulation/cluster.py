@@ -1,7 +1,9 @@
 """A simulated cluster: machines, the network between them, and the faults of a scenario as they strike."""
 
 from collections import Counter
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from kvstore.api.commands import Command, Result
@@ -64,6 +66,7 @@ class SimulatedCluster:
         self.trace = trace or EventTrace()
         self.network = Network(self.world, scenario, self._deliver)
         self.watchers: list[SimulatedWatcher] = []
+        self._directory: TemporaryDirectory[str] | None = None
         self.steps = 0
         """Steps that nodes took."""
         self.struck: Counter[str] = Counter()
@@ -76,6 +79,20 @@ class SimulatedCluster:
         self._relayed: SimulatedMachine | None = None
         self._faulty = True
         self._whole = False
+
+    @cached_property
+    def directory(self) -> Path:
+        """A directory in memory for the disks, until `close`."""
+        memory = Path("/dev/shm")
+        self._directory = TemporaryDirectory(prefix="kvstore-simulation-", dir=memory if memory.is_dir() else None)
+        return Path(self._directory.name)
+
+    def close(self) -> None:
+        """Remove the disks."""
+        if self._directory is not None:
+            for machine in self.machines.values():
+                machine.close()
+            self._directory.cleanup()
 
     def leader(self) -> SimulatedMachine | None:
         """Who leads under the highest ballot, as far as the running processes know."""

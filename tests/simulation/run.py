@@ -73,6 +73,12 @@ class Run:
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
+        try:
+            return self._run()
+        finally:
+            self.cluster.close()
+
+    def _run(self) -> Summary:
         scenario, cluster = self.scenario, self.cluster
         clients = [SimulatedClient(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
         tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]

@@ -74,6 +74,8 @@ class StrikeKind(StrEnum):
 EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
 """These have no victims."""
 
+SQLITE = 0.25
+"""Probability that a run has the production storage, which takes longer."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -122,6 +124,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Records that a step of a node applies, about; 0 for the default, which no entry exceeds."""
     kept_answers: int = 0
     """Numbers of a lease whose answers are kept; 0 for the default, which no run exceeds."""
+    sqlite: bool = False
+    """The disks have the production storage on them."""
     limits: dict[str, int] = {}
     """How much of the past is kept, where that differs from the defaults."""
     faults: Faults = Faults()
@@ -205,6 +209,7 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, applied_records=steps)
     scenario = msgspec.structs.replace(scenario, kept_answers=Random(f"{seed}/answers").choice((0, 2, 5)))
     scenario = msgspec.structs.replace(scenario, **_draw_observers(Random(f"{seed}/observers"), steps))
+    scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 

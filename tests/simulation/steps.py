@@ -7,7 +7,7 @@ from types import ModuleType
 from kvstore.replica import checkpointer
 from kvstore.state_machine import idempotency, leases, state_machine, transactions
 
-Constant = tuple[ModuleType, str, int]
+Constant = tuple[ModuleType, str, object]
 _STEPS: tuple[tuple[ModuleType, str], ...] = (
     (state_machine, "STEP_RECORDS"),
     (transactions, "STEP_RECORDS"),
