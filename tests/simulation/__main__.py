@@ -87,7 +87,9 @@ def print_found(found: SearchResult, seeds: int) -> None:
         f"{found.core_s / 3600:,.2f} core hours, {simulated_s / found.core_s:,.0f} simulated seconds in one of a core"
     )
     console.print(
-        f"{total.operations:,} operations, {total.reads:,} reads compared with the log, {total.slots:,} slots, "
+        f"{total.operations:,} operations, {total.reads:,} reads and {total.writes:,} writes compared with the log, "
+        f"{total.events:,} events of watches, {total.inside:,} pages of them inside a revision, "
+        f"{total.compacted:,} watches compacted, {total.slots:,} slots, "
         f"{total.ballots:,} ballots, {total.installs:,} states installed, {total.changes:,} changes of members, "
         f"{total.leases:,} leases over, {total.steps:,} steps"
     )

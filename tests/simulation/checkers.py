@@ -1,15 +1,19 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
-from kvstore.api.commands import unpack_batch
-from kvstore.api.queries import Lookup, Query
-from kvstore.api.results import QueryAnswer, ReadAnswer, RevisionUnavailable, ScanAnswer
+from kvstore.api.commands import Command, NotReconfigured, Result, unpack_batch
+from kvstore.api.queries import Query
+from kvstore.api.results import QueryAnswer
 from paxos.messages import Accept, Accepted, Prepare, Promise
 from paxos.ready import Ready
 from paxos.types import ZERO, Ballot, NodeId, Slot, Time, unpack
 from storage.base import StagedPage, StateWrite
+from tests.simulation.answers import expected_answer, without_times
 from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.compactions import Compactions
 from tests.simulation.machine import SimulatedMachine
-from tests.simulation.reference import Reference
+from tests.simulation.model import keys_of
+from tests.simulation.reference import AppliedCommand, Reference
+from tests.simulation.states import check_state
 
 
 class Safety:
@@ -20,7 +24,8 @@ class Safety:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
         self.values: dict[Slot, bytes] = {}
-        self.reference = Reference(cluster.scenario.restored)
+        self.reference = Reference(cluster.scenario.restored, cluster.scenario.kept_answers)
+        self.compactions = Compactions(cluster.scenario, self.reference)
         self.reads = 0
         """Answers that were compared with the log."""
         self.partial = 0
@@ -30,7 +35,12 @@ class Safety:
         self._promised: dict[NodeId, Ballot] = {}
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
-        self._answers: list[tuple[Query, QueryAnswer]] = []
+        self._answers: list[tuple[Query, QueryAnswer, Slot, int]] = []
+        self._results: list[tuple[Command, Result]] = []
+        self.writes = 0
+        """Answers to writes that were compared with the log."""
+        self._applied: dict[NodeId, Slot] = {}
+        """The slot that each node had applied before its present step."""
         self.expired_at: dict[int, Time] = {}
         """When each lease ended because the leader said so."""
         cluster.watchers.append(self)
@@ -46,7 +56,10 @@ class Safety:
         assert node is not None
         self._promises(machine)
         assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
-        self._whole_state(machine)
+        self._applied[machine.name] = node.applied
+        self._founded(machine)
+        check_state(node, self.reference)
+        self.compactions.started(machine)
 
     def wiped(self, machine: SimulatedMachine) -> None:
         """What it promised is forgotten with the disk."""
@@ -64,7 +77,12 @@ class Safety:
 
     def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """To be compared when the step is over, which may be the first to apply what the answer holds."""
-        self._answers.append((query, answer))
+        assert machine.node is not None
+        self._answers.append((query, answer, machine.node.applied, machine.node.machine.history.oldest))
+
+    def replied(self, machine: SimulatedMachine, command: Command, result: Result) -> None:
+        """To be compared when the step is over, see `answered`."""
+        self._results.append((command, result))
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Everything that one step shows."""
@@ -76,27 +94,35 @@ class Safety:
             self._staged(machine, ready.write.staged)
         self._messages(machine, ready)
         self._promises(machine)
-        for query, answer in self._answers:
-            self._answer(query, answer)
+        for answer in self._answers:
+            self._answer(*answer)
         self.reads += len(self._answers)
         self._answers.clear()
+        self._check_results(machine)
 
-    def _answer(self, query: Query, answer: QueryAnswer) -> None:
-        if isinstance(answer, RevisionUnavailable):
-            return
-        assert isinstance(answer, ReadAnswer | ScanAnswer)
-        assert answer.applied <= self.reference.applied
-        slot = self.reference.slot_of(answer.revision) if isinstance(query, Lookup) else answer.applied
-        if slot is None:
-            return  # it is the revision of a command in the midst of a slot
-        if isinstance(answer, ScanAnswer):
-            found = {each.key: each.record for each in answer.found}
-            assert found == self.reference.records(slot), f"a list is not what slot {slot} holds"
-        else:
-            key = query.key if isinstance(query, Lookup) else query
-            assert isinstance(key, bytes)
-            expected = self.reference.record(key, slot)
-            assert answer.record == expected, f"{key!r} was answered with what slot {slot} does not hold"
+    def _answer(self, query: Query, answer: QueryAnswer, slot: Slot, oldest: int) -> None:
+        """There is one right answer to each question at each slot, by what is compacted, which is compared by
+        itself."""
+        expected = expected_answer(query, self.reference, slot, oldest)
+        assert without_times(answer) == expected, (
+            f"{query!r} was answered at slot {slot} by {answer}, not by {expected}"
+        )
+
+    def _check_results(self, machine: SimulatedMachine) -> None:
+        """A write is answered in the step that applies it, with the result that the log gives it."""
+        node = machine.node
+        assert node is not None
+        expected: list[AppliedCommand] = []
+        for slot in range(self._applied[machine.name] + 1, node.applied + 1) if self._results else ():
+            expected += [each for each in self.reference.results.get(slot, []) if each.origin == node.origin]
+        for command, result in self._results:
+            match = next((each for each in expected if each.command == command and _same(each.result, result)), None)
+            assert match is not None, f"{command} was answered by {result}; {machine.name} applied {expected}"
+            expected.remove(match)
+        self.writes += len(self._results)
+        self._results.clear()
+        self._applied[machine.name] = node.applied
+        self.compactions.stepped(machine)
 
     def _founded(self, machine: SimulatedMachine) -> None:
         assert machine.node is not None
@@ -122,18 +148,12 @@ class Safety:
     def _staged(self, machine: SimulatedMachine, staged: StagedPage) -> None:
         if staged.page.progress is not None:
             self.installs += 1
-            self._whole_state(machine)
+            self._check_install(machine)
 
-    def _whole_state(self, machine: SimulatedMachine) -> None:
-        node = machine.node
-        assert node is not None
-        shown, expected = node.machine, self.reference.records(node.applied)
-        found = {key: record for key in {*shown.records, *expected} if (record := shown.shown(key)) is not None}
-        assert found == expected, f"{machine.name} has a wrong state"
-        assert shown.shown_revision == self.reference.revision(node.applied), f"{machine.name} has a wrong state"
-        if node.applied == self.reference.applied and not node.applies_entry:
-            versions = {lease: found.version for lease, found in node.machine.lease_index.leases.items()}
-            assert versions == self.reference.leases, f"{machine.name} has other leases"
+    def _check_install(self, machine: SimulatedMachine) -> None:
+        assert machine.node is not None
+        check_state(machine.node, self.reference)
+        self.compactions.started(machine)
 
     def _holds(self, machine: SimulatedMachine, slot: Slot, value: bytes) -> bool:
         for disk in (machine.durable, *machine.lost):
@@ -145,18 +165,24 @@ class Safety:
         return False
 
     def _state(self, machine: SimulatedMachine, ready: Ready) -> None:
-        """The keys that were just changed, and the revision, are those of the log; those of an entry that is applied in
-        part are those before it."""
+        """The keys that were just changed, the position and the sums are those of the log; those of an entry that is
+        applied in part are those before it."""
         node = machine.node
         assert node is not None
         shown = node.machine
-        assert shown.shown_revision == self.reference.revision(node.applied), f"{machine.name} has another revision"
+        state = self.reference.state(node.applied)
+        assert shown.shown_position == state.position, f"{machine.name} is at another position"
+        if not node.applies_entry:
+            sums = (shown.position, shown.digest, shown.size_bytes)
+            assert sums == state[:3], f"{machine.name} has the sums {sums}, and slot {node.applied} has {state[:3]}"
         self.partial += node.applies_entry
+        if not (ready.chosen or node.applies_entry) and node.applied == self._applied[machine.name]:
+            return
         values = [self.values[node.applied]] if node.applied in self.values else []
         for value in values + [value for _, value in ready.chosen]:
             for payload in unpack(value):
                 for command in unpack_batch(payload).commands:
-                    for key in self.reference.keys_of(command):
+                    for key in keys_of(command, self.reference.model.keys_ever):
                         expected = self.reference.record(key, node.applied)
                         assert shown.shown(key) == expected, f"{machine.name} differs at {key!r}"
 
@@ -184,8 +210,17 @@ class Safety:
         self._promised[machine.name] = promised
 
 
-def same_state(cluster: SimulatedCluster) -> None:
-    """Every member has applied the same prefix to the same state."""
+def same_state(cluster: SimulatedCluster, reference: Reference) -> None:
+    """Every member has applied all of the log, and has the state that it says; and so has its next process."""
     nodes = [node for node in cluster.members() if node is not None]
-    states = {(node.applied, node.machine.revision, tuple(sorted(node.machine.records.items()))) for node in nodes}
-    assert len(states) == 1, f"replicas differ: {[(node.id, node.applied, node.machine.revision) for node in nodes]}"
+    applied = {node.id: node.applied for node in nodes}
+    assert set(applied.values()) == {reference.applied}, f"replicas differ: {applied}"
+    for node in nodes:
+        check_state(node, reference)
+
+
+def _same(expected: Result, result: Result) -> bool:
+    """The model knows no messages to operators."""
+    if isinstance(expected, NotReconfigured):
+        return isinstance(result, NotReconfigured)
+    return expected == result

@@ -205,26 +205,32 @@ class SimulatedCall:
         kind, key, value, expected, other, share, ticket, _ = self.request
         match kind:
             case "session":
-                node.write(GrantLease(SESSION_MS), self._granted)
+                self._cluster.write(self._machine, node, GrantLease(SESSION_MS), self._granted)
             case "once":
                 assert ticket is not None
                 swaps = share < 0.5 and expected is not None
                 compare = Compare(key, Target.VALUE, Relation.EQUAL, expected or b"")
                 swap = Transact([compare], [Put(key, value)], [Get(key)])
-                node.write(replace(ticket, command=swap) if swaps else ticket, self._wrote)
+                self._cluster.write(
+                    self._machine, node, replace(ticket, command=swap) if swaps else ticket, self._wrote
+                )
             case "put":
-                node.write(Put(key, value), self._wrote)
+                self._cluster.write(self._machine, node, Put(key, value), self._wrote)
             case "delete":
-                node.write(Delete(key), self._wrote)
+                self._cluster.write(self._machine, node, Delete(key), self._wrote)
             case "swap":
                 absent = Compare(key, Target.EXISTS, Relation.EQUAL, 0)
                 compare = absent if expected is None else Compare(key, Target.VALUE, Relation.EQUAL, expected)
-                node.write(Transact([compare], [Put(key, value)], [Get(key)]), self._wrote)
+                self._cluster.write(
+                    self._machine, node, Transact([compare], [Put(key, value)], [Get(key)]), self._wrote
+                )
             case "pair":
-                node.write(Transact([], [Put(key, value), Put(other, value)], []), self._wrote)
+                self._cluster.write(
+                    self._machine, node, Transact([], [Put(key, value), Put(other, value)], []), self._wrote
+                )
             case "clear":
                 both = [DeleteSpan(Span(each, each + b"\0")) for each in (key, other)]
-                node.write(Transact([], [*both], []), self._wrote)
+                self._cluster.write(self._machine, node, Transact([], [*both], []), self._wrote)
             case "list":
                 node.read(Scan(EVERY_KEY, 1000), Consistency.LINEARIZABLE, partial(self._looked, Scan(EVERY_KEY, 1000)))
             case "past":

@@ -1,12 +1,17 @@
 """A simulated cluster: machines, the network between them, and the faults of a scenario as they strike."""
 
 from collections import Counter
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from kvstore.api.commands import Command, Result
+from kvstore.api.errors import Refused
 from kvstore.api.queries import Query
 from kvstore.api.results import QueryAnswer
 from kvstore.replica.node import Node
+from kvstore.replica.proposal_queue import WriteReply
 from paxos import wire
 from paxos.messages import AnyMessage
 from paxos.options import Options
@@ -46,6 +51,9 @@ class SimulatedWatcher(Protocol):
     def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """A node answered a read; its step may not be over."""
 
+    def replied(self, machine: SimulatedMachine, command: Command, result: Result) -> None:
+        """A node answered a write; its step is not over."""
+
 
 class SimulatedCluster:
     """Machines under a scenario's faults, until `heal`."""
@@ -58,6 +66,7 @@ class SimulatedCluster:
         self.trace = trace or EventTrace()
         self.network = Network(self.world, scenario, self._deliver)
         self.watchers: list[SimulatedWatcher] = []
+        self._directory: TemporaryDirectory[str] | None = None
         self.steps = 0
         """Steps that nodes took."""
         self.struck: Counter[str] = Counter()
@@ -70,6 +79,20 @@ class SimulatedCluster:
         self._relayed: SimulatedMachine | None = None
         self._faulty = True
         self._whole = False
+
+    @cached_property
+    def directory(self) -> Path:
+        """A directory in memory for the disks, until `close`."""
+        memory = Path("/dev/shm")
+        self._directory = TemporaryDirectory(prefix="kvstore-simulation-", dir=memory if memory.is_dir() else None)
+        return Path(self._directory.name)
+
+    def close(self) -> None:
+        """Remove the disks."""
+        if self._directory is not None:
+            for machine in self.machines.values():
+                machine.close()
+            self._directory.cleanup()
 
     def leader(self) -> SimulatedMachine | None:
         """Who leads under the highest ballot, as far as the running processes know."""
@@ -141,6 +164,17 @@ class SimulatedCluster:
         """See Watcher."""
         for watcher in self.watchers:
             watcher.answered(machine, query, answer)
+
+    def write(self, machine: SimulatedMachine, node: Node, command: Command, reply: WriteReply) -> None:
+        """Ask the node on `machine` to order `command`."""
+
+        def answered(result: Result | Refused) -> None:
+            if not isinstance(result, Refused):
+                for watcher in self.watchers:
+                    watcher.replied(machine, command, result)
+            reply(result)
+
+        node.write(command, answered)
 
     def wiped(self, machine: SimulatedMachine) -> None:
         """See Watcher."""

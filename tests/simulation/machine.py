@@ -10,12 +10,14 @@ from kvstore.replica.retention import RetentionLimits
 from paxos.ready import ServeFetch, ServeSnapshot, Write
 from paxos.types import NodeId, Slot, Time
 from storage.memory import MemoryStorage
+from tests.simulation.disk import SqliteDisk
 from tests.simulation.steps import short_steps
-from tests.unit.kvstore.replica.restored import restored_storage
+from tests.unit.kvstore.replica.restored import restored_storage, restored_writes
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import SimulatedCluster
 
+Disk = MemoryStorage | SqliteDisk
 MAX_IDLE_RINGS = 100
 """Ticks in a row after which a node that asks for the next one at the same past deadline is taken to spin."""
 
@@ -33,7 +35,7 @@ class SimulatedMachine:
         """Nobody has ever started on this disk."""
         self.replaces = 0
         """The incarnation of the data that this disk takes the place of, see `kvstore.peers.handshake`."""
-        self.lost: list[MemoryStorage] = []
+        self.lost: list[Disk] = []
         """Disks that are gone. What was chosen with their votes is chosen."""
         self._seen: dict[NodeId, int] = {}
         drift = cluster.scenario.faults.drift_ppm / 2e6
@@ -60,7 +62,7 @@ class SimulatedMachine:
         self.node: Node | None = None
 
     @property
-    def durable(self) -> MemoryStorage:
+    def durable(self) -> Disk:
         """What a crash now would leave."""
         return self._storage
 
@@ -82,8 +84,12 @@ class SimulatedMachine:
             return incarnation == member.incarnation
         return incarnation == self._seen.setdefault(peer, incarnation)
 
-    def _new_disk(self, incarnation: int, slot: Slot) -> MemoryStorage:
+    def _new_disk(self, incarnation: int, slot: Slot) -> Disk:
         """Empty for slot 0, or with the restored state as of `slot`."""
+        if self._cluster.scenario.sqlite:
+            directory = self._cluster.directory / f"{self.name}-{incarnation}"
+            rng = self._cluster.scenario.rng(f"disk/{self.name}/{incarnation}")
+            return SqliteDisk.create(directory, self.name, incarnation, rng, restored_writes(slot) if slot else ())
         if slot:
             return restored_storage(self.name, incarnation, slot=slot)
         return MemoryStorage("simulated", self.name, incarnation)
@@ -111,6 +117,11 @@ class SimulatedMachine:
         self._storage = self.lost.pop()
         self.start()
 
+    def close(self) -> None:
+        """Let the files of all disks go."""
+        for disk in (self._storage, *self.lost):
+            disk.close()
+
     def clock(self) -> Time:
         """The host's monotonic clock."""
         return self._offset + int(self._world.now * self._rate)
@@ -125,16 +136,17 @@ class SimulatedMachine:
             self._storage = self._storage.reopen()
         self._fresh = False
         self._seen.clear()
-        self.node = Node(
-            self._storage,
-            self._cluster.options,
-            clock=self.clock,
-            rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
-            request_timeout_ms=self._cluster.scenario.request_timeout_ms,
-            max_waiting=1000,
-            limits=RetentionLimits(**self._cluster.scenario.limits),
-            plan=FoundingPlan(self._founders),
-        )
+        with short_steps(0, self._cluster.scenario.kept_answers):  # it replays its log
+            self.node = Node(
+                self._storage,
+                self._cluster.options,
+                clock=self.clock,
+                rng=self._cluster.scenario.rng(f"node/{self.name}/{self.life}"),
+                request_timeout_ms=self._cluster.scenario.request_timeout_ms,
+                max_waiting=1000,
+                limits=RetentionLimits(**self._cluster.scenario.limits),
+                plan=FoundingPlan(self._founders),
+            )
         self._timer = None
         self._turn_scheduled = False
         self._cluster.note(self.name, "starts", self.life)
@@ -158,6 +170,8 @@ class SimulatedMachine:
             kept = self._rng.randint(0, len(self._undurable))
         self._cluster.note(self.name, "dies", f"and loses {len(self._undurable[kept:])} writes")
         self._storage.write(self._undurable[:kept])
+        if isinstance(self._storage, SqliteDisk):
+            self._storage.lose_power(self._undurable[kept:])
         self._undurable.clear()
         self._fetches.clear()
         self._writing = False
@@ -204,7 +218,7 @@ class SimulatedMachine:
     def _settle(self) -> None:
         node = self.node
         assert node is not None
-        with short_steps(self._cluster.scenario.applied_records):
+        with short_steps(self._cluster.scenario.applied_records, self._cluster.scenario.kept_answers):
             ready = node.step()
         self._cluster.stepped(self, ready)
         fatal = self._rng.random() < self._cluster.faults.crash_in_step or (self.doomed and ready.write is not None)

@@ -13,6 +13,7 @@ from kvstore.replica.node import Node
 from paxos.types import NodeId
 from tests.simulation.checkers import Safety
 from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.machine import SimulatedMachine
 
 FEWEST_VOTERS = 1
 """A cluster may shrink to so many; a disk is only lost where a majority stays."""
@@ -44,11 +45,11 @@ class Operator:
         change = self._change(machine.node.membership)
         if change is not None:
             self._cluster.note("", "operator wants", change)
-            machine.happens(lambda node: self._propose(node, change))
+            machine.happens(lambda node: self._propose(machine, node, change))
 
-    def _propose(self, node: Node, change: Membership) -> None:
+    def _propose(self, machine: SimulatedMachine, node: Node, change: Membership) -> None:
         self._proposed = max(self._proposed, change.version)
-        node.write(Reconfigure(change), lambda _: None)
+        self._cluster.write(machine, node, Reconfigure(change), lambda _: None)
 
     def _change(self, membership: Membership) -> Membership | None:
         if self._wiped is not None and not self._is_back(self._wiped):

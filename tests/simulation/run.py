@@ -12,9 +12,11 @@ from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import OperationHistory, SimulatedClient
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.operator import Operator
+from tests.simulation.probers import Prober
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
 from tests.simulation.trace import EventTrace
+from tests.simulation.watches import SimulatedWatch, WatchCount
 from tests.torture.linearizability import Operation, Verdict, check
 
 PROBE_MS = 50
@@ -30,6 +32,7 @@ class Summary(msgspec.Struct):
     operations: int = 0
     slots: int = 0
     reads: int = 0
+    writes: int = 0
     ballots: int = 0
     installs: int = 0
     partial: int = 0
@@ -37,6 +40,12 @@ class Summary(msgspec.Struct):
     changes: int = 0
     leases: int = 0
     """That were over because the leader said so."""
+    events: int = 0
+    """Events of watches that were compared with the log."""
+    compacted: int = 0
+    """Watches that were told that their events are compacted."""
+    inside: int = 0
+    """Pages of events that began inside a revision."""
     frames: Counter[str] = msgspec.field(default_factory=Counter)
     struck: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -55,18 +64,32 @@ class Run:
         self.safety = Safety(self.cluster)
         self.history = OperationHistory()
         self.tenancy = Tenancy()
+        self.watch_count = WatchCount()
+        self.watches = [
+            SimulatedWatch(self.cluster, self.safety, f"w{number}", self.watch_count)
+            for number in range(scenario.watches)
+        ]
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
+        try:
+            return self._run()
+        finally:
+            self.cluster.close()
+
+    def _run(self) -> Summary:
         scenario, cluster = self.scenario, self.cluster
         clients = [SimulatedClient(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
         tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]
+        probers = [Prober(cluster, f"p{number}") for number in range(scenario.probers)]
         cluster.world.run(moment(scenario.faulty_ms))
         for client in clients:
             client.stopped = True
         for tenant in tenants:
             tenant.stopped = True
+        for prober in probers:
+            prober.stopped = True
         if self.operator is not None:
             self.operator.stopped = True
         self._await_founding()
@@ -77,7 +100,9 @@ class Run:
             cluster.heal()
             self._pass_ms(scenario.settle_ms)
         self._catch_up()
-        same_state(cluster)
+        same_state(cluster, self.safety.reference)
+        self._finish_watches()
+        self._restart_all()
         self.history.close()
         self._check_history()
         summary = self._summary(clients)
@@ -93,6 +118,21 @@ class Run:
         while not self.cluster.is_founded:
             assert self.cluster.world.now < due, "the cluster is never founded, although all members are there"
             self._pass_ms(PROBE_MS)
+
+    def _finish_watches(self) -> None:
+        """Whoever watches sees everything up to the end."""
+        rng = self.scenario.rng("last watch")
+        machines = [self.cluster.machines[node.id] for node in self.cluster.members() if node is not None]
+        for watch in self.watches:
+            watch.stopped = True
+            watch.finish(rng.choice(machines))
+
+    def _restart_all(self) -> None:
+        """Whoever starts again has the state that it had: a start is compared with the log, see `Safety.started`."""
+        for node in self.cluster.members():
+            if node is not None:
+                self.cluster.machines[node.id].crash()
+                self.cluster.machines[node.id].start()
 
     def _lose_majority(self) -> None:
         """Empty the disks of a majority: nobody answers any more, and no second cluster is founded (rule 30)."""
@@ -202,11 +242,13 @@ class Run:
             operations=sum(client.answered for client in clients),
             slots=len(self.safety.values),
             reads=self.safety.reads,
+            writes=self.safety.writes,
             ballots=self.safety.ballots,
             installs=self.safety.installs,
             partial=self.safety.partial,
             changes=self.safety.reference.changes,
             leases=len(self.safety.expired_at),
+            **msgspec.structs.asdict(self.watch_count),
             frames=cluster.network.count,
             struck=cluster.struck,
         )

@@ -74,6 +74,8 @@ class StrikeKind(StrEnum):
 EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
 """These have no victims."""
 
+SQLITE = 0.25
+"""Probability that a run has the production storage, which takes longer."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -105,6 +107,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     clients: int = 4
     tenants: int = 0
     """Clients that hold leases."""
+    probers: int = 0
+    """Clients whose every answer is compared with the log, and that ask for all that there is."""
+    watches: int = 0
+    """Clients that watch."""
+    bulk: int = 0
+    """Keys that a prober puts or deletes in one revision at times; 0 for never."""
     keys: int = 3
     think_ms: int = 30
     """Longest pause of a client between two operations."""
@@ -114,6 +122,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Settings of the protocol that differ from their defaults."""
     applied_records: int = 0
     """Records that a step of a node applies, about; 0 for the default, which no entry exceeds."""
+    kept_answers: int = 0
+    """Numbers of a lease whose answers are kept; 0 for the default, which no run exceeds."""
+    sqlite: bool = False
+    """The disks have the production storage on them."""
     limits: dict[str, int] = {}
     """How much of the past is kept, where that differs from the defaults."""
     faults: Faults = Faults()
@@ -195,6 +207,9 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, restored=Random(f"{seed}/restored").choice((0, 0, 5, 40)))
     steps = Random(f"{seed}/steps").choice((0, 1, 3))
     scenario = msgspec.structs.replace(scenario, applied_records=steps)
+    scenario = msgspec.structs.replace(scenario, kept_answers=Random(f"{seed}/answers").choice((0, 2, 5)))
+    scenario = msgspec.structs.replace(scenario, **_draw_observers(Random(f"{seed}/observers"), steps))
+    scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 
@@ -220,6 +235,12 @@ def _draw_options(rng: Random) -> dict[str, int]:
         "recent_slots": rng.choice((1, 8, 1024)),
         "min_batch_bytes": rng.choice((1, 1 << 16)),
     }
+
+
+def _draw_observers(rng: Random, steps: int) -> dict[str, int]:
+    """A revision of many keys takes many short steps, so that it has fewer where steps are short."""
+    bulk = rng.choice((0, 0, 0, 20 if steps else 600, 30 if steps else 1200))
+    return {"probers": 1 if bulk else rng.choice((0, 1, 2)), "watches": rng.choice((0, 3, 6)), "bulk": bulk}
 
 
 def _draw_changes(rng: Random) -> dict[str, int]:

@@ -1,21 +1,44 @@
-"""Short steps, so that a log entry of a few commands is applied in part."""
+"""Short steps and few kept answers, so that a log entry of a few commands is applied in part, and numbers grow old."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from unittest.mock import patch
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 from kvstore.replica import checkpointer
-from kvstore.state_machine import leases, state_machine, transactions
+from kvstore.state_machine import idempotency, leases, state_machine, transactions
+
+Constant = tuple[ModuleType, str, object]
+_STEPS: tuple[tuple[ModuleType, str], ...] = (
+    (state_machine, "STEP_RECORDS"),
+    (transactions, "STEP_RECORDS"),
+    (leases, "STEP_RECORDS"),
+    (transactions, "SCANNED_RECORDS"),
+    (transactions, "_SCANNED_PER_RECORD"),
+)
 
 
 @contextmanager
-def short_steps(records: int) -> Iterator[None]:
-    """During the block a step of a node applies about `records`, and a command stops after each; 0 for the product."""
-    with ExitStack() as patches:
-        if records:
-            for module in (state_machine, transactions, leases):
-                patches.enter_context(patch.object(module, "STEP_RECORDS", 1))
-            for name, value in (("SCANNED_RECORDS", 1), ("_SCANNED_PER_RECORD", 1)):
-                patches.enter_context(patch.object(transactions, name, value))
-            patches.enter_context(patch.object(checkpointer, "APPLIED_RECORDS", records))
+def short_steps(records: int, kept: int = 0) -> Iterator[None]:
+    """During the block a step of a node applies about `records`, and a command stops after each; the answers to the
+    last `kept` numbers of a lease are kept. 0 stands for the product's values."""
+    values: list[Constant] = [(module, name, 1) for module, name in _STEPS] if records else []
+    if records:
+        values += [(checkpointer, "APPLIED_RECORDS", records), (checkpointer, "FORGOTTEN", records)]
+    if kept:
+        values.append((idempotency, "KEPT", kept))
+    with replaced(values):
         yield
+
+
+@contextmanager
+def replaced(constants: Iterable[Constant]) -> Iterator[None]:
+    """During the block these constants have these values. It is called for every step, so it has to be quick."""
+    before = []
+    try:
+        for module, name, value in constants:
+            before.append((module, name, getattr(module, name)))
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

@@ -107,10 +107,11 @@ class Tenant:
                 self._rest()
 
         def ask(node: Node) -> None:
-            node.write(command, answered)
+            self._cluster.write(machine, node, command, answered)
 
         self._cluster.world.after_ms(self._cluster.scenario.patience_ms, over)
-        self._rng.choice(list(self._cluster.machines.values())).happens(ask)
+        machine = self._rng.choice(list(self._cluster.machines.values()))
+        machine.happens(ask)
 
     def _command(self) -> KeyCommand:
         lease = self._lease

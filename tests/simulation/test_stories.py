@@ -67,7 +67,7 @@ def power_fails_after(steps: int, kept: int | None) -> bool:
         assert isinstance(answer, ReadAnswer), f"after step {steps}: no read of {key!r}"
         assert answer.record is not None, f"step {steps} lost {key!r}"
         assert int(answer.record.value[1:]) >= int(value[1:]), f"step {steps} lost the last value of {key!r}"
-    same_state(story.cluster)
+    same_state(story.cluster, story.safety.reference)
     return True
 
 
@@ -157,7 +157,7 @@ def test_a_replica_that_was_away_catches_up() -> None:
         story.run_ms(2)
     away.start()
     story.run_ms(3000)
-    same_state(story.cluster)
+    same_state(story.cluster, story.safety.reference)
 
 
 def test_rule_30_an_empty_majority_answers_nobody_until_its_disks_are_back() -> None:

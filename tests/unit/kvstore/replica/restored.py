@@ -19,15 +19,23 @@ def restored_rows(slot: Slot) -> list[Change]:
     ]
 
 
-def restored_storage(node: NodeId, incarnation: int, *, slot: Slot, mark: str = "") -> MemoryStorage:
-    """Return data of `node` with a restored state as of `slot`, as `kvstore restore` creates it."""
-    storage = MemoryStorage("test", node, incarnation)
+def restored_writes(slot: Slot, mark: str = "") -> list[StateWrite]:
+    """Return the writes that create a restored state as of `slot`, as `kvstore restore` does."""
     rows = restored_rows(slot)
     applier = Applier([])
     for row in rows:
         applier.machine.load(row)
     applier.machine.position, applier.applied = end_of(slot), slot
     applier.restored = mark or f"{slot}:a"
-    storage.write([StateWrite(staged=StagedPage(0, StatePage(rows, end_of(slot), None)))])
-    storage.write([StateWrite(restored=applier.progress())])
+    return [
+        StateWrite(staged=StagedPage(0, StatePage(rows, end_of(slot), None))),
+        StateWrite(restored=applier.progress()),
+    ]
+
+
+def restored_storage(node: NodeId, incarnation: int, *, slot: Slot, mark: str = "") -> MemoryStorage:
+    """Return data of `node` with a restored state as of `slot`."""
+    storage = MemoryStorage("test", node, incarnation)
+    for write in restored_writes(slot, mark):
+        storage.write([write])
     return storage.reopen()
