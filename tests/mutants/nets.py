@@ -28,6 +28,16 @@ _UNIT_TESTS = {
     "kvstore/replica/": ("tests/unit/kvstore/replica",),
     "kvstore/peers/": ("tests/unit/kvstore/peers",),
     "kvstore/server/http/provisional.py": ("tests/unit/kvstore/server/http/test_provisional.py",),
+    "kvstore/server/http/event_pages.py": (
+        "tests/unit/kvstore/server/http/test_event_pages.py",
+        "tests/unit/kvstore/server/http/test_events.py",
+        "tests/unit/kvstore/server/http/test_watch.py",
+    ),
+    "kvstore/server/http/feed.py": (
+        "tests/unit/kvstore/server/http/test_feed.py",
+        "tests/unit/kvstore/server/http/test_events.py",
+        "tests/unit/kvstore/server/http/test_watch.py",
+    ),
     "kvstore/server/": ("tests/unit/kvstore/server/test_event_loop.py",),
 }
 """The unit tests that run for a mutant of each folder."""
