@@ -1,6 +1,6 @@
 """All mutants."""
 
-from tests.mutants import commands, leading, membership, records, service, state, voting
+from tests.mutants import commands, leading, membership, records, service, state, unseen, voting
 from tests.mutants.mutant import Mutant
 
 EVERY: tuple[Mutant, ...] = (
@@ -11,5 +11,6 @@ EVERY: tuple[Mutant, ...] = (
     *state.MUTANTS,
     *records.MUTANTS,
     *commands.MUTANTS,
+    *unseen.MUTANTS,
 )
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in EVERY}

@@ -99,7 +99,7 @@ MUTANTS = (
         (30,),
         "A replica acknowledges writes to files that were removed.",
         "storage.sqlite.SqliteStorage.write",
-        "self._files.verify_when_due()",
+        "self._files.verify()",
         "",
         UNIT,
     ),

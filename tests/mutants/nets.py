@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tests.mutants.mutant import Mutant, Net
+from tests.mutants.sight import blindness
 
 _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not cluster")
 
@@ -28,6 +29,16 @@ _UNIT_TESTS = {
     "kvstore/replica/": ("tests/unit/kvstore/replica",),
     "kvstore/peers/": ("tests/unit/kvstore/peers",),
     "kvstore/server/http/provisional.py": ("tests/unit/kvstore/server/http/test_provisional.py",),
+    "kvstore/server/http/event_pages.py": (
+        "tests/unit/kvstore/server/http/test_event_pages.py",
+        "tests/unit/kvstore/server/http/test_events.py",
+        "tests/unit/kvstore/server/http/test_watch.py",
+    ),
+    "kvstore/server/http/feed.py": (
+        "tests/unit/kvstore/server/http/test_feed.py",
+        "tests/unit/kvstore/server/http/test_events.py",
+        "tests/unit/kvstore/server/http/test_watch.py",
+    ),
     "kvstore/server/": ("tests/unit/kvstore/server/test_event_loop.py",),
 }
 """The unit tests that run for a mutant of each folder."""
@@ -52,15 +63,19 @@ class Catch(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def casts(mutant: Mutant, seeds: int) -> list[Cast]:
-    """What to cast for this mutant, in order."""
+def casts(mutant: Mutant, seeds: int, only: frozenset[Net] = frozenset()) -> list[Cast]:
+    """What to cast for this mutant, in order. With `only`, these nets alone are cast, and the
+    simulation also for a mutant that another net is there for, unless no simulation could see it."""
     tests = next(tests for folder, tests in _UNIT_TESTS.items() if mutant.path.startswith(folder))
     every = (
         Cast(Net.UNIT, (*_PYTEST, *tests)),
         Cast(Net.SIMULATION, ("-m", "tests.mutants.seeds", str(seeds))),
         Cast(Net.EXPLORATION, ("-m", "tests.exploration", "--quick")),
     )
-    return [cast for cast in every if cast.net in mutant.nets]
+    if not only:
+        return [cast for cast in every if cast.net in mutant.nets]
+    seeing = mutant.nets if blindness(mutant) else mutant.nets | {Net.SIMULATION}
+    return [cast for cast in every if cast.net in seeing & only]
 
 
 def run(cast: Cast, root: Path, limit_s: float | None) -> Catch:
@@ -84,6 +99,9 @@ def run(cast: Cast, root: Path, limit_s: float | None) -> Catch:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         by = "no end"
+    except BaseException:  # the end of this process ends the command, too
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return Catch(by, time.monotonic() - start)
 
 

@@ -45,8 +45,8 @@ MUTANTS = (
         (1,),
         "Writes are reported durable before they are stored.",
         "storage.writer.Writer._store",
-        "seconds = 0.0",
-        ("seconds = 0.0\nself._post(partial(self._on_durable, writes, seconds))"),
+        "if stores:\n    self._storage.write(writes)",
+        "self._post(partial(self._on_durable, writes, 0.0))\nif stores:\n    self._storage.write(writes)",
         UNIT,
     ),
     Mutant(

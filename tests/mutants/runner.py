@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
+from time import monotonic
 from typing import Self
 
 import msgspec
@@ -48,8 +50,10 @@ class MutantResult(msgspec.Struct):
 class Runner:
     """A context manager that holds `jobs` copies of the tree and runs at most as many commands at once."""
 
-    def __init__(self, jobs: int, seeds: int) -> None:
+    def __init__(self, jobs: int, seeds: int, only: frozenset[Net] = frozenset()) -> None:
+        """With `only`, these nets alone are cast, and those after the first that catches are not."""
         self._seeds = seeds
+        self._only = only
         self._trees: SimpleQueue[Path] = SimpleQueue()
         self._limits_s: dict[Cast, float] = {}
         with ExitStack() as stack:
@@ -69,17 +73,23 @@ class Runner:
 
     def measure(self, mutants: Iterable[Mutant]) -> None:
         """Run every net that these mutants need without a mutant, to set the timeouts. Raises BaselineError."""
-        needed = dict.fromkeys(cast for mutant in mutants for cast in nets.casts(mutant, self._seeds))
+        needed = dict.fromkeys(cast for mutant in mutants for cast in nets.casts(mutant, self._seeds, self._only))
         for cast, catch in zip(needed, self._pool.map(self._cast_on_sound_code, needed), strict=True):
             if catch.by:
                 command = " ".join(cast.arguments)
                 raise BaselineError(f"`python {command}` fails without any mutant ({catch.by}): fix that first")
             self._limits_s[cast] = max(_MIN_TIMEOUT_S, _TIMEOUT_FACTOR * catch.seconds)
 
-    def run(self, mutants: Iterable[Mutant]) -> Iterator[MutantResult]:
-        """Yield the result of each mutant, in the order in which they end."""
-        for ended in as_completed([self._pool.submit(self._try, mutant) for mutant in mutants]):
-            yield ended.result()
+    def run(self, mutants: Iterable[Mutant], *, seconds: float = inf) -> Iterator[MutantResult]:
+        """Yield the result of each mutant, in the order in which they end. No mutant begins after `seconds`."""
+        end = monotonic() + seconds
+
+        def attempt(mutant: Mutant) -> MutantResult | None:
+            return self._try(mutant) if monotonic() < end else None
+
+        for ended in as_completed([self._pool.submit(attempt, mutant) for mutant in mutants]):
+            if (result := ended.result()) is not None:
+                yield result
 
     def _cast_on_sound_code(self, cast: Cast) -> Catch:
         tree = self._trees.get()
@@ -101,7 +111,12 @@ class Runner:
             self._trees.put(tree)
 
     def _cast_all(self, mutant: Mutant, tree: Path) -> dict[Net, Catch]:
-        return {cast.net: nets.run(cast, tree, self._limits_s[cast]) for cast in nets.casts(mutant, self._seeds)}
+        catches: dict[Net, Catch] = {}
+        for cast in nets.casts(mutant, self._seeds, self._only):
+            catches[cast.net] = nets.run(cast, tree, self._limits_s[cast])
+            if self._only and catches[cast.net].by:
+                break
+        return catches
 
 
 def _copy(root: Path, tree: Path) -> None:
