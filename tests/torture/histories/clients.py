@@ -143,7 +143,7 @@ class HistoryClient:
                 await asyncio.sleep(self._rng.uniform(*LONG_S))
                 if self._rng.random() < 0.25:
                     answer = await self.ask(http, "DELETE", "/kv/?prefix=long/")
-                    if answer is not None and answer.status == 200:
+                    if answer is not None and answer.status == 200 and answer.document["deleted"]:
                         self._records.written.append(answer.document["revision"])
                     continue
                 count = self._rng.randint(LONG_FROM, LONG_UPTO)

@@ -24,8 +24,8 @@ from tests.torture.histories.leases import LeasesVerdict, judge_leases
 from tests.torture.histories.watchers import RecordingWatcher
 
 NODES = 3
-LOG_SLOTS, HISTORY_REVISIONS = 100, 2000
-"""A replica that was down for some seconds needs a snapshot. The history lasts for about half a minute."""
+LOG_SLOTS, HISTORY_REVISIONS = 100, 1000
+"""A replica that was down for some seconds needs a snapshot. The history lasts for about 20 s."""
 FAULTS = (Fault.KILL, Fault.PAUSE, Fault.PARTITION, Fault.ONE_WAY, Fault.STORM)
 BEHIND_SLOTS = 2 * LOG_SLOTS
 """Number of slots by which an absent replica lags, so that it needs a snapshot."""

@@ -109,7 +109,10 @@ class RecordingWatcher:
                     return
 
     def _compare(self, pending: list[ObservedChange]) -> None:
-        """Compare a change with the one at the same place of the revision that came incompletely before."""
+        """Compare a change with the id before it, and with the change at the same place of the revision that came
+        incompletely before."""
+        if pending[-1].revision <= self.segment.upto:
+            self.contradictions.append(f"{pending[-1]} came after the id {self.segment.upto}")
         place = len(pending) - 1
         if self._partial and pending[0].revision != self._partial[0].revision:
             self.contradictions.append(f"{self._partial[0]} did not come again before {pending[0]}")
@@ -121,13 +124,15 @@ class RecordingWatcher:
         """Leave in the middle of a revision. The next tear of the same revision comes later in it, if at all."""
         self.torn += 1
         self._partial = pending
-        self._tear_at = (self._tear_at + self._rng.randint(TEAR_FROM, TEAR_UPTO)) % (2 * TEAR_UPTO)
+        self._tear_at += self._rng.randint(TEAR_FROM, TEAR_UPTO)
 
     def _deliver(self, revision: int, pending: list[ObservedChange]) -> None:
         if self._partial and revision >= self._partial[0].revision:
             if len(pending) < len(self._partial):
                 self.contradictions.append(f"{self._partial[len(pending)]} did not come again")
             self._partial = []
+        if len(pending) >= TEAR_FROM:
+            self._tear_at = self._rng.randint(TEAR_FROM, TEAR_UPTO)
         self.segment.changes += pending
         self.segment.upto = max(self.segment.upto, revision)
         for change in pending:

@@ -13,7 +13,7 @@ from tests.torture.histories.changes import (
 )
 from tests.torture.histories.clients import Compacted
 from tests.torture.histories.leases import FencedWrite, LeaseEnding, LeaseHistory, LockHold, judge_leases
-from tests.torture.histories.run import too_early
+from tests.torture.histories.run import HISTORY_REVISIONS, too_early
 
 A1 = ObservedChange(1, "a", "x", 1, 1)
 B2 = ObservedChange(2, "b", "y", 1, 2)
@@ -106,9 +106,10 @@ def test_a_watcher_that_began_later_owes_nothing_before() -> None:
 
 
 def test_only_a_revision_that_is_old_enough_may_be_compacted() -> None:
-    assert too_early([Compacted("n1", 5, 900, 2000), Compacted("n1", 5, 0, 10)]) == []
-    (line,) = too_early([Compacted("n1", 1100, 1200, 2000)])
-    assert "had no revision 1100" in line
+    kept = HISTORY_REVISIONS // 2
+    assert too_early([Compacted("n1", 5, 2000 - kept, 2000), Compacted("n1", 5, 0, 10)]) == []
+    (line,) = too_early([Compacted("n1", 1600, 2001 - kept, 2000)])
+    assert "had no revision 1600" in line
 
 
 def test_a_lease_that_ends_after_the_last_renewal_ran_out_is_right() -> None:
