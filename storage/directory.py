@@ -1,24 +1,20 @@
-"""The data directory of a replica: its durable creation, and its lock, which one process at a time holds (rule 28).
-
-The lock file has two lines: the process that holds or last held the lock, and the lock record. The record says which
-data belongs in the directory, so that missing, older or other data is detected before the replica votes.
-"""
+"""The data directory of a replica: its durable creation, and its lock, which one process at a time holds (rule 28)."""
 
 import fcntl
 import os
-from contextlib import closing
-from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import msgspec
 
-from storage.base import DamagedError, StorageError
+from storage.base import StorageError
+from storage.lock_record import COPY_BYTES, LockRecord, pack, unpack
 
 LOCK_FILE = "lock"
 DATA_FILE = "kvstore.db"
-LOCK_RECORD_VERSION = 1
 DATA_MODE = 0o600
+_HOLDER_BYTES = 1000
+"""Longest first line of the lock file that is shown."""
 
 
 def make_directory(directory: Path) -> None:
@@ -46,104 +42,56 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-class LockRecord(msgspec.Struct, frozen=True):
-    """The record of the data that belongs in the directory."""
-
-    version: int = 1
-    """Version of this record."""
-    boot: int = 0
-    """Boot that the data has reached, 0 if there is no data."""
-    incarnation: int = 0
-    """Incarnation of the data, 0 if there is no data."""
-    replaces: int = 0
-    """Incarnation of the damaged data that was set aside, 0 for none."""
-    open: bool = False
-    """True while the write-ahead log must exist and not be empty."""
-
-
 class DirectoryLock:
     """The lock on a data directory, held until `close` or the end of the process; see `lock_directory`."""
 
-    def __init__(self, lock: IO[str], holder: str) -> None:
+    def __init__(self, path: Path, lock: BinaryIO, holder: str) -> None:
+        self._path = path
         self._lock = lock
         self._holder = holder
-        self.record = read_lock_record(lock)
+        self._copy = 0
+        """Copy of the record that was read: it stays until the other one is durable."""
+        self.record = LockRecord()
+        """Lock record as it was last read or written."""
+
+    def load_record(self) -> None:
+        """Read the lock record, and enter this process as the holder of the lock. Raises DamagedError if the record is
+        unreadable, StorageError if its version is newer than this program, and OSError."""
+        self.record, self._copy = unpack(_read(self._lock), self._path)
         self.update_record()
 
     def update_record(self, **fields: int | bool) -> None:
         """Change fields of the lock record; durable on return. Raises OSError."""
         self.record = msgspec.structs.replace(self.record, **fields)
-        self._lock.seek(0)
-        self._lock.write(f"process {os.getpid()}, {self._holder}\n{msgspec.json.encode(self.record).decode()}\n")
-        self._lock.truncate()
-        self._lock.flush()
-        os.fsync(self._lock.fileno())
+        content = pack(self.record, f"process {os.getpid()}, {self._holder}")
+        for copy in (1 - self._copy, self._copy):
+            self._lock.seek(copy * COPY_BYTES)
+            self._lock.write(content)
+            os.fsync(self._lock.fileno())
 
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
 
 
-def read_lock_record(lock: IO[str]) -> LockRecord:
-    """Return the lock record in an open lock file. Raises DamagedError if it is unreadable, StorageError if its version
-    is newer than this program."""
-    line = lock.read().partition("\n")[2].strip()
-    if line.isascii() and line.isdecimal() and len(line) < 19:
-        return LockRecord(boot=int(line))  # the format of the first releases
-    try:
-        record = msgspec.json.decode(line or "{}", type=LockRecord)
-    except msgspec.MsgspecError as error:
-        raise DamagedError(
-            f"{lock.name}: the lock record is damaged, so the data beside it may be incomplete. Move "
-            f"{Path(lock.name).parent} away, run `kvstore member replace`, and start the replica with an empty "
-            "directory; for a single replica use `kvstore restore` with a backup"
-        ) from error
-    if record.version > LOCK_RECORD_VERSION:
-        raise StorageError(
-            f"{lock.name} was written by a newer version of this program (lock record {record.version}, this version "
-            f"knows up to {LOCK_RECORD_VERSION}): start that version"
-        )
-    return record
-
-
-def set_aside(directory: Path) -> Path:
-    """Move damaged data to a new subdirectory, record that in the lock record, and return the subdirectory.
-
-    The program never reads the moved data again; an operator may examine it. Raises StorageError and OSError.
-    """
-    with closing(lock_directory(directory, "repair")) as lock:
-        destination = next(path for number in count(1) if not (path := directory / f"damaged-{number}").exists())
-        destination.mkdir(mode=0o700)
-        lock.update_record(replaces=lock.record.incarnation or lock.record.replaces)
-        for path in sorted(directory.glob(f"{DATA_FILE}*")):
-            path.rename(destination / path.name)
-        sync_directory(directory)
-        lock.update_record(boot=0, incarnation=0, open=False)
-    return destination
-
-
 def lock_directory(directory: Path, holder: str) -> DirectoryLock:
     """Lock `directory` until the lock is closed or the process ends, even by a crash.
 
     `holder` describes this process in the StorageError of a second process. Raises StorageError if another process
-    holds the lock, DamagedError if the lock record is unreadable, and OSError.
+    holds the lock, and OSError.
     """
     path = directory / LOCK_FILE
     make_file(path)
-    lock = path.open("r+", errors="replace")
+    lock = path.open("r+b", buffering=0)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        other = lock.readline().rstrip() or "another process"
+        other = _holder_in(lock)
         lock.close()
         raise StorageError(
             f"{directory} is in use by {other}: stop that process, or start this one with another --data"
         ) from None
-    try:
-        return DirectoryLock(lock, holder)
-    except BaseException:
-        lock.close()
-        raise
+    return DirectoryLock(path, lock, holder)
 
 
 def lock_holder(directory: Path) -> str | None:
@@ -151,9 +99,27 @@ def lock_holder(directory: Path) -> str | None:
     path = directory / LOCK_FILE
     if not path.exists():
         return None
-    with path.open(errors="replace") as lock:
+    with path.open("rb", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return lock.readline().rstrip() or "another process"
+            return _holder_in(lock)
     return None
+
+
+def read_lock_record(directory: Path) -> LockRecord:
+    """Return the lock record of `directory` without locking it. Raises what `DirectoryLock.load_record` does."""
+    path = directory / LOCK_FILE
+    if not path.exists():
+        return LockRecord()
+    with path.open("rb", buffering=0) as lock:
+        return unpack(_read(lock), path).record
+
+
+def _read(lock: BinaryIO) -> bytes:
+    return os.pread(lock.fileno(), 2 * COPY_BYTES, 0)
+
+
+def _holder_in(lock: BinaryIO) -> str:
+    line = os.pread(lock.fileno(), _HOLDER_BYTES, 0).partition(b"\n")[0]
+    return line.decode(errors="replace").strip("\0 ") or "another process"

@@ -17,9 +17,10 @@ from paxos.ready import Write
 from paxos.types import PValue, Slot
 from storage import schema
 from storage.base import DiskSpace, Recovered, StatePage, StorageError, StoredIdentity
-from storage.directory import DATA_FILE, LOCK_FILE, LockRecord, read_lock_record
+from storage.directory import DATA_FILE, read_lock_record
 from storage.errors import damaged, translated_errors
 from storage.key_space import KeySpace
+from storage.lock_record import LockRecord
 from storage.log import load_entries
 from storage.manifest import Manifest, load_manifest
 from storage.rows import decode_text
@@ -123,7 +124,7 @@ def inspect(directory: Path) -> Iterator[Inspection]:
     Raises DamagedError if the data is damaged, StorageError if there is none or its version is newer, and OSError.
     """
     path = directory / DATA_FILE
-    record = _lock_record_in(directory)
+    record = read_lock_record(directory)
     refuse_lost(path, record)
     if not path.exists() or not path.stat().st_size:
         raise _no_data(directory)
@@ -132,7 +133,7 @@ def inspect(directory: Path) -> Iterator[Inspection]:
         version = _version_of(path)
         if version < schema.VERSION or _is_filled(wal_of(path)):
             scratch = Path(resources.enter_context(TemporaryDirectory(prefix="kvstore-check-")))
-            connection = resources.enter_context(closing(_open_copy(path, scratch)))
+            connection = resources.enter_context(closing(open_copy(path, scratch)))
         else:
             uri = f"{path.absolute().as_uri()}?immutable=1"
             connection = resources.enter_context(closing(sqlite3.connect(uri, uri=True, isolation_level=None)))
@@ -148,14 +149,6 @@ def _no_data(directory: Path) -> StorageError:
     return StorageError(f"{directory} holds no data of a replica: name the directory that `kvstore serve --data` uses")
 
 
-def _lock_record_in(directory: Path) -> LockRecord:
-    lock = directory / LOCK_FILE
-    if not lock.exists():
-        return LockRecord()
-    with lock.open(errors="replace") as file:
-        return read_lock_record(file)
-
-
 def _version_of(path: Path) -> int:
     with path.open("rb") as file:
         return int.from_bytes(file.read(_VERSION_AT + 4)[_VERSION_AT:])
@@ -165,7 +158,8 @@ def _is_filled(log: Path) -> bool:
     return log.exists() and log.stat().st_size > 0
 
 
-def _open_copy(path: Path, scratch: Path) -> sqlite3.Connection:
+def open_copy(path: Path, scratch: Path) -> sqlite3.Connection:
+    """Copy the database at `path` with its write-ahead log to the directory `scratch`, and open the copy."""
     copy = scratch / path.name
     shutil.copyfile(path, copy)
     if wal_of(path).exists():

@@ -20,7 +20,6 @@ from storage.directory import (
     DATA_FILE,
     LOCK_FILE,
     DirectoryLock,
-    LockRecord,
     lock_directory,
     make_directory,
     make_file,
@@ -30,6 +29,7 @@ from storage.errors import damaged, is_full, translated_errors, unusable
 from storage.file_watch import FileWatch
 from storage.hard_state import HardState
 from storage.key_space import NO_END, KeySpace
+from storage.lock_record import LockRecord
 from storage.log import load_entries, store_entries
 from storage.maintenance import Maintenance
 from storage.manifest import Manifest, load_manifest, store_manifest
@@ -83,6 +83,7 @@ def _open(
         try:
             make_directory(directory)
             lock = resources.enter_context(closing(lock_directory(directory, f"node {node} of cluster {cluster}")))
+            lock.load_record()
             refuse_lost(path, lock.record)
             refuse_broken_wal(path)
             make_file(path)
@@ -110,11 +111,14 @@ def _open(
 
 
 def refuse_lost(path: Path, record: LockRecord) -> None:
-    """Raise DamagedError if the database or its WAL is missing although the lock record says that it exists.
+    """Raise DamagedError if the database or its WAL is missing although the lock record says that it exists, or if it
+    was to be set aside.
 
     Call it before SQLite opens the file: SQLite deletes the WAL of an empty database.
     """
     log = wal_of(path)
+    if record.replaces and record.replaces == record.incarnation:
+        raise damaged(path, "the replica ended while it set this damaged data aside")
     if record.boot and not (path.exists() and path.stat().st_size):
         raise damaged(path, f"the database is missing, but this replica had reached boot {record.boot}")
     if record.open and not (log.exists() and log.stat().st_size):

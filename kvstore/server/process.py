@@ -35,7 +35,7 @@ from kvstore.server.startup import (
 from paxos.messages import AnyMessage
 from paxos.types import NodeId
 from storage.base import DamagedError, StorageError
-from storage.directory import set_aside
+from storage.set_aside import set_aside
 from storage.sqlite import SqliteStorage, open_storage
 
 log = logging.getLogger(__name__)

@@ -54,7 +54,7 @@ def run_lease(command: LeaseCommand, records: Records) -> Steps[LeaseResult]:
         case AcquireLock():
             return _acquire(command, records)
         case ReleaseLock(name=name, lease=lease):
-            return (yield from _release(name, lease, records))
+            return _release(name, lease, records)
         case RecordLeader():
             return LeaderResult(_record_leader(command, records))
         case ExpireLease():
@@ -106,11 +106,15 @@ def end(lease: int, records: Records) -> Steps[int]:
     return len(keys)
 
 
-def end_if_unused(lease: int, records: Records) -> Steps[None]:
-    """End `lease` if it is bound and no key or lock is attached to it any more."""
+def end_if_unused(lease: int, records: Records) -> None:
+    """End `lease` if it is bound and nothing is attached to it any more.
+
+    A lease with kept answers stays until its time is over. A command may detach keys from a lease each, so it could not
+    delete all their answers: it has one revision, with a limited number of changes.
+    """
     found = records.lease_index.leases.get(lease)
-    if found is not None and found.terms.bound and not found.keys and not found.queue_entries:
-        yield from end(lease, records)
+    if found is not None and found.terms.bound and found.size == 1:
+        records.delete_internal(lease_key(lease))
 
 
 def _grant(ttl_ms: int, records: Records, *, bound: bool = False) -> int:
@@ -151,7 +155,7 @@ def _acquire(command: AcquireLock, records: Records) -> AcquireResult | LockHeld
     return AcquireResult(lease, token, holder is None)
 
 
-def _release(name: bytes, lease: int, records: Records) -> Steps[LockReleased | LockNotHeld]:
+def _release(name: bytes, lease: int, records: Records) -> LockReleased | LockNotHeld:
     found = records.lease_index.leases.get(lease)
     token = (
         next((token for token, locked in found.queue_entries.items() if locked == name), 0) if found is not None else 0
@@ -159,7 +163,7 @@ def _release(name: bytes, lease: int, records: Records) -> Steps[LockReleased | 
     if found is None or not token:
         return LockNotHeld()
     records.delete_internal(queue_entry_key(token, name))
-    yield from end_if_unused(lease, records)
+    end_if_unused(lease, records)
     return LockReleased(records.command_revision)
 
 

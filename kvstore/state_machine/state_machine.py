@@ -381,7 +381,7 @@ class StateMachine:
         """End the bound leases to which nothing is attached any more. This happens at the end of a command, because a
         transaction may attach a key to the lease again."""
         for number, lease in enumerate(self._detached_from, start=1):
-            yield from end_if_unused(lease, self)
+            end_if_unused(lease, self)
             if number % STEP_RECORDS == 0:
                 yield STEP_RECORDS
         self._detached_from.clear()

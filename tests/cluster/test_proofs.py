@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import counter, full_speed, listing
+from tests.torture.histories import run as histories
 from tests.torture.watching import command as watching
 
 pytestmark = pytest.mark.cluster
@@ -39,3 +40,10 @@ def test_the_answers_at_full_speed_are_linearizable(tmp_path: Path) -> None:
     assert result.verdict.sound, result.verdict
     assert not result.verdict.unverified
     assert result.verdict.keys == 20
+
+
+@pytest.mark.slow
+def test_watches_reads_of_the_past_leases_and_locks_agree_while_replicas_fetch_snapshots(tmp_path: Path) -> None:
+    result = asyncio.run(histories.measure(tmp_path, seconds=15, seed=1, say=lambda _: None))
+    assert result.violations == []
+    assert result.snapshots

@@ -104,6 +104,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "kept-answers-ended-with-a-key",
+        (21,),
+        "A lease that was made for a key ends with it, with its kept answers: a command on many keys has no limit.",
+        "kvstore.state_machine.leases.end_if_unused",
+        "found.size == 1: records.delete_internal(lease_key(lease))",
+        "not found.keys and not found.queue_entries:\n        list(end(lease, records))",
+        UNIT,
+    ),
+    Mutant(
         "leases-expired-amid-an-entry",
         (21,),
         "A lease that the entry in progress has kept alive is expired, because its end is still the old one.",

@@ -10,6 +10,7 @@ from tests.torture.damage import DAMAGE
 from tests.torture.faults.command import FAULTS
 from tests.torture.full_speed import FULL_SPEED
 from tests.torture.fuzz.command import FUZZ
+from tests.torture.histories.command import HISTORIES
 from tests.torture.listing import LIST
 from tests.torture.watching.command import WATCH
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (FAULTS, CRASHES, CHURN, DAMAGE, COUNTER, WATCH, LIST, FULL_SPEED, FUZZ):
+for commands in (FAULTS, CRASHES, CHURN, DAMAGE, COUNTER, WATCH, HISTORIES, LIST, FULL_SPEED, FUZZ):
     app.add_typer(commands)
 
 

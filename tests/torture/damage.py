@@ -1,4 +1,4 @@
-"""Single flipped bits in the database or the write-ahead log of one replica: each must be detected or harmless.
+"""Single flipped bits in any file of the data of one replica: each must be detected or harmless.
 
 The damaged replica is always the same one, because a cluster of three tolerates one damaged replica.
 """
@@ -14,7 +14,7 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
-from bench.cluster import DATABASE, LOG, replace_disk
+from bench.cluster import replace_disk
 from bench.command import Json, figure_table, progress_bar, run, scratch_directory, verdict
 from bench.errors import BenchError
 from kvstore.testing.cluster_directory import ClusterError
@@ -133,7 +133,7 @@ async def _flip(cluster: ProcessCluster, victim: str, journal: WriteJournal, rng
     others = [other.url for other in cluster.replicas.values() if other is not replica]
     before = files.set_aside(replica.data)
     cluster.kill(victim)
-    file = replica.data / rng.choice([DATABASE, LOG])
+    file = rng.choice(files.damageable(replica.data))
     size_bytes = file.stat().st_size
     bit = rng.randrange(8 * size_bytes)
     files.flip(file, bit)
@@ -192,7 +192,7 @@ def _last_line(log: Path, start: int, containing: str = "") -> str:
 def damage_report(result: DamageResult) -> RenderableType:
     """Return the outcomes by file, and the bad flips."""
     table = figure_table("flipped in", *FlipOutcome)
-    for file in (DATABASE, LOG):
+    for file in sorted({flip.file for flip in result.flips}):
         table.add_row(file, *(str(result.count(file, outcome)) for outcome in FlipOutcome))
     reasons = [
         f"{each.outcome}: bit {each.bit} of {each.file} ({each.size_bytes:,} B): {each.detail}" for each in result.bad

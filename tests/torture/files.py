@@ -89,6 +89,12 @@ def downgrade(data: Path) -> None:
     (data / LOCK).write_text(f"process 1, node {node} of cluster {cluster}\n{boot}")
 
 
+def damageable(data: Path) -> list[Path]:
+    """Return the files of the data of a replica that have content, in order: database, write-ahead log, lock and
+    reserve."""
+    return sorted(path for path in data.iterdir() if path.is_file() and path.stat().st_size)
+
+
 def flip(file: Path, bit: int) -> None:
     """Invert one bit of a file."""
     with file.open("r+b") as opened:

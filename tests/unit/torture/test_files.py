@@ -70,3 +70,12 @@ def test_a_bit_is_flipped_and_flipped_back(tmp_path: Path) -> None:
     assert file.read_bytes() == b"\x00\x20\x00"
     files.flip(file, 13)
     assert file.read_bytes() == b"\x00\x00\x00"
+
+
+def test_every_file_of_a_running_replica_can_be_damaged(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    storage = open_storage(data, "test", "n1", ["n1"], reserve_bytes=4096)
+    storage.verify_files()
+    (data / "damaged-1").mkdir()
+    assert [path.name for path in files.damageable(data)] == [DATA_FILE, f"{DATA_FILE}-wal", "lock", "reserve"]
+    storage.close()

@@ -95,7 +95,7 @@ CONVERSIONS = {
     "kvstore/server/http/body_rules.py": {"int(digits)"},  # RFC 9110 allows leading zeros
     "kvstore/testing/fork_server.py": {"int(path.name)"},
     "kvstore/testing/replica_status.py": {"int(status.ballot.partition('.')[0])"},
-    "storage/directory.py": {"int(line)"},
+    "storage/lock_record.py": {"int(line)"},
     "storage/manifest.py": {"int(digest)"},
 }
 """The conversions of text outside of the parser, each of text that a program of this project wrote or checked."""

@@ -1,11 +1,14 @@
 """Which Host and which Origin are taken, on every path and every method."""
 
+import asyncio
 import itertools
+import re
 
 import pytest
 
 from kvstore.api.authority import Authority
 from kvstore.server.http.cross_site import HostNames
+from tests.unit.kvstore.server.http.described import DOCUMENT
 from tests.unit.kvstore.server.http.fake import Reply, Store, Wire, run
 
 PATHS = [
@@ -207,5 +210,65 @@ def test_a_refused_page_is_given_only_advice_that_helps(field: str, helps: bool)
             assert field.partition(": ")[2] in detail
             assert ("public_names" in detail) is helps
             assert ("No setting" in detail) is not helps
+
+    run(scenario, names=NAMES)
+
+
+WRITE_PATHS = sorted(
+    {re.sub(r"\{\w+\}", "x", path) for path in DOCUMENT["paths"]} | {"/nothing", "http://127.0.0.1:8001/kv/x"}
+)
+QUERIES = ["", "?ttl_s=5", "?prefix=&limit=5&lock=l&fence=1"]
+HEADS = [
+    ["Content-Length: 0"],
+    ["Content-Length: 0", "Idempotency-Key: 7-1", "If-None-Match: *"],
+    ["Content-Length: 0", 'If-Match: "1"'],
+    ["Content-Length: 2", "Content-Type: application/json"],
+    ["Content-Length: 2", "Expect: 100-continue"],
+    ["Transfer-Encoding: chunked"],
+]
+BODIES = {"Content-Length: 2": b"{}", "Transfer-Encoding: chunked": b"2\r\n{}\r\n0\r\n\r\n"}
+
+
+def foreign(method: str, target: str, head: list[str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1:8001", "Origin: https://elsewhere.example", *head]
+    body = b"" if "Expect: 100-continue" in head else BODIES.get(head[0], b"")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def own(method: str, target: str) -> bytes:
+    return f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:8001\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=" ".join)
+@pytest.mark.parametrize("method", UNSAFE)
+def test_a_write_for_another_site_is_refused_on_every_path_in_whatever_way_it_arrives(
+    method: str, head: list[str], subtests: pytest.Subtests
+) -> None:
+    """On a new connection, on a kept one, byte by byte, and behind a write that is in progress. A refused write is not
+    asked for its body."""
+
+    async def scenario(store: Store) -> None:
+        for target, query in itertools.product(WRITE_PATHS, QUERIES):
+            request = foreign(method, target + query, head)
+            with subtests.test(target=target, query=query):
+                async with await store.wire() as new, await store.wire() as kept, await store.wire() as slow:
+                    assert (await new.ask(request)).status == 403
+                    assert (await kept.ask(own("PUT", "/kv/own"))).status in {200, 201}
+                    assert (await kept.ask(request)).status == 403
+                    for byte in request:
+                        slow.send(bytes([byte]))
+                        await asyncio.sleep(0)
+                    assert (await slow.reply()).status == 403
+                async with await store.wire() as pipelined:
+                    while not store.replica.arrived.empty():
+                        store.replica.arrived.get_nowait()
+                    store.replica.gate.clear()
+                    pipelined.send(own("PUT", "/kv/own") + request + own("PUT", "/kv/late"))
+                    assert await store.replica.arrived.get() == b"own"
+                    store.replica.gate.set()
+                    assert [(await pipelined.reply()).status for _ in range(2)] == [200, 403]
+        assert store.replica.machine.records.keys() <= {b"own", b"late"}
+        assert not store.replica.lease_index.leases
+        assert store.replica.membership.version == 3
 
     run(scenario, names=NAMES)
