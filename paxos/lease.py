@@ -13,20 +13,28 @@ Sources: Gray and Cheriton, "Leases" (SOSP 1989); Moraru et al., "Paxos Quorum L
 
 from paxos.options import Options
 from paxos.quorum import reached_by_quorum
-from paxos.types import ZERO, Ballot, Configuration, Count, NodeId, Time
+from paxos.types import ZERO, Ballot, Configuration, Count, GrantTerms, NodeId, Time
 
 
 class LeaseGrant:
     """The acceptor's side of a leader lease.
 
     The grant is in memory only. A restarted acceptor may have granted a lease just before it stopped, so it refuses
-    every candidate for one whole lease (rule 17).
+    every candidate for one whole lease, or for one of the terms `granted`, which an earlier process may have granted
+    under other settings, if that is longer (rule 17).
     """
 
-    def __init__(self, options: Options, now: Time, *, restarted: bool) -> None:
+    def __init__(
+        self,
+        options: Options,
+        now: Time,
+        *,
+        restarted: bool,
+        granted: GrantTerms = GrantTerms(),  # noqa: B008 - frozen
+    ) -> None:
         self._length = options.lease_for_acceptor
         self._ballot = ZERO
-        self.until = now + self._length if restarted else now
+        self.until = now + max(self._length, granted.length) if restarted else now
 
     def refuses(self, node: NodeId, now: Time) -> bool:
         """Return True while a grant to another node, or the wait after a restart, forbids a promise to `node`."""

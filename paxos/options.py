@@ -2,7 +2,7 @@
 
 import msgspec
 
-from paxos.types import MS, Time
+from paxos.types import MS, GrantTerms, Time
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,4 +50,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lease_for_acceptor(self) -> Time:
         """Length of the lease for an acceptor, from the time of receipt: lengthened by the drift bound (rule 15)."""
-        return self.lease_ms * (1_000_000 + self.clock_drift_ppm) * MS // 1_000_000
+        return self.grant_terms.length
+
+    @property
+    def grant_terms(self) -> GrantTerms:
+        """The settings that decide how long an acceptor grants a lease."""
+        return GrantTerms(self.lease_ms, self.clock_drift_ppm)

@@ -51,7 +51,7 @@ from paxos.outbox import Outbox
 from paxos.reads import ReadIndexTracker
 from paxos.ready import Ready
 from paxos.role import Role, RoleState
-from paxos.types import MS, Ballot, Configuration, Count, NodeId, PValue, Slot, Time
+from paxos.types import MS, Ballot, Configuration, Count, GrantTerms, NodeId, PValue, Slot, Time
 
 
 class Replica:
@@ -69,14 +69,15 @@ class Replica:
         chosen: Slot,
         tail: list[PValue],
         restarted: bool,
+        granted: GrantTerms = GrantTerms(),  # noqa: B008 - immutable
     ) -> None:
         """Start from the durable state.
 
         `versions` are the configurations of the slots after the chosen prefix, see ConfigurationHistory. `promised` and
         `chosen` are the stored promise and chosen prefix, and `tail` holds the accepted values from some slot at or
         below `chosen` + 1 to the end of the log. `restarted` is True unless the storage is new: the replica may have
-        granted a lease just before it stopped (rule 17). Raises InvariantError if a value was accepted above the
-        promise.
+        granted a lease just before it stopped (rule 17). `granted` are the longest terms of such a lease. Raises
+        InvariantError if a value was accepted above the promise.
         """
         require(all(pvalue.ballot <= promised for pvalue in tail), "an accepted ballot is above the stored promise")
         self.node = node
@@ -85,7 +86,8 @@ class Replica:
         self.configurations = ConfigurationHistory(node, versions)
         context = RoleContext(node, self.configurations, options, self._out)
         self._log = Log(options, chosen, tail)
-        self._acceptor = Acceptor(promised, self._log, LeaseGrant(options, now, restarted=restarted), self._out)
+        grant = LeaseGrant(options, now, restarted=restarted, granted=granted)
+        self._acceptor = Acceptor(promised, self._log, grant, self._out)
         self._learner = Learner(self._acceptor, context)
         self._reads = ReadIndexTracker(options.retransmit_ms * MS)
         first_due = self._acceptor.grant.until if restarted else now

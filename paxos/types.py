@@ -56,6 +56,22 @@ class PValue(NamedTuple):
     value: bytes
 
 
+class GrantTerms(NamedTuple):
+    """The settings that decide how long an acceptor grants a leader lease (rule 15)."""
+
+    lease_ms: int = 0
+    clock_drift_ppm: int = 0
+
+    @property
+    def length(self) -> Time:
+        """Length of a grant on the clock of the acceptor: lengthened by the drift bound."""
+        return self.lease_ms * (1_000_000 + self.clock_drift_ppm) * MS // 1_000_000
+
+    def joined(self, other: "GrantTerms") -> "GrantTerms":
+        """Return terms whose grants last at least as long as those of both: the longer lease, and the larger bound."""
+        return GrantTerms(max(self.lease_ms, other.lease_ms), max(self.clock_drift_ppm, other.clock_drift_ppm))
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """The members and their roles (rule 29). The order of the names has no meaning; names are unique.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from paxos.ready import Write
-from paxos.types import ZERO, Ballot, NodeId, PValue, Slot
+from paxos.types import ZERO, Ballot, GrantTerms, NodeId, PValue, Slot
 
 SUB_REVISION_BITS = 20
 LAST_SUB_REVISION = (1 << SUB_REVISION_BITS) - 1
@@ -199,6 +199,9 @@ class StateWrite(Write):
     """Progress of a restored state, all of whose rows are staged with this write; None for no change. Storage keeps the
     progress until the staged snapshot is complete, or another one begins."""
 
+    granted: GrantTerms | None = None
+    """Longest terms of the leader leases that may still be granted, None for no change."""
+
 
 class Recovered(msgspec.Struct):
     """The durable state at the time of opening."""
@@ -226,6 +229,8 @@ class Recovered(msgspec.Struct):
     """The founding to which the replica has agreed, None for none."""
     restored: AppliedProgress | None = None
     """Progress of the restored state whose rows are staged until the cluster is founded, None for none."""
+    granted: GrantTerms = GrantTerms()
+    """Longest terms of the leader leases that an earlier process may have granted (rule 17)."""
 
 
 class Storage(Protocol):
@@ -291,7 +296,7 @@ def has_records(write: Write) -> bool:
         return True
     if not isinstance(write, StateWrite):
         return False
-    records = (write.progress, write.truncate, write.staged, write.founding, write.restored)
+    records = (write.progress, write.truncate, write.staged, write.founding, write.restored, write.granted)
     return bool(write.changes or write.compact) or any(record is not None for record in records)
 
 

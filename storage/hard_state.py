@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from paxos.ready import Write
-from paxos.types import ZERO, Ballot, Slot
+from paxos.types import ZERO, Ballot, GrantTerms, Slot
 from storage.base import (
     AppliedProgress,
     Founding,
@@ -64,7 +64,7 @@ class Staging(NamedTuple):
 
 class HardState(NamedTuple):
     """The hard state of one replica. Its fields only go up, except `compact`, `staging` and `restored`, which an
-    installed snapshot replaces."""
+    installed snapshot replaces, and `granted`."""
 
     promised: Ballot = ZERO
     """The promise."""
@@ -80,6 +80,8 @@ class HardState(NamedTuple):
     founding: Founding | None = None
     restored: AppliedProgress | None = None
     """Progress of the restored state whose rows are staged until the cluster is founded."""
+    granted: GrantTerms = GrantTerms()
+    """Longest terms of the leader leases that may still be granted (rule 17)."""
 
     def after(self, writes: Sequence[Write]) -> "HardState":
         """Return the hard state after `writes`. Raises StorageError if they break the contract."""
@@ -107,6 +109,7 @@ class HardState(NamedTuple):
             self.staging.compacted,
             founding=self.founding,
             restored=self.restored,
+            granted=self.granted,
         )
 
 
@@ -142,6 +145,8 @@ def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
         hard_state = _after_founding(hard_state, write.founding)
     if write.restored is not None:
         hard_state = _after_restored(hard_state, write.restored)
+    if write.granted is not None:
+        hard_state = hard_state._replace(granted=write.granted)
     return hard_state
 
 

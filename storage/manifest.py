@@ -1,4 +1,4 @@
-"""The manifest: the hard state and the location of the state's rows, in five one-row tables of the database.
+"""The manifest: the hard state and the location of the state's rows, in six one-row tables of the database.
 
 A row is written when its content has changed, and verified when it is loaded.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from paxos.types import Ballot
+from paxos.types import Ballot, GrantTerms
 from storage.base import AppliedProgress, Founding, Truncation
 from storage.errors import damaged
 from storage.hard_state import HardState, Staging
@@ -45,6 +45,10 @@ def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Mani
         connection.execute("UPDATE founding SET founding = ?, checksum = ?", with_checksum(pack_founding(new.founding)))
     if new.restored != old.restored:
         connection.execute("UPDATE restored SET progress = ?, checksum = ?", with_checksum(pack_restored(new.restored)))
+    if new.granted != old.granted:
+        connection.execute(
+            "UPDATE granted SET lease_ms = ?, clock_drift_ppm = ?, checksum = ?", with_checksum(*new.granted)
+        )
     if _bounds_row(after) != _bounds_row(before):
         connection.execute(
             "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
@@ -68,6 +72,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
     truncated, log_chain, live, compacted, compact, *staging = only_row(connection, path, "bounds")
     (founding,) = only_row(connection, path, "founding")
     (restored,) = only_row(connection, path, "restored")
+    granted = GrantTerms(*only_row(connection, path, "granted"))
     end, log_bytes = load_extent(connection, truncated)
     last = max(end, truncated)
     if chosen > last:
@@ -84,6 +89,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
         Staging(*staging),
         msgspec.json.decode(founding, type=Founding | None),
         msgspec.json.decode(restored, type=AppliedProgress | None),
+        granted,
     )
     return Manifest(hard_state, live, compacted), log_bytes
 

@@ -9,6 +9,7 @@
     founding   one row: see `storage.base.Founding`, as JSON; null before the replica has agreed to a founding
     restored   one row: the progress of a restored state whose rows are staged until the cluster is founded, as JSON;
                null for none
+    granted    one row: the settings of the longest leader lease that may still be granted
     records_a, records_b   one row for each record, see `storage.base.Change` and `storage.state_tables`
     history_a, history_b   one row for each run of changes: the first and the last position, and all changes, packed
 
@@ -24,7 +25,7 @@ from msgspec.structs import astuple, replace
 from sqlite_utils import Database
 from sqlite_utils.db import Table
 
-from paxos.types import ZERO, NodeId
+from paxos.types import ZERO, GrantTerms, NodeId
 from storage.base import DamagedError, Founding, StorageError, StoredIdentity
 from storage.errors import damaged
 from storage.hard_state import HardState
@@ -144,6 +145,12 @@ def _create_restored(database: Database) -> None:
     database.execute("INSERT INTO restored VALUES (?, ?)", with_checksum(pack_restored(None)))
 
 
+def _create_granted(database: Database) -> None:
+    """Create the table of the granted leases. Earlier data was used with the settings of its next start."""
+    _create(database, "granted", {"lease_ms": int, "clock_drift_ppm": int})
+    database.execute("INSERT INTO granted VALUES (?, ?, ?)", with_checksum(*GrantTerms()))
+
+
 def _create(
     database: Database, name: str, columns: dict[str, type], pk: str | None = None, nullable: str | None = None
 ) -> Table:
@@ -151,7 +158,7 @@ def _create(
     return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk, nullable}, strict=True)
 
 
-_MIGRATIONS = (_create_tables, _create_state, _create_founding, _create_restored)
+_MIGRATIONS = (_create_tables, _create_state, _create_founding, _create_restored, _create_granted)
 """The migrations, by the schema version that each turns into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)

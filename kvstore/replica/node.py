@@ -17,6 +17,7 @@ from kvstore.replica.checkpointer import Checkpointer, joined
 from kvstore.replica.disk_load import DiskLoad
 from kvstore.replica.divergence import DIGESTS, EVERY_SLOTS, DivergenceCheck
 from kvstore.replica.founding import FoundingManager, FoundingPlan, founding_memberships
+from kvstore.replica.grant_record import GrantRecord
 from kvstore.replica.leader_watch import LeaderWatch
 from kvstore.replica.lease_expiry import LeaseExpiry
 from kvstore.replica.membership_manager import MembershipManager
@@ -67,8 +68,7 @@ class Node:
         self.id: NodeId = identity.node
         self._boot = identity.boot
         self.origin = f"{identity.node}.{identity.incarnation:x}"
-        """First part of this replica's request ids. It holds the incarnation, because new data under the same name
-        counts its boots from 1 again."""
+        """First part of this replica's request ids. New data under the same name has another incarnation."""
         self._clock = clock
         self._timeout = request_timeout_ms * MS
         self._max_waiting = max_waiting
@@ -77,7 +77,7 @@ class Node:
         self.stats = NodeStats()
         self._checkpointer = Checkpointer(storage, founding_memberships(recovered.founding), limits, clock())
         self.view = MembershipView(self.id, self._checkpointer)
-        from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
+        self._grants = GrantRecord(storage, options.grant_terms, clock())
         self.replica = Replica(
             self.id,
             configurations_of(self.machine.memberships),
@@ -86,8 +86,9 @@ class Node:
             clock(),
             promised=recovered.promised,
             chosen=recovered.chosen,
-            tail=list(scan(storage, from_slot, recovered.last)),
+            tail=_log_tail(storage, options),
             restarted=self._boot > 1,
+            granted=self._grants.longest,
         )
         self.founding = FoundingManager(plan, storage, self._checkpointer, self.replica)
         self._snapshot_receiver = SnapshotReceiver(self.id, storage, self._checkpointer, self.replica, self.founding)
@@ -309,7 +310,7 @@ class Node:
         self._reader.answer(core.reads)
         ready = Ready(
             messages=core.messages + self._messages,
-            write=joined(core.write, checkpoint),
+            write=joined(core.write, self._grants.along(checkpoint, now)),
             chosen=core.chosen,
             reads=core.reads,
             fetches=fetches,
@@ -389,3 +390,10 @@ class Node:
         )
         if change is not None:
             self.write(Reconfigure(change), self._membership_manager.answered)
+
+
+def _log_tail(storage: Storage, options: Options) -> list[PValue]:
+    """Return the stored entries from the chosen ones that candidates may ask for to the end of the log."""
+    recovered = storage.recovered()
+    from_slot = max(recovered.truncation.slot, recovered.chosen - options.recent_slots) + 1
+    return list(scan(storage, from_slot, recovered.last))

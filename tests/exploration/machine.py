@@ -33,7 +33,7 @@ from paxos.messages import (
 from paxos.options import Options
 from paxos.ready import Envelope, ServeFetch, Write
 from paxos.role import Role
-from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, NodeId, PValue, Time, pack
+from paxos.types import MS, NOOP, ZERO, Ballot, Configuration, GrantTerms, NodeId, PValue, Time, pack
 from storage.base import Founding, has_records
 from storage.memory import MemoryStorage
 
@@ -71,9 +71,9 @@ class Leaseless(Options, frozen=True):
         return 0
 
     @property
-    def lease_for_acceptor(self) -> Time:
+    def grant_terms(self) -> GrantTerms:
         """No time at all."""
-        return 0
+        return GrantTerms()
 
 
 class Input(StrEnum):

@@ -77,7 +77,7 @@ def latest_nonce(self: LeaderLease, sender: NodeId, nonce: int, *, granted: bool
         self.until = since[0] + self._length if len(since) == 2 else 0
 
 
-def without_wait(self: LeaseGrant, options: Options, now: Time, *, restarted: bool) -> None:
+def without_wait(self: LeaseGrant, options: Options, now: Time, **_: object) -> None:
     self._length = options.lease_for_acceptor
     self._ballot = ZERO
     self.until = now

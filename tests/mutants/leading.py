@@ -1,6 +1,6 @@
 """Mutants of leases, leaders and the reads that rest on them: the rest of `paxos/`."""
 
-from tests.mutants.mutant import RUNNING, Mutant
+from tests.mutants.mutant import RUNNING, UNIT, Mutant
 
 MUTANTS = (
     Mutant(
@@ -82,7 +82,7 @@ MUTANTS = (
         "grant-not-lengthened",
         (15,),
         "An acceptor shortens its grant by the drift of the clocks instead of lengthening it.",
-        "paxos.options.Options.lease_for_acceptor",
+        "paxos.types.GrantTerms.length",
         "1_000_000 +",
         "1_000_000 -",
     ),
@@ -171,8 +171,26 @@ MUTANTS = (
         (17,),
         "An acceptor that restarts promises at once, although it may have granted a lease a moment ago.",
         "paxos.lease.LeaseGrant.__init__",
-        "+ self._length if restarted else now",
+        "+ max(self._length, granted.length) if restarted else now",
         "",
+    ),
+    Mutant(
+        "wait-of-the-new-settings-after-a-restart",
+        (17,),
+        "A replica that restarts with a shorter lease does not wait for a longer one that it granted before.",
+        "kvstore.replica.grant_record.GrantRecord.__init__",
+        "stored.joined(own)",
+        "own",
+        UNIT,
+    ),
+    Mutant(
+        "shorter-lease-stored-at-once",
+        (17,),
+        "A replica stores its shorter lease before the longer one has ended, and a second restart does not wait.",
+        "kvstore.replica.grant_record.GrantRecord.along",
+        "or now < self._ends",
+        "",
+        UNIT,
     ),
     Mutant(
         "read-confirmed-by-an-earlier-round",

@@ -36,8 +36,8 @@ MUTANTS = (
         (1, 8),
         "A promise is reported durable and was never stored.",
         "storage.manifest.store_manifest",
-        "*new",
-        "*old",
+        "*new.promised",
+        "*old.promised",
         UNIT,
     ),
     Mutant(

@@ -152,5 +152,6 @@ def shown(storage: Storage) -> dict[str, Any]:
         else [],
         "progress": (recovered.progress, page.progress),
         "state": compacted(page.changes, page.compacted, recovered.compacted),
+        "granted": recovered.granted,
         "staged": (recovered.staged, recovered.restored, storage.read_state(0, EVERYTHING, staged=True)),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paxos.ready import Write
-from paxos.types import Ballot, PValue
+from paxos.types import Ballot, GrantTerms, PValue
 from storage.base import (
     GENESIS,
     AppliedProgress,
@@ -240,6 +240,15 @@ def test_rule_31_a_restored_state_is_staged_until_its_last_page_comes(reopen: Re
     recovered = storage.recovered()
     assert (recovered.restored, recovered.progress, recovered.chosen) == (None, RESTORED, 9)
     assert (rows(storage), recovered.truncation) == (RESTORED_ROWS, Truncation(9, b"\x01" * 16))
+
+
+def test_rule_17_the_longest_lease_that_may_be_granted_is_stored(reopen: Reopen) -> None:
+    storage = reopen()
+    assert storage.recovered().granted == GrantTerms()
+    for terms in (GrantTerms(10_000, 100), GrantTerms(500, 300_000)):
+        storage.write([StateWrite(granted=terms)])
+        storage = reopen()
+        assert storage.recovered().granted == terms
 
 
 @pytest.mark.parametrize("progress", [None, AppliedProgress(2, 1)])
