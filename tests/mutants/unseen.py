@@ -271,15 +271,6 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
-        "read-index-as-announced",
-        (18,),
-        "A read index is the chosen prefix that the leader has announced, not the one that it knows.",
-        "paxos.leader.Leader._flush_reads",
-        "slot, nonce = self._learner.chosen, self.lease.next_nonce",
-        "slot, nonce = self._announced, self.lease.next_nonce",
-        RUNNING,
-    ),
-    Mutant(
         "read-index-ends-both-queues",
         (18,),
         "A read index answers the reads of the other queue, which arrived after it was requested.",

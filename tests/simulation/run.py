@@ -12,6 +12,7 @@ from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import OperationHistory, SimulatedClient
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.operator import Operator
+from tests.simulation.rarities import Rarities
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
 from tests.simulation.trace import EventTrace
@@ -56,9 +57,14 @@ class Run:
         self.history = OperationHistory()
         self.tenancy = Tenancy()
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
+        self.rarities = Rarities(self.cluster, self.safety, self.history)
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
+        with self.rarities.in_force():
+            return self._run()
+
+    def _run(self) -> Summary:
         scenario, cluster = self.scenario, self.cluster
         clients = [SimulatedClient(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
         tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]
@@ -69,6 +75,7 @@ class Run:
             tenant.stopped = True
         if self.operator is not None:
             self.operator.stopped = True
+        self.rarities.stop()
         self._await_founding()
         cluster.heal(scenario.core)
         clients += self._recover()
