@@ -1,40 +1,23 @@
 """Actors that make rare events likely. Each seed switches each of them on or off (swarm testing), so that a run is full
 of some of them and free of the others."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from unittest.mock import patch
 
-from kvstore.api.commands import (
-    AnswerExpired,
-    ExpireLease,
-    GrantLease,
-    Idempotent,
-    LeaseGranted,
-    Put,
-    PutResult,
-    RecordLeader,
-    Result,
-    unpack_batch,
-)
+from kvstore.api.commands import ExpireLease, RecordLeader, unpack_batch
 from kvstore.api.errors import Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
-from kvstore.state_machine import idempotency
+from kvstore.state_machine.lease_index import LEADER_KEY
 from paxos.messages import Heartbeat
 from paxos.ready import Ready
 from paxos.types import unpack
-from tests.simulation.checkers import Safety
-from tests.simulation.clients import SESSION_MS, OperationHistory
+from tests.simulation.clients import OperationHistory
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Link, links
 from tests.simulation.scenario import StrikeKind, moment
 
-KEPT = 4
-"""Kept answers of a lease in a run with repeaters."""
 BURST = 5
 """Most overlapping reads of a burst."""
 AMBUSH_MS = (0.5, 5)
@@ -43,14 +26,37 @@ AMBUSH_UP_MS = (0.05, 1)
 """Time after which the victims of an ambush start again."""
 
 
-class Actor:
+class Observer:
+    """A SimulatedWatcher that looks at steps only."""
+
+    def started(self, machine: SimulatedMachine) -> None:
+        """See SimulatedWatcher."""
+
+    def wiped(self, machine: SimulatedMachine) -> None:
+        """See SimulatedWatcher."""
+
+    def moved(self, machine: SimulatedMachine) -> None:
+        """See SimulatedWatcher."""
+
+    def answered(self, machine: SimulatedMachine, query: object, answer: object) -> None:
+        """See SimulatedWatcher."""
+
+    def replied(self, machine: SimulatedMachine, command: object, result: object) -> None:
+        """See SimulatedWatcher."""
+
+    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
+        """See SimulatedWatcher."""
+
+
+class Actor(Observer):
     """Something that happens at random times until it is stopped."""
 
-    def __init__(self, cluster: SimulatedCluster, safety: Safety, history: OperationHistory, longest_ms: float) -> None:
-        self.cluster, self.safety, self.history = cluster, safety, history
+    def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
+        self.cluster, self.history = cluster, history
         self.rng = cluster.scenario.rng(f"rarity/{type(self).__name__}")
         self.stopped = False
         self._longest_ms = longest_ms
+        cluster.watchers.append(self)
         self._wait()
 
     def act(self) -> None:
@@ -93,89 +99,51 @@ class BurstReader(Actor):
             self.history.told(answer.revision, floor, change=False)
 
 
-class Repeater(Actor):
-    """Numbered requests of one lease, several under way, which overtake and repeat each other. A number is answered
-    alike each time, as long as its answer is kept."""
-
-    def __init__(self, cluster: SimulatedCluster, safety: Safety, history: OperationHistory, longest_ms: float) -> None:
-        self._lease = 0
-        self._highest = 0
-        self._answers: dict[int, PutResult] = {}
-        super().__init__(cluster, safety, history, longest_ms)
-
-    def act(self) -> None:
-        """Send a new number, or one of the last again."""
-        if not self._lease:
-            self.anyone().happens(lambda node: node.write(GrantLease(SESSION_MS), self._granted))
-            return
-        number = self._highest - self.rng.randrange(-2, KEPT + 2)
-        if number < 1:
-            return
-        self._highest = max(self._highest, number)
-        value = b"%d" % number
-        request = Idempotent(self._lease, number, value, Put(b"r%d" % (number % 3), value))
-        self.anyone().happens(lambda node: node.write(request, partial(self._answered, number)))
-
-    def _granted(self, answer: Result | Refused) -> None:
-        if isinstance(answer, LeaseGranted):
-            self._lease = self._lease or answer.lease
-
-    def _answered(self, number: int, answer: Result | Refused) -> None:
-        if isinstance(answer, PutResult):
-            known = self._answers.setdefault(number, answer)
-            assert known == answer, f"request {number} was answered with {answer} after {known}"
-        elif isinstance(answer, AnswerExpired):
-            assert number <= self._highest - KEPT, f"request {number} is too old, though {self._highest} is the highest"
-        else:
-            assert isinstance(answer, Refused), f"request {number} was answered with {answer}"
-
-
 class FormerLeader(Actor):
     """Commands of a leader of before, which come late: it expires leases as they are now, and records itself. None of
     them has an effect."""
 
+    def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
+        self._leaders: dict[int, str] = {}
+        """Each leader that was recorded, by the version of the record."""
+        super().__init__(cluster, history, longest_ms)
+
+    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
+        """Remember who is recorded."""
+        record = machine.node.machine.internal(LEADER_KEY) if machine.node is not None else None
+        if record is not None:
+            self._leaders[record.version] = record.value.decode()
+
     def act(self) -> None:
         """Send one of them."""
-        former = self.safety.reference.leaders[1:-1]
+        self.anyone().happens(self._submit)
+
+    def _submit(self, node: Node) -> None:
+        record = node.machine.internal(LEADER_KEY)
+        former = [version for version in self._leaders if record is not None and version < record.version]
         if not former:
             return
-        place = self.rng.randrange(len(former))
-        self.anyone().happens(partial(self._submit, leader=former[place], replaced=place))
-
-    def _submit(self, node: Node, *, leader: str, replaced: int) -> None:
+        version = self.rng.choice(former)
         leases = list(node.machine.lease_index.leases.items())
         if leases and self.rng.random() < 0.7:
             number, lease = self.rng.choice(leases)
-            node.write(ExpireLease(number, lease.version, leader), lambda _: None)
+            node.write(ExpireLease(number, lease.version, self._leaders[version]), lambda _: None)
         else:
-            node.write(RecordLeader(leader, replaced), lambda _: None)
+            node.write(RecordLeader(self._leaders[version], version - 1), lambda _: None)
 
 
 class Ambush(Actor):
     """Just after the leader has renewed its lease, it is cut off, and all others die at once. They start
     again within the lease, of which they know nothing then."""
 
-    def __init__(self, cluster: SimulatedCluster, safety: Safety, history: OperationHistory, longest_ms: float) -> None:
+    def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
         self._armed = False
         self._struck_at = -moment(2 * cluster.scenario.lease_ms)
-        cluster.watchers.append(self)
-        super().__init__(cluster, safety, history, longest_ms)
+        super().__init__(cluster, history, longest_ms)
 
     def act(self) -> None:
         """Strike with the next renewal, unless the victims of the last ambush may still wait."""
         self._armed = self.cluster.world.now >= self._struck_at + moment(1.5 * self.cluster.scenario.lease_ms)
-
-    def started(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def wiped(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def moved(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def answered(self, machine: SimulatedMachine, query: object, answer: object) -> None:
-        """See SimulatedWatcher."""
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Wait for a renewal, and until it is granted."""
@@ -208,20 +176,8 @@ class Ambush(Actor):
             machine.start()
 
 
-class Settlements:
+class Settlements(Observer):
     """Check that no batch settles a batch that its origin still waits for: it would be refused if it came later."""
-
-    def started(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def wiped(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def moved(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def answered(self, machine: SimulatedMachine, query: object, answer: object) -> None:
-        """See SimulatedWatcher."""
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Look at the batches that the replica has applied, those of its own."""
@@ -239,31 +195,21 @@ class Settlements:
 
 ACTORS: dict[str, type[Actor]] = {
     "bursts": BurstReader,
-    "repeats": Repeater,
     "former leaders": FormerLeader,
     "ambushes": Ambush,
 }
 
 
 class Rarities:
-    """The actors of a run."""
+    """The actors of a run, and the check that needs none."""
 
-    def __init__(self, cluster: SimulatedCluster, safety: Safety, history: OperationHistory) -> None:
+    def __init__(self, cluster: SimulatedCluster, history: OperationHistory) -> None:
         scenario = cluster.scenario
         cluster.watchers.append(Settlements())
-        self._kept = KEPT if "repeats" in scenario.rarities else idempotency.KEPT
-        safety.reference.kept = self._kept
         longest_ms = {"ambushes": scenario.faulty_ms / 10, "former leaders": 300}
         self._actors = [
-            ACTORS[name](cluster, safety, history, longest_ms.get(name, 2 * scenario.think_ms))
-            for name in scenario.rarities
+            ACTORS[name](cluster, history, longest_ms.get(name, 2 * scenario.think_ms)) for name in scenario.rarities
         ]
-
-    @contextmanager
-    def in_force(self) -> Iterator[None]:
-        """Keep as many answers as the run has, in the block."""
-        with patch.object(idempotency, "KEPT", self._kept):
-            yield
 
     def stop(self) -> None:
         """Let nothing more happen."""

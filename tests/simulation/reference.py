@@ -55,17 +55,12 @@ class Reference:
         """How often each lease that lives was granted or kept alive."""
         self.expired: dict[int, Slot] = {}
         """Where leases ended because the leader said so."""
-        self.leaders = [""]
-        """Those that were recorded to decide when leases expire, in order; "" for none."""
+        self._leaders = [""]
         self._hangs: dict[bytes, int] = {}
         self._queues: dict[bytes, list[int]] = defaultdict(list)
         """The leases that have each lock, or wait for it, in order."""
         self._fences: dict[tuple[bytes, int], int] = {}
         self._done: set[tuple[int, int]] = set()
-        self.kept = 1000
-        """Numbers of a lease, the highest ones, whose answers are kept."""
-        self._tops: dict[int, int] = defaultdict(int)
-        """The highest number of each lease."""
         for row in restored_rows(restored) if restored else []:
             record = Record(row.value or b"", row.create_revision, row.create_revision, row.version, 0)
             self._versions[row.key].append((restored, record))
@@ -198,9 +193,8 @@ class Reference:
         """1 when it changed anything."""
         match command:
             case Idempotent(lease=lease, number=number, command=once):
-                if lease not in self.leases or (lease, number) in self._done or number <= self._tops[lease] - self.kept:
+                if lease not in self.leases or (lease, number) in self._done:
                     return 0
-                self._tops[lease] = max(self._tops[lease], number)
                 self._done.add((lease, number))
                 self._do(once, revision, 0)
                 return 1  # if only because the answer is stored
@@ -215,11 +209,11 @@ class Reference:
                 return 1
             case RevokeLease(lease=lease) if lease in self.leases:
                 return self._end(lease)
-            case RecordLeader(leader=leader, replaced=replaced) if replaced == len(self.leaders) - 1:
-                self.leaders.append(leader)
+            case RecordLeader(leader=leader, replaced=replaced) if replaced == len(self._leaders) - 1:
+                self._leaders.append(leader)
                 return 1
             case ExpireLease(lease=lease, version=version, leader=leader):
-                if self.leases.get(lease) != version or leader != self.leaders[-1]:
+                if self.leases.get(lease) != version or leader != self._leaders[-1]:
                     return 0
                 self.expired[lease] = self.applied
                 return self._end(lease)

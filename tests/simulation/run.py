@@ -57,14 +57,10 @@ class Run:
         self.history = OperationHistory()
         self.tenancy = Tenancy()
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
-        self.rarities = Rarities(self.cluster, self.safety, self.history)
+        self.rarities = Rarities(self.cluster, self.history)
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
-        with self.rarities.in_force():
-            return self._run()
-
-    def _run(self) -> Summary:
         scenario, cluster = self.scenario, self.cluster
         clients = [SimulatedClient(cluster, f"c{number}", self.history) for number in range(scenario.clients)]
         tenants = [Tenant(cluster, f"t{number}", self.tenancy) for number in range(scenario.tenants)]
