@@ -3,7 +3,18 @@ of some of them and free of the others."""
 
 from functools import partial
 
-from kvstore.api.commands import ExpireLease, RecordLeader, unpack_batch
+from kvstore.api.commands import (
+    AnswerExpired,
+    ExpireLease,
+    GrantLease,
+    Idempotent,
+    LeaseGranted,
+    Put,
+    PutResult,
+    RecordLeader,
+    Result,
+    unpack_batch,
+)
 from kvstore.api.errors import Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
@@ -12,7 +23,7 @@ from kvstore.state_machine.lease_index import LEADER_KEY
 from paxos.messages import Heartbeat
 from paxos.ready import Ready
 from paxos.types import unpack
-from tests.simulation.clients import OperationHistory
+from tests.simulation.clients import SESSION_MS, OperationHistory
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Link, links
@@ -20,6 +31,8 @@ from tests.simulation.scenario import StrikeKind, moment
 
 BURST = 5
 """Most overlapping reads of a burst."""
+SKIPPED, REPEATED = 3, 8
+"""Most numbers that a new request skips at first, and most numbers of the last requests that are repeated."""
 AMBUSH_MS = (0.5, 5)
 """Time between a renewal of the lease and an ambush."""
 AMBUSH_UP_MS = (0.05, 1)
@@ -97,6 +110,41 @@ class BurstReader(Actor):
         if not isinstance(answer, Refused):
             self.cluster.answered(machine, b"k0", answer)
             self.history.told(answer.revision, floor, change=False)
+
+
+class Repeater(Actor):
+    """Numbered requests of one lease, several under way, which overtake and repeat each other. A number is answered
+    alike each time, as long as its answer is kept."""
+
+    def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
+        self._lease = 0
+        self._highest = 0
+        self._answers: dict[int, PutResult] = {}
+        super().__init__(cluster, history, longest_ms)
+
+    def act(self) -> None:
+        """Send a new number, or one of the last again."""
+        if not self._lease:
+            self.anyone().happens(lambda node: node.write(GrantLease(SESSION_MS), self._granted))
+            return
+        number = self._highest - self.rng.randrange(-SKIPPED, REPEATED)
+        if number < 1:
+            return
+        self._highest = max(self._highest, number)
+        value = b"%d" % number
+        request = Idempotent(self._lease, number, value, Put(b"r%d" % (number % 3), value))
+        self.anyone().happens(lambda node: node.write(request, partial(self._answered, number)))
+
+    def _granted(self, answer: Result | Refused) -> None:
+        if isinstance(answer, LeaseGranted):
+            self._lease = self._lease or answer.lease
+
+    def _answered(self, number: int, answer: Result | Refused) -> None:
+        if isinstance(answer, PutResult):
+            known = self._answers.setdefault(number, answer)
+            assert known == answer, f"request {number} was answered with {answer} after {known}"
+        else:
+            assert isinstance(answer, Refused | AnswerExpired), f"request {number} was answered with {answer}"
 
 
 class FormerLeader(Actor):
@@ -195,6 +243,7 @@ class Settlements(Observer):
 
 ACTORS: dict[str, type[Actor]] = {
     "bursts": BurstReader,
+    "repeats": Repeater,
     "former leaders": FormerLeader,
     "ambushes": Ambush,
 }

@@ -74,7 +74,7 @@ class StrikeKind(StrEnum):
 EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
 """These have no victims."""
 
-RARITIES = ("bursts", "former leaders", "ambushes")
+RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
 """What `tests.simulation.rarities` can make likely."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
