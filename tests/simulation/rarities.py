@@ -39,7 +39,7 @@ AMBUSH_UP_MS = (0.05, 1)
 """Time after which the victims of an ambush start again."""
 
 
-class Observer:
+class StepWatcher:
     """A SimulatedWatcher that looks at steps only."""
 
     def started(self, machine: SimulatedMachine) -> None:
@@ -61,7 +61,7 @@ class Observer:
         """See SimulatedWatcher."""
 
 
-class Actor(Observer):
+class Rarity(StepWatcher):
     """Something that happens at random times until it is stopped."""
 
     def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
@@ -89,7 +89,7 @@ class Actor(Observer):
             self._wait()
 
 
-class BurstReader(Actor):
+class BurstReader(Rarity):
     """Overlapping reads of both kinds at one replica, so that a read begins while the read index of another one is on
     its way. No answer is older than what anybody was told before its read began."""
 
@@ -112,7 +112,7 @@ class BurstReader(Actor):
             self.history.told(answer.revision, floor, change=False)
 
 
-class Repeater(Actor):
+class Repeater(Rarity):
     """Numbered requests of one lease, several under way, which overtake and repeat each other. A number is answered
     alike each time, as long as its answer is kept."""
 
@@ -147,7 +147,7 @@ class Repeater(Actor):
             assert isinstance(answer, Refused | AnswerExpired), f"request {number} was answered with {answer}"
 
 
-class FormerLeader(Actor):
+class FormerLeader(Rarity):
     """Commands of a leader of before, which come late: it expires leases as they are now, and records itself. None of
     them has an effect."""
 
@@ -180,7 +180,7 @@ class FormerLeader(Actor):
             node.write(RecordLeader(self._leaders[version], version - 1), lambda _: None)
 
 
-class Ambush(Actor):
+class Ambush(Rarity):
     """Just after the leader has renewed its lease, it is cut off, and all others die at once. They start
     again within the lease, of which they know nothing then."""
 
@@ -224,7 +224,7 @@ class Ambush(Actor):
             machine.start()
 
 
-class Settlements(Observer):
+class Settlements(StepWatcher):
     """Check that no batch settles a batch that its origin still waits for: it would be refused if it came later."""
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
@@ -241,7 +241,7 @@ class Settlements(Observer):
                 )
 
 
-ACTORS: dict[str, type[Actor]] = {
+ACTORS: dict[str, type[Rarity]] = {
     "bursts": BurstReader,
     "repeats": Repeater,
     "former leaders": FormerLeader,

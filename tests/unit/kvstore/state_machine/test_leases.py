@@ -195,9 +195,12 @@ def test_only_the_leader_that_has_said_so_ends_a_lease_and_none_that_was_kept_al
     assert store.do(RecordLeader("3.n1", 1)) == LeaderResult(False)  # an old word that comes late
     assert store.do(ExpireLease(1, 2, "3.n1")) == LeaderResult(False)
     assert store.keys == [b"a"]
-    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(True)
+    assert store.do(RecordLeader("5.n2", 2)) == LeaderResult(True)
+    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(False)  # the same node, under an earlier ballot
+    assert store.keys == [b"a"]
+    assert store.do(ExpireLease(1, 2, "5.n2")) == LeaderResult(True)
     assert store.keys == []
-    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(False)
+    assert store.do(ExpireLease(1, 2, "5.n2")) == LeaderResult(False)
 
 
 def test_who_comes_first_has_the_lock_and_the_fence_grows() -> None:
