@@ -13,7 +13,7 @@ def row(result: MutantResult) -> tuple[str, ...]:
     """Return the cells of one mutant: its name, its rules, what each net caught, and the seconds that it took.
 
     A cell names the test, the seed or the schedule that caught the mutant; "missed" stands for a net that could have
-    caught it, "-" for a net that cannot see such a bug.
+    caught it, "-" for a net that was not cast.
     """
     cells = [_cell(result, net) for net in Net]
     return (result.mutant.name, ", ".join(map(str, result.mutant.rules)), *cells, f"{result.seconds:.0f}")
@@ -28,8 +28,8 @@ def table(results: Sequence[MutantResult]) -> Table:
 
 
 def _cell(result: MutantResult, net: Net) -> str:
-    if net not in result.mutant.nets:
+    if net not in result.catches:
         return "-"
-    by = result.catches[net].by if net in result.catches else ""
+    by = result.catches[net].by
     seed = re.match(r"seed \d+", by)
     return seed[0] if seed else by.partition("[")[0].replace("|", " ") or "missed"

@@ -262,24 +262,6 @@ MUTANTS = (
     ),
     # Reads
     Mutant(
-        "read-confirmed-by-the-round-under-way",
-        (18,),
-        "A read index is confirmed by a round of heartbeats that left before the read arrived.",
-        "paxos.leader.Leader._flush_reads",
-        "self._learner.chosen, self.lease.next_nonce",
-        "self._learner.chosen, self.lease.next_nonce - 1",
-        RUNNING,
-    ),
-    Mutant(
-        "read-index-as-announced",
-        (18,),
-        "A read index is the chosen prefix that the leader has announced, not the one that it knows.",
-        "paxos.leader.Leader._flush_reads",
-        "slot, nonce = self._learner.chosen, self.lease.next_nonce",
-        "slot, nonce = self._announced, self.lease.next_nonce",
-        RUNNING,
-    ),
-    Mutant(
         "read-index-ends-both-queues",
         (18,),
         "A read index answers the reads of the other queue, which arrived after it was requested.",

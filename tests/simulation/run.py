@@ -13,6 +13,7 @@ from tests.simulation.clients import OperationHistory, SimulatedClient
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.operator import Operator
 from tests.simulation.probers import Prober
+from tests.simulation.rarities import Rarities
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
 from tests.simulation.trace import EventTrace
@@ -70,6 +71,7 @@ class Run:
             for number in range(scenario.watches)
         ]
         self.operator = Operator(self.cluster, self.safety) if scenario.changes_ms else None
+        self.rarities = Rarities(self.cluster, self.history)
 
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
@@ -92,6 +94,7 @@ class Run:
             prober.stopped = True
         if self.operator is not None:
             self.operator.stopped = True
+        self.rarities.stop()
         self._await_founding()
         cluster.heal(scenario.core)
         clients += self._recover()

@@ -76,6 +76,8 @@ EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
 
 SQLITE = 0.25
 """Probability that a run has the production storage, which takes longer."""
+RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
+"""What `tests.simulation.rarities` can make likely."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -130,6 +132,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of the past is kept, where that differs from the defaults."""
     faults: Faults = Faults()
     strikes: tuple[Strike, ...] = ()
+    rarities: tuple[str, ...] = ()
+    """Actors that make rare events likely, see `tests.simulation.rarities`."""
 
     @property
     def names(self) -> tuple[NodeId, ...]:
@@ -210,6 +214,10 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, kept_answers=Random(f"{seed}/answers").choice((0, 2, 5)))
     scenario = msgspec.structs.replace(scenario, **_draw_observers(Random(f"{seed}/observers"), steps))
     scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
+    chances = Random(f"{seed}/rarities")
+    scenario = msgspec.structs.replace(scenario, rarities=tuple(name for name in RARITIES if chances.random() < 0.5))
+    if "ambushes" in scenario.rarities and chances.random() < 0.4:
+        return _with_long_leases(scenario)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
 
@@ -241,6 +249,19 @@ def _draw_observers(rng: Random, steps: int) -> dict[str, int]:
     """A revision of many keys takes many short steps, so that it has fewer where steps are short."""
     bulk = rng.choice((0, 0, 0, 20 if steps else 600, 30 if steps else 1200))
     return {"probers": 1 if bulk else rng.choice((0, 1, 2)), "watches": rng.choice((0, 3, 6)), "bulk": bulk}
+
+
+def _with_long_leases(scenario: Scenario) -> Scenario:
+    """Leases so long, clocks so bad, and messages so fast, that two clocks come apart within a lease by much more than
+    an election takes. Nothing else disturbs the waits. The checks of client leases know only better clocks."""
+    leases = {"lease_ms": 2000, "heartbeat_ms": 400, "election_jitter_ms": 2, "stall_ms": 4000}
+    leases["clock_drift_ppm"] = 100_000
+    faults = msgspec.structs.replace(
+        scenario.faults, delay_ms=(0.2, 1.0), turn_ms=(0.0, 0.2), fsync_ms=(0.1, 0.5), drift_ppm=99_000
+    )
+    return msgspec.structs.replace(
+        scenario, options=scenario.options | leases, faults=faults, faulty_ms=10_000, think_ms=100, tenants=0
+    )
 
 
 def _draw_changes(rng: Random) -> dict[str, int]:

@@ -69,10 +69,7 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
         options = Options(**left)
         if options.heartbeat_ms < options.lease_ms:  # a leader that is too slow fails, too
             yield replace(scenario, options=left)
-    if scenario.restored:
-        yield replace(scenario, restored=0)
-    if scenario.core:
-        yield replace(scenario, core=())
+    yield from _without_a_whole_part(scenario)
     for clients in range(1, scenario.clients):
         yield replace(scenario, clients=clients)
     if scenario.keys > 1:
@@ -81,6 +78,15 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
     for shorter_ms in (scenario.faulty_ms // 2, scenario.faulty_ms * 3 // 4):
         if shorter_ms > last_ms:
             yield replace(scenario, faulty_ms=shorter_ms)
+
+
+def _without_a_whole_part(scenario: Scenario) -> Iterator[Scenario]:
+    for rarity in scenario.rarities:
+        yield replace(scenario, rarities=tuple(name for name in scenario.rarities if name != rarity))
+    if scenario.restored:
+        yield replace(scenario, restored=0)
+    if scenario.core:
+        yield replace(scenario, core=())
 
 
 def _fewer(strikes: tuple[Strike, ...]) -> Iterator[tuple[Strike, ...]]:

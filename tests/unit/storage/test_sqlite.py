@@ -5,6 +5,7 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -289,6 +290,36 @@ def test_a_checkpoint_that_cannot_finish_is_an_error(sqlite: SqliteStorage, monk
     reader.close()
     with pytest.raises(StorageError, match="has failed"):
         sqlite.read(1, 3, 1000)
+
+
+@pytest.mark.parametrize("answer", [(1, 10, 0), (0, 10, 4)], ids=["nothing moved", "a part moved"])
+def test_rule_4_a_checkpoint_that_moves_only_a_part_of_the_log_is_an_error(
+    answer: tuple[int, int, int], directory: Path
+) -> None:
+    connection = Mock()
+    connection.execute.return_value.fetchone.return_value = answer
+    with pytest.raises(StorageError, match=f"moved only {answer[2]} of 10 frames"):
+        settings.checkpoint(connection, directory / DATA_FILE, "PASSIVE")
+
+
+def test_rule_5_a_replica_that_is_killed_within_its_clean_shutdown_starts_again(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its write-ahead log is empty, and its lock record must not ask for one. The image is what a killed process
+    leaves."""
+    image = tmp_path / "image"
+    storage = open_storage(directory, "test", "n1", MEMBERS)
+    storage.write([Write(promise=B1)])
+
+    def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
+        settings.checkpoint(connection, path, mode)
+        shutil.copytree(directory, image)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(module, "checkpoint", checkpoint)
+        storage.close()
+    with closing(open_storage(image, "test", "n1", MEMBERS)) as again:
+        assert again.recovered().promised == B1
 
 
 def test_an_error_in_a_write_leaves_nothing_of_it(directory: Path) -> None:

@@ -264,6 +264,15 @@ def test_before_the_cluster_is_founded_a_peer_may_lose_its_empty_disk(wiped: str
     assert {**here.last_proved, **there.last_proved}[wiped].incarnation == 8
 
 
+@pytest.mark.parametrize(("boot", "life"), [(4, 44), (5, 99)], ids=["older copy", "second process"])
+def test_rule_28_before_the_cluster_is_founded_a_copy_of_the_data_is_refused_all_the_same(boot: int, life: int) -> None:
+    there = local("n2")
+    there.binds = False
+    play(dialer(), listener(there))
+    expected = LinkRefusal.OLDER_COPY if boot < 5 else LinkRefusal.USED_TWICE
+    assert refused(dialer(local("n1", boot=boot, life=life)), listener(there)).reason is expected
+
+
 COPIES: list[tuple[dict[str, Any], LinkRefusal, str]] = [
     ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (start 4, was 5)"),
     ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes run as '{}' from one state of its data"),
@@ -348,6 +357,13 @@ def test_a_node_that_is_a_peer_no_more_is_refused_and_forgotten() -> None:
     play(dialer(local("n1", incarnation=8)), listener(there))
 
 
+def test_rule_28_a_new_peer_leaves_what_was_seen_of_the_others() -> None:
+    there = local("n2")
+    play(dialer(), listener(there))
+    there.set_peers(["n1", "n3", "n4"])
+    assert refused(dialer(local("n1", boot=4, life=44)), listener(there)).reason is LinkRefusal.OLDER_COPY
+
+
 @pytest.mark.parametrize(
     "identity", [ProcessIdentity(2**64 - 2, 2, 3), ProcessIdentity(2**64 - 1, 1, 3), ProcessIdentity(2**64 - 1, 2, 4)]
 )
@@ -366,6 +382,17 @@ def test_an_unproved_incarnation_is_not_remembered() -> None:
     refused(dialer(local("n1", incarnation=8, secret=b"x")), listener(there))
     refused(dialer(here), listener(local("n2", incarnation=8, secret=b"x")))
     play(dialer(here), listener(there))
+
+
+def test_rule_28_a_listener_does_not_remember_a_start_that_was_claimed_without_the_secret() -> None:
+    """Otherwise a stranger could have the real peer refused as an older copy."""
+    there = local("n2")
+    other = listener(there)
+    other.receive(dialer(local("n1", boot=99)).hello())
+    with pytest.raises(LinkRefused) as caught:
+        other.receive(handshake_messages.encode(handshake_messages.Proof(bytes(32))))
+    assert caught.value.reason is LinkRefusal.PROOF
+    play(dialer(), listener(there))
 
 
 def test_a_recorded_handshake_proves_nothing_on_another_link() -> None:

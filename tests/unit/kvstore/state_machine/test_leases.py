@@ -61,6 +61,20 @@ def test_a_lease_is_named_by_its_revision_and_takes_its_keys_along() -> None:
     assert store.machine.revision == 5
 
 
+def test_rule_6_amid_an_entry_readers_see_the_lease_that_a_key_had_before() -> None:
+    store = CommandedStore(GrantLease(5000), GrantLease(5000), LeasedPut(b"a", b"1", 1))
+    machine = store.machine
+    machine.begin_entry()
+    store.do(LeasedPut(b"a", b"2", 2))
+    store.do(LeasedPut(b"b", b"2", 2))
+    machine.suspend_entry()
+    assert [machine.shown_lease(key) for key in (b"a", b"b")] == [1, 0]
+    store.do(Put(b"a", b"3"))
+    assert machine.shown_lease(b"a") == 1
+    machine.end_entry()
+    assert [machine.shown_lease(key) for key in (b"a", b"b")] == [0, 2]
+
+
 def test_what_is_the_stores_own_is_nowhere_among_the_keys() -> None:
     store = CommandedStore(GrantLease(5000), LeasedPut(b"a", b"1", 1), AcquireLock(b"lock", 1, 0, b"me", True))
     assert store.keys == [b"a"]
@@ -181,9 +195,12 @@ def test_only_the_leader_that_has_said_so_ends_a_lease_and_none_that_was_kept_al
     assert store.do(RecordLeader("3.n1", 1)) == LeaderResult(False)  # an old word that comes late
     assert store.do(ExpireLease(1, 2, "3.n1")) == LeaderResult(False)
     assert store.keys == [b"a"]
-    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(True)
+    assert store.do(RecordLeader("5.n2", 2)) == LeaderResult(True)
+    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(False)  # the same node, under an earlier ballot
+    assert store.keys == [b"a"]
+    assert store.do(ExpireLease(1, 2, "5.n2")) == LeaderResult(True)
     assert store.keys == []
-    assert store.do(ExpireLease(1, 2, "4.n2")) == LeaderResult(False)
+    assert store.do(ExpireLease(1, 2, "5.n2")) == LeaderResult(False)
 
 
 def test_who_comes_first_has_the_lock_and_the_fence_grows() -> None:

@@ -172,6 +172,14 @@ def test_the_cache_is_bounded_and_a_page_that_left_it_has_the_same_bytes(monkeyp
     assert again is not first
 
 
+def test_a_watcher_within_a_revision_whose_next_change_is_compacted_has_no_page() -> None:
+    """A long revision is compacted in parts."""
+    past = Past([b"a", b"b", b"c"], [b"d"])
+    past.history.compact(first_of(1) + 1)
+    assert past.pages().after(EVERY_KEY, first_of(1)) is None
+    assert past.pages().after(EVERY_KEY, first_of(1) + 1) is not None
+
+
 def test_compacted_events_are_served_while_they_are_in_the_cache() -> None:
     past = Past([b"a"], [b"b"])
     pages = past.pages()

@@ -158,6 +158,30 @@ def test_a_watcher_that_reads_again_goes_on_where_it_was() -> None:
     run(scenario)
 
 
+def test_a_watcher_with_a_page_of_before_does_not_wait_with_watchers_that_are_ahead() -> None:
+    """Its page is in the cache since before the last event, which the others were sent."""
+
+    async def scenario(replica: FedReplica) -> None:
+        replica.put(b"a", b"x" * 300_000)
+        watcher, client = replica.watch()
+        await settle(replica)
+        assert watcher.left.is_set()
+        start = replica.position
+        replica.put(b"b")
+        replica.watch(position=start)
+        await settle(replica)
+        while watcher.left.is_set():
+            client.read()
+            replica.feed.follow(watcher)
+            await settle(replica)
+        replica.put(b"c")
+        await settle(replica)
+        client.read()
+        assert client.revisions == [1, 2, 3]
+
+    run(scenario)
+
+
 def test_a_watcher_whose_events_are_compacted_is_lost_and_the_feed_tells_whether_within_an_event() -> None:
     async def scenario(replica: FedReplica) -> None:
         watcher, client = replica.watch()
