@@ -95,7 +95,7 @@ def judge_changes(
         *_missed(history, segments, acknowledged),
         *(line for segment in segments for line in wrong_segment(segment, history)),
     ]
-    past = Past(history)
+    past = ReplayedHistory(history)
     violations += [*past.gaps, *(line for read in reads for line in past.wrong_read(read))]
     violations += [line for listed in lists for line in past.wrong_list(listed)]
     return ChangesVerdict(
@@ -169,7 +169,7 @@ def _of(segment: WatchSegment) -> str:
     return f"the {segment.kind} watcher of {segment.prefix!r} from revision {segment.first}"
 
 
-class Past:
+class ReplayedHistory:
     """The state as of every revision, out of all changes."""
 
     def __init__(self, history: History) -> None:

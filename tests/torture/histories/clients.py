@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
         return found
 
 
-class Compacted(msgspec.Struct, frozen=True):
+class CompactedAnswer(msgspec.Struct, frozen=True):
     """An answer that `revision` is compacted. `oldest` is the oldest available one, and `known` the last acknowledged
     one at that time."""
 
@@ -54,7 +54,7 @@ class Compacted(msgspec.Struct, frozen=True):
     known: int
 
 
-class Records:
+class ClientRecords:
     """Everything that the clients of a run record."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Records:
         self.written: list[int] = []
         self.reads: list[PastRead] = []
         self.lists: list[PastList] = []
-        self.compacted: list[Compacted] = []
+        self.compacted: list[CompactedAnswer] = []
         self.listed: set[int] = set()
         """Long revisions that were listed."""
         self.leases: list[LeaseHistory] = []
@@ -88,7 +88,7 @@ class Records:
 
     def refused(self, replica: str, revision: int, oldest: int) -> None:
         """Record that a replica no longer had `revision`."""
-        self.compacted.append(Compacted(replica, revision, oldest, max(self.written, default=0)))
+        self.compacted.append(CompactedAnswer(replica, revision, oldest, max(self.written, default=0)))
 
     def saw(self, change: ObservedChange) -> None:
         """Note a change that a watcher of all keys received: the end of a lease, and something to read."""
@@ -100,7 +100,7 @@ class Records:
 class HistoryClient:
     """One client: `run_` methods work until `stop` is set."""
 
-    def __init__(self, urls: Urls, rng: Random, records: Records, stop: asyncio.Event) -> None:
+    def __init__(self, urls: Urls, rng: Random, records: ClientRecords, stop: asyncio.Event) -> None:
         self._urls = urls
         self._rng = rng
         self._records = records

@@ -19,7 +19,7 @@ from tests.torture.faults.monitor import ReplicaMonitor
 from tests.torture.faults.nemesis import Nemesis
 from tests.torture.faults.plan import Fault, schedule
 from tests.torture.histories.changes import ChangesVerdict, judge_changes
-from tests.torture.histories.clients import PAST_TASKS, Compacted, HistoryClient, Records
+from tests.torture.histories.clients import PAST_TASKS, ClientRecords, CompactedAnswer, HistoryClient
 from tests.torture.histories.leases import LeasesVerdict, judge_leases
 from tests.torture.histories.watchers import RecordingWatcher
 
@@ -93,7 +93,7 @@ class _Run:
     def __init__(self, cluster: ProcessCluster, seed: int) -> None:
         self.rng = Random(seed)
         self.urls = {name: replica.url for name, replica in cluster.replicas.items()}
-        self.records = Records()
+        self.records = ClientRecords()
         self.stop, self.stop_reading = asyncio.Event(), asyncio.Event()
         self.watchers: list[RecordingWatcher] = []
         self.first = 1
@@ -184,7 +184,7 @@ async def measure(directory: Path, *, seconds: float, seed: int, say: Callable[[
     )
 
 
-def too_early(compacted: list[Compacted]) -> list[str]:
+def too_early(compacted: list[CompactedAnswer]) -> list[str]:
     """Describe revisions that a replica no longer had although it should keep them."""
     return [
         f"{each.replica} had no revision {each.revision}: its oldest was {each.oldest}, with {each.known} acknowledged"

@@ -11,7 +11,7 @@ from tests.torture.histories.changes import (
     WatchSegment,
     judge_changes,
 )
-from tests.torture.histories.clients import Compacted
+from tests.torture.histories.clients import CompactedAnswer
 from tests.torture.histories.leases import FencedWrite, LeaseEnding, LeaseHistory, LockHold, judge_leases
 from tests.torture.histories.run import HISTORY_REVISIONS, too_early
 
@@ -107,8 +107,8 @@ def test_a_watcher_that_began_later_owes_nothing_before() -> None:
 
 def test_only_a_revision_that_is_old_enough_may_be_compacted() -> None:
     kept = HISTORY_REVISIONS // 2
-    assert too_early([Compacted("n1", 5, 2000 - kept, 2000), Compacted("n1", 5, 0, 10)]) == []
-    (line,) = too_early([Compacted("n1", 1600, 2001 - kept, 2000)])
+    assert too_early([CompactedAnswer("n1", 5, 2000 - kept, 2000), CompactedAnswer("n1", 5, 0, 10)]) == []
+    (line,) = too_early([CompactedAnswer("n1", 1600, 2001 - kept, 2000)])
     assert "had no revision 1600" in line
 
 
