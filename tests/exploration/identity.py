@@ -33,7 +33,8 @@ ATOMS = (int, bool, str, bytes, type(None), Ballot, PValue)
 
 STATELESS = ("stats", "founding", "_proposals", "_reader", "_membership_manager", "_divergence", "_grants", "_on_batch")
 """The fields of a node that nothing changes here: metrics, the founding, which is over, requests of clients, of which
-there are none, and what looks after the members, compares states and records the settings of leases. All copies share them."""
+there are none, and what looks after the members, compares states and records the settings of leases. All copies share
+them."""
 
 IGNORED: dict[type, set[str]] = {
     Node: {
