@@ -14,6 +14,10 @@ from kvstore.client.caller import Caller, Repeat, Request
 from kvstore.client.clock import boot_time_s
 from kvstore.client.errors import ClientError, NoSuchLease
 
+CLOCK_DRIFT = 0.01
+"""Bound on the difference between the clock rates of this machine and a replica, the default of `clock_drift_ppm`. The
+client counts a lease as over this much earlier, and the replicas wait as much longer."""
+
 
 class AnyLease(Protocol):
     """A lease of the asyncio or of the blocking client."""
@@ -37,7 +41,7 @@ class Lease:
         self._on_lost: list[Callable[[], None]] = []
         self.id = number
         self.ttl_s = ttl_s
-        self.lives_until = asked_at + ttl_s
+        self.lives_until = _end_of(asked_at, ttl_s)
         """Time until which the lease lives at least, in seconds of `boot_time_s`."""
         self.lost = asyncio.Event()
 
@@ -52,7 +56,7 @@ class Lease:
     def lives_for(self, ttl_s: float, asked_at: float) -> None:
         """Record that a replica has given the lease the TTL `ttl_s`, from `asked_at` on (`boot_time_s`)."""
         self.ttl_s = ttl_s
-        self.lives_until = asked_at + ttl_s
+        self.lives_until = _end_of(asked_at, ttl_s)
         for callback in self._on_renewed:
             callback()
 
@@ -143,6 +147,10 @@ async def list_leases(caller: Caller) -> list[Lease]:
         leases += [Lease(caller, each.id, each.ttl_s, asked_at) for each in page.leases]
         if not page.more:
             return leases
+
+
+def _end_of(asked_at: float, ttl_s: float) -> float:
+    return asked_at + ttl_s * (1 - CLOCK_DRIFT)
 
 
 def lease_path(lease: int) -> str:

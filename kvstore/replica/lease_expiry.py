@@ -1,15 +1,19 @@
 """Proposes the expiry of client leases while this replica is the leader.
 
 Only the leader measures the remaining time of a lease, in memory, from the moment when the leader applies the grant or
-the last keep-alive. The holder counts from the moment of its request, which is earlier, so a lease never expires before
-its holder expects it. A new leader first records its ballot with a `RecordLeader` command, and then gives every lease
-its full TTL again. From then on an `ExpireLease` of an earlier leader has no effect, even if that leader was only
-paused. An `ExpireLease` of a lease that was kept alive in the meantime has no effect either.
+the last keep-alive. The holder counts from the moment of its request, which is earlier. The leader's clock may be the
+faster one, so the leader waits longer than the TTL, by the clock drift bound. So a lease never expires before its
+holder expects it, if the rates of their clocks differ by at most the bound.
+
+A new leader first records its ballot with a `RecordLeader` command, and then gives every lease its full TTL again. From
+then on an `ExpireLease` of an earlier leader has no effect, even if that leader was only paused. An `ExpireLease` of a
+lease that was kept alive in the meantime has no effect either.
 """
 
 from collections.abc import Callable
 from functools import partial
 from heapq import heapify, heappop, heappush
+from math import ceil
 
 from kvstore.api.commands import ExpireLease, RecordLeader, Result
 from kvstore.api.errors import Refused
@@ -29,9 +33,10 @@ SubmitCommand = Callable[[RecordLeader | ExpireLease, Callable[[Result | Refused
 class LeaseExpiry:
     """The times at which client leases expire, known only while this replica leads."""
 
-    def __init__(self, submit: SubmitCommand) -> None:
+    def __init__(self, submit: SubmitCommand, *, clock_drift_ppm: int) -> None:
         """Begin without a lease. `submit` has a command ordered and applied."""
         self._submit = submit
+        self._lengthening = 1 + clock_drift_ppm / 1_000_000
         self._leading: Ballot | None = None
         self._measures = False
         """True once this leader's ballot is recorded in the state."""
@@ -86,15 +91,16 @@ class LeaseExpiry:
         return self._queue[0][0] if self._queue and self._has_room else None
 
     def left_ms(self, lease: int, now: Time) -> float | None:
-        """Return the remaining time of `lease` in milliseconds, or None on a replica that does not measure it."""
+        """Return the remaining time of `lease` in milliseconds, as its holder counts it, or None on a replica that does
+        not measure it."""
         end = self._ends.get(lease) if self._measures else None
-        return max(0.0, (end - now) / MS) if end is not None else None
+        return max(0.0, (end - now) / MS / self._lengthening) if end is not None else None
 
     def _start_leases(self, numbers: list[int], lease_index: LeaseIndex, now: Time) -> None:
         for number in numbers:
             lease = lease_index.leases.get(number)
             if lease is not None:
-                self._set_end(number, now + lease.terms.ttl_ms * MS)
+                self._set_end(number, now + ceil(lease.terms.ttl_ms * MS * self._lengthening))
         if len(self._queue) > 2 * len(lease_index.leases) + 1000:  # most entries are out of date
             self._ends = {number: end for number, end in self._ends.items() if number in lease_index.leases}
             self._queue = [(end, number) for number, end in self._ends.items()]

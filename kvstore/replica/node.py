@@ -95,7 +95,7 @@ class Node:
         most = min(options.max_batch_bytes, options.bulk_bytes)
         self._proposals = ProposalQueue(self.origin, self._boot, max_batch_bytes=most, repeat_ms=REPEAT_MS)
         self._leader = LeaderWatch(self.replica, clock)
-        self._lease_expiry = LeaseExpiry(self._submit)
+        self._lease_expiry = LeaseExpiry(self._submit, clock_drift_ppm=options.clock_drift_ppm)
         token = (self._boot + rng.getrandbits(29)) << 32
         self._reader = ReadHandler(
             self.replica, self._checkpointer, self._leader, self._lease_expiry, self.stats, clock=clock, token=token

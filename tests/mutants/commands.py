@@ -96,6 +96,15 @@ MUTANTS = (
         RUNNING,
     ),
     Mutant(
+        "client-lease-not-lengthened",
+        (21,),
+        "A leader with a fast clock expires client leases before their holders expect it.",
+        "kvstore.replica.lease_expiry.LeaseExpiry.__init__",
+        "1 + clock_drift_ppm / 1_000_000",
+        "1.0",
+        RUNNING,
+    ),
+    Mutant(
         "lease-never-over",
         (21,),
         "Nobody says that a lease is over.",

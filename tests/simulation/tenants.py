@@ -33,8 +33,6 @@ GUARDED = b"guarded"
 TTLS_MS = (50, 300, 1500)
 PROVISIONAL_MS = 300
 """Longest time to live of a lease that was just granted; a renewal gives a longer one its whole length."""
-DRIFT = 0.02
-"""Clocks are no more than half of this too fast."""
 
 
 class Tenancy:
@@ -55,7 +53,7 @@ class Tenancy:
         lower fence is over: perhaps that is the one that is only told now."""
         for other, (held, theirs) in self.holders.items():
             asked, ttl_ms = self.alive[held if theirs < fence else lease]
-            over = other == tenant or now >= asked + ttl_ms * MS * (1 - DRIFT)
+            over = other == tenant or now >= asked + ttl_ms * MS
             assert over, f"{tenant} holds the lock with fence {fence} while {other} does"
         self.holders[tenant] = lease, fence
         self.fence = max(self.fence, fence)
@@ -65,7 +63,7 @@ class Tenancy:
         for lease, (asked, ttl_ms) in self.alive.items():
             if lease in expired_at:
                 lived_ms = (expired_at[lease] - asked) / MS
-                assert lived_ms >= ttl_ms * (1 - DRIFT), f"lease {lease} of {ttl_ms} ms ended after {lived_ms} ms"
+                assert lived_ms >= ttl_ms, f"lease {lease} of {ttl_ms} ms ended after {lived_ms} ms"
 
 
 class Tenant:

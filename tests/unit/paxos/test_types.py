@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paxos.types import NOOP, ZERO, Ballot, Configuration, pack, unpack
+from paxos.types import NOOP, ZERO, Ballot, Configuration, GrantTerms, pack, unpack
 
 ballots = st.builds(Ballot, st.integers(0, 3), st.sampled_from(["n1", "n2", "n3"]))
 
@@ -43,3 +43,7 @@ def test_a_value_of_another_origin_is_refused() -> None:
 
 def test_members_are_all_who_vote_or_learn() -> None:
     assert Configuration(("n1", "n2"), learners=("n3",), witnesses=("n2",)).members == ("n1", "n2", "n3")
+
+
+def test_rule_17_joined_terms_last_at_least_as_long_as_each_of_them() -> None:
+    assert GrantTerms(500, 20_000).joined(GrantTerms(10_000, 1_000)) == GrantTerms(10_000, 20_000)

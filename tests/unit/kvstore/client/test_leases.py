@@ -7,6 +7,7 @@ import pytest
 
 from kvstore.api.commands import KeyState, Record, RevokeLease, Transact, TransactResult
 from kvstore.client import Client, Locked, LockHolder, LockLost, NoSuchLease
+from kvstore.client.clock import boot_time_s
 from tests.unit.kvstore.server.http.fake import Store, run
 
 
@@ -48,6 +49,19 @@ def test_a_lease_is_renewed_during_the_block_and_revoked_at_the_end() -> None:
             assert not lease.lost.is_set()
         assert not store.replica.machine.lease_index.leases
         assert await client.get("a") is None
+
+    at(story)
+
+
+def test_a_client_counts_a_lease_as_over_earlier_by_the_drift_bound() -> None:
+    """Its clock may be slower than that of the leader."""
+
+    async def story(store: Store, client: Client) -> None:
+        before = boot_time_s()
+        lease = await client.lease(ttl_s=600)
+        assert before + 594 <= lease.lives_until <= boot_time_s() + 594
+        await lease.keep_alive()
+        assert lease.lives_until <= boot_time_s() + 594
 
     at(story)
 

@@ -24,13 +24,13 @@ B1, B2 = Ballot(1, "n1"), Ballot(2, "n1")
 class LeadingMachine:
     """An Expiry and a state; what it wants to say is kept until the test orders it, or refuses to."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_drift_ppm: int = 0) -> None:
         self.machine = StateMachine([])
         self.now = 10**12
         self.ballot: Ballot | None = B1
         self.said: list[Command] = []
         self._replies: list[object] = []
-        self.lease_expiry = LeaseExpiry(self._submit)
+        self.lease_expiry = LeaseExpiry(self._submit, clock_drift_ppm=clock_drift_ppm)
         self._count = 0
 
     def _submit(self, command: Command, reply: object) -> None:
@@ -91,6 +91,15 @@ def test_a_lease_lives_for_its_whole_length_from_when_it_was_kept_alive() -> Non
     assert leader.later(999) == []
     assert leader.later(1) == [ExpireLease(1, 2, "1.n1")]
     assert leader.lease_expiry.next_deadline() == leader.now + RETRY_MS * MS
+
+
+def test_a_leader_waits_longer_by_the_drift_bound_because_its_clock_may_be_the_faster_one() -> None:
+    leader = LeadingMachine(clock_drift_ppm=10_000)
+    leader.apply(GrantLease(600_000))
+    leader.order(*leader.later(0))
+    assert leader.lease_expiry.left_ms(1, leader.now) == 600_000  # as the holder counts
+    assert leader.later(605_999) == []
+    assert leader.later(1) == [ExpireLease(1, 1, "1.n1")]
 
 
 def test_a_leader_without_leases_has_no_deadline() -> None:
