@@ -91,8 +91,8 @@ MUTANTS = (
         (21,),
         "The leader counts half of a lease.",
         "kvstore.replica.lease_expiry.LeaseExpiry._start_leases",
-        "MS)",
-        "MS // 2)",
+        "MS * self._lengthening)",
+        "MS * self._lengthening / 2)",
         RUNNING,
     ),
     Mutant(
