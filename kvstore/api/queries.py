@@ -29,7 +29,7 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 class Scan(msgspec.Struct, frozen=True, gc=False):
     """A read of the first `limit` keys of `span` as of `revision`, or of the present state if it is None. With
     `reverse`, the read is of the last keys, in descending order. The answer ends early at `max_bytes` of keys and
-    values, but has at least one key."""
+    values, but has at least one key. With a limit of 0 it only shows which revision can be read."""
 
     span: Span
     limit: int

@@ -18,7 +18,8 @@ class ReadAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScanAnswer(msgspec.Struct, frozen=True):
-    """The keys of a span, in order. `more` is True if the span has further keys. The other fields are as in
+    """The keys of a span, in order. `more` is True if the span may have further keys. `stopped_at` is the key at which
+    the search ended because it had found nothing for too long, None otherwise. The other fields are as in
     ReadAnswer."""
 
     found: list[KeyState]
@@ -26,6 +27,7 @@ class ScanAnswer(msgspec.Struct, frozen=True):
     applied: int
     revision: int
     age_ms: float | None
+    stopped_at: bytes | None = None
 
 
 class RevisionUnavailable(msgspec.Struct, frozen=True):

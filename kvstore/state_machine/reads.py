@@ -18,6 +18,9 @@ from kvstore.api.results import (
 from kvstore.state_machine.lease_index import IndexedLease
 from kvstore.state_machine.state_machine import StateMachine
 
+MAX_ABSENT = 2000
+"""Most absent keys that a scan passes, which takes a few milliseconds. Keys that were deleted remain in order while the
+history has them."""
 MAX_QUEUE_ENTRIES = 1001
 """Entries of a queue in an answer: the holder of the lock, and a thousand leases that wait."""
 
@@ -31,8 +34,8 @@ def look_up(
     if not oldest <= revision <= newest:
         return RevisionUnavailable(oldest, newest)
     if isinstance(query, Scan):
-        found, more = _scan(query, revision, machine)
-        return ScanAnswer(found, more, applied, revision, age_ms)
+        found, more, stopped_at = _scan(query, revision, machine)
+        return ScanAnswer(found, more, applied, revision, age_ms, stopped_at)
     return ReadAnswer(machine.history.as_of(query.key, revision, machine.get(query.key)), applied, revision, age_ms)
 
 
@@ -63,12 +66,19 @@ def _status(
     return LeaseStatus(number, lease.terms.ttl_ms, left_ms(number), len(lease.keys), keys)
 
 
-def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[KeyState], bool]:
+def _scan(scan: Scan, revision: int, machine: StateMachine) -> tuple[list[KeyState], bool, bytes | None]:
     found: list[KeyState] = []
-    room = scan.max_bytes
+    room, absent = scan.max_bytes, 0
+    if not scan.limit:
+        return found, True, None
     for key, record in machine.as_of(scan.span, revision, reverse=scan.reverse):
+        if record is None:
+            absent += 1
+            if absent == MAX_ABSENT:
+                return found, True, key
+            continue
         room -= len(key) + len(record.value)
         if len(found) == scan.limit or (found and room < 0):
-            return found, True
+            return found, True, None
         found.append(KeyState(key, record, machine.shown_lease(key)))
-    return found, False
+    return found, False, None

@@ -159,13 +159,11 @@ class StateMachine:
         end = len(keys) if span.end is None else keys.bisect_left(span.end)
         return max(0, end - keys.bisect_left(span.start))
 
-    def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record]]:
-        """Yield the keys of `span`, in order, with their records as of `revision`, which must not be compacted. No
-        record may change meanwhile."""
+    def as_of(self, span: Span, revision: int, *, reverse: bool = False) -> Iterator[tuple[bytes, Record | None]]:
+        """Yield the keys of `span`, in order, with their records as of `revision`, which must not be compacted. Keys
+        of the history that were absent then have None. No record may change meanwhile."""
         for key in self._in_order().irange(span.start, span.end, inclusive=(True, False), reverse=reverse):
-            record = self.history.as_of(key, revision, self.records.get(key))
-            if record is not None:
-                yield key, record
+            yield key, self.history.as_of(key, revision, self.records.get(key))
 
     def forget(self, upto: int, most: int | None = None) -> None:
         """Drop the history up to position `upto`, at most `most` changes; later calls drop the rest."""

@@ -57,7 +57,7 @@ class _Cursor(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Wanted(NamedTuple):
-    """The list that a query asks for. `scan` reads its next page; `most` bounds all of its records, None is no
+    """The list that a query asks for. `scan` reads its next part; `most` bounds all of its records, None is no
     bound."""
 
     scan: Scan
@@ -65,20 +65,21 @@ class _Wanted(NamedTuple):
     keys_only: bool
     consistency: Consistency
 
-    def after(self, page: ScanAnswer) -> "_Wanted":
-        """Return the list after `page`, as of the same revision, which this replica has reached."""
-        scan = _behind(self.scan, _Cursor(page.revision, page.found[-1].key))
-        return self._replace(scan=scan, consistency=Consistency.STALE)
-
-    def at_most(self, count: int) -> "_Wanted":
-        """Return the same list with at most `count` records on a page."""
-        scan = self.scan
-        return self._replace(scan=msgspec.structs.replace(scan, limit=min(scan.limit, count)))
+    def after(self, part: ScanAnswer) -> "_Wanted":
+        """Return the rest of the list after `part`, as of the same revision, which this replica has reached."""
+        count = len(part.found)
+        size_bytes = sum(len(each.key) + len(each.record.value) for each in part.found if each.record is not None)
+        scan = _behind(self.scan, _Cursor(part.revision, _last_of(part)))
+        return self._replace(
+            scan=msgspec.structs.replace(scan, limit=scan.limit - count, max_bytes=scan.max_bytes - size_bytes),
+            most=self.most - count if self.most is not None else None,
+            consistency=Consistency.STALE,
+        )
 
     def streamed(self) -> "_Wanted":
-        """Return the same list in the small pages of a stream."""
-        scan = msgspec.structs.replace(self.scan, limit=min(self.scan.limit, STREAMED), max_bytes=STREAMED_BYTES)
-        return self._replace(scan=scan)
+        """Return the same list in the small parts of a stream."""
+        limit = STREAMED if self.most is None else min(STREAMED, self.most)
+        return self._replace(scan=msgspec.structs.replace(self.scan, limit=limit, max_bytes=STREAMED_BYTES))
 
 
 class KeyListHandlers:
@@ -94,15 +95,28 @@ class KeyListHandlers:
         wanted = _wanted_by(query)
         if _accepts_ndjson(request):
             return await self._stream(request, wanted)
-        _, response = await self._page(wanted, _response)
-        return response
+        await self._catch_up(wanted)
+        records: list[RecordDocument] = []
+        rest = wanted
+        while True:  # once, unless the history has many deleted keys among those of the page
+            part, more_records = await self._part(rest, _records)
+            records += more_records
+            if not part.more:
+                break
+            rest = rest.after(part)
+            if part.stopped_at is None or not rest.scan.limit or rest.scan.max_bytes <= 0:
+                break
+        cursor = _Cursor(part.revision, _last_of(part)).pack() if part.more else UNSET
+        document = RecordPageDocument(revision=part.revision, records=records, more=part.more, cursor=cursor)
+        return json_response(200, document, b"KV-Revision: %d\r\n" % part.revision)
 
-    async def _page(self, wanted: _Wanted, render: Callable[[ScanAnswer, _Wanted], T]) -> tuple[ScanAnswer, T]:
-        """Return a page, and the page as `render` makes it. Both are made in a turn of the pacer."""
-        if wanted.consistency is not Consistency.STALE:
-            # An empty page shows that this replica has applied all acknowledged writes: from now on it may answer.
-            first = msgspec.structs.replace(wanted.scan, limit=0)
-            _found(await reply_of(partial(self._replica.read, first, wanted.consistency)), wanted)
+    async def _catch_up(self, wanted: _Wanted) -> None:
+        """Wait until this replica may answer from the state that it has applied. Raises Problem or Refused."""
+        empty = msgspec.structs.replace(wanted.scan, limit=0)
+        _found(await reply_of(partial(self._replica.read, empty, wanted.consistency)), wanted)
+
+    async def _part(self, wanted: _Wanted, render: Callable[[ScanAnswer, _Wanted], T]) -> tuple[ScanAnswer, T]:
+        """Return a part of the list, and the part as `render` makes it. Both are made in a turn of the pacer."""
         answers: asyncio.Queue[tuple[object, T | None]] = asyncio.Queue()
 
         def reply(answer: object) -> None:
@@ -122,29 +136,27 @@ class KeyListHandlers:
             raise Problem(OVERLOADED, detail, fields=RETRY_AFTER)
         self._streams += 1
         try:
-            wanted = wanted.streamed()
-            first, lines = await self._page(wanted, _lines)
+            await self._catch_up(wanted)
+            first, lines = await self._part(wanted.streamed(), _lines)
             return await send(request, _NDJSON_FIELDS % first.revision, self._lines(first, lines, wanted))
         finally:
             self._streams -= 1
 
-    async def _lines(self, page: ScanAnswer, lines: bytes, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
+    async def _lines(self, part: ScanAnswer, lines: bytes, wanted: _Wanted) -> AsyncGenerator[bytes, None]:
         count = 0
         while True:
             yield lines
-            count += len(page.found)
-            if not page.more or count == wanted.most:
-                end = RecordStreamEndDocument(revision=page.revision, count=count, more=page.more)
+            count += len(part.found)
+            wanted = wanted.after(part) if part.more else wanted
+            if not part.more or wanted.most == 0:
+                end = RecordStreamEndDocument(revision=part.revision, count=count, more=part.more)
                 yield encode(end) + b"\n"
                 return
             if self._stopping():
                 yield _error("this replica is shutting down: list at another replica", count)
                 return
-            wanted = wanted.after(page)
-            if wanted.most is not None:
-                wanted = wanted.at_most(wanted.most - count)
             try:
-                page, lines = await self._page(wanted, _lines)
+                part, lines = await self._part(wanted.streamed(), _lines)
             except (Problem, Refused) as error:
                 yield _error(str(error), count)
                 return
@@ -168,11 +180,9 @@ def _found(answer: object, wanted: _Wanted) -> ScanAnswer:
     return answer
 
 
-def _response(page: ScanAnswer, wanted: _Wanted) -> HttpResponse:
-    cursor = _Cursor(page.revision, page.found[-1].key).pack() if page.more else UNSET
-    records = _records(page, wanted)
-    document = RecordPageDocument(revision=page.revision, records=records, more=page.more, cursor=cursor)
-    return json_response(200, document, b"KV-Revision: %d\r\n" % page.revision)
+def _last_of(part: ScanAnswer) -> bytes:
+    """Return the key after which the list goes on."""
+    return part.stopped_at if part.stopped_at is not None else part.found[-1].key
 
 
 def _lines(page: ScanAnswer, wanted: _Wanted) -> bytes:

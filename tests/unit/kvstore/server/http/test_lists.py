@@ -11,7 +11,7 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.server.http import lists
 from kvstore.server.pacer import BackgroundKind
-from kvstore.state_machine import transactions
+from kvstore.state_machine import reads, transactions
 from storage.base import first_of
 from tests.unit.kvstore.server.http.fake import Store, request, run
 
@@ -153,6 +153,33 @@ def test_a_page_is_read_in_a_turn_of_the_pacer_once_the_replica_is_current() -> 
         assert [record["key"] for record in json.loads(page.body)["records"]] == ["a", "b"]
         assert reads == [(0, Consistency.LINEARIZABLE), (1000, Consistency.STALE)]
         assert turns == [BackgroundKind.LIST]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("accept", ["application/json", lists.NDJSON])
+def test_a_list_passes_many_deleted_keys_in_several_turns(monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
+    monkeypatch.setattr(reads, "MAX_ABSENT", 3)
+
+    async def scenario(store: Store) -> None:
+        keys = [f"{number:02}" for number in range(20)]
+        await fill(store, *keys)
+        for key in keys[2:-2]:
+            await store.call("DELETE", f"/kv/{key}")
+        turns: list[BackgroundKind] = []
+        submit = store.replica.pacer.submit
+
+        def record(kind: BackgroundKind, work: Callable[[], object]) -> None:
+            turns.append(kind)
+            submit(kind, work)
+
+        monkeypatch.setattr(store.replica.pacer, "submit", record)
+        reply = await store.call("GET", "/kv/?prefix=&limit=3", headers={"Accept": accept})
+        lines = [json.loads(line) for line in reply.body.splitlines()]
+        records = lines[0]["records"] if accept == "application/json" else lines[:-1]
+        assert [each["key"] for each in records] == ["00", "01", "18"]
+        assert lines[-1]["more"]
+        assert len(turns) == 6  # five times three deleted keys, and the last one
 
     run(scenario)
 
