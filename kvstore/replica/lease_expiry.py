@@ -13,7 +13,6 @@ lease that was kept alive in the meantime has no effect either.
 from collections.abc import Callable
 from functools import partial
 from heapq import heapify, heappop, heappush
-from math import ceil
 
 from kvstore.api.commands import ExpireLease, RecordLeader, Result
 from kvstore.api.errors import Refused
@@ -36,7 +35,7 @@ class LeaseExpiry:
     def __init__(self, submit: SubmitCommand, *, clock_drift_ppm: int) -> None:
         """Begin without a lease. `submit` has a command ordered and applied."""
         self._submit = submit
-        self._lengthening = 1 + clock_drift_ppm / 1_000_000
+        self._clock_drift_ppm = clock_drift_ppm
         self._leading: Ballot | None = None
         self._measures = False
         """True once this leader's ballot is recorded in the state."""
@@ -94,13 +93,13 @@ class LeaseExpiry:
         """Return the remaining time of `lease` in milliseconds, as its holder counts it, or None on a replica that does
         not measure it."""
         end = self._ends.get(lease) if self._measures else None
-        return max(0.0, (end - now) / MS / self._lengthening) if end is not None else None
+        return max(0.0, (end - now) / MS / (1 + self._clock_drift_ppm / 1_000_000)) if end is not None else None
 
     def _start_leases(self, numbers: list[int], lease_index: LeaseIndex, now: Time) -> None:
         for number in numbers:
             lease = lease_index.leases.get(number)
             if lease is not None:
-                self._set_end(number, now + ceil(lease.terms.ttl_ms * MS * self._lengthening))
+                self._set_end(number, now + lease.terms.ttl_ms * (1_000_000 + self._clock_drift_ppm) * MS // 1_000_000)
         if len(self._queue) > 2 * len(lease_index.leases) + 1000:  # most entries are out of date
             self._ends = {number: end for number, end in self._ends.items() if number in lease_index.leases}
             self._queue = [(end, number) for number, end in self._ends.items()]

@@ -91,8 +91,8 @@ MUTANTS = (
         (21,),
         "The leader counts half of a lease.",
         "kvstore.replica.lease_expiry.LeaseExpiry._start_leases",
-        "MS * self._lengthening)",
-        "MS * self._lengthening / 2)",
+        "MS // 1_000_000)",
+        "MS // 2_000_000)",
         RUNNING,
     ),
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS = (
         (21,),
         "A leader with a fast clock expires client leases before their holders expect it.",
         "kvstore.replica.lease_expiry.LeaseExpiry.__init__",
-        "1 + clock_drift_ppm / 1_000_000",
-        "1.0",
+        "self._clock_drift_ppm = clock_drift_ppm",
+        "self._clock_drift_ppm = 0",
         RUNNING,
     ),
     Mutant(

@@ -6,7 +6,7 @@ import pytest
 
 from paxos.lease import LeaseGrant
 from paxos.options import Options
-from paxos.types import Time
+from paxos.types import GrantTerms, Time
 from tests.simulation.rarities import ACTORS
 from tests.simulation.run import Run
 from tests.simulation.scenario import RARITIES, Scenario, draw
@@ -26,8 +26,8 @@ def test_an_ambush_finds_an_acceptor_that_does_not_wait_after_a_restart() -> Non
     """Rule 17."""
     init = LeaseGrant.__init__
 
-    def without_a_wait(grant: LeaseGrant, options: Options, now: Time, *, restarted: bool) -> None:
-        init(grant, options, now, restarted=False)
+    def without_a_wait(grant: LeaseGrant, options: Options, now: Time, *, restarted: bool, granted: GrantTerms) -> None:
+        init(grant, options, now, restarted=False, granted=granted)
 
     scenario = Scenario(seed=1, rarities=("ambushes",), options={"election_jitter_ms": 2})
     with (

@@ -82,7 +82,8 @@ def downgrade(data: Path) -> None:
         ((truncated,),) = connection.execute("SELECT cut FROM bounds")
         if truncated:
             raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {truncated}")
-        tables = ("founding", "restored", "progress", "bounds", "records_a", "history_a", "records_b", "history_b")
+        state = ("records_a", "history_a", "records_b", "history_b")
+        tables = ("granted", "founding", "restored", "progress", "bounds", *state)
         dropped = "".join(f"DROP TABLE {table}; " for table in tables)
         connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")
         ((node, cluster, boot),) = connection.execute("SELECT node, cluster, boot FROM identity")
