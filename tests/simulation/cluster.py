@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kvstore.api.commands import Command, Result
 from kvstore.api.errors import Refused
+from kvstore.api.membership import Membership
 from kvstore.api.queries import Query
 from kvstore.api.results import QueryAnswer
 from kvstore.replica.node import Node
@@ -105,9 +106,17 @@ class SimulatedCluster:
 
     @property
     def is_founded(self) -> bool:
-        """True once every founding member knows the membership, or has known it before it lost its disk."""
+        """True once every founding member knows the membership, has known it before it lost its disk, or was removed
+        by the others before it heard that the cluster was founded: no member tells it any more."""
         founders = [self.machines[name] for name in self.scenario.names]
-        return all(one.lost or (one.node is not None and one.node.view.known) for one in founders)
+        known = [machine.node.membership for machine in self.machines.values() if machine.node is not None]
+        newest = max(known, key=lambda membership: membership.version, default=Membership())
+        return all(
+            one.lost
+            or (one.node is not None and one.node.view.known)
+            or (newest.version > 0 and newest.get(one.name) is None)
+            for one in founders
+        )
 
     def members(self) -> list[Node | None]:
         """The nodes of those who are members by what the most advanced one knows."""
