@@ -30,6 +30,8 @@ UNIT = frozenset({Net.UNIT})
 """The simulation and the exploration have no SQLite, no sockets, no secrets and no processes."""
 
 
+SIMULATED = frozenset({Net.SIMULATION})
+"""What the simulation has to find by itself."""
 RUNNING = frozenset({Net.UNIT, Net.SIMULATION})
 """The exploration has no clients and no state machine, and checks no liveness: only votes, values and leases."""
 
