@@ -1,5 +1,4 @@
-"""Mutants of what clients see of the past and of the state that stands for it: pages of events, history, answers that
-are kept, queues. The simulation has to find them by itself."""
+"""Mutants of what clients see of the past and of the state that stands for it: pages of events, history, lists, queues. The simulation has to find them by itself."""
 
 from tests.mutants.mutant import SIMULATED, Mutant
 
@@ -47,24 +46,6 @@ MUTANTS = (
         "kvstore.replica.retention.Retention.compact",
         ">= first_of(limits.history_revisions)",
         "> first_of(max(0, limits.history_revisions - 2))",
-        SIMULATED,
-    ),
-    Mutant(
-        "answer-dropped-one-number-early",
-        (22,),
-        "The answer to the oldest number that is kept is dropped, and the request done again.",
-        "kvstore.state_machine.idempotency._outdated",
-        "upto, grown = lease.top - KEPT, lease.top - top",
-        "upto, grown = lease.top - KEPT + 1, lease.top - top",
-        SIMULATED,
-    ),
-    Mutant(
-        "highest-number-goes-back",
-        (22,),
-        "A late request with an older number makes numbers count again that are too old.",
-        "kvstore.state_machine.lease_index.LeaseIndex._put_answer",
-        "max(lease.top, number)",
-        "number",
         SIMULATED,
     ),
     Mutant(

@@ -27,7 +27,7 @@ class Net(StrEnum):
 
 EVERY = frozenset(Net)
 UNIT = frozenset({Net.UNIT})
-"""The simulation and the exploration have no SQLite, no sockets, no secrets and no processes."""
+"""The simulation and the exploration have no sockets, no secrets and no processes, and the exploration no SQLite."""
 
 
 SIMULATED = frozenset({Net.SIMULATION})
