@@ -1,6 +1,6 @@
 """All mutants."""
 
-from tests.mutants import commands, leading, membership, records, service, state, unseen, voting
+from tests.mutants import client_view, commands, leading, membership, records, service, state, unseen, voting
 from tests.mutants.mutant import Mutant
 
 EVERY: tuple[Mutant, ...] = (
@@ -12,5 +12,6 @@ EVERY: tuple[Mutant, ...] = (
     *records.MUTANTS,
     *commands.MUTANTS,
     *unseen.MUTANTS,
+    *client_view.MUTANTS,
 )
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in EVERY}

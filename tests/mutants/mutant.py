@@ -27,9 +27,11 @@ class Net(StrEnum):
 
 EVERY = frozenset(Net)
 UNIT = frozenset({Net.UNIT})
-"""The simulation and the exploration have no SQLite, no sockets, no secrets and no processes."""
+"""The simulation and the exploration have no sockets, no secrets and no processes, and the exploration no SQLite."""
 
 
+SIMULATED = frozenset({Net.SIMULATION})
+"""What the simulation has to find by itself."""
 RUNNING = frozenset({Net.UNIT, Net.SIMULATION})
 """The exploration has no clients and no state machine, and checks no liveness: only votes, values and leases."""
 

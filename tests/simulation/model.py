@@ -219,6 +219,10 @@ class Model:
                     self._delete(key)
                 done = DeleteSpanResult(self._revision, len(keys))
             case Transact(compares=compares, then=then, otherwise=otherwise):
+                leases = [each.lease for each in (*then, *otherwise) if isinstance(each, LeasedPut) and each.lease]
+                gone = next((lease for lease in leases if lease not in self.leases), None)
+                if gone is not None:
+                    return LeaseNotFound(gone)
                 holds = all(map(self._holds, compares))
                 results = [self._do(each) for each in (then if holds else otherwise)]
                 done = TransactResult(holds, self._revision, results)  # type: ignore[arg-type]  # of operations

@@ -10,6 +10,7 @@ from kvstore.api.commands import (
     Command,
     Delete,
     DeleteSpan,
+    Get,
     GrantLease,
     Idempotent,
     KeepLeaseAlive,
@@ -32,7 +33,7 @@ from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.machine import SimulatedMachine
 
 LOCKS = (b"lock", b"other")
-KEYS = (b"k0", b"k1", b"l0", b"p0", b"p1", b"w0003")
+KEYS = (b"k0", b"l0", b"p0", b"p0", b"p1", b"w0003")
 OWN_KEYS = (b"p0", b"p1")
 TTLS_MS = (200, 1000)
 SESSION_MS = 600_000
@@ -110,7 +111,7 @@ class Prober:
 
     def _command(self) -> Command:
         rng, lease = self._rng, self._rng.choice(self._leases or [0])
-        if self._cluster.scenario.bulk and rng.random() < 0.1:
+        if self._cluster.scenario.bulk and rng.random() < 0.2:
             return self._bulk()
         if not self._session:
             return GrantLease(SESSION_MS)
@@ -120,6 +121,8 @@ class Prober:
             Delete(rng.choice(OWN_KEYS)),
             LeasedPut(rng.choice(OWN_KEYS), value, 0, rng.choice(TTLS_MS)),
             LeasedPut(rng.choice(OWN_KEYS), value, lease, rng.choice(TTLS_MS)),
+            Transact([], [LeasedPut(b"p0", value, lease, rng.choice(TTLS_MS)), Put(b"p1", value), Delete(b"p1")], []),
+            Transact([], [Put(b"p0", value), LeasedPut(b"p1", value, lease, rng.choice(TTLS_MS)), Get(b"p0")], []),
             AcquireLock(b"other", 0, rng.choice(TTLS_MS), value, queue=rng.random() < 0.7),
             AcquireLock(b"other", lease, rng.choice(TTLS_MS), value, queue=rng.random() < 0.7),
             ReleaseLock(b"other", lease),
@@ -132,7 +135,7 @@ class Prober:
             return KeepLeaseAlive(lease)
         if chance < 0.6:
             return command
-        self._number += 1
+        self._number += rng.choice((1, 1, 3))  # a number that was left out may be used later
         number = self._number if chance < 0.8 else max(1, self._number - rng.randint(0, OLDER))
         return Idempotent(self._session, number, b"%d" % (number if rng.random() < 0.9 else -number), command)
 

@@ -248,7 +248,9 @@ def _draw_options(rng: Random) -> dict[str, int]:
 def _draw_observers(rng: Random, steps: int) -> dict[str, int]:
     """A revision of many keys takes many short steps, so that it has fewer where steps are short."""
     bulk = rng.choice((0, 0, 0, 20 if steps else 600, 30 if steps else 1200))
-    return {"probers": 1 if bulk else rng.choice((0, 1, 2)), "watches": rng.choice((0, 3, 6)), "bulk": bulk}
+    if bulk:
+        return {"probers": 1, "watches": rng.choice((3, 6)), "bulk": bulk}
+    return {"probers": rng.choice((0, 1, 2)), "watches": rng.choice((0, 2, 4))}
 
 
 def _with_long_leases(scenario: Scenario) -> Scenario:
