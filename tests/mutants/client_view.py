@@ -1,4 +1,5 @@
-"""Mutants of what clients see of the past and of the state that stands for it: pages of events, history, lists, queues. The simulation has to find them by itself."""
+"""Mutants of what clients see of the past and of the state that stands for it: pages of events, history, lists,
+queues. The simulation has to find them by itself."""
 
 from tests.mutants.mutant import SIMULATED, Mutant
 
