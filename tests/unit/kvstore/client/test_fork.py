@@ -53,7 +53,9 @@ asyncio.run(story())
 
 
 def run(script: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    """Run `script` and return its lines. It writes no error; Python's own warning of a fork beside threads is off."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
