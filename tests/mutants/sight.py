@@ -2,7 +2,7 @@
 
 from tests.mutants.mutant import Mutant
 
-FILES = "The simulated disks are `storage/memory.py`: no SQLite, no files, no storage thread."
+FILES = "Most simulated disks are `storage/memory.py`. Those with SQLite have one file and no storage thread."
 LINKS = "The simulated network has no sockets, secrets or handshakes: it names the sender of each message truthfully."
 PROCESS = "The simulated clients call the node: no process, event loop, HTTP, watch or client library."
 BACKUP = "Backups are made and restored by commands on files."
@@ -14,6 +14,7 @@ _FOLDERS = {
     "storage/hard_state.py": "",
     "storage/": FILES,
     "kvstore/peers/": LINKS,
+    "kvstore/server/http/event_pages.py": "",
     "kvstore/server/": PROCESS,
     "kvstore/client/": PROCESS,
     "kvstore/cli/": PROCESS,
