@@ -51,7 +51,7 @@ _SLICE_UNITS = 256
 _UNITS_PER_WRITE = 16
 _MOST_UNITS = 4 * _SLICE_UNITS
 """Most units of maintenance in the transaction of a write, which other writes wait for. The next ones do the rest."""
-_MOST_OWED = 256 * _SLICE_UNITS
+_MOST_OWED = 16 * _SLICE_UNITS
 """Most units that are left to later writes."""
 
 
@@ -340,8 +340,14 @@ class SqliteStorage:
             return
         self._wal_bytes = wal.length(wal_of(self._path))
         if self._wal_bytes >= CHECKPOINT_BYTES:
-            self._with_reserve(partial(checkpoint, self._connection, self._path, "PASSIVE"))
-            self._wal_bytes = 0
+            try:
+                self._with_reserve(partial(checkpoint, self._connection, self._path, "PASSIVE"))
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+                self.space = DiskSpace.CRITICAL  # the WAL still has every frame, and is checkpointed later
+            else:
+                self._wal_bytes = 0
 
     def close(self) -> None:
         """Close the file, see Storage. Raises StorageError if the last checkpoint fails; no data is lost then."""
