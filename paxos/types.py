@@ -56,6 +56,11 @@ class PValue(NamedTuple):
     value: bytes
 
 
+def lengthened(duration_ms: int, clock_drift_ppm: int) -> Time:
+    """Return the time to wait so that `duration_ms` has passed on a clock that is slower by the drift bound, too."""
+    return duration_ms * (1_000_000 + clock_drift_ppm) * MS // 1_000_000
+
+
 class GrantTerms(NamedTuple):
     """The settings that decide how long an acceptor grants a leader lease (rule 15)."""
 
@@ -65,7 +70,7 @@ class GrantTerms(NamedTuple):
     @property
     def length(self) -> Time:
         """Length of a grant on the clock of the acceptor: lengthened by the drift bound."""
-        return self.lease_ms * (1_000_000 + self.clock_drift_ppm) * MS // 1_000_000
+        return lengthened(self.lease_ms, self.clock_drift_ppm)
 
     def joined(self, other: "GrantTerms") -> "GrantTerms":
         """Return terms whose grants last at least as long as those of both: the longer lease, and the larger bound."""

@@ -18,7 +18,7 @@ from kvstore.api.commands import ExpireLease, RecordLeader, Result
 from kvstore.api.errors import Refused
 from kvstore.state_machine.lease_index import LEADER_KEY, LeaseIndex
 from kvstore.state_machine.view import Records
-from paxos.types import MS, Ballot, Time
+from paxos.types import MS, Ballot, Time, lengthened
 
 RETRY_MS = 100
 """Time until the expiry of a lease is proposed again if the lease still exists."""
@@ -99,7 +99,7 @@ class LeaseExpiry:
         for number in numbers:
             lease = lease_index.leases.get(number)
             if lease is not None:
-                self._set_end(number, now + lease.terms.ttl_ms * (1_000_000 + self._clock_drift_ppm) * MS // 1_000_000)
+                self._set_end(number, now + lengthened(lease.terms.ttl_ms, self._clock_drift_ppm))
         if len(self._queue) > 2 * len(lease_index.leases) + 1000:  # most entries are out of date
             self._ends = {number: end for number, end in self._ends.items() if number in lease_index.leases}
             self._queue = [(end, number) for number, end in self._ends.items()]

@@ -91,8 +91,8 @@ MUTANTS = (
         (21,),
         "The leader counts half of a lease.",
         "kvstore.replica.lease_expiry.LeaseExpiry._start_leases",
-        "MS // 1_000_000)",
-        "MS // 2_000_000)",
+        "lease.terms.ttl_ms,",
+        "lease.terms.ttl_ms // 2,",
         RUNNING,
     ),
     Mutant(

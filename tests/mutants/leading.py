@@ -82,7 +82,7 @@ MUTANTS = (
         "grant-not-lengthened",
         (15,),
         "An acceptor shortens its grant by the drift of the clocks instead of lengthening it.",
-        "paxos.types.GrantTerms.length",
+        "paxos.types.lengthened",
         "1_000_000 +",
         "1_000_000 -",
     ),
