@@ -339,15 +339,15 @@ class SqliteStorage:
         if self._wal_bytes < CHECKPOINT_BYTES:
             return
         self._wal_bytes = wal.length(wal_of(self._path))
-        if self._wal_bytes >= CHECKPOINT_BYTES:
-            try:
-                self._with_reserve(partial(checkpoint, self._connection, self._path, "PASSIVE"))
-            except sqlite3.Error as error:
-                if not is_full(error):
-                    raise
-                self.space = DiskSpace.CRITICAL  # the WAL still has every frame, and is checkpointed later
-            else:
-                self._wal_bytes = 0
+        if self._wal_bytes < CHECKPOINT_BYTES:
+            return
+        try:
+            self._with_reserve(partial(checkpoint, self._connection, self._path, "PASSIVE"))
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+            return  # the WAL still has every frame; the next call tries again
+        self._wal_bytes = 0
 
     def close(self) -> None:
         """Close the file, see Storage. Raises StorageError if the last checkpoint fails; no data is lost then."""

@@ -221,6 +221,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "checkpoint-goes-on-after-any-error",
+        (4,),
+        "A replica runs on after a checkpoint whose sync failed.",
+        "storage.sqlite.SqliteStorage._checkpoint_if_due",
+        "if not is_full(error):",
+        "if False:",
+        UNIT,
+    ),
+    Mutant(
         "every-error-is-a-full-disk",
         (4,),
         "A transaction is done again after a failed sync.",

@@ -9,6 +9,7 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot, PValue
+from storage import connection
 from storage import sqlite as storage_module
 from storage.base import DiskFullError, DiskSpace, StorageError
 from storage.memory import MemoryStorage
@@ -92,6 +93,44 @@ def test_rule_4_a_transaction_that_is_rolled_back_and_done_again_leaves_the_same
     storage.close()
     with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
         assert shown(storage) == shown(model.reopen())
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
+def test_rule_4_a_checkpoint_that_finds_no_room_is_done_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The reserve is too small for the checkpoint. Only a lack of room lets the replica go on."""
+    monkeypatch.setattr(storage_module, "CHECKPOINT_BYTES", 50_000)
+    failed = sqlite3.OperationalError("planted")
+    failed.sqlite_errorcode = code
+    attempts = 0
+
+    def fails_twice(*arguments: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 2:
+            raise failed
+        connection.checkpoint(*arguments)  # type: ignore[arg-type] # passed on
+
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        disk = LimitedDisk(storage)
+        disk.held = True
+        storage.write([accept(1)])
+        monkeypatch.setattr(storage_module, "checkpoint", fails_twice)
+        if code != sqlite3.SQLITE_FULL:
+            with pytest.raises(StorageError, match="planted"):
+                storage.tidy()
+            return
+        storage.tidy()
+        assert (disk.given_up, attempts, storage.space) == (1, 2, DiskSpace.LOW)
+        storage.write([accept(2)])
+        assert attempts == 3
+        storage.tidy()
+        assert attempts == 4  # write(2) is checkpointed, write(1) was
+        storage.tidy()
+        assert attempts == 4
+    with closing(open_storage(directory, "test", "n1", MEMBERS)) as storage:
+        assert storage.recovered().last == 2
 
 
 class CountedRoom(Reserve):

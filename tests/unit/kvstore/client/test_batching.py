@@ -21,7 +21,7 @@ from kvstore.client import (
 )
 from kvstore.client.batching import MAX_BYTES, MAX_REQUESTS, MAX_WEIGHT
 from kvstore.server.http.limits import HttpLimits
-from tests.unit.kvstore.client.scripted import ScriptedReplica, SilentReplica, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, SilentReplica, end_after_three_rounds, problem, serving
 from tests.unit.kvstore.server.http.fake import Store, run
 
 ALL = 20
@@ -216,11 +216,13 @@ def test_a_cancelled_write_that_still_waits_is_not_sent(monkeypatch: pytest.Monk
     run(scenario)
 
 
-def test_all_writes_of_a_batch_share_its_outcome() -> None:
+def test_all_writes_of_a_batch_share_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_after_three_rounds(monkeypatch)
+
     async def scenario() -> None:
         for answers, expected in (([None], UnknownOutcome), ([problem(503, "failed") for _ in range(99)], Unavailable)):
             replica = ScriptedReplica(*answers)
-            async with serving(replica) as urls, Client(urls, timeout_ms=100, exactly_once=False) as client:
+            async with serving(replica) as urls, Client(urls, exactly_once=False) as client:
                 results = await settled([client.put(f"k{number}", b"") for number in range(3)])
                 assert [type(result) for result in results] == [expected] * 3
             assert {path for _, path, _ in replica.asked} == {"/txn"}

@@ -16,7 +16,7 @@ from kvstore.client import (
     UnknownOutcome,
     idempotency,
 )
-from tests.unit.kvstore.client.scripted import ScriptedReplica, problem, serving
+from tests.unit.kvstore.client.scripted import ScriptedReplica, end_after_three_rounds, problem, serving
 
 NOTHING = Transact([], [], [])
 
@@ -58,10 +58,12 @@ def test_a_write_of_unknown_outcome_is_repeated_elsewhere_under_its_key(answer: 
     asyncio.run(run())
 
 
-def test_an_unknown_outcome_stays_unknown_at_the_deadline() -> None:
+def test_an_unknown_outcome_stays_unknown_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_after_three_rounds(monkeypatch)
+
     async def run() -> None:
         replica = LeasingReplica(problem(503, "unknown"), *[problem(503, "failed")] * 100)
-        async with serving(replica) as urls, Client(urls, timeout_ms=200) as client:
+        async with serving(replica) as urls, Client(urls) as client:
             with pytest.raises(UnknownOutcome, match="may or may not have been executed"):
                 await client.put("k", b"v")
         assert set(replica.keys) == {"1.1"}
@@ -69,10 +71,12 @@ def test_an_unknown_outcome_stays_unknown_at_the_deadline() -> None:
     asyncio.run(run())
 
 
-def test_a_write_whose_attempts_all_certainly_failed_is_not_done() -> None:
+def test_a_write_whose_attempts_all_certainly_failed_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_after_three_rounds(monkeypatch)
+
     async def run() -> None:
         replica = LeasingReplica(*[problem(503, "failed") for _ in range(100)])
-        async with serving(replica) as urls, Client(urls, timeout_ms=200) as client:
+        async with serving(replica) as urls, Client(urls) as client:
             with pytest.raises(Unavailable):
                 await client.put("k", b"v")
 
@@ -139,10 +143,12 @@ def test_concurrent_first_writes_share_one_lease() -> None:
     asyncio.run(run())
 
 
-def test_a_write_for_which_no_lease_is_granted_was_not_done() -> None:
+def test_a_write_for_which_no_lease_is_granted_was_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_after_three_rounds(monkeypatch)
+
     async def run() -> None:
         replica = ScriptedReplica(*[problem(503, "unknown") for _ in range(100)])
-        async with serving(replica) as urls, Client(urls, timeout_ms=100) as client:
+        async with serving(replica) as urls, Client(urls) as client:
             with pytest.raises(Unavailable, match="no lease was granted"):
                 await client.put("k", b"v")
         assert {path for _, path, _ in replica.asked} == {"/leases"}
