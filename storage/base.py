@@ -22,6 +22,7 @@ import msgspec
 
 from paxos.ready import Write
 from paxos.types import ZERO, Ballot, GrantTerms, NodeId, PValue, Slot
+from storage.lineage import Lineage
 
 SUB_REVISION_BITS = 20
 LAST_SUB_REVISION = (1 << SUB_REVISION_BITS) - 1
@@ -80,6 +81,15 @@ class Founding(msgspec.Struct, frozen=True, array_like=True):
     """True once every member that takes part has agreed. Until then the replica has no membership."""
     restored: str = ""
     """Mark of the restored state with which the data of every member begins, empty for new data (rule 31)."""
+
+
+class SeenStart(NamedTuple):
+    """The newest start on the data of a peer with which this replica was linked (rule 28)."""
+
+    incarnation: int
+    boot: int
+    life: int
+    """Random number of the start, see `storage.lineage`."""
 
 
 def revision_of(position: int) -> int:
@@ -202,6 +212,9 @@ class StateWrite(Write):
     granted: GrantTerms | None = None
     """Longest terms of the leader leases that may still be granted, None for no change."""
 
+    seen: SeenStart | None = None
+    """Start of a peer, which takes the place of earlier starts on the same data; None for no change."""
+
 
 class Recovered(msgspec.Struct):
     """The durable state at the time of opening."""
@@ -231,6 +244,10 @@ class Recovered(msgspec.Struct):
     """Progress of the restored state whose rows are staged until the cluster is founded, None for none."""
     granted: GrantTerms = GrantTerms()
     """Longest terms of the leader leases that an earlier process may have granted (rule 17)."""
+    seen: tuple[SeenStart, ...] = ()
+    """Newest start on the data of each peer."""
+    lineage: Lineage = Lineage()
+    """Starts on this data, this one included. Storage that is not in files has none."""
 
 
 class Storage(Protocol):
@@ -296,7 +313,7 @@ def has_records(write: Write) -> bool:
         return True
     if not isinstance(write, StateWrite):
         return False
-    records = (write.progress, write.truncate, write.staged, write.founding, write.restored, write.granted)
+    records = (write.progress, write.truncate, write.staged, write.founding, write.restored, write.granted, write.seen)
     return bool(write.changes or write.compact) or any(record is not None for record in records)
 
 

@@ -15,6 +15,7 @@ from storage.base import (
     AppliedProgress,
     Founding,
     Recovered,
+    SeenStart,
     StagedPage,
     StateWrite,
     StorageError,
@@ -22,6 +23,9 @@ from storage.base import (
     Truncation,
     follows,
 )
+
+MOST_SEEN = 256
+"""Number of seen starts that are kept: those of the peers that were linked last, far more than there are members."""
 
 
 class Staging(NamedTuple):
@@ -64,7 +68,7 @@ class Staging(NamedTuple):
 
 class HardState(NamedTuple):
     """The hard state of one replica. Its fields only go up, except `compact`, `staging` and `restored`, which an
-    installed snapshot replaces, and `granted`."""
+    installed snapshot replaces, `granted`, and `seen`."""
 
     promised: Ballot = ZERO
     """The promise."""
@@ -82,6 +86,8 @@ class HardState(NamedTuple):
     """Progress of the restored state whose rows are staged until the cluster is founded."""
     granted: GrantTerms = GrantTerms()
     """Longest terms of the leader leases that may still be granted (rule 17)."""
+    seen: tuple[SeenStart, ...] = ()
+    """Newest start on the data of each peer, in the order of their handshakes (rule 28)."""
 
     def after(self, writes: Sequence[Write]) -> "HardState":
         """Return the hard state after `writes`. Raises StorageError if they break the contract."""
@@ -110,6 +116,7 @@ class HardState(NamedTuple):
             founding=self.founding,
             restored=self.restored,
             granted=self.granted,
+            seen=self.seen,
         )
 
 
@@ -147,6 +154,9 @@ def _after_state(hard_state: HardState, write: StateWrite) -> HardState:
         hard_state = _after_restored(hard_state, write.restored)
     if write.granted is not None:
         hard_state = hard_state._replace(granted=write.granted)
+    if write.seen is not None:
+        others = [start for start in hard_state.seen if start.incarnation != write.seen.incarnation]
+        hard_state = hard_state._replace(seen=(*others, write.seen)[-MOST_SEEN:])
     return hard_state
 
 

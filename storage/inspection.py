@@ -51,6 +51,7 @@ class Inspection:
         """Return the identity of the data, verified against the lock record."""
         with translated_errors(self._path):
             found = schema.load_identity(self._connection, self._path)
+            schema.load_lineage(self._connection, self._path)
         if found.boot < self._record.boot:
             raise schema.older_copy(self._path, found.boot, self._record.boot)
         if self._record.incarnation not in {0, found.incarnation}:

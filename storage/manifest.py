@@ -1,4 +1,4 @@
-"""The manifest: the hard state and the location of the state's rows, in six one-row tables of the database.
+"""The manifest: the hard state and the location of the state's rows, in seven one-row tables of the database.
 
 A row is written when its content has changed, and verified when it is loaded.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from paxos.types import Ballot, GrantTerms
-from storage.base import AppliedProgress, Founding, Truncation
+from storage.base import AppliedProgress, Founding, SeenStart, Truncation
 from storage.errors import damaged
 from storage.hard_state import HardState, Staging
 from storage.log import load_extent
@@ -49,6 +49,8 @@ def store_manifest(connection: sqlite3.Connection, before: Manifest, after: Mani
         connection.execute(
             "UPDATE granted SET lease_ms = ?, clock_drift_ppm = ?, checksum = ?", with_checksum(*new.granted)
         )
+    if new.seen != old.seen:
+        connection.execute("UPDATE seen SET starts = ?, checksum = ?", with_checksum(pack_seen(new.seen)))
     if _bounds_row(after) != _bounds_row(before):
         connection.execute(
             "UPDATE bounds SET cut = ?, chain = ?, live = ?, compacted = ?, compact = ?, "
@@ -73,6 +75,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
     (founding,) = only_row(connection, path, "founding")
     (restored,) = only_row(connection, path, "restored")
     granted = GrantTerms(*only_row(connection, path, "granted"))
+    (seen,) = only_row(connection, path, "seen")
     end, log_bytes = load_extent(connection, truncated)
     last = max(end, truncated)
     if chosen > last:
@@ -90,6 +93,7 @@ def load_manifest(connection: sqlite3.Connection, path: Path) -> tuple[Manifest,
         msgspec.json.decode(founding, type=Founding | None),
         msgspec.json.decode(restored, type=AppliedProgress | None),
         granted,
+        msgspec.json.decode(seen, type=tuple[SeenStart, ...]),
     )
     return Manifest(hard_state, live, compacted), log_bytes
 
@@ -107,6 +111,11 @@ def pack_founding(founding: Founding | None) -> str:
 def pack_restored(progress: AppliedProgress | None) -> str:
     """Return the column of table restored."""
     return msgspec.json.encode(progress).decode()
+
+
+def pack_seen(starts: tuple[SeenStart, ...]) -> str:
+    """Return the column of table seen."""
+    return msgspec.json.encode(starts).decode()
 
 
 def _bounds_row(manifest: Manifest) -> tuple[int | str | bytes, ...]:

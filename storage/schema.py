@@ -10,6 +10,8 @@
     restored   one row: the progress of a restored state whose rows are staged until the cluster is founded, as JSON;
                null for none
     granted    one row: the settings of the longest leader lease that may still be granted
+    lineage    one row: the random numbers of the starts on this data, see `storage.lineage`
+    seen       one row: the newest start on the data of each peer, see `storage.base.SeenStart`, as JSON
     records_a, records_b   one row for each record, see `storage.base.Change` and `storage.state_tables`
     history_a, history_b   one row for each run of changes: the first and the last position, and all changes, packed
 
@@ -29,7 +31,8 @@ from paxos.types import ZERO, GrantTerms, NodeId
 from storage.base import DamagedError, Founding, StorageError, StoredIdentity
 from storage.errors import damaged
 from storage.hard_state import HardState
-from storage.manifest import Manifest, insert_first, pack_founding, pack_restored
+from storage.lineage import LIFE_BITS, Lineage
+from storage.manifest import Manifest, insert_first, pack_founding, pack_restored, pack_seen
 from storage.rows import only_row, with_checksum
 from storage.state_tables import NAMES
 
@@ -44,8 +47,9 @@ def claim(
     *,
     members: Collection[NodeId],
     last_boot: int,
-) -> StoredIdentity:
-    """Create or upgrade the tables for `node` and count the boot, all in one transaction; return the identity.
+) -> tuple[StoredIdentity, Lineage]:
+    """Create or upgrade the tables for `node` and count the boot, all in one transaction. Return the identity, and the
+    lineage with this start.
 
     `members` are stored in a new file and ignored for an existing one. Raises StorageError if the file belongs to
     another node or cluster or has a newer version. Raises DamagedError if the file is damaged, or has not reached
@@ -68,7 +72,9 @@ def claim(
             "UPDATE identity SET cluster = ?, node = ?, incarnation = ?, boot = ?, members = ?, checksum = ?",
             _row_of(identity),
         )
-    return identity
+        lineage = load_lineage(connection, path).after(identity.boot, secrets.randbits(LIFE_BITS))
+        connection.execute("UPDATE lineage SET first = ?, lives = ?, checksum = ?", with_checksum(*lineage))
+    return identity, lineage
 
 
 def older_copy(path: Path, found: int, expected: int) -> DamagedError:
@@ -80,6 +86,11 @@ def load_identity(connection: sqlite3.Connection, path: Path) -> StoredIdentity:
     """Return the identity of the data. Raises DamagedError."""
     cluster, node, incarnation, boot, members = only_row(connection, path, "identity")
     return StoredIdentity(cluster, node, incarnation, boot, tuple(filter(None, members.split(","))))
+
+
+def load_lineage(connection: sqlite3.Connection, path: Path) -> Lineage:
+    """Return the starts on the data. Raises DamagedError."""
+    return Lineage(*only_row(connection, path, "lineage"))
 
 
 def _row_of(identity: StoredIdentity) -> tuple[int | str | bytes, ...]:
@@ -151,6 +162,14 @@ def _create_granted(database: Database) -> None:
     database.execute("INSERT INTO granted VALUES (?, ?, ?)", with_checksum(*GrantTerms()))
 
 
+def _create_starts(database: Database) -> None:
+    """Create the tables of the starts on this data and on that of the peers. Earlier data recorded none."""
+    _create(database, "lineage", {"first": int, "lives": bytes})
+    _create(database, "seen", {"starts": str})
+    database.execute("INSERT INTO lineage VALUES (?, ?, ?)", with_checksum(*Lineage()))
+    database.execute("INSERT INTO seen VALUES (?, ?)", with_checksum(pack_seen(())))
+
+
 def _create(
     database: Database, name: str, columns: dict[str, type], pk: str | None = None, nullable: str | None = None
 ) -> Table:
@@ -158,7 +177,7 @@ def _create(
     return database.table(name).create(columns, pk=pk, not_null=columns.keys() - {pk, nullable}, strict=True)
 
 
-_MIGRATIONS = (_create_tables, _create_state, _create_founding, _create_restored, _create_granted)
+_MIGRATIONS = (_create_tables, _create_state, _create_founding, _create_restored, _create_granted, _create_starts)
 """The migrations, by the schema version that each turns into the next one. A released migration never changes."""
 
 VERSION = len(_MIGRATIONS)

@@ -94,7 +94,7 @@ def _open(
                 lock.update_record(open=False)  # before the checkpoint empties the WAL
                 # The WAL of an earlier run is synced into the database before any vote depends on it (rule 4).
                 checkpoint(connection, path, "TRUNCATE")
-                identity = claim(connection, path, cluster, node, members=members, last_boot=lock.record.boot)
+                identity, lineage = claim(connection, path, cluster, node, members=members, last_boot=lock.record.boot)
                 manifest, log_bytes = load_manifest(connection, path)
                 space = KeySpace(connection, path, manifest)
             sync_directory(directory)
@@ -102,7 +102,7 @@ def _open(
         except OSError as error:
             raise unusable(directory, error) from error
         recovered = manifest.hard_state.recovered(identity, log_bytes)
-        recovered.replaces = lock.record.replaces
+        recovered.replaces, recovered.lineage = lock.record.replaces, lineage
         storage = SqliteStorage(
             path, connection, space, manifest, recovered, lock=lock, reserve=reserve, resources=resources.pop_all()
         )

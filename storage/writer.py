@@ -32,7 +32,7 @@ values that are soon superseded never become rows."""
 
 class _Read(NamedTuple):
     run: Callable[[], Callable[[], None]]
-    """Function that reads from the storage and returns the callback to post."""
+    """Function that may read from the storage, and returns the callback to post."""
 
 
 class _Stop:
@@ -89,6 +89,10 @@ class Writer:
     ) -> None:
         """Call `Storage.read_state` once all earlier writes are durable, and pass the page to `done`."""
         self._queue.put(_Read(lambda: partial(done, self._storage.read_state(after, max_bytes, staged=staged))))
+
+    def call_when_durable(self, done: Callable[[], None]) -> None:
+        """Call `done` once all earlier writes are durable."""
+        self._queue.put(_Read(lambda: done))
 
     def stop(self) -> None:
         """Finish the queued jobs, close the storage, and return when the thread has ended. Later jobs are ignored."""

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Protocol, cast
 
 from kvstore.api.framing import FrameReader, FrameTooLongError, frame
@@ -17,6 +18,7 @@ from kvstore.peers.handshake_messages import (
     Channel,
     LinkRefusal,
     LinkRefused,
+    ProcessIdentity,
     refusal,
 )
 from kvstore.peers.send_queue import FrameQueue
@@ -45,6 +47,9 @@ class Hub(Protocol):
 
     def refused(self, link: "Link", refused: LinkRefused) -> None:
         """Count and log a link that one of its ends refused."""
+
+    def remember(self, identity: ProcessIdentity, done: Callable[[], None]) -> None:
+        """Make the start of a peer's process durable, then call `done`."""
 
     def welcomed(self, link: "DialledLink") -> None:
         """Start to send on a dialled link: its handshake is complete."""
@@ -163,17 +168,27 @@ class AcceptedLink(Link):
     def __init__(self, hub: Hub) -> None:
         self.handshake = Listener(hub.local, secrets.token_bytes(NONCE_BYTES))
         super().__init__(hub)
+        self._admitted = False
 
     def take(self, payload: bytes) -> None:
         """See Link."""
-        if self.handshake.done:
+        if self._admitted:
             self.hub.on_message(self.handshake.peer, wire.decode(payload))
             return
-        self.transport.write(frame(self.handshake.receive(payload)))
-        if self.handshake.done:
-            self.timer.cancel()
-            self.reader.max_bytes = wire.MAX_MESSAGE_BYTES
-            self.hub.admitted(self)
+        answer = self.handshake.receive(payload)
+        if self.handshake.proved is None:
+            self.transport.write(frame(answer))
+        else:
+            self.hub.remember(self.handshake.proved, partial(self._admit, answer))
+
+    def _admit(self, welcome: bytes) -> None:
+        if self.ending:
+            return
+        self.transport.write(frame(welcome))
+        self.timer.cancel()
+        self.reader.max_bytes = wire.MAX_MESSAGE_BYTES
+        self._admitted = True
+        self.hub.admitted(self)
 
 
 class DialledLink(Link):
@@ -199,7 +214,11 @@ class DialledLink(Link):
         answer = self.handshake.receive(payload)
         if answer is not None:
             self.transport.write(frame(answer))
-        if self.handshake.done:
+        if self.handshake.proved is not None:
+            self.hub.remember(self.handshake.proved, self._begin)
+
+    def _begin(self) -> None:
+        if not self.ending:
             self.timer.cancel()
             self.hub.welcomed(self)
 

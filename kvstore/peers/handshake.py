@@ -23,18 +23,23 @@ nothing. An attacker who can listen or dial can test guesses of the secret offli
 random.
 
 A replica whose data was wiped, copied or restored has forgotten votes, and must not vote again under its name.
-Therefore both ends prove a ProcessIdentity: the incarnation of the data, the number of starts on that data, and a
-random number of the process. A peer must have the incarnation that the cluster has enrolled or, while none is enrolled,
-the incarnation that the peer proved first. A replica also keeps, in memory, the newest identity that each peer proved:
+Therefore both ends prove a ProcessIdentity: the incarnation of the data, the number of starts on that data, and the
+random number of the start. A peer must have the incarnation that the cluster has enrolled or, while none is enrolled,
+the incarnation that the peer proved first. A replica also keeps the newest start that it has seen on the data of each
+peer. The start is durable before the link is used, so it is known after a restart, too:
 
       fewer starts                       the peer runs on an older copy of its data, which lacks votes: refused
-      as many starts, another process    two processes were started from the same state of the data: refused
+      as many starts, another number     two processes were started from the same state of the data: refused
       more starts                        the peer has restarted; links to its earlier processes are dropped
+
+In the last case the data may still be a copy, made before the start that was seen, and started again since. Therefore
+Challenge and Proof tell the peer which start was seen. Only the peer has the numbers of all its starts: it refuses the
+link if its data does not include the start.
 """
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -43,6 +48,7 @@ from kvstore.peers.compatibility import RESTORED, differing
 from kvstore.peers.handshake_messages import (
     MAX_CLUSTER_CHARS,
     MAX_COMPATIBILITY_CHARS,
+    NO_START,
     Challenge,
     Channel,
     Hello,
@@ -50,6 +56,7 @@ from kvstore.peers.handshake_messages import (
     LinkRefused,
     ProcessIdentity,
     Proof,
+    Start,
     Welcome,
     any_hello_decoder,
     decode,
@@ -86,7 +93,11 @@ class LocalEnd:
     versions: wire.Versions = field(default_factory=wire.supported)
     """Message versions that this release speaks."""
     last_proved: dict[str, ProcessIdentity] = field(default_factory=dict)
-    """Newest identity that each peer proved."""
+    """Newest identity that each peer proved to this process."""
+    seen: dict[int, Start] = field(default_factory=dict)
+    """Newest start that was seen of the data of each incarnation, also by earlier processes of this replica."""
+    includes: Callable[[int, int], bool] = lambda _boot, _life: True
+    """Function that returns False if the data of this replica does not come from the start of this boot and life."""
     binds: bool = True
     """True if a peer without an enrolled incarnation must keep the incarnation that it proved first. False before this
     replica knows a membership: a peer that has no data either may still lose its empty disk."""
@@ -117,8 +128,26 @@ class LocalEnd:
             if peer not in withdrawn and self._expected_incarnation(peer, identity) == identity.incarnation
         }
 
-    def recognise(self, peer: str, identity: ProcessIdentity) -> None:
-        """Record the identity that `peer` proved. Raises LinkRefused if its data or process is not the newest."""
+    def seen_of(self, identity: ProcessIdentity) -> Start:
+        """Return the newest start that was seen of the data of `identity`."""
+        return self.seen.get(identity.incarnation, NO_START)
+
+    def recognise(self, peer: str, identity: ProcessIdentity, told: Start) -> None:
+        """Record the identity that `peer` proved. The peer has been `told` the newest start that was seen of its data.
+
+        Raises LinkRefused if its data or process is not the newest.
+        """
+        self.verify(peer, identity)
+        if self.seen_of(identity) not in {told, identity.start}:
+            text = (
+                f"another process of {peer!r} was linked during this handshake; the next one will tell which is newer"
+            )
+            raise LinkRefused(LinkRefusal.USED_TWICE, text)
+        self.last_proved[peer] = identity
+        self.seen[identity.incarnation] = identity.start
+
+    def verify(self, peer: str, identity: ProcessIdentity) -> None:
+        """Raise LinkRefused if the data of `peer` is not its own, or older than the newest start that was seen."""
         known = self.last_proved.get(peer, identity)
         if not self.binds and known.incarnation != identity.incarnation:
             known = identity
@@ -128,15 +157,20 @@ class LocalEnd:
             text = f"{peer!r} has other data than before (incarnation {identity.incarnation:x}, expected {expected:x})"
             advice = f"restore its own data directory or, if that is lost, {replace}"
             raise LinkRefused(LinkRefusal.INCARNATION, f"{text}: {advice}")
-        if identity.boot < known.boot:
-            text = f"{peer!r} runs on an older copy of its data (start {identity.boot}, was {known.boot})"
-            advice = f"restore the newest data, because the copy lacks votes, or, if it is lost, {replace}"
-            raise LinkRefused(LinkRefusal.OLDER_COPY, f"{text}: {advice}")
-        if identity.boot == known.boot and identity.life != known.life:
-            text = f"two processes run as {peer!r} from one state of its data (start {identity.boot})"
+        seen = self.seen_of(identity)
+        if identity.boot < seen.boot:
+            raise _older_copy(peer, f"start {identity.boot}, was {seen.boot}")
+        if identity.boot == seen.boot and identity.life != seen.life:
+            text = f"two processes ran as {peer!r} from one state of its data (start {identity.boot})"
             advice = f"stop one of them, and remove its data if it is a copy; if only copies are left, {replace}"
             raise LinkRefused(LinkRefusal.USED_TWICE, f"{text}: {advice}")
-        self.last_proved[peer] = identity
+
+    def verify_lineage(self, seen: Start) -> None:
+        """Raise LinkRefused if the data of this replica does not include the start that a peer has `seen` of it. The
+        peer itself refuses data with fewer starts, or as many."""
+        boot = self.identity.boot
+        if seen.boot < boot and not self.includes(*seen):
+            raise _older_copy(self.node, f"start {boot}, without start {seen.boot} that was seen")
 
     def _expected_incarnation(self, peer: str, known: ProcessIdentity) -> int:
         return self.enrolled.get(peer, known.incarnation)
@@ -172,6 +206,7 @@ class Dialer:
         )
         self._hello = encode(hello)
         self._challenge: Challenge | None = None
+        self._told = NO_START
 
     def hello(self) -> bytes:
         """Return the payload that opens the link."""
@@ -185,6 +220,8 @@ class Dialer:
                 # Only the proof is replaced: a payload with the same 32 bytes elsewhere has no valid proof.
                 return self._answer(challenge, payload.replace(challenge.proof, _NO_PROOF))
             case Welcome() if self._challenge is not None and not self.done:
+                self._local.recognise(self.peer, self._challenge.identity, self._told)
+                self.proved = self._challenge.identity
                 self.done = True
                 return None
             case message:
@@ -198,9 +235,10 @@ class Dialer:
             raise _wrong_secret(self._local.node, self.peer)
         agreed = wire.Versions(challenge.version, challenge.version)
         self.version = _common_version(self._local, self.peer, agreed)
-        self._local.recognise(self.peer, challenge.identity)
-        self.proved = challenge.identity
-        return encode(Proof(_prove(self._local, "dialer", self._hello, unproved)))
+        self._local.verify(self.peer, challenge.identity)
+        self._local.verify_lineage(challenge.seen)
+        self._told = self._local.seen_of(challenge.identity)
+        return encode(Proof(_prove(self._local, "dialer", self._hello, unproved, self._told), self._told))
 
 
 class Listener:
@@ -219,7 +257,9 @@ class Listener:
         self._local = local
         self._nonce = nonce
         self._hello: Hello | None = None
-        self._expected_proof = b""
+        self._transcript: tuple[bytes, bytes] | None = None
+        """Hello, and the Challenge with zeros in place of its proof."""
+        self._told = NO_START
 
     def receive(self, payload: bytes) -> bytes:
         """Process one payload and return the answer to send. Raises LinkRefused."""
@@ -235,9 +275,9 @@ class Listener:
                 self.peer = hello.node
                 self.channel = hello.channel
                 self._check_hello(hello)
-                return self._challenge(payload)
-            case Proof(proof) if self._hello is not None and self._expected_proof and not self.done:
-                return self._admit(proof, self._hello)
+                return self._challenge(payload, hello.identity)
+            case Proof() as proof if self._hello is not None and self._transcript is not None and not self.done:
+                return self._admit(proof, self._hello, self._transcript)
             case _:
                 raise _unexpected(message)
 
@@ -272,29 +312,38 @@ class Listener:
                 )
             raise LinkRefused(LinkRefusal.COMPATIBILITY, f"{text}: {advice}")
 
-    def _challenge(self, hello: bytes) -> bytes:
+    def _challenge(self, hello: bytes, dialer: ProcessIdentity) -> bytes:
         local = self._local
         incarnation, boot, life = local.identity
-        challenge = Challenge(local.node, incarnation, self._nonce, _NO_PROOF, boot, life, self.version)
+        self._told = local.seen_of(dialer)
+        challenge = Challenge(local.node, incarnation, self._nonce, _NO_PROOF, boot, life, self.version, self._told)
         unproved = encode(challenge)
-        self._expected_proof = _prove(local, "dialer", hello, unproved)
+        self._transcript = hello, unproved
         return encode(msgspec.structs.replace(challenge, proof=_prove(local, "listener", hello, unproved)))
 
-    def _admit(self, proof: bytes, hello: Hello) -> bytes:
-        if not hmac.compare_digest(proof, self._expected_proof):
+    def _admit(self, proof: Proof, hello: Hello, transcript: tuple[bytes, bytes]) -> bytes:
+        if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):
             raise _wrong_secret(self._local.node, hello.node)
         if hello.replaces:
             self._local.replacement_requests[hello.node] = hello.replaces
-        self._local.recognise(hello.node, hello.identity)
+        self._local.verify_lineage(proof.seen)
+        self._local.recognise(hello.node, hello.identity, self._told)
         self.proved = hello.identity
         self.done = True
         return encode(Welcome())
 
 
-def _prove(local: LocalEnd, role: str, hello: bytes, unproved: bytes) -> bytes:
-    """Return the proof of one role. `unproved` is the Challenge with zeros in place of its proof."""
+def _prove(local: LocalEnd, role: str, hello: bytes, unproved: bytes, seen: Start = NO_START) -> bytes:
+    """Return the proof of one role. `unproved` is the Challenge with zeros in place of its proof, and `seen` the start
+    in the Proof of a dialer."""
     # msgpack encodes the length of each part, so different transcripts never have the same bytes.
-    return hmac.digest(local.secret, encode((f"kvstore peer link, {role}", hello, unproved)), hashlib.sha256)
+    return hmac.digest(local.secret, encode((f"kvstore peer link, {role}", hello, unproved, seen)), hashlib.sha256)
+
+
+def _older_copy(node: str, starts: str) -> LinkRefused:
+    text = f"{node!r} runs on an older copy of its data ({starts})"
+    advice = "restore the newest data or, if that is lost, run `kvstore member replace"
+    return LinkRefused(LinkRefusal.OLDER_COPY, f"{text}: {advice} {node}`")
 
 
 def _common_version(local: LocalEnd, peer: str, theirs: wire.Versions) -> int:

@@ -12,9 +12,6 @@ NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 1024
 """Limit of a frame during the handshake, before the other end has proved its identity."""
 
-LIFE_BITS = 62
-"""Size of the random number that identifies a process."""
-
 MAX_CLUSTER_CHARS = 128
 MAX_COMPATIBILITY_CHARS = 256
 MAX_REASON_CHARS = 240
@@ -34,16 +31,28 @@ class Channel(StrEnum):
     """Pages of the log and of snapshots."""
 
 
-class ProcessIdentity(NamedTuple):
-    """One process of one replica.
+class Start(NamedTuple):
+    """One start on some data. `boot` counts the starts on the data, and `life` is the random number of the start. Both
+    are stored with the data before the first handshake. Boot 0 stands for no start."""
 
-    `incarnation` identifies its data. `boot` counts the starts on that data, this one included, and is durable. `life`
-    is a random number of LIFE_BITS bits that identifies the process.
-    """
+    boot: _Count
+    life: _Count
+
+
+NO_START = Start(0, 0)
+
+
+class ProcessIdentity(NamedTuple):
+    """One process of one replica. `incarnation` identifies its data. `boot` and `life` are those of its Start."""
 
     incarnation: int
     boot: int
     life: int
+
+    @property
+    def start(self) -> Start:
+        """The start of the process."""
+        return Start(self.boot, self.life)
 
 
 class LinkRefusal(StrEnum):
@@ -125,8 +134,8 @@ class AnyHello(_Handshake, frozen=True, tag="Hello"):
 
 
 class Challenge(_Handshake, frozen=True):
-    """Second message, from the listener: its identity, the message version to use, and the proof that it knows the
-    secret."""
+    """Second message, from the listener: its identity, the message version to use, the proof that it knows the secret,
+    and the newest start that it has seen of the dialer's data."""
 
     node: NodeId
     incarnation: _Count
@@ -135,6 +144,7 @@ class Challenge(_Handshake, frozen=True):
     boot: _Boot
     life: _Count
     version: _Count = 0
+    seen: Start = NO_START
 
     @property
     def identity(self) -> ProcessIdentity:
@@ -143,9 +153,11 @@ class Challenge(_Handshake, frozen=True):
 
 
 class Proof(_Handshake, frozen=True):
-    """Third message, from the dialer: the proof that it knows the secret."""
+    """Third message, from the dialer: the proof that it knows the secret, and the newest start that it has seen of the
+    listener's data."""
 
     proof: _Digest
+    seen: Start = NO_START
 
 
 class Welcome(_Handshake, frozen=True):

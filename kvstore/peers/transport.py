@@ -33,7 +33,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
 from kvstore.peers.connection import LINGER_S, AcceptedLink, DialledLink, Link
 from kvstore.peers.handshake import LocalEnd
-from kvstore.peers.handshake_messages import Channel, LinkRefusal, LinkRefused, ProcessIdentity
+from kvstore.peers.handshake_messages import Channel, LinkRefusal, LinkRefused, ProcessIdentity, Start
 from kvstore.peers.listener import listening_socket
 from paxos import wire
 from paxos.messages import AnyMessage
@@ -74,6 +74,9 @@ class Transport:
 
     The transport proves `identity` with `secret`. `compatibility` must be equal on all replicas. `replaces` is the
     incarnation of this replica's former, damaged data (0 for none). `peers` maps each other member to its address.
+    `seen` is the newest start of the data of each incarnation as it was recorded by `remember(identity, done)`, which
+    must call `done` once the start of `identity` is durable. `includes` returns False if the data of this replica does
+    not come from the start of a given boot and life.
     `on_message(sender, message)` gets the messages of authenticated peers. `on_change(peer, connected)` is called when
     the message link to a peer comes up or goes down. Neither callback may raise. `max_queue_bytes` bounds the messages
     that wait for one peer. Raises ValueError if `cluster` or `compatibility` is too long for a handshake.
@@ -88,6 +91,9 @@ class Transport:
         secret: bytes,
         compatibility: str = "",
         replaces: int = 0,
+        seen: Mapping[int, Start],
+        includes: Callable[[int, int], bool],
+        remember: Callable[[ProcessIdentity, Callable[[], None]], None],
         listen: Address,
         peers: Mapping[str, Address],
         on_message: Callable[[str, AnyMessage], None],
@@ -98,7 +104,19 @@ class Transport:
         self.stats = TransportStats()
         self.address = listen
         """Address of the peer listener. If its port is 0, `start` replaces the port by the actual one."""
-        self.local = LocalEnd(cluster, node, identity, secret, frozenset(peers), compatibility, replaces)
+        self.local = LocalEnd(
+            cluster,
+            node,
+            identity,
+            secret,
+            frozenset(peers),
+            compatibility,
+            replaces,
+            seen=dict(seen),
+            includes=includes,
+        )
+        self._remember = remember
+        self._durable = dict(seen)
         self.on_message = on_message
         self.handshake_s = handshake_ms / 1000
         self._max_queue_bytes = {Channel.MESSAGES: max_queue_bytes, Channel.BULK: MAX_BULK_BYTES}
@@ -258,6 +276,17 @@ class Transport:
         peer, side = link.handshake.peer, "the peer" if refused.by_peer else "this replica"
         name = f"link {link.direction} {peer or 'an unknown node'!r} at {host}:{port}"
         self.warn(peer, f"{side}: {refused.reason}", f"{side} refused the {name}: {refused.text}")
+
+    def remember(self, identity: ProcessIdentity, done: Callable[[], None]) -> None:
+        """See Hub."""
+        if self._durable.get(identity.incarnation) == identity.start:
+            done()
+        else:
+            self._remember(identity, partial(self._remembered, identity, done))
+
+    def _remembered(self, identity: ProcessIdentity, done: Callable[[], None]) -> None:
+        self._durable[identity.incarnation] = identity.start
+        done()
 
     def welcomed(self, link: DialledLink) -> None:
         """See Hub."""

@@ -14,7 +14,7 @@ from functools import partial
 from kvstore.api.address import Address, parse_address
 from kvstore.api.membership import Member
 from kvstore.api.status import Standing
-from kvstore.peers.handshake_messages import Channel
+from kvstore.peers.handshake_messages import Channel, ProcessIdentity
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
@@ -26,7 +26,7 @@ from paxos.errors import ForgottenVotesError
 from paxos.messages import AnyMessage, Fetch, FetchSnapshot, Learn, SnapshotPage
 from paxos.ready import Envelope, ServeFetch, ServeSnapshot, Write
 from paxos.types import MS, Ballot, NodeId, PValue, Time
-from storage.base import DamagedError, DiskSpace, StatePage, StorageError
+from storage.base import DamagedError, DiskSpace, SeenStart, StatePage, StateWrite, StorageError
 from storage.sqlite import SqliteStorage
 from storage.writer import Writer
 
@@ -54,7 +54,8 @@ def boot_clock() -> Time:
 class NodeDriver:
     """The asyncio driver of one node. All methods must be called on the event loop in which the driver was made.
 
-    `make_transport` gets the callback for received messages. `addresses` are the peer addresses in the settings, for
+    `make_transport` gets the callback for received messages, and the function that makes the start of a peer's process
+    durable and then calls its second argument. `addresses` are the peer addresses in the settings, for
     members whose address is not in the membership. `on_sync` gets the duration of each durable write in seconds.
     `ended` is done when the replica has failed, with the cause as its exception; a failed replica neither votes nor
     answers (rule 4).
@@ -64,14 +65,16 @@ class NodeDriver:
         self,
         node: Node,
         storage: SqliteStorage,
-        make_transport: Callable[[Callable[[NodeId, AnyMessage], None]], Transport],
+        make_transport: Callable[
+            [Callable[[NodeId, AnyMessage], None], Callable[[ProcessIdentity, Callable[[], None]], None]], Transport
+        ],
         *,
         addresses: Mapping[NodeId, Address],
         data: str,
         on_sync: Callable[[float], None],
     ) -> None:
         self.node = node
-        self.transport = make_transport(self._receive)
+        self.transport = make_transport(self._receive, self._remember)
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._storage = storage
@@ -142,6 +145,11 @@ class NodeDriver:
         if self.trace is not None:
             self.trace.received(sender, message)
         self._handle(lambda: self.node.receive(sender, message))
+
+    def _remember(self, identity: ProcessIdentity, done: Callable[[], None]) -> None:
+        """See `make_transport`. The write has no vote and belongs to no step of the node, so it waits for none."""
+        self._writer.submit(StateWrite(seen=SeenStart(*identity)))
+        self._writer.call_when_durable(done)
 
     def _durable(self, writes: list[Write], seconds: float) -> None:
         if seconds:

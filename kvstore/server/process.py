@@ -7,13 +7,14 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from random import Random
 from typing import Any
 
 import uvloop
 
 from kvstore.peers.compatibility import compatibility_of
-from kvstore.peers.handshake_messages import LIFE_BITS, ProcessIdentity
+from kvstore.peers.handshake_messages import ProcessIdentity, Start
 from kvstore.peers.transport import Transport
 from kvstore.replica.applier import restored_mark
 from kvstore.replica.founding import FoundingPlan
@@ -62,7 +63,7 @@ class ReplicaServer:
         self.driver = NodeDriver(
             node,
             storage,
-            lambda on_message: _make_transport(settings, storage, on_message),
+            partial(_make_transport, settings, storage),
             addresses=settings.members,
             data=str(settings.data),
             on_sync=metrics.observe_fsync,
@@ -119,19 +120,25 @@ def _make_node(settings: Settings, storage: SqliteStorage, on_batch: Callable[[i
 
 
 def _make_transport(
-    settings: Settings, storage: SqliteStorage, on_message: Callable[[NodeId, AnyMessage], None]
+    settings: Settings,
+    storage: SqliteStorage,
+    on_message: Callable[[NodeId, AnyMessage], None],
+    remember: Callable[[ProcessIdentity, Callable[[], None]], None],
 ) -> Transport:
     recovered = storage.recovered()
     own = recovered.identity
     return Transport(
         node=settings.node,
         cluster=settings.cluster,
-        identity=ProcessIdentity(own.incarnation, own.boot, secrets.randbits(LIFE_BITS)),
+        identity=ProcessIdentity(own.incarnation, own.boot, recovered.lineage.life),
         secret=settings.shared_secret(),
         compatibility=compatibility_of(
             settings.lease_ms, settings.clock_drift_ppm, own.members, restored_mark(recovered.progress)
         ),
         replaces=recovered.replaces,
+        seen={start.incarnation: Start(start.boot, start.life) for start in recovered.seen},
+        includes=recovered.lineage.includes,
+        remember=remember,
         listen=settings.peer_bind,
         peers={},
         on_message=on_message,

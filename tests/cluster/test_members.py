@@ -220,8 +220,37 @@ def test_an_id_that_is_used_twice_is_told_of_in_all_logs_and_does_no_harm(tmp_pa
             own = [f"--data={tmp_path / 'copy'}", f"--listen={free()}", f"--peer-listen={free()}"]
             logs = [cluster.replicas[name].log for name in (leader, *rest)]
             with intruder(tmp_path / "log", command(cluster, member, *own)):
-                await until(lambda: _all_say(logs, f"two processes run as '{member}'", "stop one"))
+                await until(lambda: _all_say(logs, f"two processes ran as '{member}'", "stop one"))
                 await assert_takes_writes(cluster, list(cluster.replicas))
+
+    asyncio.run(story())
+
+
+def test_peers_that_restarted_refuse_an_old_copy_however_often_it_is_started(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, **STEADY) as cluster:
+            member, *rest = list(cluster.replicas)
+            await cluster.wait_ready()
+            await cluster.stop([member])
+            shutil.copytree(data := cluster.replicas[member].data, tmp_path / "copy")
+            cluster.start([member])
+            await cluster.wait_ready()
+            await cluster.stop()
+            data.rename(tmp_path / "newest")
+            (tmp_path / "copy").rename(data)
+            cluster.start([member])
+            await until(lambda: _all_say([cluster.replicas[member].log], "cannot reach"))
+            await cluster.stop([member])
+            cluster.start()
+            logs = [cluster.replicas[name].log for name in cluster.replicas]
+            await until(lambda: _all_say(logs, f"'{member}' runs on an older copy of its data", "member replace"))
+            await cluster.wait_ready(rest)
+            await cluster.stop([member])
+            shutil.rmtree(data)
+            (tmp_path / "newest").rename(data)
+            cluster.start([member])
+            await cluster.wait_ready()
+            await assert_takes_writes(cluster, list(cluster.replicas))
 
     asyncio.run(story())
 

@@ -224,16 +224,11 @@ MUTANTS = (
         (9, 28),
         "A dialer without the secret can make the listener refuse the real peer as an older copy.",
         "kvstore.peers.handshake.Listener._admit",
-        "if not hmac.compare_digest(proof, self._expected_proof):\n"
-        "    raise _wrong_secret(self._local.node, hello.node)\n"
-        "if hello.replaces:\n"
-        "    self._local.replacement_requests[hello.node] = hello.replaces\n"
-        "self._local.recognise(hello.node, hello.identity)",
-        "self._local.recognise(hello.node, hello.identity)\n"
-        "if not hmac.compare_digest(proof, self._expected_proof):\n"
-        "    raise _wrong_secret(self._local.node, hello.node)\n"
-        "if hello.replaces:\n"
-        "    self._local.replacement_requests[hello.node] = hello.replaces",
+        'if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):\n'
+        "    raise _wrong_secret(self._local.node, hello.node)",
+        "self._local.recognise(hello.node, hello.identity, self._told)\n"
+        'if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):\n'
+        "    raise _wrong_secret(self._local.node, hello.node)",
         UNIT,
     ),
     Mutant(

@@ -83,7 +83,7 @@ def downgrade(data: Path) -> None:
         if truncated:
             raise BenchError(f"{data} cannot be downgraded: its log was truncated up to slot {truncated}")
         state = ("records_a", "history_a", "records_b", "history_b")
-        tables = ("granted", "founding", "restored", "progress", "bounds", *state)
+        tables = ("lineage", "seen", "granted", "founding", "restored", "progress", "bounds", *state)
         dropped = "".join(f"DROP TABLE {table}; " for table in tables)
         connection.executescript(f"BEGIN; {dropped} PRAGMA user_version = 1; COMMIT;")
         ((node, cluster, boot),) = connection.execute("SELECT node, cluster, boot FROM identity")

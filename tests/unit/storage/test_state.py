@@ -8,10 +8,12 @@ import pytest
 
 from paxos.ready import Write
 from paxos.types import Ballot, GrantTerms, PValue
+from storage import hard_state
 from storage.base import (
     GENESIS,
     AppliedProgress,
     Change,
+    SeenStart,
     StagedPage,
     StatePage,
     StateWrite,
@@ -249,6 +251,22 @@ def test_rule_17_the_longest_lease_that_may_be_granted_is_stored(reopen: Reopen)
         storage.write([StateWrite(granted=terms)])
         storage = reopen()
         assert storage.recovered().granted == terms
+
+
+def test_rule_28_the_newest_start_on_the_data_of_each_peer_is_stored(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hard_state, "MOST_SEEN", 3)
+    starts = [SeenStart(2**61 + peer, boot, 2**62 - 1) for boot in (1, 5) for peer in range(2)]
+    storage = reopen()
+    assert storage.recovered().seen == ()
+    storage.write([StateWrite(seen=start) for start in starts[:3]])
+    storage = reopen()
+    assert storage.recovered().seen == (starts[1], starts[2])
+    storage.write([StateWrite(seen=starts[3])])
+    storage.write([StateWrite(seen=SeenStart(7, 1, 7))])
+    storage.write([StateWrite(seen=SeenStart(8, 1, 8))])
+    assert reopen().recovered().seen == (starts[3], SeenStart(7, 1, 7), SeenStart(8, 1, 8))
 
 
 @pytest.mark.parametrize("progress", [None, AppliedProgress(2, 1)])

@@ -64,6 +64,9 @@ class PeerNode:
             "identity": IDENTITY,
             "secret": SECRET,
             "handshake_ms": HANDSHAKE_MS,
+            "seen": {},
+            "includes": lambda _boot, _life: True,
+            "remember": lambda _identity, done: done(),
         }
         self.transport = Transport(
             node=node,

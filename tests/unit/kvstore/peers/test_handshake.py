@@ -12,10 +12,12 @@ from kvstore.peers import handshake_messages
 from kvstore.peers.handshake import Dialer, Listener, LocalEnd
 from kvstore.peers.handshake_messages import (
     MAX_HANDSHAKE_BYTES,
+    NO_START,
     Channel,
     LinkRefusal,
     LinkRefused,
     ProcessIdentity,
+    Start,
     refusal,
 )
 from paxos import wire
@@ -275,7 +277,7 @@ def test_rule_28_before_the_cluster_is_founded_a_copy_of_the_data_is_refused_all
 
 COPIES: list[tuple[dict[str, Any], LinkRefusal, str]] = [
     ({"boot": 4, "life": 44}, LinkRefusal.OLDER_COPY, "'{}' runs on an older copy of its data (start 4, was 5)"),
-    ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes run as '{}' from one state of its data"),
+    ({"boot": 5, "life": 99}, LinkRefusal.USED_TWICE, "two processes ran as '{}' from one state of its data"),
 ]
 
 
@@ -369,9 +371,19 @@ def test_rule_28_a_new_peer_leaves_what_was_seen_of_the_others() -> None:
 )
 def test_what_to_do_about_a_disk_reaches_the_other_side_however_long_its_name(identity: ProcessIdentity) -> None:
     here = local("n1")
-    here.recognise("n" * 32, ProcessIdentity(2**64 - 1, 2, 3))
+    here.recognise("n" * 32, ProcessIdentity(2**64 - 1, 2, 3), NO_START)
     with pytest.raises(LinkRefused) as here_refused:
-        here.recognise("n" * 32, identity)
+        here.recognise("n" * 32, identity, NO_START)
+    with pytest.raises(LinkRefused) as there_refused:
+        dialer().receive(refusal(here_refused.value))
+    assert there_refused.value.text == here_refused.value.text
+
+
+def test_what_to_do_about_a_copy_reaches_the_other_side_however_long_its_name() -> None:
+    here = local("n" * 32, boot=10**12)
+    here.includes = lambda _boot, _life: False
+    with pytest.raises(LinkRefused) as here_refused:
+        here.verify_lineage(Start(10**12 - 1, 3))
     with pytest.raises(LinkRefused) as there_refused:
         dialer().receive(refusal(here_refused.value))
     assert there_refused.value.text == here_refused.value.text

@@ -71,7 +71,7 @@ def test_another_member_behind_an_address_is_refused(run: Run, nowhere: Address,
 OTHER_DISKS = [
     (IDENTITY._replace(incarnation=8), "'n3' has other data than before (incarnation 8, expected 7)"),
     (IDENTITY._replace(boot=4, life=44), "'n3' runs on an older copy of its data (start 4, was 5)"),
-    (IDENTITY._replace(life=99), "two processes run as 'n3' from one state of its data (start 5)"),
+    (IDENTITY._replace(life=99), "two processes ran as 'n3' from one state of its data (start 5)"),
 ]
 
 

@@ -16,13 +16,15 @@ from kvstore.api.errors import Outcome, Reason, Refused
 from kvstore.api.queries import Consistency
 from kvstore.api.results import ReadAnswer
 from kvstore.api.status import Standing
+from kvstore.peers.handshake_messages import ProcessIdentity, Start
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import boot_clock
 from kvstore.server.process import ReplicaServer
 from kvstore.server.reply_future import reply_of
 from kvstore.testing.machine import free_ports
 from paxos.ready import Write
-from storage.base import Founding, StateWrite, StorageError
+from storage.base import Founding, SeenStart, StateWrite, StorageError
+from storage.inspection import inspect
 from storage.sqlite import SqliteStorage, open_storage
 
 PATIENCE_S = 300
@@ -102,6 +104,30 @@ def test_rule_4_a_storage_error_ends_the_replica_without_an_answer(
         write.cancel()
         await server.abandon()
         storage.close()
+
+    run(story())
+
+
+def test_rule_28_the_start_of_a_peer_is_durable_before_its_link_is_used_and_known_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        config = settings(tmp_path)
+        server, storage = await started(config)
+        durable = asyncio.Event()
+        server.driver.transport.remember(ProcessIdentity(9, 4, 5), durable.set)
+        assert not durable.is_set()
+        await durable.wait()
+        with inspect(config.data) as files:
+            assert files.storage(files.identity()).recovered().seen == (SeenStart(9, 4, 5),)
+        assert not server.driver.ended.done()
+        await server.stop()
+        server, storage = await started(config)
+        local, lineage = server.driver.transport.local, storage.recovered().lineage
+        assert local.seen == {9: Start(4, 5)}
+        assert (local.identity.boot, local.identity.life) == (2, lineage.life)
+        assert (local.includes(2, lineage.life), local.includes(1, 0)) == (True, False)
+        await server.stop()
 
     run(story())
 
