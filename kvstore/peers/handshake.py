@@ -16,11 +16,11 @@ link opens with four messages:
 If the answer to a question is no, that end sends Refusal with the reason, which the other end logs, and closes.
 
 A proof is the HMAC-SHA256, keyed with the shared secret of the cluster, of the role of its sender and of all bytes of
-Hello and Challenge (with zeros in place of the proof), including fields that only a later release can read. The two
-nonces make each proof unique, so a recorded proof is worthless on another link. The role makes the proofs of the two
-ends different, so a proof that is reflected to its sender is invalid. The handshake authenticates the ends; it encrypts
-nothing. An attacker who can listen or dial can test guesses of the secret offline, so the secret must be long and
-random.
+the messages up to its own (with zeros in place of the proofs), including fields that only a later release can read. The
+two nonces make each proof unique, so a recorded proof is worthless on another link. The role makes the proofs of the
+two ends different, so a proof that is reflected to its sender is invalid. The handshake authenticates the ends; it
+encrypts nothing. An attacker who can listen or dial can test guesses of the secret offline, so the secret must be long
+and random.
 
 A replica whose data was wiped, copied or restored has forgotten votes, and must not vote again under its name.
 Therefore both ends prove a ProcessIdentity: the incarnation of the data, the number of starts on that data, and the
@@ -238,7 +238,9 @@ class Dialer:
         self._local.verify(self.peer, challenge.identity)
         self._local.verify_lineage(challenge.seen)
         self._told = self._local.seen_of(challenge.identity)
-        return encode(Proof(_prove(self._local, "dialer", self._hello, unproved, self._told), self._told))
+        answer = Proof(_NO_PROOF, self._told)
+        proof = _prove(self._local, "dialer", self._hello, unproved, encode(answer))
+        return encode(msgspec.structs.replace(answer, proof=proof))
 
 
 class Listener:
@@ -257,8 +259,8 @@ class Listener:
         self._local = local
         self._nonce = nonce
         self._hello: Hello | None = None
-        self._transcript: tuple[bytes, bytes] | None = None
-        """Hello, and the Challenge with zeros in place of its proof."""
+        self._transcript: tuple[bytes, ...] = ()
+        """The messages so far, with zeros in place of their proofs, once Hello was answered."""
         self._told = NO_START
 
     def receive(self, payload: bytes) -> bytes:
@@ -276,8 +278,9 @@ class Listener:
                 self.channel = hello.channel
                 self._check_hello(hello)
                 return self._challenge(payload, hello.identity)
-            case Proof() as proof if self._hello is not None and self._transcript is not None and not self.done:
-                return self._admit(proof, self._hello, self._transcript)
+            case Proof() as answer if self._hello is not None and self._transcript and not self.done:
+                self._transcript += (payload.replace(answer.proof, _NO_PROOF),)
+                return self._admit(answer, self._hello)
             case _:
                 raise _unexpected(message)
 
@@ -321,23 +324,22 @@ class Listener:
         self._transcript = hello, unproved
         return encode(msgspec.structs.replace(challenge, proof=_prove(local, "listener", hello, unproved)))
 
-    def _admit(self, proof: Proof, hello: Hello, transcript: tuple[bytes, bytes]) -> bytes:
-        if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):
+    def _admit(self, answer: Proof, hello: Hello) -> bytes:
+        if not hmac.compare_digest(answer.proof, _prove(self._local, "dialer", *self._transcript)):
             raise _wrong_secret(self._local.node, hello.node)
         if hello.replaces:
             self._local.replacement_requests[hello.node] = hello.replaces
-        self._local.verify_lineage(proof.seen)
+        self._local.verify_lineage(answer.seen)
         self._local.recognise(hello.node, hello.identity, self._told)
         self.proved = hello.identity
         self.done = True
         return encode(Welcome())
 
 
-def _prove(local: LocalEnd, role: str, hello: bytes, unproved: bytes, seen: Start = NO_START) -> bytes:
-    """Return the proof of one role. `unproved` is the Challenge with zeros in place of its proof, and `seen` the start
-    in the Proof of a dialer."""
+def _prove(local: LocalEnd, role: str, *transcript: bytes) -> bytes:
+    """Return the proof of one role: for the messages up to its own, with zeros in place of their proofs."""
     # msgpack encodes the length of each part, so different transcripts never have the same bytes.
-    return hmac.digest(local.secret, encode((f"kvstore peer link, {role}", hello, unproved, seen)), hashlib.sha256)
+    return hmac.digest(local.secret, encode((f"kvstore peer link, {role}", *transcript)), hashlib.sha256)
 
 
 def _older_copy(node: str, starts: str) -> LinkRefused:

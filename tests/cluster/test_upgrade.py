@@ -123,6 +123,7 @@ def test_a_cluster_goes_on_with_the_files_of_the_first_schema(tmp_path: Path) ->
             cluster.replicas[name].data,
             cluster="kvstore",
             node=name,
+            incarnation=70 + last + chosen,
             promised=ballot,
             chosen=chosen,
             entries=log[:last],

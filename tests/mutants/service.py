@@ -280,10 +280,10 @@ MUTANTS = (
     Mutant(
         "start-of-a-peer-forgotten",
         (28,),
-        "A replica that restarts has forgotten which starts of its peers it has seen, and is linked with an older copy.",
-        "kvstore.peers.transport.Transport.remember",
-        "self._durable.get(identity.incarnation) == identity.start",
-        "self._durable is not None",
+        "A replica that restarts has forgotten which starts of its peers it has seen, and admits an older copy.",
+        "storage.hard_state.HardState.recovered",
+        "seen=self.seen",
+        "seen=()",
         UNIT,
     ),
     Mutant(

@@ -224,10 +224,10 @@ MUTANTS = (
         (9, 28),
         "A dialer without the secret can make the listener refuse the real peer as an older copy.",
         "kvstore.peers.handshake.Listener._admit",
-        'if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):\n'
+        'if not hmac.compare_digest(answer.proof, _prove(self._local, "dialer", *self._transcript)):\n'
         "    raise _wrong_secret(self._local.node, hello.node)",
         "self._local.recognise(hello.node, hello.identity, self._told)\n"
-        'if not hmac.compare_digest(proof.proof, _prove(self._local, "dialer", *transcript, proof.seen)):\n'
+        'if not hmac.compare_digest(answer.proof, _prove(self._local, "dialer", *self._transcript)):\n'
         "    raise _wrong_secret(self._local.node, hello.node)",
         UNIT,
     ),

@@ -41,17 +41,18 @@ def make_version_1(
     *,
     cluster: str = "test",
     node: str = "n1",
+    incarnation: int = 77,
     promised: Ballot = Ballot(3, "n2"),  # noqa: B008 - frozen
     chosen: Slot = 3,
     entries: Sequence[PValue] | None = None,
 ) -> None:
-    """Boot 5 of `node`, incarnation 77. By default it accepted slots 1, 2, 3 and 5."""
+    """Boot 5 of `node`. By default it accepted slots 1, 2, 3 and 5."""
     make_directory(directory)
     (directory / LOCK_FILE).write_text(f"process 1, node {node} of cluster {cluster}\n5")
     with closing(sqlite3.connect(directory / DATA_FILE)) as connection, connection:
         connection.executescript(_TABLES)
         connection.execute(
-            "INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum(cluster, node, 77, 5, "n1,n2,n3")
+            "INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", with_checksum(cluster, node, incarnation, 5, "n1,n2,n3")
         )
         connection.execute("INSERT INTO acceptor VALUES (?, ?, ?, ?)", with_checksum(*promised, chosen))
         for slot, (round_, name), value in map(entry, (1, 2, 3, 5)) if entries is None else entries:

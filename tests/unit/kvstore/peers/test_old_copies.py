@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from kvstore.peers.handshake import Dialer, Listener, LocalEnd
-from kvstore.peers.handshake_messages import Channel, LinkRefusal, LinkRefused, ProcessIdentity, Start
+from kvstore.peers.handshake_messages import (
+    Channel,
+    LinkRefusal,
+    LinkRefused,
+    ProcessIdentity,
+    Proof,
+    Start,
+    decode,
+    encode,
+)
 from kvstore.peers.transport import Address
 from paxos import wire
 from paxos.messages import Fetch
@@ -127,6 +136,16 @@ def test_rule_28_a_copy_that_shakes_hands_while_another_process_is_linked_is_ref
     with pytest.raises(LinkRefused, match="another process of 'n1' was linked during this handshake"):
         dialer.receive(listener.receive(proof))
     assert peer.seen == {7: newest.identity.start}
+
+
+def test_the_start_that_a_dialer_names_is_part_of_its_proof() -> None:
+    dialer, listener = Dialer(who("n1"), "n2", Channel.BULK, b"d" * 32), Listener(who("n2"), b"l" * 32)
+    answer = dialer.receive(listener.receive(dialer.hello()))
+    assert answer is not None
+    proof = decode(answer)
+    assert isinstance(proof, Proof)
+    with pytest.raises(LinkRefused, match="different secrets"):
+        listener.receive(encode(Proof(proof.proof, Start(1, 1))))
 
 
 def test_a_start_is_not_recorded_before_the_replica_has_looked_at_its_own_lineage() -> None:
