@@ -119,15 +119,15 @@ def test_rule_28_the_start_of_a_peer_is_durable_before_its_link_is_used_and_know
         assert not durable.is_set()
         await durable.wait()
         with inspect(config.data) as files:
-            assert files.storage(files.identity()).recovered().seen == (SeenStart(9, 4, 5),)
-        assert not server.driver.ended.done()
+            stored = files.storage(files.identity()).recovered().seen
         await server.stop()
+        assert stored == (SeenStart(9, 4, 5),)
         server, storage = await started(config)
         local, lineage = server.driver.transport.local, storage.recovered().lineage
+        await server.stop()
         assert local.seen == {9: Start(4, 5)}
         assert (local.identity.boot, local.identity.life) == (2, lineage.life)
         assert (local.includes(2, lineage.life), local.includes(1, 0)) == (True, False)
-        await server.stop()
 
     run(story())
 
