@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """The command was sent to the leader, and was not applied here in time."""
     OVERLOADED = "overloaded"
     """Too many requests are in progress on this replica."""
+    QUEUED = "queued"
+    """The command waited in the queue of this replica, behind other commands, until its timeout."""
     FULL = "full"
     """The store has reached its quota: only commands that do not enlarge it are taken."""
     DISK_FULL = "disk-full"

@@ -262,7 +262,7 @@ class Node:
         now = self._clock()
         if now >= self.replica.next_deadline():
             self.replica.tick(now)
-        self._proposals.expire(now, Reason.NO_LEADER if self._leader.leading is None else Reason.OVERLOADED)
+        self._proposals.expire(now, Reason.NO_LEADER if self._leader.leading is None else Reason.QUEUED)
         for batch in self._proposals.overdue(now):
             self.replica.propose((batch,))
         if self.replica.role is Role.LEADER and not self.applies_entry:  # see `LeaseExpiry.tick`

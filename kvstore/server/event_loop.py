@@ -18,6 +18,7 @@ from kvstore.peers.handshake_messages import Channel, ProcessIdentity
 from kvstore.peers.transport import Transport
 from kvstore.replica.node import Node
 from kvstore.replica.snapshot_send import MAX_PAGE_BYTES
+from kvstore.server.founding_log import FoundingLog
 from kvstore.server.pacer import Pacer
 from kvstore.server.reply_future import reply_of
 from kvstore.server.trace import Trace
@@ -35,10 +36,6 @@ log = logging.getLogger(__name__)
 COMPACTION_POLL_S = 0.02
 """Interval at which `read_state` checks whether the log entry in progress is complete, and whether the storage thread
 has finished compacting."""
-
-LOG_AWAITED_MS = 2000
-"""Time after which a replica without data logs which founding members it awaits. Usually all start within this time.
-"""
 
 BULK: frozenset[type[AnyMessage]] = frozenset({Fetch, FetchSnapshot, Learn, SnapshotPage})
 """Types of the messages that are sent on the bulk channel."""
@@ -96,8 +93,7 @@ class NodeDriver:
         self.trace: Trace | None = None
         """Record of messages and slots while a live page is open; None otherwise."""
         self._followed: tuple[bool, int, bool] | None = None
-        self._awaited: tuple[list[NodeId], dict[NodeId, str]] = ([], {})
-        self._awaited_at: Time = 0
+        self._founding_log = FoundingLog(node, self.transport, boot_clock)
         self._follow_membership()
 
     async def start(self) -> None:
@@ -206,7 +202,7 @@ class NodeDriver:
             self.wake()  # after the events that are ready now
         self._arm_timer()
         self._log_leader()
-        self._log_founding()
+        self._founding_log.update()
         self._follow_membership()
 
     def _send(self, envelopes: list[Envelope]) -> None:
@@ -281,31 +277,6 @@ class NodeDriver:
             if leading is not None:
                 log.info("%s: %s is the leader, ballot %s", self.node.id, leading.node, leading)
 
-    def _log_founding(self) -> None:
-        """Log which members are awaited, and which begin with another state, once that has not changed for a while."""
-        founding = self.node.founding
-        if not founding.pending:
-            return
-        awaited, now = (founding.awaited, founding.unlike), boot_clock()
-        if awaited != self._awaited:
-            self._awaited, self._awaited_at = awaited, now
-        elif any(awaited) and self._awaited_at and now - self._awaited_at > LOG_AWAITED_MS * MS:
-            self._awaited_at = 0
-            names, unlike = awaited
-            if unlike:
-                states = [f"{name} {_origin(mark)}" for name, mark in unlike.items()]
-                text = (
-                    "%s %s, but %s: they found no cluster together. Stop each one that begins with a wrong state, move "
-                    "its data directory away, and run `kvstore restore` for it with the backup of the others and "
-                    "--above with their number before the colon"
-                )
-                log.warning(text, self.node.id, _origin(founding.restored), ", ".join(states))
-            else:
-                text = (
-                    "%s has no data of a cluster, and founds one once all members have none: awaiting the answer of %s"
-                )
-                log.warning(text, self.node.id, ", ".join(names))
-
     def _fail(self, error: Exception) -> None:
         """End the replica without another vote (rule 4). Its next start recovers from the stored state."""
         if isinstance(error, ForgottenVotesError):
@@ -313,10 +284,6 @@ class NodeDriver:
         if not self.ended.done():
             log.critical("%s has failed and stops: %s", self.node.id, error, exc_info=error)
             self.ended.set_exception(error)
-
-
-def _origin(mark: str) -> str:
-    return f"was restored as {mark}" if mark else "was not restored"
 
 
 def address_of(member: Member, configured: Mapping[NodeId, Address]) -> Address | None:

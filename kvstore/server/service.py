@@ -12,6 +12,7 @@ from kvstore.api.status import MembersStatus, MemberStatus, Standing, Status
 from kvstore.peers.handshake_messages import LinkRefusal
 from kvstore.server.config import Settings
 from kvstore.server.event_loop import NodeDriver, address_of, boot_clock
+from kvstore.server.founding_log import members_with_other_data
 from kvstore.server.metrics import CounterSnapshot
 from kvstore.server.output import dropped_log_lines
 from kvstore.server.pacer import Pacer
@@ -20,7 +21,7 @@ from kvstore.state_machine.history import History
 from kvstore.state_machine.lease_index import LeaseIndex
 from paxos import wire
 from paxos.role import Role
-from paxos.types import MS, NodeId, Time
+from paxos.types import MS, Time
 from storage.base import StatePage
 
 
@@ -169,7 +170,9 @@ class Service:
             version=__version__,
             wire_version=wire.supported().highest,
             standing=self._standing,
-            waits_for=sorted(self._with_other_data) or sorted(node.founding.unlike) or node.founding.awaited,
+            waits_for=members_with_other_data(node, self._transport)
+            or sorted(node.founding.unlike)
+            or node.founding.awaited,
             restored=node.founding.restored,
         )
 
@@ -215,17 +218,10 @@ class Service:
         if isolated and refused and standing is not Standing.REMOVED:
             return Standing.REFUSED
         if self._node.founding.pending:
-            if self._with_other_data:
+            if members_with_other_data(self._node, self._transport):
                 return Standing.DATA_LOST
             return Standing.RESTORE_MISMATCH if self._node.founding.unlike else Standing.FOUNDING
         return standing
-
-    @property
-    def _with_other_data(self) -> list[NodeId]:
-        """Members that know this replica with data that it has lost; empty unless the founding is pending."""
-        if not self._node.founding.pending:
-            return []
-        return [peer for peer, reason in self._transport.refused_by.items() if reason is LinkRefusal.INCARNATION]
 
     def _member(self, member: Member, now: Time) -> MemberStatus:
         name, node, transport = member.name, self._node, self._transport

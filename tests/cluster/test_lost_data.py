@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_replicas_whose_data_is_removed_stop_and_found_no_second_cluster(tmp_pat
             cluster.start(["n1", "n2"])
             for name in ("n1", "n2"):
                 await says(cluster, name, "known to n3 with other data")
+                await until(partial(_logs, cluster, name, f"{name} has lost its data, which n3 knows"))
                 call = await client.get(name, b"k")
                 assert call.ending is Ending.FAILED, call.why
             assert (await client.get("n3", b"k", Consistency.STALE)).value == b"v"

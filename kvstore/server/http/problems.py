@@ -123,6 +123,7 @@ _REFUSALS = {
     Reason.NO_LEADER: NO_LEADER,
     Reason.TIMEOUT: TIMEOUT,
     Reason.OVERLOADED: OVERLOADED,
+    Reason.QUEUED: OVERLOADED,
     Reason.FULL: FULL,
     Reason.DISK_FULL: DISK_FULL,
     Reason.STOPPING: STOPPING,
@@ -134,9 +135,12 @@ _ADVICE = {
     Reason.NO_LEADER: "A majority of the replicas is down or disconnected, or an election is in progress. Try again. "
     "If that does not help, start the replicas that GET /status shows as disconnected. Reads with "
     "?consistency=stale work.",
-    Reason.TIMEOUT: "A majority did not confirm the request in time. Try again. If that does not help, start the "
-    "replicas that GET /status shows as disconnected.",
+    Reason.TIMEOUT: "The request was sent to the leader and not done within request_timeout_ms: a majority is "
+    "disconnected, or there are too many requests. Try again more slowly. If that does not help, start the replicas "
+    "that GET /status shows as disconnected.",
     Reason.OVERLOADED: "This replica has as many requests in progress as max_in_flight allows. Try again more slowly.",
+    Reason.QUEUED: "The write waited behind other writes of this replica for request_timeout_ms. Try again more "
+    "slowly: large values and large transactions wait for each other.",
     Reason.FULL: "The store has reached quota_bytes. Delete keys, or raise quota_bytes on all replicas. Reads and "
     "deletes work.",
     Reason.DISK_FULL: "Nothing was done. Send the request to another replica, whose disk may have room. Reads and "

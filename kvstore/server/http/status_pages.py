@@ -31,9 +31,10 @@ _OUTSIDE = {
     Standing.FOUNDING: _NO_DATA + "and waits for {1}. Start all founding members with the same setting `members`. "
     "GET /readyz there says what a member waits for. If a member cannot start, and no data of the cluster exists, set "
     "`bootstrap_without` to its name on all the others.",
-    Standing.RESTORE_MISMATCH: "{0} {2}, and {1} otherwise, so they found no cluster together. GET /status shows in "
-    "`restored` how each member begins. Stop each member that begins with a wrong state, move its data directory away, "
-    "and restore it from the same backup as the others, with --above and their number before the colon.",
+    Standing.RESTORE_MISMATCH: "{0} {2}. Other founding members begin with another state, and found no cluster with "
+    "it: {1}. GET /status shows in `restored` how each member begins: the number before the colon is its --above. Stop "
+    "each member whose state is wrong, move its data directory away, and restore it from the backup of the others with "
+    "their --above.",
     Standing.DATA_LOST: _NO_DATA + "and it is known to {1} with other data: {0} has lost its data. Put its data "
     "directory back or, if a majority has its data, call POST /members/{0}/replace there: {0} then gets the data of "
     "the cluster, in place of a restored state. If no majority has its data, restore a backup on all members, without "

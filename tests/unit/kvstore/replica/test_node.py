@@ -164,7 +164,7 @@ def test_rule_26_what_has_no_room_on_the_leader_waits_and_fails_without_a_trace(
     host.step()
     assert host.node.replica.queued == 1
     host.later(TIMEOUT_MS)
-    assert refusal(waiting) == (Reason.OVERLOADED, Outcome.FAILED)
+    assert refusal(waiting) == (Reason.QUEUED, Outcome.FAILED)
     for sent in (under_way, queued):
         assert refusal(sent) == (Reason.TIMEOUT, Outcome.UNKNOWN)
 

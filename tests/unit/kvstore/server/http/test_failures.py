@@ -44,6 +44,19 @@ def test_a_refusal_tells_whether_the_write_may_have_been_done(reason: Reason, ou
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("reason", "setting"), [(Reason.OVERLOADED, "max_in_flight"), (Reason.QUEUED, "request_timeout_ms")]
+)
+def test_a_refusal_under_load_names_the_limit_that_was_reached(reason: Reason, setting: str) -> None:
+    async def scenario(store: Store) -> None:
+        store.replica.fails = Refused(reason, Outcome.FAILED)
+        problem = (await store.call("PUT", "/kv/a")).problem()
+        assert problem["type"] == "urn:kvstore:problem:overloaded"
+        assert [name for name in ("max_in_flight", "request_timeout_ms") if name in problem["detail"]] == [setting]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), TimeoutError(), ConnectionResetError()])
 def test_an_unexpected_error_is_logged_and_its_outcome_unknown(
     error: Exception, caplog: pytest.LogCaptureFixture

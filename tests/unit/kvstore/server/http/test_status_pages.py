@@ -79,8 +79,9 @@ def test_rule_31_a_replica_that_was_restored_otherwise_names_the_others_and_what
         )
         reply = await store.call("GET", "/readyz")
         assert reply.status == 503
-        assert f"{own}, and n2, n3 otherwise" in reply.problem()["detail"]
-        assert "restore it from the same backup as the others, with --above" in reply.problem()["detail"]
+        assert reply.problem()["detail"].startswith(f"{own}. Other founding members begin with another state")
+        assert "found no cluster with it: n2, n3." in reply.problem()["detail"]
+        assert "restore it from the backup of the others with their --above" in reply.problem()["detail"]
 
     run(scenario)
 
