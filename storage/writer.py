@@ -24,7 +24,7 @@ from paxos.types import PValue, Slot
 from storage.base import DiskSpace, StatePage, Storage, has_records
 
 VERIFY_S = 1.0
-"""Interval at which an idle storage thread looks whether the files are still there."""
+"""Interval at which the storage thread checks that the files are still there, the reserve included."""
 IDLE_S = 0.1
 """Time without a job after which maintenance begins. Under load the writes do maintenance, and less of it, because
 values that are soon superseded never become rows."""
@@ -73,6 +73,7 @@ class Writer:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._taken: deque[_Job] = deque()
         self._needs_maintenance = True
+        self._verified_at = perf_counter()
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
@@ -130,10 +131,14 @@ class Writer:
                     self._needs_maintenance = self._storage.maintain()
                     wait_s = 0
                 else:
-                    self._storage.verify_files()
-                    self._report_space()
+                    self._verify_files()
         for _ in range(self._queue.qsize()):
             self._taken.append(self._queue.get_nowait())
+
+    def _verify_files(self) -> None:
+        self._storage.verify_files()
+        self._report_space()
+        self._verified_at = perf_counter()
 
     def _report_space(self) -> None:
         if self._storage.space is not self._space:
@@ -153,4 +158,7 @@ class Writer:
         if stores:
             self._needs_maintenance = True
             self._storage.tidy()
-            self._report_space()
+            if start - self._verified_at > VERIFY_S:  # a busy thread is never idle
+                self._verify_files()
+            else:
+                self._report_space()

@@ -23,7 +23,7 @@ from kvstore.server.http.problems import INVALID_LEASE, NO_SUCH_RESOURCE, Proble
 from kvstore.server.http.provisional import confirm, provisional
 from kvstore.server.http.query_parameters import consistency_in, integer_in, parse_query, refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_body import decode, refuse_fields
 from kvstore.server.http.response import HttpResponse, json_response
 from kvstore.server.http.writes import IdempotencyKey, no_such_lease, once, refuse_key, write
 from kvstore.server.reply_future import reply_of
@@ -83,6 +83,7 @@ class LeaseHandlers:
             raise not_allowed(request.method, "POST")
         refuse_parameters(query)
         refuse_key(request)
+        refuse_fields(request.body, INVALID_LEASE)
         renewed = await write(self._replica, KeepLeaseAlive(lease))
         if not isinstance(renewed, LeaseGranted):
             raise TypeError(f"a renewal was answered with {renewed!r}")

@@ -34,7 +34,7 @@ from kvstore.server.http.problems import (
 )
 from kvstore.server.http.query_parameters import parse_force, refuse_parameters
 from kvstore.server.http.request import HttpRequest
-from kvstore.server.http.request_body import decode
+from kvstore.server.http.request_body import decode, refuse_fields
 from kvstore.server.http.response import HttpResponse, indented_json_response
 from kvstore.server.http.writes import refuse_key
 from kvstore.server.reply_future import reply_of
@@ -76,7 +76,7 @@ class MemberHandlers:
         elif name and verb == "replace":
             ways = {"POST": partial(self._replace, request, name, parse_force(query))}
         elif name and verb == "promote":
-            ways = {"POST": partial(self._promote, name)}
+            ways = {"POST": partial(self._promote, request, name)}
             refuse_parameters(query)
         else:
             known = f"{PATH}, {PATH}/{{name}}, {PATH}/{{name}}/replace and {PATH}/{{name}}/promote"
@@ -139,7 +139,8 @@ class MemberHandlers:
         await self._change(membership, membership.changed(begun), force=force)
         return self._present(200)
 
-    async def _promote(self, name: str) -> HttpResponse:
+    async def _promote(self, request: HttpRequest, name: str) -> HttpResponse:
+        refuse_fields(request.body, INVALID_MEMBER)
         membership = self._replica.membership
         present = self._find(membership, name)
         if present.purpose is MemberRole.WITNESS:

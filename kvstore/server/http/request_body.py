@@ -21,6 +21,12 @@ def decode(body: bytes, form: type[T], invalid: ProblemKind, usage: str) -> T:
     return document
 
 
+def refuse_fields(body: bytes, invalid: ProblemKind) -> None:
+    """Raise the Problem `invalid` for the body of a request that has no fields: they must not be ignored."""
+    if body:
+        decode(body, RequestDocument, invalid, "an empty body")
+
+
 def invalid_body(invalid: ProblemKind, cause: str, usage: str) -> Problem:
     """Return the Problem `invalid` for a body."""
     return Problem(invalid, f"The body is invalid ({cause}). Send {usage}.")

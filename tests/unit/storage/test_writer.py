@@ -258,6 +258,22 @@ def test_an_idle_thread_notices_that_the_files_are_gone(
     assert [str(error) for error in host.failures] == ["gone"]
 
 
+def test_a_busy_thread_notices_that_the_files_are_gone(
+    host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise StorageError("gone")
+
+    monkeypatch.setattr(storage, "verify_files", fail)
+    storage.slices = 10**9  # no check for lack of work
+    host.writer._verified_at = -1e9
+    host.writer.submit(accept(1))
+    storage.permits.release()
+    host.run_posted(2)
+    assert len(host.durable) == 1
+    assert [str(error) for error in host.failures] == ["gone"]
+
+
 def test_a_read_that_finds_damage_is_a_failure(host: WriterHost, storage: SteppedStorage) -> None:
     storage.broken = StorageError("damaged")
     host.writer.read(1, 9, 1000, host.entries.append)

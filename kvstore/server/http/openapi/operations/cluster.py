@@ -93,7 +93,7 @@ _PROMOTE = ApiOperation(
     text="The member votes when it has caught up.",
     parameters=(MEMBER_IN_PATH,),
     responses=(ApiResponse(200, "The member votes, or will vote when it has caught up.", _MEMBERS),),
-    problems=(NO_SUCH_MEMBER, *_CHANGING),
+    problems=(INVALID_MEMBER, NO_SUCH_MEMBER, *_CHANGING),
     curl="curl -X POST BASE/members/n4/promote",
 )
 

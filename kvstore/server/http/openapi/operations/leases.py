@@ -63,7 +63,7 @@ _KEEP_ALIVE = ApiOperation(
     text="The lease lives for its whole time to live from now on. A third of that is a good interval.",
     parameters=(LEASE_IN_PATH,),
     responses=(ApiResponse(200, "The lease was renewed.", {JSON: LeaseGrantedDocument}),),
-    problems=(NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
+    problems=(INVALID_LEASE, NO_SUCH_LEASE, NO_SUCH_RESOURCE, INVALID_IDEMPOTENCY_KEY, *ASKING),
     curl="curl -X POST BASE/leases/17/keepalive",
 )
 _GET = ApiOperation(

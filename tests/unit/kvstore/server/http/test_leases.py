@@ -78,6 +78,7 @@ REFUSED = [
     ("PUT", "/leases", b"", 405, "method-not-allowed"),
     ("PUT", "/leases/1", b"", 405, "method-not-allowed"),
     ("GET", "/leases/1/keepalive", b"", 405, "method-not-allowed"),
+    ("POST", "/leases/1/keepalive", b'{"ttl_s": 60}', 400, "invalid-lease"),
     ("GET", "/leases/x", b"", 404, "no-such-resource"),
     ("GET", "/leases/0", b"", 404, "no-such-resource"),
     ("GET", "/leases/%31", b"", 404, "no-such-resource"),

@@ -62,7 +62,10 @@ def test_a_learner_is_added_as_what_it_stays_and_can_be_promoted() -> None:
     async def scenario(store: Store) -> None:
         await store.call("POST", "/members", body(name="n4", address="[::1]:9004", role="learner"))
         assert store.replica.membership.get("n4") == Member("n4", "[::1]:9004", MemberRole.LEARNER)
-        assert (await store.call("POST", "/members/n4/promote")).status == 200
+        refused = await store.call("POST", "/members/n4/promote", b'{"address": "10.0.0.4:9001"}')
+        assert (refused.status, refused.problem()["type"]) == (400, "urn:kvstore:problem:invalid-member")
+        assert "Send an empty body." in refused.problem()["detail"]
+        assert (await store.call("POST", "/members/n4/promote", b"{}")).status == 200
         promoted = store.replica.membership.get("n4")
         assert promoted is not None
         assert (promoted.role, promoted.joining, promoted.becomes) == (MemberRole.LEARNER, True, MemberRole.VOTER)
