@@ -6,8 +6,18 @@ from itertools import count
 from typing import Any
 
 from paxos.ready import Write
-from paxos.types import Ballot, PValue, Slot
-from storage.base import AppliedProgress, Change, StagedPage, StatePage, StateWrite, Storage, Truncation, scan
+from paxos.types import Ballot, GrantTerms, PValue, Slot
+from storage.base import (
+    AppliedProgress,
+    Change,
+    SeenStart,
+    StagedPage,
+    StatePage,
+    StateWrite,
+    Storage,
+    Truncation,
+    scan,
+)
 from storage.memory import MemoryStorage
 
 EVERYTHING = 1 << 60
@@ -80,7 +90,8 @@ def transactions(size: int = 8) -> Iterator[list[Write]]:
         for step in range(6):
             yield [machine.busy(6 * round_ + step, size)]
         yield [StateWrite(truncate=machine.truncation(machine.applied - 2)), machine.busy(round_, size)]
-        yield [StateWrite(compact=machine.position - 5)]
+        yield [StateWrite(compact=machine.position - 5, granted=GrantTerms(500 + round_, 1000))]
+        yield [StateWrite(seen=SeenStart(1 + round_ % 2, round_, round_ + 7))]
         peer, machine = given(machine, size)
         yield from staging(peer, abandon=round_ % 2 == 0)
 
@@ -153,5 +164,6 @@ def shown(storage: Storage) -> dict[str, Any]:
         "progress": (recovered.progress, page.progress),
         "state": compacted(page.changes, page.compacted, recovered.compacted),
         "granted": recovered.granted,
+        "seen": recovered.seen,
         "staged": (recovered.staged, recovered.restored, storage.read_state(0, EVERYTHING, staged=True)),
     }
