@@ -247,7 +247,7 @@ class SimulatedCluster:
         if strike.kind is StrikeKind.ECHO:
             self.network.echo()
         if strike.kind is StrikeKind.SETTINGS:
-            self._change_settings(over)
+            self._change_settings(over, strike.length_ms)
         names = [victim.name for victim in victims]
         self.note("", f"strike {strike.kind}", names)
         cut = links(strike.kind, names, list(self.machines))
@@ -329,20 +329,26 @@ class SimulatedCluster:
             machine.pause()
             self.world.at(over, machine.resume)
 
-    def _change_settings(self, over: Time) -> None:
-        """Restart all but the leader with other settings of the lease, and the leader when it is over. Some processes
-        start several times before the leases of before have ended."""
-        rng = self.scenario.rng(f"settings/{self.world.now}")
-        settings = rng.choice(({}, *self.scenario.terms))
+    def _change_settings(self, give_up: Time, length_ms: int) -> None:
+        """Wait for a leader with a lease, and restart all others with other settings, often the shortest lease; some
+        start several times before the leases of before have ended. Restart the leader after `length_ms`."""
         leader = self.leader()
-        within_ms = rng.choice((5, self.scenario.lease_ms / 4))
+        if leader is None or leader.node is None or not leader.node.replica.lease_holds(leader.clock()):
+            if self._faulty and self.world.now < give_up:
+                self.world.after_ms(1, partial(self._change_settings, give_up, length_ms))
+            return
+        rng = self.scenario.rng(f"settings/{self.world.now}")
+        others = [terms for terms in ({}, *self.scenario.terms) if terms != leader.settings]
+        settings = rng.choice((rng.choice(others), min(others, key=self._lease_ms)))
+        times, within_ms = rng.choice((1, 2, 3)), rng.choice((5, leader.options.lease_ms / 5))
         for machine in self.machines.values():
             machine.settings = settings
-            if machine is leader:
-                self.world.at(over, partial(self._restart, machine))
-                continue
-            for _ in range(rng.choice((1, 1, 2, 3))):
+            for _ in range(times if machine is not leader else 0):
                 self.world.between_ms(rng, (0, within_ms), partial(self._restart, machine))
+        self.world.after_ms(length_ms, partial(self._restart, leader))
+
+    def _lease_ms(self, settings: dict[str, int]) -> int:
+        return Options(**self.scenario.options | settings).lease_ms
 
     def _restart(self, machine: SimulatedMachine) -> None:
         if self._faulty and machine.node is not None:

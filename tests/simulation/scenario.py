@@ -6,6 +6,7 @@ liveness the core is a bare majority and the others stay broken in the worst way
 
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -78,8 +79,8 @@ class StrikeKind(StrEnum):
     """Their clocks stand still. Half of the victims are paused as well, as by a suspend that the clock does not count.
     No bound on the drift allows this: see `Scenario.clocks_keep_the_bound`."""
     SETTINGS = "settings"
-    """The operator changes the settings of the lease: all but the leader restart, at once or in turn, some of them
-    several times, with other ones. The rest follows when it is over."""
+    """The operator changes the settings of the lease, once a leader holds one: all others restart, at once or in turn,
+    often several times, with other settings. The leader follows when it is over."""
 
 
 EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO, StrikeKind.SETTINGS})
@@ -89,6 +90,8 @@ OF_THEIR_OWN = frozenset({StrikeKind.FREEZE, StrikeKind.SETTINGS})
 
 LONG_DRIFT_PPM = 100_000
 """Bound on the drift of the clocks of long leases."""
+CALM: dict[str, Any] = {"delay_ms": (0.2, 1.0), "turn_ms": (0.0, 0.2), "fsync_ms": (0.1, 0.5)}
+"""Faults of links, turns and disks that are fast."""
 SQLITE = 0.25
 """Probability that a run has the production storage, which takes longer."""
 RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
@@ -294,13 +297,7 @@ def _with_long_leases(scenario: Scenario) -> Scenario:
     """Leases so long, clocks so bad, and messages so fast, that two clocks come apart within a lease by much more than
     an election takes. Nothing else disturbs the waits."""
     leases = _lease_of(2000) | {"election_jitter_ms": 2, "clock_drift_ppm": LONG_DRIFT_PPM}
-    faults = msgspec.structs.replace(
-        scenario.faults,
-        delay_ms=(0.2, 1.0),
-        turn_ms=(0.0, 0.2),
-        fsync_ms=(0.1, 0.5),
-        drift_ppm=LONG_DRIFT_PPM - 1000,
-    )
+    faults = msgspec.structs.replace(scenario.faults, **CALM, drift_ppm=LONG_DRIFT_PPM - 1000)
     return msgspec.structs.replace(
         scenario, options=scenario.options | leases, faults=faults, faulty_ms=10_000, think_ms=100
     )
@@ -314,7 +311,7 @@ def _draw_clocks(rng: Random, scenario: Scenario) -> Scenario:
     faults = msgspec.structs.replace(
         scenario.faults,
         rate_change_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
-        pause_in_call=rng.choice((0.0, 0.0, 0.0005, 0.002, 0.01)),
+        pause_in_call=rng.choice((0.0, 0.0, 0.25, 1.0, 4.0)) / max(500, scenario.lease_ms),
     )
     return msgspec.structs.replace(scenario, faults=faults)
 
@@ -336,15 +333,26 @@ def _draw_settings(rng: Random, scenario: Scenario) -> Scenario:
     scenario = msgspec.structs.replace(scenario, mixed=mixed, mixed_limits=limits)
     if rng.random() < 0.5:
         return scenario
+    return _with_changing_leases(rng, scenario)
+
+
+def _with_changing_leases(rng: Random, scenario: Scenario) -> Scenario:
+    """Strikes that change the settings of the lease, with time between them in which a leader is elected. In most of
+    these runs nothing else keeps leaders away."""
     options = Options(**scenario.options)
+    calm = rng.random() < 0.6
+    lengths_ms = [rng.choice((500, 1000)), 50] if calm else [options.lease_ms * rng.choice((1, 2)), 60]
     terms = []
-    for _ in range(2):
-        lease_ms = max(60, int(options.lease_ms * rng.choice((0.2, 0.5, 1, 3))))
+    for lease_ms in lengths_ms:
         drift_ppm = rng.choice((options.clock_drift_ppm, 2 * options.clock_drift_ppm, LONG_DRIFT_PPM))
         terms.append(_lease_of(lease_ms) | {"election_jitter_ms": 2, "clock_drift_ppm": drift_ppm})
     scenario = msgspec.structs.replace(scenario, terms=tuple(terms))
+    if calm:
+        faults = msgspec.structs.replace(scenario.faults, **CALM, loss=0.0, crash_in_step=0.0)
+        scenario = msgspec.structs.replace(scenario, faults=faults, strikes=(), spares=0, changes_ms=0)
     longest_ms = scenario.lease_ms
-    return _struck(rng, scenario, StrikeKind.SETTINGS, scenario.faulty_ms / 8, (longest_ms, 4 * longest_ms))
+    scenario = msgspec.structs.replace(scenario, faulty_ms=max(scenario.faulty_ms, 12 * longest_ms))
+    return _struck(rng, scenario, StrikeKind.SETTINGS, 3 * longest_ms, (0.5 * longest_ms, longest_ms))
 
 
 def _draw_mixed(rng: Random) -> dict[str, int]:
