@@ -73,7 +73,7 @@ class SimulatedCluster:
         self.struck: Counter[str] = Counter()
         """Strikes by kind, those that hit somebody."""
         self.count: Counter[str] = Counter()
-        """What happened besides: pauses within calls, changes of rates and of settings."""
+        """What happened besides: pauses within calls and deaths in them, changes of rates and of settings."""
         self.machines = {name: SimulatedMachine(name, self) for name in scenario.everybody}
         for machine in self.machines.values():
             self.world.between_ms(scenario.rng(f"first start/{machine.name}"), (0, scenario.arrive_ms), machine.start)
@@ -339,6 +339,8 @@ class SimulatedCluster:
             return
         rng = self.scenario.rng(f"settings/{self.world.now}")
         others = [terms for terms in ({}, *self.scenario.terms) if terms != leader.settings]
+        if not others:
+            return
         settings = rng.choice((rng.choice(others), min(others, key=self._lease_ms)))
         times, within_ms = rng.choice((1, 2, 3)), rng.choice((5, leader.options.lease_ms / 5))
         for machine in self.machines.values():

@@ -199,6 +199,7 @@ class SimulatedMachine:
         self._cluster.note(self.name, "is paused within a call for ms", int(length_ms))
         self._world.run(self._world.now + int(length_ms * MS))
         if self.life != life:
+            self._cluster.count["deaths in such a pause"] += 1
             raise DiedInCallError
         return True
 

@@ -52,7 +52,7 @@ class Summary(msgspec.Struct):
     frames: Counter[str] = msgspec.field(default_factory=Counter)
     struck: Counter[str] = msgspec.field(default_factory=Counter)
     timing: Counter[str] = msgspec.field(default_factory=Counter)
-    """Pauses within calls, changes of the rate of clocks, starts with other settings."""
+    """Pauses within calls and deaths in them, changes of the rate of clocks, starts with other settings."""
 
     def add(self, other: "Summary") -> None:
         """Count another run in."""

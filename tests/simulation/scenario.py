@@ -351,7 +351,9 @@ def _with_changing_leases(rng: Random, scenario: Scenario) -> Scenario:
         faults = msgspec.structs.replace(scenario.faults, **CALM, loss=0.0, crash_in_step=0.0)
         scenario = msgspec.structs.replace(scenario, faults=faults, strikes=(), spares=0, changes_ms=0)
     longest_ms = scenario.lease_ms
-    scenario = msgspec.structs.replace(scenario, faulty_ms=max(scenario.faulty_ms, 12 * longest_ms))
+    faulty_ms = max(scenario.faulty_ms, 12 * longest_ms)
+    think_ms = max(scenario.think_ms, faulty_ms // 100)  # a long run of hasty clients takes long
+    scenario = msgspec.structs.replace(scenario, faulty_ms=faulty_ms, think_ms=think_ms)
     return _struck(rng, scenario, StrikeKind.SETTINGS, 3 * longest_ms, (0.5 * longest_ms, longest_ms))
 
 
