@@ -93,7 +93,7 @@ def print_found(found: SearchResult, seeds: int) -> None:
         f"{total.ballots:,} ballots, {total.installs:,} states installed, {total.changes:,} changes of members, "
         f"{total.leases:,} leases over, {total.steps:,} steps"
     )
-    for what, counter in (("frames", total.frames), ("strikes", total.struck)):
+    for what, counter in (("frames", total.frames), ("strikes", total.struck), ("timing", total.timing)):
         console.print(f"{what}: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counter.items())))
     for seed, violation in sorted(found.failed.items()):
         console.print(f"[red]seed {seed} fails[/red]: {violation}\n  python -m tests.simulation {seed}")

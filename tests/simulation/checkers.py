@@ -1,5 +1,7 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
+from collections import defaultdict
+
 from kvstore.api.commands import Command, NotReconfigured, Result, unpack_batch
 from kvstore.api.queries import Query
 from kvstore.api.results import QueryAnswer
@@ -35,8 +37,9 @@ class Safety:
         self._promised: dict[NodeId, Ballot] = {}
         self._proposed: dict[tuple[Slot, Ballot], bytes] = {}
         self._prepared: dict[Ballot, int] = {}
-        self._answers: list[tuple[Query, QueryAnswer, Slot, int]] = []
-        self._results: list[tuple[Command, Result]] = []
+        self._answers: dict[NodeId, list[tuple[Query, QueryAnswer, Slot, int]]] = defaultdict(list)
+        """Answers of each replica since its last step."""
+        self._results: dict[NodeId, list[tuple[Command, Result]]] = defaultdict(list)
         self.writes = 0
         """Answers to writes that were compared with the log."""
         self._applied: dict[NodeId, Slot] = {}
@@ -57,6 +60,8 @@ class Safety:
         self._promises(machine)
         assert node.applied <= self.reference.applied, f"{machine.name} replays slots that were never chosen"
         self._applied[machine.name] = node.applied
+        self._check_answers(machine)
+        self._results.pop(machine.name, None)
         self._founded(machine)
         check_state(node, self.reference)
         self.compactions.started(machine)
@@ -68,21 +73,21 @@ class Safety:
     def moved(self, machine: SimulatedMachine) -> None:
         """A lease begins only with what was handed to a node, so only that one has to be looked at."""
         node = machine.node
-        if node is None or not node.replica.lease_holds(machine.clock()):
+        if node is None or not node.replica.lease_holds(machine.clock()) or not machine.has_right_clock:
             return
         for other in self._cluster.machines.values():
-            if other is not machine and other.node is not None:
+            if other is not machine and other.node is not None and other.has_right_clock:
                 both = other.node.replica.lease_holds(other.clock())
                 assert not both, f"{machine.name} and {other.name} hold a lease at the same time"
 
     def answered(self, machine: SimulatedMachine, query: Query, answer: QueryAnswer) -> None:
         """To be compared when the step is over, which may be the first to apply what the answer holds."""
         assert machine.node is not None
-        self._answers.append((query, answer, machine.node.applied, machine.node.machine.history.oldest))
+        self._answers[machine.name].append((query, answer, machine.node.applied, machine.node.machine.history.oldest))
 
     def replied(self, machine: SimulatedMachine, command: Command, result: Result) -> None:
         """To be compared when the step is over, see `answered`."""
-        self._results.append((command, result))
+        self._results[machine.name].append((command, result))
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Everything that one step shows."""
@@ -94,11 +99,16 @@ class Safety:
             self._staged(machine, ready.write.staged)
         self._messages(machine, ready)
         self._promises(machine)
-        for answer in self._answers:
-            self._answer(*answer)
-        self.reads += len(self._answers)
-        self._answers.clear()
+        self._check_answers(machine)
         self._check_results(machine)
+
+    def _check_answers(self, machine: SimulatedMachine) -> None:
+        """Compare the answers since the last step. A process that died in the midst of a step may have been the first
+        to show a slot; such answers are left out."""
+        for query, answer, slot, oldest in self._answers.pop(machine.name, ()):
+            if slot <= self.reference.applied:
+                self._answer(query, answer, slot, oldest)
+                self.reads += 1
 
     def _answer(self, query: Query, answer: QueryAnswer, slot: Slot, oldest: int) -> None:
         """There is one right answer to each question at each slot, by what is compacted, which is compared by
@@ -113,14 +123,14 @@ class Safety:
         node = machine.node
         assert node is not None
         expected: list[AppliedCommand] = []
-        for slot in range(self._applied[machine.name] + 1, node.applied + 1) if self._results else ():
+        results = self._results.pop(machine.name, ())
+        for slot in range(self._applied[machine.name] + 1, node.applied + 1) if results else ():
             expected += [each for each in self.reference.results.get(slot, []) if each.origin == node.origin]
-        for command, result in self._results:
+        for command, result in results:
             match = next((each for each in expected if each.command == command and _same(each.result, result)), None)
             assert match is not None, f"{command} was answered by {result}; {machine.name} applied {expected}"
             expected.remove(match)
-        self.writes += len(self._results)
-        self._results.clear()
+        self.writes += len(results)
         self._applied[machine.name] = node.applied
         self.compactions.stepped(machine)
 

@@ -21,7 +21,7 @@ from paxos.role import Role
 from paxos.types import ZERO, NodeId, Time
 from storage.base import DiskSpace
 from tests.simulation.machine import SimulatedMachine
-from tests.simulation.network import Disks, Link, Network, links
+from tests.simulation.network import Link, Network, Shown, links
 from tests.simulation.scenario import EVERYWHERE, LEADER, Faults, Scenario, Strike, StrikeKind, moment
 from tests.simulation.trace import EventTrace
 from tests.simulation.world import World
@@ -72,6 +72,8 @@ class SimulatedCluster:
         """Steps that nodes took."""
         self.struck: Counter[str] = Counter()
         """Strikes by kind, those that hit somebody."""
+        self.count: Counter[str] = Counter()
+        """What happened besides: pauses within calls and deaths in them, changes of rates and of settings."""
         self.machines = {name: SimulatedMachine(name, self) for name in scenario.everybody}
         for machine in self.machines.values():
             self.world.between_ms(scenario.rng(f"first start/{machine.name}"), (0, scenario.arrive_ms), machine.start)
@@ -134,6 +136,8 @@ class SimulatedCluster:
         for machine in self.machines.values():
             machine.disk_fails = 0
             machine.doomed = False
+            machine.thaw(all_over=True)
+            self._set_back(machine)
             machine.happens(lambda node: node.space_changed(DiskSpace.AMPLE))
             if machine.stopping:
                 machine.crash()
@@ -142,6 +146,12 @@ class SimulatedCluster:
             else:
                 machine.start()
                 machine.resume()
+
+    def _set_back(self, machine: SimulatedMachine) -> None:
+        """Let it have the settings of the lease that all begin with. Replicas whose leases differ have no links."""
+        machine.settings = {}
+        if machine.options.grant_terms != self.options.grant_terms:
+            machine.crash()
 
     # What machines report
 
@@ -196,7 +206,7 @@ class SimulatedCluster:
         return {
             name: other.incarnation
             for name, other in self.machines.items()
-            if other.node is not None and machine.recognises(name, other.incarnation)
+            if other.node is not None and self._linked(machine, other)
         }
 
     def replacement_requests(self) -> dict[NodeId, int]:
@@ -206,12 +216,19 @@ class SimulatedCluster:
     def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:
         """Put a message on the network, if the sender has a link with whom it is for."""
         machine, other = self.machines[sender], self.machines[to]
-        if machine.recognises(to, other.incarnation):
-            self.network.send(sender, to, message, self.faults, (machine.incarnation, other.incarnation))
+        if self._linked(machine, other):
+            shown = Shown(machine.incarnation, other.incarnation, machine.options.grant_terms)
+            self.network.send(sender, to, message, self.faults, shown)
 
-    def _deliver(self, sender: NodeId, to: NodeId, frame: bytes, disks: Disks) -> None:
+    def _linked(self, machine: SimulatedMachine, other: SimulatedMachine) -> bool:
+        """Whether the handshake of `machine` accepts `other`: its data, and the settings of its lease."""
+        same = machine.options.grant_terms == other.options.grant_terms
+        return same and machine.recognises(other.name, other.incarnation)
+
+    def _deliver(self, sender: NodeId, to: NodeId, frame: bytes, shown: Shown) -> None:
         receiver = self.machines[to]
-        if receiver.incarnation != disks[1] or not receiver.recognises(sender, disks[0]):
+        expected = receiver.incarnation == shown.receiver and receiver.options.grant_terms == shown.terms
+        if not expected or not receiver.recognises(sender, shown.sender):
             return
         message = wire.decode(frame)
         self.note(to, f"from {sender}", message)
@@ -226,11 +243,13 @@ class SimulatedCluster:
         if not victims and strike.kind not in EVERYWHERE:
             return
         self.struck[strike.kind] += 1
+        over = moment(strike.at_ms + strike.length_ms)
         if strike.kind is StrikeKind.ECHO:
             self.network.echo()
+        if strike.kind is StrikeKind.SETTINGS:
+            self._change_settings(over, strike.length_ms)
         names = [victim.name for victim in victims]
         self.note("", f"strike {strike.kind}", names)
-        over = moment(strike.at_ms + strike.length_ms)
         cut = links(strike.kind, names, list(self.machines))
         if cut:
             self.network.cut(cut)
@@ -263,6 +282,8 @@ class SimulatedCluster:
                 self.world.at(over, lambda: self._mend_disk(machine))
             case StrikeKind.FULL:
                 self._fill_disk(machine, over)
+            case StrikeKind.FREEZE:
+                self._freeze(machine, over)
             case _:
                 pass  # the links are cut
 
@@ -299,6 +320,42 @@ class SimulatedCluster:
         if rng.random() < 0.5:
             self.world.at(self.world.now + (over - self.world.now) // 2, partial(becomes, DiskSpace.CRITICAL))
         self.world.at(over, partial(becomes, DiskSpace.AMPLE))
+
+    def _freeze(self, machine: SimulatedMachine, over: Time) -> None:
+        """Stop the clock, and perhaps the process with it."""
+        machine.freeze()
+        self.world.at(over, lambda: machine.thaw() if self._faulty else None)
+        if self.scenario.rng(f"freeze/{machine.name}/{self.world.now}").random() < 0.5:
+            machine.pause()
+            self.world.at(over, machine.resume)
+
+    def _change_settings(self, give_up: Time, length_ms: int) -> None:
+        """Wait for a leader with a lease, and restart all others with other settings, often the shortest lease; some
+        start several times before the leases of before have ended. Restart the leader after `length_ms`."""
+        leader = self.leader()
+        if leader is None or leader.node is None or not leader.node.replica.lease_holds(leader.clock()):
+            if self._faulty and self.world.now < give_up:
+                self.world.after_ms(1, partial(self._change_settings, give_up, length_ms))
+            return
+        rng = self.scenario.rng(f"settings/{self.world.now}")
+        others = [terms for terms in ({}, *self.scenario.terms) if terms != leader.settings]
+        if not others:
+            return
+        settings = rng.choice((rng.choice(others), min(others, key=self._lease_ms)))
+        times, within_ms = rng.choice((1, 2, 3)), rng.choice((5, leader.options.lease_ms / 5))
+        for machine in self.machines.values():
+            machine.settings = settings
+            for _ in range(times if machine is not leader else 0):
+                self.world.between_ms(rng, (0, within_ms), partial(self._restart, machine))
+        self.world.after_ms(length_ms, partial(self._restart, leader))
+
+    def _lease_ms(self, settings: dict[str, int]) -> int:
+        return Options(**self.scenario.options | settings).lease_ms
+
+    def _restart(self, machine: SimulatedMachine) -> None:
+        if self._faulty and machine.node is not None:
+            machine.crash()
+            machine.start()
 
     def _mend_disk(self, machine: SimulatedMachine) -> None:
         machine.disk_fails = max(0, machine.disk_fails - 1)

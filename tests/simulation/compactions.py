@@ -15,9 +15,8 @@ class Compactions:
     """How far each replica has compacted its history."""
 
     def __init__(self, scenario: Scenario, reference: Reference) -> None:
-        limits = RetentionLimits(**scenario.limits)
         full = any(strike.kind is StrikeKind.FULL for strike in scenario.strikes)
-        kept = [limits, ON_A_FULL_DISK] if full else [limits]
+        kept = [RetentionLimits(**limits) for limits in scenario.every_limits] + [ON_A_FULL_DISK] * full
         self._revisions = min(limits.history_revisions for limits in kept)
         self._age_ms = min(limits.history_age_ms for limits in kept)
         self._reference = reference
@@ -42,7 +41,7 @@ class Compactions:
         assert node is not None
         seen, position = self._seen[machine.name], node.machine.shown_position
         if position > seen[-1][0]:
-            seen.append((position, machine.clock()))
+            seen.append((position, machine.clock() if machine.called_at is None else machine.called_at))
         compacted = node.machine.history.compacted
         if compacted == self._restored and not self._compacted[machine.name]:
             self.started(machine)  # the cluster is founded

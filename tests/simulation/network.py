@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from paxos import wire
 from paxos.messages import AnyMessage
-from paxos.types import NodeId
+from paxos.types import GrantTerms, NodeId
 from tests.simulation.scenario import Faults, Scenario, StrikeKind
 from tests.simulation.world import World
 
@@ -16,8 +17,16 @@ RECENT = 8
 """Frames of each kind that an echo brings again."""
 
 Link = tuple[NodeId, NodeId]
-Disks = tuple[int, int]
-"""The incarnations of the data of a sender and a receiver, as they have proved them to each other."""
+
+
+class Shown(NamedTuple):
+    """What the ends of a link have shown each other in the handshake."""
+
+    sender: int
+    """Incarnation of the data of the sender."""
+    receiver: int
+    terms: GrantTerms
+    """Settings of the lease, the same at both ends."""
 
 
 class Network:
@@ -25,7 +34,7 @@ class Network:
     half of what is on its way when it is cut."""
 
     def __init__(
-        self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes, Disks], None]
+        self, world: World, scenario: Scenario, deliver: Callable[[NodeId, NodeId, bytes, Shown], None]
     ) -> None:
         self._world = world
         self._deliver = deliver
@@ -36,15 +45,14 @@ class Network:
         self.count: Counter[str] = Counter()
         """What became of frames."""
 
-    def send(self, sender: NodeId, to: NodeId, message: AnyMessage, faults: Faults, disks: Disks) -> None:
-        """Take a message, and do with it what `faults` allow. `disks`: on which both ends
-        run."""
+    def send(self, sender: NodeId, to: NodeId, message: AnyMessage, faults: Faults, shown: Shown) -> None:
+        """Take a message, and do with it what `faults` allow. `shown`: in the handshake."""
         rng, count = self._rngs[sender], self.count
         count["sent"] += 1
         if self._cut[sender, to] > 0:
             count["cut off"] += 1
             return
-        arrive = self._arrival(sender, to, wire.encode(message), disks)
+        arrive = self._arrival(sender, to, wire.encode(message), shown)
         self._recent[type(message).__name__].append(arrive)
         if rng.random() < faults.replay:
             count["replayed"] += 1
@@ -78,12 +86,12 @@ class Network:
         """Let everything pass."""
         self._cut.clear()
 
-    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, disks: Disks) -> Callable[[], None]:
+    def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, shown: Shown) -> Callable[[], None]:
         def arrive() -> None:
             if self._cut[sender, to] > 0 and self._rngs[sender].random() < 0.5:
                 self.count["cut off"] += 1
             else:
-                self._deliver(sender, to, frame, disks)
+                self._deliver(sender, to, frame, shown)
 
         return arrive
 

@@ -45,10 +45,10 @@ class Operator:
         change = self._change(machine.node.membership)
         if change is not None:
             self._cluster.note("", "operator wants", change)
+            self._proposed = max(self._proposed, change.version)  # the replica may take it much later
             machine.happens(lambda node: self._propose(machine, node, change))
 
     def _propose(self, machine: SimulatedMachine, node: Node, change: Membership) -> None:
-        self._proposed = max(self._proposed, change.version)
         self._cluster.write(machine, node, Reconfigure(change), lambda _: None)
 
     def _change(self, membership: Membership) -> Membership | None:

@@ -109,7 +109,8 @@ class BurstReader(Rarity):
     def _answered(self, machine: SimulatedMachine, floor: int, answer: ReadAnswer | Refused) -> None:
         if not isinstance(answer, Refused):
             self.cluster.answered(machine, b"k0", answer)
-            self.history.told(answer.revision, floor, change=False)
+            if self.cluster.scenario.clocks_keep_the_bound:
+                self.history.told(answer.revision, floor, change=False)
 
 
 class Repeater(Rarity):

@@ -6,6 +6,7 @@ liveness the core is a bare majority and the others stay broken in the worst way
 
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,11 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     handed over."""
     drift_ppm: int = 0
     """Rates of two clocks differ by at most this."""
+    rate_change_ms: float = 0.0
+    """About how often the rate of a clock changes, within this bound; 0 for never."""
+    pause_in_call: float = 0.0
+    """Probability that a process is paused just before or just after its node reads the clock, in the midst of a call
+    or between a call and what follows from it."""
 
 
 class StrikeKind(StrEnum):
@@ -69,11 +75,23 @@ class StrikeKind(StrEnum):
     """Every sync fails, as on a broken disk: they die of the first, start again, and die of the next."""
     FULL = "full"
     """Their disks are full: they live on their reserves, which are large enough for what they take."""
+    FREEZE = "freeze"
+    """Their clocks stand still. Half of the victims are paused as well, as by a suspend that the clock does not count.
+    No bound on the drift allows this: see `Scenario.clocks_keep_the_bound`."""
+    SETTINGS = "settings"
+    """The operator changes the settings of the lease, once a leader holds one: all others restart, at once or in turn,
+    often several times, with other settings. The leader follows when it is over."""
 
 
-EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO})
+EVERYWHERE = frozenset({StrikeKind.RING, StrikeKind.ECHO, StrikeKind.SETTINGS})
 """These have no victims."""
+OF_THEIR_OWN = frozenset({StrikeKind.FREEZE, StrikeKind.SETTINGS})
+"""These are drawn by themselves: they need a run that is prepared for them."""
 
+LONG_DRIFT_PPM = 100_000
+"""Bound on the drift of the clocks of long leases."""
+CALM: dict[str, Any] = {"delay_ms": (0.2, 1.0), "turn_ms": (0.0, 0.2), "fsync_ms": (0.1, 0.5)}
+"""Faults of links, turns and disks that are fast."""
 SQLITE = 0.25
 """Probability that a run has the production storage, which takes longer."""
 RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
@@ -130,6 +148,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The disks have the production storage on them."""
     limits: dict[str, int] = {}
     """How much of the past is kept, where that differs from the defaults."""
+    mixed: tuple[dict[str, int], ...] = ()
+    """Options in which replicas differ from `options`: each start of a process draws one of these."""
+    mixed_limits: tuple[dict[str, int], ...] = ()
+    """The same for `limits`."""
+    terms: tuple[dict[str, int], ...] = ()
+    """Settings of the lease, besides those in `options`, to which strikes of the kind SETTINGS change."""
     faults: Faults = Faults()
     strikes: tuple[Strike, ...] = ()
     rarities: tuple[str, ...] = ()
@@ -147,8 +171,20 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def lease_ms(self) -> int:
-        """Of this run's options."""
-        return Options(**self.options).lease_ms
+        """The longest of this run's leases."""
+        return max(Options(**self.options | terms).lease_ms for terms in ({}, *self.terms))
+
+    @property
+    def clocks_keep_the_bound(self) -> bool:
+        """True unless clocks stand still. A frozen clock makes the lease of its leader too long: its reads under the
+        lease may be old then. All else holds: the log, promises, writes, quorum reads, and client leases, which only
+        live longer."""
+        return all(strike.kind is not StrikeKind.FREEZE for strike in self.strikes)
+
+    @property
+    def every_limits(self) -> tuple[dict[str, int], ...]:
+        """What replicas may have as `limits`."""
+        return self.mixed_limits or (self.limits,)
 
     @property
     def patience_ms(self) -> int:
@@ -216,10 +252,12 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
     chances = Random(f"{seed}/rarities")
     scenario = msgspec.structs.replace(scenario, rarities=tuple(name for name in RARITIES if chances.random() < 0.5))
+    scenario = _draw_clocks(Random(f"{seed}/clocks"), scenario)
     if "ambushes" in scenario.rarities and chances.random() < 0.4:
         return _with_long_leases(scenario)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
-    return msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
+    scenario = msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
+    return _draw_frozen(Random(f"{seed}/frozen"), _draw_settings(Random(f"{seed}/settings"), scenario))
 
 
 def _draw_core(rng: Random, nodes: int) -> tuple[NodeId, ...]:
@@ -231,11 +269,8 @@ def _draw_options(rng: Random) -> dict[str, int]:
     if rng.random() < 0.4:
         return {}
     lease_ms = rng.choice((60, 150, 500))
-    return {
-        "lease_ms": lease_ms,
-        "heartbeat_ms": lease_ms // 5,
+    return _lease_of(lease_ms) | {
         "election_jitter_ms": rng.choice((2, lease_ms // 4)),
-        "stall_ms": 2 * lease_ms,
         "window": rng.choice((1, 4, 16)),
         "max_batch_bytes": rng.choice((64, 1 << 20)),
         "bulk_bytes": 100,
@@ -253,17 +288,100 @@ def _draw_observers(rng: Random, steps: int) -> dict[str, int]:
     return {"probers": rng.choice((0, 1, 2)), "watches": rng.choice((0, 2, 4))}
 
 
+def _lease_of(lease_ms: int) -> dict[str, int]:
+    """Return the options that go with a lease of this length."""
+    return {"lease_ms": lease_ms, "heartbeat_ms": lease_ms // 5, "stall_ms": 2 * lease_ms}
+
+
 def _with_long_leases(scenario: Scenario) -> Scenario:
     """Leases so long, clocks so bad, and messages so fast, that two clocks come apart within a lease by much more than
-    an election takes. Nothing else disturbs the waits. The checks of client leases know only better clocks."""
-    leases = {"lease_ms": 2000, "heartbeat_ms": 400, "election_jitter_ms": 2, "stall_ms": 4000}
-    leases["clock_drift_ppm"] = 100_000
-    faults = msgspec.structs.replace(
-        scenario.faults, delay_ms=(0.2, 1.0), turn_ms=(0.0, 0.2), fsync_ms=(0.1, 0.5), drift_ppm=99_000
-    )
+    an election takes. Nothing else disturbs the waits."""
+    leases = _lease_of(2000) | {"election_jitter_ms": 2, "clock_drift_ppm": LONG_DRIFT_PPM}
+    faults = msgspec.structs.replace(scenario.faults, **CALM, drift_ppm=LONG_DRIFT_PPM - 1000)
     return msgspec.structs.replace(
-        scenario, options=scenario.options | leases, faults=faults, faulty_ms=10_000, think_ms=100, tenants=0
+        scenario, options=scenario.options | leases, faults=faults, faulty_ms=10_000, think_ms=100
     )
+
+
+def _draw_clocks(rng: Random, scenario: Scenario) -> Scenario:
+    """Long leases with clocks that come apart, rates that change, and pauses in the midst of calls: each in some runs,
+    none in many."""
+    if rng.random() < 0.08:
+        scenario = _with_long_leases(scenario)
+    faults = msgspec.structs.replace(
+        scenario.faults,
+        rate_change_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
+        pause_in_call=rng.choice((0.0, 0.0, 0.25, 1.0, 4.0)) / max(500, scenario.lease_ms),
+    )
+    return msgspec.structs.replace(scenario, faults=faults)
+
+
+def _draw_frozen(rng: Random, scenario: Scenario) -> Scenario:
+    """In one run of eight clocks stand still at times."""
+    if rng.random() >= 0.125:
+        return scenario
+    every_ms = rng.choice((0.1, 0.3)) * scenario.faulty_ms
+    return _struck(rng, scenario, StrikeKind.FREEZE, every_ms, (scenario.lease_ms // 5, 4 * scenario.lease_ms))
+
+
+def _draw_settings(rng: Random, scenario: Scenario) -> Scenario:
+    """Replicas with the same settings, with different ones, or with leases whose length and drift bound change."""
+    if rng.random() < 0.4:
+        return scenario
+    mixed = tuple(_draw_mixed(rng) for _ in range(3))
+    limits = tuple(_draw_limits(rng) for _ in range(2)) if rng.random() < 0.5 else ()
+    scenario = msgspec.structs.replace(scenario, mixed=mixed, mixed_limits=limits)
+    if rng.random() < 0.5:
+        return scenario
+    return _with_changing_leases(rng, scenario)
+
+
+def _with_changing_leases(rng: Random, scenario: Scenario) -> Scenario:
+    """Strikes that change the settings of the lease, with time between them in which a leader is elected. In most of
+    these runs nothing else keeps leaders away."""
+    options = Options(**scenario.options)
+    calm = rng.random() < 0.6
+    lengths_ms = [rng.choice((500, 1000)), 50] if calm else [options.lease_ms * rng.choice((1, 2)), 60]
+    terms = []
+    for lease_ms in lengths_ms:
+        drift_ppm = rng.choice((options.clock_drift_ppm, 2 * options.clock_drift_ppm, LONG_DRIFT_PPM))
+        terms.append(_lease_of(lease_ms) | {"election_jitter_ms": 2, "clock_drift_ppm": drift_ppm})
+    scenario = msgspec.structs.replace(scenario, terms=tuple(terms))
+    if calm:
+        faults = msgspec.structs.replace(scenario.faults, **CALM, loss=0.0, crash_in_step=0.0)
+        scenario = msgspec.structs.replace(scenario, faults=faults, strikes=(), spares=0, changes_ms=0)
+    longest_ms = scenario.lease_ms
+    faulty_ms = max(scenario.faulty_ms, 12 * longest_ms)
+    think_ms = max(scenario.think_ms, faulty_ms // 100)  # a long run of hasty clients takes long
+    scenario = msgspec.structs.replace(scenario, faulty_ms=faulty_ms, think_ms=think_ms)
+    return _struck(rng, scenario, StrikeKind.SETTINGS, 3 * longest_ms, (0.5 * longest_ms, longest_ms))
+
+
+def _draw_mixed(rng: Random) -> dict[str, int]:
+    """Options that need not be the same on all replicas."""
+    values = {
+        "window": (1, 2, 4, 16),
+        "max_batch_bytes": (64, 1000, 1 << 20),
+        "bulk_bytes": (100, 1 << 18),
+        "page_bytes": (60, 500, 1 << 20),
+        "recent_slots": (1, 8, 1024),
+        "min_batch_bytes": (1, 1 << 16),
+        "retransmit_ms": (50, 200),
+    }
+    return {name: rng.choice(choices) for name, choices in values.items() if rng.random() < 0.5}
+
+
+def _struck(
+    rng: Random, scenario: Scenario, kind: StrikeKind, every_ms: float, length_ms: tuple[float, float]
+) -> Scenario:
+    """Add strikes of a kind to those of the scenario, about one in `every_ms`."""
+    strikes = list(scenario.strikes)
+    at_ms = rng.uniform(0, every_ms)
+    while at_ms < scenario.faulty_ms:
+        victims = _draw_victims(rng, kind, scenario.names)
+        strikes.append(Strike(int(at_ms), kind, victims, int(rng.uniform(*length_ms))))
+        at_ms += rng.uniform(0.2, 1.8) * every_ms
+    return msgspec.structs.replace(scenario, strikes=tuple(sorted(strikes, key=lambda strike: strike.at_ms)))
 
 
 def _draw_changes(rng: Random) -> dict[str, int]:
@@ -305,7 +423,8 @@ def _draw_faults(rng: Random) -> Faults:
 def _draw_strikes(rng: Random, scenario: Scenario) -> tuple[Strike, ...]:
     """None, a few, or so many that the next one comes before the last is over."""
     every_ms = rng.choice((0.0, 0.02, 0.05, 0.2)) * scenario.faulty_ms
-    kinds = rng.sample(list(StrikeKind), rng.randint(1, len(StrikeKind)))
+    possible = [kind for kind in StrikeKind if kind not in OF_THEIR_OWN]
+    kinds = rng.sample(possible, rng.randint(1, len(possible)))
     longest_ms = rng.choice((300, 1500))
     strikes: list[Strike] = []
     at_ms = 0.0

@@ -83,6 +83,9 @@ def simplifications(scenario: Scenario) -> Iterator[Scenario]:
 def _without_a_whole_part(scenario: Scenario) -> Iterator[Scenario]:
     for rarity in scenario.rarities:
         yield replace(scenario, rarities=tuple(name for name in scenario.rarities if name != rarity))
+    for part in ("mixed", "mixed_limits", "terms"):
+        if getattr(scenario, part):
+            yield replace(scenario, **{part: ()})
     if scenario.restored:
         yield replace(scenario, restored=0)
     if scenario.core:

@@ -17,6 +17,8 @@ class World:
         self.now: Time = 0
         self._events: list[tuple[Time, int, Callable[[], None]]] = []
         self._scheduled = 0
+        self._end: Time | None = None
+        """End of the innermost run that is under way."""
 
     def at(self, when: Time, event: Callable[[], None]) -> None:
         """Have `event` happen at `when`, or now if that is past."""
@@ -33,11 +35,13 @@ class World:
         self.at(self.now + int((shortest + (longest - shortest) * rng.random()) * MS), event)
 
     def run(self, until: Time) -> None:
-        """Let everything happen up to `until`."""
+        """Let everything happen up to `until`. An event may call this, too, to let time pass within itself, but not
+        beyond the end of the run that it is part of."""
         most = self._scheduled + MOST_EVENTS
-        events = self._events
+        events, outer_end = self._events, self._end
+        self._end = until = until if outer_end is None else min(until, outer_end)
         while events and events[0][0] <= until:
             assert self._scheduled < most, "a million events and no end: something is done again and again"
             self.now, _, event = heapq.heappop(events)
             event()
-        self.now = until
+        self.now, self._end = until, outer_end
