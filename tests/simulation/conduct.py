@@ -101,11 +101,12 @@ class ConductWatcher(StepWatcher):
             if progress is not None:
                 candidate = node.replica._roles.candidate
                 assert candidate is None or candidate is not life.candidate, f"{machine.name} goes on as a candidate"
-                life.truncated, life.compact = progress.applied, node.machine.history.compacted
+                life.truncated, life.compact = progress.applied, node._checkpointer._compacted
             if write.truncate is not None:
                 life.truncated = write.truncate.slot
             if write.compact:
-                held = write.compact > life.compact and node._checkpointer.outgoing.defer_compaction(machine.clock())
+                more = 0 < life.compact < write.compact  # a restored state is compacted when the cluster is founded
+                held = more and node._checkpointer.outgoing.defer_compaction(machine.clock())
                 assert not held, f"{machine.name} compacts while a peer reads its state"
                 life.compact = write.compact
         life.candidate = node.replica._roles.candidate
