@@ -279,7 +279,7 @@ class Node:
             self.replica.next_deadline(),
             self._proposals.next_deadline(),
             self._snapshot_receiver.next_deadline(),
-            self._lease_expiry.next_deadline(),
+            None if self.applies_entry else self._lease_expiry.next_deadline(),
             self.founding.next_deadline(),
             *self._reader.next_deadlines(),
         )

@@ -101,7 +101,7 @@ MUTANTS = (
         "kvstore.replica.read_handler.ReadHandler.answer_now",
         "if self._is_current()",
         "if True",
-        RUNNING,
+        UNIT,
     ),
     Mutant(
         "index-of-an-earlier-life",

@@ -7,6 +7,9 @@ LINKS = "The simulated network has no sockets, secrets or handshakes: it names t
 PROCESS = "The simulated clients call the node: no process, event loop, HTTP, watch or client library."
 BACKUP = "Backups are made and restored by commands on files."
 BOUND = "Only memory, or the rate of work, is without bound: every answer is right."
+DAMAGE = "No simulated disk or page is damaged, so that the digests always agree."
+GUARD = "A check of the storage, which no sound caller ever fails: see `storage.hard_state.misuse`."
+HARMLESS = "Every answer, and every message, is right without it."
 RELEASE = "The simulated replicas all run this release, and so does their log."
 
 _FOLDERS = {
@@ -22,6 +25,16 @@ _FOLDERS = {
 }
 """The reason for all mutants of a folder; the first entry that fits a path counts."""
 NAMES = {
+    # The state is looked up between two looks at the clock, and the read is right as of the first one.
+    "clock-read-once": HARMLESS,
+    # A lease is valid while clocks are as good as declared; quorum reads are there for clocks that are worse.
+    "quorum-read-trusts-the-lease": HARMLESS,
+    # The next page is asked for once the one before is counted, so that the last page is never counted before others.
+    "pages-counted-in-any-order": HARMLESS,
+    # Chance in delays and clock rates ends duels, too, and of two ballots of one round one is always the higher.
+    "no-randomness": HARMLESS,
+    "digest-not-compared": DAMAGE,
+    "cut-beyond-what-is-applied": GUARD,
     "anybody-speaks-for-a-ballot": LINKS,
     "command-renamed-in-the-log": RELEASE,
     "history-bounded-by-age-alone": BOUND,

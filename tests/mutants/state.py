@@ -38,7 +38,7 @@ MUTANTS = (
         "kvstore.replica.applier.Applier.finish",
         "or machine.digest != progress.digest",
         "",
-        RUNNING,
+        UNIT,
     ),
     Mutant(
         "digest-without-the-key",

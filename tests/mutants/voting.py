@@ -94,6 +94,7 @@ MUTANTS = (
         "paxos.proposer.Phase1.add_promise",
         "self.awaiting.get(sender) != message.from_slot",
         "sender not in self.awaiting",
+        UNIT,
     ),
     Mutant(
         "cut-taken-for-empty",
@@ -286,7 +287,7 @@ MUTANTS = (
         "paxos.election.ElectionTimer._jitter",
         "_rng.randint(self._unit // 8, self._unit)",
         "_unit",
-        RUNNING,
+        UNIT,
     ),
     Mutant(
         "fetches-without-waiting",

@@ -336,7 +336,7 @@ class Model:
 
     def _end_if_unused(self, lease: int) -> None:
         found = self.leases.get(lease)
-        if found is not None and found.bound and not found.keys and not found.locks:
+        if found is not None and found.bound and not (found.keys or found.locks or found.answers):
             self._end(lease)
 
     def _acquire(self, command: AcquireLock) -> Result:

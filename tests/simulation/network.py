@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from paxos import wire
@@ -17,6 +18,9 @@ RECENT = 8
 """Frames of each kind that an echo brings again."""
 
 Link = tuple[NodeId, NodeId]
+Hold = Callable[[NodeId, NodeId, AnyMessage, Callable[[], None]], bool]
+"""Gets a message with its sender, its receiver and a function that lets it arrive. It returns True to take the message
+from the network: then the message is lost, unless the function is called later."""
 
 
 class Shown(NamedTuple):
@@ -42,6 +46,8 @@ class Network:
         self._cut: Counter[Link] = Counter()
         self._recent: dict[str, deque[Callable[[], None]]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._echo_rng = scenario.rng("network/echo")
+        self.holds: list[Hold] = []
+        """Who may take messages from the network."""
         self.count: Counter[str] = Counter()
         """What became of frames."""
 
@@ -52,7 +58,11 @@ class Network:
         if self._cut[sender, to] > 0:
             count["cut off"] += 1
             return
-        arrive = self._arrival(sender, to, wire.encode(message), shown)
+        frame = wire.encode(message)
+        if self.holds and self._is_held(sender, to, message, partial(self._deliver, sender, to, frame, shown)):
+            count["held"] += 1
+            return
+        arrive = self._arrival(sender, to, frame, shown)
         self._recent[type(message).__name__].append(arrive)
         if rng.random() < faults.replay:
             count["replayed"] += 1
@@ -85,6 +95,10 @@ class Network:
     def mend_all(self) -> None:
         """Let everything pass."""
         self._cut.clear()
+
+    def _is_held(self, sender: NodeId, to: NodeId, message: AnyMessage, arrive: Callable[[], None]) -> bool:
+        held = [hold(sender, to, message, arrive) for hold in self.holds]  # each of them sees it
+        return any(held)
 
     def _arrival(self, sender: NodeId, to: NodeId, frame: bytes, shown: Shown) -> Callable[[], None]:
         def arrive() -> None:

@@ -25,9 +25,13 @@ from paxos.ready import Ready
 from paxos.types import unpack
 from tests.simulation.clients import SESSION_MS, OperationHistory
 from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.conduct import ConductWatcher
+from tests.simulation.held import HighPromises, LateAcks, LateIndexes, LostVotes, SnapshotRelay
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import Link, links
-from tests.simulation.scenario import StrikeKind, moment
+from tests.simulation.partial_entries import BoundLeases, PartialEntries
+from tests.simulation.rarity import Rarity, StepWatcher
+from tests.simulation.scenario import DISRUPTIONS, StrikeKind, moment
 
 BURST = 5
 """Most overlapping reads of a burst."""
@@ -37,56 +41,6 @@ AMBUSH_MS = (0.5, 5)
 """Time between a renewal of the lease and an ambush."""
 AMBUSH_UP_MS = (0.05, 1)
 """Time after which the victims of an ambush start again."""
-
-
-class StepWatcher:
-    """A SimulatedWatcher that looks at steps only."""
-
-    def started(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def wiped(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def moved(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def answered(self, machine: SimulatedMachine, query: object, answer: object) -> None:
-        """See SimulatedWatcher."""
-
-    def replied(self, machine: SimulatedMachine, command: object, result: object) -> None:
-        """See SimulatedWatcher."""
-
-    def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
-        """See SimulatedWatcher."""
-
-
-class Rarity(StepWatcher):
-    """Something that happens at random times until it is stopped."""
-
-    def __init__(self, cluster: SimulatedCluster, history: OperationHistory, longest_ms: float) -> None:
-        self.cluster, self.history = cluster, history
-        self.rng = cluster.scenario.rng(f"rarity/{type(self).__name__}")
-        self.stopped = False
-        self._longest_ms = longest_ms
-        cluster.watchers.append(self)
-        self._wait()
-
-    def act(self) -> None:
-        """Do it once."""
-        raise NotImplementedError
-
-    def anyone(self) -> SimulatedMachine:
-        """Return a random machine."""
-        return self.rng.choice(list(self.cluster.machines.values()))
-
-    def _wait(self) -> None:
-        self.cluster.world.between_ms(self.rng, (0.1, self._longest_ms), self._next)
-
-    def _next(self) -> None:
-        if not self.stopped:
-            self.act()
-            self._wait()
 
 
 class BurstReader(Rarity):
@@ -247,6 +201,13 @@ ACTORS: dict[str, type[Rarity]] = {
     "repeats": Repeater,
     "former leaders": FormerLeader,
     "ambushes": Ambush,
+    "late indexes": LateIndexes,
+    "late acks": LateAcks,
+    "lost votes": LostVotes,
+    "high promises": HighPromises,
+    "snapshot relays": SnapshotRelay,
+    "partial entries": PartialEntries,
+    "bound leases": BoundLeases,
 }
 
 
@@ -256,7 +217,9 @@ class Rarities:
     def __init__(self, cluster: SimulatedCluster, history: OperationHistory) -> None:
         scenario = cluster.scenario
         cluster.watchers.append(Settlements())
-        longest_ms = {"ambushes": scenario.faulty_ms / 10, "former leaders": 300}
+        ConductWatcher(cluster)
+        longest_ms = {"former leaders": 300.0, "partial entries": 300.0, "bound leases": 100.0}
+        longest_ms |= dict.fromkeys(DISRUPTIONS, scenario.faulty_ms / 10)
         self._actors = [
             ACTORS[name](cluster, history, longest_ms.get(name, 2 * scenario.think_ms)) for name in scenario.rarities
         ]

@@ -94,8 +94,18 @@ CALM: dict[str, Any] = {"delay_ms": (0.2, 1.0), "turn_ms": (0.0, 0.2), "fsync_ms
 """Faults of links, turns and disks that are fast."""
 SQLITE = 0.25
 """Probability that a run has the production storage, which takes longer."""
-RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
-"""What `tests.simulation.rarities` can make likely."""
+RARITIES = ("bursts", "repeats", "former leaders", "partial entries", "bound leases")
+"""What `tests.simulation.rarities` can make likely; each run has some of them."""
+DISRUPTIONS = {
+    "": 21,
+    "ambushes": 25,
+    "late indexes": 8,
+    "late acks": 8,
+    "lost votes": 10,
+    "high promises": 8,
+    "snapshot relays": 20,
+}
+"""The same, but a cluster would come to nothing with two of them at once: how often a run has each."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -249,12 +259,19 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, applied_records=steps)
     scenario = msgspec.structs.replace(scenario, kept_answers=Random(f"{seed}/answers").choice((0, 2, 5)))
     scenario = msgspec.structs.replace(scenario, **_draw_observers(Random(f"{seed}/observers"), steps))
+    if scenario.bulk and Random(f"{seed}/short history").random() < 0.5:  # watchers are still inside what is compacted
+        scenario = msgspec.structs.replace(scenario, limits={"history_revisions": 0, "log_slots": 100})
     scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
     chances = Random(f"{seed}/rarities")
     scenario = msgspec.structs.replace(scenario, rarities=tuple(name for name in RARITIES if chances.random() < 0.5))
     scenario = _draw_clocks(Random(f"{seed}/clocks"), scenario)
-    if "ambushes" in scenario.rarities and chances.random() < 0.4:
+    (disruption,) = chances.choices(list(DISRUPTIONS), list(DISRUPTIONS.values()))
+    if disruption:
+        scenario = msgspec.structs.replace(scenario, rarities=(*scenario.rarities, disruption))
+    if disruption == "ambushes" and chances.random() < 0.6:
         return _with_long_leases(scenario)
+    if disruption not in {"", "ambushes"} and chances.random() < 0.7:
+        return _undisturbed(scenario, disruption, chances)
     changes = {} if scenario.core else _draw_changes(Random(f"{seed}/members"))
     scenario = msgspec.structs.replace(scenario, strikes=_draw_strikes(rng, scenario), **changes)
     return _draw_frozen(Random(f"{seed}/frozen"), _draw_settings(Random(f"{seed}/settings"), scenario))
@@ -382,6 +399,28 @@ def _struck(
         strikes.append(Strike(int(at_ms), kind, victims, int(rng.uniform(*length_ms))))
         at_ms += rng.uniform(0.2, 1.8) * every_ms
     return msgspec.structs.replace(scenario, strikes=tuple(sorted(strikes, key=lambda strike: strike.at_ms)))
+
+
+def _undisturbed(scenario: Scenario, disruption: str, rng: Random) -> Scenario:
+    """Short leases, a fast network and much time, so that an actor whose plan takes several steps comes to the end of
+    it. For snapshots: a log so short that a replica that lags needs one, a history so short that each source has
+    compacted another part of it, and pages so small that a snapshot has many."""
+    options = {"lease_ms": 150, "heartbeat_ms": 30, "election_jitter_ms": 30, "stall_ms": 300}
+    limits = scenario.limits
+    if disruption == "snapshot relays":
+        revisions = rng.choice((3, 10, 10, 50))
+        limits = {"log_slots": rng.choice((0, 3)), "history_revisions": revisions, "history_age_ms": 300}
+        options["page_bytes"] = rng.choice((60, 200))
+    return msgspec.structs.replace(
+        scenario,
+        options=scenario.options | options,
+        limits=limits,
+        faults=Faults(drift_ppm=scenario.faults.drift_ppm, copies=0.1, replay=0.01),
+        faulty_ms=6000 if disruption == "snapshot relays" else 4000,
+        think_ms=40,
+        arrive_ms=0,
+        bulk=0,
+    )
 
 
 def _draw_changes(rng: Random) -> dict[str, int]:

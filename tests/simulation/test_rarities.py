@@ -9,14 +9,16 @@ from paxos.options import Options
 from paxos.types import GrantTerms, Time
 from tests.simulation.rarities import ACTORS
 from tests.simulation.run import Run
-from tests.simulation.scenario import RARITIES, Scenario, draw
+from tests.simulation.scenario import DISRUPTIONS, RARITIES, Scenario, draw
+
+NAMES = (*RARITIES, *filter(None, DISRUPTIONS))
 
 
 def test_every_rarity_is_drawn_and_has_an_actor() -> None:
-    assert set(RARITIES) == set(ACTORS) == {name for seed in range(20) for name in draw(seed).rarities}
+    assert set(NAMES) == set(ACTORS) == {name for seed in range(100) for name in draw(seed).rarities}
 
 
-@pytest.mark.parametrize("name", RARITIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_sound_cluster_stands_each_rarity(name: str) -> None:
     summary = Run(Scenario(seed=1, tenants=2, rarities=(name,), faulty_ms=2000)).run()
     assert summary.operations > 0

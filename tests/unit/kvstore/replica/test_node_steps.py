@@ -147,8 +147,8 @@ def test_rule_6_a_read_of_a_lease_waits_for_the_end_of_the_entry() -> None:
     assert [len(answer.leases) for answer in found] == [1]
 
 
-def test_rule_21_no_lease_is_expired_between_two_steps() -> None:
-    """The entry may have kept the lease alive already, while its end is still the old one."""
+def amid_the_end_of_a_lease() -> NodeHost:
+    """A leader that is amid an entry when a client lease is over."""
     host = NodeHost()
     host.lead()
     host.write(Transact([], [Put(b"%05d" % key, b"v") for key in range(KEYS)], []))
@@ -162,12 +162,27 @@ def test_rule_21_no_lease_is_expired_between_two_steps() -> None:
         acknowledge_next(host)
     host.later(60)  # less than the lease of the leader
     assert host.node.applies_entry
+    return host
+
+
+def test_rule_21_no_lease_is_expired_between_two_steps() -> None:
+    """The entry may have kept the lease alive already, while its end is still the old one."""
+    host = amid_the_end_of_a_lease()
     host.step()
     assert not any(isinstance(command, ExpireLease) for command in accepted(host))
     finish(host)
     host.node.tick()
     host.step()
     assert any(isinstance(command, ExpireLease) for command in accepted(host))
+
+
+def test_no_tick_is_due_for_a_lease_that_is_over_between_two_steps() -> None:
+    """The driver would call `tick` again and again, which waits for the end of the entry."""
+    host = amid_the_end_of_a_lease()
+    host.node.tick()
+    assert host.node.next_deadline() > host.now
+    finish(host)
+    assert host.node.next_deadline() <= host.now
 
 
 def test_between_two_steps_the_leader_is_answered_and_values_are_accepted() -> None:
