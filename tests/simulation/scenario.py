@@ -78,6 +78,18 @@ SQLITE = 0.25
 """Probability that a run has the production storage, which takes longer."""
 RARITIES = ("bursts", "repeats", "former leaders", "ambushes")
 """What `tests.simulation.rarities` can make likely."""
+DRILLS = (
+    "divergence",
+    "forgotten votes",
+    "founding",
+    "other states",
+    "founding again",
+    "peace",
+    "new voters",
+    "witness",
+    "replacement",
+)
+"""Short runs about one rare thing, see `tests.simulation.drills`. A seed has one of them."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -134,6 +146,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     strikes: tuple[Strike, ...] = ()
     rarities: tuple[str, ...] = ()
     """Actors that make rare events likely, see `tests.simulation.rarities`."""
+    drill: str = ""
+    """The drill that comes before the run, with the same seed."""
 
     @property
     def names(self) -> tuple[NodeId, ...]:
@@ -214,6 +228,7 @@ def draw(seed: int) -> Scenario:
     scenario = msgspec.structs.replace(scenario, kept_answers=Random(f"{seed}/answers").choice((0, 2, 5)))
     scenario = msgspec.structs.replace(scenario, **_draw_observers(Random(f"{seed}/observers"), steps))
     scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
+    scenario = msgspec.structs.replace(scenario, drill=DRILLS[seed % len(DRILLS)])
     chances = Random(f"{seed}/rarities")
     scenario = msgspec.structs.replace(scenario, rarities=tuple(name for name in RARITIES if chances.random() < 0.5))
     if "ambushes" in scenario.rarities and chances.random() < 0.4:
