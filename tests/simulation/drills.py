@@ -88,11 +88,14 @@ class Drill:
         version = self.safety.reference.membership.version
         change = partial(_with, newcomer(name, "", role))
         self.wait(lambda: self._changed(version, change), "the members are not changed")
+        self.writes = False  # or the state moves on faster than a reader of small pages that asks the leader in vain
         self.wait(
             lambda: joining.node is not None and bool(joining.node.membership.members),
             f"{name} does not learn from followers who the members are",
         )
         self.cluster.network.mend(cut)
+        self.writes = True
+        self._write()
         self.wait(self.settled, "a change of the members does not end")
 
     def remove(self, name: NodeId) -> None:
