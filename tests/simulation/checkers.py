@@ -1,6 +1,7 @@
 """What must hold after every step of a simulated cluster, and at its end."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 from kvstore.api.commands import Command, NotReconfigured, Result, unpack_batch
 from kvstore.api.queries import Query
@@ -15,7 +16,7 @@ from tests.simulation.compactions import Compactions
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.model import keys_of
 from tests.simulation.reference import AppliedCommand, Reference
-from tests.simulation.states import check_state
+from tests.simulation.states import check_state, check_witness
 
 
 class Safety:
@@ -132,7 +133,8 @@ class Safety:
             expected.remove(match)
         self.writes += len(results)
         self._applied[machine.name] = node.applied
-        self.compactions.stepped(machine)
+        if not node._checkpointer.applier.membership_only:
+            self.compactions.stepped(machine)
 
     def _founded(self, machine: SimulatedMachine) -> None:
         assert machine.node is not None
@@ -146,9 +148,9 @@ class Safety:
         assert known is None or known == value, f"two values were chosen for slot {slot}"
         if known is not None:
             return
-        holders = [machine.name for machine in self._cluster.machines.values() if self._holds(machine, slot, value)]
+        holders = {disk for machine in self._cluster.machines.values() for disk in self._holders(machine, slot, value)}
         voters = self.reference.voters(slot)
-        assert 2 * len(voters & set(holders)) > len(voters), f"slot {slot} was chosen and only {holders} hold it"
+        assert 2 * len(voters & holders) > len(voters), f"slot {slot} was chosen and only {sorted(holders)} hold it"
         assert slot == self.reference.applied + 1, f"slot {slot} was applied before the one that comes before it"
         self.values[slot] = value
         self.reference.apply(value)
@@ -165,20 +167,24 @@ class Safety:
         check_state(machine.node, self.reference)
         self.compactions.started(machine)
 
-    def _holds(self, machine: SimulatedMachine, slot: Slot, value: bytes) -> bool:
+    def _holders(self, machine: SimulatedMachine, slot: Slot, value: bytes) -> Iterator[tuple[NodeId, int]]:
+        """The disks of `machine`, those that are lost, too, that hold `value`. Each is named by its incarnation, and by
+        0, which stands for the data of a voter that nobody enrolled yet."""
         for disk in (machine.durable, *machine.lost):
-            if slot <= disk.hard_state.truncation.slot:
-                return True  # it rests in the state, which is compared by itself
-            held = disk.read(slot, slot, 0)
-            if held and held[0].value == value:
-                return True
-        return False
+            # what is truncated rests in the state, which is compared by itself
+            held = disk.read(slot, slot, 0) if slot > disk.hard_state.truncation.slot else []
+            if slot <= disk.hard_state.truncation.slot or (held and held[0].value == value):
+                yield machine.name, disk.recovered().identity.incarnation
+                yield machine.name, 0
 
     def _state(self, machine: SimulatedMachine, ready: Ready) -> None:
         """The keys that were just changed, the position and the sums are those of the log; those of an entry that is
         applied in part are those before it."""
         node = machine.node
         assert node is not None
+        if node._checkpointer.applier.membership_only:
+            check_witness(node, self.reference)
+            return
         shown = node.machine
         state = self.reference.state(node.applied)
         assert shown.shown_position == state.position, f"{machine.name} is at another position"

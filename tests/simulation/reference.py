@@ -112,10 +112,19 @@ class Reference:
             self.expired[command.lease] = self.applied
         return result
 
-    def voters(self, slot: Slot) -> set[NodeId]:
-        """Who decides `slot`."""
-        membership = next(version.membership for version in reversed(self._memberships) if version.first <= slot)
-        return {member.name for member in membership.members if member.role != "learner"}
+    def membership_at(self, slot: Slot) -> Membership:
+        """The members that decide `slot`."""
+        return next(version.membership for version in reversed(self._memberships) if version.first <= slot)
+
+    def memberships_between(self, first: Slot, last: Slot) -> list[Membership]:
+        """The members that decide slots from `first` to `last`."""
+        later = (version.membership for version in self._memberships if first < version.first <= last)
+        return [self.membership_at(first), *later]
+
+    def voters(self, slot: Slot) -> set[tuple[NodeId, int]]:
+        """Who decides `slot`, and with which data: 0 for any."""
+        members = self.membership_at(slot).members
+        return {(member.name, member.incarnation) for member in members if member.role != "learner"}
 
     @property
     def changes(self) -> int:

@@ -11,8 +11,10 @@ from paxos.types import MS, NodeId
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.clients import KINDS, OperationHistory, SimulatedClient
 from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.drills import DRILLS
 from tests.simulation.operator import Operator
 from tests.simulation.probers import Prober
+from tests.simulation.quorums import Quorums
 from tests.simulation.rarities import Rarities
 from tests.simulation.scenario import Scenario, draw, moment
 from tests.simulation.tenants import TTLS_MS, Tenancy, Tenant
@@ -67,6 +69,7 @@ class Run:
         self.scenario = scenario
         self.cluster = SimulatedCluster(scenario, trace)
         self.safety = Safety(self.cluster)
+        Quorums(self.cluster, self.safety)
         self.history = OperationHistory()
         self.tenancy = Tenancy()
         self.watch_count = WatchCount()
@@ -80,6 +83,8 @@ class Run:
     def run(self) -> Summary:
         """From the first fault to the last check. Raises AssertionError or InvariantError on any violation."""
         try:
+            if self.scenario.drill:
+                DRILLS[self.scenario.drill](self.scenario.seed, self.cluster.trace)
             return self._run()
         finally:
             self.cluster.close()

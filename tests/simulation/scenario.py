@@ -106,6 +106,18 @@ DISRUPTIONS = {
     "snapshot relays": 20,
 }
 """The same, but a cluster would come to nothing with two of them at once: how often a run has each."""
+DRILLS = (
+    "divergence",
+    "forgotten votes",
+    "founding",
+    "other states",
+    "founding again",
+    "peace",
+    "new voters",
+    "witness",
+    "replacement",
+)
+"""Short runs about one rare thing, see `tests.simulation.drills`. A seed has one of them."""
 LEADER = "leader"
 """Stands for whoever leads at that moment; nobody when nobody does."""
 
@@ -168,6 +180,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     strikes: tuple[Strike, ...] = ()
     rarities: tuple[str, ...] = ()
     """Actors that make rare events likely, see `tests.simulation.rarities`."""
+    drill: str = ""
+    """The drill that comes before the run, with the same seed."""
 
     @property
     def names(self) -> tuple[NodeId, ...]:
@@ -262,6 +276,7 @@ def draw(seed: int) -> Scenario:
     if scenario.bulk and Random(f"{seed}/short history").random() < 0.5:  # watchers are still inside what is compacted
         scenario = msgspec.structs.replace(scenario, limits={"history_revisions": 0, "log_slots": 100})
     scenario = msgspec.structs.replace(scenario, sqlite=Random(f"{seed}/storage").random() < SQLITE)
+    scenario = msgspec.structs.replace(scenario, drill=DRILLS[seed % len(DRILLS)])
     chances = Random(f"{seed}/rarities")
     scenario = msgspec.structs.replace(scenario, rarities=tuple(name for name in RARITIES if chances.random() < 0.5))
     scenario = _draw_clocks(Random(f"{seed}/clocks"), scenario)

@@ -58,6 +58,8 @@ def shrink(
 
 def simplifications(scenario: Scenario) -> Iterator[Scenario]:
     """Every scenario that is one step simpler, big steps first."""
+    if scenario.drill:
+        yield replace(scenario, drill="")
     for strikes in _fewer(scenario.strikes):
         yield replace(scenario, strikes=strikes)
     for name in Faults.__struct_fields__:
