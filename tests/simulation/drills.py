@@ -39,7 +39,7 @@ class Drill:
         self.writes = True
         if checked:
             self.safety = Safety(self.cluster)
-            Quorums(self.cluster, self.safety)
+            self.quorums = Quorums(self.cluster, self.safety)
         self._write()
         self.wait(lambda: self.cluster.leader() is not None, "nobody leads")
 
@@ -99,7 +99,7 @@ class Drill:
         self.wait(self.settled, "a change of the members does not end")
 
     def remove(self, name: NodeId) -> None:
-        """Remove a member. A leader that stays leads on."""
+        """Remove a member. A leader that stays leads on, unless its phase 1 does not cover the members that are left."""
         before = self.leader()
         assert before.node is not None
         ballot = before.node.replica.leader_ballot
@@ -107,7 +107,9 @@ class Drill:
         self.run_ms(2 * self.cluster.options.stall_ms)
         after = self.leader()
         assert after.node is not None
-        if before.name != name and not self.cluster.faults.loss:
+        assert ballot is not None
+        covered = self.quorums.covers(ballot, self.safety.reference.membership)
+        if before.name != name and covered and not self.cluster.faults.loss:
             assert after.node.replica.leader_ballot == ballot, f"{before.name} stops to lead, because {name} left"
 
     def settled(self) -> bool:
@@ -139,8 +141,8 @@ class Drill:
         majority stays."""
         voters = self.safety.reference.membership.voters
         for name in set(voters) - set(known):
-            leader = self.leader().name
-            followers = [other for other in known if other != leader] if len(known) == 3 else []
+            leader = self.cluster.leader()
+            followers = [other for other in known if leader is None or other != leader.name] if len(known) == 3 else []
             victims = [name, *self.rng.sample(followers, len(followers) // 2)]
             cut = links(StrikeKind.CUT, victims, list(self.machines))
             self.cluster.network.cut(cut)

@@ -84,6 +84,12 @@ class Quorums:
         self._lease(machine)
         self._members(machine)
 
+    def covers(self, ballot: Ballot, membership: Membership) -> bool:
+        """Whether a majority of the voters of `membership` have promised `ballot`."""
+        voters = _voters(membership)
+        promised = [disk for disk, told in self._told[ballot].items() if told.whole and _votes(disk, voters)]
+        return 2 * len(promised) > len(voters)
+
     def _members(self, machine: SimulatedMachine) -> None:
         """Nobody sees a change before its entry is complete (rule 27)."""
         node = machine.node
