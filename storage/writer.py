@@ -118,6 +118,8 @@ class Writer:
             self._post(job.run())
         else:
             self._store([job, *self._further_writes()])
+        if perf_counter() - self._verified_at > VERIFY_S:  # a thread that is busy with writes or reads is never idle
+            self._verify_files()
         return True
 
     def _take(self) -> None:
@@ -158,7 +160,4 @@ class Writer:
         if stores:
             self._needs_maintenance = True
             self._storage.tidy()
-            if start - self._verified_at > VERIFY_S:  # a busy thread is never idle
-                self._verify_files()
-            else:
-                self._report_space()
+            self._report_space()

@@ -68,8 +68,10 @@ class Status(msgspec.Struct, frozen=True):
     `candidate` or `follower`. `leader` is None while none is known. `lease_left_ms` is None on a replica that does
     not lead. `waits_for` names the founding members that have not answered a replica whose standing is `founding`, the
     members that begin with another state if its standing is `restore-mismatch`, and the members that have data if its
-    standing is `data-lost`. `restored` is the mark of the restored state with which the data began, empty for none: the
-    number given with `--above`, a colon and a hash."""
+    standing is `data-lost`. `restored` is the mark of the restored state with which the cluster began, empty for none:
+    the number given with `--above`, a colon and a hash. A member that joins or is replaced shows the mark of the
+    cluster as soon as it has the state of the cluster. Before that, and before the cluster is founded, a replica shows
+    the mark of its own restored state."""
 
     id: str
     cluster: str

@@ -61,16 +61,18 @@ class BackupHandlers:
     async def _parts(self, reader: str) -> AsyncGenerator[bytes, None]:
         status, pacer = self._replica.status(), self._replica.pacer
         yield pack(StreamStart(VERSION, status.cluster, status.id, status.version, status.revision, status.keys))
-        after = compacted = 0
+        after = least = 0
         while True:
             if self._stopping():
                 yield pack(StreamFailure(f"{status.id} is shutting down: take the backup from another replica"))
                 return
             page = await pacer.rest_after(self._replica.read_state(reader, after))
-            compacted = compacted if after else page.compacted
-            if page.compacted > max(after, compacted):
+            if after and page.compacted > max(after, least):
                 yield pack(StreamFailure(_TOO_SLOW.format(status.id)))
                 return
+            # The rows so far lack deletions only up to the least position up to which their pages were compacted. That
+            # position falls when this replica installs the snapshot of a peer that has compacted less.
+            least = min(least, page.compacted) if after else page.compacted
             yield await pacer.run(BackgroundKind.BACKUP, partial(pack, StreamPage(after, page.changes)))
             if page.progress is not None:
                 yield pack(StreamEnd(page.progress))

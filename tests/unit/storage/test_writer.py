@@ -274,6 +274,22 @@ def test_a_busy_thread_notices_that_the_files_are_gone(
     assert [str(error) for error in host.failures] == ["gone"]
 
 
+def test_a_thread_that_is_busy_with_reads_notices_that_the_files_are_gone(
+    host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads for a backup or a peer come more often than an idle thread checks."""
+
+    def fail() -> None:
+        raise StorageError("gone")
+
+    monkeypatch.setattr(storage, "verify_files", fail)
+    storage.slices = 10**9  # no check for lack of work
+    host.writer._verified_at = -1e9
+    host.writer.read(1, 9, 1000, host.entries.append)
+    host.run_posted(2)
+    assert [str(error) for error in host.failures] == ["gone"]
+
+
 def test_a_read_that_finds_damage_is_a_failure(host: WriterHost, storage: SteppedStorage) -> None:
     storage.broken = StorageError("damaged")
     host.writer.read(1, 9, 1000, host.entries.append)

@@ -398,6 +398,22 @@ def test_a_restored_member_joins_a_cluster_that_runs_as_if_it_had_no_data(slot: 
     assert records(n3) == records(n1)
     n3.restart()
     assert (n3.node.applied, records(n3)) == (n1.node.applied, records(n1))
+    assert n3.node.founding.restored == n1.node.founding.restored
+
+
+@pytest.mark.parametrize("slot", [None, 50])
+@pytest.mark.parametrize("again", [None, 100])
+def test_a_replaced_member_shows_the_mark_of_the_cluster_and_none_of_its_own(
+    slot: int | None, again: int | None
+) -> None:
+    """Until it has the state of the cluster, it shows how its own data begins."""
+    n1 = running_cluster(slot)
+    n3 = FoundingHost("n3", 13, joins=True) if again is None else restored("n3", 13, again)
+    assert n3.node.founding.restored == ("" if again is None else f"{again}:a")
+    serve(n1, n3)
+    assert n3.node.founding.restored == ("" if slot is None else f"{slot}:a") == n1.node.founding.restored
+    n3.restart()
+    assert n3.node.founding.restored == n1.node.founding.restored
 
 
 def test_rule_31_no_snapshot_takes_the_place_of_a_state_with_which_a_cluster_may_be_founded() -> None:

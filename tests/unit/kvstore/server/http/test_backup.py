@@ -123,6 +123,23 @@ def test_compaction_that_could_not_wait_ends_it_with_the_reason() -> None:
     run(scenario)
 
 
+def test_rows_of_a_page_that_is_compacted_less_need_their_deletions() -> None:
+    """The replica installs a snapshot between two pages, whose source had compacted less, and compacts it later."""
+
+    async def scenario(store: Store) -> None:
+        store.replica.pages = [
+            PAGES[0]._replace(compacted=first_of(9)),
+            PAGES[1],
+            PAGES[2]._replace(compacted=first_of(9)),
+        ]
+        with pytest.raises(Unavailable, match="n1 had to drop old revisions before the backup had them: take it again"):
+            await parts_of(url(store))
+        store.replica.pages = [PAGES[0]._replace(compacted=first_of(9)), PAGES[1], PAGES[2]]
+        assert (await parts_of(url(store)))[-1] == StreamEnd(END)
+
+    run(scenario)
+
+
 def test_a_replica_that_shuts_down_says_so_instead_of_the_next_page() -> None:
     async def scenario(store: Store) -> None:
         store.replica.pages = PAGES
