@@ -179,18 +179,23 @@ class Leader:
     def stalled(self, now: Time) -> bool:
         """Return True if for `stall_ms` no majority answered, the oldest proposal was not chosen, or an own vote did
         not become durable (rule 19)."""
+        return now >= self._stalls_at()
+
+    def _stalls_at(self) -> Time:
+        since = self._confirmed_at
         oldest = self.pipeline.oldest()
-        since = [self._confirmed_at]
         if oldest is not None:
-            since.append(oldest)
+            since = min(since, oldest)
         if self._own_votes:
-            since.append(self._own_votes[0][1])
-        return min(since) + self._options.stall_ms * MS < now
+            since = min(since, self._own_votes[0][1])
+        return since + self._options.stall_ms * MS + 1
 
     def next_deadline(self) -> Time:
-        """Return the time at which to call `tick` and `stalled`."""
+        """Return the time at which to call `tick` and `stalled`. Reads postpone the next heartbeat again and again, so
+        a stall has a deadline of its own."""
+        deadline = min(self._heartbeat_due, self._stalls_at())
         resend = self.pipeline.next_resend()
-        return self._heartbeat_due if resend is None else min(self._heartbeat_due, resend)
+        return deadline if resend is None else min(deadline, resend)
 
     def release(self, *, choose_successor: bool) -> None:
         """Give up the lease. With `choose_successor`, name as successor the voter with the longest chosen prefix among

@@ -235,7 +235,7 @@ MUTANTS = (
         "Whoever knows a member's name is taken for it.",
         "kvstore.peers.handshake.Listener._admit",
         (
-            "if not hmac.compare_digest(proof, self._expected_proof):\n"
+            'if not hmac.compare_digest(answer.proof, _prove(self._local, "dialer", *self._transcript)):\n'
             "    raise _wrong_secret(self._local.node, hello.node)"
         ),
         "",

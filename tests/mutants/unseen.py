@@ -214,9 +214,9 @@ MUTANTS = (
         "older-copy-taken-while-nothing-binds",
         (28,),
         "A replica without a membership accepts an older copy of data that a peer has proved.",
-        "kvstore.peers.handshake.LocalEnd.recognise",
-        "if not self.binds and known.incarnation != identity.incarnation:",
-        "if not self.binds:",
+        "kvstore.peers.handshake.LocalEnd.verify",
+        "if identity.boot < seen.boot:",
+        "if self.binds and identity.boot < seen.boot:",
         UNIT,
     ),
     Mutant(

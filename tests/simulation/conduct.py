@@ -188,7 +188,7 @@ class ConductWatcher(StepWatcher):
         if life.led is not None and replica.leader_ballot is None and replica.role is Role.FOLLOWER:
             outbid = replica.promised.node != machine.name
             stalls = life.stuck is not None and now - life.stuck[2] > machine.options.stall_ms * MS
-            assert not self._is_timed or released or outbid or stalls or now >= life.lease_until, (
+            assert not self._is_timed or machine.stopping or released or outbid or stalls or now >= life.lease_until, (
                 f"{machine.name} steps down within its lease"
             )
         if replica.leader_ballot not in {life.followed, None, leading}:

@@ -99,7 +99,7 @@ class Drill:
         self.wait(self.settled, "a change of the members does not end")
 
     def remove(self, name: NodeId) -> None:
-        """Remove a member. A leader that stays leads on, unless its phase 1 does not cover the members that are left."""
+        """Remove a member. A leader that stays leads on, unless its phase 1 does not cover the remaining members."""
         before = self.leader()
         assert before.node is not None
         ballot = before.node.replica.leader_ballot

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kvstore.api.membership import Member, Membership
 from kvstore.replica.founding import FoundingPlan
 from kvstore.replica.node import Node
 from kvstore.replica.retention import RetentionLimits
@@ -47,6 +48,8 @@ class SimulatedMachine:
         self.lost: list[Disk] = []
         """Disks that are gone. What was chosen with their votes is chosen."""
         self._seen: dict[NodeId, int] = {}
+        self._neighbours_of: tuple[Node, Membership, bool] | None = None
+        self._known: dict[NodeId, Member] = {}
         self._clock = SimulatedClock(cluster.world, cluster.scenario.faults, self._rng)
         self._clock_rng = cluster.scenario.rng(f"clock/{name}")
         self._pause_rng = cluster.scenario.rng(f"pauses/{name}")
@@ -104,13 +107,21 @@ class SimulatedMachine:
         if self.node is None or not self.node.membership.members:
             self._seen[peer] = max(incarnation, self._seen.get(peer, 0))
             return incarnation == self._seen[peer]
-        member = self.node.view.neighbours.get(peer)
+        member = self._neighbours(self.node).get(peer)
         if member is None:
             return peer == self.name
         if member.incarnation:
             self._seen.pop(peer, None)
             return incarnation == member.incarnation
         return incarnation == self._seen.setdefault(peer, incarnation)
+
+    def _neighbours(self, node: Node) -> dict[NodeId, Member]:
+        """Return `node.view.neighbours`, which changes seldom."""
+        view = node.view
+        seen = (node, view.newest, view.pending)
+        if seen != self._neighbours_of:
+            self._neighbours_of, self._known = seen, view.neighbours
+        return self._known
 
     def _new_disk(self, incarnation: int, slot: Slot) -> Disk:
         """Empty for slot 0, or with the restored state as of `slot`."""

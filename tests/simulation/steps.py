@@ -1,7 +1,7 @@
 """Short steps and few kept answers, so that a log entry of a few commands is applied in part, and numbers grow old."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 
 from kvstore.replica import checkpointer
@@ -17,17 +17,17 @@ _STEPS: tuple[tuple[ModuleType, str], ...] = (
 )
 
 
-@contextmanager
-def short_steps(records: int, kept: int = 0) -> Iterator[None]:
-    """During the block a step of a node applies about `records`, and a command stops after each; the answers to the
-    last `kept` numbers of a lease are kept. 0 stands for the product's values."""
+def short_steps(records: int, kept: int = 0) -> AbstractContextManager[None]:
+    """Let a step of a node apply about `records` during the block, and a command stop after each record. The answers to
+    the last `kept` numbers of a lease are kept. 0 stands for the product's values."""
+    if not records and not kept:
+        return nullcontext()
     values: list[Constant] = [(module, name, 1) for module, name in _STEPS] if records else []
     if records:
         values += [(checkpointer, "APPLIED_RECORDS", records), (checkpointer, "FORGOTTEN", records)]
     if kept:
         values.append((idempotency, "KEPT", kept))
-    with replaced(values):
-        yield
+    return replaced(values)
 
 
 @contextmanager

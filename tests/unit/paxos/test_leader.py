@@ -322,6 +322,24 @@ def test_rule_19_a_leader_whose_proposals_are_not_chosen_steps_down_even_though_
     assert bench.role() is Role.FOLLOWER
 
 
+def test_rule_19_reads_that_postpone_each_heartbeat_do_not_postpone_the_end_of_a_stalled_leader() -> None:
+    bench = Bench(options=replace(OPTIONS, retransmit_ms=5000))
+    ballot = reign(bench)
+    bench.replica.propose((b"a",))
+    expect_accepts(bench, ballot, 2, [A])
+    bench.durable()
+    proposed_at = bench.now
+    for nonce in range(2, 12):
+        bench.later(95)
+        bench.replica.read(nonce, bench.now, quorum=True)
+        bench.expect(*bench.to_all(Heartbeat(ballot, nonce, 1)))
+        bench.receive("n2", ack(ballot, nonce))
+        bench.replica.take(bench.now)
+    assert bench.replica.next_deadline() == proposed_at + OPTIONS.stall_ms * MS + 1
+    bench.ring()
+    assert bench.role() is Role.FOLLOWER
+
+
 def test_rule_19_a_leader_that_no_majority_answers_steps_down() -> None:
     bench = Bench()
     reign(bench)
