@@ -1,11 +1,13 @@
 """The founding of a cluster under crashes and losses, on whole replicas."""
 
-import msgspec
 import pytest
 
+from kvstore.api.commands import Reconfigure
+from paxos.messages import FoundingState
 from tests.simulation.foundings import found_again, found_anyhow, found_with_other_states
-from tests.simulation.run import Run
-from tests.simulation.scenario import Scenario
+from tests.simulation.network import links
+from tests.simulation.scenario import StrikeKind
+from tests.simulation.story import Story
 
 SEEDS = 10
 PARTS = range(10)
@@ -29,15 +31,28 @@ def test_rule_31_members_that_are_restored_again_repeat_nothing_while_another_on
         found_again(seed)
 
 
-FOUNDER_REMOVED = """{"seed":79020511,"spares":1,"changes_ms":30,"arrive_ms":20,"clients":1,"tenants":2,"keys":1,
-"think_ms":3,"faulty_ms":1000,"options":{"lease_ms":150,"election_jitter_ms":37,"bulk_bytes":100},"applied_records":1,
-"limits":{"log_slots":100,"history_revisions":0,"history_age_ms":300},"faults":{"copies":0.1,"delay_ms":[0.2,20.0],
-"fsync_ms":[1.0,20.0],"crash_in_step":0.003},
-"strikes":[[156,"cut",["n1"],1251],[181,"mute",["n3"],1207],[323,"crash",["n2"],644]]}"""
-
-
 def test_a_founding_member_that_is_removed_before_it_hears_of_the_founding_is_not_waited_for() -> None:
-    """Node n2 agrees, and is removed by n1 and n3 while it is down: no member tells it anything any more."""
-    run = Run(msgspec.json.decode(FOUNDER_REMOVED, type=Scenario))
-    run.run()
-    assert run.safety.reference.membership.get("n2") is None
+    """Node n2 agrees and hears of no other agreement. The others remove it: no member tells it anything any more."""
+    story = Story()
+    cut = links(StrikeKind.CUT, ["n2"], ["n1", "n3"])
+    story.cluster.network.holds.append(
+        lambda sender, to, message, _: to == "n2" and isinstance(message, FoundingState) and sender == "n3"
+    )
+    while story.machines["n2"].durable.hard_state.founding is None:
+        story.run_ms(0.1)
+    story.run_ms(1.5)  # its agreement arrives, and it hears nothing of the founding
+    story.cluster.network.cut(cut)
+    story.run_ms(2000)
+    assert [machine.node is not None and machine.node.view.known for machine in story.machines.values()] == [
+        True,
+        False,
+        True,
+    ]
+    assert not story.cluster.is_founded
+    leader = story.leader()
+    assert leader.node is not None
+    change = Reconfigure(leader.node.membership.without("n2"))
+    leader.happens(lambda node: node.write(change, lambda _: None))
+    story.run_ms(2000)
+    assert story.safety.reference.membership.get("n2") is None
+    assert story.cluster.is_founded
