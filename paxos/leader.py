@@ -86,6 +86,7 @@ class Leader:
         self.pipeline.fill(context.configurations.pending_from)
         self.lease = LeaderLease(context.options, context.configurations.since(learner.chosen + 1))
         self._heartbeat_due = now
+        self._tick_due = now
 
     @property
     def established(self) -> bool:
@@ -168,6 +169,7 @@ class Leader:
 
     def tick(self, now: Time) -> None:
         """Renew the lease when it is due, and send unanswered Accepts again."""
+        self._tick_due = now + self._options.heartbeat_ms * MS
         if now >= self._heartbeat_due:
             self._heartbeat(now)
         for slot, value, missing in self.pipeline.overdue(now):
@@ -179,23 +181,20 @@ class Leader:
     def stalled(self, now: Time) -> bool:
         """Return True if for `stall_ms` no majority answered, the oldest proposal was not chosen, or an own vote did
         not become durable (rule 19)."""
-        return now >= self._stalls_at()
-
-    def _stalls_at(self) -> Time:
-        since = self._confirmed_at
         oldest = self.pipeline.oldest()
+        since = [self._confirmed_at]
         if oldest is not None:
-            since = min(since, oldest)
+            since.append(oldest)
         if self._own_votes:
-            since = min(since, self._own_votes[0][1])
-        return since + self._options.stall_ms * MS + 1
+            since.append(self._own_votes[0][1])
+        return min(since) + self._options.stall_ms * MS < now
 
     def next_deadline(self) -> Time:
-        """Return the time at which to call `tick` and `stalled`. Reads postpone the next heartbeat again and again, so
-        a stall has a deadline of its own."""
-        deadline = min(self._heartbeat_due, self._stalls_at())
+        """Return the time at which to call `tick` and `stalled`, at most one heartbeat interval after the last call:
+        each read that sends a heartbeat postpones the next heartbeat, and must not postpone everything else."""
         resend = self.pipeline.next_resend()
-        return deadline if resend is None else min(deadline, resend)
+        due = min(self._heartbeat_due, self._tick_due)
+        return due if resend is None else min(due, resend)
 
     def release(self, *, choose_successor: bool) -> None:
         """Give up the lease. With `choose_successor`, name as successor the voter with the longest chosen prefix among
