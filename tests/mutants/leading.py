@@ -217,7 +217,7 @@ MUTANTS = (
         "paxos.leader.Leader._flush_reads",
         "and not read.quorum",
         "",
-        UNIT,
+        RUNNING,
     ),
     Mutant(
         "read-before-its-index",

@@ -27,8 +27,6 @@ _FOLDERS = {
 NAMES = {
     # The state is looked up between two looks at the clock, and the read is right as of the first one.
     "clock-read-once": HARMLESS,
-    # A lease is valid while clocks are as good as declared; quorum reads are there for clocks that are worse.
-    "quorum-read-trusts-the-lease": HARMLESS,
     # The next page is asked for once the one before is counted, so that the last page is never counted before others.
     "pages-counted-in-any-order": HARMLESS,
     # Chance in delays and clock rates ends duels, too, and of two ballots of one round one is always the higher.
@@ -36,6 +34,7 @@ NAMES = {
     "digest-not-compared": DAMAGE,
     "cut-beyond-what-is-applied": GUARD,
     "anybody-speaks-for-a-ballot": LINKS,
+    "start-of-a-peer-forgotten": LINKS,
     "command-renamed-in-the-log": RELEASE,
     "history-bounded-by-age-alone": BOUND,
     "hold-for-the-silent": BOUND,

@@ -8,18 +8,21 @@ from random import Random
 from msgspec.structs import replace
 
 from kvstore.api.commands import Put, Reconfigure
+from kvstore.api.errors import Refused
 from kvstore.api.membership import Member, MemberRole, Membership, newcomer
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
 from paxos.errors import ForgottenVotesError
 from paxos.types import NodeId
-from storage.base import DamagedError
+from storage.base import DamagedError, revision_of
 from tests.simulation.checkers import Safety, same_state
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.foundings import found_again, found_anyhow, found_with_other_states
 from tests.simulation.machine import SimulatedMachine
 from tests.simulation.network import links
 from tests.simulation.quorums import Quorums
-from tests.simulation.scenario import Faults, Scenario, StrikeKind, moment
+from tests.simulation.scenario import LEADER, Faults, Scenario, Strike, StrikeKind, moment
 from tests.simulation.trace import EventTrace
 
 PATIENCE_MS = 15_000
@@ -59,6 +62,18 @@ class Drill:
         self._puts += 1
         put = Put(b"k%d" % (self._puts % 5), b"%d" % self._puts)
         machine.happens(lambda node: node.write(put, lambda _: None))
+
+    def read_often(self) -> None:
+        """Ask the leader for a quorum read several times in each heartbeat interval, from now on."""
+        leader = self.cluster.leader()
+        if leader is not None:
+            leader.happens(lambda node: node.read(b"k0", Consistency.QUORUM, lambda _: None))
+        self.cluster.world.after_ms(self.cluster.options.heartbeat_ms / 3, self.read_often)
+
+    def has_returned(self, machine: SimulatedMachine) -> bool:
+        """Return True once `machine` votes with the data on its disk."""
+        member = self.safety.reference.membership.get(machine.name)
+        return member is not None and member.role is MemberRole.VOTER and member.incarnation == machine.incarnation
 
     def leader(self) -> SimulatedMachine:
         """Return the one that leads; wait until there is one."""
@@ -151,14 +166,15 @@ class Drill:
 
     def check_peace(self) -> None:
         """Without faults, the leader has a lease, and everybody has the same state."""
-        self.wait(self._leads_by_lease, "no leader has a lease, although nothing is wrong")
+        self.wait(self.leads_by_lease, "no leader has a lease, although nothing is wrong")
         self.writes = False
         self.wait(self._level, "a member lags, although nothing is wrong")
         same_state(self.cluster, self.safety.reference)
         self.writes = True
         self._write()
 
-    def _leads_by_lease(self) -> bool:
+    def leads_by_lease(self) -> bool:
+        """Return True while the leader holds a lease."""
         leader = self.cluster.leader()
         return leader is not None and leader.node is not None and leader.node.replica.lease_holds(leader.clock())
 
@@ -346,6 +362,44 @@ def replace_amid_elections(seed: int, trace: EventTrace | None = None) -> None:
         drill.check_peace()
 
 
+def replace_amid_reads(seed: int, trace: EventTrace | None = None) -> None:
+    """Rule 19: quorum reads come so often that each heartbeat of the leader confirms one. A voter whose disk is lost
+    comes back all the same."""
+    rng = Random(f"reads/{seed}")
+    drill = Drill(calm(seed, rng, nodes=rng.choice((3, 5))), trace)
+    drill.read_often()
+    drill.run_ms(rng.uniform(100, 500))
+    drill.writes = False
+    victim = drill.follower()
+    victim.wipe(damaged=True)
+    drill.wait(partial(drill.has_returned, victim), f"{victim.name} is not back with its new disk")
+
+
+def freeze_leader(seed: int, trace: EventTrace | None = None) -> None:
+    """Rule 18: the process and the clock of a leader stand still while another one leads. A read that asks for a quorum
+    is the first thing that the old leader does afterwards: it is not answered from the past, although the clock says
+    that the lease holds."""
+    rng = Random(f"frozen/{seed}")
+    beyond = Strike(10**9, StrikeKind.FREEZE, (LEADER,), 1)  # the checks shall not expect right clocks
+    drill = Drill(calm(seed, rng, nodes=rng.choice((3, 5)), strikes=(beyond,)), trace)
+    drill.run_ms(rng.uniform(100, 500))
+    drill.wait(drill.leads_by_lease, "no leader has a lease")
+    old, reference = drill.leader(), drill.safety.reference
+    assert old.node is not None
+    old.freeze()
+    old.pause()
+    known = old.node.applied
+    drill.wait(lambda: drill.leader() is not old and reference.applied > known + 3, "nobody takes the leader's place")
+    floor, answers = revision_of(reference.state(reference.applied).position), list[ReadAnswer | Refused]()
+    read = partial(old.happens, lambda node: node.read(b"k0", Consistency.QUORUM, answers.append))
+    old._backlog.extendleft(reversed([read, partial(old._turn, old.life)]))
+    old.thaw(all_over=True)
+    old.resume()
+    drill.wait(lambda: bool(answers), "a read is never answered")
+    for answer in answers:
+        assert isinstance(answer, Refused) or answer.revision >= floor, f"{old.name} reads the past with a quorum"
+
+
 def _with(member: Member, membership: Membership) -> Membership:
     return membership.changed(member)
 
@@ -366,4 +420,6 @@ DRILLS: dict[str, Callable[[int, EventTrace | None], object]] = {
     "new voters": cut_new_voters,
     "witness": with_witness,
     "replacement": replace_amid_elections,
+    "frozen leader": freeze_leader,
+    "reads": replace_amid_reads,
 }

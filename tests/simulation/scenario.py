@@ -116,6 +116,8 @@ DRILLS = (
     "new voters",
     "witness",
     "replacement",
+    "frozen leader",
+    "reads",
 )
 """Short runs about one rare thing, see `tests.simulation.drills`. A seed has one of them."""
 LEADER = "leader"
