@@ -17,7 +17,7 @@ BATCH = 10
 """Seeds of one test: many enough to be worth a worker's while."""
 FIXED = range(0, 100, BATCH)
 MORE = range(100, 200, BATCH)
-EVENTFUL = 22
+EVENTFUL = 16
 """A seed with many strikes of many kinds."""
 
 
