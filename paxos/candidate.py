@@ -60,10 +60,10 @@ class Candidate:
         phase1 = self.phase1
         if phase1 is None or message.ballot != phase1.ballot or not self._configurations.is_voter(sender):
             return None
-        phase1.add_promise(sender, message)
+        is_next = phase1.add_promise(sender, message)
         if phase1.has_quorum():
             return phase1
-        if message.next_slot:
+        if is_next and message.next_slot:  # copies of one page must not ask for the next page again and again
             self._send_prepares(phase1, [sender], now)
         return None
 

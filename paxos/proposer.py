@@ -32,10 +32,10 @@ class Phase1:
         """Acceptors whose promise is complete."""
         self._highest: dict[Slot, PValue] = {}
 
-    def add_promise(self, sender: NodeId, message: Promise) -> None:
-        """Add one page of a promise. Pages count in order and once each (rule 9)."""
+    def add_promise(self, sender: NodeId, message: Promise) -> bool:
+        """Add one page of a promise, and return True if it counts. Pages count in order and once each (rule 9)."""
         if self.awaiting.get(sender) != message.from_slot:
-            return
+            return False
         for pvalue in message.accepted:
             best = self._highest.get(pvalue.slot)
             if best is None or pvalue.ballot > best.ballot:
@@ -45,6 +45,7 @@ class Phase1:
         else:
             del self.awaiting[sender]
             self.promised.add(sender)
+        return True
 
     def has_quorum(self) -> bool:
         """Return True once the promises of a majority are complete."""

@@ -97,6 +97,15 @@ MUTANTS = (
         UNIT,
     ),
     Mutant(
+        "copy-of-a-page-asks-again",
+        (26,),
+        "Each copy of a promise's page asks for the next page once more, so that copies multiply.",
+        "paxos.candidate.Candidate.promised",
+        "if is_next and message.next_slot:",
+        "if message.next_slot:",
+        RUNNING,
+    ),
+    Mutant(
         "cut-taken-for-empty",
         (11,),
         "An acceptor answers for slots that it no longer has at hand as if nothing had been accepted there.",

@@ -54,7 +54,7 @@ def test_every_fault_is_drawn_and_hits_somebody() -> None:
     summary = try_seeds(list(range(30))).summary
     assert set(summary.struck) == set(StrikeKind)
     assert {name for name, count in summary.frames.items() if count} == {
-        "sent", "lost", "copied", "strayed", "replayed", "echoed", "cut off"
+        "sent", "lost", "copied", "strayed", "replayed", "echoed", "cut off", "held"
     }  # fmt: skip
     assert summary.ballots > 10 * summary.runs / 3
 

@@ -285,6 +285,17 @@ def test_rule_9_the_pages_of_a_promise_are_asked_for_one_by_one() -> None:
     expect_accepts(bench, ballot, 1, [b"a", NOOP, b"c", NOOP], before=heartbeat)
 
 
+def test_rule_26_copies_of_a_page_ask_once_for_the_next_page() -> None:
+    bench = Bench()
+    ballot = prepare(bench)
+    bench.durable()
+    first = Promise(ballot, 1, (PValue(1, B1, b"a"),), 3)
+    bench.receive("n2", first, first)
+    bench.expect(votes=[to("n2", Prepare(ballot, 3))])
+    bench.receive("n2", first)
+    bench.expect()
+
+
 def test_rule_9_the_own_acceptor_answers_page_by_page_too() -> None:
     tail = [PValue(1, B1, b"aa"), PValue(2, B1, b"bb")]
     bench = Bench(promised=B1, tail=tail, options=replace(OPTIONS, page_bytes=3))
