@@ -15,8 +15,8 @@ from tests.simulation.trace import EventTrace
 
 BATCH = 10
 """Seeds of one test: many enough to be worth a worker's while."""
-FIXED = range(0, 100, BATCH)
-MORE = range(100, 200, BATCH)
+FIXED = range(0, 40, BATCH)
+MORE = range(40, 200, BATCH)
 EVENTFUL = 16
 """A seed with many strikes of many kinds."""
 
