@@ -141,12 +141,15 @@ class ConductWatcher(StepWatcher):
 
     def _check_prepare(self, machine: SimulatedMachine, life: Conduct, message: Prepare) -> None:
         assert machine.node is not None
-        asked_before, life.prepared = message.ballot == life.prepared, message.ballot
-        if life.led is not None or asked_before:
+        before, life.prepared = life.prepared, message.ballot
+        if life.led is not None or before == message.ballot:
             return  # it wins a vote back, or asks for the next page
         replica = machine.node.replica
+        configuration = replica.configurations.at(message.from_slot)
+        if before is not None and is_quorum(self._promised.get(before, set()), configuration):
+            return  # it led since the last step, and has applied members whom its phase 1 does not cover
         willing = self._willing.get(Willing(machine.name, replica._roles.attempts), set()) | {machine.name}
-        assert is_quorum(willing, replica.configurations.at(message.from_slot)), (
+        assert is_quorum(willing, configuration), (
             f"{machine.name} prepares {message.ballot}, and only {sorted(willing)} are willing"
         )
 
