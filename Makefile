@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 N ?= 3
 WORKERS ?= auto
-SEEDS ?= 400
+SEEDS ?= 100
 
 # A stamp stands for a finished installation. Its name holds the version of Python: another PYTHON makes a new environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
@@ -23,19 +23,19 @@ help:  ## list the targets
 cluster: $(SERVE)  ## run a cluster on this machine until Ctrl-C: make cluster [N=3]; its data is kept in ./data
 	@exec $(BIN)/kvstore cluster --nodes $(N) --data data
 
-test: $(DEV)  ## run what must pass before a change: every test but the slow ones, and a simulation of 40 new seeds
+test: $(DEV)  ## run what must pass before a change: every test but the slow ones, and a simulation of 20 new seeds
 	$(PYTEST) tests/unit/paxos --cov --cov-fail-under=100
 	$(PYTEST) --ignore tests/unit/paxos -m "not slow"
-	$(BIN)/python -m tests.simulation --seeds 40
+	$(BIN)/python -m tests.simulation --seeds 20
 
-test-all: test  ## run `make test`, then the slow tests and more seeds: make test-all [SEEDS=400]
+test-all: test  ## run `make test`, then the slow tests and more seeds: make test-all [SEEDS=100]
 	$(PYTEST) -m slow
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 quick: $(DEV)  ## run only the tests that start no real processes
 	$(PYTEST) -m "not cluster and not slow"
 
-simulate: $(DEV)  ## simulate whole clusters under faults: make simulate [SEEDS=400]
+simulate: $(DEV)  ## simulate whole clusters under faults: make simulate [SEEDS=100]
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 explore: $(DEV)  ## try every schedule of small clusters
