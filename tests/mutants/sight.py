@@ -1,4 +1,4 @@
-"""What the simulator and the explorer cannot see in principle, with the reason."""
+"""The mutants that the simulator and the explorer cannot see in principle, with the reason."""
 
 from tests.mutants.mutant import Mutant
 

@@ -1,4 +1,4 @@
-"""What must hold after every step of a simulated cluster, and at its end."""
+"""The checks after every step of a simulated cluster, and at its end."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Safety:
         return len(self._prepared)
 
     def started(self, machine: SimulatedMachine) -> None:
-        """What was replayed is the state as of then."""
+        """Compare the state that the process has replayed with the log."""
         node = machine.node
         assert node is not None
         self._promises(machine)
@@ -68,7 +68,7 @@ class Safety:
         self.compactions.started(machine)
 
     def wiped(self, machine: SimulatedMachine) -> None:
-        """What it promised is forgotten with the disk."""
+        """Forget the promise that was on the disk."""
         self._promised.pop(machine.name, None)
 
     def moved(self, machine: SimulatedMachine) -> None:

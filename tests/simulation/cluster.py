@@ -98,7 +98,7 @@ class SimulatedCluster:
             self._directory.cleanup()
 
     def leader(self) -> SimulatedMachine | None:
-        """Who leads under the highest ballot, as far as the running processes know."""
+        """Return the machine that leads under the highest ballot, as far as the running processes know."""
         leaders = [
             (machine.node.replica.leader_ballot or ZERO, machine)
             for machine in self.machines.values()
@@ -202,7 +202,7 @@ class SimulatedCluster:
             watcher.wiped(machine)
 
     def proved(self, machine: SimulatedMachine) -> dict[NodeId, int]:
-        """Of whom `machine` knows on which data they run."""
+        """Return the incarnation of each replica that has proved its data to `machine`."""
         return {
             name: other.incarnation
             for name, other in self.machines.items()
@@ -210,7 +210,7 @@ class SimulatedCluster:
         }
 
     def replacement_requests(self) -> dict[NodeId, int]:
-        """Who has lost data to damage and is there again: which."""
+        """Return the incarnation of the damaged data of each running replica, 0 for a replica without damage."""
         return {name: machine.replaces for name, machine in self.machines.items() if machine.node is not None}
 
     def transmit(self, sender: NodeId, to: NodeId, message: AnyMessage) -> None:

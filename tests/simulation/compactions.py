@@ -1,4 +1,4 @@
-"""What a replica may compact: no change that its limits let it keep, and nothing by halves."""
+"""The bounds of compaction: a replica drops no change that its limits let it keep, and compacts nothing by halves."""
 
 from kvstore.replica.retention import ON_A_FULL_DISK, RetentionLimits
 from paxos.types import MS, NodeId, Time

@@ -21,7 +21,7 @@ After a longer time without a step it was paused."""
 
 
 class Conduct:
-    """What one life of a replica has done so far."""
+    """The record of one life of a replica so far."""
 
     def __init__(self, durable: HardState) -> None:
         self.voted = durable.promised
@@ -51,7 +51,7 @@ class Conduct:
 
 
 class Willing(NamedTuple):
-    """Who is willing to promise to whom, in which attempt."""
+    """One attempt of a candidate, to which voters are willing to promise."""
 
     candidate: NodeId
     nonce: int
@@ -211,7 +211,7 @@ class ConductWatcher(StepWatcher):
         )
 
     def _check_repeated(self, machine: SimulatedMachine, ready: Ready) -> None:
-        """What the leader before was asked for is put to the next one at once (rule 20)."""
+        """Check that the requests to the former leader are sent to the next one at once (rule 20)."""
         node = machine.node
         assert node is not None
         put = {

@@ -4,9 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
-from kvstore.api.errors import Refused
 from kvstore.api.queries import Consistency
-from kvstore.api.results import ReadAnswer
 from paxos.messages import (
     Accepted,
     AnyMessage,
@@ -51,17 +49,6 @@ class Holder(Rarity):
     def later(self, delay_ms: float, event: Callable[[], None]) -> None:
         """Have `event` happen in a while, unless the actor is stopped."""
         self.cluster.world.after_ms(delay_ms, lambda: None if self.stopped else event())
-
-    def read(self, machine: SimulatedMachine, consistency: Consistency) -> Callable[..., object]:
-        """Return a read that begins now: its answer is not older than what anybody was told before now."""
-        answered = partial(self._answered, machine, self.history.revision)
-        return lambda node: node.read(b"k0", consistency, answered)
-
-    def _answered(self, machine: SimulatedMachine, floor: int, answer: ReadAnswer | Refused) -> None:
-        if not isinstance(answer, Refused):
-            self.cluster.answered(machine, b"k0", answer)
-            if self.cluster.scenario.clocks_keep_the_bound:
-                self.history.told(answer.revision, floor, change=False)
 
 
 class LateIndexes(Holder):

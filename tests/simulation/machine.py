@@ -94,7 +94,7 @@ class SimulatedMachine:
 
     @property
     def durable(self) -> Disk:
-        """What a crash now would leave."""
+        """The disk as a crash now would leave it."""
         return self._storage
 
     @property

@@ -11,6 +11,7 @@ from tests.simulation.checkers import Safety
 from tests.simulation.cluster import SimulatedCluster
 from tests.simulation.machine import Disk as SimulatedDisk
 from tests.simulation.machine import SimulatedMachine
+from tests.simulation.rarity import StepWatcher
 
 ALPHA = 32
 """A change of the members decides the slots from so many behind its own on."""
@@ -25,8 +26,8 @@ class Told(dict[Slot, PValue]):
     """The last page has left."""
 
 
-class Quorums:
-    """A SimulatedWatcher. A leader proposes with the promises of a majority of the membership that decides the slot. Of
+class Quorums(StepWatcher):
+    """Checks of steps. A leader proposes with the promises of a majority of the membership that decides the slot. Of
     its values, what these have accepted allows each (rules 8 to 10, 27, 28). Its lease rests on grants of a majority of
     each membership that decides an open slot (rules 18, 27). A witness neither leads nor is asked to (rule 29). A new
     cluster has the agreement of all its members (rule 30)."""
@@ -41,21 +42,6 @@ class Quorums:
         """For each attempt of a candidate, the rounds that its voters told they have promised."""
         self._is_founded = False
         cluster.watchers.append(self)
-
-    def started(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def wiped(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def moved(self, machine: SimulatedMachine) -> None:
-        """See SimulatedWatcher."""
-
-    def answered(self, machine: SimulatedMachine, query: object, answer: object) -> None:
-        """See SimulatedWatcher."""
-
-    def replied(self, machine: SimulatedMachine, command: object, result: object) -> None:
-        """See SimulatedWatcher."""
 
     def stepped(self, machine: SimulatedMachine, ready: Ready) -> None:
         """Look at what leaves, and at the lease."""

@@ -17,7 +17,6 @@ from kvstore.api.commands import (
 )
 from kvstore.api.errors import Refused
 from kvstore.api.queries import Consistency
-from kvstore.api.results import ReadAnswer
 from kvstore.replica.node import Node
 from kvstore.state_machine.lease_index import LEADER_KEY
 from paxos.messages import Heartbeat
@@ -56,15 +55,7 @@ class BurstReader(Rarity):
 
     def _read(self, machine: SimulatedMachine, consistency: Consistency) -> None:
         if not self.stopped:
-            floor = self.history.revision
-            answered = partial(self._answered, machine, floor)
-            machine.happens(lambda node: node.read(b"k0", consistency, answered))
-
-    def _answered(self, machine: SimulatedMachine, floor: int, answer: ReadAnswer | Refused) -> None:
-        if not isinstance(answer, Refused):
-            self.cluster.answered(machine, b"k0", answer)
-            if self.cluster.scenario.clocks_keep_the_bound:
-                self.history.told(answer.revision, floor, change=False)
+            machine.happens(self.read(machine, consistency))
 
 
 class Repeater(Rarity):

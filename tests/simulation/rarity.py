@@ -1,5 +1,12 @@
-"""What every actor of a simulated run begins with: it looks at steps, and acts at random times."""
+"""The base of all actors of a simulated run: it looks at steps, and acts at random times."""
 
+from collections.abc import Callable
+from functools import partial
+
+from kvstore.api.errors import Refused
+from kvstore.api.queries import Consistency
+from kvstore.api.results import ReadAnswer
+from kvstore.replica.node import Node
 from paxos.ready import Ready
 from tests.simulation.clients import OperationHistory
 from tests.simulation.cluster import SimulatedCluster
@@ -46,6 +53,17 @@ class Rarity(StepWatcher):
     def anyone(self) -> SimulatedMachine:
         """Return a random machine."""
         return self.rng.choice(list(self.cluster.machines.values()))
+
+    def read(self, machine: SimulatedMachine, consistency: Consistency) -> Callable[[Node], object]:
+        """Return a read that begins now: its answer is not older than what anybody was told before now."""
+        answered = partial(self._was_read, machine, self.history.revision)
+        return lambda node: node.read(b"k0", consistency, answered)
+
+    def _was_read(self, machine: SimulatedMachine, floor: int, answer: ReadAnswer | Refused) -> None:
+        if not isinstance(answer, Refused):
+            self.cluster.answered(machine, b"k0", answer)
+            if self.cluster.scenario.clocks_keep_the_bound:
+                self.history.told(answer.revision, floor, change=False)
 
     def _wait(self) -> None:
         self.cluster.world.between_ms(self.rng, (0.1, self._longest_ms), self._next)

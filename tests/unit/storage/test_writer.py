@@ -247,13 +247,19 @@ def test_after_a_failure_nothing_is_stored_reported_or_closed(host: WriterHost, 
     assert not storage.closed
 
 
-def test_an_idle_thread_notices_that_the_files_are_gone(
-    host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lose_files(storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every check of the files fail from now on."""
+
     def fail() -> None:
         raise StorageError("gone")
 
     monkeypatch.setattr(storage, "verify_files", fail)
+
+
+def test_an_idle_thread_notices_that_the_files_are_gone(
+    host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_files(storage, monkeypatch)
     host.run_posted(1)
     assert [str(error) for error in host.failures] == ["gone"]
 
@@ -261,10 +267,7 @@ def test_an_idle_thread_notices_that_the_files_are_gone(
 def test_a_busy_thread_notices_that_the_files_are_gone(
     host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
-        raise StorageError("gone")
-
-    monkeypatch.setattr(storage, "verify_files", fail)
+    lose_files(storage, monkeypatch)
     storage.slices = 10**9  # no check for lack of work
     host.writer._verified_at = -1e9
     host.writer.submit(accept(1))
@@ -278,11 +281,7 @@ def test_a_thread_that_is_busy_with_reads_notices_that_the_files_are_gone(
     host: WriterHost, storage: SteppedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reads for a backup or a peer come more often than an idle thread checks."""
-
-    def fail() -> None:
-        raise StorageError("gone")
-
-    monkeypatch.setattr(storage, "verify_files", fail)
+    lose_files(storage, monkeypatch)
     storage.slices = 10**9  # no check for lack of work
     host.writer._verified_at = -1e9
     host.writer.read(1, 9, 1000, host.entries.append)
